@@ -1,0 +1,55 @@
+"""Keyed draws: every random quantity is a function of (seed, what it belongs to), so that two policies meet the same
+fan-outs and the emulated engine and the twin agree. Holds no state and no generator."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from functools import lru_cache
+from math import exp
+
+from loki_rl.core.pipeline import Latency
+
+_MASK = (1 << 64) - 1
+_SCALE = 1.0 / (1 << 53)
+
+
+def uniform(seed: int, key: int, stream: int) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments (two rounds of splitmix64, Steele et al. 2014)."""
+    x = (seed * 0x9E3779B97F4A7C15 + key * 0xD1342543DE82EF95 + stream * 0xBF58476D1CE4E5B9 + 0x9E3779B97F4A7C15) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    x ^= x >> 31
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    return ((x ^ (x >> 27)) >> 11) * _SCALE
+
+
+@lru_cache(maxsize=4096)
+def _poisson_cdf(mean: float) -> tuple[float, ...]:
+    term = exp(-mean)
+    total, cdf, count = term, [term], 0
+    while total < 1 - 1e-12 and count < 10 * mean + 60:
+        count += 1
+        term *= mean / count
+        total += term
+        cdf.append(total)
+    return tuple(cdf)
+
+
+def poisson(u: float, mean: float) -> int:
+    """The u-quantile of a Poisson distribution; rises with both arguments."""
+    return bisect_right(_poisson_cdf(mean), u)
+
+
+def rounded(u: float, mean: float) -> int:
+    """floor(mean) or one more, with the right mean: a mix such as 'half of the requests'."""
+    whole = int(mean)
+    return whole + (u < mean - whole)
+
+
+def service_s(latency: Latency, u: float) -> float:
+    """The u-quantile [s] of a service time known by three percentiles: flat to the median, then linear, capped at p99."""
+    if u < 0.5:
+        return latency.p50
+    if u < 0.95:
+        return latency.p50 + (u - 0.5) / 0.45 * (latency.p95 - latency.p50)
+    return latency.p95 + min(1.0, (u - 0.95) / 0.04) * (latency.p99 - latency.p95)

@@ -1,0 +1,337 @@
+"""A pipeline: a tree of tasks, each with variants that trade accuracy for latency. Owns every derived figure of the
+tree (paths, accuracies, service times, item numbering); knows no file, no queue and no server."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import pairwise, product
+from math import prod
+from typing import Literal
+
+from msgspec import Struct
+
+ROOT_BITS = 32
+PATH_BITS = 31
+ENTRY_BITS = 4
+
+Swap = Literal["break", "make"]
+Provenance = Literal["measured", "published", "assumed"]
+
+
+class PipelineError(ValueError):
+    """The description of a pipeline contradicts itself; the message names the part at fault."""
+
+
+class Latency(Struct, frozen=True, array_like=True):
+    """Service time of one batch [s], as percentiles."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Variant(Struct, frozen=True):
+    """One model that can serve a task.
+
+    accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
+    mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
+    dominated: another variant is at least as good in every respect, so planners may skip it.
+    """
+
+    name: str
+    accuracy: float
+    latency: dict[int, Latency]
+    fanout: dict[str, float] = {}
+    load_s: float = 0.0
+    memory_mb: float = 0.0
+    dominated: bool = False
+
+
+class Task(Struct, frozen=True):
+    """A stage. entry: mean items of this task per request (roots of the tree only, else 0)."""
+
+    name: str
+    variants: tuple[Variant, ...]
+    parent: str | None = None
+    entry: float = 0.0
+
+
+class Pipeline(Struct, frozen=True, dict=True):
+    """The whole tree. Tasks stand in topological order (parents first).
+
+    leaf_weights: omega per leaf task, sums to 1. path_accuracy: variant names from the first task to the leaf -> measured
+    accuracy 0..1; paths without an entry take the product of their variants. padded: the engine pads a batch to the next
+    profiled size (GPU); otherwise service time is interpolated between the profiled sizes. hop_s: one message between two
+    processes of a host.
+    """
+
+    name: str
+    slo_s: float
+    tasks: tuple[Task, ...]
+    leaf_weights: dict[str, float]
+    path_accuracy: dict[tuple[str, ...], float] = {}
+    padded: bool = True
+    swap: Swap = "break"
+    servers: int = 1
+    hop_s: float = 0.0005
+    provenance: Provenance = "measured"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    # -- the tree ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Task name -> position in `tasks`."""
+        return {task.name: position for position, task in enumerate(self.tasks)}
+
+    @cached_property
+    def parents(self) -> tuple[int, ...]:
+        """Position of each task's parent, -1 for an entry task."""
+        return tuple(-1 if task.parent is None else self.index[task.parent] for task in self.tasks)
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of each task's children."""
+        return tuple(
+            tuple(child for child, parent in enumerate(self.parents) if parent == position)
+            for position in range(len(self.tasks))
+        )
+
+    @cached_property
+    def entries(self) -> tuple[int, ...]:
+        return tuple(position for position, parent in enumerate(self.parents) if parent < 0)
+
+    @cached_property
+    def leaves(self) -> tuple[int, ...]:
+        return tuple(position for position, below in enumerate(self.children) if not below)
+
+    @cached_property
+    def lines(self) -> tuple[tuple[int, ...], ...]:
+        """For each task the positions from its entry task down to itself."""
+        found: list[tuple[int, ...]] = []
+        for position, parent in enumerate(self.parents):
+            found.append((*(found[parent] if parent >= 0 else ()), position))
+        return tuple(found)
+
+    @cached_property
+    def variant_index(self) -> tuple[dict[str, int], ...]:
+        """For each task: variant name -> position in its variants."""
+        return tuple({variant.name: i for i, variant in enumerate(task.variants)} for task in self.tasks)
+
+    def task(self, name: str) -> Task:
+        return self.tasks[self.index[name]]
+
+    def variant(self, task: str, variant: str) -> Variant:
+        position = self.index[task]
+        return self.tasks[position].variants[self.variant_index[position][variant]]
+
+    @cached_property
+    def fanouts(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """[task][variant][k] = mean children of the k-th child task."""
+        return tuple(
+            tuple(
+                tuple(variant.fanout[self.tasks[child].name] for child in self.children[position])
+                for variant in task.variants
+            )
+            for position, task in enumerate(self.tasks)
+        )
+
+    # -- service times ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def max_batch(self) -> tuple[tuple[int, ...], ...]:
+        """[task][variant] = largest profiled batch."""
+        return tuple(tuple(max(variant.latency) for variant in task.variants) for task in self.tasks)
+
+    @cached_property
+    def service_s(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """[task][variant][n] = median service time [s] of a batch of n items (n = 0 is 0.0)."""
+        return tuple(
+            tuple(tuple(row.p50 for row in expand(variant.latency, self.padded)) for variant in task.variants)
+            for task in self.tasks
+        )
+
+    @cached_property
+    def latencies(self) -> tuple[tuple[tuple[Latency, ...], ...], ...]:
+        """[task][variant][n] = percentiles of the service time of a batch of n items."""
+        return tuple(
+            tuple(expand(variant.latency, self.padded) for variant in task.variants) for task in self.tasks
+        )
+
+    @cached_property
+    def fastest_s(self) -> tuple[float, ...]:
+        """[task] = shortest median service time of one item, over all variants."""
+        return tuple(min(rows[1] for rows in task) for task in self.service_s)
+
+    @cached_property
+    def rest_s(self) -> tuple[float, ...]:
+        """[task] = fastest way from the end of this task to the end of its slowest branch, hops included."""
+        rest = [0.0] * len(self.tasks)
+        for position in reversed(range(len(self.tasks))):
+            for child in self.children[position]:
+                rest[position] = max(rest[position], self.hop_s + self.fastest_s[child] + rest[child])
+        return tuple(rest)
+
+    @cached_property
+    def fastest_path_s(self) -> float:
+        """No request can be answered sooner than this; an SLO below it cannot be met."""
+        return max(self.fastest_s[entry] + self.rest_s[entry] for entry in self.entries) + 2 * self.hop_s
+
+    # -- accuracy ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def radix(self) -> int:
+        return 1 + max(len(task.variants) for task in self.tasks)
+
+    def extend(self, prefix: int, variant: int) -> int:
+        """The code of a variant path after one more stage; 0 is the empty path."""
+        return prefix * self.radix + variant + 1
+
+    def unpack(self, prefix: int) -> tuple[int, ...]:
+        """Variant positions of a path code, first task first."""
+        path: list[int] = []
+        while prefix:
+            prefix, digit = divmod(prefix, self.radix)
+            path.append(digit - 1)
+        return tuple(reversed(path))
+
+    def accuracy(self, leaf: int, path: tuple[int, ...]) -> float:
+        """Accuracy 0..1 of a complete variant path to a leaf task: measured if the file has it, else the product."""
+        line = self.lines[leaf]
+        variants = [self.tasks[task].variants[variant] for task, variant in zip(line, path, strict=True)]
+        measured = self.path_accuracy.get(tuple(variant.name for variant in variants))
+        return prod(variant.accuracy for variant in variants) if measured is None else measured
+
+    def paths(self, leaf: int) -> list[tuple[int, ...]]:
+        """Every variant path to a leaf task."""
+        return list(product(*(range(len(self.tasks[task].variants)) for task in self.lines[leaf])))
+
+    def best_completion(self, leaf: int, path: tuple[int, ...]) -> float:
+        """Accuracy of a partial path finished with the most accurate descendants."""
+        return max(self.accuracy(leaf, whole) for whole in self.paths(leaf) if whole[: len(path)] == path)
+
+    @cached_property
+    def most_accurate(self) -> tuple[int, ...]:
+        """[task] = position of its most accurate variant (the first of equals)."""
+        return tuple(
+            max(range(len(task.variants)), key=lambda i, task=task: (task.variants[i].accuracy, -i))  # type: ignore[misc]
+            for task in self.tasks
+        )
+
+    @cached_property
+    def best_accuracy(self) -> float:
+        """Accuracy of the most accurate path mix: the yardstick of `cost_j`."""
+        return sum(
+            self.leaf_weights[self.tasks[leaf].name] * self.best_completion(leaf, ()) for leaf in self.leaves
+        )
+
+    # -- numbering of items -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def child_bits(self) -> int:
+        """Bits for the number of a child inside its parent, per level below the entry."""
+        below = max(len(line) for line in self.lines) - 1
+        return (PATH_BITS - ENTRY_BITS) // below if below else 0
+
+    @cached_property
+    def shifts(self) -> tuple[int, ...]:
+        """[task] = position of the bits that number this task's items inside their parent."""
+        return tuple(PATH_BITS - ENTRY_BITS - self.child_bits * (len(line) - 1) for line in self.lines)
+
+    @cached_property
+    def max_children(self) -> int:
+        return (1 << self.child_bits) - 1
+
+    def entry_id(self, root: int, number: int) -> int:
+        """Id of the number-th entry item (from 0) of a request."""
+        return (root << PATH_BITS) | ((number + 1) << (PATH_BITS - ENTRY_BITS))
+
+    def child_id(self, parent: int, task: int, number: int) -> int:
+        """Id of the number-th child (from 0, counted over all child tasks) of an item; task = any child task."""
+        return parent | ((number + 1) << self.shifts[task])
+
+
+def root_of(item: int) -> int:
+    """The request that an item belongs to."""
+    return item >> PATH_BITS
+
+
+def expand(latency: dict[int, Latency], padded: bool) -> tuple[Latency, ...]:
+    """Profiled batches -> service time for every batch size 0..max.
+
+    Padded: the cheapest profiled batch that holds n. Otherwise linear between the neighbours, and never above a larger
+    profiled batch, which one could always run instead.
+    """
+    sizes = sorted(latency)
+    rows = [Latency(0.0, 0.0, 0.0)]
+    for n in range(1, sizes[-1] + 1):
+        held = min((latency[size] for size in sizes if size >= n), key=lambda row: row.p50)
+        rows.append(held if padded or n <= sizes[0] else _cheaper(held, _between(latency, sizes, n)))
+    return tuple(rows)
+
+
+def _cheaper(a: Latency, b: Latency) -> Latency:
+    return a if a.p50 <= b.p50 else b
+
+
+def _between(latency: dict[int, Latency], sizes: list[int], n: int) -> Latency:
+    low, high = next((low, high) for low, high in pairwise(sizes) if low <= n <= high)
+    share = (n - low) / (high - low)
+    a, b = latency[low], latency[high]
+    return Latency(
+        a.p50 + share * (b.p50 - a.p50), a.p95 + share * (b.p95 - a.p95), a.p99 + share * (b.p99 - a.p99)
+    )
+
+
+def check(pipeline: Pipeline) -> None:
+    """Raise PipelineError where the description contradicts itself."""
+    names = [task.name for task in pipeline.tasks]
+    _require(bool(names), "a pipeline needs at least one task")
+    _require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
+    _require(pipeline.slo_s > 0, f"the SLO must be above 0, not {pipeline.slo_s} s")
+    _require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
+    for position, task in enumerate(pipeline.tasks):
+        where = f"task '{task.name}'"
+        if task.parent is not None:
+            _require(task.parent in names[:position], f"{where}: parent '{task.parent}' is not a task above it")
+            _require(task.entry == 0, f"{where}: only a task without a parent can be an entry")
+        else:
+            _require(task.entry > 0, f"{where}: a task without a parent needs a rate per request above 0")
+        _require(bool(task.variants), f"{where} has no variants")
+        below = {other.name for other in pipeline.tasks if other.parent == task.name}
+        seen: set[str] = set()
+        for variant in task.variants:
+            _check_variant(variant, f"{where}, variant '{variant.name}'", below)
+            _require(variant.name not in seen, f"{where}: variant '{variant.name}' stands twice")
+            seen.add(variant.name)
+    _check_weights(pipeline)
+    depth = max(len(line) for line in pipeline.lines)
+    _require(depth <= 6, f"the tree is {depth} tasks deep; at most 6 are supported")
+
+
+def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
+    _require(0 < variant.accuracy <= 1, f"{where}: accuracy must lie in (0, 1], not {variant.accuracy}")
+    _require(bool(variant.latency), f"{where} has no latency profile (measure one with 'loki-rl profile')")
+    _require(1 in variant.latency, f"{where}: the latency of batch 1 is missing")
+    for batch, row in variant.latency.items():
+        _require(batch >= 1, f"{where}: batch {batch} is not a size")
+        _require(0 < row.p50 <= row.p95 <= row.p99, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
+    _require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
+    _require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
+    _require(variant.load_s >= 0, f"{where}: load_s below 0")
+
+
+def _check_weights(pipeline: Pipeline) -> None:
+    leaves = sorted(pipeline.tasks[leaf].name for leaf in pipeline.leaves)
+    _require(sorted(pipeline.leaf_weights) == leaves, f"leaf_weights must name exactly the leaf tasks {leaves}")
+    _require(min(pipeline.leaf_weights.values()) >= 0, "a leaf weight below 0")
+    total = sum(pipeline.leaf_weights.values())
+    _require(abs(total - 1) < 1e-6, f"leaf_weights must sum to 1, not {total:g}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise PipelineError(message)

@@ -1,0 +1,89 @@
+"""A plan: what the servers should run, and the promises that follow. Owns the vocabulary between a controller and its
+policy; knows neither how a plan is found nor how it is carried out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+Mode = Literal["hardware", "accuracy", "shed", "infeasible"]
+
+
+class Placement(Struct, frozen=True, order=True):
+    """`replicas` servers run one variant of a task and pull batches of at most `batch` items."""
+
+    task: str
+    variant: str
+    batch: int
+    replicas: int
+
+
+class Certificate(Struct, frozen=True):
+    """How good the plan is proven to be.
+
+    objective and bound: value reached and best value possible, in the unit of the mode (servers, accuracy, or served
+    fraction). gap: |bound - objective| / max(|objective|, 1e-9). status: the solver's own word. build_ms, solve_ms: time
+    spent making the model and solving it.
+    """
+
+    objective: float = 0.0
+    bound: float = 0.0
+    gap: float = 0.0
+    status: str = "none"
+    build_ms: float = 0.0
+    solve_ms: float = 0.0
+
+
+class Plan(Struct, frozen=True):
+    """The answer of a policy.
+
+    servers: used of the cluster. accuracy: expected, 0..1, of the served requests. served_fraction: of the demand.
+    demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
+    cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
+    items which the variant should serve. epoch: set by the controller, rises with every plan.
+    """
+
+    mode: Mode
+    placements: tuple[Placement, ...]
+    servers: int
+    accuracy: float
+    served_fraction: float
+    demand_rps: float
+    capacity_rps: float
+    split: dict[str, float]
+    flows: dict[str, dict[str, float]]
+    certificate: Certificate = Certificate()
+    reasons: tuple[str, ...] = ()
+    epoch: int = 0
+
+
+class Server(Struct, frozen=True):
+    """One server as the controller sees it.
+
+    serving: placement it pulls for now, as (task, variant, batch), or None. resident: (task, variant) of the models in
+    memory. loading: (task, variant, batch) in flight, and remaining_s until it is ready.
+    """
+
+    id: int
+    serving: tuple[str, str, int] | None = None
+    resident: tuple[tuple[str, str], ...] = ()
+    loading: tuple[str, str, int] | None = None
+    remaining_s: float = 0.0
+
+
+class Snapshot(Struct, frozen=True):
+    """All that a policy may know.
+
+    now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. partial:
+    requests so far in the running second, and partial_s its age [s]. backlog_s: task -> predicted drain time of its queue.
+    """
+
+    now: float
+    interval_s: float
+    arrivals: tuple[int, ...]
+    partial: int
+    partial_s: float
+    servers: tuple[Server, ...]
+    backlog_s: dict[str, float] = {}
+    plan: Plan | None = None
