@@ -1,0 +1,356 @@
+"""One vocabulary for the wire, the twin's heap and the journal: what actors are told and what they ask for. Owns the
+shape of messages; decides nothing."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from loki_rl.core.plan import Plan, Snapshot
+
+GATEWAY = "gateway"
+CONTROLLER = "controller"
+
+
+def router(task: int) -> str:
+    """Address of the router of the task at this position."""
+    return f"router:{task}"
+
+
+def worker(number: int) -> str:
+    """Address of a worker (one per server)."""
+    return f"worker:{number}"
+
+
+class Outcome(IntEnum):
+    """How an arrival ends; each ends in exactly one (DESIGN section 4)."""
+
+    OK = 0
+    LATE = 1
+    DROPPED = 2
+    REJECTED = 3
+    CANCELLED = 4
+    FAILED = 5
+
+
+class Item(Struct, array_like=True, gc=False):
+    """One sub-request. t0: arrival of its request [s]; deadline: root deadline [s]; prefix: code of the variants that made
+    it (Pipeline.extend), 0 at an entry task."""
+
+    id: int
+    t0: float
+    deadline: float
+    prefix: int
+
+
+class Message(Struct, array_like=True, tag=True, gc=False):
+    """Base of all that is told to an actor."""
+
+
+# -- requests and their parts ---------------------------------------------------------------------------------------------
+
+
+class Arrived(Message, array_like=True, tag=True):
+    """To the gateway: requests came in. keys: the caller's own reference of each, given back in Reply. timeouts: end-to-end
+    deadline of each [s], or 0.0 for the pipeline's SLO."""
+
+    keys: list[int]
+    timeouts: list[float]
+
+
+class Abandoned(Message, array_like=True, tag=True):
+    """To the gateway: the clients of these requests are gone. keys as in Arrived."""
+
+    keys: list[int]
+
+
+class Submit(Message, array_like=True, tag=True):
+    """To a router: items for its queue."""
+
+    items: list[Item]
+
+
+class Settled(Message, array_like=True, tag=True):
+    """To the gateway: these items of a task ended the same way. prefixes: variant path after this stage (as before it for
+    an item that never ran). fanouts: children made, per item and child task (empty at a leaf or when nothing ran)."""
+
+    task: int
+    outcome: Outcome
+    ids: list[int]
+    prefixes: list[int]
+    fanouts: list[tuple[int, ...]]
+
+
+class Cancelled(Message, array_like=True, tag=True):
+    """To the routers: nobody waits for these requests any more."""
+
+    roots: list[int]
+
+
+# -- routers and workers ------------------------------------------------------------------------------------------------
+
+
+class Ready(Message, array_like=True, tag=True):
+    """To a router: a credit for one batch. incarnation: rises with every start of the worker process, so that a message of
+    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once."""
+
+    worker: int
+    incarnation: int
+    serial: int
+    variant: int
+    batch: int
+
+
+class Leaving(Message, array_like=True, tag=True):
+    """To a router: the worker pulls no more; a batch in flight will still be answered."""
+
+    worker: int
+    incarnation: int
+
+
+class Execute(Message, array_like=True, tag=True):
+    """To a worker: run this batch. variant: the one the credit named."""
+
+    batch: int
+    variant: int
+    items: list[Item]
+
+
+class Result(Message, array_like=True, tag=True):
+    """To a router: a batch ended. fanouts as in Settled. error: why the engine failed, else empty. seconds: service time."""
+
+    worker: int
+    incarnation: int
+    batch: int
+    variant: int
+    fanouts: list[tuple[int, ...]]
+    seconds: float
+    error: str
+
+
+class Pressure(Message, array_like=True, tag=True):
+    """To the parent's router: a child task's queue exceeds (or no longer exceeds) its soft slack."""
+
+    task: int
+    overloaded: bool
+
+
+class WorkerGone(Message, array_like=True, tag=True):
+    """To routers and controller: a worker process ended or hangs."""
+
+    worker: int
+    reason: str
+
+
+# -- engine of a worker ---------------------------------------------------------------------------------------------------
+
+
+class BatchDone(Message, array_like=True, tag=True):
+    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well."""
+
+    batch: int
+    fanouts: list[tuple[int, ...]]
+    seconds: float
+    error: str = ""
+
+
+class Loaded(Message, array_like=True, tag=True):
+    """To a worker, from its engine: a model is warm, or could not be loaded (error says why)."""
+
+    task: int
+    variant: int
+    seconds: float
+    error: str = ""
+
+
+# -- control --------------------------------------------------------------------------------------------------------------
+
+
+class Assign(Message, array_like=True, tag=True):
+    """To a worker: serve this from now on. task -1: pull no more (parked, the model stays warm)."""
+
+    epoch: int
+    task: int
+    variant: int
+    batch: int
+
+
+class Report(Message, array_like=True, tag=True):
+    """To the controller: what a worker does. Positions are -1 where there is nothing. started: time its load began [s];
+    loads: models loaded since the worker began; error: why the last load failed."""
+
+    worker: int
+    incarnation: int
+    epoch: int
+    task: int
+    variant: int
+    batch: int
+    loading_task: int
+    loading_variant: int
+    started: float
+    loads: int
+    error: str = ""
+
+
+class Counted(Message, array_like=True, tag=True):
+    """To the controller: requests that arrived in whole second `second` (since the origin)."""
+
+    second: int
+    arrivals: int
+
+
+class Backlog(Message, array_like=True, tag=True):
+    """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it."""
+
+    task: int
+    queued: int
+    drain_s: float
+
+
+class Sample(Message, array_like=True, tag=True):
+    """To the gateway's ledger, every second: servers pulling or loading, and loads begun, in that second."""
+
+    second: int
+    servers: int
+    loads: int
+
+
+class Planned(Message, array_like=True, tag=True):
+    """To the controller: the policy's answer. error: why there is none."""
+
+    plan: Plan | None
+    error: str = ""
+
+
+class PlanChanged(Message, array_like=True, tag=True):
+    """To routers: the plan in force."""
+
+    plan: Plan
+
+
+class Begin(Message, array_like=True, tag=True):
+    """To gateway, routers and controller: trace time 0 is at `origin` [s]; count from here."""
+
+    origin: float
+
+
+class Drain(Message, array_like=True, tag=True):
+    """To the gateway: refuse new requests, finish the others."""
+
+
+class Tick(Message, array_like=True, tag=True):
+    """Time has reached wake_at()."""
+
+
+Event = (
+    Arrived
+    | Abandoned
+    | Submit
+    | Settled
+    | Cancelled
+    | Ready
+    | Leaving
+    | Execute
+    | Result
+    | Pressure
+    | WorkerGone
+    | BatchDone
+    | Loaded
+    | Assign
+    | Report
+    | Counted
+    | Backlog
+    | Sample
+    | Planned
+    | PlanChanged
+    | Begin
+    | Drain
+    | Tick
+)
+
+
+# -- effects ----------------------------------------------------------------------------------------------------------------
+
+
+class Send(Struct, array_like=True, tag=True, gc=False):
+    """Carry a message to an actor."""
+
+    to: str
+    message: Event
+
+
+class Run(Struct, array_like=True, tag=True, gc=False):
+    """Execute a batch on this worker's engine; BatchDone answers."""
+
+    batch: int
+    task: int
+    variant: int
+    items: list[Item]
+
+
+class Load(Struct, array_like=True, tag=True, gc=False):
+    """Make a model resident and warm on this worker's engine; Loaded answers."""
+
+    task: int
+    variant: int
+
+
+class Unload(Struct, array_like=True, tag=True, gc=False):
+    """Free a model on this worker's engine; nothing answers."""
+
+    task: int
+    variant: int
+
+
+class Solve(Struct, array_like=True, tag=True, gc=False):
+    """Ask the policy; Planned answers."""
+
+    snapshot: Snapshot
+
+
+class Reply(Struct, array_like=True, tag=True, gc=False):
+    """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
+    that served it; 0 unless ok or late); leaves: ids of the leaf items that ended well, and paths: the variant path of each;
+    missing: items dropped or unfinished; reason: why it is not ok, else empty."""
+
+    key: int
+    root: int
+    outcome: Outcome
+    latency_s: float
+    accuracy: float
+    leaves: list[int]
+    paths: list[int]
+    missing: int
+    reason: str
+
+
+class Drop(Struct, array_like=True, tag=True, gc=False):
+    """These items will not be worked on here any more: what is kept for them can go."""
+
+    items: list[int]
+
+
+Effect = Send | Run | Load | Unload | Solve | Reply | Drop
+
+event_decoder = msgspec.msgpack.Decoder(Event)
+effects_decoder = msgspec.msgpack.Decoder(list[Effect])
+encoder = msgspec.msgpack.Encoder()
+
+
+class Actor(Protocol):
+    """All decisions are made behind these three; a driver carries out what they return."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """React to one event at time `now` [s]. Raises TypeError for an event that is not for this actor."""
+        ...
+
+    def wake_at(self) -> float | None:
+        """When the actor wants a Tick [s], or None."""
+        ...
+
+    def validate(self) -> None:
+        """Raise AssertionError if the state contradicts itself (tests and --check only)."""
+        ...
