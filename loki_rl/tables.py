@@ -1,0 +1,134 @@
+"""Strict reading of tables (key -> value) that people write: owns the error that every file loader raises and its
+wording; must not know what any file means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+    "null": "nothing",
+}
+
+
+class ConfigError(ValueError):
+    """A file that a person wrote is wrong; the message is one sentence: where, what, what to do."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ConfigError if it cannot be read as UTF-8 text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def read_yaml(path: Path) -> object:
+    """The content of a YAML file. Raises ConfigError, with the line, if it is malformed or holds a key twice."""
+    try:
+        return yaml.load(read_text(path), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: malformed YAML: {error.problem or error.context}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: malformed YAML: {str(error).splitlines()[0]}") from error
+
+
+def table(data: object, kind: type[T], where: str) -> T:
+    """Convert a parsed table into a Struct. Raises ConfigError that names the key at fault and `where` it stands."""
+    keyed(data, where)
+    known = kind.__struct_encode_fields__
+    for key in data:  # type: ignore[attr-defined]
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key '{key}'{nearest(key, known)}")
+    return convert(data, kind, where, known)
+
+
+def convert(data: object, kind: type[T], where: str, known: Iterable[str]) -> T:
+    """Like `table` for a Struct whose parts are strict themselves; known: the keys to suggest from."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(wording(error, where, known)) from error
+
+
+def keyed(data: object, where: str) -> dict[str, object]:
+    """The data as a table with text keys. Raises ConfigError if it is anything else."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: expected a table of keys and values, got {_word(data)}")
+    for key in data:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: the key {key!r} is not text; put it in quotes")
+    return data
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known one, else all of them."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known are {', '.join(names)}" if names else "; there are none"
+
+
+def wording(error: msgspec.ValidationError, where: str, known: Iterable[str]) -> str:
+    """One sentence for a failed conversion."""
+    what, _, at = str(error).partition(" - at ")
+    at = at.strip("`").removeprefix("key in ").removeprefix("`").removeprefix("$").removeprefix(".")
+    place = f"{where}, at '{at}'" if at else where
+    name = re.search(r"field `(.+)`", what)
+    if name and "unknown" in what:
+        return f"{place}: unknown key '{name[1]}'{nearest(name[1], known)}"
+    if name:
+        return f"{place}: the key '{name[1]}' is missing; add it"
+    plain = re.sub(r"`([^`]*)`", lambda match: _phrase(match[1]), what)
+    return f"{place}: {plain[:1].lower()}{plain[1:]}"
+
+
+def _phrase(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+
+
+def _word(data: object) -> str:
+    if data is None:
+        return _WORDS["null"]
+    return _WORDS["array"] if isinstance(data, list) else _WORDS.get(type(data).__name__, type(data).__name__)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses what YAML lets pass in silence: a key given twice, and numbers that are not finite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        value = float(super().construct_yaml_float(node))
+        if not -1e300 < value < 1e300:
+            raise yaml.constructor.ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
