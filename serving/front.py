@@ -1,0 +1,265 @@
+"""The gateway node's socket for clients. Owns which client waits for which request; must not know how requests are
+scheduled or what is inside a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import zmq
+from msgspec import Struct
+
+from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.protocol import (
+    MAX_MESSAGE_BYTES,
+    NO_ID,
+    VERSION,
+    Answer,
+    BeginRun,
+    Begun,
+    Cancel,
+    Describe,
+    Described,
+    Infer,
+    LedgerRead,
+    ReadLedger,
+    Refused,
+    Request,
+    Response,
+    TaskVariants,
+    Tensor,
+    encoder,
+    request_decoder,
+)
+
+# Plain ints: IntFlag arithmetic costs more than the send it belongs to.
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+Payload = bytes | memoryview | zmq.Frame
+
+
+# -- what the driver of the gateway node is told --------------------------------------------------------------------------
+
+
+class Entered(Struct, gc=False):
+    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts."""
+
+    key: int
+    timeout_s: float
+    payload: zmq.Frame | None
+
+
+class Withdrawn(Struct, gc=False):
+    """The client of this key cancelled: for Abandoned.keys."""
+
+    key: int
+
+
+class RunAsked(Struct):
+    """A client begins a run; answer with Front.begun(ask, origin)."""
+
+    client: bytes
+    id: int
+    origin_s: float | None
+
+
+class LedgerAsked(Struct):
+    """A client wants the ledger; answer with Front.ledger(ask, data)."""
+
+    client: bytes
+    id: int
+
+
+FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked
+Check = Callable[[zmq.Frame | None], str | None]
+
+
+def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
+    """What clients may know of a pipeline served by this engine."""
+    tasks = tuple(TaskVariants(task.name, tuple(v.name for v in task.variants)) for task in pipeline.tasks)
+    grace = pipeline.slo_s if grace_s is None else grace_s
+    return Described(NO_ID, pipeline.name, pipeline.slo_s, grace, engine, tasks, input, output)
+
+
+class Front:
+    """The gateway node's socket for clients. The driver polls `socket`, calls `receive` until it returns fewer events
+    than asked for, and answers; it sets `ready` once every task has a warm variant.
+
+    check: the sentence that says what is wrong with a payload (None: nothing). vanished: answers whose client was gone or
+    did not take them. malformed: messages refused.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Sequence[str],
+        pipeline: Pipeline,
+        described: Described,
+        check: Check,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        self.socket = _bind(context, endpoints, max_message_bytes)
+        self.ready = False
+        self.vanished = 0
+        self.malformed = 0
+        self._described = described
+        self._check = check
+        self._names = PathNames(pipeline)
+        self._next_key = 0
+        self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._keys: dict[tuple[bytes, int], int] = {}
+
+    def receive(self, limit: int = 64) -> list[FrontEvent]:
+        """Read at most `limit` messages without waiting. Malformed ones are answered here and yield no event."""
+        events: list[FrontEvent] = []
+        for _ in range(limit):
+            try:
+                client = self.socket.recv(_NOBLOCK)
+            except zmq.Again:
+                break
+            event = self._understand(client, self._frames())
+            if event is not None:
+                events.append(event)
+        return events
+
+    def reply(self, effect: Reply, outputs: Sequence[Payload] = ()) -> None:
+        """Carry out the core's answer to one request; outputs: one frame per leaf of the effect, or none."""
+        client = self._waiting.pop(effect.key, None)
+        if client is None:
+            return
+        del self._keys[client]
+        served = self._names.served(effect)
+        outcome = Outcome(effect.outcome).name.lower()
+        answer = Answer(client[1], outcome, effect.latency_s, effect.accuracy, served, effect.missing, effect.reason)
+        self._send(client[0], answer, outputs)
+
+    def begun(self, ask: RunAsked, origin_s: float) -> None:
+        self._send(ask.client, Begun(ask.id, origin_s))
+
+    def ledger(self, ask: LedgerAsked, data: bytes) -> None:
+        self._send(ask.client, LedgerRead(ask.id, data))
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+
+    def _frames(self) -> list[zmq.Frame]:
+        """The rest of one message. Frames that no request has are read (else the next message is misread) and let go."""
+        frames: list[zmq.Frame] = []
+        more = True
+        while more:
+            frame = self.socket.recv(_NOBLOCK, copy=False)
+            more = frame.more
+            if len(frames) < 4:
+                frames.append(frame)
+        return frames
+
+    def _understand(self, client: bytes, frames: list[zmq.Frame]) -> FrontEvent | None:
+        request: Request | None = None
+        try:
+            request = _decode(frames)
+            if isinstance(request, Infer):
+                return self._infer(client, request, frames[2:])
+            return self._ask(client, request)
+        except _MalformedError as error:
+            self.malformed += 1
+            self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
+            return None
+
+    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger) -> FrontEvent | None:
+        if isinstance(request, Cancel):
+            key = self._keys.get((client, request.id))
+            return None if key is None else Withdrawn(key)
+        if isinstance(request, BeginRun):
+            return RunAsked(client, request.id, request.origin_s)
+        if isinstance(request, ReadLedger):
+            return LedgerAsked(client, request.id)
+        self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))
+        return None
+
+    def _infer(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> Entered:
+        fault = self._fault(client, request, tensors)
+        if fault is not None:
+            raise _MalformedError(fault)
+        key = self._next_key
+        self._next_key += 1
+        self._waiting[key] = (client, request.id)
+        self._keys[client, request.id] = key
+        return Entered(key, request.timeout_s, tensors[0] if tensors else None)
+
+    def _fault(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> str | None:
+        if request.pipeline != self._described.pipeline:
+            return f"pipeline '{request.pipeline}' is not served here, '{self._described.pipeline}' is"
+        if len(tensors) > 1:
+            return "a request takes one tensor, not more"
+        if (client, request.id) in self._keys:
+            return f"id {request.id} is still in flight"
+        return self._check(tensors[0] if tensors else None)
+
+    def _send(self, client: bytes, response: Response, tensors: Sequence[Payload] = ()) -> None:
+        """Never waits and never raises for a client: one that is gone, or that reads nothing, must not hold up others."""
+        try:
+            self.socket.send(client, _MORE)
+        except zmq.ZMQError:
+            self.vanished += 1
+            return
+        self.socket.send(VERSION, _MORE)
+        last = len(tensors) - 1
+        self.socket.send(encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
+        for position, tensor in enumerate(tensors):
+            self.socket.send(tensor, _NOBLOCK if position == last else _MORE, copy=False)
+
+
+class PathNames:
+    """Variant names of path codes, remembered."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._known: dict[int, list[str]] = {}
+
+    def served(self, effect: Reply) -> list[list[str]]:
+        return [self._known.get(path) or self._learn(path) for path in effect.paths]
+
+    def _learn(self, path: int) -> list[str]:
+        """A path code does not say which leaf task it ends in: where several fit, their names are joined by a bar."""
+        pipeline, variants = self._pipeline, self._pipeline.unpack(path)
+        lines = [pipeline.lines[leaf] for leaf in pipeline.leaves if len(pipeline.lines[leaf]) == len(variants)]
+        names: list[str] = []
+        for step, variant in enumerate(variants):
+            tasks = [pipeline.tasks[line[step]] for line in lines]
+            fitting = dict.fromkeys(task.variants[variant].name for task in tasks if variant < len(task.variants))
+            names.append("|".join(fitting))
+        self._known[path] = names
+        return names
+
+
+class _MalformedError(ValueError):
+    """A message of a client is at fault; the sentence goes back to it."""
+
+
+def _decode(frames: list[zmq.Frame]) -> Request:
+    if len(frames) < 2 or frames[0].bytes != VERSION:
+        raise _MalformedError(f"a message begins with the version byte {VERSION[0]} and a header")
+    try:
+        request = request_decoder.decode(frames[1].buffer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _MalformedError(f"the header is not a request: {error}") from None
+    if len(frames) > 2 and not isinstance(request, Infer):
+        # Not answered under the request's id: that one may be in flight.
+        raise _MalformedError(f"{type(request).__name__} takes no tensor")
+    return request
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], max_message_bytes: int) -> zmq.Socket[bytes]:
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+    socket.setsockopt(zmq.LINGER, 0)
+    # A fuse, not flow control: the gateway's own limit on requests in flight comes first.
+    socket.setsockopt(zmq.SNDHWM, 100_000)
+    socket.setsockopt(zmq.RCVHWM, 100_000)
+    for endpoint in endpoints:
+        socket.bind(endpoint)
+    return socket

@@ -1,0 +1,134 @@
+"""The native protocol between clients and the gateway node: `[version byte][one header][tensor frames]`. Owns the shape of
+its messages; must not know sockets, scheduling, or what is inside a tensor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+VERSION = b"\x01"
+NO_ID = -1
+MAX_TIMEOUT_S = 3600.0
+MAX_MESSAGE_BYTES = 32 << 20
+
+Id = Annotated[int, Meta(ge=0)]
+
+
+# -- what clients ask -----------------------------------------------------------------------------------------------------
+
+
+class Infer(Struct, array_like=True, tag=True):
+    """Run the pipeline on the tensor in the next frame (none at all where the engine is emulated). id: the client's own,
+    unique among its requests in flight. timeout_s: end-to-end deadline, 0 = the pipeline's SLO."""
+
+    id: Id
+    pipeline: str
+    timeout_s: Annotated[float, Meta(ge=0, le=MAX_TIMEOUT_S)] = 0.0
+
+
+class Cancel(Struct, array_like=True, tag=True):
+    """The client waits no more for Infer `id`; its answer then says 'cancelled'. Unknown ids are ignored."""
+
+    id: Id
+
+
+class Describe(Struct, array_like=True, tag=True):
+    """What is served here, and is it ready? Described answers."""
+
+    id: Id
+
+
+class BeginRun(Struct, array_like=True, tag=True):
+    """Empty the ledger; trace time 0 is at origin_s of the gateway's monotonic clock (None: now). Begun answers."""
+
+    id: Id
+    origin_s: float | None = None
+
+
+class ReadLedger(Struct, array_like=True, tag=True):
+    """Give what was counted since the run began. LedgerRead answers."""
+
+    id: Id
+
+
+Request = Infer | Cancel | Describe | BeginRun | ReadLedger
+
+
+# -- what the gateway node answers ----------------------------------------------------------------------------------------
+
+
+class Answer(Struct, array_like=True, tag=True):
+    """The only answer to an Infer. One tensor frame per finished leaf follows (none where the engine is emulated).
+
+    outcome: ok | late | dropped | rejected | cancelled | failed. served: the variant names of each finished leaf, first
+    task first. missing: items dropped or unfinished. reason: why it is not ok.
+    """
+
+    id: int
+    outcome: str
+    latency_s: float
+    accuracy: float
+    served: list[list[str]]
+    missing: int
+    reason: str
+
+
+class Tensor(Struct, array_like=True, frozen=True):
+    """Name, Open Inference datatype and shape (-1: any) of an input or output."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+class TaskVariants(Struct, array_like=True, frozen=True):
+    """A task of the pipeline and the names of its variants."""
+
+    name: str
+    variants: tuple[str, ...]
+
+
+class Described(Struct, array_like=True, tag=True):
+    """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: every
+    task has a warm variant."""
+
+    id: int
+    pipeline: str
+    slo_s: float
+    grace_s: float
+    engine: str
+    tasks: tuple[TaskVariants, ...]
+    input: Tensor
+    output: Tensor
+    ready: bool = False
+
+
+class Begun(Struct, array_like=True, tag=True):
+    """A run began; origin_s: its trace time 0 on the gateway's monotonic clock."""
+
+    id: int
+    origin_s: float
+
+
+class LedgerRead(Struct, array_like=True, tag=True):
+    """The ledger as JSON."""
+
+    id: int
+    data: bytes
+
+
+class Refused(Struct, array_like=True, tag=True):
+    """The request is malformed and was not looked at; id is -1 where it could not be read."""
+
+    id: int
+    message: str
+
+
+Response = Answer | Described | Begun | LedgerRead | Refused
+
+encoder = msgspec.msgpack.Encoder()
+request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+response_decoder: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
