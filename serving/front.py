@@ -9,6 +9,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.protocol import (
@@ -27,6 +28,7 @@ from loki_rl.serving.protocol import (
     Refused,
     Request,
     Response,
+    RunLedger,
     TaskVariants,
     Tensor,
     encoder,
@@ -66,7 +68,7 @@ class RunAsked(Struct):
 
 
 class LedgerAsked(Struct):
-    """A client wants the ledger; answer with Front.ledger(ask, data)."""
+    """A client wants the ledger; answer with Front.ledger(ask, tally, servers)."""
 
     client: bytes
     id: int
@@ -107,6 +109,7 @@ class Front:
         self._described = described
         self._check = check
         self._names = PathNames(pipeline)
+        self._best_accuracy = pipeline.best_accuracy
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
         self._keys: dict[tuple[bytes, int], int] = {}
@@ -138,8 +141,9 @@ class Front:
     def begun(self, ask: RunAsked, origin_s: float) -> None:
         self._send(ask.client, Begun(ask.id, origin_s))
 
-    def ledger(self, ask: LedgerAsked, data: bytes) -> None:
-        self._send(ask.client, LedgerRead(ask.id, data))
+    def ledger(self, ask: LedgerAsked, tally: Tally, servers: int) -> None:
+        ledger = RunLedger(tally, servers, self._best_accuracy)
+        self._send(ask.client, LedgerRead(ask.id, msgspec.json.encode(ledger)))
 
     def close(self) -> None:
         self.socket.close(linger=0)

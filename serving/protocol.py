@@ -8,6 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from loki_rl.core.ledger import Tally
+
 VERSION = b"\x01"
 NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
@@ -113,8 +115,17 @@ class Begun(Struct, array_like=True, tag=True):
     origin_s: float
 
 
+class RunLedger(Struct):
+    """What the gateway counted since the run began. servers: of the whole cluster; best_accuracy: of the pipeline's most
+    accurate path mix (the yardstick of cost_j)."""
+
+    tally: Tally
+    servers: int
+    best_accuracy: float
+
+
 class LedgerRead(Struct, array_like=True, tag=True):
-    """The ledger as JSON."""
+    """data: a RunLedger as JSON, ready to be passed on."""
 
     id: int
     data: bytes
