@@ -1,0 +1,164 @@
+"""The sockets of one node: an inbox it binds and an outbox for each peer it writes to. Owns connections, bursts and the
+counting of malformed messages; must not know what a letter says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import zmq
+import zmq.backend
+
+from loki_rl.serving import wire
+from loki_rl.serving.wire import CONTROL, LETTERS, Control, Frame, Letter, WireError
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Received = tuple[Letter, list[zmq.Frame]]
+
+# Plain ints and the method below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_send = zmq.backend.Socket.send
+
+RECONNECT_MS = 10
+# A message with more payload frames than this is sent before the end of the burst, well below what a reader accepts.
+FLUSH_PARTS = 1024
+
+
+class Outbox:
+    """A connection to one peer, and the letters of this burst for it."""
+
+    __slots__ = ("frames", "letters", "socket")
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.letters: list[Letter] = []
+        self.frames: list[Frame] = []
+
+    def flush(self) -> None:
+        """All letters as one message: a wake-up of the reader costs more than ten letters."""
+        letters, frames = self.letters, self.frames
+        if letters:
+            self.letters, self.frames = [], []
+            self.write(LETTERS, wire.encode_letters(letters), frames)
+
+    def write(self, kind: bytes, body: bytes, frames: list[Frame]) -> None:
+        socket = self.socket
+        _send(socket, kind, _MORE)
+        if not frames:
+            _send(socket, body, _NOBLOCK)
+            return
+        _send(socket, body, _MORE)
+        last = frames.pop()
+        for frame in frames:
+            _send(socket, frame, _MORE, False)
+        _send(socket, last, _NOBLOCK, False)
+
+
+class Mailbox:
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
+
+    No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
+    malformed: messages that were dropped. sent, received: messages, not letters.
+    """
+
+    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
+        self.node = node
+        self.malformed = 0
+        self.sent = 0
+        self.received = 0
+        self._context = context
+        self._endpoints = dict(endpoints)
+        self._outboxes: dict[str, Outbox] = {}
+        self._filled: list[Outbox] = []
+        self.inbox = context.socket(zmq.PULL)
+        self.inbox.setsockopt(zmq.RCVHWM, 0)
+        self.inbox.setsockopt(zmq.LINGER, 0)
+        self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
+        self.inbox.bind(endpoints[node])
+
+    def post(self, node: str, letter: Letter, frames: list[Frame]) -> None:
+        """Queue a letter for a node; `flush` sends it."""
+        outbox = self._outboxes.get(node) or self._connect(node)
+        if not outbox.letters:
+            self._filled.append(outbox)
+        outbox.letters.append(letter)
+        if frames:
+            outbox.frames += frames
+            if len(outbox.frames) > FLUSH_PARTS:
+                outbox.flush()
+
+    def flush(self) -> None:
+        for outbox in self._filled:
+            outbox.flush()
+        self.sent += len(self._filled)
+        self._filled.clear()
+
+    def say(self, node: str, word: Control) -> None:
+        """Send a control word, after the letters that wait for the same node."""
+        outbox = self._outboxes.get(node) or self._connect(node)
+        outbox.flush()
+        outbox.write(CONTROL, wire.encode_control(word), [])
+
+    def take(self, limit: int) -> tuple[list[Received], list[Control]]:
+        """Read at most `limit` messages without waiting; malformed ones are counted and let go."""
+        letters: list[Received] = []
+        words: list[Control] = []
+        for _ in range(limit):
+            try:
+                parts = self._receive()
+            except zmq.Again:
+                break
+            self.received += 1
+            try:
+                self._sort(parts, letters, words)
+            except WireError:
+                self.malformed += 1
+        return letters, words
+
+    def forget(self, node: str, endpoint: str) -> None:
+        """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the
+        same address a message on its way could still reach the successor."""
+        self._endpoints[node] = endpoint
+        outbox = self._outboxes.pop(node, None)
+        if outbox is not None:
+            if outbox in self._filled:
+                self._filled.remove(outbox)
+            outbox.socket.close(linger=0)
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close all sockets; letters already sent are given this long to leave."""
+        for outbox in self._outboxes.values():
+            outbox.socket.close(linger=round(1000 * linger_s))
+        self._outboxes.clear()
+        self.inbox.close(linger=0)
+
+    def _connect(self, node: str) -> Outbox:
+        socket = self._context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.connect(self._endpoints[node])
+        outbox = self._outboxes[node] = Outbox(socket)
+        return outbox
+
+    def _receive(self) -> list[zmq.Frame]:
+        """All parts of one message. It is read to its end whatever it holds, else the next one is misread."""
+        receive = self.inbox.recv
+        part = receive(_NOBLOCK, False)
+        parts = [part]
+        while part.more:
+            part = receive(_NOBLOCK, False)
+            if len(parts) < wire.MAX_PARTS:
+                parts.append(part)
+        return parts
+
+    @staticmethod
+    def _sort(parts: list[zmq.Frame], letters: list[Received], words: list[Control]) -> None:
+        if len(parts) < 2:
+            raise WireError("a message has at least two parts")
+        kind = parts[0].bytes
+        if kind == LETTERS:
+            letters += wire.decode_letters(parts[1], parts[2:])
+        elif kind == CONTROL:
+            words.append(wire.decode_control(parts[1], parts[2:]))
+        else:
+            raise WireError("unknown kind or version")

@@ -1,0 +1,152 @@
+"""What travels between the nodes of a plane: letters, control words and packed tensors. Owns the byte layout and its
+checks; must not know sockets, nor what an actor does with a message."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zmq
+from msgspec import Struct
+
+from loki_rl.core.messages import Event
+
+# High half of the first byte: what the body is; low half: version of the layout.
+LETTERS = b"\x11"
+CONTROL = b"\x21"
+
+MAX_PARTS = 1 << 16
+MAX_PART_BYTES = 256 << 20
+
+Frame = bytes | zmq.Frame
+Array = npt.NDArray[Any]
+
+
+class WireError(ValueError):
+    """The bytes are not what this layout allows; the message says why."""
+
+
+# -- letters between actors ------------------------------------------------------------------------------------------------
+
+
+class Letter(Struct, array_like=True, gc=False):
+    """A message for the actor `to`. ids: the item of each payload frame that comes along, in the order of the frames."""
+
+    to: str
+    message: Event
+    ids: list[int]
+
+
+_letters = msgspec.msgpack.Decoder(list[Letter])
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_letters(letters: list[Letter]) -> bytes:
+    return _encoder.encode(letters)
+
+
+def decode_letters(body: zmq.Frame, frames: list[zmq.Frame]) -> list[tuple[Letter, list[zmq.Frame]]]:
+    """Each letter with its own payload frames. Raises WireError."""
+    try:
+        letters = _letters.decode(body.buffer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a list of letters: {error}") from error
+    if sum(len(letter.ids) for letter in letters) != len(frames):
+        raise WireError(f"{len(frames)} payload frames came along, not one per id")
+    if not frames:
+        return [(letter, frames) for letter in letters]
+    rest = iter(frames)
+    return [(letter, [next(rest) for _ in letter.ids]) for letter in letters]
+
+
+# -- control words between nodes and launcher ------------------------------------------------------------------------
+
+
+class Up(Struct, array_like=True, tag=True):
+    """Node to launcher: bound and listening."""
+
+    node: str
+    incarnation: int
+
+
+class Warm(Struct, array_like=True, tag=True):
+    """Controller's node to launcher, launcher to the gateway's node: the models of the first plan are loaded."""
+
+
+class Idle(Struct, array_like=True, tag=True):
+    """Gateway's node to launcher: no request is open any more."""
+
+
+class Gone(Struct, array_like=True, tag=True):
+    """Launcher to all nodes: this node's process ended. What is queued for it must not reach its successor, which will
+    listen at `endpoint`."""
+
+    node: str
+    endpoint: str
+
+
+Control = Up | Warm | Idle | Gone
+
+_control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+
+
+def encode_control(word: Control) -> bytes:
+    return _encoder.encode(word)
+
+
+def decode_control(body: zmq.Frame, frames: list[zmq.Frame]) -> Control:
+    """Raises WireError."""
+    if frames:
+        raise WireError("a control word carries no payload")
+    try:
+        return _control.decode(body.buffer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a control word: {error}") from error
+
+
+# -- tensors ---------------------------------------------------------------------------------------------------------------
+
+_MAGIC = 0x4C
+_TENSOR_VERSION = 1
+_MAX_DIMENSIONS = 8
+# The data starts at a multiple of this, so that reading in place gives an aligned array.
+_ALIGN = 16
+_HEAD = struct.Struct("<BBBB")
+_TYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
+_CODES = {np.dtype(name): code for code, name in enumerate(_TYPES)}
+
+
+def pack(array: Array) -> bytes:
+    """One self-describing frame: magic, version, type code, number of dimensions, sizes as u32, padding, data."""
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    code = _CODES.get(array.dtype)
+    if code is None:
+        raise WireError(f"an array of {array.dtype} cannot be sent")
+    if array.ndim > _MAX_DIMENSIONS or any(size >> 32 for size in array.shape):
+        raise WireError(f"an array of shape {array.shape} cannot be sent")
+    head = _HEAD.pack(_MAGIC, _TENSOR_VERSION, code, array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return b"".join((head, bytes(-len(head) % _ALIGN), data.data))
+
+
+def unpack(frame: Frame | memoryview) -> Array:
+    """The array of a frame, read in place (not writable). Raises WireError unless every byte is accounted for."""
+    data = (frame.buffer if isinstance(frame, zmq.Frame) else memoryview(frame)).toreadonly()
+    if len(data) < _HEAD.size:
+        raise WireError(f"a tensor of {len(data)} bytes has no header")
+    magic, version, code, dimensions = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != _TENSOR_VERSION:
+        raise WireError("not a packed tensor of this version")
+    if code >= len(_TYPES) or dimensions > _MAX_DIMENSIONS or len(data) < _HEAD.size + 4 * dimensions:
+        raise WireError(f"the header of a tensor is damaged (type {code}, {dimensions} dimensions)")
+    shape = struct.unpack_from(f"<{dimensions}I", data, _HEAD.size)
+    start = _HEAD.size + 4 * dimensions
+    start += -start % _ALIGN
+    dtype = np.dtype(_TYPES[code])
+    if len(data) != start + math.prod(shape) * dtype.itemsize:
+        raise WireError(f"a tensor of shape {shape} and type {dtype} does not have {len(data)} bytes")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)

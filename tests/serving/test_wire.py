@@ -1,0 +1,97 @@
+"""Tensors and letters survive the wire; damaged ones are refused, never misread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loki_rl.core.messages import Item, Submit, Tick
+from loki_rl.serving import wire
+from loki_rl.serving.wire import Letter, WireError, pack, unpack
+
+SHAPES = [(), (0,), (3,), (2, 0, 4), (1, 2, 3, 4, 5, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", ">f4"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tensor_round_trip(dtype: str, shape: tuple[int, ...]) -> None:
+    array = (np.arange(np.prod(shape, dtype=int)) % 2).reshape(shape).astype(dtype)
+    back = unpack(zmq.Frame(pack(array)))
+    assert back.shape == shape
+    assert back.dtype == array.dtype.newbyteorder("<")
+    assert np.array_equal(back, array)
+
+
+def test_tensor_not_contiguous() -> None:
+    array = np.arange(24, dtype=np.float32).reshape(4, 6)[::2, ::-1]
+    assert np.array_equal(unpack(pack(array)), array)
+
+
+def test_tensor_is_read_in_place_and_aligned() -> None:
+    frame = zmq.Frame(pack(np.arange(5, dtype=np.float64)))
+    back = unpack(frame)
+    assert not back.flags.owndata
+    assert not back.flags.writeable
+    assert back.flags.aligned
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([None]), np.zeros((1,) * 9), np.zeros(1, dtype="c8")])
+def test_tensor_refused(array: np.ndarray) -> None:
+    with pytest.raises(WireError, match="cannot be sent"):
+        pack(array)
+
+
+@given(st.binary(max_size=80))
+def test_unpack_never_misreads_noise(noise: bytes) -> None:
+    try:
+        array = unpack(noise)
+    except WireError:
+        return
+    assert len(pack(array)) == len(noise)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 5, 15, -1])
+def test_unpack_short(cut: int) -> None:
+    with pytest.raises(WireError):
+        unpack(pack(np.zeros((2, 3), dtype=np.int32))[:cut])
+
+
+def test_unpack_long_and_huge_shape() -> None:
+    whole = pack(np.zeros((2, 2), dtype=np.float32))
+    with pytest.raises(WireError, match="does not have"):
+        unpack(whole + b"\0")
+    with pytest.raises(WireError, match="does not have"):
+        unpack(whole[:4] + b"\xff" * 8 + whole[12:])
+
+
+def test_letters_keep_their_frames() -> None:
+    letters = [
+        Letter("router:0", Submit([Item(1, 0.0, 1.0, 0), Item(2, 0.0, 1.0, 0)]), [1, 2]),
+        Letter("gateway", Tick(), []),
+        Letter("router:1", Submit([Item(3, 0.0, 1.0, 0)]), [3]),
+    ]
+    frames = [zmq.Frame(bytes([i])) for i in range(3)]
+    found = wire.decode_letters(zmq.Frame(wire.encode_letters(letters)), frames)
+    assert [letter for letter, _ in found] == letters
+    assert [[frame.bytes for frame in own] for _, own in found] == [[b"\0", b"\1"], [], [b"\2"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "parts"),
+    [(b"", 0), (b"\xc1", 0), (b"GET / HTTP/1.1\r\n", 0), (b"\x91" * 5000, 0), (b"\x91\x93\xa1\xffx\x90", 0), (b"\x90", 2)],
+)
+def test_letters_refused(body: bytes, parts: int) -> None:
+    with pytest.raises(WireError):
+        wire.decode_letters(zmq.Frame(body), [zmq.Frame(b"x")] * parts)
+
+
+def test_control_round_trip_and_refusal() -> None:
+    word = wire.Up("workers-0", 3)
+    assert wire.decode_control(zmq.Frame(wire.encode_control(word)), []) == word
+    with pytest.raises(WireError, match="no payload"):
+        wire.decode_control(zmq.Frame(wire.encode_control(word)), [zmq.Frame(b"x")])
+    with pytest.raises(WireError, match="control word"):
+        wire.decode_control(zmq.Frame(b"\x91\xa4Boom"), [])
