@@ -1,0 +1,106 @@
+"""Synthetic demand. Owns the shapes (flash crowd, diurnal, ramp, bursts, steps) and how a rate becomes whole requests; reads
+no file and knows no pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite, pi
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loki_rl.traces.arrivals import generator
+from loki_rl.traces.trace import Trace, TraceError
+
+PEAK = 4.7
+BIN_S = 1.0
+STREAM = 2
+
+Rates = NDArray[np.float64]
+Shape = Callable[[Rates, float, float, np.random.Generator], Rates]
+
+
+def generate(
+    kind: str,
+    seconds: int,
+    base_rps: float,
+    seed: int,
+    *,
+    peak: float = PEAK,
+    idc: float = 1.0,
+    period_s: float | None = None,
+) -> Trace:
+    """Make a trace of `seconds` bins of 1 s whose rate moves between base_rps and peak x base_rps [requests/s].
+
+    kind: "flash_crowd" (base for a third, peak within 30 s, held for a third, down within 10 s), "diurnal" (one smooth wave
+    a period), "ramp" (steady rise), "bursts" (on and off, exponential durations, on for a quarter of the mean period),
+    "steps" (random levels, one a period). period_s: default the whole trace for diurnal, a sixth of it for bursts and steps.
+    idc: variance over mean of the counts given the rate; 1 is Poisson, below 1 smoother, above 1 clumped.
+    Raises TraceError for an unknown kind or a number out of range.
+    """
+    if kind not in SHAPES:
+        raise TraceError(f"unknown kind of demand '{kind}'; known are {', '.join(SHAPES)}")
+    shape, share = SHAPES[kind]
+    period = seconds * share if period_s is None else period_s
+    for name, value in (("seconds", seconds), ("base_rps", base_rps), ("peak", peak), ("idc", idc), ("period_s", period)):
+        if not (isfinite(value) and value > 0):
+            raise TraceError(f"{name} must be above 0, not {value:g}")
+    rng = generator(seed, STREAM)
+    starts = np.arange(seconds, dtype=np.float64) * BIN_S
+    level = shape(starts, float(seconds), period, rng)
+    rates: Rates = base_rps * (1 + (peak - 1) * level)
+    return Trace(kind, starts, _counts(rates * BIN_S, idc, rng), BIN_S)
+
+
+def _counts(means: Rates, idc: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Whole numbers with the given means and variance = idc x mean (for idc < 1 as near as a binomial comes)."""
+    if idc == 1:
+        return rng.poisson(means)
+    if idc < 1:
+        trials = np.ceil(means / (1 - idc)).astype(np.int64)
+        return rng.binomial(trials, means / np.maximum(trials, 1))
+    return rng.negative_binomial(means / (idc - 1), 1 / idc)
+
+
+# -- shapes: level 0 (base) .. 1 (peak) at each time ----------------------------------------------------------------------
+
+
+def _flash_crowd(times: Rates, seconds: float, _: float, __: np.random.Generator) -> Rates:
+    rise, fall = min(30.0, seconds / 6), min(10.0, seconds / 18)
+    start, hold = seconds / 3, seconds / 3
+    corners = np.cumsum([start, rise, hold, fall])
+    return np.interp(times, corners, [0.0, 1.0, 1.0, 0.0])
+
+
+def _diurnal(times: Rates, _: float, period_s: float, __: np.random.Generator) -> Rates:
+    wave: Rates = (1 - np.cos(2 * pi * times / period_s)) / 2
+    return wave
+
+
+def _ramp(times: Rates, seconds: float, _: float, __: np.random.Generator) -> Rates:
+    return np.interp(times, [0.0, max(seconds - BIN_S, BIN_S)], [0.0, 1.0])
+
+
+def _bursts(times: Rates, seconds: float, period_s: float, rng: np.random.Generator) -> Rates:
+    # Twice the mean number of phases, and a few more, covers the trace; the last one lasts as long as it is needed.
+    phases = 2 * (2 * int(seconds / period_s) + 8)
+    means = np.where(np.arange(phases) % 2 == 0, 0.75 * period_s, 0.25 * period_s)
+    ends = np.cumsum(rng.exponential(means))
+    level: Rates = (np.searchsorted(ends, times, side="right") % 2).astype(np.float64)
+    return level
+
+
+def _steps(times: Rates, seconds: float, period_s: float, rng: np.random.Generator) -> Rates:
+    levels = rng.random(int(seconds / period_s) + 1)
+    held: Rates = levels[(times / period_s).astype(np.int64)]
+    return held
+
+
+# Kind -> shape, default period as a share of the trace.
+SHAPES: dict[str, tuple[Shape, float]] = {
+    "flash_crowd": (_flash_crowd, 1.0),
+    "diurnal": (_diurnal, 1.0),
+    "ramp": (_ramp, 1.0),
+    "bursts": (_bursts, 1 / 6),
+    "steps": (_steps, 1 / 6),
+}
