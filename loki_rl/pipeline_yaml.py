@@ -80,17 +80,11 @@ class PipelineText(Struct, frozen=True):
         return [variant for owner, variant in self.variants if owner == task]
 
     def lines(self) -> list[tuple[str, ...]]:
-        """For each leaf task the tasks from its entry down to it; a task below itself is cut off."""
-        found = []
-        for name in self.tasks:
-            if not self.children(name):
-                line: list[str] = []
-                above: str | None = name
-                while above is not None and above not in line:
-                    line.append(above)
-                    above = self.tasks[above].parent
-                found.append(tuple(reversed(line)))
-        return found
+        """For each leaf task the tasks from its entry down to it (parents stand above their children)."""
+        line: dict[str, tuple[str, ...]] = {}
+        for name, task in self.tasks.items():
+            line[name] = (*(() if task.parent is None else line[task.parent]), name)
+        return [line[name] for name in self.tasks if not self.children(name)]
 
     def is_path(self, variants: tuple[str, ...]) -> bool:
         """Whether the names are one variant per task from an entry to a leaf."""
@@ -141,24 +135,29 @@ def _check(text: PipelineText) -> None:
     _require(head.hop_ms >= 0, str(text.path), f"hop_ms must be at least 0, not {head.hop_ms:g}")
     both = head.profile is not None and head.padded is not None
     _require(not both, str(text.path), "'padded' is measured: leave it out where a 'profile' is named")
+    above: list[str] = []
     for name, task in text.tasks.items():
-        where = text.where(name)
-        _known(task.parent, text.tasks, where, "parent")
-        _require(
-            task.adapter is None or _ADAPTER.fullmatch(task.adapter) is not None,
-            where,
-            f"adapter '{task.adapter}' must have the form module:Class",
-        )
-        for variant in text.variants_of(name):
-            _check_variant(text, name, variant, task.adapter is not None)
+        _check_task(text, name, task, above)
+        above.append(name)
+    for task_name, variant in text.variants:
+        _check_variant(text, task_name, variant)
     for leaf in head.leaf_weights:
         _known(leaf, text.tasks, str(text.path), "task in leaf_weights")
     for path, accuracy in text.path_accuracy.items():
         _check_path(text, path, accuracy)
 
 
-def _check_variant(text: PipelineText, task: str, name: str, adapted: bool) -> None:
+def _check_task(text: PipelineText, name: str, task: TaskTable, above: list[str]) -> None:
+    where = text.where(name)
+    _known(task.parent, text.tasks, where, "parent")
+    _require(task.parent in (None, *above), where, f"its parent '{task.parent}' must stand above it")
+    formed = task.adapter is None or _ADAPTER.fullmatch(task.adapter) is not None
+    _require(formed, where, f"adapter '{task.adapter}' must have the form module:Class")
+
+
+def _check_variant(text: PipelineText, task: str, name: str) -> None:
     variant, where = text.variants[task, name], text.where(task, name)
+    adapted = text.tasks[task].adapter is not None
     _require(adapted or variant.model is None, where, "a model needs the key 'adapter' in its task")
     _require(not adapted or variant.model is not None, where, "the key 'model' is missing; add it")
     for child in variant.fanout:

@@ -91,7 +91,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def wording(error: msgspec.ValidationError, where: str, known: Iterable[str]) -> str:
     """One sentence for a failed conversion."""
     what, _, at = str(error).partition(" - at ")
-    at = at.strip("`").removeprefix("key in ").removeprefix("`").removeprefix("$").removeprefix(".")
+    at = at.replace("`key` in", "a key of").replace("`", "").replace("$.", "").replace("$", "")
     place = f"{where}, at '{at}'" if at else where
     name = re.search(r"field `(.+)`", what)
     if name and "unknown" in what:
@@ -112,22 +112,34 @@ def _word(data: object) -> str:
     return _WORDS["array"] if isinstance(data, list) else _WORDS.get(type(data).__name__, type(data).__name__)
 
 
+def _key_fault(key: yaml.Node, seen: set[str]) -> str | None:
+    if not isinstance(key, yaml.ScalarNode):
+        return "a key must be text"
+    if key.tag in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"}:
+        return f"the key '{key.value}' is no text in YAML; put it in quotes"
+    return f"the key '{key.value}' stands twice" if key.value in seen else None
+
+
+def _refused(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses what YAML lets pass in silence: a key given twice, and numbers that are not finite."""
+    """SafeLoader that refuses what YAML lets pass: a key given twice, `no` as a key, numbers that are not finite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if key.value in seen and isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            fault = _key_fault(key, seen)
+            if fault:
+                raise _refused(key, fault)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         value = float(super().construct_yaml_float(node))
         if not -1e300 < value < 1e300:
-            raise yaml.constructor.ConstructorError(None, None, f"{node.value} is not a finite number", node.start_mark)
+            raise _refused(node, f"{node.value} is not a finite number")
         return value
 
 
