@@ -1,0 +1,166 @@
+"""A scripted gateway behind a real Front, for tests of clients. Owns sockets and a thread; schedules nothing."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterator
+from math import ceil, floor
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from msgspec import Struct
+
+from loki_rl.core.ledger import Tally
+from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, Withdrawn, describe
+from loki_rl.serving.protocol import Tensor
+from loki_rl.serving.wire import WireError, pack, unpack
+
+ROW = {1: Latency(0.001, 0.001, 0.001)}
+PIPELINE = Pipeline(
+    name="reading",
+    slo_s=0.5,
+    tasks=(
+        Task("find", (Variant("small", 0.8, ROW, {"read": 2.0}), Variant("big", 1.0, ROW, {"read": 2.0})), entry=1.0),
+        Task("read", (Variant("fast", 0.5, ROW), Variant("slow", 1.0, ROW)), parent="find"),
+    ),
+    leaf_weights={"read": 1.0},
+)
+
+
+class Ending(Struct):
+    """How the scripted gateway ends a request; leaves are served by big/slow, big/fast, big/slow ..."""
+
+    outcome: Outcome = Outcome.OK
+    leaves: int = 2
+    missing: int = 0
+    delay_s: float = 0.0
+    reason: str = ""
+
+
+def check_picture(frame: zmq.Frame | None) -> str | None:
+    """What an adapter would say: one row of bytes, or pixels."""
+    try:
+        array = np.empty(0) if frame is None else unpack(frame)
+    except WireError as error:
+        return str(error)
+    if frame is None:
+        return "a picture is needed"
+    return None if array.dtype == np.uint8 and array.ndim in (1, 3) else "a picture is UINT8 [n] or [height, width, 3]"
+
+
+def check_nothing(_frame: zmq.Frame | None) -> str | None:
+    return None
+
+
+class Responder:
+    """`script` decides how each request ends (None: it is left open). Everything seen is recorded."""
+
+    def __init__(self, endpoint: str = "tcp://127.0.0.1:0", engine: str = "onnx") -> None:
+        self.script: Callable[[Entered], Ending | None] = lambda _: Ending()
+        self.entered: list[Entered] = []
+        self.withdrawn: list[int] = []
+        self.tally = Tally()
+        self.origin = 0.0
+        self.reached = threading.Condition()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        emulated = engine == "emulated"
+        input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
+        described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
+        self.front = Front(self.context, [endpoint], PIPELINE, described, check_nothing if emulated else check_picture)
+        self.front.ready = True
+        self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._emulated = emulated
+        self._due: list[tuple[float, int, Ending]] = []
+        self._seconds: dict[int, int] = {}
+        self._stop = self.context.socket(zmq.PAIR)
+        self._stopped = self.context.socket(zmq.PAIR)
+        self._stop.bind("inproc://stop")
+        self._stopped.connect("inproc://stop")
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.send(b"")
+        self._thread.join()
+        for socket in (self._stop, self._stopped):
+            socket.close(linger=0)
+        self.front.close()
+        self.context.term()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        with self.reached:
+            assert self.reached.wait_for(condition, timeout=10), "the gateway never got there"
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self.front.socket, zmq.POLLIN)
+        poller.register(self._stopped, zmq.POLLIN)
+        while True:
+            left = max(0.0, self._due[0][0] - time.monotonic()) if self._due else 1.0
+            if any(socket is self._stopped for socket, _ in poller.poll(ceil(1000 * left))):
+                return
+            with self.reached:
+                for event in self.front.receive(64):
+                    self._handle(event)
+                while self._due and self._due[0][0] <= time.monotonic():
+                    _, key, ending = heapq.heappop(self._due)
+                    self._end(key, ending)
+                self.reached.notify_all()
+
+    def _handle(self, event: FrontEvent) -> None:
+        if isinstance(event, RunAsked):
+            self.tally, self.origin = Tally(), time.monotonic()
+            self.front.begun(event, self.origin)
+        elif isinstance(event, LedgerAsked):
+            self.front.ledger(event, self.tally, PIPELINE.servers)
+        elif isinstance(event, Withdrawn):
+            self.withdrawn.append(event.key)
+            self._end(event.key, Ending(Outcome.CANCELLED, leaves=0, reason="cancelled by the client"))
+        else:
+            self._enter(event)
+
+    def _enter(self, event: Entered) -> None:
+        self.entered.append(event)
+        self._seconds[event.key] = floor(time.monotonic() - self.origin)
+        self.tally.arrive(self._seconds[event.key])
+        self.tally.second(self._seconds[event.key]).servers = 1
+        ending = self.script(event)
+        if ending is not None:
+            heapq.heappush(self._due, (time.monotonic() + ending.delay_s, event.key, ending))
+
+    def _end(self, key: int, ending: Ending) -> None:
+        paths = [PIPELINE.extend(PIPELINE.extend(0, 1), (leaf + 1) % 2) for leaf in range(ending.leaves)]
+        accuracy = 0.75 if ending.outcome is Outcome.OK else 0.0
+        leaves = list(range(ending.leaves))
+        self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
+        self.tally.executions += 1 + ending.leaves
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, paths, ending.missing, ending.reason)
+        texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in leaves]
+        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts])
+
+
+@pytest.fixture
+def responder() -> Iterator[Responder]:
+    """A gateway of pipeline 'reading' with an engine that returns texts."""
+    running = Responder()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def emulated() -> Iterator[Responder]:
+    """The same pipeline without payloads."""
+    running = Responder(engine="emulated")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def ending() -> type[Ending]:
+    return Ending

@@ -1,0 +1,282 @@
+"""The server's end of the native protocol: every message is answered once, whatever is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from loki_rl.core.ledger import Tally
+from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, PathNames, RunAsked, Withdrawn, describe
+from loki_rl.serving.protocol import (
+    VERSION,
+    Answer,
+    BeginRun,
+    Begun,
+    Cancel,
+    Describe,
+    Described,
+    Infer,
+    LedgerRead,
+    ReadLedger,
+    Refused,
+    Request,
+    Response,
+    RunLedger,
+    Tensor,
+    encoder,
+    response_decoder,
+)
+from loki_rl.serving.wire import pack, unpack
+
+ROW = {1: Latency(0.001, 0.001, 0.001)}
+PIPELINE = Pipeline(
+    name="chain",
+    slo_s=0.2,
+    tasks=(
+        Task("a", (Variant("a0", 1.0, ROW, {"b": 1.0}),), entry=1.0),
+        Task("b", (Variant("b0", 1.0, ROW), Variant("b1", 0.5, ROW)), parent="a"),
+    ),
+    leaf_weights={"b": 1.0},
+)
+
+
+FRAMES = st.binary(max_size=40) | st.just(VERSION) | st.just(encoder.encode(Infer(1, "chain")))
+
+
+class Peer:
+    """A client socket beside the Front, in one thread: what is sent is handled before `ask` returns."""
+
+    def __init__(self, max_message_bytes: int = 1 << 20) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.fault: str | None = None
+        described = describe(PIPELINE, "emulated", Tensor("input", "BYTES", (1,), True), Tensor("path", "BYTES", (-1,)))
+        endpoints = ["tcp://127.0.0.1:0"]
+        self.front = Front(self.context, endpoints, PIPELINE, described, lambda _: self.fault, max_message_bytes)
+        self.socket = self.connect()
+
+    def connect(self) -> zmq.Socket[bytes]:
+        socket = self.context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.connect(self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        return socket
+
+    def ask(self, request: Request, *tensors: bytes) -> list[FrontEvent]:
+        return self.send(VERSION, encoder.encode(request), *tensors)
+
+    def send(self, *frames: bytes) -> list[FrontEvent]:
+        self.socket.send_multipart(frames)
+        assert self.front.socket.poll(5000)
+        return self.front.receive()
+
+    def enter(self, id: int = 1) -> Entered:
+        (event,) = self.ask(Infer(id, "chain"))
+        assert isinstance(event, Entered)
+        return event
+
+    def answer(self) -> tuple[Response, list[bytes]]:
+        assert self.socket.poll(5000), "no answer"
+        version, header, *tensors = self.socket.recv_multipart()
+        assert version == VERSION
+        return response_decoder.decode(header), tensors
+
+    def refusal(self) -> Refused:
+        response, tensors = self.answer()
+        assert isinstance(response, Refused)
+        assert not tensors
+        return response
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+        self.front.close()
+        self.context.term()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    peer = Peer()
+    yield peer
+    peer.close()
+
+
+def reply_to(key: int, outcome: Outcome = Outcome.OK, leaves: int = 0) -> Reply:
+    paths = [PIPELINE.extend(PIPELINE.extend(0, 0), leaf % 2) for leaf in range(leaves)]
+    return Reply(key, 7, outcome, 0.125, 0.75, list(range(leaves)), paths, 0, "")
+
+
+def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path_names(peer: Peer) -> None:
+    payload = pack(np.arange(6, dtype=np.uint8))
+    (event,) = peer.ask(Infer(11, "chain", 0.5), payload)
+    assert isinstance(event, Entered)
+    assert event.timeout_s == 0.5
+    assert event.payload is not None
+    assert unpack(event.payload).tolist() == [0, 1, 2, 3, 4, 5]
+    peer.front.reply(reply_to(event.key, leaves=2), [b"first", b"second"])
+    answer, tensors = peer.answer()
+    assert answer == Answer(11, "ok", 0.125, 0.75, [["a0", "b0"], ["a0", "b1"]], 0, "")
+    assert tensors == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_every_outcome_has_its_word(peer: Peer, outcome: Outcome) -> None:
+    peer.front.reply(reply_to(peer.enter().key, outcome))
+    answer, _ = peer.answer()
+    assert isinstance(answer, Answer)
+    assert answer.outcome == outcome.name.lower()
+
+
+def test_a_request_is_answered_once(peer: Peer) -> None:
+    key = peer.enter().key
+    peer.front.reply(reply_to(key))
+    peer.front.reply(reply_to(key, Outcome.LATE))
+    peer.ask(Describe(2))
+    assert isinstance(peer.answer()[0], Answer)
+    assert isinstance(peer.answer()[0], Described)
+
+
+def test_the_same_id_of_two_clients_is_two_requests(peer: Peer) -> None:
+    first = peer.enter(5)
+    one, peer.socket = peer.socket, peer.connect()
+    second = peer.enter(5)
+    assert first.key != second.key
+    peer.front.reply(reply_to(second.key))
+    assert isinstance(peer.answer()[0], Answer)
+    assert not one.poll(0)
+    one.close(linger=0)
+
+
+def test_an_id_in_flight_is_refused_and_free_again_after_its_answer(peer: Peer) -> None:
+    key = peer.enter(5).key
+    assert peer.ask(Infer(5, "chain")) == []
+    assert peer.refusal() == Refused(5, "id 5 is still in flight")
+    peer.front.reply(reply_to(key))
+    assert isinstance(peer.answer()[0], Answer)
+    assert peer.enter(5).key != key
+
+
+def test_cancelling_names_the_key_and_unknown_ids_are_ignored(peer: Peer) -> None:
+    key = peer.enter(5).key
+    assert peer.ask(Cancel(6)) == []
+    assert peer.ask(Cancel(5)) == [Withdrawn(key)]
+
+
+def test_questions(peer: Peer) -> None:
+    assert peer.ask(Describe(1)) == []
+    before, _ = peer.answer()
+    peer.front.ready = True
+    peer.ask(Describe(2))
+    after, _ = peer.answer()
+    assert isinstance(before, Described)
+    assert isinstance(after, Described)
+    assert (before.id, before.ready, after.id, after.ready) == (1, False, 2, True)
+    assert [(task.name, task.variants) for task in after.tasks] == [("a", ("a0",)), ("b", ("b0", "b1"))]
+    (run,) = peer.ask(BeginRun(3, 12.5))
+    assert isinstance(run, RunAsked)
+    peer.front.begun(run, 12.5)
+    assert peer.answer()[0] == Begun(3, 12.5)
+    (ledger,) = peer.ask(ReadLedger(4))
+    assert isinstance(ledger, LedgerAsked)
+    peer.front.ledger(ledger, Tally(leaves=3), servers=4)
+    read, _ = peer.answer()
+    assert isinstance(read, LedgerRead)
+    assert msgspec.json.decode(read.data, type=RunLedger) == RunLedger(Tally(leaves=3), 4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "sentence"),
+    [
+        ((VERSION,), "a message begins with the version byte 1 and a header"),
+        ((b"\x02", encoder.encode(Describe(1))), "a message begins with the version byte 1 and a header"),
+        ((VERSION, b""), "the header is not a request"),
+        ((VERSION, b"\x91\xa5Infer"), "the header is not a request"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", "1", "chain", 0.0])), "Expected `int`, got `str`"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", -1.0])), "Expected `float` >= 0.0"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", float("nan")])), "the header is not a request"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", float("inf")])), "Expected `float` <= 3600.0"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", -1, "chain", 0.0])), "Expected `int` >= 0"),
+        ((VERSION, encoder.encode(Infer(1, "train"))), "pipeline 'train' is not served here, 'chain' is"),
+        ((VERSION, encoder.encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
+        ((VERSION, encoder.encode(Describe(1)), b"x"), "Describe takes no tensor"),
+    ],
+)
+def test_a_malformed_message_is_refused_in_a_sentence_and_the_next_one_served(
+    peer: Peer, frames: tuple[bytes, ...], sentence: str
+) -> None:
+    assert peer.send(*frames) == []
+    assert sentence in peer.refusal().message
+    assert peer.front.malformed == 1
+    peer.enter()
+
+
+def test_the_check_of_the_payload_speaks_to_the_client(peer: Peer) -> None:
+    peer.fault = "a picture is needed"
+    assert peer.ask(Infer(1, "chain")) == []
+    assert peer.refusal() == Refused(1, "a picture is needed")
+
+
+def test_frames_without_end_do_not_disturb_the_next_message(peer: Peer) -> None:
+    peer.send(VERSION, encoder.encode(Infer(1, "chain")), *[b""] * 2000)
+    assert "one tensor" in peer.refusal().message
+    peer.enter()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.binary(max_size=40) | st.just(VERSION) | st.just(encoder.encode(Infer(1, "chain"))), min_size=1, max_size=5)
+)
+def test_no_message_stops_the_front(peer: Peer, frames: list[bytes]) -> None:
+    for event in peer.send(*frames):
+        if isinstance(event, Entered):
+            peer.front.reply(reply_to(event.key))
+        elif isinstance(event, RunAsked):
+            peer.front.begun(event, 0.0)
+    peer.ask(Describe(99))
+    while not isinstance(peer.answer()[0], Described):
+        pass
+
+
+def test_a_vanished_client_is_counted_and_others_are_served(peer: Peer) -> None:
+    entered = peer.enter()
+    gone, peer.socket = peer.socket, peer.connect()
+    monitor = peer.front.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    gone.close(linger=0)
+    assert monitor.poll(5000), "the front never saw the client leave"
+    peer.front.socket.disable_monitor()
+    monitor.close(linger=0)
+    peer.enter(2)  # reading lets the socket notice the closed pipe
+    peer.front.reply(reply_to(entered.key))
+    assert peer.front.vanished == 1
+    peer.enter(3)
+
+
+def test_a_message_over_the_limit_costs_its_sender_the_connection_only() -> None:
+    peer = Peer(max_message_bytes=1000)
+    other = peer.connect()
+    peer.socket.send_multipart([VERSION, encoder.encode(Infer(1, "chain")), bytes(2000)])
+    peer.socket, big = other, peer.socket
+    peer.enter(2)
+    big.close(linger=0)
+    peer.close()
+
+
+def test_paths_that_fit_several_leaf_tasks_name_them_all() -> None:
+    fork = Pipeline(
+        name="fork",
+        slo_s=0.2,
+        tasks=(
+            Task("a", (Variant("a0", 1.0, ROW, {"b": 1.0, "c": 1.0}),), entry=1.0),
+            Task("b", (Variant("b0", 1.0, ROW), Variant("b1", 0.5, ROW)), parent="a"),
+            Task("c", (Variant("c0", 1.0, ROW),), parent="a"),
+        ),
+        leaf_weights={"b": 0.5, "c": 0.5},
+    )
+    paths = [fork.extend(fork.extend(0, 0), leaf) for leaf in (0, 1)]
+    effect = Reply(1, 1, Outcome.OK, 0.1, 1.0, [1, 2], paths, 0, "")
+    assert PathNames(fork).served(effect) == [["a0", "b0|c0"], ["a0", "b1"]]
