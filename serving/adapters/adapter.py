@@ -1,0 +1,101 @@
+"""What a model needs around it: payload to input tensors, output tensors to results. Owns the adapter protocol and its
+loading by name; knows no session, no batch and no pipeline file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+Pixels = npt.NDArray[np.uint8]
+
+
+class PayloadError(ValueError):
+    """A payload cannot be served; the message is one sentence for whoever sent it."""
+
+
+class AdapterError(ValueError):
+    """An adapter cannot be built from its name, options or model; the message says which."""
+
+
+class Port(Struct, frozen=True):
+    """One input or output of a model. shape: a str or None where the model leaves the size open; axis 0 is the batch."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: str
+
+
+class SessionIO(Struct, frozen=True):
+    """What an adapter may know of its model. folder: where the model and files beside it (a dictionary) lie."""
+
+    folder: Path
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+class Prepared(Struct, frozen=True):
+    """inputs: input name -> tensor of one item, without the batch axis, of the same shape for every item. kept: whatever
+    `finish` wants back."""
+
+    inputs: dict[str, Array]
+    kept: Any = None
+
+
+class Produced(Struct, frozen=True):
+    """What became of one payload: children, or an output at a leaf, or the fault of the payload.
+
+    children: for each child task, in the order of the pipeline file, the payloads for it. output: any array. error: one
+    sentence; then there are no children and no output.
+    """
+
+    children: tuple[list[Array], ...] = ()
+    output: Array | None = None
+    error: str | None = None
+
+
+class Adapter(Protocol):
+    """Translates single items; the engine makes batches of them. One thread calls it."""
+
+    def __init__(self, io: SessionIO, options: Mapping[str, object]) -> None:
+        """Raise AdapterError if options or model do not fit."""
+
+    @staticmethod
+    def check(payload: Array) -> None:
+        """Raise PayloadError for what `prepare` would refuse; cheap and without a model, so that a gateway can ask."""
+
+    def sample(self) -> Array:
+        """A valid payload, for warm-up and for measuring."""
+
+    def prepare(self, payload: Array) -> Prepared:
+        """Input tensors of one item. Raises PayloadError."""
+
+    def finish(self, outputs: Mapping[str, Array], kept: Any) -> Produced:
+        """Result of one item, from its rows of the output tensors (without the batch axis) and what `prepare` kept."""
+
+
+def adapter_class(name: str) -> type[Adapter]:
+    """The class behind "module:Class"; raises AdapterError."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise AdapterError(f"adapter '{name}' must read module:Class")
+    try:
+        return cast("type[Adapter]", getattr(import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise AdapterError(f"adapter '{name}' cannot be loaded: {error}") from error
+
+
+def parse_options(options: Mapping[str, object], kind: type[T]) -> T:
+    """Options of a pipeline file as a Struct (which should forbid unknown fields); raises AdapterError."""
+    try:
+        return msgspec.convert(dict(options), kind)
+    except msgspec.ValidationError as error:
+        raise AdapterError(f"adapter options: {error}") from error

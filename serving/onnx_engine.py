@@ -1,0 +1,149 @@
+"""The engine that runs real models with ONNX Runtime. Owns the resident sessions, batching of prepared items and warm-up;
+knows no queue and no deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnxruntime as ort
+from msgspec import Struct
+
+from loki_rl.config import ModelSpec
+from loki_rl.serving.adapters.adapter import (
+    Adapter,
+    AdapterError,
+    Array,
+    PayloadError,
+    Prepared,
+    Produced,
+    SessionIO,
+    adapter_class,
+)
+from loki_rl.serving.engine import EngineError, LoadInfo
+from loki_rl.serving.sessions import BoundSession, Device, choose_device, open_session, ports
+
+Key = tuple[str, str]
+
+
+class Resident(Struct):
+    """A loaded variant. bound: its device buffers, None on a CPU."""
+
+    session: ort.InferenceSession
+    adapter: Adapter
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    bound: BoundSession | None
+
+
+class OnnxEngine:
+    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder with MODEL/1/model.onnx. device:
+    auto, cpu, cuda or cuda:N. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
+    `padded`. Raises EngineError."""
+
+    def __init__(
+        self,
+        models: Mapping[Key, ModelSpec],
+        repository: Path,
+        device: str = "auto",
+        *,
+        sizes: Mapping[Key, Sequence[int]] | None = None,
+        padded: bool = False,
+    ) -> None:
+        self.models, self.repository = models, repository
+        self.device: Device = choose_device(device)
+        self.padded = padded
+        self.sizes = {key: tuple(sorted(batches)) for key, batches in (sizes or {}).items()}
+        self.residents: dict[Key, Resident] = {}
+
+    def load(self, task: str, variant: str) -> LoadInfo:
+        """Open the session and warm it up. Raises EngineError."""
+        start = perf_counter()
+        if (task, variant) not in self.residents:
+            resident = self._open(task, variant)
+            self.residents[task, variant] = resident
+            self._warm(task, variant, resident)
+        return LoadInfo(perf_counter() - start)
+
+    def unload(self, task: str, variant: str) -> None:
+        """Close the session; its memory goes back with it."""
+        self.residents.pop((task, variant), None)
+
+    def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
+        """One result per payload. Raises EngineError if the variant is not resident or the model fails."""
+        resident = self.residents.get((task, variant))
+        if resident is None:
+            raise EngineError(f"variant '{variant}' of task '{task}' is not loaded")
+        items = [_prepared(resident.adapter, payload) for payload in payloads]
+        good = [item for item in items if isinstance(item, Prepared)]
+        rows = iter(self._infer(resident, [item.inputs for item in good], self._padded_size(task, variant, len(good))))
+        return [
+            resident.adapter.finish(next(rows), item.kept) if isinstance(item, Prepared) else Produced(error=str(item))
+            for item in items
+        ]
+
+    def sample(self, task: str, variant: str) -> Array:
+        """A valid payload for a resident variant."""
+        return self.residents[task, variant].adapter.sample()
+
+    def _open(self, task: str, variant: str) -> Resident:
+        spec = self.models.get((task, variant))
+        if spec is None:
+            raise EngineError(f"variant '{variant}' of task '{task}' names no model in the pipeline file")
+        session = open_session(self.repository / spec.model / "1" / "model.onnx", self.device)
+        io = SessionIO(self.repository / spec.model, ports(session.get_inputs()), ports(session.get_outputs()))
+        try:
+            adapter = adapter_class(spec.adapter)(io, spec.options)
+        except AdapterError as error:
+            raise EngineError(f"variant '{variant}' of task '{task}': {error}") from error
+        return Resident(
+            session,
+            adapter,
+            tuple(port.name for port in io.inputs),
+            tuple(port.name for port in io.outputs),
+            BoundSession(session, self.device) if self.device.kind == "cuda" else None,
+        )
+
+    def _warm(self, task: str, variant: str, resident: Resident) -> None:
+        """Run what the first batches would otherwise pay for: every size where sizes are padded (a GPU searches its
+        algorithms per shape), else one item (measured: on a CPU a new size costs nothing extra)."""
+        inputs = resident.adapter.prepare(resident.adapter.sample()).inputs
+        for size in self.sizes.get((task, variant), (1,)) if self.padded else (1,):
+            self._infer(resident, [inputs] * size, size)
+
+    def _padded_size(self, task: str, variant: str, count: int) -> int:
+        """The profiled batch that holds `count` items; `count` itself if none does or nothing is padded."""
+        sizes = self.sizes.get((task, variant), ()) if self.padded else ()
+        return next((size for size in sizes if size >= count), count)
+
+    def _infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[dict[str, Array]]:
+        """For each item its rows of the outputs."""
+        if not items:
+            return []
+        try:
+            inputs = {name: _batch([item[name] for item in items], size) for name in resident.inputs}
+            outputs = resident.bound.run(inputs) if resident.bound else resident.session.run(None, inputs)
+        except Exception as error:  # the runtime raises a class of its own per error code, without a common public base
+            raise EngineError(f"the model failed on a batch of {len(items)}: {error}") from error
+        return [
+            {name: output[row] for name, output in zip(resident.outputs, outputs, strict=True)} for row in range(len(items))
+        ]
+
+
+def _prepared(adapter: Adapter, payload: Array) -> Prepared | PayloadError:
+    try:
+        return adapter.prepare(payload)
+    except PayloadError as error:
+        return error
+
+
+def _batch(rows: list[Array], size: int) -> Array:
+    """Rows under a batch axis of `size`, zeros after the last one; a single row is not copied."""
+    if len(rows) == size == 1:
+        return rows[0][np.newaxis]
+    batch = np.zeros((size, *rows[0].shape), rows[0].dtype)
+    for place, row in zip(batch, rows, strict=False):
+        place[...] = row
+    return batch

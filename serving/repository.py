@@ -1,0 +1,35 @@
+"""The model repository on disk: MODEL/1/model.onnx, as Triton lays it out, and whole files only. Owns paths, hashes and
+atomic writes; knows no package and no runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+class ModelError(RuntimeError):
+    """Models or fonts are missing, damaged or cannot be had; the message is one sentence on what to do."""
+
+
+def model_path(repository: Path, model: str) -> Path:
+    return repository / model / "1" / "model.onnx"
+
+
+def digest(path: Path) -> str | None:
+    """sha256 of a file in hex, None if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: whoever reads it sees the old content or the new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
