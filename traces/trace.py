@@ -47,9 +47,8 @@ class Trace(Struct, frozen=True, eq=False):
 
     @property
     def from_s(self) -> float:
-        """Where the trace begins [s]: its first bin, or the whole second of its first arrival."""
-        first = float(self.starts_s[0])
-        return float(floor(first)) if self.exact else first
+        """Where the trace begins [s]: its first bin; 0 for exact arrivals, whose first one may come later."""
+        return 0.0 if self.exact else float(self.starts_s[0])
 
     @property
     def to_s(self) -> float:

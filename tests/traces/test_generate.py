@@ -1,0 +1,83 @@
+"""Generated demand: its shapes, its noise, and the shipped flash crowd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loki_rl.traces.generate import SHAPES, generate
+from loki_rl.traces.trace import TraceError, load_trace
+
+
+@given(st.sampled_from(sorted(SHAPES)), st.integers(1, 400), st.floats(0.01, 200), st.integers(0, 99), st.floats(0.1, 4))
+def test_every_kind_makes_one_count_a_second(kind: str, seconds: int, base: float, seed: int, idc: float) -> None:
+    trace = generate(kind, seconds, base, seed, idc=idc)
+    assert (trace.name, trace.bin_s, trace.starts_s.tolist()) == (kind, 1.0, list(range(seconds)))
+    assert (trace.counts >= 0).all()
+    assert np.array_equal(trace.counts, generate(kind, seconds, base, seed, idc=idc).counts)
+
+
+@pytest.mark.parametrize("kind", sorted(SHAPES))
+def test_the_rate_stays_between_base_and_peak(kind: str) -> None:
+    counts = generate(kind, 600, 1000.0, 4, peak=3.0).counts
+    assert counts.min() > 1000 - 6 * np.sqrt(1000)
+    assert counts.max() < 3000 + 6 * np.sqrt(3000)
+    assert counts.max() > 1.5 * counts.min()
+
+
+def test_a_flash_crowd_rises_within_30_s_and_holds() -> None:
+    counts = generate("flash_crowd", 180, 1e6, 0).counts / 1e6
+    assert counts[:60] == pytest.approx(np.ones(60), abs=0.01)
+    assert counts[90:150] == pytest.approx(np.full(60, 4.7), abs=0.02)
+    assert counts[160:] == pytest.approx(np.ones(20), abs=0.01)
+    assert (np.diff(counts[60:91]) > 0).all()
+
+
+def test_a_day_and_a_ramp_have_their_ends() -> None:
+    day = generate("diurnal", 1000, 1e6, 0, peak=2.0).counts / 1e6
+    assert day[[0, 500]] == pytest.approx([1, 2], abs=0.01)
+    ramp = generate("ramp", 100, 1e6, 0, peak=5.0).counts / 1e6
+    assert ramp[[0, 99]] == pytest.approx([1, 5], abs=0.01)
+
+
+def test_bursts_are_on_for_a_quarter_and_steps_hold_their_level() -> None:
+    bursts = generate("bursts", 20000, 1e4, 1, peak=2.0, period_s=40).counts
+    assert np.mean(bursts > 15000) == pytest.approx(0.25, abs=0.05)
+    steps = generate("steps", 100, 1e8, 1, period_s=25).counts.reshape(4, 25)
+    assert (steps.std(axis=1) / steps.mean(axis=1) < 1e-3).all()
+    assert steps.mean(axis=1).std() > 1e7
+
+
+@pytest.mark.parametrize("idc", [0.1, 0.5, 1.0, 3.0])
+def test_the_noise_is_as_wide_as_asked(idc: float) -> None:
+    counts = generate("ramp", 20000, 100.0, 2, peak=1.0, idc=idc).counts
+    assert counts.mean() == pytest.approx(100, rel=0.01)
+    assert counts.var() / counts.mean() == pytest.approx(idc, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "flashcrowd"}, "unknown kind of demand 'flashcrowd'; known are flash_crowd"),
+        ({"seconds": 0}, "seconds must be above 0"),
+        ({"base_rps": -1.0}, "base_rps must be above 0, not -1"),
+        ({"peak": float("nan")}, "peak must be above 0"),
+        ({"period_s": 0.0}, "period_s must be above 0"),
+        ({"idc": 0.0}, "idc must be above 0"),
+        ({"seed": -1}, "the seed must lie between"),
+    ],
+)
+def test_wrong_numbers_are_refused(changed: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {"kind": "steps", "seconds": 60, "base_rps": 5.0, "seed": 0}
+    with pytest.raises(TraceError, match=message):
+        generate(**(arguments | changed))  # type: ignore[arg-type]
+
+
+def test_the_shipped_flash_crowd_is_what_its_page_says() -> None:
+    shipped = load_trace("flash_crowd")
+    assert shipped.counts.tolist() == generate("flash_crowd", 180, 10.0, seed=732, idc=0.1).counts.tolist()
+    assert shipped.counts[:60].mean() == 10
+    assert shipped.counts[90:150].mean() == 47
+    assert shipped.counts[160:].mean() == 10
