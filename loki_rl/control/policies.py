@@ -1,0 +1,141 @@
+"""Policies: from what a controller observes to the plan it should follow. Owns which demand is asked of the allocator and
+how; knows neither clock nor how plans are carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Protocol
+
+from msgspec import Struct
+
+from loki_rl.control.allocator import allocate
+from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, holt, spread
+from loki_rl.control.request import Queueing, Request, RequestError
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Plan, Snapshot
+
+
+class PolicyOptions(Struct, frozen=True):
+    """What all policies may be told.
+
+    servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
+    choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
+    counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
+    """
+
+    servers: int
+    slo_s: float | None = None
+    min_accuracy: float = 0.0
+    queueing: Queueing | None = None
+    headroom: float | None = None
+    demand_rps: float | None = None
+    initial_rps: float | None = None
+    load_s: float | None = None
+    time_limit_s: float = 2.0
+    patience: float = 2.0
+
+    @property
+    def expected_rps(self) -> float:
+        """Demand while nothing is known."""
+        return next((rps for rps in (self.initial_rps, self.demand_rps) if rps), FLOOR_RPS)
+
+
+class Policy(Protocol):
+    """Decides what the cluster should run. Equal snapshots in equal order give equal plans."""
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        """The plan to follow from now on; never raises for a legal snapshot."""
+
+
+class Planner:
+    """Asks the allocator on behalf of one policy."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
+        self.pipeline, self.options = pipeline, options
+        self._queueing = options.queueing or queueing
+        self._headroom = headroom if options.headroom is None else options.headroom
+
+    def request(self, demand_rps: float, min_accuracy: float | None = None) -> Request:
+        options = self.options
+        return Request(
+            demand_rps=max(demand_rps, FLOOR_RPS),
+            servers=options.servers,
+            slo_s=options.slo_s,
+            min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
+            headroom=self._headroom,
+            queueing=self._queueing,
+            time_limit_s=options.time_limit_s,
+        )
+
+    def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
+        """What the estimator says [1/s], or the expected demand before the first whole second."""
+        return estimator(arrivals) if arrivals else self.options.expected_rps
+
+
+class Static:
+    """One plan, made for the expected demand and held."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        planner = Planner(pipeline, options, "tail", 0.0)
+        self._plan = allocate(pipeline, planner.request(options.demand_rps or options.expected_rps))
+
+    def decide(self, snapshot: Snapshot) -> Plan:  # noqa: ARG002  (held whatever happens)
+        return self._plan
+
+
+class Hardware:
+    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants, replicas for the busiest recent
+    seconds; beyond the cluster it serves the largest share it can."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        self._planner = Planner(pipeline, options, "tail", 0.0)
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        pipeline = self._planner.pipeline
+        demand = self._planner.estimate(snapshot.arrivals, envelope)
+        return allocate(pipeline, self._planner.request(demand, min_accuracy=pipeline.best_accuracy))
+
+
+class Loki:
+    """Loki as published (HPDC'24): smoothed demand to the plain optimum, medians in half the SLO, 5 % over-provisioning."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        self._planner = Planner(pipeline, options, "half-slo", 0.05)
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        demand = self._planner.estimate(snapshot.arrivals, ewma)
+        return allocate(self._planner.pipeline, self._planner.request(demand))
+
+
+class Exact:
+    """A high estimate of demand to the exact allocator."""
+
+    SIGMAS = 2.0
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        self._planner = Planner(pipeline, options, "tail", 0.0)
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        def high(arrivals: Sequence[int]) -> float:
+            level = ewma(arrivals, com=4.0)
+            return max(level, holt(arrivals, snapshot.interval_s)) + self.SIGMAS * spread(arrivals, level)
+
+        demand = self._planner.estimate(snapshot.arrivals, high)
+        return allocate(self._planner.pipeline, self._planner.request(demand))
+
+
+POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
+    "static": Static,
+    "hardware": Hardware,
+    "loki": Loki,
+    "exact": Exact,
+}
+
+
+def make_policy(name: str, pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does."""
+    if name not in POLICIES:
+        near = get_close_matches(name, POLICIES, n=1, cutoff=0.0)
+        raise RequestError(f"there is no policy '{name}'; did you mean '{near[0]}'? ({', '.join(POLICIES)})")
+    return POLICIES[name](pipeline, options)

@@ -1,0 +1,201 @@
+"""From integer counts to a plan: the flow is solved again for exactly these servers, then written down as routes, shares
+and deadlines. Owns the numbers in a Plan; does not choose counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from msgspec import Struct
+
+from loki_rl.control.configurations import Configuration
+from loki_rl.control.model import Flows, add_row, new_problem, set_objective
+from loki_rl.control.network import Network
+from loki_rl.control.setting import Setting
+from loki_rl.control.solver import solve
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Placement, Route
+
+NOTHING = 1e-9
+LP_SECONDS = 10.0
+
+# One way to the end: the configurations from an entry task to a leaf, and the share of the requests that takes it.
+Chain = tuple[tuple[int, ...], float]
+
+
+class Realised(Struct):
+    """What a fleet can do. served: share of the demand. accuracy: mean 0..1 of the served. capacity_rps: demand it could
+    serve at that accuracy. counts: without servers that no flow needs. chains: leaf task -> ways, shares sum to 1."""
+
+    served: float
+    accuracy: float
+    capacity_rps: float
+    counts: list[int]
+    flow: list[float]
+    chains: dict[int, list[Chain]]
+
+
+def realise(
+    setting: Setting, network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float
+) -> Realised | None:
+    """Serve as much of the demand as the servers can, most accurately, then spread the load evenly.
+
+    None if these servers can serve nothing.
+    """
+    served = _most_served(network, configurations, counts, demand_rps)
+    if served < NOTHING:
+        return None
+    accuracy = _most_accurate(network, configurations, counts, demand_rps, served)
+    scale, flow = _most_scaled(network, configurations, counts, demand_rps, served, accuracy)
+    used = _used(network, flow, len(configurations))
+    kept = [count if busy else 0 for count, busy in zip(counts, used, strict=True)]
+    capacity = demand_rps * max(scale, served)
+    return Realised(served, accuracy, capacity, kept, flow, chains(setting.pipeline, network, flow))
+
+
+def _most_served(network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float) -> float:
+    problem = new_problem(maximise=True)
+    flows = Flows(problem, network, configurations, demand_rps, served=(0.0, 1.0))
+    flows.fit(problem, counts)
+    set_objective(problem, [(flows.served, 1.0)])
+    solved = solve(problem, LP_SECONDS)
+    return solved.objective if solved.found else 0.0
+
+
+def _most_accurate(
+    network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float, served: float
+) -> float:
+    problem = new_problem(maximise=True)
+    floor = served * (1 - NOTHING)
+    flows = Flows(problem, network, configurations, demand_rps, served=(floor, floor))
+    flows.fit(problem, counts)
+    set_objective(problem, flows.accuracy)
+    return solve(problem, LP_SECONDS).objective / floor
+
+
+def _most_scaled(
+    network: Network,
+    configurations: list[Configuration],
+    counts: list[int],
+    demand_rps: float,
+    served: float,
+    accuracy: float,
+) -> tuple[float, list[float]]:
+    """The largest multiple of the demand at this accuracy, and the flow per unit of it."""
+    problem = new_problem(maximise=True)
+    flows = Flows(problem, network, configurations, demand_rps * served, served=(0.0, None))
+    flows.fit(problem, counts)
+    add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - NOTHING))], ">=", 0)
+    set_objective(problem, [(flows.served, 1.0)])
+    solved = solve(problem, LP_SECONDS)
+    scale = max(solved.objective, NOTHING)
+    return scale * served, [solved.values[column.name] / scale for column in flows.columns]
+
+
+def _used(network: Network, flow: list[float], size: int) -> list[bool]:
+    used = [False] * size
+    for arc, amount in zip(network.arcs, flow, strict=True):
+        if arc.configuration >= 0 and amount > NOTHING:
+            used[arc.configuration] = True
+    return used
+
+
+def chains(pipeline: Pipeline, network: Network, flow: list[float]) -> dict[int, list[Chain]]:
+    """Decompose a flow into whole ways. Inside a state all flow is alike, so shares multiply along a way."""
+    outgoing: dict[int, list[int]] = defaultdict(list)
+    for number, arc in enumerate(network.arcs):
+        if flow[number] > NOTHING:
+            outgoing[arc.state].append(number)
+    found: dict[int, list[Chain]] = {}
+    for entry in range(len(pipeline.entries)):
+        start = pipeline.entries[entry]
+        for leaf in pipeline.leaves:
+            if pipeline.lines[leaf][0] == start:
+                ways: dict[tuple[int, ...], float] = defaultdict(float)
+                _walk(pipeline, network, flow, outgoing, leaf, entry, (), 1.0, ways)
+                total = sum(ways.values()) or 1.0
+                found[leaf] = [(way, share / total) for way, share in ways.items()]
+    return found
+
+
+def _walk(
+    pipeline: Pipeline,
+    network: Network,
+    flow: list[float],
+    outgoing: dict[int, list[int]],
+    leaf: int,
+    state: int,
+    way: tuple[int, ...],
+    share: float,
+    ways: dict[tuple[int, ...], float],
+) -> None:
+    total = sum(flow[number] for number in outgoing[state])
+    for number in outgoing[state]:
+        arc, part = network.arcs[number], share * flow[number] / total
+        if part < NOTHING:
+            continue
+        if arc.configuration < 0:
+            _walk(pipeline, network, flow, outgoing, leaf, arc.into[0][0], way, part, ways)
+        elif not arc.into:
+            ways[(*way, arc.configuration)] += part
+        else:
+            below = next(s for s, _ in arc.into if network.states[s].task in pipeline.lines[leaf])
+            _walk(pipeline, network, flow, outgoing, leaf, below, (*way, arc.configuration), part, ways)
+
+
+def placements(pipeline: Pipeline, configurations: list[Configuration], counts: list[int]) -> tuple[Placement, ...]:
+    """Counts by name, in the order of the pipeline file."""
+    return tuple(
+        Placement(task.name, task.variants[c.variant].name, c.batch, count)
+        for c, count in zip(configurations, counts, strict=True)
+        for task in (pipeline.tasks[c.task],)
+        if count
+    )
+
+
+def routes(pipeline: Pipeline, configurations: list[Configuration], ways: dict[int, list[Chain]]) -> tuple[Route, ...]:
+    """Ways by name; those through the same variants and batches are one."""
+    return tuple(
+        Route(pipeline.tasks[leaf].name, tuple(_stage(pipeline, configurations[k]) for k in way), share)
+        for leaf, found in ways.items()
+        for way, share in found
+    )
+
+
+def _stage(pipeline: Pipeline, configuration: Configuration) -> tuple[str, int]:
+    return pipeline.tasks[configuration.task].variants[configuration.variant].name, configuration.batch
+
+
+def shares(
+    pipeline: Pipeline, network: Network, configurations: list[Configuration], flow: list[float]
+) -> dict[str, dict[str, float]]:
+    """Task -> variant -> share of the task's items."""
+    items: list[dict[str, float]] = [defaultdict(float) for _ in pipeline.tasks]
+    for arc, amount in zip(network.arcs, flow, strict=True):
+        if arc.configuration >= 0 and amount > NOTHING:
+            task = configurations[arc.configuration].task
+            # A stage that gets no items on average still needs shares for the few that come.
+            weight = max(arc.load, NOTHING)
+            items[task][_stage(pipeline, configurations[arc.configuration])[0]] += amount * weight
+    return {
+        task.name: {name: amount / (sum(mine.values()) or 1.0) for name, amount in mine.items()}
+        for task, mine in zip(pipeline.tasks, items, strict=True)
+    }
+
+
+def split(pipeline: Pipeline, configurations: list[Configuration], ways: dict[int, list[Chain]]) -> dict[str, float]:
+    """Task -> cumulative share of the SLO: what the slowest way has used, over that plus the slowest rest. 1 at a leaf."""
+    used = [0] * len(pipeline.tasks)
+    rest = [0] * len(pipeline.tasks)
+    for found in ways.values():
+        for way, _ in found:
+            costs = [configurations[k].cost_us for k in way]
+            for depth, k in enumerate(way):
+                task = configurations[k].task
+                used[task] = max(used[task], sum(costs[: depth + 1]))
+                rest[task] = max(rest[task], sum(costs[depth + 1 :]))
+    marks: dict[str, float] = {}
+    for position, stage in enumerate(pipeline.tasks):
+        own = 1.0 if not rest[position] else used[position] / (used[position] + rest[position])
+        above = marks[stage.parent] if stage.parent else 0.0
+        marks[stage.name] = max(own, above)
+    return marks

@@ -1,0 +1,73 @@
+"""What an allocator is asked: the request, its checks and its errors. Knows nothing of configurations or solvers."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Literal
+
+from msgspec import Struct
+
+from loki_rl.core.plan import Server
+
+Queueing = Literal["half-slo", "tail"]
+QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
+
+
+class RequestError(ValueError):
+    """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
+
+
+class Request(Struct, frozen=True):
+    """One question to the allocator.
+
+    demand_rps: requests per second that must be served [1/s]. servers: size of the cluster. slo_s: deadline [s], the
+    pipeline's if None. min_accuracy: floor 0..1 on the mean accuracy of what is served. headroom: share of demand added
+    before planning. queueing: name of the latency model. max_batch: largest batch considered. time_limit_s: after it the
+    best plan found so far is returned.
+
+    Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
+    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; accuracy_demand_rps: the
+    demand at which accuracy counts (the mean, where demand_rps is a high quantile), demand_rps if None.
+    """
+
+    demand_rps: float
+    servers: int
+    slo_s: float | None = None
+    min_accuracy: float = 0.0
+    headroom: float = 0.0
+    queueing: Queueing = "tail"
+    max_batch: int | None = None
+    time_limit_s: float = 5.0
+    accuracy_demand_rps: float | None = None
+    current: tuple[Server, ...] = ()
+    horizon_s: float | None = None
+    load_s: float | None = None
+
+
+def check(request: Request) -> None:
+    """Raise RequestError where the request contradicts itself."""
+    _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
+    _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
+    _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
+    _require(isfinite(request.headroom) and request.headroom >= 0, f"headroom must be >= 0, not {request.headroom}")
+    _require(request.queueing in QUEUEINGS, f"queueing must be one of {', '.join(QUEUEINGS)}, not '{request.queueing}'")
+    _require(_positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
+    for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
+        _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
+    _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
+    _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
+    mean = request.accuracy_demand_rps
+    _require(mean is None or _positive(mean), f"accuracy_demand_rps must be above 0, not {mean}")
+
+
+def _positive(number: float) -> bool:
+    return isfinite(number) and number > 0
+
+
+def _nonnegative(number: float) -> bool:
+    return isfinite(number) and number >= 0
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(message)

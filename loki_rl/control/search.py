@@ -1,0 +1,130 @@
+"""One allocation in progress: its deadline, the time it took, and how its answer becomes a plan. Knows no order of modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from time import perf_counter
+from typing import Any
+
+from msgspec import Struct
+
+from loki_rl.control.configurations import Configuration
+from loki_rl.control.model import Counts, Flows, new_problem
+from loki_rl.control.network import Network
+from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
+from loki_rl.control.request import Request
+from loki_rl.control.setting import Setting
+from loki_rl.control.solver import Solved, solve
+from loki_rl.core.plan import Certificate, Mode, Plan
+
+
+class Found(Struct):
+    """An answer before it is a plan. objective, bound: in the unit of the mode. demand_rps: what it was found for."""
+
+    mode: Mode
+    network: Network
+    counts: list[int]
+    objective: float
+    bound: float
+    status: str
+    demand_rps: float
+
+
+class Fleet(Struct):
+    """A problem with the columns of counts and flows in it."""
+
+    problem: Any
+    counts: Counts
+    flows: Flows
+
+    def values(self, solved: Solved) -> list[float]:
+        """Servers per configuration in a solution."""
+        return [solved.values[column.name] for column in self.counts.columns]
+
+    def counts_in(self, solved: Solved) -> list[int]:
+        return [round(value) for value in self.values(solved)]
+
+    def start(self, counts: list[int]) -> dict[str, float]:
+        """Known counts as a start for the solver."""
+        return {column.name: float(count) for column, count in zip(self.counts.columns, counts, strict=True)}
+
+
+class Search:
+    """Shared by all modes of one request. unlimited: the question is how much can be served, whatever the demand."""
+
+    def __init__(self, setting: Setting, request: Request, unlimited: bool = False) -> None:
+        self.setting, self.request, self.unlimited = setting, request, unlimited
+        self.configurations: list[Configuration] = setting.configurations
+        self.build_s = 0.0
+        self.solve_s = 0.0
+        self._end = perf_counter() + request.time_limit_s
+
+    @property
+    def left_s(self) -> float:
+        return self._end - perf_counter()
+
+    @property
+    def demand_limit(self) -> float:
+        return inf if self.unlimited else self.request.demand_rps
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.build_s += perf_counter() - began
+
+    def fleet(
+        self,
+        network: Network,
+        demand_rps: float,
+        maximise: bool,
+        served: tuple[float, float | None] = (1.0, 1.0),
+        integer: bool = True,
+    ) -> Fleet:
+        """Counts for one flow of `demand_rps` through a network."""
+        problem = new_problem(maximise)
+        counts = Counts(problem, self.configurations, self.request.servers, integer)
+        flows = Flows(problem, network, self.configurations, demand_rps, served=served)
+        flows.fit(problem, counts.columns)
+        return Fleet(problem, counts, flows)
+
+    def solve(self, problem: Any, start: dict[str, float] | None = None) -> Solved:
+        solved = solve(problem, self.left_s, start=start)
+        self.solve_s += solved.seconds
+        return solved
+
+    def plan(self, found: Found) -> Plan | None:
+        """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
+        began = perf_counter()
+        real = realise(self.setting, found.network, self.configurations, found.counts, found.demand_rps)
+        self.solve_s += perf_counter() - began
+        return None if real is None else self._write(found, real)
+
+    def _write(self, found: Found, real: Realised) -> Plan:
+        pipeline, configurations = self.setting.pipeline, self.configurations
+        served_rps = real.served * found.demand_rps
+        demand = served_rps if self.unlimited else self.request.demand_rps
+        return Plan(
+            mode=found.mode,
+            placements=placements(pipeline, configurations, real.counts),
+            servers=sum(real.counts),
+            accuracy=min(1.0, real.accuracy),
+            served_fraction=_whole(served_rps / demand),
+            demand_rps=demand,
+            capacity_rps=real.capacity_rps,
+            split=split(pipeline, configurations, real.chains),
+            flows=shares(pipeline, found.network, configurations, real.flow),
+            certificate=self.certificate(found),
+            routes=routes(pipeline, configurations, real.chains),
+        )
+
+    def certificate(self, found: Found) -> Certificate:
+        gap = abs(found.bound - found.objective) / max(abs(found.objective), 1e-9)
+        return Certificate(found.objective, found.bound, gap, found.status, 1000 * self.build_s, 1000 * self.solve_s)
+
+
+def _whole(served: float) -> float:
+    """1 where only the solver's tolerance is missing."""
+    return 1.0 if served > 1 - 1e-6 else served

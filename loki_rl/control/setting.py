@@ -1,0 +1,83 @@
+"""What stays the same while demand changes: configurations, accuracies and networks of a pipeline under one latency model.
+Owns their reuse between calls; knows no demand and no mode."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import cached_property
+from threading import Lock
+
+from loki_rl.control.accuracy import Accuracies
+from loki_rl.control.configurations import Configuration, enumerate_all, reduce, within_budget
+from loki_rl.control.latency import latency_model
+from loki_rl.control.network import Network, build_network
+from loki_rl.control.request import Request
+from loki_rl.core.pipeline import Pipeline
+
+KEPT = 64
+
+
+class Setting:
+    """Prepared once per (pipeline, latency model, SLO, cluster size, headroom, largest batch)."""
+
+    def __init__(self, pipeline: Pipeline, request: Request) -> None:
+        self.pipeline = pipeline
+        self.slo_s = pipeline.slo_s if request.slo_s is None else request.slo_s
+        model = latency_model(request.queueing, pipeline, request.servers)
+        self.budget_us = model.budget_us(self.slo_s)
+        self.fixed_us = round(self.slo_s * 1e6) - self.budget_us
+        self.accuracies = Accuracies(pipeline)
+        self.all = enumerate_all(pipeline, model, request.headroom, request.max_batch)
+
+    @property
+    def feasible(self) -> bool:
+        """Whether any path fits the SLO."""
+        return bool(self.configurations)
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """Enough for every plan that does not care what runs already."""
+        return reduce(self.pipeline, self.accuracies, self.all, self.budget_us)
+
+    @cached_property
+    def by_variant(self) -> list[Configuration]:
+        """Enough for every plan, whichever variants it is rewarded to keep."""
+        return reduce(self.pipeline, self.accuracies, self.all, self.budget_us, across_variants=False)
+
+    @cached_property
+    def network(self) -> Network:
+        return self._network(self.configurations)
+
+    @cached_property
+    def best_network(self) -> Network:
+        """Only paths of the best accuracy."""
+        return self._network(self.configurations, best_only=True)
+
+    def _network(self, configurations: list[Configuration], best_only: bool = False, merge: bool = False) -> Network:
+        return build_network(
+            self.pipeline, self.accuracies, configurations, self.budget_us, best_only=best_only, merge=merge
+        )
+
+    @cached_property
+    def usable(self) -> list[Configuration]:
+        """All that meets the SLO, without reductions."""
+        return within_budget(self.pipeline, self.all, self.budget_us)
+
+
+_settings: OrderedDict[tuple[object, ...], Setting] = OrderedDict()
+_lock = Lock()
+
+
+def prepare(pipeline: Pipeline, request: Request) -> Setting:
+    """The setting of a request, from the last KEPT ones where possible.
+
+    Pipelines cannot be hashed; a kept setting holds its pipeline, so the id in the key cannot be taken over by another.
+    """
+    key = (id(pipeline), request.queueing, request.slo_s, request.servers, request.headroom, request.max_batch)
+    with _lock:
+        if key not in _settings:
+            _settings[key] = Setting(pipeline, request)
+            while len(_settings) > KEPT:
+                _settings.popitem(last=False)
+        _settings.move_to_end(key)
+        return _settings[key]
