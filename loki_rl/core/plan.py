@@ -35,13 +35,22 @@ class Certificate(Struct, frozen=True):
     solve_ms: float = 0.0
 
 
+class Route(Struct, frozen=True):
+    """A share of the requests takes these (variant, batch) stages from an entry task to a leaf task."""
+
+    leaf: str
+    stages: tuple[tuple[str, int], ...]
+    share: float
+
+
 class Plan(Struct, frozen=True):
     """The answer of a policy.
 
     servers: used of the cluster. accuracy: expected, 0..1, of the served requests. served_fraction: of the demand.
     demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
     cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
-    items which the variant should serve. epoch: set by the controller, rises with every plan.
+    items which the variant should serve. routes: the same flow by whole paths; per leaf the shares sum to 1. epoch: set by
+    the controller, rises with every plan.
     """
 
     mode: Mode
@@ -56,6 +65,7 @@ class Plan(Struct, frozen=True):
     certificate: Certificate = Certificate()
     reasons: tuple[str, ...] = ()
     epoch: int = 0
+    routes: tuple[Route, ...] = ()
 
 
 class Server(Struct, frozen=True):
