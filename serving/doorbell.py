@@ -11,13 +11,14 @@ T = TypeVar("T")
 
 
 class Doorbell(Generic[T]):
-    """Any thread (and a signal handler) may ring; one thread waits for `fileno()` to become readable and takes."""
+    """Any thread (and a signal handler) may ring; one thread waits for `handle` to become readable and collects."""
 
     def __init__(self) -> None:
         self._waiting: deque[T] = deque()
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def fileno(self) -> int:
+    @property
+    def handle(self) -> int:
         return self._fd
 
     def ring(self, thing: T) -> None:
@@ -28,7 +29,7 @@ class Doorbell(Generic[T]):
         """Make the waiting thread look around."""
         os.eventfd_write(self._fd, 1)
 
-    def take(self) -> list[T]:
+    def collect(self, _now: float) -> list[T]:
         """Everything handed over so far. The signal is cleared first, so that nothing rung later is slept over."""
         try:
             os.eventfd_read(self._fd)

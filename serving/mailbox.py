@@ -3,7 +3,7 @@ counting of malformed messages; must not know what a letter says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import zmq
 import zmq.backend
@@ -76,7 +76,7 @@ class Mailbox:
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
         self.inbox.bind(endpoints[node])
 
-    def post(self, node: str, letter: Letter, frames: list[Frame]) -> None:
+    def post(self, node: str, letter: Letter, frames: Sequence[Frame]) -> None:
         """Queue a letter for a node; `flush` sends it."""
         outbox = self._outboxes.get(node) or self._connect(node)
         if not outbox.letters:

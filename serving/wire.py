@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -38,7 +39,7 @@ class Letter(Struct, array_like=True, gc=False):
 
     to: str
     message: Event
-    ids: list[int]
+    ids: Sequence[int]
 
 
 _letters = msgspec.msgpack.Decoder(list[Letter])
@@ -89,7 +90,18 @@ class Gone(Struct, array_like=True, tag=True):
     endpoint: str
 
 
-Control = Up | Warm | Idle | Gone
+class Bye(Struct, array_like=True, tag=True):
+    """Node to launcher: stopped in good order. frames: payload frames left over; faults, strays: as in Driver; malformed:
+    messages dropped."""
+
+    node: str
+    frames: int
+    faults: int
+    strays: int
+    malformed: int
+
+
+Control = Up | Warm | Idle | Gone | Bye
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 

@@ -1,0 +1,176 @@
+"""One process of a plane: its actors, and what each needs to act. Owns their assembly and orderly end; must not decide
+anything."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import zmq
+
+from loki_rl.config import ConfigError
+from loki_rl.core.cluster import addresses, build
+from loki_rl.core.controller import Controller
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import CONTROLLER, GATEWAY
+from loki_rl.serving import tether
+from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.driver import Delivery, Driver
+from loki_rl.serving.emulated import EmulatedEngine
+from loki_rl.serving.engine import EngineError
+from loki_rl.serving.entrance import described, payload_check
+from loki_rl.serving.front import Front
+from loki_rl.serving.mailbox import Context, Mailbox
+from loki_rl.serving.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
+from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
+from loki_rl.serving.planner import Planner
+from loki_rl.serving.reception import Reception
+from loki_rl.serving.threaded import ThreadedEngine
+from loki_rl.serving.wire import Bye, Control, Gone, Idle, Up, Warm
+from loki_rl.serving.workshop import make_engine
+
+log = logging.getLogger(__name__)
+
+# Time for the last letters to leave, and for a running batch to end, at an orderly stop.
+LINGER_S = 0.5
+
+
+class Node:
+    """Bound and known to the launcher once made. Raises PlaneError, EngineError or ConfigError where it cannot be."""
+
+    def __init__(self, plane: PlaneFile, name: str, folder: Path, context: Context) -> None:
+        self.spec = plane.node(name)
+        self._plane = plane
+        self._context = context
+        self._closing: list[Callable[[], None]] = []
+        self._front: Front | None = None
+        self._gateway: Gateway | None = None
+        self._controller: Controller | None = None
+        self._emulated: EmulatedEngine | None = None
+        self.mailbox = Mailbox(context, name, plane.endpoints(folder))
+        self.driver = Driver(self.mailbox, plane.homes, check=plane.check)
+        self._finished: Doorbell[Delivery] = Doorbell()
+        self.driver.listen(self._finished)
+        for address in self.spec.actors:
+            self._host(address)
+        self.driver.on_word = self._hear
+        self.driver.after_burst = self._look
+        self.mailbox.say(LAUNCHER, Up(name, self.spec.incarnation))
+
+    def run(self) -> None:
+        self.driver.run()
+
+    def close(self) -> None:
+        """Let batches and letters end, and tell the launcher what was left."""
+        for close in self._closing:
+            close()
+        driver, mailbox = self.driver, self.mailbox
+        mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed))
+        driver.close(LINGER_S)
+        self._finished.close()
+
+    # -- assembly -----------------------------------------------------------------------------------------------------
+
+    def _host(self, address: str) -> None:
+        kind, _, number = address.partition(":")
+        if address == GATEWAY:
+            self._host_gateway()
+        elif address == CONTROLLER:
+            self._host_controller()
+        elif kind == "router":
+            self.driver.host(address, build(address, self._plane.options), RouterPayloads())
+        else:
+            self._host_worker(address, int(number))
+
+    def _host_gateway(self) -> None:
+        plane = self._plane
+        gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options))
+        front = self._front = Front(
+            self._context, plane.fronts, plane.options.pipeline, described(plane), payload_check(plane)
+        )
+        payloads = GatewayPayloads(gateway)
+        told = [address for address in addresses(plane.options) if not address.startswith("worker")]
+        reception = Reception(front, gateway, payloads, told)
+        self.driver.host(GATEWAY, gateway, payloads, reception.carry)
+        self.driver.listen(reception)
+        self._closing.append(front.close)
+
+    def _host_controller(self) -> None:
+        plane = self._plane
+        make = partial(resolve(plane.policy_factory), plane.policy, plane.options.pipeline, plane.policy_options)
+        planner = Planner(make, self._finished)
+        self._controller = cast(Controller, build(CONTROLLER, plane.options))
+        self.driver.host(CONTROLLER, self._controller, carry=planner.carry)
+        self._closing.append(partial(planner.close, LINGER_S))
+
+    def _host_worker(self, address: str, number: int) -> None:
+        plane = self._plane
+        actor = build(address, plane.options, self.spec.incarnation)
+        payloads = WorkerPayloads()
+        if plane.engine == "emulated":
+            self.driver.host(address, actor, payloads, partial(self._emulate().carry, address))
+            return
+        pipeline = plane.options.pipeline
+        engine = ThreadedEngine(address, pipeline, make_engine(plane, number), payloads, self._finished)
+        self.driver.host(address, actor, payloads, engine.carry)
+        self._closing.append(partial(engine.close, LINGER_S))
+
+    def _emulate(self) -> EmulatedEngine:
+        """One for all workers of this process."""
+        if self._emulated is None:
+            self._emulated = EmulatedEngine(self._plane.options)
+            self.driver.listen(self._emulated)
+            self._closing.append(self._emulated.close)
+        return self._emulated
+
+    # -- between launcher and node ------------------------------------------------------------------------------------
+
+    def _hear(self, word: Control) -> None:
+        if isinstance(word, Gone):
+            self.mailbox.forget(word.node, word.endpoint)
+        elif isinstance(word, Warm) and self._front is not None:
+            self._front.ready = True
+
+    def _look(self) -> None:
+        """Say once that the first plan's models are loaded, and once that no request is open after Drain."""
+        if self._controller is not None and self._controller.settled:
+            self._controller = None
+            self.mailbox.say(LAUNCHER, Warm())
+        gateway = self._gateway
+        if gateway is not None and gateway.draining and not gateway.by_key:
+            self._gateway = None
+            self.mailbox.say(LAUNCHER, Idle())
+
+
+def serve(folder: Path, name: str) -> None:
+    """Run a node until SIGTERM."""
+    with zmq.Context() as context:
+        node = Node(PlaneFile.read(folder), name, folder, context)
+        signal.signal(signal.SIGTERM, lambda *_: node.driver.stop())
+        node.run()
+        node.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.node", description="One process of a plane.")
+    parser.add_argument("folder", type=Path, help="run directory of the plane")
+    parser.add_argument("name", help="name of the node")
+    chosen = parser.parse_args()
+    logging.basicConfig(format=f"%(asctime)s {chosen.name} %(levelname)s %(message)s", level=logging.INFO)
+    tether.hold()
+    try:
+        serve(chosen.folder, chosen.name)
+    except (PlaneError, EngineError, ConfigError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

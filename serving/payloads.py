@@ -1,0 +1,157 @@
+"""The payload frames of one actor's items: which to keep, which go along with a message, when to let go. Owns the frames,
+so that tensors never enter the core; must not know sockets, nor what is inside a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Reply, Result, Settled, Submit
+from loki_rl.core.pipeline import root_of
+from loki_rl.serving.wire import Frame
+
+Attached = tuple[Sequence[int], Sequence[Frame]]
+
+NOTHING: Attached = ((), ())
+
+
+class Payloads(Protocol):
+    """What a driver asks around each event. Frames carry the id of their item wherever they go (with Arrived: the key of
+    their request)."""
+
+    def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame], /) -> None:
+        """These came along with an event that the actor is about to handle."""
+
+    def attach(self, message: Event) -> Attached:
+        """What goes along with a message that the actor sends because of this event."""
+
+    def drop(self, items: list[int], /) -> None:
+        """The actor works on these items no more."""
+
+    def ended(self) -> None:
+        """The event is done; what came along with a refused result goes with it."""
+
+    def __len__(self) -> int:
+        """Frames held; 0 when nothing is in flight."""
+
+
+class RouterPayloads:
+    """held: frames of queued and leased items; a lease may be given a second time, so they stay until Drop. staged: frames
+    of the result being handled, which the router may still refuse."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Frame] = {}
+        self.staged: dict[int, Frame] = {}
+
+    def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
+        (self.staged if type(event) is Result else self.held).update(zip(ids, frames, strict=True))
+
+    def attach(self, message: Event) -> Attached:
+        match message:
+            case Execute() if self.held:
+                return pick(self.held, [item.id for item in message.items])
+            case Submit() if self.staged:
+                return pick(self.staged, [item.id for item in message.items])
+            case Settled() if self.staged:
+                return pick(self.staged, message.ids)
+        return NOTHING
+
+    def drop(self, items: list[int]) -> None:
+        if self.held:
+            for item in items:
+                self.held.pop(item, None)
+
+    def ended(self) -> None:
+        if self.staged:
+            self.staged.clear()
+
+    def __len__(self) -> int:
+        return len(self.held) + len(self.staged)
+
+
+class WorkerPayloads:
+    """batches: frames of the batches not yet running. staged: what the engine made of the batch being reported."""
+
+    def __init__(self) -> None:
+        self.batches: dict[int, dict[int, Frame]] = {}
+        self.staged = NOTHING
+
+    def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
+        if type(event) is Execute:
+            self.batches[event.batch] = dict(zip(ids, frames, strict=True))
+        elif type(event) is BatchDone:
+            self.staged = (ids, frames)
+
+    def attach(self, message: Event) -> Attached:
+        if type(message) is not Result or self.batches.pop(message.batch, None) is not None:
+            # A batch that is still here was not run: it goes back, and its router has kept the frames.
+            return NOTHING
+        return self.staged
+
+    def take(self, batch: int) -> dict[int, Frame]:
+        """The frames of a batch that begins to run."""
+        return self.batches.pop(batch, {})
+
+    def drop(self, items: list[int]) -> None:
+        """A worker keeps no single items."""
+
+    def ended(self) -> None:
+        self.staged = NOTHING
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches.values())) + len(self.staged[0])
+
+
+class GatewayPayloads:
+    """requests: key -> frame of a request just arrived; every entry item of the request carries it. outputs: request in
+    flight -> frames of its finished leaves; what comes after the reply is let go."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.requests: dict[int, Frame] = {}
+        self.outputs: dict[int, dict[int, Frame]] = {}
+        self._gateway = gateway
+
+    def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
+        if type(event) is Arrived:
+            self.requests.update(zip(ids, frames, strict=True))
+            return
+        for item, frame in zip(ids, frames, strict=True):
+            kept = self.outputs.get(root_of(item))
+            if kept is not None:
+                kept[item] = frame
+
+    def attach(self, message: Event) -> Attached:
+        if type(message) is not Submit or not self.requests:
+            return NOTHING
+        ids: list[int] = []
+        frames: list[Frame] = []
+        for item in message.items:
+            root = root_of(item.id)
+            frame = self.requests.get(self._gateway.roots[root].key)
+            if frame is not None:
+                self.outputs.setdefault(root, {})
+                ids.append(item.id)
+                frames.append(frame)
+        return ids, frames
+
+    def answer(self, reply: Reply) -> list[Frame]:
+        """The outputs of a request, in the order of its leaves; none are kept. Either every leaf has one or none."""
+        kept = self.outputs.pop(reply.root, {})
+        return [kept[leaf] for leaf in reply.leaves] if kept else []
+
+    def drop(self, items: list[int]) -> None:
+        """Leaves that ended after the reply: nothing was kept."""
+
+    def ended(self) -> None:
+        if self.requests:
+            self.requests.clear()
+
+    def __len__(self) -> int:
+        return len(self.requests) + len(self.outputs)
+
+
+def pick(frames: Mapping[int, Frame], ids: list[int]) -> Attached:
+    """Those of the items that have a frame, with it."""
+    found = [item for item in ids if item in frames]
+    return found, [frames[item] for item in found]

@@ -1,0 +1,107 @@
+"""What a plane consists of, as its launcher writes it down and its nodes read it. Owns that file and the run directory; must
+not know processes, sockets or actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from loki_rl.core.options import ClusterOptions
+
+FILE = "plane.json"
+LAUNCHER = "launcher"
+
+EngineKind = Literal["emulated", "onnx"]
+
+
+class PlaneError(ValueError):
+    """A plane is described wrongly; the message is one sentence for the user."""
+
+
+class NodeSpec(Struct, frozen=True):
+    """One process. incarnation: rises with every start of it."""
+
+    name: str
+    actors: tuple[str, ...]
+    incarnation: int = 0
+
+    def endpoint(self, folder: Path) -> str:
+        """Each life has an address of its own, so that what was meant for the former one never arrives."""
+        return f"ipc://{folder}/{self.name}.{self.incarnation}"
+
+
+class PlaneFile(Struct, frozen=True, dict=True):
+    """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run; device: where
+    (see choose_device; "cuda:0,1" deals workers out in turn). pipeline_file: where the models of an onnx engine are named.
+    policy_factory: "module:function", called as f(policy, pipeline, policy_options). fronts: endpoints for clients.
+    journal: folder for one journal per node. check: validate every actor after every burst (tests).
+    """
+
+    cluster: bytes
+    nodes: tuple[NodeSpec, ...]
+    fronts: tuple[str, ...]
+    engine: EngineKind = "emulated"
+    device: str = "cpu"
+    pipeline_file: str = ""
+    policy: str = "exact"
+    policy_factory: str = "loki_rl.control.policies:make_policy"
+    policy_options: dict[str, Any] = {}
+    journal: str | None = None
+    check: bool = False
+
+    @cached_property
+    def options(self) -> ClusterOptions:
+        return msgspec.msgpack.decode(self.cluster, type=ClusterOptions)
+
+    @cached_property
+    def homes(self) -> dict[str, str]:
+        """Address of an actor -> name of its node."""
+        return {address: node.name for node in self.nodes for address in node.actors}
+
+    def node(self, name: str) -> NodeSpec:
+        found = next((node for node in self.nodes if node.name == name), None)
+        if found is None:
+            raise PlaneError(f"no node '{name}' in this plane, only {', '.join(node.name for node in self.nodes)}")
+        return found
+
+    def endpoints(self, folder: Path) -> dict[str, str]:
+        """Name of a node, and of the launcher -> address of its inbox."""
+        nodes = (*self.nodes, NodeSpec(LAUNCHER, ()))
+        return {node.name: node.endpoint(folder) for node in nodes}
+
+    def write(self, folder: Path) -> None:
+        """Replace the file in one step: a node that starts now reads the old one or the new one."""
+        fresh = folder / f"{FILE}.new"
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+        fresh.replace(folder / FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> PlaneFile:
+        try:
+            return msgspec.json.decode((folder / FILE).read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError) as error:
+            raise PlaneError(f"{folder / FILE} cannot be read: {error}") from error
+
+
+def pack_options(options: ClusterOptions) -> bytes:
+    return msgspec.msgpack.encode(options)
+
+
+def resolve(entry: str) -> Callable[..., Any]:
+    """The function behind "module:function"."""
+    module, colon, name = entry.partition(":")
+    try:
+        if not colon:
+            raise ImportError("it must read module:function")
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PlaneError(f"'{entry}' cannot be loaded: {error}") from error
+    if not callable(found):
+        raise PlaneError(f"'{entry}' is not a function")
+    return found  # type: ignore[no-any-return]

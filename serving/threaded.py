@@ -1,0 +1,132 @@
+"""One worker's real engine beside the driver's loop: models run and load in threads, results come back as events. Owns the
+threads and the way from frames to arrays and back; must not know models, nor what a driver does with an event."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from loki_rl.core.messages import BatchDone, Effect, Event, Item, Load, Loaded, Run, Unload
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.adapters.adapter import Produced
+from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.driver import Delivery
+from loki_rl.serving.engine import Engine, EngineError
+from loki_rl.serving.lane import Lane
+from loki_rl.serving.payloads import WorkerPayloads
+from loki_rl.serving.wire import Array, Frame, Letter, WireError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+NO_OUTPUT: Array = np.zeros(0, dtype=np.uint8)
+Made = tuple[list[tuple[int, ...]], list[int], list[Frame]]
+
+
+class ThreadedEngine:
+    """Batches run in the order given. Where a model is loaded while the old one serves (swap: make), loads have a thread
+    of their own. finished: where BatchDone and Loaded go."""
+
+    def __init__(
+        self, address: str, pipeline: Pipeline, engine: Engine, payloads: WorkerPayloads, finished: Doorbell[Delivery]
+    ) -> None:
+        self._address = address
+        self._pipeline = pipeline
+        self._engine = engine
+        self._payloads = payloads
+        self._finished = finished
+        self._runs = Lane(f"{address} runs")
+        self._loads = self._runs if pipeline.swap == "break" else Lane(f"{address} loads")
+
+    def carry(self, effect: Effect, _now: float) -> None:
+        """Begin what the worker asks for."""
+        match effect:
+            case Run():
+                self._runs.put(partial(self._run, effect, self._payloads.take(effect.batch)))
+            case Load():
+                self._loads.put(partial(self._load, effect))
+            case Unload():
+                # Behind the batches that may still use it.
+                self._runs.put(partial(self._engine.unload, *self._names(effect.task, effect.variant)))
+            case _:
+                raise TypeError(f"an engine cannot carry out {type(effect).__name__}")
+
+    def close(self, timeout_s: float) -> None:
+        for lane in {self._runs, self._loads}:
+            lane.close(timeout_s)
+
+    # -- in the threads -----------------------------------------------------------------------------------------------
+
+    def _load(self, load: Load) -> None:
+        start, error = time.monotonic(), ""
+        try:
+            self._engine.load(*self._names(load.task, load.variant))
+        except Exception as failure:
+            error = self._told(failure)
+        self._tell(Loaded(load.task, load.variant, time.monotonic() - start, error))
+
+    def _run(self, run: Run, frames: dict[int, Frame]) -> None:
+        start, error = time.monotonic(), ""
+        made: Made = ([], [], [])
+        try:
+            payloads = [unpack(frames[item.id]) for item in run.items]
+            produced = self._engine.run(*self._names(run.task, run.variant), payloads)
+            made = collect(self._pipeline, run.task, run.items, produced)
+        except KeyError as missing:
+            error = f"item {missing} came without its payload"
+        except Exception as failure:
+            error = self._told(failure)
+        fanouts, ids, results = made
+        self._tell(BatchDone(run.batch, fanouts, time.monotonic() - start, error), ids, results)
+
+    def _tell(self, event: Event, ids: Sequence[int] = (), frames: Sequence[Frame] = ()) -> None:
+        self._finished.ring((Letter(self._address, event, ids), frames))
+
+    def _told(self, failure: Exception) -> str:
+        """What to report. A failure that the engine does not foresee is a bug: its trace belongs in the log."""
+        if not isinstance(failure, EngineError | WireError):
+            log.error("%s: the engine failed", self._address, exc_info=failure)
+        return str(failure) or type(failure).__name__
+
+    def _names(self, task: int, variant: int) -> tuple[str, str]:
+        found = self._pipeline.tasks[task]
+        return found.name, found.variants[variant].name
+
+
+def collect(pipeline: Pipeline, task: int, items: Sequence[Item], produced: Sequence[Produced]) -> Made:
+    """Fan-outs per item, and ids and frames of all children (of the items themselves at a leaf task), in order.
+
+    Raises EngineError if a payload was at fault: a batch has one verdict.
+    """
+    fanouts: list[tuple[int, ...]] = []
+    ids: list[int] = []
+    frames: list[Frame] = []
+    for item, one in zip(items, produced, strict=True):
+        if one.error:
+            raise EngineError(one.error)
+        if not pipeline.children[task]:
+            ids.append(item.id)
+            frames.append(pack(NO_OUTPUT if one.output is None else one.output))
+            fanouts.append(())
+            continue
+        fanouts.append(_number(pipeline, task, item.id, one.children, ids, frames))
+    return fanouts, ids, frames
+
+
+def _number(
+    pipeline: Pipeline, task: int, parent: int, children: Sequence[Sequence[Array]], ids: list[int], frames: list[Frame]
+) -> tuple[int, ...]:
+    """Number the children of one item as its router will; more than an id can hold are left out."""
+    counts: list[int] = []
+    number = 0
+    for child, arrays in zip(pipeline.children[task], children, strict=True):
+        kept = arrays[: pipeline.max_children - number]
+        for array in kept:
+            ids.append(pipeline.child_id(parent, child, number))
+            frames.append(pack(array))
+            number += 1
+        counts.append(len(kept))
+    return tuple(counts)

@@ -1,0 +1,195 @@
+"""The driver carries out exactly what actors say, keeps its loop alive whatever comes, and loses no payload frame."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from loki_rl.core.messages import Cancelled, Drain, Effect, Event, Load, Send, Tick
+from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.driver import Delivery, Driver
+from loki_rl.serving.mailbox import Context, Mailbox
+from loki_rl.serving.wire import Letter
+
+
+class Scripted:
+    """An actor that answers from a function, and notes what it was told and when."""
+
+    def __init__(self, answer: Callable[[Event], list[Effect]] = lambda _: [], wake: float | None = None) -> None:
+        self.answer = answer
+        self.wake = wake
+        self.told: list[Event] = []
+        self.times: list[float] = []
+        self.inside = 0
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        self.told.append(event)
+        self.times.append(now)
+        if isinstance(event, Tick):
+            self.wake = None
+        return self.answer(event)
+
+    def wake_at(self) -> float | None:
+        return self.wake
+
+    def validate(self) -> None:
+        assert self.told is not None
+
+
+HOMES = {"one": "a", "two": "a", "far": "b", "nowhere": "a"}
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    with zmq.Context() as made:
+        yield made
+
+
+@pytest.fixture
+def make(context: Context, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    endpoints = {name: f"ipc://{tmp_path}/{name}" for name in "ab"}
+    made: list[Driver] = []
+
+    def build(node: str = "a", **options: Any) -> Driver:
+        made.append(Driver(Mailbox(context, node, endpoints), HOMES, **options))
+        return made[-1]
+
+    yield build
+    for driver in made:
+        driver.close()
+
+
+def bring(driver: Driver, letter: Letter) -> None:
+    """Hand a letter in as another thread would."""
+    bell: Doorbell[Delivery] = Doorbell()
+    driver.listen(bell)
+    bell.ring((letter, ()))
+    driver.turn(5.0)
+
+
+def until(done: Callable[[], object], *drivers: Driver) -> None:
+    deadline = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < deadline, "it never came"
+        for driver in drivers:
+            driver.turn(0.005)
+
+
+def pass_on(to: str) -> Callable[[Event], list[Effect]]:
+    return lambda event: [Send(to, event)] if isinstance(event, Cancelled) else []
+
+
+def test_letters_reach_actors_here_and_on_other_nodes_and_come_back(make: Callable[..., Driver]) -> None:
+    a, b = make("a"), make("b")
+    one, two, far = Scripted(pass_on("far")), Scripted(), Scripted(pass_on("two"))
+    a.host("one", one)
+    a.host("two", two)
+    b.host("far", far)
+    for number in range(200):
+        bring(a, Letter("one", Cancelled([number]), ()))
+    until(lambda: len(two.told) == 200, a, b)
+    assert two.told == far.told == one.told == [Cancelled([number]) for number in range(200)]
+
+
+def test_an_actor_is_never_called_from_inside_another(make: Callable[..., Driver]) -> None:
+    a = make("a")
+    order: list[str] = []
+
+    def answer(name: str, to: str) -> Callable[[Event], list[Effect]]:
+        def handle(event: Event) -> list[Effect]:
+            order.append(name)
+            depth = event.roots[0] if isinstance(event, Cancelled) else 0
+            return [Send(to, Cancelled([depth - 1])), Send(to, Cancelled([0]))] if depth else []
+
+        return handle
+
+    a.host("one", Scripted(answer("one", "two")))
+    a.host("two", Scripted(answer("two", "one")))
+    bring(a, Letter("one", Cancelled([2]), ()))
+    assert order == ["one", "two", "two", "one", "one"]
+
+
+def test_a_failing_actor_a_stray_letter_and_a_foreign_effect_are_counted_and_the_loop_goes_on(
+    make: Callable[..., Driver], caplog: pytest.LogCaptureFixture
+) -> None:
+    a = make("a")
+
+    def fail(event: Event) -> list[Effect]:
+        if isinstance(event, Drain):
+            raise TypeError("not for me")
+        return [Load(0, 0)] if isinstance(event, Cancelled) else []
+
+    one = Scripted(fail)
+    a.host("one", one)
+    bring(a, Letter("one", Drain(), ()))
+    bring(a, Letter("one", Cancelled([1]), ()))
+    bring(a, Letter("unknown", Drain(), ()))
+    bring(a, Letter("nowhere", Drain(), ()))
+    bring(a, Letter("one", Tick(), ()))
+    assert (a.faults, a.strays) == (2, 2)
+    assert one.told[-1] == Tick()
+    assert "cannot carry out Load" in caplog.text
+
+
+def test_a_tick_comes_when_it_is_due_and_not_before(make: Callable[..., Driver]) -> None:
+    a = make("a")
+    due = time.monotonic() + 0.05
+    one = Scripted(wake=due)
+    a.host("one", one)
+    until(lambda: one.told, a)
+    assert one.told == [Tick()]
+    assert due <= one.times[0]
+
+
+def test_an_actor_whose_wake_up_stays_in_the_past_does_not_make_the_loop_spin(make: Callable[..., Driver]) -> None:
+    now = [100.0]
+
+    def clock() -> float:
+        now[0] += 0.0001
+        return now[0]
+
+    a = make("a", clock=clock)
+    stuck = Scripted()
+    stuck.wake_at = lambda: 0.0  # type: ignore[method-assign]
+    a.host("one", stuck)
+    for _ in range(100):
+        a.turn(0.0)
+    assert 2 <= len(stuck.told) <= 1 + (now[0] - 100.0) / 0.001
+
+
+def test_stop_from_another_thread_ends_a_loop_that_waits(make: Callable[..., Driver]) -> None:
+    a = make("a")
+    thread = threading.Thread(target=a.run)
+    thread.start()
+    a.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_contradiction_stops_a_checked_node(make: Callable[..., Driver]) -> None:
+    a = make("a", check=True)
+    one = Scripted()
+    one.told = None  # type: ignore[assignment]
+    a.host("one", one)
+    with pytest.raises(AssertionError):
+        a.turn(0.0)
+
+
+def test_what_was_handled_is_recorded_with_its_effects(make: Callable[..., Driver]) -> None:
+    notes: list[tuple[str, float, Event, list[Effect]]] = []
+
+    class Notes:
+        def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
+            notes.append((address, now, event, effects))
+
+    a = make("a", clock=lambda: 7.0, recorder=Notes())
+    a.host("one", Scripted(pass_on("two")))
+    a.host("two", Scripted())
+    bring(a, Letter("one", Cancelled([1]), ()))
+    assert notes == [("one", 7.0, Cancelled([1]), [Send("two", Cancelled([1]))]), ("two", 7.0, Cancelled([1]), [])]
