@@ -16,10 +16,10 @@ class Counts:
 
     def __init__(self, problem: Any, configurations: list[Configuration], servers: int, integer: bool = True) -> None:
         category = pulp.LpInteger if integer else pulp.LpContinuous
-        self.columns = [pulp.LpVariable(f"n{k:04d}", 0, servers, category) for k in range(len(configurations))]
+        self.columns = [problem.add_variable(f"n{k:04d}", 0, servers, category) for k in range(len(configurations))]
         self.totals: dict[int, Any] = {}
         for task in sorted({c.task for c in configurations}):
-            total = pulp.LpVariable(f"t{task:02d}", 0, servers, category)
+            total = problem.add_variable(f"t{task:02d}", 0, servers, category)
             mine = [(column, 1) for column, c in zip(self.columns, configurations, strict=True) if c.task == task]
             add_row(problem, [*mine, (total, -1)], "==", 0)
             self.totals[task] = total
@@ -46,8 +46,8 @@ class Flows:
         name: str = "x",
         served: tuple[float, float | None] = (1.0, 1.0),
     ) -> None:
-        self.served = pulp.LpVariable(f"{name}_served", *served)
-        self.columns = [pulp.LpVariable(f"{name}{i:05d}", 0) for i in range(len(network.arcs))]
+        self.served = problem.add_variable(f"{name}_served", *served)
+        self.columns = [problem.add_variable(f"{name}{i:05d}", 0) for i in range(len(network.arcs))]
         self.accuracy: list[tuple[Any, float]] = []
         self.loads: list[list[tuple[Any, float]]] = [[] for _ in configurations]
         balance: list[list[tuple[Any, float]]] = [[] for _ in network.states]
