@@ -7,7 +7,7 @@ from bisect import bisect_right
 from functools import lru_cache
 from math import exp
 
-from loki_rl.core.pipeline import Latency
+from loki_rl.core.pipeline import Latency, Pipeline
 
 _MASK = (1 << 64) - 1
 _SCALE = 1.0 / (1 << 53)
@@ -53,3 +53,43 @@ def service_s(latency: Latency, u: float) -> float:
     if u < 0.95:
         return latency.p50 + (u - 0.5) / 0.45 * (latency.p95 - latency.p50)
     return latency.p95 + min(1.0, (u - 0.95) / 0.04) * (latency.p99 - latency.p95)
+
+
+# Streams keep draws that share a key apart: child tasks use their position, the others start above any position.
+SERVICE = 1 << 20
+ENTRY = 1 << 21
+
+
+def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:
+    """Children of an item, one count per child task: Poisson around the variant's means, one uniform for all variants, so
+    that a variant with a larger mean never makes fewer."""
+    room = pipeline.max_children
+    counts = []
+    for child, mean in zip(pipeline.children[task], pipeline.fanouts[task][variant], strict=True):
+        count = min(room, poisson(uniform(seed, item, child), mean))
+        room -= count
+        counts.append(count)
+    return tuple(counts)
+
+
+def entry_counts(seed: int, pipeline: Pipeline, root: int) -> tuple[int, ...]:
+    """Items of each entry task that a request starts with."""
+    return tuple(rounded(uniform(seed, root, ENTRY + task), pipeline.tasks[task].entry) for task in pipeline.entries)
+
+
+def leaves_below(seed: int, pipeline: Pipeline, item: int, task: int) -> int:
+    """Leaves that an item would have had, had the most accurate variants served it (1 at a leaf task)."""
+    if not pipeline.children[task]:
+        return 1
+    counts = fanouts(seed, pipeline, item, task, pipeline.most_accurate[task])
+    total, number = 0, 0
+    for child, count in zip(pipeline.children[task], counts, strict=True):
+        for _ in range(count):
+            total += leaves_below(seed, pipeline, pipeline.child_id(item, child, number), child)
+            number += 1
+    return total
+
+
+def batch_seconds(seed: int, pipeline: Pipeline, batch: int, task: int, variant: int, n: int) -> float:
+    """Service time [s] of a batch of n items, noise keyed by the batch."""
+    return service_s(pipeline.latencies[task][variant][n], uniform(seed, batch, SERVICE))

@@ -157,9 +157,7 @@ class Pipeline(Struct, frozen=True, dict=True):
     @cached_property
     def latencies(self) -> tuple[tuple[tuple[Latency, ...], ...], ...]:
         """[task][variant][n] = percentiles of the service time of a batch of n items."""
-        return tuple(
-            tuple(expand(variant.latency, self.padded) for variant in task.variants) for task in self.tasks
-        )
+        return tuple(tuple(expand(variant.latency, self.padded) for variant in task.variants) for task in self.tasks)
 
     @cached_property
     def fastest_s(self) -> tuple[float, ...]:
@@ -224,9 +222,7 @@ class Pipeline(Struct, frozen=True, dict=True):
     @cached_property
     def best_accuracy(self) -> float:
         """Accuracy of the most accurate path mix: the yardstick of `cost_j`."""
-        return sum(
-            self.leaf_weights[self.tasks[leaf].name] * self.best_completion(leaf, ()) for leaf in self.leaves
-        )
+        return sum(self.leaf_weights[self.tasks[leaf].name] * self.best_completion(leaf, ()) for leaf in self.leaves)
 
     # -- numbering of items -------------------------------------------------------------------------------------------
 
@@ -281,9 +277,7 @@ def _between(latency: dict[int, Latency], sizes: list[int], n: int) -> Latency:
     low, high = next((low, high) for low, high in pairwise(sizes) if low <= n <= high)
     share = (n - low) / (high - low)
     a, b = latency[low], latency[high]
-    return Latency(
-        a.p50 + share * (b.p50 - a.p50), a.p95 + share * (b.p95 - a.p95), a.p99 + share * (b.p99 - a.p99)
-    )
+    return Latency(a.p50 + share * (b.p50 - a.p50), a.p95 + share * (b.p95 - a.p95), a.p99 + share * (b.p99 - a.p99))
 
 
 def check(pipeline: Pipeline) -> None:

@@ -1,0 +1,174 @@
+"""The event twin: the core's own actors on a heap of virtual time. Carries out their effects as the serving plane does;
+contains no scheduling decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from loki_rl.core.cluster import addresses, build
+from loki_rl.core.controller import Controller
+from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import (
+    CONTROLLER,
+    GATEWAY,
+    Actor,
+    Arrived,
+    BatchDone,
+    Begin,
+    Drop,
+    Effect,
+    Event,
+    Load,
+    Loaded,
+    Planned,
+    Reply,
+    Run,
+    Send,
+    Solve,
+    Tick,
+    Unload,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.env.kernel import Kernel
+
+Decide = Callable[[Snapshot], Plan]
+Recorder = Callable[[str, float, Event, list[Effect]], None]
+TICK = Tick()
+
+
+class Player:
+    """An actor on the stage, with the time of the Tick it waits for."""
+
+    __slots__ = ("actor", "address", "due")
+
+    def __init__(self, address: str, actor: Actor) -> None:
+        self.address = address
+        self.actor = actor
+        self.due = inf
+
+
+class World:
+    """A cluster in virtual time.
+
+    Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, a plan no time.
+    record is called after each event (journal); check makes every actor validate itself after each event.
+    """
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        decide: Decide,
+        start: float = 0.0,
+        record: Recorder | None = None,
+        check: bool = False,
+    ) -> None:
+        self.options = options
+        self.pipeline = options.pipeline
+        self.decide = decide
+        self.kernel: Kernel[tuple[Player, Event]] = Kernel(start)
+        self.players = {address: Player(address, build(address, options)) for address in addresses(options)}
+        self.record = record
+        self.check = check
+        self.events = 0
+        self.replies: list[Reply] = []
+        for player in self.players.values():
+            self._arm(player)
+
+    @property
+    def gateway(self) -> Gateway:
+        actor = self.players[GATEWAY].actor
+        assert isinstance(actor, Gateway)
+        return actor
+
+    @property
+    def controller(self) -> Controller:
+        actor = self.players[CONTROLLER].actor
+        assert isinstance(actor, Controller)
+        return actor
+
+    def tell(self, address: str, event: Event, time: float) -> None:
+        """Let an actor know something at a given time [s]."""
+        self.kernel.push(time, (self.players[address], event))
+
+    def begin(self, origin: float) -> None:
+        """Trace time starts at `origin` [s] for everybody who counts."""
+        for address, player in self.players.items():
+            if not address.startswith("worker"):
+                self.kernel.push(origin, (player, Begin(origin)))
+
+    def step(self) -> None:
+        """One event: hand it over, carry out what follows."""
+        player, event = self.kernel.pop()
+        now = self.kernel.now
+        if event is TICK:
+            if player.due > now:
+                return  # a later Tick replaced this one
+            player.due = inf
+        effects = player.actor.handle(event, now)
+        self.events += 1
+        if self.record is not None:
+            self.record(player.address, now, event, effects)
+        for effect in effects:
+            self._carry_out(player, effect, now)
+        if self.check:
+            player.actor.validate()
+        self._arm(player)
+
+    def run_until(self, time: float) -> None:
+        """Every event up to and including this time [s]."""
+        heap = self.kernel.heap
+        while heap and heap[0][0] <= time:
+            self.step()
+
+    def _arm(self, player: Player) -> None:
+        wake = player.actor.wake_at()
+        if wake is not None and wake < player.due:
+            player.due = max(wake, self.kernel.now)
+            self.kernel.push(player.due, (player, TICK))
+
+    def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
+        match effect:
+            case Send(to, message):
+                self.kernel.push(now + self.pipeline.hop_s, (self.players[to], message))
+            case Run():
+                self._run(player, effect, now)
+            case Load(task, variant):
+                seconds = self.pipeline.tasks[task].variants[variant].load_s
+                self.kernel.push(now + seconds, (player, Loaded(task, variant, seconds)))
+            case Solve(snapshot):
+                self.kernel.push(now, (player, Planned(self.decide(snapshot))))
+            case Reply():
+                self.replies.append(effect)
+            case Drop() | Unload():
+                pass  # the twin keeps no payload and no model
+            case _:
+                raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
+
+    def _run(self, player: Player, run: Run, now: float) -> None:
+        seed, pipeline = self.options.seed, self.pipeline
+        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, len(run.items))
+        counts: list[tuple[int, ...]] = []
+        if pipeline.children[run.task]:
+            counts = [fanouts(seed, pipeline, item.id, run.task, run.variant) for item in run.items]
+        self.kernel.push(now + seconds, (player, BatchDone(run.batch, counts, seconds)))
+
+
+def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:
+    """Play a whole trace.
+
+    arrivals: times [s] in [0, duration_s), sorted. The cluster gets its first plan and settle_s to load it before time 0.
+    Ends when every request that arrived has ended.
+    """
+    assert world.kernel.now <= -settle_s
+    world.begin(0.0)
+    gateway = world.players[GATEWAY]
+    world.run_until(0.0)
+    for key, time in enumerate(arrivals):
+        world.run_until(time)
+        world.kernel.push(time, (gateway, Arrived([key], [0.0])))
+    world.run_until(duration_s)
+    while world.gateway.roots:
+        world.step()

@@ -1,0 +1,262 @@
+"""The gateway: admits requests, joins their parts, answers each exactly once. Owns the ledger; knows nothing of queues,
+variants' speeds or servers."""
+
+from __future__ import annotations
+
+import heapq
+from math import floor
+
+from loki_rl.core.draws import entry_counts, leaves_below
+from loki_rl.core.ledger import Accuracy, Root, Tally
+from loki_rl.core.messages import (
+    CONTROLLER,
+    Abandoned,
+    Arrived,
+    Begin,
+    Cancelled,
+    Counted,
+    Drain,
+    Drop,
+    Effect,
+    Event,
+    Item,
+    Outcome,
+    Reply,
+    Sample,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+    router,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+
+REASONS = {
+    Outcome.OK: "",
+    Outcome.LATE: "not finished by its deadline",
+    Outcome.DROPPED: "part of it could no longer be finished by the deadline",
+    Outcome.REJECTED: "the cluster is full or shutting down",
+    Outcome.CANCELLED: "cancelled by the client",
+    Outcome.FAILED: "a model failed on part of it",
+}
+
+
+class Gateway:
+    """Actor at address `gateway`.
+
+    Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
+    reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
+    ended, so that each leaf is counted.
+    """
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self.options = options
+        self.pipeline = options.pipeline
+        self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
+        self.accuracy = Accuracy(self.pipeline)
+        self.tally = Tally()
+        self.origin = 0.0
+        self.roots: dict[int, Root] = {}
+        self.by_key: dict[int, Root] = {}
+        self.timers: list[tuple[float, int]] = []
+        self.next_root = 0
+        self.arrived = 0
+        self.next_second: float | None = None
+        self.draining = False
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        effects = self._count(now)
+        match event:
+            case Settled():
+                effects += self._settle(event, now)
+            case Arrived():
+                effects += self._arrive(event, now)
+            case Tick():
+                effects += self._expire(now)
+            case Sample(second, servers, loads):
+                self._sample(second, servers, loads)
+            case Abandoned(keys):
+                effects += self._abandon(keys, now)
+            case Begin(origin):
+                self._begin(origin)
+            case Drain():
+                self.draining = True
+            case _:
+                raise TypeError(f"the gateway cannot handle {type(event).__name__}")
+        return effects
+
+    def wake_at(self) -> float | None:
+        timer = self.timers[0][0] if self.timers else None
+        if self.next_second is None or (timer is not None and timer < self.next_second):
+            return timer
+        return self.next_second
+
+    def validate(self) -> None:
+        self.tally.validate()
+        unanswered = sum(not root.replied for root in self.roots.values())
+        assert unanswered == len(self.by_key), "a request is unanswered and has no reply slot, or the reverse"
+        for root in self.roots.values():
+            assert not root.complete, f"request {root.number} is complete and still here"
+            assert len(root.seen) == sum(root.settled), f"request {root.number}: a repeat was counted"
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _count(self, now: float) -> list[Effect]:
+        """Report every whole second that has passed, also the quiet ones."""
+        if self.next_second is None:
+            self.next_second = self.origin + floor(now - self.origin) + 1
+        effects: list[Effect] = []
+        while now >= self.next_second:
+            second = round(self.next_second - self.origin) - 1
+            effects.append(Send(CONTROLLER, Counted(second, self.arrived)))
+            self.arrived = 0
+            self.next_second += 1.0
+        return effects
+
+    def _begin(self, origin: float) -> None:
+        """Requests of before the origin stay open but belong to no counted second."""
+        self.tally = Tally()
+        self.origin = origin
+        self.arrived = 0
+        self.next_second = origin + 1.0
+        for root in self.roots.values():
+            root.second = -1
+
+    def _sample(self, second: int, servers: int, loads: int) -> None:
+        if second >= 0:
+            slot = self.tally.second(second)
+            slot.servers = servers
+            slot.loads = loads
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def _arrive(self, event: Arrived, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        queues: dict[int, list[Item]] = {task: [] for task in self.pipeline.entries}
+        second = floor(now - self.origin)
+        for key, timeout in zip(event.keys, event.timeouts, strict=True):
+            self.arrived += 1
+            if second >= 0:
+                self.tally.arrive(second)
+            if self.draining or len(self.by_key) >= self.options.max_inflight:
+                effects.append(self._refuse(key, second))
+                continue
+            root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second)
+            self._spawn_entries(root, queues)
+            if root.complete:
+                effects += self._finish(root, now)
+        effects += [Send(router(task), Submit(items)) for task, items in queues.items() if items]
+        return effects
+
+    def _refuse(self, key: int, second: int) -> Reply:
+        if second >= 0:
+            self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
+        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], [], 0, REASONS[Outcome.REJECTED])
+
+    def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
+        root = Root(self.next_root, key, now, deadline, second, len(self.pipeline.tasks))
+        self.next_root = (self.next_root + 1) % (1 << ROOT_BITS)
+        self.roots[root.number] = root
+        self.by_key[key] = root
+        heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
+        return root
+
+    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]]) -> None:
+        counts = entry_counts(self.options.seed, self.pipeline, root.number)
+        number = 0
+        for task, count in zip(self.pipeline.entries, counts, strict=True):
+            root.spawned[task] = count
+            for _ in range(count):
+                item = self.pipeline.entry_id(root.number, number)
+                queues[task].append(Item(item, root.t0, root.deadline, 0))
+                number += 1
+
+    def _abandon(self, keys: list[int], now: float) -> list[Effect]:
+        gone = [root for key in keys if (root := self.by_key.get(key)) is not None]
+        if not gone:
+            return []
+        effects: list[Effect] = []
+        for root in gone:
+            root.cause = root.cause or Outcome.CANCELLED
+            effects.append(self._reply(root, root.cause, now))
+        message = Cancelled([root.number for root in gone])
+        effects += [Send(router(task), message) for task in range(len(self.pipeline.tasks))]
+        return effects
+
+    def _expire(self, now: float) -> list[Effect]:
+        """The timer of a request answers if nothing else has."""
+        effects: list[Effect] = []
+        while self.timers and self.timers[0][0] <= now:
+            root = self.roots.get(heapq.heappop(self.timers)[1])
+            if root is not None and not root.replied and root.deadline + self.grace_s <= now:
+                effects.append(self._reply(root, root.cause or Outcome.LATE, now))
+        return effects
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _settle(self, event: Settled, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        task, outcome = event.task, event.outcome
+        leaf = not self.pipeline.children[task]
+        fanouts = event.fanouts or [()] * len(event.ids)
+        for item, prefix, fanout in zip(event.ids, event.prefixes, fanouts, strict=True):
+            root = self.roots.get(item >> PATH_BITS)
+            if root is None or item in root.seen:
+                continue
+            root.seen.add(item)
+            root.settled[task] += 1
+            if outcome is not Outcome.OK:
+                self._lose(root, task, item, outcome)
+            elif leaf:
+                self._end_leaf(root, task, item, prefix, now)
+            else:
+                self._spawn(root, task, prefix, fanout)
+            if root.settled == root.spawned:
+                effects += self._finish(root, now)
+        return effects
+
+    def _lose(self, root: Root, task: int, item: int, outcome: Outcome) -> None:
+        """First cause wins. Every leaf that can no longer be counts as violated."""
+        root.cause = root.cause or outcome
+        root.lost += 1
+        if root.second >= 0:
+            leaves = leaves_below(self.options.seed, self.pipeline, item, task)
+            self.tally.leaves += leaves
+            self.tally.leaves_bad += leaves
+
+    def _end_leaf(self, root: Root, task: int, item: int, prefix: int, now: float) -> None:
+        root.leaf_counts[task] += 1
+        root.accuracy_sums[task] += self.accuracy.path(task, prefix)
+        root.leaves.append(item)
+        root.paths.append(prefix)
+        if root.second >= 0:
+            self.tally.executions += 1
+            self.tally.leaves += 1
+            self.tally.leaves_bad += now > root.deadline
+
+    def _spawn(self, root: Root, task: int, prefix: int, fanout: tuple[int, ...]) -> None:
+        for child, count in zip(self.pipeline.children[task], fanout, strict=True):
+            root.spawned[child] += count
+            if not count:
+                self.accuracy.dead_end(root, child, prefix)
+        if root.second >= 0:
+            self.tally.executions += 1
+
+    def _finish(self, root: Root, now: float) -> list[Effect]:
+        """Every part has ended: answer, unless the timer or the client was first, and forget."""
+        del self.roots[root.number]
+        if root.replied:
+            return [Drop(root.leaves)] if root.leaves else []
+        return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
+
+    def _reply(self, root: Root, outcome: Outcome, now: float) -> Reply:
+        root.replied = True
+        del self.by_key[root.key]
+        latency_s = now - root.t0
+        accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
+        if root.second >= 0:
+            self.tally.close(root.second, outcome, latency_s, accuracy)
+        leaves, paths = root.leaves, root.paths
+        root.leaves, root.paths = [], []
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, leaves, paths, root.missing, REASONS[outcome])

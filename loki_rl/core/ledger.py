@@ -1,0 +1,229 @@
+"""The one definition of how requests end and what a run is worth. Owns outcomes, accuracy of the served, violations and
+cost; knows no queue and no driver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from msgspec import Struct, field
+
+from loki_rl.core.messages import Outcome
+from loki_rl.core.pipeline import Pipeline
+
+VIOLATION_WEIGHT = 5.0
+ACCURACY_WEIGHT = 1.0
+SERVER_WEIGHT = 0.1
+
+
+class Second(Struct):
+    """One second of trace time. Outcomes, accuracy and latencies are those of the requests that *arrived* in it; servers
+    (pulling or loading) and loads (models begun) are of that second itself."""
+
+    arrivals: int = 0
+    outcomes: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    accuracy_sum: float = 0.0
+    open: int = 0
+    servers: int = 0
+    loads: int = 0
+
+
+class Tally(Struct):
+    """Everything counted in one run. latencies [s] are those of ok and late requests, in order of their ends; leaves and
+    leaves_bad as in `leaf_violation_ratio`; executions: task executions that were committed."""
+
+    seconds: dict[int, Second] = {}
+    latencies: list[float] = []
+    leaves: int = 0
+    leaves_bad: int = 0
+    executions: int = 0
+
+    def second(self, number: int) -> Second:
+        found = self.seconds.get(number)
+        if found is None:
+            found = self.seconds[number] = Second()
+        return found
+
+    def arrive(self, number: int) -> None:
+        """A request arrived in this second; it is open until `close`."""
+        second = self.second(number)
+        second.arrivals += 1
+        second.open += 1
+
+    def close(self, number: int, outcome: Outcome, latency_s: float, accuracy: float) -> None:
+        """It ended. accuracy counts for ok requests only, latency for ok and late ones."""
+        second = self.second(number)
+        second.open -= 1
+        second.outcomes[outcome] += 1
+        if outcome is Outcome.OK:
+            second.accuracy_sum += accuracy
+        if outcome <= Outcome.LATE:
+            self.latencies.append(latency_s)
+
+    def outcome(self, outcome: Outcome) -> int:
+        return sum(second.outcomes[outcome] for second in self.seconds.values())
+
+    @property
+    def arrivals(self) -> int:
+        return sum(second.arrivals for second in self.seconds.values())
+
+    def validate(self) -> None:
+        """Every arrival is open or has ended in exactly one way."""
+        for number, second in self.seconds.items():
+            assert second.arrivals == second.open + sum(second.outcomes), f"second {number} does not add up"
+            assert second.open >= 0, f"second {number} closed more than arrived"
+
+
+class Summary(Struct):
+    """The figures of a run (DESIGN section 9). accuracy is NaN-free: 0.0 when nothing was ok."""
+
+    arrivals: int
+    ok: int
+    late: int
+    dropped: int
+    rejected: int
+    cancelled: int
+    failed: int
+    slo_violation_ratio: float
+    leaf_violation_ratio: float | None
+    accuracy: float
+    servers_mean: float | None
+    p50_ms: float
+    p99_ms: float
+    task_executions: int | None
+    switches: int | None
+    cost_j: float | None
+
+
+def cost(arrivals: int, ok: int, accuracy_sum: float, best: float, servers_share: float, weight: float) -> float:
+    """J = weight x violated share + accuracy lost by the ok ones (relative to `best`) per arrival + 0.1 x share of the
+    servers in use. 0.0 accuracy terms when there are no arrivals."""
+    if not arrivals:
+        return SERVER_WEIGHT * servers_share
+    lost = ok - accuracy_sum / best
+    return weight * (arrivals - ok) / arrivals + ACCURACY_WEIGHT * lost / arrivals + SERVER_WEIGHT * servers_share
+
+
+def summarise(tally: Tally, pipeline: Pipeline, servers: int, weight: float = VIOLATION_WEIGHT) -> Summary:
+    """The figures of a tally whose requests have all ended."""
+    counts = [tally.outcome(outcome) for outcome in Outcome]
+    arrivals, ok = tally.arrivals, counts[Outcome.OK]
+    accuracy_sum = sum(second.accuracy_sum for second in tally.seconds.values())
+    used = mean_servers(tally)
+    ordered = sorted(tally.latencies)
+    return Summary(
+        arrivals=arrivals,
+        **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
+        slo_violation_ratio=1 - ok / arrivals if arrivals else 0.0,
+        leaf_violation_ratio=tally.leaves_bad / tally.leaves if tally.leaves else 0.0,
+        accuracy=accuracy_sum / ok if ok else 0.0,
+        servers_mean=used,
+        p50_ms=1000 * percentile(ordered, 0.5),
+        p99_ms=1000 * percentile(ordered, 0.99),
+        task_executions=tally.executions,
+        switches=sum(second.loads for second in tally.seconds.values()),
+        cost_j=cost(arrivals, ok, accuracy_sum, pipeline.best_accuracy, used / servers, weight),
+    )
+
+
+def mean_servers(tally: Tally) -> float:
+    """Time mean of the servers in use over the seconds up to the last arrival."""
+    last = max((number for number, second in tally.seconds.items() if second.arrivals), default=-1)
+    window = [tally.seconds[n].servers for n in range(last + 1) if n in tally.seconds]
+    return sum(window) / len(window) if window else 0.0
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Linear between the two neighbours; 0.0 of nothing."""
+    if not ordered:
+        return 0.0
+    position = share * (len(ordered) - 1)
+    low = math.floor(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+
+class Root:
+    """One request on its way: what has been made, what has ended, and how well.
+
+    spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
+    parts report; `seen` makes repeats harmless.
+    """
+
+    __slots__ = (
+        "accuracy_sums", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost", "number",
+        "paths", "replied", "second", "seen", "settled", "spawned", "t0",
+    )  # fmt: skip
+
+    def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
+        self.number = number
+        self.key = key
+        self.t0 = t0
+        self.deadline = deadline
+        self.second = second
+        self.spawned = [0] * tasks
+        self.settled = [0] * tasks
+        self.seen: set[int] = set()
+        self.cause: Outcome | None = None
+        self.replied = False
+        self.lost = 0
+        self.leaves: list[int] = []
+        self.paths: list[int] = []
+        self.leaf_counts = [0] * tasks
+        self.accuracy_sums = [0.0] * tasks
+        self.deads = [0] * tasks
+        self.dead_sums = [0.0] * tasks
+
+    @property
+    def complete(self) -> bool:
+        return self.settled == self.spawned
+
+    @property
+    def missing(self) -> int:
+        """Items that were made but did not end well, as far as is known."""
+        return max(0, sum(self.spawned) - sum(self.settled)) + self.lost
+
+
+class Accuracy:
+    """Accuracy of served requests, with every path looked up once."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.weights = [(leaf, pipeline.leaf_weights[pipeline.tasks[leaf].name]) for leaf in pipeline.leaves]
+        self.leaves_under = [
+            tuple(leaf for leaf in pipeline.leaves if task in pipeline.lines[leaf]) for task in range(len(pipeline.tasks))
+        ]
+        self._paths: dict[tuple[int, int], float] = {}
+        self._best: dict[tuple[int, int], float] = {}
+
+    def path(self, leaf: int, prefix: int) -> float:
+        """Accuracy of a complete path."""
+        found = self._paths.get((leaf, prefix))
+        if found is None:
+            found = self._paths[leaf, prefix] = self.pipeline.accuracy(leaf, self.pipeline.unpack(prefix))
+        return found
+
+    def best(self, leaf: int, prefix: int) -> float:
+        """Accuracy of a path that ended early, finished with the most accurate descendants."""
+        found = self._best.get((leaf, prefix))
+        if found is None:
+            found = self._best[leaf, prefix] = self.pipeline.best_completion(leaf, self.pipeline.unpack(prefix))
+        return found
+
+    def dead_end(self, root: Root, child: int, prefix: int) -> None:
+        """An item made no children of this task: its branch counts as finished at its best."""
+        for leaf in self.leaves_under[child]:
+            root.deads[leaf] += 1
+            root.dead_sums[leaf] += self.best(leaf, prefix)
+
+    def of(self, root: Root) -> float:
+        """Sum over branches of omega x mean accuracy of the paths that served the branch's leaves (DESIGN section 4)."""
+        total = 0.0
+        for leaf, weight in self.weights:
+            if root.leaf_counts[leaf]:
+                total += weight * root.accuracy_sums[leaf] / root.leaf_counts[leaf]
+            elif root.deads[leaf]:
+                total += weight * root.dead_sums[leaf] / root.deads[leaf]
+            else:
+                total += weight * self.best(leaf, 0)
+        return total

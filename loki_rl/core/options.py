@@ -1,0 +1,32 @@
+"""The options that every driver and every actor of a cluster share. Owns their defaults; decides nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from loki_rl.core.pipeline import Pipeline
+
+DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
+
+
+class ClusterOptions(Struct, frozen=True):
+    """Everything an actor's decisions depend on, beside the events it is told.
+
+    seed: of the keyed draws. interval_s: time between plans. grace_s: a request unanswered this long after its deadline
+    is late (default one SLO). lead_s: a worker gives its next credit this long before its batch should end.
+    lease: a batch is given to another worker after this many times its profiled p99 (plus 50 ms). max_inflight: requests
+    in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit.
+    """
+
+    pipeline: Pipeline
+    servers: int
+    seed: int = 0
+    interval_s: float = 10.0
+    drop: DropPolicy = "reroute"
+    grace_s: float | None = None
+    lead_s: float = 0.002
+    lease: float = 3.0
+    max_inflight: int = 100_000
+    parallel_loads: int = 0

@@ -1,0 +1,367 @@
+"""The router of one task: holds its queue and gives batches to the workers that pull. Owns dispatch, drops, rerouting and
+leases; knows nothing of models, sockets or other tasks' queues beyond their pressure."""
+
+from __future__ import annotations
+
+import heapq
+from math import inf
+
+from loki_rl.core.messages import (
+    CONTROLLER,
+    GATEWAY,
+    Backlog,
+    Begin,
+    Cancelled,
+    Drop,
+    Effect,
+    Event,
+    Execute,
+    Item,
+    Leaving,
+    Outcome,
+    PlanChanged,
+    Pressure,
+    Ready,
+    Result,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+    WorkerGone,
+    router,
+    worker,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import PATH_BITS
+from loki_rl.core.plan import Plan
+from loki_rl.core.queue import DeadlineQueue
+
+HUNG_S = 0.05
+RETURNED = "returned"  # a worker's word for a batch that came after it had left
+
+
+class Puller:
+    """A worker that pulls here. waiting: its unused credit; serial: of the last credit used."""
+
+    __slots__ = ("batch", "incarnation", "order", "serial", "variant", "waiting")
+
+    def __init__(self, incarnation: int, variant: int, batch: int) -> None:
+        self.incarnation = incarnation
+        self.variant = variant
+        self.batch = batch
+        self.serial = -1
+        self.waiting: int | None = None
+        self.order = 0
+
+
+class Lease:
+    """A batch in a worker's hands."""
+
+    __slots__ = ("expiry", "incarnation", "items", "variant", "worker")
+
+    def __init__(self, worker: int, incarnation: int, variant: int, items: list[Item], expiry: float) -> None:
+        self.worker = worker
+        self.incarnation = incarnation
+        self.variant = variant
+        self.items = items
+        self.expiry = expiry
+
+
+class Bucket:
+    """Tokens of one variant at a task with children: its planned flow, so that accurate variants do not make more children
+    than the next task can serve. rate [items/s], burst [items]."""
+
+    __slots__ = ("burst", "rate", "time", "tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.tokens = burst
+        self.time = now
+
+    def refill(self, now: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
+        self.time = now
+
+    def ready_at(self) -> float:
+        """When one token will be there [s]."""
+        return self.time + max(0.0, 1.0 - self.tokens) / self.rate if self.rate > 0 else inf
+
+
+class Router:
+    """Actor at address `router:<task>`.
+
+    Workers give credits; the router forms a batch at that moment (late binding), most accurate variant first. Results are
+    committed only for the lease in force, so a batch given to a second worker cannot count twice.
+    """
+
+    def __init__(self, options: ClusterOptions, task: int) -> None:
+        self.options = options
+        self.pipeline = options.pipeline
+        self.task = task
+        self.children = self.pipeline.children[task]
+        self.parent = self.pipeline.parents[task]
+        self.service_s = self.pipeline.service_s[task]
+        self.after_s = self.pipeline.rest_s[task] + self.pipeline.hop_s
+        self.early_drop = options.drop != "none" and (options.drop != "last-task" or not self.children)
+        self.reroute = options.drop == "reroute"
+        ranked = sorted(
+            range(len(self.service_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.service_s[v][1])
+        )
+        self.rank = {variant: place for place, variant in enumerate(ranked)}
+        self.queue = DeadlineQueue()
+        self.pullers: dict[int, Puller] = {}
+        self.leases: dict[int, Lease] = {}
+        self.expiries: list[tuple[float, int]] = []
+        self.buckets: dict[int, Bucket] = {}
+        self.pressed: set[int] = set()
+        self.pressing = False
+        self.split = 1.0 if not self.children else 0.5
+        self.batches = 0
+        self.credits = 0
+        self.next_second: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        match event:
+            case Submit(items):
+                self._enqueue(items)
+            case Ready():
+                self._credit(event)
+            case Result():
+                self._commit(event, effects)
+            case Tick():
+                self._tick(now, effects)
+            case Pressure(task, overloaded):
+                (self.pressed.add if overloaded else self.pressed.discard)(task)
+            case Leaving(number, incarnation):
+                self._leave(number, incarnation)
+            case WorkerGone(number):
+                self._lose(number)
+            case PlanChanged(plan):
+                self._adopt(plan, now)
+            case Cancelled(roots):
+                self._settle(self.queue.remove(set(roots), PATH_BITS), Outcome.CANCELLED, effects)
+            case Begin(origin):
+                self.next_second = origin + 1.0
+            case _:
+                raise TypeError(f"a router cannot handle {type(event).__name__}")
+        self._dispatch(now, effects)
+        return effects
+
+    def wake_at(self) -> float | None:
+        times = [entry for entry in (self.next_second,) if entry is not None]
+        if self.expiries:
+            times.append(self.expiries[0][0])
+        if self.queue.heap:
+            times.append(self.queue.heap[0][2])
+            if self.pressed:
+                times += [bucket.ready_at() for variant, bucket in self.buckets.items() if self._idle(variant)]
+        return min(times) if times else None
+
+    def validate(self) -> None:
+        assert {entry[3].id for entry in self.queue.heap} == self.queue.live, "the queue lost count of its items"
+        held = [item.id for lease in self.leases.values() for item in lease.items]
+        assert len(held) == len(set(held)), "an item is leased twice"
+        assert not self.queue.live.intersection(held), "an item is queued and leased"
+        for lease in self.leases.values():
+            assert lease.items, "an empty batch is leased"
+
+    # -- what comes in ------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, items: list[Item]) -> None:
+        push, after, split = self.queue.push, self.after_s, self.split
+        for item in items:
+            push(item, item.t0 + (item.deadline - item.t0) * split, item.deadline - after)
+
+    def _credit(self, event: Ready) -> None:
+        puller = self.pullers.get(event.worker)
+        if puller is None or event.incarnation > puller.incarnation:
+            puller = self.pullers[event.worker] = Puller(event.incarnation, event.variant, event.batch)
+        if event.incarnation < puller.incarnation or event.serial <= puller.serial:
+            return
+        self.credits += 1
+        puller.variant, puller.batch = event.variant, event.batch
+        puller.waiting, puller.order = event.serial, self.credits
+
+    def _leave(self, number: int, incarnation: int) -> None:
+        puller = self.pullers.get(number)
+        if puller is not None and puller.incarnation == incarnation:
+            del self.pullers[number]
+
+    def _lose(self, number: int) -> None:
+        """Its batches go back into the queue with the deadlines they had."""
+        self.pullers.pop(number, None)
+        for batch in [batch for batch, lease in self.leases.items() if lease.worker == number]:
+            self._enqueue(self.leases.pop(batch).items)
+
+    def _adopt(self, plan: Plan, now: float) -> None:
+        name = self.pipeline.tasks[self.task].name
+        self.split = plan.split.get(name, self.split)
+        self.buckets = {}
+        if not self.children:
+            return
+        rate = plan.demand_rps * plan.served_fraction * self.pipeline.tasks[self.task].entry if self.parent < 0 else inf
+        caps = {place.variant: place.batch for place in plan.placements if place.task == name}
+        for variant, share in plan.flows.get(name, {}).items():
+            if rate < inf:
+                number = self.pipeline.variant_index[self.task][variant]
+                self.buckets[number] = Bucket(1.1 * rate * share, 2.0 * caps.get(variant, 1), now)
+
+    # -- what comes back ----------------------------------------------------------------------------------------------
+
+    def _commit(self, event: Result, effects: list[Effect]) -> None:
+        lease = self.leases.get(event.batch)
+        if lease is None or lease.worker != event.worker or lease.incarnation != event.incarnation:
+            return
+        del self.leases[event.batch]
+        if event.error == RETURNED:
+            self._enqueue(lease.items)
+        elif event.error:
+            self._settle(lease.items, Outcome.FAILED, effects)
+        else:
+            self._forward(lease, event.fanouts, effects)
+
+    def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
+        """Children to the next routers, the verdict to the gateway."""
+        extend = self.pipeline.extend
+        ids = [item.id for item in lease.items]
+        prefixes = [extend(item.prefix, lease.variant) for item in lease.items]
+        if self.children:
+            for place, child in enumerate(self.children):
+                spawned = self._children(lease.items, prefixes, fanouts, place, child)
+                if spawned:
+                    effects.append(Send(router(child), Submit(spawned)))
+        effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, ids, prefixes, fanouts if self.children else [])))
+        effects.append(Drop(ids))
+
+    def _children(
+        self, items: list[Item], prefixes: list[int], fanouts: list[tuple[int, ...]], place: int, child: int
+    ) -> list[Item]:
+        shift = self.pipeline.shifts[child]
+        spawned: list[Item] = []
+        for item, prefix, counts in zip(items, prefixes, fanouts, strict=True):
+            first = sum(counts[:place]) + 1
+            parent, t0, deadline = item.id, item.t0, item.deadline
+            spawned += [
+                Item(parent | (number << shift), t0, deadline, prefix) for number in range(first, first + counts[place])
+            ]
+        return spawned
+
+    def _settle(self, items: list[Item], outcome: Outcome, effects: list[Effect]) -> None:
+        """These items end here without having run."""
+        if items:
+            ids = [item.id for item in items]
+            effects.append(Send(GATEWAY, Settled(self.task, outcome, ids, [item.prefix for item in items], [])))
+            effects.append(Drop(ids))
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float, effects: list[Effect]) -> None:
+        if self.early_drop:
+            self._settle(self.queue.expire(now), Outcome.DROPPED, effects)
+        while self.expiries and self.expiries[0][0] <= now:
+            batch = heapq.heappop(self.expiries)[1]
+            if batch in self.leases:
+                self._hung(self.leases[batch].worker)
+        if self.next_second is not None and now >= self.next_second:
+            effects.append(Send(CONTROLLER, Backlog(self.task, len(self.queue), self._drain_s())))
+            while self.next_second <= now:
+                self.next_second += 1.0
+
+    def _hung(self, number: int) -> None:
+        """Nothing came back within the lease: treat the worker as gone until it gives a new credit."""
+        self._lose(number)
+
+    # -- dispatch -----------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float, effects: list[Effect]) -> None:
+        if self.queue.heap:
+            for number in self._waiting():
+                if not self.queue.heap:
+                    break
+                self._give(number, now, effects)
+        self._press(now, effects)
+
+    def _waiting(self) -> list[int]:
+        """Workers with a credit, most accurate variant first, then the one that has waited longest."""
+        waiting = [number for number, puller in self.pullers.items() if puller.waiting is not None]
+        if len(waiting) > 1:
+            waiting.sort(key=lambda number: (self.rank[self.pullers[number].variant], self.pullers[number].order))
+        return waiting
+
+    def _give(self, number: int, now: float, effects: list[Effect]) -> None:
+        puller = self.pullers[number]
+        if self._barred(puller.variant, now):
+            return
+        times = self.service_s[puller.variant]
+        cap = min(puller.batch, len(times) - 1)
+        if self.early_drop:
+            items, dropped = self.queue.form(cap, times, now, self._rescue_s(puller.variant), self._overloaded(now))
+            self._settle(dropped, Outcome.DROPPED, effects)
+        else:
+            items = self.queue.take(cap)
+        if items:
+            self._lease(number, puller, items, now, effects)
+
+    def _lease(self, number: int, puller: Puller, items: list[Item], now: float, effects: list[Effect]) -> None:
+        batch = self.batches * len(self.pipeline.tasks) + self.task
+        self.batches += 1
+        assert puller.waiting is not None
+        puller.serial, puller.waiting = puller.waiting, None
+        p99 = self.pipeline.latencies[self.task][puller.variant][len(items)].p99
+        # The batch before it may still run when a credit was given early.
+        expiry = now + self.options.lease * p99 + self.options.lead_s + HUNG_S
+        self.leases[batch] = Lease(number, puller.incarnation, puller.variant, items, expiry)
+        heapq.heappush(self.expiries, (expiry, batch))
+        bucket = self.buckets.get(puller.variant)
+        if bucket is not None:
+            bucket.refill(now)
+            bucket.tokens -= len(items)
+        effects.append(Send(worker(number), Execute(batch, puller.variant, items)))
+
+    def _barred(self, variant: int, now: float) -> bool:
+        """An empty bucket bars a variant, but only while a child task cannot keep up."""
+        if not self.pressed or not self.buckets:
+            return False
+        bucket = self.buckets.get(variant)
+        if bucket is None:
+            return False
+        bucket.refill(now)
+        return bucket.tokens < 1.0
+
+    def _idle(self, variant: int) -> bool:
+        return any(puller.waiting is not None and puller.variant == variant for puller in self.pullers.values())
+
+    def _rescue_s(self, variant: int) -> float | None:
+        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one."""
+        if not self.reroute:
+            return None
+        times = [
+            self.service_s[puller.variant][min(puller.batch, len(self.queue), len(self.service_s[puller.variant]) - 1)]
+            for puller in self.pullers.values()
+            if puller.variant != variant
+        ]
+        return min(times, default=None)
+
+    def _drain_s(self) -> float:
+        """Predicted time [s] to serve the queue with the workers that pull now."""
+        rate = 0.0
+        for puller in self.pullers.values():
+            times = self.service_s[puller.variant]
+            cap = min(puller.batch, len(times) - 1)
+            rate += cap / times[cap]
+        return len(self.queue) / rate if rate else (inf if self.queue.heap else 0.0)
+
+    def _overloaded(self, now: float) -> bool:
+        """Whether the newest item cannot be served by its soft deadline."""
+        return bool(self.queue.heap) and self._drain_s() > self.queue.newest_soft - now
+
+    def _press(self, now: float, effects: list[Effect]) -> None:
+        """Tell the parent when this task starts or stops falling behind."""
+        if self.parent < 0:
+            return
+        overloaded = self._overloaded(now)
+        if overloaded != self.pressing:
+            self.pressing = overloaded
+            effects.append(Send(router(self.parent), Pressure(self.task, overloaded)))

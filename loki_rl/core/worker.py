@@ -1,0 +1,205 @@
+"""A worker: one server that serves one variant at a time. Owns its model swaps and its credits; knows nothing of queues,
+deadlines or plans beyond its own assignment."""
+
+from __future__ import annotations
+
+from math import inf
+
+from loki_rl.core.messages import (
+    CONTROLLER,
+    Assign,
+    BatchDone,
+    Effect,
+    Event,
+    Execute,
+    Leaving,
+    Load,
+    Loaded,
+    Ready,
+    Report,
+    Result,
+    Run,
+    Send,
+    Tick,
+    Unload,
+    router,
+    worker,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.router import RETURNED
+
+Model = tuple[int, int]  # task, variant
+PARKED: Model = (-1, -1)
+
+
+class Worker:
+    """Actor at address `worker:<number>`.
+
+    swap (Pipeline.swap): *break* stops pulling, ends its batch, unloads, loads; *make* pulls for the old variant until the
+    new one is warm. A worker without a target is parked: it pulls nothing, its model stays warm. A credit for the next batch
+    is given lead_s before the running one should end, so at most one batch waits behind the running one.
+    """
+
+    def __init__(self, options: ClusterOptions, number: int, incarnation: int = 0) -> None:
+        self.options = options
+        self.pipeline = options.pipeline
+        self.number = number
+        self.incarnation = incarnation
+        self.address = worker(number)
+        self.epoch = -1
+        self.target: Model = PARKED
+        self.target_batch = 1
+        self.serving: Model = PARKED
+        self.resident: list[Model] = []
+        self.loading: Model = PARKED
+        self.started = 0.0
+        self.loads = 0
+        self.serial = 0
+        self.credit_open = False
+        self.running: Execute | None = None
+        self.next: Execute | None = None
+        self.ends = inf
+        self.announced = False
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        match event:
+            case Execute():
+                self._accept(event, now, effects)
+            case BatchDone():
+                self._complete(event, now, effects)
+            case Assign():
+                self._assign(event, now, effects)
+            case Loaded():
+                self._loaded(event, now, effects)
+            case Tick():
+                if not self.announced:
+                    self._report(effects)
+                if now >= self.ends - self.options.lead_s:
+                    self._credit(effects)
+            case _:
+                raise TypeError(f"a worker cannot handle {type(event).__name__}")
+        return effects
+
+    def wake_at(self) -> float | None:
+        if not self.announced:
+            return -inf
+        early = self.running is not None and self.next is None and not self.credit_open and self.serving != PARKED
+        return self.ends - self.options.lead_s if early else None
+
+    def validate(self) -> None:
+        assert self.serving == PARKED or self.serving in self.resident, "serves a model that is not resident"
+        assert self.loading == PARKED or self.loading not in self.resident, "loads what it has"
+        limit = 1 if self.pipeline.swap == "break" else 2
+        assert len(self.resident) + (self.loading != PARKED) <= limit, "more models in memory than the swap allows"
+        assert self.next is None or self.running is not None, "a batch waits while nothing runs"
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def _accept(self, event: Execute, now: float, effects: list[Effect]) -> None:
+        """A batch for a variant that is no longer served goes back: its credit crossed a swap on the way."""
+        self.credit_open = False
+        if self.serving == PARKED or event.variant != self.serving[1] or self.next is not None:
+            effects.append(self._result(event, [], 0.0, RETURNED))
+            self._credit(effects)
+        elif self.running is None:
+            self._run(event, now, effects)
+        else:
+            self.next = event
+
+    def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
+        task = self.serving[0]
+        self.running = event
+        self.ends = now + self.pipeline.service_s[task][event.variant][len(event.items)]
+        effects.append(Run(event.batch, task, event.variant, event.items))
+
+    def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:
+        if self.running is None or self.running.batch != event.batch:
+            return
+        done, self.running, self.ends = self.running, None, inf
+        effects.append(self._result(done, event.fanouts, event.seconds, event.error))
+        self._swap(now, effects)
+        following, self.next = self.next, None
+        if following is not None:
+            self._accept(following, now, effects)
+        self._credit(effects)
+
+    def _result(self, batch: Execute, fanouts: list[tuple[int, ...]], seconds: float, error: str) -> Send:
+        message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error)
+        return Send(router(batch.batch % len(self.pipeline.tasks)), message)
+
+    def _credit(self, effects: list[Effect]) -> None:
+        """Ask for one batch, unless one is asked for or waiting here."""
+        if self.serving == PARKED or self.credit_open or self.next is not None:
+            return
+        self.credit_open = True
+        self.serial += 1
+        self._send_ready(effects)
+
+    def _send_ready(self, effects: list[Effect]) -> None:
+        task, variant = self.serving
+        ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch)
+        effects.append(Send(router(task), ready))
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    def _assign(self, event: Assign, now: float, effects: list[Effect]) -> None:
+        if event.epoch < self.epoch:
+            return
+        self.epoch = event.epoch
+        self.target, changed = (event.task, event.variant), event.batch != self.target_batch
+        self.target_batch = event.batch
+        if self.target == self.serving and self.credit_open and changed:
+            self._send_ready(effects)  # same serial: replaces the open credit
+        self._swap(now, effects)
+        self._credit(effects)
+        self._report(effects)
+
+    def _swap(self, now: float, effects: list[Effect]) -> None:
+        """One step towards the target, as far as the batch in flight and the load in flight allow."""
+        if self.target == self.serving:
+            return
+        if self.target == PARKED or self.target in self.resident:
+            self._serve(self.target, effects)
+        elif self.loading == PARKED:
+            if self.pipeline.swap == "break":
+                self._serve(PARKED, effects)
+                if self.running is not None:
+                    return
+            self._load(now, effects)
+
+    def _serve(self, model: Model, effects: list[Effect]) -> None:
+        """Pull for another model, or for none. The old router must know before the new one gets a credit."""
+        if self.serving != PARKED:
+            effects.append(Send(router(self.serving[0]), Leaving(self.number, self.incarnation)))
+        self.serving = model
+        self.credit_open = False
+
+    def _load(self, now: float, effects: list[Effect]) -> None:
+        keep = [] if self.pipeline.swap == "break" else [self.serving]
+        for model in [model for model in self.resident if model not in keep]:
+            self.resident.remove(model)
+            effects.append(Unload(*model))
+        self.loading, self.started = self.target, now
+        self.loads += 1
+        effects.append(Load(*self.target))
+        self._report(effects)
+
+    def _loaded(self, event: Loaded, now: float, effects: list[Effect]) -> None:
+        self.loading = PARKED
+        if event.error:
+            # Reported, not retried here: whether this model is still wanted is the controller's to say.
+            self.target = self.serving
+        else:
+            self.resident.append((event.task, event.variant))
+            self._swap(now, effects)
+            self._credit(effects)
+        self._report(effects, event.error)
+
+    def _report(self, effects: list[Effect], error: str = "") -> None:
+        self.announced = True
+        report = Report(
+            self.number, self.incarnation, self.epoch, *self.serving, self.target_batch, *self.loading, self.started,
+            self.loads, error,
+        )  # fmt: skip
+        effects.append(Send(CONTROLLER, report))
