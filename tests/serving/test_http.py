@@ -1,0 +1,328 @@
+"""The HTTP front end over real sockets: an unmodified Triton client, plain requests, wrong requests, an absent gateway."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+from loki_rl.core.messages import Outcome
+from loki_rl.serving.http import HttpFront, listen, server
+from loki_rl.serving.wire import unpack
+
+INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
+INFER = "/v2/models/reading/infer"
+
+
+class Site:
+    """A running HTTP server, and plain requests to it."""
+
+    def __init__(self, endpoint: str, max_body_bytes: int = 200_000) -> None:
+        bound = listen("127.0.0.1", 0)
+        self.port = bound.getsockname()[1]
+        self.url = f"127.0.0.1:{self.port}"
+        self._server = server(HttpFront(endpoint, max_body_bytes))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]}, daemon=True)
+        bound.listen(128)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, headers: Any = None) -> tuple[int, Any, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content else None, answer.headers
+
+    def infer(self, **request: Any) -> tuple[int, Any, Any]:
+        return self.ask("POST", INFER, json.dumps({"inputs": [INPUT], **request}).encode())
+
+
+@pytest.fixture
+def site(responder: Any) -> Iterator[Site]:
+    site = Site(responder.endpoint)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(site.url, concurrency=4)
+    yield client
+    client.close()
+
+
+def picture(binary: bool) -> list[triton.InferInput]:
+    tensor = triton.InferInput("image", [1], "BYTES")
+    data = b"\x89PNG\xff\x00" if binary else base64.b64encode(b"\x89PNG\xff\x00")
+    tensor.set_data_from_numpy(np.array([data], object), binary_data=binary)
+    return [tensor]
+
+
+# -- a client nobody wrote for us ---------------------------------------------------------------------------------------
+
+
+def test_triton_client_sees_a_live_ready_model(client: triton.InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("reading")
+    assert client.is_model_ready("reading", "1")
+    assert not client.is_model_ready("writing")
+    assert client.get_server_metadata()["name"] == "loki-rl"
+    assert client.get_model_metadata("reading") == {
+        "name": "reading",
+        "versions": ["1"],
+        "platform": "loki_rl_pipeline",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
+        "outputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+    }
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_triton_client_reads_a_picture(
+    client: triton.InferenceServerClient, responder: Any, binary_in: bool, binary_out: bool
+) -> None:
+    wanted = [triton.InferRequestedOutput("text", binary_data=binary_out)]
+    result = client.infer("reading", picture(binary_in), outputs=wanted, request_id="a7", timeout=250_000)
+    answer = result.get_response()
+    assert answer["id"] == "a7"
+    assert answer["parameters"]["served"] == "big/slow,big/fast"
+    assert [bytes(text, "utf-8") if isinstance(text, str) else text for text in result.as_numpy("text")] == [
+        b'{"text":"line 0"}',
+        b'{"text":"line 1"}',
+    ]
+    assert responder.entered[0].timeout_s == 0.25
+    assert bytes(unpack(responder.entered[0].payload)) == b"\x89PNG\xff\x00"
+
+
+def test_triton_client_sends_pixels_compressed_to_a_version(client: triton.InferenceServerClient, responder: Any) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    tensor = triton.InferInput("image", [2, 4, 3], "UINT8").set_data_from_numpy(pixels)
+    for algorithm in ("gzip", "deflate"):
+        client.infer("reading", [tensor], model_version="1", request_compression_algorithm=algorithm)
+    assert all((unpack(entered.payload) == pixels).all() for entered in responder.entered)
+
+
+def test_triton_client_gets_errors_as_errors(client: triton.InferenceServerClient, responder: Any, ending: Any) -> None:
+    responder.script = lambda _: ending(Outcome.REJECTED, leaves=0, reason="the cluster is full")
+    with pytest.raises(InferenceServerException, match=r"\[503\] rejected: the cluster is full"):
+        client.infer("reading", picture(True))
+    with pytest.raises(InferenceServerException, match=r"\[404\] model 'writing' is unknown, 'reading' is served here"):
+        client.infer("writing", picture(True))
+
+
+def test_an_answer_without_leaves_is_an_empty_tensor(
+    client: triton.InferenceServerClient, responder: Any, ending: Any
+) -> None:
+    responder.script = lambda _: ending(leaves=0)
+    for binary in (True, False):
+        wanted = [triton.InferRequestedOutput("text", binary_data=binary)]
+        assert client.infer("reading", picture(True), outputs=wanted).as_numpy("text").size == 0
+
+
+def test_an_emulated_pipeline_needs_no_input(emulated: Any) -> None:
+    site = Site(emulated.endpoint)
+    status, answer, _ = site.ask("POST", INFER, b'{"id":"x","inputs":[]}')
+    site.close()
+    assert status == 200
+    assert answer["outputs"][0]["data"] == ["big/slow", "big/fast"]
+
+
+# -- outcomes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "leaves", "missing", "status"),
+    [
+        (Outcome.OK, 2, 0, 200),
+        (Outcome.OK, 0, 0, 200),
+        (Outcome.LATE, 1, 1, 200),
+        (Outcome.LATE, 0, 0, 200),
+        (Outcome.LATE, 0, 1, 503),
+        (Outcome.DROPPED, 1, 1, 503),
+        (Outcome.REJECTED, 0, 0, 503),
+        (Outcome.FAILED, 0, 1, 500),
+    ],
+)
+def test_status_of_every_outcome(
+    site: Site, responder: Any, ending: Any, outcome: Outcome, leaves: int, missing: int, status: int
+) -> None:
+    responder.script = lambda _: ending(outcome, leaves, missing, reason="a reason")
+    got, answer, headers = site.infer(id="a7")
+    assert got == status
+    assert answer["id"] == "a7"
+    assert answer["parameters"]["outcome"] == outcome.name.lower()
+    assert answer["parameters"]["missing"] == missing
+    assert headers["Retry-After"] == ("1" if status == 503 else None)
+    if status != 200:
+        assert answer["error"] == f"{outcome.name.lower()}: a reason"
+
+
+def test_a_client_that_leaves_is_cancelled(site: Site, responder: Any) -> None:
+    responder.script = lambda _: None
+    body = json.dumps({"inputs": [INPUT]}).encode()
+    leaving = socket.create_connection(("127.0.0.1", site.port))
+    leaving.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (INFER.encode(), len(body), body))
+    responder.wait_until(lambda: responder.entered)
+    leaving.close()
+    responder.wait_until(lambda: responder.withdrawn == [responder.entered[0].key])
+
+
+def test_a_client_that_leaves_within_its_body_disturbs_nobody(site: Site) -> None:
+    leaving = socket.create_connection(("127.0.0.1", site.port))
+    leaving.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{" % INFER.encode())
+    leaving.close()
+    assert site.infer()[0] == 200
+
+
+def test_many_at_once_get_their_own_answers(site: Site, responder: Any, ending: Any) -> None:
+    responder.script = lambda _: ending(leaves=len(responder.entered) % 3, delay_s=len(responder.entered) % 7 / 1000)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda number: (number, site.infer(id=str(number))), range(200)))
+    assert all(status == 200 and answer["id"] == str(number) for number, (status, answer, _) in answers)
+
+
+# -- wrong requests ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "sentence"),
+    [
+        ("GET", "/", None, {}, 404, "there is no '/' here"),
+        ("GET", "/v2/models/writing", None, {}, 404, "model 'writing' is unknown, 'reading' is served here"),
+        ("GET", "/v2/models/reading/versions/2", None, {}, 404, "model 'reading' has no version '2', only '1'"),
+        ("GET", INFER, None, {}, 405, f"'{INFER}' does not take GET"),
+        ("POST", INFER, b"{", {}, 400, "the request is not inference JSON"),
+        ("POST", INFER, b"{}", {}, 400, "input 'image' is missing"),
+        ("POST", INFER, b"{}", {"Content-Encoding": "br"}, 415, "Content-Encoding 'br' is not supported"),
+        ("POST", INFER, b"{}", {"Inference-Header-Content-Length": "3"}, 400, "is not a length within the body of 2 bytes"),
+        ("POST", INFER, bytes(200_001), {}, 413, "the body is larger than 200000 bytes"),
+        ("POST", INFER, gzip.compress(bytes(10**6)), {"Content-Encoding": "gzip"}, 413, "is larger than 200000 bytes"),
+        (
+            "POST",
+            INFER,
+            json.dumps({"inputs": [{**INPUT, "shape": [1, 3]}]}).encode(),
+            {},
+            400,
+            "a picture is UINT8 [n] or [height, width, 3]",
+        ),
+    ],
+)
+def test_wrong_requests_get_a_status_and_a_sentence_and_the_server_goes_on(
+    site: Site, method: str, path: str, body: bytes | None, headers: Any, status: int, sentence: str
+) -> None:
+    got, answer, _ = site.ask(method, path, body, headers)
+    assert (got, list(answer)) == (status, ["error"])
+    assert sentence in answer["error"]
+    assert "\n" not in answer["error"]
+    assert site.infer()[0] == 200
+
+
+def test_a_body_without_length_is_limited_too(site: Site) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request("POST", INFER, iter([bytes(100_000)] * 3), encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_plain_garbage_on_the_port_does_not_stop_it(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.port)) as stranger:
+        stranger.sendall(b"\x00\xff\r\n\r\n")
+        stranger.recv(1000)
+    assert site.infer()[0] == 200
+
+
+# -- the gateway behind it -----------------------------------------------------------------------------------------------
+
+
+def test_readiness_follows_the_gateway(site: Site, responder: Any) -> None:
+    responder.front.ready = False
+    status, answer, headers = site.ask("GET", "/v2/health/ready")
+    assert (status, answer["error"], headers["Retry-After"]) == (503, "not every task has a warm variant yet", "1")
+    assert site.ask("GET", "/v2/models/reading/ready")[0] == 503
+    assert site.ask("GET", "/v2/health/live")[0] == 200
+    responder.front.ready = True
+    assert site.ask("GET", "/v2/health/ready")[0] == 200
+
+
+def test_without_a_gateway_everything_but_live_is_503_at_once() -> None:
+    site = Site("tcp://127.0.0.1:9")
+    assert site.ask("GET", "/v2/health/live")[0] == 200
+    for method, path in (
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/reading"),
+        ("POST", INFER),
+        ("GET", "/loki/ledger"),
+    ):
+        status, answer, _ = site.ask(method, path, b"")
+        assert (status, answer["error"]) == (503, "the gateway is not there")
+    site.close()
+
+
+def test_a_gateway_that_does_not_answer_is_503_in_bounded_time(site: Site, responder: Any) -> None:
+    responder.script = lambda _: None
+    status, answer, _ = site.infer(parameters={"timeout": 1000})
+    assert (status, answer["error"]) == (503, "the gateway does not answer")
+
+
+def test_runs_and_ledger_over_http(site: Site, responder: Any) -> None:
+    site.infer()
+    assert site.ask("POST", "/loki/run")[:2] == (200, {"origin_s": responder.origin})
+    site.infer()
+    status, ledger, _ = site.ask("GET", "/loki/ledger")
+    assert status == 200
+    assert ledger["tally"]["seconds"]["0"]["arrivals"] == 1
+
+
+# -- the process ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_process_serves_until_sigterm_and_a_taken_port_is_exit_2(responder: Any) -> None:
+    bound = listen("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    command = [sys.executable, "-m", "loki_rl.serving.http", "--front", responder.endpoint, "--port", str(port)]
+    bound.listen(1)
+    taken = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert taken.returncode == 2
+    assert taken.stderr.startswith(f"http: cannot listen on 127.0.0.1:{port}: ")
+    bound.close()
+    with subprocess.Popen(command) as process:
+        assert _connected(port)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/v2/health/live")
+        assert connection.getresponse().status == 200
+        connection.close()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+
+
+def _connected(port: int) -> bool:
+    """Start-up takes a second; connecting is the only sign of its end from outside."""
+    pause = threading.Event()
+    for _ in range(500):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return True
+        except ConnectionRefusedError:
+            pause.wait(0.02)
+    return False
