@@ -128,8 +128,8 @@ class Driver:
         if self.after_burst is not None:
             self.after_burst()
 
-    def close(self, linger_s: float = 0.0) -> None:
-        self.mailbox.close(linger_s)
+    def close(self) -> None:
+        """Its mailbox is closed by whoever made it."""
         self._bell.close()
 
     def _rest_ms(self, longest_s: float) -> int:

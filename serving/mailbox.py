@@ -125,10 +125,11 @@ class Mailbox:
                 self._filled.remove(outbox)
             outbox.socket.close(linger=0)
 
-    def close(self, linger_s: float = 0.0) -> None:
-        """Close all sockets; letters already sent are given this long to leave."""
-        for outbox in self._outboxes.values():
-            outbox.socket.close(linger=round(1000 * linger_s))
+    def close(self, last: str | None = None, linger_s: float = 0.0) -> None:
+        """Close all sockets; what was sent to the node `last` is given this long to leave. The others may be gone already,
+        and would make everyone wait."""
+        for node, outbox in self._outboxes.items():
+            outbox.socket.close(linger=round(1000 * linger_s) if node == last else 0)
         self._outboxes.clear()
         self.inbox.close(linger=0)
 

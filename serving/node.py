@@ -73,7 +73,8 @@ class Node:
             close()
         driver, mailbox = self.driver, self.mailbox
         mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed))
-        driver.close(LINGER_S)
+        mailbox.close(LAUNCHER, LINGER_S)
+        driver.close()
         self._finished.close()
 
     # -- assembly -----------------------------------------------------------------------------------------------------
@@ -100,7 +101,8 @@ class Node:
         reception = Reception(front, gateway, payloads, told)
         self.driver.host(GATEWAY, gateway, payloads, reception.carry)
         self.driver.listen(reception)
-        self._closing.append(front.close)
+        # Not front.close: the last answers have just been written.
+        self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
 
     def _host_controller(self) -> None:
         plane = self._plane

@@ -50,7 +50,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     device: str = "cpu"
     pipeline_file: str = ""
     policy: str = "exact"
-    policy_factory: str = "loki_rl.control.policies:make_policy"
+    policy_factory: str = "loki_rl.serving.policy:named_policy"
     policy_options: dict[str, Any] = {}
     journal: str | None = None
     check: bool = False

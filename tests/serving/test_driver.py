@@ -62,6 +62,7 @@ def make(context: Context, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
 
     yield build
     for driver in made:
+        driver.mailbox.close()
         driver.close()
 
 

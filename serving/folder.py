@@ -1,0 +1,62 @@
+"""The run directory of a plane: sockets, logs and the plane's file, for nobody else to see. Owns its making and its removal,
+also of those whose launcher was killed; must not know what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+PREFIX = "loki-"
+LOCK = "lock"
+# A socket's path may have 107 bytes; the longest name in the directory has to fit too.
+MAX_BASE = 60
+
+
+class RunFolder:
+    """Mode 0700. The lock file is held while this process lives, so that a live directory can be told from a left one."""
+
+    def __init__(self) -> None:
+        base = base_folder()
+        sweep(base)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        self._lock = os.open(self.path / f"{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Seen under its name only once it is held: a sweep must never find it free.
+        (self.path / f"{LOCK}.new").rename(self.path / LOCK)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def base_folder() -> Path:
+    """The user's own run directory where there is one and its path is short enough."""
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
+        if candidate and len(os.fsencode(candidate)) <= MAX_BASE and os.access(candidate, os.W_OK):
+            return Path(candidate)
+    return Path("/tmp")
+
+
+def sweep(base: Path) -> None:
+    """Remove run directories of this user whose launcher is gone."""
+    for folder in base.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == os.getuid() and _left(folder / LOCK):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _left(lock: Path) -> bool:
+    handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True

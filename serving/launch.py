@@ -1,0 +1,197 @@
+"""A plane on this host: laid out, started, and stopped in order. Owns the layout and the two barriers, ready and idle; must
+not know what the actors decide."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
+from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.folder import RunFolder
+from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
+from loki_rl.serving.wire import Bye
+
+HTTP = "http"
+# Emulated workers need no core each; two processes keep the loss of one visible without losing all.
+EMULATED_HOSTS = 2
+MAX_PATH = 107
+# Longest an orderly stop may take per kind of process, before it is forced.
+STOP_S = 3.0
+
+
+class LaunchError(RuntimeError):
+    """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
+
+
+def layout(options: ClusterOptions, engine: EngineKind) -> tuple[NodeSpec, ...]:
+    """One process each for gateway, controller and every router. A real engine has a process per worker."""
+    nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
+    nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
+    hosts = min(options.servers, EMULATED_HOSTS) if engine == "emulated" else options.servers
+    nodes += [
+        NodeSpec(f"workers-{host}", tuple(worker(number) for number in range(host, options.servers, hosts)))
+        for host in range(hosts)
+    ]
+    return tuple(nodes)
+
+
+class LocalPlane:
+    """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
+
+    fronts: endpoints for clients beside the one in the run directory. http_port: answer HTTP there too. policy_factory,
+    policy_options, pipeline_file, device, journal, check: as in PlaneFile. start_s: longest wait for all nodes to be up
+    and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said that stopped in good order.
+    Entering raises LaunchError.
+    """
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        *,
+        engine: EngineKind = "emulated",
+        pipeline_file: str = "",
+        device: str = "cpu",
+        policy: str = "exact",
+        policy_options: dict[str, Any] | None = None,
+        policy_factory: str = "loki_rl.serving.policy:named_policy",
+        fronts: Sequence[str] = (),
+        http_port: int | None = None,
+        http_host: str = "127.0.0.1",
+        journal: Path | None = None,
+        start_s: float = 60.0,
+        restarts: int = 3,
+        check: bool = False,
+    ) -> None:
+        self._start_s = start_s
+        self._restarts = restarts
+        self._http = None if http_port is None else (http_host, http_port)
+        self._settings: dict[str, Any] = {
+            "cluster": pack_options(options),
+            "nodes": layout(options, engine),
+            "engine": engine,
+            "pipeline_file": pipeline_file,
+            "device": device,
+            "policy": policy,
+            "policy_options": {"servers": options.servers} if policy_options is None else policy_options,
+            "policy_factory": policy_factory,
+            "journal": None if journal is None else str(journal.absolute()),
+            "check": check,
+        }
+        self._fronts = fronts
+        self._supervisor: Supervisor | None = None
+        self.byes: dict[str, Bye] = {}
+        self._drain_s = 2 * options.pipeline.slo_s if options.grace_s is None else options.pipeline.slo_s + options.grace_s
+
+    def __enter__(self) -> LocalPlane:
+        self._folder = RunFolder()
+        try:
+            self._launch()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def front(self) -> str:
+        """Endpoint for native clients on this host."""
+        return f"ipc://{self._folder.path}/front"
+
+    @property
+    def failure(self) -> str:
+        """Why the plane cannot go on, or empty."""
+        return "" if self._supervisor is None else self._supervisor.failure
+
+    @property
+    def restarted(self) -> int:
+        """Worker processes that were started again."""
+        return 0 if self._supervisor is None else self._supervisor.restarted
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process of each node."""
+        children = {} if self._supervisor is None else self._supervisor.children
+        return {name: child.pid for name, child in children.items()}
+
+    def check(self) -> None:
+        """Raise LaunchError if the plane cannot go on."""
+        if self.failure:
+            raise LaunchError(self.failure)
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> None:
+        folder = self._folder.path
+        plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
+        _check_paths(plane, folder)
+        plane.write(folder)
+        self._nodes = plane.nodes
+        supervisor = self._supervisor = Supervisor(folder, plane, self._others(), self._restarts)
+        supervisor.start()
+        names = {node.name for node in plane.nodes}
+        deadline = time.monotonic() + self._start_s
+        if not supervisor.wait(lambda: names <= supervisor.up, self._start_s):
+            self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
+        if not supervisor.wait(lambda: supervisor.warm, deadline - time.monotonic()):
+            self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
+        while self._http is not None and not _listens(*self._http):
+            # The answer of a process that nothing else connects: it has no inbox and says nothing.
+            if supervisor.wait(lambda: False, 0.02) or supervisor.failure or time.monotonic() > deadline:
+                self._give_up(f"nobody listens on {self._http[0]}:{self._http[1]}")
+
+    def _others(self) -> dict[str, list[str]]:
+        if self._http is None:
+            return {}
+        host, port = self._http
+        module = ["-m", "loki_rl.serving.tether", "loki_rl.serving.http"]
+        return {HTTP: [sys.executable, *module, "--front", self.front, "--host", host, "--port", str(port)]}
+
+    def _give_up(self, what: str) -> None:
+        self.check()
+        raise LaunchError(f"{what} within {self._start_s:g} s")
+
+    # -- stop ---------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let requests in flight end, stop all processes in the order of the data's way, remove the run directory."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            self._stop(supervisor)
+        self._folder.close()
+
+    def _stop(self, supervisor: Supervisor) -> None:
+        if supervisor.warm and not supervisor.failure:
+            supervisor.tell([GATEWAY], Drain())
+            supervisor.wait(lambda: supervisor.idle, self._drain_s + 1.0)
+        for names in self._stages():
+            supervisor.stop(names, STOP_S)
+        supervisor.close()
+        self.byes = supervisor.byes
+
+    def _stages(self) -> list[list[str]]:
+        routers = [node.name for node in self._nodes if is_router(node)]
+        workers = [node.name for node in self._nodes if is_worker(node)]
+        return [[HTTP], [GATEWAY], routers, workers, [CONTROLLER]]
+
+
+def _check_paths(plane: PlaneFile, folder: Path) -> None:
+    longest = max((*plane.endpoints(folder).values(), *plane.fronts), key=len)
+    if longest.startswith("ipc://") and len(longest) - len("ipc://") > MAX_PATH:
+        raise LaunchError(f"the socket path {longest} is too long (at most {MAX_PATH} bytes); set XDG_RUNTIME_DIR")
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
