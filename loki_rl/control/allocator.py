@@ -9,6 +9,7 @@ from loki_rl.control.reasons import explain_impossible
 from loki_rl.control.request import Queueing, Request, check
 from loki_rl.control.search import Search
 from loki_rl.control.setting import prepare
+from loki_rl.control.switching import switch
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 
@@ -26,6 +27,9 @@ def allocate(pipeline: Pipeline, request: Request) -> Plan:
     if not setting.feasible or request.min_accuracy > pipeline.best_accuracy + TIE:
         return explain_impossible(setting, request)
     search = Search(setting, request)
+    if request.horizon_s is not None:
+        found = switch(search)
+        return (found and search.plan(found)) or explain_impossible(setting, request)
     only_best = request.min_accuracy >= pipeline.best_accuracy - TIE
     found = hardware(search) or (None if only_best else accuracy(search)) or shed(search)
     return (found and search.plan(found)) or explain_impossible(setting, request)

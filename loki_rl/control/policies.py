@@ -8,12 +8,15 @@ from difflib import get_close_matches
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, holt, spread
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
+
+LOADS_PER_HORIZON = 2.0
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -68,6 +71,13 @@ class Planner:
             time_limit_s=options.time_limit_s,
         )
 
+    @property
+    def load_s(self) -> float:
+        """Longest time to load a model [s]."""
+        if self.options.load_s is not None:
+            return self.options.load_s
+        return max(variant.load_s for task in self.pipeline.tasks for variant in task.variants)
+
     def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
         """What the estimator says [1/s], or the expected demand before the first whole second."""
         return estimator(arrivals) if arrivals else self.options.expected_rps
@@ -109,20 +119,33 @@ class Loki:
 
 
 class Exact:
-    """A high estimate of demand to the exact allocator."""
-
-    SIGMAS = 2.0
+    """The switch-aware allocator on smoothed demand: capacity for a high estimate (level, trend and spread), accuracy for
+    the mean, and what loading models would cost on the way there."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
+        self._sigmas = 2.0
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        def high(arrivals: Sequence[int]) -> float:
-            level = ewma(arrivals, com=4.0)
-            return max(level, holt(arrivals, snapshot.interval_s)) + self.SIGMAS * spread(arrivals, level)
+        planner = self._planner
+        level = planner.estimate(snapshot.arrivals, lambda arrivals: ewma(arrivals, com=4.0))
+        high = planner.estimate(snapshot.arrivals, lambda arrivals: self._high(arrivals, level, snapshot.interval_s))
+        return allocate(planner.pipeline, self._request(snapshot, level, high))
 
-        demand = self._planner.estimate(snapshot.arrivals, high)
-        return allocate(self._planner.pipeline, self._planner.request(demand))
+    def _high(self, arrivals: Sequence[int], level: float, lead_s: float) -> float:
+        return max(level, holt(arrivals, lead_s)) + self._sigmas * spread(arrivals, level)
+
+    def _request(self, snapshot: Snapshot, level: float, high: float) -> Request:
+        """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
+        options = self._planner.options
+        horizon = max(options.patience * snapshot.interval_s, LOADS_PER_HORIZON * self._planner.load_s)
+        return replace(
+            self._planner.request(high),
+            accuracy_demand_rps=max(level, FLOOR_RPS),
+            current=snapshot.servers,
+            horizon_s=horizon,
+            load_s=options.load_s,
+        )
 
 
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {

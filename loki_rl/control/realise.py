@@ -52,6 +52,31 @@ def realise(
     return Realised(served, accuracy, capacity, kept, flow, chains(setting.pipeline, network, flow))
 
 
+def realise_for_two(
+    setting: Setting,
+    network: Network,
+    configurations: list[Configuration],
+    counts: list[int],
+    demand_rps: float,
+    mean_rps: float,
+    floor: float,
+) -> Realised | None:
+    """As `realise`, for a fleet that must stand `demand_rps` but counts its accuracy at `mean_rps`.
+
+    Flows are those of the high demand, the only one that needs rationing; no server is left out, since some are there for
+    the high demand alone; capacity is what can be served at the accuracy floor.
+    """
+    real = realise(setting, network, configurations, counts, demand_rps)
+    if real is None:
+        return None
+    served = _most_served(network, configurations, counts, mean_rps)
+    real.accuracy = _most_accurate(network, configurations, counts, mean_rps, served)
+    scale, _ = _most_scaled(network, configurations, counts, demand_rps, real.served, floor)
+    real.capacity_rps = max(real.capacity_rps, demand_rps * scale)
+    real.counts = counts
+    return real
+
+
 def _most_served(network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float) -> float:
     problem = new_problem(maximise=True)
     flows = Flows(problem, network, configurations, demand_rps, served=(0.0, 1.0))

@@ -13,7 +13,7 @@ from msgspec import Struct
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.model import Counts, Flows, new_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
+from loki_rl.control.realise import Realised, placements, realise, realise_for_two, routes, shares, split
 from loki_rl.control.request import Request
 from loki_rl.control.setting import Setting
 from loki_rl.control.solver import Solved, solve
@@ -56,7 +56,8 @@ class Search:
 
     def __init__(self, setting: Setting, request: Request, unlimited: bool = False) -> None:
         self.setting, self.request, self.unlimited = setting, request, unlimited
-        self.configurations: list[Configuration] = setting.configurations
+        keeps = request.horizon_s is not None
+        self.configurations: list[Configuration] = setting.by_variant if keeps else setting.configurations
         self.build_s = 0.0
         self.solve_s = 0.0
         self._end = perf_counter() + request.time_limit_s
@@ -98,9 +99,16 @@ class Search:
     def plan(self, found: Found) -> Plan | None:
         """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
         began = perf_counter()
-        real = realise(self.setting, found.network, self.configurations, found.counts, found.demand_rps)
+        real = self._realise(found)
         self.solve_s += perf_counter() - began
         return None if real is None else self._write(found, real)
+
+    def _realise(self, found: Found) -> Realised | None:
+        question = (self.setting, found.network, self.configurations, found.counts, found.demand_rps)
+        if self.request.horizon_s is None:
+            return realise(*question)
+        mean = self.request.accuracy_demand_rps or found.demand_rps
+        return realise_for_two(*question, mean, self.request.min_accuracy)
 
     def _write(self, found: Found, real: Realised) -> Plan:
         pipeline, configurations = self.setting.pipeline, self.configurations

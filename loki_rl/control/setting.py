@@ -53,6 +53,16 @@ class Setting:
         """Only paths of the best accuracy."""
         return self._network(self.configurations, best_only=True)
 
+    @cached_property
+    def variant_network(self) -> Network:
+        """For plans that care which variants run already."""
+        return self._network(self.by_variant)
+
+    @cached_property
+    def merged_network(self) -> Network:
+        """The same without accuracy: what can be served at all."""
+        return self._network(self.by_variant, merge=True)
+
     def _network(self, configurations: list[Configuration], best_only: bool = False, merge: bool = False) -> Network:
         return build_network(
             self.pipeline, self.accuracies, configurations, self.budget_us, best_only=best_only, merge=merge

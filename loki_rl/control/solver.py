@@ -11,12 +11,19 @@ import pulp
 from msgspec import Struct
 
 # "threads" is process-wide in HiGHS: a second value would refuse every later solve. The models are small and tight, so
-# heuristics, symmetry and restarts cost more than they bring.
-OPTIONS = {
+# quick nodes beat presolve, heuristics and cuts.
+OPTIONS: dict[str, bool | int | float | str] = {
     "threads": 1,
+    "presolve": "off",
     "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_feasibility_jump": False,
     "mip_detect_symmetry": False,
     "mip_allow_restart": False,
+    "mip_allow_cut_separation_at_nodes": False,
+    "mip_pscost_minreliable": 0,
 }
 GAP = 1e-6
 FEASIBLE = 2

@@ -1,0 +1,173 @@
+"""The switch-aware objective: what a plan costs while its models load, and after. Owns the weights of cost J and the state
+of the servers as the allocator sees it; knows no forecast."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from msgspec import Struct
+
+from loki_rl.control.accuracy import TIE
+from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
+from loki_rl.control.request import Request
+from loki_rl.control.search import Found, Search
+from loki_rl.control.solver import Solved
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Mode
+
+# Cost J (DESIGN, section 9): violations, accuracy loss, servers used as a share of the cluster.
+VIOLATION = 5.0
+ACCURACY = 1.0
+SERVERS = 0.1
+
+# While models load the plan must never look worthless, else a load longer than the horizon is begun and abandoned for ever.
+LONGEST_SHARE = 0.8
+
+NEARLY = 1e-6
+
+Model = tuple[int, int]
+
+
+class Ready(Struct):
+    """Servers by (task, variant): able to serve now, and loading (with the sum of the shares already done)."""
+
+    now: Counter[Model]
+    loading: Counter[Model]
+    credit: dict[Model, float]
+
+
+def ready(pipeline: Pipeline, request: Request) -> Ready:
+    """What the cluster holds. A parked server counts for its models: it serves again at once."""
+    now: Counter[Model] = Counter()
+    loading: Counter[Model] = Counter()
+    credit: dict[Model, float] = {}
+    for server in request.current:
+        held = [server.serving[:2]] if server.serving else [] if server.loading else list(server.resident)
+        now.update(model for name in held if (model := _model(pipeline, *name)))
+        if server.loading and (model := _model(pipeline, *server.loading[:2])):
+            load_s = max(load_time_s(pipeline, request, model), server.remaining_s, 1e-9)
+            loading[model] += 1
+            credit[model] = credit.get(model, 0.0) + 1 - server.remaining_s / load_s
+    return Ready(now, loading, credit)
+
+
+def _model(pipeline: Pipeline, task: str, variant: str) -> Model | None:
+    position = pipeline.index.get(task)
+    if position is None or variant not in pipeline.variant_index[position]:
+        return None
+    return position, pipeline.variant_index[position][variant]
+
+
+def load_time_s(pipeline: Pipeline, request: Request, model: Model) -> float:
+    """Time to load a model [s]."""
+    return pipeline.tasks[model[0]].variants[model[1]].load_s if request.load_s is None else request.load_s
+
+
+def loading_share(pipeline: Pipeline, request: Request) -> float:
+    """Share of the horizon that passes while the slowest model loads."""
+    models = [(t, v) for t, task in enumerate(pipeline.tasks) for v in range(len(task.variants))]
+    slowest = max(load_time_s(pipeline, request, model) for model in models)
+    return min(LONGEST_SHARE, slowest / (request.horizon_s or 1.0))
+
+
+def switch(search: Search) -> Found | None:
+    """The plan of least cost J over the horizon, reached from the servers as they are; None if nothing can be served.
+
+    minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 servers / cluster, f = load time /
+    horizon. While loading, a model has at most the servers that it has now and keeps; shortfalls are against demand_rps,
+    accuracy is at accuracy_demand_rps.
+    """
+    with search.building():
+        model = _Model(search)
+    solved = search.solve(model.problem, model.start())
+    if not solved.found:
+        return None
+    counts = [round(solved.values[column.name]) for column in model.counts.columns]
+    network, demand = search.setting.variant_network, search.request.demand_rps
+    return Found(model.mode(solved), network, counts, solved.objective, solved.bound, solved.status, demand)
+
+
+class _Model:
+    """The MILP: one fleet, three flows (while loading, after, and at the mean for accuracy)."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.request, self.setting = search, search.request, search.setting
+        self.pipeline, self.configurations = self.setting.pipeline, search.configurations
+        self.problem = new_problem(maximise=True)
+        self.counts = Counts(self.problem, self.configurations, self.request.servers)
+        self.after = self._after()
+        self.accuracy = self._flows(self.setting.variant_network, self.request.accuracy_demand_rps, "a")
+        self.accuracy.fit(self.problem, self.counts.columns)
+        self._floor(self.accuracy)
+        self.loading = self._flows(self.setting.merged_network, None, "l")
+        self.loads: list[Any] = []
+        self._while_loading()
+        set_objective(self.problem, self._objective())
+
+    def _flows(self, network: Any, demand: float | None, name: str) -> Flows:
+        rps = self.request.demand_rps if demand is None else demand
+        return Flows(self.problem, network, self.configurations, rps, name, served=(0.0, 1.0))
+
+    def _after(self) -> Flows:
+        floor = self.request.min_accuracy > 0
+        network = self.setting.variant_network if floor else self.setting.merged_network
+        flows = self._flows(network, None, "c")
+        flows.fit(self.problem, self.counts.columns)
+        if floor:
+            self._floor(flows)
+        return flows
+
+    def _floor(self, flows: Flows) -> None:
+        if self.request.min_accuracy > 0:
+            floor = min(self.request.min_accuracy, self.pipeline.best_accuracy - TIE)
+            add_row(self.problem, [*flows.accuracy, (flows.served, -floor)], ">=", 0)
+
+    def _while_loading(self) -> None:
+        """break: a server that loads serves nothing. make: it serves its old model until the new one is warm."""
+        state = ready(self.pipeline, self.request)
+        kept: list[Any] = [self.problem.add_variable(f"k{k:04d}", 0) for k in range(len(self.configurations))]
+        self.loading.fit(self.problem, kept)
+        models = sorted({(c.task, c.variant) for c in self.configurations})
+        for model in models:
+            mine = [k for k, c in enumerate(self.configurations) if (c.task, c.variant) == model]
+            able = state.now[model] + state.credit.get(model, 0.0)
+            add_row(self.problem, [(kept[k], 1) for k in mine], "<=", able)
+            wanted = [(self.counts.columns[k], -1) for k in mine]
+            if self.pipeline.swap == "break":
+                add_row(self.problem, [*((kept[k], 1) for k in mine), *wanted], "<=", 0)
+            load = self.problem.add_variable(f"u{model[0]:02d}_{model[1]:02d}", 0)
+            add_row(self.problem, [*wanted, (load, 1)], ">=", -(state.now[model] + state.loading[model]))
+            self.loads.append(load)
+        if self.pipeline.swap == "make":
+            add_row(self.problem, [*((x, 1) for x in kept), *((t, -1) for t in self.counts.totals.values())], "<=", 0)
+
+    def _objective(self) -> list[tuple[Any, float]]:
+        """Coefficients in units of J; a load costs its server's share while it lasts, so that ties stay as they are."""
+        share = loading_share(self.pipeline, self.request)
+        server = SERVERS / self.request.servers
+        best = self.pipeline.best_accuracy
+        return [
+            (self.loading.served, VIOLATION * share),
+            (self.after.served, VIOLATION * (1 - share)),
+            *((column, ACCURACY * value / best) for column, value in self.accuracy.accuracy),
+            *((column, -server) for column, _ in self.counts.all_servers),
+            *((load, -server * share) for load in self.loads),
+        ]
+
+    def mode(self, solved: Solved) -> Mode:
+        """Which of the plain modes the plan amounts to."""
+        served = min(solved.values[flows.served.name] for flows in (self.after, self.accuracy))
+        accuracy = sum(weight * solved.values[column.name] for column, weight in self.accuracy.accuracy)
+        if served < 1 - NEARLY:
+            return "shed"
+        return "hardware" if accuracy > self.pipeline.best_accuracy - NEARLY else "accuracy"
+
+    def start(self) -> dict[str, float]:
+        """What runs now, as a first plan."""
+        state = ready(self.pipeline, self.request)
+        left = state.now + state.loading
+        values = {}
+        for column, c in zip(self.counts.columns, self.configurations, strict=True):
+            values[column.name] = float(left.pop((c.task, c.variant), 0))
+        return values if sum(values.values()) <= self.request.servers else {}
