@@ -17,6 +17,7 @@ from loki_rl.serving.engine import EngineError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
+ADVICE = "install onnxruntime-gpu with its cuda and cudnn extras and a matching driver, or use --device cpu"
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -45,14 +46,23 @@ class Device(Struct, frozen=True):
 
 
 def choose_device(wanted: str) -> Device:
-    """The device for auto, cpu, cuda or cuda:N. auto: CUDA if this ONNX Runtime was built for it, a driver answers and a
-    session really runs there, else the CPU. Raises EngineError for another word, or both wheels installed."""
+    """The device for auto, cpu, cuda or cuda:N. auto: CUDA if this ONNX Runtime was built for it and a driver is loaded,
+    else the CPU. Raises EngineError for another word, for CUDA without such a build, or if both wheels are installed."""
     check_wheels()
-    kind, _, index = wanted.partition(":")
-    if wanted in {"cpu", "cuda", "auto"}:
-        return Device("cuda" if wanted == "cuda" or (wanted == "auto" and cuda_answers()) else "cpu")
-    if kind == "cuda" and index.isdecimal():
-        return Device("cuda", int(index))
+    device = _named(wanted)
+    if device.provider not in ort.get_available_providers():
+        raise EngineError(f"{device.name} was asked for, but this ONNX Runtime has no CUDA; {ADVICE}")
+    return device
+
+
+def _named(wanted: str) -> Device:
+    if wanted == "auto":
+        return Device("cuda" if cuda_answers() else "cpu")
+    kind, colon, index = wanted.partition(":")
+    if kind == "cpu" and not colon:
+        return Device("cpu")
+    if kind == "cuda" and (index.isdecimal() or not colon):
+        return Device("cuda", int(index or 0))
     raise EngineError(f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:N")
 
 
@@ -91,10 +101,7 @@ def check_provider(session: ort.InferenceSession, device: Device) -> None:
     """Raise EngineError if a session runs elsewhere than on `device`."""
     got = session.get_providers()[0]
     if got != device.provider:
-        raise EngineError(
-            f"{device.name} was asked for, but ONNX Runtime runs on {got}; install onnxruntime-gpu with its cuda and "
-            "cudnn extras and a matching driver, or use --device cpu"
-        )
+        raise EngineError(f"{device.name} was asked for, but ONNX Runtime runs on {got}; {ADVICE}")
 
 
 def session_options() -> ort.SessionOptions:

@@ -1,0 +1,44 @@
+"""What this host is: the name that a profile is keyed by, and the memory of this process. Owns the reading of system
+files; knows no model."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from loki_rl.serving.engine import EngineError
+from loki_rl.serving.sessions import Device
+
+CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/self/statm")
+
+
+def device_name(device: Device) -> str:
+    """The name that decides whether a profile was measured on such a device: model, and for a CPU its number of cores.
+
+    Raises EngineError if a GPU does not answer."""
+    return _gpu_name(device.index) if device.kind == "cuda" else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
+
+
+def resident_mb() -> float:
+    """Memory of this process [MB] that is not swapped out; 0 where the system does not tell."""
+    if not MEMORY_INFO.is_file():
+        return 0.0
+    return int(MEMORY_INFO.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _cpu_name() -> str:
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpu_name(index: int) -> str:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={index}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EngineError(f"cuda:{index} does not answer to nvidia-smi; check the NVIDIA driver") from error

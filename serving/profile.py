@@ -1,0 +1,171 @@
+"""The profile of a pipeline on this device. Owns what is measured, in which order, and the file that comes out; knows
+neither the network nor the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from statistics import median
+from typing import Literal
+
+import onnxruntime as ort
+from msgspec import Struct
+
+from loki_rl.config import PipelineFile
+from loki_rl.core.pipeline import Latency
+from loki_rl.profile_file import Load, ProfileFile, Timing
+from loki_rl.serving.adapters.adapter import Array
+from loki_rl.serving.dominance import Figures, dominated
+from loki_rl.serving.engine import EngineError
+from loki_rl.serving.hardware import device_name, resident_mb
+from loki_rl.serving.models import font_files
+from loki_rl.serving.onnx_engine import OnnxEngine
+from loki_rl.serving.packages import Progress
+from loki_rl.serving.quality import Quality, encoded, measure_quality, reads_text, true_crops
+from loki_rl.serving.scenes import Scene, render
+from loki_rl.serving.sessions import choose_device
+from loki_rl.serving.timing import Effort, RunBatch, measure_latencies
+
+# Requests come one by one, but an item has many children: batches form further down the tree.
+ENTRY_SIZES = (1, 2, 4)
+CHILD_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
+# A GPU gains from batches and pads to powers of two.
+GPU_SIZES = (1, 2, 4, 8, 16, 32)
+LOADS = 3
+SEED = 1
+
+Key = tuple[str, str]
+Clock = Literal["wall", "cpu"]
+CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+
+class Request(Struct, frozen=True):
+    """What to measure. device: auto, cpu, cuda or cuda:N. scenes: rendered pictures for accuracy and as payloads. sizes:
+    task -> batch sizes, instead of the default ones. clock: cpu leaves out what other processes took; only for a busy host
+    without a GPU."""
+
+    device: str = "auto"
+    scenes: int = 60
+    seed: int = SEED
+    effort: Effort = Effort()
+    sizes: Mapping[str, tuple[int, ...]] = {}
+    clock: Clock = "wall"
+
+
+def profile(file: PipelineFile, request: Request, progress: Progress) -> ProfileFile:
+    """Measure every variant with a model: time per batch, load, memory; for a pipeline that reads text also accuracies,
+    fan-outs and paths. Raises EngineError or ModelError."""
+    if not file.models:
+        raise EngineError(f"pipeline '{file.name}' names no models, so there is nothing to measure")
+    if request.scenes < 1:
+        raise EngineError(f"a profile needs at least 1 scene, not {request.scenes}")
+    device = choose_device(request.device)
+    padded = device.kind == "cuda"
+    sizes = batch_sizes(file, request, padded)
+    engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
+    shown = _scenes(file, request, progress)
+    timings, loads = _measure_variants(engine, sizes, _payloads(file, shown), request, progress)
+    quality = measure_quality(file, engine, shown, progress) if shown else Quality((), (), ())
+    figures = Figures(timings, quality.accuracies, quality.fanouts, quality.paths)
+    return ProfileFile(
+        device=device_name(device),
+        provider=device.provider,
+        ort_version=ort.__version__,
+        padded=padded,
+        as_served=False,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=_command(file, request),
+        provenance=_provenance(shown, request),
+        variants=tuple(timings),
+        loads=tuple(loads),
+        accuracies=quality.accuracies,
+        fanouts=quality.fanouts,
+        paths=quality.paths,
+        dominated=dominated(file.tree, figures),
+    )
+
+
+def batch_sizes(file: PipelineFile, request: Request, padded: bool) -> dict[Key, tuple[int, ...]]:
+    """(task, variant) -> the batch sizes to measure."""
+    return {
+        (task.name, variant): request.sizes.get(task.name)
+        or (GPU_SIZES if padded else CHILD_SIZES if task.parent else ENTRY_SIZES)
+        for task in file.tree
+        for variant in task.variants
+        if (task.name, variant) in file.models
+    }
+
+
+def _scenes(file: PipelineFile, request: Request, progress: Progress) -> list[Scene]:
+    """Scenes if the pipeline reads text, else none."""
+    if not reads_text(file):
+        return []
+    fonts = font_files(file.repository)
+    shown: list[Scene] = []
+    for number in range(request.scenes):
+        shown.append(render(number, request.seed, fonts))
+        progress("render scenes", len(shown) / request.scenes)
+    return shown
+
+
+def _payloads(file: PipelineFile, shown: Sequence[Scene]) -> dict[str, list[Array]]:
+    """Task -> real payloads; nothing where only the adapter's sample is known."""
+    if not shown:
+        return {}
+    return {file.tree[0].name: [encoded(scene) for scene in shown], file.tree[1].name: true_crops(shown)}
+
+
+def _measure_variants(
+    engine: OnnxEngine,
+    sizes: Mapping[Key, tuple[int, ...]],
+    payloads: Mapping[str, list[Array]],
+    request: Request,
+    progress: Progress,
+) -> tuple[list[Timing], list[Load]]:
+    timings: list[Timing] = []
+    loads: list[Load] = []
+    for done, ((task, variant), of_variant) in enumerate(sizes.items()):
+        progress(f"measure {variant}", done / len(sizes))
+        before = resident_mb()
+        load_s = _load_s(engine, task, variant)
+        supply = payloads.get(task) or [engine.sample(task, variant)]
+        rows = measure_latencies(_runner(engine, task, variant), supply, of_variant, request.effort, CLOCKS[request.clock])
+        timings += [_timing(task, variant, size, row) for size, row in rows.items()]
+        loads.append(Load(task, variant, round(load_s, 4), round(max(0.0, resident_mb() - before), 1)))
+        engine.unload(task, variant)
+    progress("measure variants", 1.0)
+    return timings, loads
+
+
+def _load_s(engine: OnnxEngine, task: str, variant: str) -> float:
+    """Median of some loads; the variant is resident afterwards."""
+    times: list[float] = []
+    for _ in range(LOADS):
+        engine.unload(task, variant)
+        times.append(engine.load(task, variant).seconds)
+    return median(times)
+
+
+def _runner(engine: OnnxEngine, task: str, variant: str) -> RunBatch:
+    return lambda batch: engine.run(task, variant, batch)
+
+
+def _timing(task: str, variant: str, size: int, row: Latency) -> Timing:
+    p50, p95, p99 = (round(1000 * seconds, 4) for seconds in (row.p50, row.p95, row.p99))
+    return Timing(task, variant, size, p50, p95, p99)
+
+
+def _command(file: PipelineFile, request: Request) -> str:
+    chosen = f"--device {request.device} --scenes {request.scenes} --seed {request.seed} --clock {request.clock}"
+    return f"loki-rl profile {file.name} {chosen}"
+
+
+def _provenance(shown: Sequence[Scene], request: Request) -> str:
+    kind = {"wall": "wall-clock", "cpu": "CPU"}[request.clock]
+    effort = f"{request.effort.least} to {request.effort.most} runs a batch after {request.effort.warmup} for warm-up"
+    text = f"{kind} time of preparing, running and finishing a batch on one thread; {effort}"
+    if not shown:
+        return f"{text}; the adapter's sample as payload"
+    lines = sum(len(scene.lines) for scene in shown)
+    return f"{text}; accuracy: share of {lines} true lines in {len(shown)} rendered scenes, found at IoU 0.5, read exactly"
