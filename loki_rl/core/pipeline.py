@@ -166,17 +166,18 @@ class Pipeline(Struct, frozen=True, dict=True):
 
     @cached_property
     def rest_s(self) -> tuple[float, ...]:
-        """[task] = fastest way from the end of this task to the end of its slowest branch, hops included."""
+        """[task] = fastest way from the end of this task to the end of its slowest branch, with three hops a stage (router to
+        router, to the worker, and back)."""
         rest = [0.0] * len(self.tasks)
         for position in reversed(range(len(self.tasks))):
             for child in self.children[position]:
-                rest[position] = max(rest[position], self.hop_s + self.fastest_s[child] + rest[child])
+                rest[position] = max(rest[position], 3 * self.hop_s + self.fastest_s[child] + rest[child])
         return tuple(rest)
 
     @cached_property
     def fastest_path_s(self) -> float:
         """No request can be answered sooner than this; an SLO below it cannot be met."""
-        return max(self.fastest_s[entry] + self.rest_s[entry] for entry in self.entries) + 2 * self.hop_s
+        return max(self.fastest_s[entry] + self.rest_s[entry] for entry in self.entries) + 4 * self.hop_s
 
     # -- accuracy ---------------------------------------------------------------------------------------------------
 

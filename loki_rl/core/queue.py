@@ -73,7 +73,7 @@ class DeadlineQueue:
     def expire(self, now: float) -> list[Item]:
         """Remove the items at the head whose hard deadline has passed."""
         dropped: list[Item] = []
-        while self.heap and self.heap[0][2] < now:
+        while self.heap and self.heap[0][2] <= now:
             dropped.append(heapq.heappop(self.heap)[3])
         self.live.difference_update([item.id for item in dropped])
         return dropped

@@ -37,6 +37,7 @@ from loki_rl.core.plan import Plan
 from loki_rl.core.queue import DeadlineQueue
 
 HUNG_S = 0.05
+EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
 
 
@@ -85,7 +86,7 @@ class Bucket:
 
     def ready_at(self) -> float:
         """When one token will be there [s]."""
-        return self.time + max(0.0, 1.0 - self.tokens) / self.rate if self.rate > 0 else inf
+        return self.time + max(0.0, 1.0 - self.tokens) / self.rate + EPSILON_S if self.rate > 0 else inf
 
 
 class Router:
@@ -102,7 +103,8 @@ class Router:
         self.children = self.pipeline.children[task]
         self.parent = self.pipeline.parents[task]
         self.service_s = self.pipeline.service_s[task]
-        self.after_s = self.pipeline.rest_s[task] + self.pipeline.hop_s
+        # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
+        self.after_s = self.pipeline.rest_s[task] + 3 * self.pipeline.hop_s + options.lead_s
         self.early_drop = options.drop != "none" and (options.drop != "last-task" or not self.children)
         self.reroute = options.drop == "reroute"
         ranked = sorted(
@@ -120,6 +122,9 @@ class Router:
         self.batches = 0
         self.credits = 0
         self.next_second: float | None = None
+        self.kinds: set[tuple[int, int]] = set()  # (variant, batch) of those that pull
+        self.rate = 0.0  # items per second of those that pull
+        self.unbar_at = inf
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -150,14 +155,12 @@ class Router:
         return effects
 
     def wake_at(self) -> float | None:
-        times = [entry for entry in (self.next_second,) if entry is not None]
-        if self.expiries:
-            times.append(self.expiries[0][0])
-        if self.queue.heap:
-            times.append(self.queue.heap[0][2])
-            if self.pressed:
-                times += [bucket.ready_at() for variant, bucket in self.buckets.items() if self._idle(variant)]
-        return min(times) if times else None
+        wake = self.unbar_at if self.next_second is None else min(self.next_second, self.unbar_at)
+        if self.expiries and self.expiries[0][0] < wake:
+            wake = self.expiries[0][0]
+        if self.early_drop and self.queue.heap and self.queue.heap[0][2] < wake:
+            wake = self.queue.heap[0][2]
+        return None if wake == inf else wake
 
     def validate(self) -> None:
         assert {entry[3].id for entry in self.queue.heap} == self.queue.live, "the queue lost count of its items"
@@ -181,17 +184,29 @@ class Router:
         if event.incarnation < puller.incarnation or event.serial <= puller.serial:
             return
         self.credits += 1
-        puller.variant, puller.batch = event.variant, event.batch
         puller.waiting, puller.order = event.serial, self.credits
+        if (puller.variant, puller.batch) != (event.variant, event.batch) or puller.serial < 0:
+            puller.variant, puller.batch = event.variant, event.batch
+            self._recount()
+
+    def _recount(self) -> None:
+        self.kinds = {(puller.variant, puller.batch) for puller in self.pullers.values()}
+        self.rate = 0.0
+        for puller in self.pullers.values():
+            times = self.service_s[puller.variant]
+            cap = min(puller.batch, len(times) - 1)
+            self.rate += cap / times[cap]
 
     def _leave(self, number: int, incarnation: int) -> None:
         puller = self.pullers.get(number)
         if puller is not None and puller.incarnation == incarnation:
             del self.pullers[number]
+            self._recount()
 
     def _lose(self, number: int) -> None:
         """Its batches go back into the queue with the deadlines they had."""
-        self.pullers.pop(number, None)
+        if self.pullers.pop(number, None) is not None:
+            self._recount()
         for batch in [batch for batch, lease in self.leases.items() if lease.worker == number]:
             self._enqueue(self.leases.pop(batch).items)
 
@@ -276,6 +291,7 @@ class Router:
     # -- dispatch -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
+        self.unbar_at = inf
         if self.queue.heap:
             for number in self._waiting():
                 if not self.queue.heap:
@@ -328,30 +344,26 @@ class Router:
         if bucket is None:
             return False
         bucket.refill(now)
-        return bucket.tokens < 1.0
-
-    def _idle(self, variant: int) -> bool:
-        return any(puller.waiting is not None and puller.variant == variant for puller in self.pullers.values())
+        if bucket.tokens >= 1.0:
+            return False
+        self.unbar_at = min(self.unbar_at, bucket.ready_at())
+        return True
 
     def _rescue_s(self, variant: int) -> float | None:
         """Service time [s] of the fastest other variant that pulls here, for a batch like the next one."""
         if not self.reroute:
             return None
+        waiting = len(self.queue)
         times = [
-            self.service_s[puller.variant][min(puller.batch, len(self.queue), len(self.service_s[puller.variant]) - 1)]
-            for puller in self.pullers.values()
-            if puller.variant != variant
+            self.service_s[kind][min(batch, waiting, len(self.service_s[kind]) - 1)]
+            for kind, batch in self.kinds
+            if kind != variant
         ]
         return min(times, default=None)
 
     def _drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
-        rate = 0.0
-        for puller in self.pullers.values():
-            times = self.service_s[puller.variant]
-            cap = min(puller.batch, len(times) - 1)
-            rate += cap / times[cap]
-        return len(self.queue) / rate if rate else (inf if self.queue.heap else 0.0)
+        return len(self.queue) / self.rate if self.rate else (inf if self.queue.heap else 0.0)
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""

@@ -75,8 +75,7 @@ class Worker:
             case Tick():
                 if not self.announced:
                     self._report(effects)
-                if now >= self.ends - self.options.lead_s:
-                    self._credit(effects)
+                self._credit(now, effects)
             case _:
                 raise TypeError(f"a worker cannot handle {type(event).__name__}")
         return effects
@@ -85,7 +84,7 @@ class Worker:
         if not self.announced:
             return -inf
         early = self.running is not None and self.next is None and not self.credit_open and self.serving != PARKED
-        return self.ends - self.options.lead_s if early else None
+        return self._early() if early else None
 
     def validate(self) -> None:
         assert self.serving == PARKED or self.serving in self.resident, "serves a model that is not resident"
@@ -94,6 +93,10 @@ class Worker:
         assert len(self.resident) + (self.loading != PARKED) <= limit, "more models in memory than the swap allows"
         assert self.next is None or self.running is not None, "a batch waits while nothing runs"
 
+    def _early(self) -> float:
+        """When the next credit may be given: lead_s before the running batch should end, at once when none runs."""
+        return -inf if self.running is None else self.ends - self.options.lead_s
+
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def _accept(self, event: Execute, now: float, effects: list[Effect]) -> None:
@@ -101,7 +104,7 @@ class Worker:
         self.credit_open = False
         if self.serving == PARKED or event.variant != self.serving[1] or self.next is not None:
             effects.append(self._result(event, [], 0.0, RETURNED))
-            self._credit(effects)
+            self._credit(now, effects)
         elif self.running is None:
             self._run(event, now, effects)
         else:
@@ -122,15 +125,15 @@ class Worker:
         following, self.next = self.next, None
         if following is not None:
             self._accept(following, now, effects)
-        self._credit(effects)
+        self._credit(now, effects)
 
     def _result(self, batch: Execute, fanouts: list[tuple[int, ...]], seconds: float, error: str) -> Send:
         message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error)
         return Send(router(batch.batch % len(self.pipeline.tasks)), message)
 
-    def _credit(self, effects: list[Effect]) -> None:
-        """Ask for one batch, unless one is asked for or waiting here."""
-        if self.serving == PARKED or self.credit_open or self.next is not None:
+    def _credit(self, now: float, effects: list[Effect]) -> None:
+        """Ask for one batch, unless one is asked for, waiting here, or running with more than lead_s to go."""
+        if self.serving == PARKED or self.credit_open or self.next is not None or now < self._early():
             return
         self.credit_open = True
         self.serial += 1
@@ -152,7 +155,7 @@ class Worker:
         if self.target == self.serving and self.credit_open and changed:
             self._send_ready(effects)  # same serial: replaces the open credit
         self._swap(now, effects)
-        self._credit(effects)
+        self._credit(now, effects)
         self._report(effects)
 
     def _swap(self, now: float, effects: list[Effect]) -> None:
@@ -193,7 +196,7 @@ class Worker:
         else:
             self.resident.append((event.task, event.variant))
             self._swap(now, effects)
-            self._credit(effects)
+            self._credit(now, effects)
         self._report(effects, event.error)
 
     def _report(self, effects: list[Effect], error: str = "") -> None:
