@@ -1,0 +1,52 @@
+"""What a replay needs of a protocol. Owns the vocabulary between the schedule and a connection; must not know either."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from loki_rl.core.messages import Outcome
+from loki_rl.serving.protocol import RunLedger
+
+
+class ReplayError(RuntimeError):
+    """The replay cannot go on, because of what it was told to send or where; the message says which."""
+
+
+class Seen(Struct, gc=False):
+    """The answer to request `number`, as the server tells it. accuracy: 0.0 where the server says nothing of it. waited_s:
+    how long the sender had to hold the request back."""
+
+    number: int
+    outcome: Outcome
+    accuracy: float
+    waited_s: float = 0.0
+
+
+class Sender(Protocol):
+    """A connection that never waits. grace_s: how long after its deadline a request may still be answered."""
+
+    grace_s: float
+
+    def fileno(self) -> int:
+        """Readable when `poll` may have something."""
+        ...
+
+    def send(self, number: int) -> bool:
+        """Send one request; False if it could not even be sent."""
+        ...
+
+    def poll(self) -> list[Seen]:
+        """Everything that has arrived; has looked until nothing was left."""
+        ...
+
+    def begin_run(self) -> bool:
+        """Empty the server's ledger; False if it has none."""
+        ...
+
+    def ledger(self) -> RunLedger | None:
+        """What the server counted since begin_run."""
+        ...
+
+    def close(self) -> None: ...
