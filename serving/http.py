@@ -44,19 +44,18 @@ class HttpFront:
 
     def application(self) -> Starlette:
         model = "/v2/models/{model}"
-        routes = [
+        version = model + "/versions/{version}"
+        routes = [  # tried in order: the busy ones first
+            Route(model + "/infer", self.infer, methods=["POST"]),
+            Route(version + "/infer", self.infer, methods=["POST"]),
+            *(Route(path, self.model_metadata) for path in (model, version)),
+            *(Route(path + "/ready", self.model_ready) for path in (model, version)),
             Route("/v2", server_metadata),
             Route("/v2/health/live", live),
             Route("/v2/health/ready", self.ready),
             Route("/loki/ledger", self.ledger),
             Route("/loki/run", self.begin_run, methods=["POST"]),
         ]
-        for path in (model, model + "/versions/{version}"):
-            routes += [
-                Route(path, self.model_metadata),
-                Route(path + "/ready", self.model_ready),
-                Route(path + "/infer", self.infer, methods=["POST"]),
-            ]
         handlers: dict[Any, Any] = {
             HTTPException: answer_unrouted,
             RequestError: answer_request_error,
@@ -209,6 +208,7 @@ def server(front: HttpFront) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
