@@ -11,16 +11,7 @@ from msgspec.structs import replace
 from loki_rl.core.ledger import Summary, Tally, summarise
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.env.world import Decide, Recorder, World, run
-
-
-class Planning(Struct):
-    """One decision of the policy, for the record: trace time [s], the plan, and how long the policy took [s]."""
-
-    time: float
-    plan: Plan
-    seconds: float
 
 
 class Simulation(Struct):
@@ -28,7 +19,6 @@ class Simulation(Struct):
 
     summary: Summary
     tally: Tally
-    plans: list[Planning]
     wall_s: float
     events: int
 
@@ -38,7 +28,8 @@ def with_load_s(pipeline: Pipeline, load_s: float | None) -> Pipeline:
     if load_s is None:
         return pipeline
     tasks = tuple(
-        replace(task, variants=tuple(replace(variant, load_s=load_s) for variant in task.variants)) for task in pipeline.tasks
+        replace(task, variants=tuple(replace(variant, load_s=load_s) for variant in task.variants))
+        for task in pipeline.tasks
     )
     return replace(pipeline, tasks=tasks)
 
@@ -52,20 +43,12 @@ def simulate(
     check: bool = False,
 ) -> Simulation:
     """Play arrivals (seconds from 0, sorted) against a policy. Deterministic for equal input."""
-    plans: list[Planning] = []
-
-    def timed(snapshot: Snapshot) -> Plan:
-        began = perf_counter()
-        plan = decide(snapshot)
-        plans.append(Planning(snapshot.now, plan, perf_counter() - began))
-        return plan
-
     slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
     settle_s = slowest + 1.0
     began = perf_counter()
-    world = World(options, timed, start=-settle_s, record=record, check=check)
+    world = World(options, decide, start=-settle_s, record=record, check=check)
     run(world, arrivals.tolist(), duration_s, settle_s)
     tally = world.gateway.tally
     tally.validate()
     wall_s = perf_counter() - began
-    return Simulation(summarise(tally, options.pipeline, options.servers), tally, plans, wall_s, world.events)
+    return Simulation(summarise(tally, options.pipeline, options.servers), tally, wall_s, world.events)

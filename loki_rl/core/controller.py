@@ -227,7 +227,8 @@ class Controller:
             machine = self.machines[number]
             if target != machine.target:
                 machine.target, machine.ordered = target, False
-        effects += [Send(router(task), PlanChanged(self.plan)) for task in range(len(self.pipeline.tasks))]
+        told = [GATEWAY, *(router(task) for task in range(len(self.pipeline.tasks)))]
+        effects += [Send(address, PlanChanged(self.plan)) for address in told]
         self._order(effects)
 
     def _within(self, plan: Plan) -> list[Placement]:

@@ -7,7 +7,7 @@ import heapq
 from math import floor
 
 from loki_rl.core.draws import entry_counts, leaves_below
-from loki_rl.core.ledger import Accuracy, Root, Tally
+from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
     Abandoned,
@@ -21,6 +21,7 @@ from loki_rl.core.messages import (
     Event,
     Item,
     Outcome,
+    PlanChanged,
     Reply,
     Sample,
     Send,
@@ -78,6 +79,8 @@ class Gateway:
                 self._sample(second, servers, loads)
             case Abandoned(keys):
                 effects += self._abandon(keys, now)
+            case PlanChanged(plan):
+                self.tally.plans.append(PlanRecord(now - self.origin, plan))
             case Begin(origin):
                 self._begin(origin)
             case Drain():
@@ -115,8 +118,9 @@ class Gateway:
         return effects
 
     def _begin(self, origin: float) -> None:
-        """Requests of before the origin stay open but belong to no counted second."""
-        self.tally = Tally()
+        """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force."""
+        in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
+        self.tally = Tally(plans=in_force)
         self.origin = origin
         self.arrived = 0
         self.next_second = origin + 1.0

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Plan
 
 VIOLATION_WEIGHT = 5.0
 ACCURACY_WEIGHT = 1.0
@@ -28,6 +29,13 @@ class Second(Struct):
     loads: int = 0
 
 
+class PlanRecord(Struct):
+    """A plan and the trace time [s] from which it was in force."""
+
+    time: float
+    plan: Plan
+
+
 class Tally(Struct):
     """Everything counted in one run. latencies [s] are those of ok and late requests, in order of their ends; leaves and
     leaves_bad as in `leaf_violation_ratio`; executions: task executions that were committed."""
@@ -37,6 +45,7 @@ class Tally(Struct):
     leaves: int = 0
     leaves_bad: int = 0
     executions: int = 0
+    plans: list[PlanRecord] = []
 
     def second(self, number: int) -> Second:
         found = self.seconds.get(number)

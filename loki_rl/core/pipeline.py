@@ -166,8 +166,8 @@ class Pipeline(Struct, frozen=True, dict=True):
 
     @cached_property
     def rest_s(self) -> tuple[float, ...]:
-        """[task] = fastest way from the end of this task to the end of its slowest branch, with three hops a stage (router to
-        router, to the worker, and back)."""
+        """[task] = fastest way from the end of this task to the end of its slowest branch; three hops a stage (from router
+        to router, to the worker, and back)."""
         rest = [0.0] * len(self.tasks)
         for position in reversed(range(len(self.tasks))):
             for child in self.children[position]:

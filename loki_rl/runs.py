@@ -1,0 +1,161 @@
+"""One run: a policy on a trace, in the twin or on a plane of this host. Owns the resolved options of a run; everything that
+happens in it is the core's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
+from numpy.typing import NDArray
+
+from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.control.policies import PolicyOptions, make_policy
+from loki_rl.control.request import Queueing
+from loki_rl.core.ledger import Summary, Tally
+from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.env.simulate import simulate, with_load_s
+from loki_rl.traces.arrivals import arrivals, duration_s
+from loki_rl.traces.trace import Trace, TraceOptions, load_trace
+
+Driver = Literal["twin", "emulated", "onnx"]
+START_S = 10.0
+
+
+class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that determines a run; `run.json` holds exactly this, and repeats it.
+
+    None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
+    the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
+    busiest 10 s, for which `static` plans).
+    """
+
+    pipeline: str
+    trace: str
+    policy: str
+    driver: Driver = "twin"
+    seed: int = 0
+    servers: int | None = None
+    slo_ms: float | None = None
+    interval_s: float = 10.0
+    drop: DropPolicy = "reroute"
+    load_s: float | None = None
+    queueing: Queueing | None = None
+    headroom: float | None = None
+    min_accuracy: float = 0.0
+    mean_rps: float | None = None
+    rate_scale: float | None = None
+    compress: float = 1.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    initial_rps: float | None = None
+    demand_rps: float | None = None
+    parallel_loads: int = 0
+    device: str = "auto"
+
+    @property
+    def trace_options(self) -> TraceOptions:
+        return TraceOptions(
+            from_s=self.from_s,
+            to_s=self.to_s,
+            compress=self.compress,
+            mean_rps=self.mean_rps,
+            rate_scale=self.rate_scale,
+        )
+
+
+class RunResult(Struct):
+    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how long
+    the run took."""
+
+    options: RunOptions
+    trace: str
+    summary: Summary
+    tally: Tally
+    servers: int
+    best_accuracy: float
+    provenance: str
+    duration_s: float
+    wall_s: float
+
+
+class Scene(Struct):
+    """A run's inputs, loaded and checked: what both drivers need."""
+
+    options: RunOptions
+    file: PipelineFile
+    pipeline: Pipeline
+    trace: Trace
+    times: NDArray[np.float64]
+    duration_s: float
+    cluster: ClusterOptions
+    policy: PolicyOptions
+
+
+def prepare(options: RunOptions) -> Scene:
+    """Load and check what a run needs. Raises ConfigError, TraceError or RequestError with one clear sentence."""
+    slo_ms = options.slo_ms
+    file = load_pipeline(options.pipeline, slo_ms=slo_ms)
+    pipeline = with_load_s(file.pipeline, options.load_s)
+    trace = load_trace(options.trace)
+    times = arrivals(trace, options.trace_options, options.seed)
+    length = duration_s(trace, options.trace_options)
+    servers = options.servers or pipeline.servers
+    cluster = ClusterOptions(
+        pipeline,
+        servers,
+        seed=options.seed,
+        interval_s=options.interval_s,
+        drop=options.drop,
+        parallel_loads=options.parallel_loads,
+    )
+    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, servers, times, length))
+
+
+def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64], length: float) -> PolicyOptions:
+    counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
+    width = length / len(counts)
+    return PolicyOptions(
+        servers=servers,
+        min_accuracy=options.min_accuracy,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
+        demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
+    )
+
+
+def run_twin(options: RunOptions) -> RunResult:
+    """Play the run in the event twin."""
+    scene = prepare(options)
+    policy = make_policy(options.policy, scene.pipeline, scene.policy)
+    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s)
+    return result(scene, done.summary, done.tally, done.wall_s)
+
+
+def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunResult:
+    return RunResult(
+        options=scene.options,
+        trace=scene.trace.name,
+        summary=summary,
+        tally=tally,
+        servers=scene.cluster.servers,
+        best_accuracy=scene.pipeline.best_accuracy,
+        provenance=scene.file.provenance,
+        duration_s=scene.duration_s,
+        wall_s=wall_s,
+    )
+
+
+def row(done: RunResult) -> dict[str, object]:
+    """The JSON of one run: the contract's keys (DESIGN section 9)."""
+    head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
+    return {**head, **asdict(done.summary), "wall_s": done.wall_s, "provenance": done.provenance}
+
+
+def read_options(text: bytes) -> RunOptions:
+    """Options from a run.json. Raises ValueError that names the key at fault."""
+    return msgspec.json.decode(text, type=RunOptions)
