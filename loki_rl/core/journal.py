@@ -1,0 +1,140 @@
+"""The journal: every event an actor was told, when, and what it asked for. Owns the format and the replay to the first
+difference; knows no file, only a function that takes bytes and an iterable that gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from loki_rl.core.cluster import build
+from loki_rl.core.messages import Actor, Effect, Event, effects_decoder, encoder, event_decoder
+from loki_rl.core.options import ClusterOptions
+
+T = TypeVar("T")
+
+VERSION = 1
+LENGTH_BYTES = 4
+
+
+class JournalError(ValueError):
+    """The bytes are not a journal, or one of another version, or cut short."""
+
+
+class Head(Struct, frozen=True):
+    """First record: how to build the actors again. incarnations: address -> number of its process life."""
+
+    version: int
+    options: ClusterOptions
+    incarnations: dict[str, int]
+
+
+class Entry(Struct, frozen=True, array_like=True, gc=False):
+    """One call of `handle`, event and effects as encoded."""
+
+    address: str
+    now: float
+    event: msgspec.Raw
+    effects: msgspec.Raw
+
+
+class Mismatch(Struct, frozen=True):
+    """The first place where the core answers differently now. index counts the entries from 0."""
+
+    index: int
+    address: str
+    now: float
+    event: Event
+    recorded: list[Effect]
+    replayed: list[Effect]
+
+    def __str__(self) -> str:
+        here, there = _first_difference(self.recorded, self.replayed)
+        return f"entry {self.index}, {self.address} at {self.now:.6f} s, {self.event}: recorded {here}, now {there}"
+
+
+class Recorder:
+    """Writes a journal. write: takes each record's bytes in order."""
+
+    def __init__(self, write: Callable[[bytes], object], options: ClusterOptions, incarnations: Mapping[str, int]) -> None:
+        self._write = write
+        self._put(encoder.encode(Head(VERSION, options, dict(incarnations))))
+
+    def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
+        """Append one call of an actor's `handle`."""
+        entry = Entry(address, now, msgspec.Raw(encoder.encode(event)), msgspec.Raw(encoder.encode(effects)))
+        self._put(encoder.encode(entry))
+
+    def _put(self, blob: bytes) -> None:
+        self._write(len(blob).to_bytes(LENGTH_BYTES, "big") + blob)
+
+
+def read(chunks: Iterable[bytes]) -> tuple[Head, Iterator[Entry]]:
+    """Head and entries of a journal. Raises JournalError (for the entries: while they are read)."""
+    blobs = _blobs(chunks)
+    first = next(blobs, None)
+    if first is None:
+        raise JournalError("the journal is empty")
+    head = _decode(first, Head)
+    if head.version != VERSION:
+        raise JournalError(f"the journal has version {head.version}, this program reads {VERSION}")
+    return head, (_decode(blob, Entry) for blob in blobs)
+
+
+def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
+    """Run the core again on a journal's events: the first mismatch, or the number of entries that all agree.
+
+    check: validate every actor after each event. Raises JournalError.
+    """
+    head, entries = read(chunks)
+    actors = {address: build(address, head.options, number) for address, number in head.incarnations.items()}
+    count = 0
+    for count, entry in enumerate(entries, start=1):
+        actor = actors.get(entry.address)
+        if actor is None:
+            raise JournalError(f"entry {count - 1} is for '{entry.address}', which the journal does not begin with")
+        mismatch = _again(actor, entry, count - 1)
+        if mismatch is not None:
+            return mismatch
+        if check:
+            actor.validate()
+    return count
+
+
+def _again(actor: Actor, entry: Entry, index: int) -> Mismatch | None:
+    event = event_decoder.decode(entry.event)
+    effects = actor.handle(event, entry.now)
+    if encoder.encode(effects) == bytes(entry.effects):
+        return None
+    return Mismatch(index, entry.address, entry.now, event, effects_decoder.decode(entry.effects), effects)
+
+
+def _first_difference(recorded: list[Effect], replayed: list[Effect]) -> tuple[Effect | None, Effect | None]:
+    for here, there in zip(recorded, replayed, strict=False):
+        if encoder.encode(here) != encoder.encode(there):
+            return here, there
+    shared = min(len(recorded), len(replayed))
+    return next(iter(recorded[shared:]), None), next(iter(replayed[shared:]), None)
+
+
+def _blobs(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        while len(held) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(held[:LENGTH_BYTES], "big")
+            if len(held) < end:
+                break
+            yield bytes(held[LENGTH_BYTES:end])
+            del held[:end]
+    if held:
+        raise JournalError("the journal ends in the middle of a record")
+
+
+def _decode(blob: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.msgpack.decode(blob, type=kind)
+    except msgspec.DecodeError as error:
+        raise JournalError(f"not a journal: {error}") from error
