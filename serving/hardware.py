@@ -3,6 +3,8 @@ files; knows no model."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
@@ -22,10 +24,19 @@ def device_name(device: Device) -> str:
 
 
 def resident_mb() -> float:
-    """Memory of this process [MB] that is not swapped out; 0 where the system does not tell."""
+    """Memory that this process really uses [MB], what it freed not included; 0 where the system does not tell."""
     if not MEMORY_INFO.is_file():
         return 0.0
+    _give_back()
     return int(MEMORY_INFO.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: kept for reuse, it would hide what the next model takes."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 def _cpu_name() -> str:

@@ -20,10 +20,10 @@ class Effort(Struct, frozen=True):
     """How long to measure one batch size: `warmup` unmeasured runs, then runs for `budget_s`, at least `least` and at most
     `most` of them."""
 
-    budget_s: float = 0.5
-    least: int = 20
+    budget_s: float = 0.3
+    least: int = 12
     most: int = 200
-    warmup: int = 2
+    warmup: int = 1
 
 
 def measure_latencies(

@@ -40,7 +40,7 @@ def test_percentiles_come_from_the_measured_runs_alone() -> None:
         now += 5.0 if len(seen) <= 2 else 0.1 * len(batch)  # a slow warm-up
 
     payloads = [np.zeros(1)] * 3
-    rows = measure_latencies(run, payloads, (1, 4), Effort(budget_s=1.05, least=2, most=50), lambda: now)
+    rows = measure_latencies(run, payloads, (1, 4), Effort(budget_s=1.05, least=2, most=50, warmup=2), lambda: now)
     assert rows[1].p50 == pytest.approx(0.1)
     assert rows[1].p99 == pytest.approx(0.1)
     assert rows[4].p50 == pytest.approx(0.4)
