@@ -3,10 +3,11 @@ not know what the actors decide."""
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,8 +48,8 @@ class LocalPlane:
 
     fronts: endpoints for clients beside the one in the run directory. http_port: answer HTTP there too. policy_factory,
     policy_options, pipeline_file, device, journal, check: as in PlaneFile. start_s: longest wait for all nodes to be up
-    and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said that stopped in good order.
-    Entering raises LaunchError.
+    and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said
+    that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -143,10 +144,10 @@ class LocalPlane:
             self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
         if not supervisor.wait(lambda: supervisor.warm, deadline - time.monotonic()):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
-        while self._http is not None and not _listens(*self._http):
-            # The answer of a process that nothing else connects: it has no inbox and says nothing.
+        while self._http is not None and not _ready(*self._http):
+            # It has no inbox, so it cannot say when it is up.
             if supervisor.wait(lambda: False, 0.02) or supervisor.failure or time.monotonic() > deadline:
-                self._give_up(f"nobody listens on {self._http[0]}:{self._http[1]}")
+                self._give_up(f"nobody answers on {self._http[0]}:{self._http[1]}")
 
     def _others(self) -> dict[str, list[str]]:
         if self._http is None:
@@ -189,9 +190,14 @@ def _check_paths(plane: PlaneFile, folder: Path) -> None:
         raise LaunchError(f"the socket path {longest} is too long (at most {MAX_PATH} bytes); set XDG_RUNTIME_DIR")
 
 
-def _listens(host: str, port: int) -> bool:
+def _ready(host: str, port: int) -> bool:
+    """Whether the HTTP process answers and has found the gateway ready."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    connection = HTTPConnection(reached, port, timeout=1.0)
     try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except OSError:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
         return False
-    return True
+    finally:
+        connection.close()

@@ -71,8 +71,9 @@ class Node:
         """Let batches and letters end, and tell the launcher what was left."""
         for close in self._closing:
             close()
-        driver, mailbox = self.driver, self.mailbox
-        mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed))
+        driver, mailbox, engine = self.driver, self.mailbox, self._emulated
+        late = () if engine is None else (engine.ended, engine.late_s, engine.latest_s)
+        mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed, *late))
         mailbox.close(LAUNCHER, LINGER_S)
         driver.close()
         self._finished.close()

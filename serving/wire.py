@@ -92,13 +92,17 @@ class Gone(Struct, array_like=True, tag=True):
 
 class Bye(Struct, array_like=True, tag=True):
     """Node to launcher: stopped in good order. frames: payload frames left over; faults, strays: as in Driver; malformed:
-    messages dropped."""
+    messages dropped. timers: batches and loads that an emulated engine ended, late_s: how late in all, latest_s: at
+    worst (what the machine adds to the profiled times)."""
 
     node: str
     frames: int
     faults: int
     strays: int
     malformed: int
+    timers: int = 0
+    late_s: float = 0.0
+    latest_s: float = 0.0
 
 
 Control = Up | Warm | Idle | Gone | Bye

@@ -1,0 +1,263 @@
+"""Whole planes of real processes: they start, serve, survive the death of workers, and leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from msgspec.structs import replace
+
+from loki_rl.config import load_pipeline
+from loki_rl.core.messages import Outcome
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.client import Client, Inference
+from loki_rl.serving.launch import LaunchError, LocalPlane, layout
+
+SERVERS = 6
+
+
+def patient(pipeline: Pipeline) -> Pipeline:
+    """Loads in no time and an SLO that a busy machine meets: these tests are about processes, not about speed."""
+    tasks = tuple(
+        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
+    )
+    return replace(pipeline, tasks=tasks, slo_s=1.5)
+
+
+@pytest.fixture(scope="module")
+def options() -> ClusterOptions:
+    return ClusterOptions(patient(load_pipeline("traffic").pipeline), SERVERS)
+
+
+@pytest.fixture(autouse=True)
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run directories under a short path of this test's own (tmp_path may be too long); none is left at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="lt-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder
+    left = [entry.name for entry in folder.iterdir()]
+    shutil.rmtree(folder)
+    assert not left
+
+
+Start = Callable[..., LocalPlane]
+
+
+@pytest.fixture
+def plane_of(options: ClusterOptions) -> Start:
+    def make(**changes: Any) -> LocalPlane:
+        settings: dict[str, Any] = {"policy": "static", "policy_options": {"servers": SERVERS, "demand_rps": 20.0}, "check": True}
+        return LocalPlane(options, **(settings | changes))
+
+    return make
+
+
+def drive(client: Client, seconds: float, rps: float, during: Callable[[float], None] = lambda _: None) -> Counter[str]:
+    """Send requests at a steady rate and count how they ended. during: called with the time since the begin."""
+    begin, sent = time.monotonic(), 0
+    found: list[Inference] = []
+    while (age := time.monotonic() - begin) < seconds:
+        during(age)
+        while sent < age * rps:
+            client.submit()
+            sent += 1
+        found += [answer for answer in client.poll(0.005) if isinstance(answer, Inference)]
+    while len(found) < sent:
+        more = client.poll(5.0)
+        assert more, "an answer is missing"
+        found += [answer for answer in more if isinstance(answer, Inference)]
+    return Counter(answer.outcome for answer in found)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits to be noticed does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(done: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def test_a_plane_starts_serves_and_stops_and_every_node_is_content(plane_of: Start) -> None:
+    with plane_of() as plane:
+        pids = plane.pids
+        with Client(plane.front) as client:
+            client.wait_ready(5.0)
+            client.begin_run()
+            assert drive(client, 2.0, 15.0).keys() <= {"ok", "late"}
+            tally = client.ledger().tally
+        assert tally.arrivals == sum(tally.outcome(outcome) for outcome in Outcome)
+        plane.check()
+    assert not any(map(alive, pids.values()))
+    assert plane.byes.keys() == pids.keys()
+    assert {(bye.frames, bye.faults, bye.strays, bye.malformed) for bye in plane.byes.values()} == {(0, 0, 0, 0)}
+
+
+# One worker of each task for every three servers: on both hosts there is one of each.
+EVEN = """
+from loki_rl.core.plan import Placement, Plan
+FASTEST = {"object_detection": "yolov5n", "car_classification": "efficientnet-b0", "facial_recognition": "genderNet_11"}
+class Even:
+    def decide(self, snapshot):
+        places = tuple(Placement(task, FASTEST[task], 4, len(snapshot.servers) // 3) for task in sorted(FASTEST))
+        split = dict.fromkeys(FASTEST, 1.0) | {"object_detection": 0.5}
+        return Plan("hardware", places, len(snapshot.servers), 0.9, 1.0, 20.0, 100.0, split, {})
+def make(*_):
+    return Even()
+"""
+
+
+def test_a_killed_worker_process_costs_no_request_and_comes_back(
+    plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "even.py").write_text(EVEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with plane_of(policy_factory="even:make") as plane:
+        victim = plane.pids["workers-1"]
+
+        def kill(age: float) -> None:
+            if age > 0.5 and alive(victim):
+                os.kill(victim, signal.SIGKILL)
+
+        with Client(plane.front) as client:
+            client.begin_run()
+            counts = drive(client, 2.0, 40.0, kill)
+        assert counts == {"ok": sum(counts.values())}
+        eventually(lambda: plane.restarted == 1 and plane.pids.get("workers-1") not in (None, victim), "not restarted")
+        plane.check()
+    assert "workers-1" in plane.byes
+
+
+def test_workers_come_back_only_so_often(plane_of: Start) -> None:
+    with plane_of(restarts=1) as plane:
+        first = plane.pids["workers-0"]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: plane.pids.get("workers-0") not in (None, first), "not restarted")
+        os.kill(plane.pids["workers-0"], signal.SIGKILL)
+        eventually(lambda: plane.failure, "not reported")
+        with pytest.raises(LaunchError, match="node 'workers-0' ended with signal 9"):
+            plane.check()
+
+
+def test_the_end_of_any_other_process_is_a_failure_of_the_plane(plane_of: Start) -> None:
+    with plane_of() as plane:
+        os.kill(plane.pids["router-1"], signal.SIGKILL)
+        eventually(lambda: plane.failure, "not reported")
+        assert plane.failure.startswith("node 'router-1' ended with signal 9")
+        pids = plane.pids
+    assert not any(map(alive, pids.values()))
+
+
+def test_noise_in_every_inbox_does_not_stop_the_plane(plane_of: Start, base: Path) -> None:
+    noise = [[b"GET / HTTP/1.1\r\n\r\n"], [b"\x11"], [b"\x11", b"\xc1"], [b"\x21", b"?"], [b"x"] * 200, [b"", b"", b""]]
+    with plane_of() as plane, zmq.Context() as context:
+        inboxes = list(base.glob("*/*.0"))
+        assert len(inboxes) == len(plane.pids) + 1
+        for inbox in inboxes:
+            with context.socket(zmq.PUSH) as stranger:
+                stranger.setsockopt(zmq.LINGER, 5000)
+                stranger.connect(f"ipc://{inbox}")
+                for parts in noise:
+                    stranger.send_multipart(parts)
+        with Client(plane.front) as client:
+            assert client.infer().outcome == "ok"
+    assert {bye.malformed for bye in plane.byes.values()} == {len(noise)}
+
+
+def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
+    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
+        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    with plane_of(http_port=port) as plane:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5) as answer:
+            assert answer.status == 200
+        pids = plane.pids
+        assert "http" in pids
+    assert not any(map(alive, pids.values()))
+
+
+def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -> None:
+    with contextlib.ExitStack() as stack:
+        with plane_of() as plane:
+            client = stack.enter_context(Client(plane.front))
+            for _ in range(20):
+                client.submit()
+            client.ledger()  # they have all been read
+        answers = client.poll(5.0)
+    assert len(answers) == 20
+    assert {answer.outcome for answer in answers if isinstance(answer, Inference)} <= {"ok", "dropped", "late"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policy": "exakt"}, "node 'controller' ended with code 1: .*no policy 'exakt'; did you mean 'exact'"),
+        ({"policy_factory": "json:nothing"}, "node 'controller' ended with code 1: .*'json:nothing' cannot be loaded"),
+        ({"engine": "onnx", "pipeline_file": "nowhere.yaml"}, "ended with code 1: .*nowhere.yaml"),
+        ({"fronts": ["tcp://256.0.0.1:1"]}, "node 'gateway' ended with code 1: "),
+        ({"fronts": ["ipc://" + "x" * 120]}, "too long"),
+    ],
+)
+def test_a_plane_that_cannot_start_says_why_in_one_sentence(
+    plane_of: Start, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(LaunchError, match=sentence) as caught, plane_of(**changes):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stubborn.py").write_text("def make(*_):\n    return None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(LaunchError, match=r"no plan was in force .* within 4 s") as caught, plane_of(
+        policy_factory="stubborn:make", start_s=4.0
+    ):
+        pass
+    assert "no attribute 'decide'" in str(caught.value)
+
+
+ORPHANS = """
+from loki_rl.config import load_pipeline
+from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.launch import LocalPlane
+with LocalPlane(ClusterOptions(load_pipeline("traffic").pipeline, 2), policy="static"):
+    pass
+"""
+
+
+def test_nothing_survives_a_launcher_that_is_killed(options: ClusterOptions, base: Path) -> None:
+    """Killed while it waits for a plan, which two servers for three tasks have none of."""
+    launcher = subprocess.Popen([sys.executable, "-c", ORPHANS])
+    nodes = len(layout(replace(options, servers=2), "emulated"))
+    eventually(lambda: len(children(launcher.pid)) == nodes and len(list(base.glob("*/*.0"))) == nodes + 1, "not up")
+    pids = children(launcher.pid)
+    launcher.kill()
+    launcher.wait()
+    eventually(lambda: not any(map(alive, pids)), "orphans are left")
+    with pytest.raises(LaunchError), LocalPlane(options, fronts=["ipc://" + "x" * 120]):
+        pass  # starting another plane sweeps what the first one left
+
+
+def children(pid: int) -> list[int]:
+    """Processes whose parent this is."""
+    lists = [task.joinpath("children").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return [int(child) for line in lists for child in line.split()]
