@@ -22,7 +22,7 @@ class LoadInfo(Struct, frozen=True):
 
 
 class Engine(Protocol):
-    """Executes variants of one pipeline on one server. One thread calls it."""
+    """Executes variants of one pipeline on one server. A thread may load one variant while another thread runs a second."""
 
     def load(self, task: str, variant: str) -> LoadInfo:
         """Make a variant ready; at once if it is resident. Raises EngineError."""

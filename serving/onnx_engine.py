@@ -63,8 +63,8 @@ class OnnxEngine:
         start = perf_counter()
         if (task, variant) not in self.residents:
             resident = self._open(task, variant)
-            self.residents[task, variant] = resident
             self._warm(task, variant, resident)
+            self.residents[task, variant] = resident
         return LoadInfo(perf_counter() - start)
 
     def unload(self, task: str, variant: str) -> None:

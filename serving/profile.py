@@ -53,6 +53,14 @@ class Request(Struct, frozen=True):
     clock: Clock = "wall"
 
 
+class Speed(Struct, frozen=True):
+    """core_share: of a core that the measuring thread had; far below 1, other processes have slowed it down."""
+
+    timings: list[Timing]
+    loads: list[Load]
+    core_share: float
+
+
 def profile(file: PipelineFile, request: Request, progress: Progress) -> ProfileFile:
     """Measure every variant with a model: time per batch, load, memory; for a pipeline that reads text also accuracies,
     fan-outs and paths. Raises EngineError or ModelError."""
@@ -65,12 +73,9 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     sizes = batch_sizes(file, request, padded)
     engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
     shown = _scenes(file, request, progress)
-    payloads = _payloads(file, shown)
-    wall, cpu = time.perf_counter(), time.thread_time()
-    timings, loads = _measure_variants(engine, sizes, payloads, request, progress)
-    share = (time.thread_time() - cpu) / (time.perf_counter() - wall)
+    speed = _measure_variants(engine, sizes, _payloads(file, shown), request, progress)
     quality = measure_quality(file, engine, shown, progress) if shown else Quality((), (), ())
-    figures = Figures(timings, quality.accuracies, quality.fanouts, quality.paths)
+    figures = Figures(speed.timings, quality.accuracies, quality.fanouts, quality.paths)
     return ProfileFile(
         device=device_name(device),
         provider=device.provider,
@@ -79,9 +84,9 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
         as_served=False,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=_command(file, request),
-        provenance=_provenance(shown, request, None if padded else share),
-        variants=tuple(timings),
-        loads=tuple(loads),
+        provenance=_provenance(shown, request, None if padded else speed.core_share),
+        variants=tuple(speed.timings),
+        loads=tuple(speed.loads),
         accuracies=quality.accuracies,
         fanouts=quality.fanouts,
         paths=quality.paths,
@@ -125,9 +130,10 @@ def _measure_variants(
     payloads: Mapping[str, list[Array]],
     request: Request,
     progress: Progress,
-) -> tuple[list[Timing], list[Load]]:
+) -> Speed:
     timings: list[Timing] = []
     loads: list[Load] = []
+    wall, cpu = time.perf_counter(), time.thread_time()
     for done, ((task, variant), of_variant) in enumerate(sizes.items()):
         progress(f"measure {variant}", done / len(sizes))
         before = resident_mb()
@@ -138,7 +144,7 @@ def _measure_variants(
         loads.append(Load(task, variant, round(load_s, 4), round(max(0.0, resident_mb() - before), 1)))
         engine.unload(task, variant)
     progress("measure variants", 1.0)
-    return timings, loads
+    return Speed(timings, loads, (time.thread_time() - cpu) / (time.perf_counter() - wall))
 
 
 def _load_s(engine: OnnxEngine, task: str, variant: str) -> float:
@@ -164,13 +170,12 @@ def _command(file: PipelineFile, request: Request) -> str:
     return f"loki-rl profile {file.name} {chosen} --clock {request.clock} --budget-s {request.effort.budget_s:g}"
 
 
-def _provenance(shown: Sequence[Scene], request: Request, share: float | None) -> str:
-    """share: of a core that the measuring thread had; far below 1, other processes have slowed it down."""
+def _provenance(shown: Sequence[Scene], request: Request, core_share: float | None) -> str:
     kind = {"wall": "wall-clock", "cpu": "CPU"}[request.clock]
     runs = f"{request.effort.least} to {request.effort.most} runs a batch after warm-up"
     parts = [f"{kind} time of preparing, running and finishing a batch on one thread; {runs}"]
-    if share is not None:
-        parts.append(f"the thread had {min(1.0, share):.0%} of a core")
+    if core_share is not None:
+        parts.append(f"the thread had {min(1.0, core_share):.0%} of a core")
     if shown:
         lines = sum(len(scene.lines) for scene in shown)
         parts.append(f"accuracy: share of {lines} lines in {len(shown)} rendered scenes, found at IoU 0.5, read exactly")

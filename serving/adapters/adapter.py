@@ -63,7 +63,7 @@ class Produced(Struct, frozen=True):
 
 
 class Adapter(Protocol):
-    """Translates single items; the engine makes batches of them. One thread calls it."""
+    """Translates single items; the engine makes batches of them. It keeps no state between calls."""
 
     def __init__(self, io: SessionIO, options: Mapping[str, object]) -> None:
         """Raise AdapterError if options or model do not fit."""

@@ -59,7 +59,7 @@ def decode(payload: Array) -> tuple[Image.Image, float]:
 
 def _open(payload: Array) -> Image.Image:
     try:
-        return Image.open(BytesIO(payload.data), formats=FORMATS)
+        return Image.open(BytesIO(payload.tobytes()), formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PayloadError(f"the payload is not a {' or '.join(FORMATS)} picture") from error
 
