@@ -61,9 +61,8 @@ class HttpSender:
         self._address = (parts.hostname, parts.port or 80)
         path = f"/v2/models/{quote(model, safe='')}"
         metadata = self._control("GET", path)
-        self._requests = [
-            _request(f"{path}/infer", parts.netloc, _body(payload, metadata, timeout_s)) for payload in payloads or [None]
-        ]
+        bodies = [_body(payload, metadata, timeout_s) for payload in payloads or ()] or [_body(None, metadata, timeout_s)]
+        self._requests = [_request(f"{path}/infer", parts.netloc, body) for body in bodies]
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -72,7 +71,7 @@ class HttpSender:
 
     def fileno(self) -> int:
         # The selector's own descriptor is readable when one of its connections is: one wait for all of them.
-        return self._selector.fileno()  # type: ignore[attr-defined,no-any-return]
+        return self._selector.fileno()
 
     def send(self, number: int) -> bool:
         """Over MAX_CONNECTIONS in flight, the request waits here; its latency counts from its intended time all the same."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +23,8 @@ from loki_rl.serving.sender import ReplayError, Seen, Sender
 
 # Beyond deadline and grace, an answer may spend this long on its way before the request has failed.
 PATIENCE_S = 1.0
+# Longest way of a second's count from the end of that second into the ledger.
+_REPORT_S = 0.1
 # Sends in a row, at most, before answers are looked at.
 _BURST = 32
 
@@ -66,7 +69,7 @@ class ReplayResult(Struct):
 def replay(
     url: str,
     pipeline: str,
-    arrivals_s: Floats,
+    arrivals_s: npt.NDArray[np.floating[Any]],
     payloads: Sequence[Array] | None,
     slo_s: float,
     *,
@@ -86,12 +89,12 @@ def replay(
         run = _Run(sender, arrivals_s, slo_s)
         has_ledger = run.begin()
         run.play()
-        return run.result(_ledger(sender) if has_ledger else None)
+        return run.result(run.ledger() if has_ledger else None)
     finally:
         sender.close()
 
 
-def _check(arrivals_s: Floats, slo_s: float) -> None:
+def _check(arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float) -> None:
     if not np.all(np.isfinite(arrivals_s)) or np.any(arrivals_s < 0) or np.any(np.diff(arrivals_s) < 0):
         raise ReplayError("arrival times must be finite, rising and not negative")
     if not slo_s > 0:
@@ -116,14 +119,6 @@ def _warm(sender: Sender, number: int, slo_s: float) -> None:
         _wait(sender, left)
 
 
-def _ledger(sender: Sender) -> RunLedger | None:
-    """A server that died in the run must not take the client's account with it."""
-    try:
-        return sender.ledger()
-    except (ClientError, ReplayError):
-        return None
-
-
 def _wait(sender: Sender, seconds: float) -> None:
     """Until something may have arrived, at most so long. Unlike poll and epoll, select sleeps for less than 1 ms too."""
     select.select([sender.fileno()], [], [], max(0.0, seconds))
@@ -132,7 +127,7 @@ def _wait(sender: Sender, seconds: float) -> None:
 class _Run:
     """Times inside are seconds since `zero`, the beginning of the trace."""
 
-    def __init__(self, sender: Sender, arrivals_s: Floats, slo_s: float) -> None:
+    def __init__(self, sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float) -> None:
         self._sender = sender
         self._slo_s = slo_s
         self._limit_s = slo_s + sender.grace_s + PATIENCE_S
@@ -165,6 +160,19 @@ class _Run:
             self._wall_s = now
             if not seen:
                 _wait(self._sender, (self._intended[following] if following < n else end) - now)
+
+    def ledger(self) -> RunLedger | None:
+        """The server counts the servers of a second when it is over, so the last one may have to be waited for. A server
+        that died in the run must not take the client's account with it."""
+        last = int(self._intended[-1]) if self._intended else -1
+        try:
+            ledger = self._sender.ledger()
+            if ledger is not None and last in ledger.tally.seconds and not ledger.tally.seconds[last].servers:
+                time.sleep(max(0.0, last + 1 + _REPORT_S - self._now()))
+                ledger = self._sender.ledger()
+            return ledger
+        except (ClientError, ReplayError):
+            return None
 
     def _now(self) -> float:
         return time.monotonic() - self._zero

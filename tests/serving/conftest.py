@@ -66,6 +66,7 @@ class Responder:
         self.entered: list[Entered] = []
         self.withdrawn: list[int] = []
         self.tally = Tally()
+        self.silent_ledgers = 0  # ledgers still to be given without the servers of their seconds
         self.origin = 0.0
         self.reached = threading.Condition()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -118,6 +119,9 @@ class Responder:
             self.tally, self.origin = Tally(), time.monotonic()
             self.front.begun(event, self.origin)
         elif isinstance(event, LedgerAsked):
+            for second in self.tally.seconds.values():
+                second.servers = int(self.silent_ledgers <= 0)
+            self.silent_ledgers -= 1
             self.front.ledger(event, self.tally, PIPELINE.servers)
         elif isinstance(event, Withdrawn):
             self.withdrawn.append(event.key)
@@ -129,7 +133,6 @@ class Responder:
         self.entered.append(event)
         self._seconds[event.key] = floor(time.monotonic() - self.origin)
         self.tally.arrive(self._seconds[event.key])
-        self.tally.second(self._seconds[event.key]).servers = 1
         ending = self.script(event)
         if ending is not None:
             heapq.heappush(self._due, (time.monotonic() + ending.delay_s, event.key, ending))

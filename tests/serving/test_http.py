@@ -279,6 +279,20 @@ def test_without_a_gateway_everything_but_live_is_503_at_once() -> None:
     site.close()
 
 
+def test_a_gateway_that_comes_back_is_found_again(request: pytest.FixtureRequest) -> None:
+    responder_class = type(request.getfixturevalue("emulated"))
+    first = responder_class()
+    site = Site(first.endpoint)
+    assert site.infer()[0] == 200
+    first.close()
+    assert site.ask("GET", "/v2/health/ready")[0] == 503
+    second = responder_class(first.endpoint)
+    assert any(site.ask("GET", "/v2/health/ready")[0] == 200 for _ in range(5000))
+    assert site.infer()[0] == 200
+    site.close()
+    second.close()
+
+
 def test_a_gateway_that_does_not_answer_is_503_in_bounded_time(site: Site, responder: Any) -> None:
     responder.script = lambda _: None
     status, answer, _ = site.infer(parameters={"timeout": 1000})

@@ -70,6 +70,22 @@ def test_server_side_figures_come_from_its_ledger_without_the_warmup(url: str, r
     assert len(responder.entered) == 23
 
 
+def test_the_servers_of_the_last_second_are_waited_for(responder: Any) -> None:
+    responder.silent_ledgers = 1
+    result = replay(responder.endpoint, "reading", np.arange(5) / 10, PICTURES, slo_s=5.0)
+    assert result.figures.servers_mean == 1.0
+    assert result.wall_s < 1
+
+
+def test_a_gateway_that_dies_after_the_run_leaves_the_account_of_the_client(
+    responder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loki_rl.serving.client.Client.__init__.__defaults__", (0.2,))
+    monkeypatch.setattr(responder.front, "ledger", lambda *_: None)
+    result = replay(responder.endpoint, "reading", np.arange(5) / 100, PICTURES, slo_s=5.0)
+    assert (result.ledger, result.figures.ok, result.figures.cost_j) == (None, 5, None)
+
+
 def test_an_open_loop_does_not_wait_for_replies(url: str, responder: Any, ending: Any) -> None:
     """Each answer takes 20 times the gap between requests: a closed loop would need 4 s for what takes 0.3 s here."""
     responder.script = lambda _: ending(delay_s=0.1 if len(responder.entered) > 1 else 0.0)
