@@ -19,6 +19,7 @@ from loki_rl.config import ConfigError
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
+from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.serving import tether
 from loki_rl.serving.doorbell import Doorbell
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
+JOURNAL_BUFFER = 1 << 20
 
 
 class Node:
@@ -55,7 +57,7 @@ class Node:
         self._controller: Controller | None = None
         self._emulated: EmulatedEngine | None = None
         self.mailbox = Mailbox(context, name, plane.endpoints(folder))
-        self.driver = Driver(self.mailbox, plane.homes, check=plane.check)
+        self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
         self._finished: Doorbell[Delivery] = Doorbell()
         self.driver.listen(self._finished)
         for address in self.spec.actors:
@@ -79,6 +81,19 @@ class Node:
         self._finished.close()
 
     # -- assembly -----------------------------------------------------------------------------------------------------
+
+    def _recorder(self) -> Recorder | None:
+        """A journal of this life of the node, as all its actors see it."""
+        if self._plane.journal is None:
+            return None
+        file = Path(self._plane.journal, f"{self.spec.name}.{self.spec.incarnation}.journal")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = file.open("wb", buffering=JOURNAL_BUFFER)
+        except OSError as error:
+            raise PlaneError(f"the journal {file} cannot be written: {error}") from error
+        self._closing.append(stream.close)
+        return Recorder(stream.write, self._plane.options, dict.fromkeys(self.spec.actors, self.spec.incarnation))
 
     def _host(self, address: str) -> None:
         kind, _, number = address.partition(":")

@@ -21,6 +21,7 @@ import zmq
 from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
+from loki_rl.core.journal import replay
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
@@ -60,8 +61,8 @@ Start = Callable[..., LocalPlane]
 @pytest.fixture
 def plane_of(options: ClusterOptions) -> Start:
     def make(**changes: Any) -> LocalPlane:
-        settings: dict[str, Any] = {"policy": "static", "policy_options": {"servers": SERVERS, "demand_rps": 20.0}, "check": True}
-        return LocalPlane(options, **(settings | changes))
+        plan: dict[str, Any] = {"policy": "static", "policy_options": {"servers": SERVERS, "demand_rps": 20.0}}
+        return LocalPlane(options, check=True, **(plan | changes))
 
     return make
 
@@ -98,8 +99,8 @@ def eventually(done: Callable[[], object], what: str, limit_s: float = 10.0) -> 
         time.sleep(0.005)
 
 
-def test_a_plane_starts_serves_and_stops_and_every_node_is_content(plane_of: Start) -> None:
-    with plane_of() as plane:
+def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(plane_of: Start, tmp_path: Path) -> None:
+    with plane_of(journal=tmp_path / "journal") as plane:
         pids = plane.pids
         with Client(plane.front) as client:
             client.wait_ready(5.0)
@@ -111,6 +112,10 @@ def test_a_plane_starts_serves_and_stops_and_every_node_is_content(plane_of: Sta
     assert not any(map(alive, pids.values()))
     assert plane.byes.keys() == pids.keys()
     assert {(bye.frames, bye.faults, bye.strays, bye.malformed) for bye in plane.byes.values()} == {(0, 0, 0, 0)}
+    for name in pids:
+        entries = replay([(tmp_path / "journal" / f"{name}.0.journal").read_bytes()], check=True)
+        assert isinstance(entries, int), f"{name}: {entries}"
+        assert entries > 20
 
 
 # One worker of each task for every three servers: on both hosts there is one of each.
@@ -236,18 +241,19 @@ def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path,
 
 
 ORPHANS = """
+import signal
 from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.launch import LocalPlane
-with LocalPlane(ClusterOptions(load_pipeline("traffic").pipeline, 2), policy="static"):
-    pass
+options = ClusterOptions(load_pipeline("traffic").pipeline, 3)
+with LocalPlane(options, policy="static", policy_options={"servers": 3, "demand_rps": 1.0}):
+    signal.pause()
 """
 
 
 def test_nothing_survives_a_launcher_that_is_killed(options: ClusterOptions, base: Path) -> None:
-    """Killed while it waits for a plan, which two servers for three tasks have none of."""
     launcher = subprocess.Popen([sys.executable, "-c", ORPHANS])
-    nodes = len(layout(replace(options, servers=2), "emulated"))
+    nodes = len(layout(replace(options, servers=3), "emulated"))
     eventually(lambda: len(children(launcher.pid)) == nodes and len(list(base.glob("*/*.0"))) == nodes + 1, "not up")
     pids = children(launcher.pid)
     launcher.kill()
