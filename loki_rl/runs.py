@@ -23,6 +23,7 @@ from loki_rl.traces.trace import Trace, TraceOptions, load_trace
 
 Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
+PICTURES = 60
 
 
 class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,3 +160,36 @@ def row(done: RunResult) -> dict[str, object]:
 def read_options(text: bytes) -> RunOptions:
     """Options from a run.json. Raises ValueError that names the key at fault."""
     return msgspec.json.decode(text, type=RunOptions)
+
+
+def run_plane(options: RunOptions) -> RunResult:
+    """Start a plane on this host, replay the run's arrivals against it, stop it. Raises LaunchError, ReplayError or
+    EngineError with one clear sentence."""
+    from loki_rl.serving.launch import LocalPlane
+    from loki_rl.serving.replay import replay
+
+    scene = prepare(options)
+    with LocalPlane(
+        scene.cluster,
+        engine="emulated" if options.driver == "emulated" else "onnx",
+        pipeline_file=str(scene.file.path),
+        device=options.device,
+        policy=options.policy,
+        policy_options=asdict(scene.policy),
+    ) as plane:
+        payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
+        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s)
+        plane.check()
+    return result(scene, seen.figures, seen.tally, seen.wall_s)
+
+
+def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
+    """Rendered scenes as encoded pictures, for a pipeline that reads text; the same for the same seed."""
+    from loki_rl.serving.models import font_files
+    from loki_rl.serving.quality import encoded
+    from loki_rl.serving.scenes import scenes
+
+    return [encoded(scene) for scene in scenes(count, seed, font_files(file.repository))]
+
+
+RUNNERS = {"twin": run_twin, "emulated": run_plane, "onnx": run_plane}

@@ -118,12 +118,15 @@ class Gateway:
         return effects
 
     def _begin(self, origin: float) -> None:
-        """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force."""
+        """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
+        idle gateway numbers its requests from 0 again, so that every run draws the same fan-outs."""
         in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
         self.tally = Tally(plans=in_force)
         self.origin = origin
         self.arrived = 0
         self.next_second = origin + 1.0
+        if not self.roots:
+            self.next_root = 0
         for root in self.roots.values():
             root.second = -1
 

@@ -1,0 +1,118 @@
+"""What users see: one JSON object, or tables and bars. Owns the terminal; computes nothing that is not shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isfinite
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from loki_rl.core.plan import Plan
+
+
+def say(row: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    """One JSON object on stdout, or something for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    else:
+        show()
+
+
+def finite(value: Any) -> Any:
+    """The same with None for infinity and NaN, which JSON does not have."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return value
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, float], None]]:
+    """Bars on stderr, one per kind of work; the function takes what is done and the share that is done."""
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        known: dict[str, TaskID] = {}
+
+        def show(what: str, share: float) -> None:
+            if what not in known:
+                known[what] = bars.add_task(what, total=1.0)
+            bars.update(known[what], completed=share)
+
+        yield show
+
+
+def line(text: str) -> None:
+    """Plain text, as it is."""
+    Console(highlight=False, soft_wrap=True, markup=False).print(text)
+
+
+def note(text: str) -> None:
+    """To stderr: what is going on, not a result."""
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
+
+
+def pairs(row: dict[str, Any]) -> None:
+    """A name and a value a line."""
+    width = max(map(len, row))
+    for key, value in row.items():
+        line(f"{key:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def plan(name: str, found: Plan) -> None:
+    """A plan's placements, promises and reasons."""
+    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", "task", "variant", "batch>", "replicas>")
+    for place in found.placements:
+        table.add_row(place.task, place.variant, str(place.batch), str(place.replicas))
+    Console().print(table)
+    proof = found.certificate
+    line(
+        f"servers {found.servers}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
+        f"capacity {found.capacity_rps:.1f}/s  gap {proof.gap:.1e}  solved in {proof.build_ms + proof.solve_ms:.0f} ms"
+    )
+    for reason in found.reasons:
+        line(f"- {reason}")
+
+
+def ladder(name: str, plans: list[Plan]) -> None:
+    """One row per demand."""
+    table = _table(f"{name}: optimal plans by demand", "demand/s>", "mode", "servers>", "accuracy>", "served>", "gap>")
+    for one in plans:
+        served, gap = f"{one.served_fraction:.1%}", f"{one.certificate.gap:.0e}"
+        table.add_row(f"{one.demand_rps:g}", one.mode, str(one.servers), f"{one.accuracy:.4f}", served, gap)
+    Console().print(table)
+
+
+def profile(row: dict[str, Any]) -> None:
+    """A profile's service times and what is dominated."""
+    line(f"{row['file']}: {row['device']} ({row['provider']}, ONNX Runtime {row['ort_version']})")
+    table = _table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
+    for one in row["variants"]:
+        times = [f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
+        table.add_row(one["task"], one["variant"], str(one["batch"]), *times)
+    Console().print(table)
+    for one in row["dominated"]:
+        line(f"{one['variant']} of {one['task']} is dominated by {one['by']}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    """Columns whose name ends in > are set flush right."""
+    line(title)  # not the table's own title, which would be wrapped to its width
+    table = Table()
+    for column in columns:
+        table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
+    return table
