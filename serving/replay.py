@@ -222,7 +222,7 @@ class _Run:
         )
 
     def _tally(self, ledger: RunLedger | None) -> Tally:
-        """What the client saw; what only the server knows (servers, loads, leaves, executions) is taken from its ledger."""
+        """What the client saw; what only the server knows (servers, loads, leaves, executions, plans) is taken from its ledger."""
         tally = Tally()
         for intended, outcome, latency, accuracy in zip(
             self._intended, self._outcomes, self._latency, self._accuracy, strict=True
@@ -234,7 +234,7 @@ class _Run:
                 tally.second(number).servers = second.servers
                 tally.second(number).loads = second.loads
             tally.leaves, tally.leaves_bad = ledger.tally.leaves, ledger.tally.leaves_bad
-            tally.executions = ledger.tally.executions
+            tally.executions, tally.plans = ledger.tally.executions, ledger.tally.plans
         return tally
 
 
