@@ -222,7 +222,7 @@ class _Run:
         )
 
     def _tally(self, ledger: RunLedger | None) -> Tally:
-        """What the client saw; what only the server knows (servers, loads, leaves, executions, plans) is taken from its ledger."""
+        """What the client saw; what only the server knows (servers, loads, leaves, plans ...) is taken from its ledger."""
         tally = Tally()
         for intended, outcome, latency, accuracy in zip(
             self._intended, self._outcomes, self._latency, self._accuracy, strict=True
