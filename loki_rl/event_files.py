@@ -1,0 +1,112 @@
+"""TensorBoard event files, written without TensorFlow or torch. Owns their encoding and the time they claim; knows tags and
+figures only as it is given them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as layout_metadata
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+# Every run claims to begin at this instant (2000-01-01 UTC): so the curves of two runs overlay on TensorBoard's wall-clock
+# axis as well, its relative axis is trace time, and equal runs give equal bytes.
+ORIGIN_S = 946_684_800.0
+PREFIX = "events.out.tfevents"
+ROOT_FILE = f"{PREFIX}.0.loki-rl"
+
+Event = Any  # TensorBoard publishes no type information
+Value = str | int | float | bool
+
+
+def replace_events(folder: Path, events: Iterable[Event]) -> None:
+    """Write the only event file of a folder. Its name is new each time, since a TensorBoard that is looking reads a
+    file of a known name on from where it stopped."""
+    old = list(folder.glob(f"{PREFIX}.*"))
+    _write(folder / f"{PREFIX}.{time.time_ns()}.loki-rl", events)
+    for path in old:
+        path.unlink(missing_ok=True)
+
+
+def write_once(folder: Path, events: Iterable[Event]) -> None:
+    """Write what holds for all runs below a folder, unless it is there already."""
+    if not (folder / ROOT_FILE).exists():
+        _write(folder / ROOT_FILE, events)
+
+
+def _write(path: Path, events: Iterable[Event]) -> None:
+    # Several processes may write the same file: each makes its own and the last rename counts.
+    own = path.with_name(f".{path.name}.{os.getpid()}")
+    with own.open("wb") as file:
+        writer = RecordWriter(file)
+        writer.write(event_pb2.Event(wall_time=ORIGIN_S, file_version="brain.Event:2").SerializeToString())
+        for event in events:
+            writer.write(event.SerializeToString())
+    own.replace(path)
+
+
+def scalars(step: int, values: Mapping[str, float]) -> Event:
+    """The points of all tags at one step, a second of trace time."""
+    summary = summary_pb2.Summary(
+        value=[summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    )
+    return event_pb2.Event(wall_time=ORIGIN_S + step, step=step, summary=summary)
+
+
+def layout(title: str, charts: Mapping[str, Sequence[str]]) -> Event:
+    """The custom-scalars page: title of a chart -> its tags."""
+    content = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=title,
+                chart=[
+                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=list(tags)))
+                    for chart, tags in charts.items()
+                ],
+            )
+        ]
+    )
+    summary = summary_pb2.Summary()
+    value = summary.value.add(tag=layout_metadata.CONFIG_SUMMARY_TAG, metadata=layout_metadata.create_summary_metadata())
+    value.tensor.dtype = 7  # DT_STRING
+    value.tensor.tensor_shape.SetInParent()
+    value.tensor.string_val.append(content.SerializeToString())
+    return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
+
+
+def experiment(options: Iterable[str], metrics: Iterable[str]) -> Event:
+    """What the hparams page shows: names of the options, tags of the metrics."""
+    summary = hparams_config_pb(
+        hparams=[HParam(name) for name in options],
+        metrics=[Metric(tag) for tag in metrics],
+        time_created_secs=ORIGIN_S,
+    )
+    return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
+
+
+def session_start(options: Mapping[str, Value], group: str) -> Event:
+    """The options of a run. Runs of one group share them and are averaged on the hparams page."""
+    summary = hparams_pb(dict(options), trial_id=group, start_time_secs=ORIGIN_S)
+    return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
+
+
+def session_end(seconds: float) -> Event:
+    """The run has ended well, this long after it began."""
+    data = plugin_data_pb2.HParamsPluginData(
+        session_end_info=plugin_data_pb2.SessionEndInfo(status=1, end_time_secs=ORIGIN_S + seconds)
+    )
+    summary = summary_pb2.Summary()
+    summary.value.add(
+        tag=hparams_metadata.SESSION_END_INFO_TAG,
+        metadata=hparams_metadata.create_summary_metadata(data),
+        tensor=hparams_metadata.NULL_TENSOR,
+    )
+    return event_pb2.Event(wall_time=ORIGIN_S + seconds, summary=summary)
