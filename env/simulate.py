@@ -51,4 +51,4 @@ def simulate(
     tally = world.gateway.tally
     tally.validate()
     wall_s = perf_counter() - began
-    return Simulation(summarise(tally, options.pipeline, options.servers), tally, wall_s, world.events)
+    return Simulation(summarise(tally, options.pipeline.best_accuracy, options.servers), tally, wall_s, world.events)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import msgspec
 import typer
@@ -14,8 +14,13 @@ import typer
 from loki_rl import terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from loki_rl.control.request import Queueing
     from loki_rl.core.plan import Plan
     from loki_rl.runs import RunOptions, RunResult
+
+T = TypeVar("T")
 
 app = typer.Typer(
     name="loki-rl",
@@ -37,6 +42,7 @@ SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (de
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
+PolicyOpt = Annotated[str, typer.Option(help="static, hardware, loki or exact.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
 IntervalOpt = Annotated[float, typer.Option(help="Time between plans [s].")]
@@ -82,7 +88,7 @@ def plan(
         demand_rps=demands[0],
         servers=loaded.pipeline.servers if servers is None else servers,
         min_accuracy=min_accuracy,
-        queueing=_queueing(queueing) or "tail",
+        queueing=_queueing(queueing),
         headroom=headroom or 0.0,
     )
     if len(demands) == 1:
@@ -118,7 +124,7 @@ def capacity(
         loaded.pipeline,
         loaded.pipeline.servers if servers is None else servers,
         min_accuracy=min_accuracy,
-        queueing=_queueing(queueing) or "tail",
+        queueing=_queueing(queueing),
         headroom=headroom or 0.0,
     )
     row = {"max_qps": found.capacity_rps, **plan_row(found)}
@@ -146,10 +152,10 @@ def _demands(text: str) -> list[float]:
     raise UsageError(f"--demand must be a rate above 0 or FROM:TO:STEP, not '{text}'")
 
 
-def _queueing(name: str | None) -> Any:
+def _queueing(name: str | None) -> Queueing:
     from loki_rl.control.request import QUEUEINGS
 
-    return _one_of("--queueing", name, QUEUEINGS)
+    return cast("Queueing", _one_of("--queueing", name, QUEUEINGS) or "tail")
 
 
 def _one_of(flag: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
@@ -165,7 +171,7 @@ def _one_of(flag: str, value: str | None, allowed: tuple[str, ...]) -> str | Non
 def simulate(
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")] = None,
     trace: TraceOpt = "flash_crowd",
-    policy: Annotated[str, typer.Option(help="static, hardware, loki or exact.")] = "exact",
+    policy: PolicyOpt = "exact",
     servers: ServersOpt = None,
     seed: SeedOpt = 0,
     slo_ms: SloOpt = None,
@@ -185,7 +191,7 @@ def simulate(
     as_json: JsonOpt = False,
 ) -> None:
     """Play a trace against a policy in the event twin."""
-    from loki_rl.runs import row, run_twin
+    from loki_rl.runs import run_twin
 
     if config is not None:
         options = _read_config(config)
@@ -197,7 +203,7 @@ def simulate(
         )  # fmt: skip
     done = run_twin(options)
     _write(done, logdir)
-    terminal.say(row(done), as_json, lambda: _print_runs([done]))
+    terminal.say(_row(done), as_json, lambda: _show_runs([done]))
 
 
 def run_options(pipeline: str | None, **flags: Any) -> RunOptions:
@@ -206,8 +212,19 @@ def run_options(pipeline: str | None, **flags: Any) -> RunOptions:
 
     if pipeline is None:
         raise UsageError("name a pipeline (or a run to repeat with --config)")
+    return _convert({"pipeline": pipeline, **flags}, RunOptions)
+
+
+def _convert(flags: dict[str, Any], kind: type[T]) -> T:
+    """Flags as a struct; what is not allowed is named as the user typed it."""
+    from loki_rl.control.request import QUEUEINGS
+    from loki_rl.core.options import DROPS
+    from loki_rl.serving.plane import ENGINES
+
+    for name, allowed in (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES)):
+        _one_of(f"--{name}", flags.get(name), allowed)
     try:
-        return msgspec.convert({"pipeline": pipeline, **flags}, RunOptions)
+        return msgspec.convert(flags, kind)
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
 
@@ -228,6 +245,87 @@ def _write(done: RunResult, logdir: Path | None) -> None:
         from loki_rl.compare import write_result
 
         write_result(done, logdir)
+
+
+@app.command()
+def serve(
+    pipeline: PipelineArg,
+    workers: Annotated[int | None, typer.Option(help="Servers (default: as in the pipeline file).")] = None,
+    policy: PolicyOpt = "exact",
+    engine: Annotated[str | None, typer.Option(help="onnx, or emulated (default: onnx if the file names models).")] = None,
+    device: DeviceOpt = "auto",
+    http_port: Annotated[int, typer.Option(help="Open Inference Protocol over HTTP.")] = 8000,
+    http_host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    native: Annotated[str | None, typer.Option(help="Also answer native clients here, as tcp://127.0.0.1:PORT.")] = None,
+    slo_ms: SloOpt = None,
+    interval_s: IntervalOpt = 10.0,
+    initial_rps: Annotated[float, typer.Option(help="Demand to be ready for at the start [1/s].")] = 1.0,
+    demand_rps: Annotated[float | None, typer.Option(help="Demand that the static policy plans for [1/s].")] = None,
+    drop: DropOpt = "reroute",
+    load_s: LoadOpt = None,
+    queueing: QueueingOpt = None,
+    headroom: HeadroomOpt = None,
+    min_accuracy: FloorOpt = 0.0,
+    seed: SeedOpt = 0,
+    journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
+    logdir: LogdirOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Serve a pipeline on this host until SIGTERM or Ctrl-C."""
+    from loki_rl.live import ServeOptions, serve_until_stopped
+
+    flags = dict(locals())
+    del flags["as_json"], flags["journal"], flags["logdir"]
+    options = _convert(flags, ServeOptions)
+    served = serve_until_stopped(options, journal, _announce(as_json))
+    _write(served, logdir)
+    terminal.say(_row(served), as_json, lambda: _show_runs([served]))
+
+
+def _announce(as_json: bool) -> Callable[[str], None]:
+    """Where the addresses are told once the plane is ready; stdout is for the result when it is JSON."""
+    return terminal.note if as_json else terminal.line
+
+
+@app.command()
+def replay(
+    url: Annotated[str, typer.Option(help="http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")],
+    pipeline: Annotated[str, typer.Option(help="Pipeline that the server offers.")],
+    trace: TraceOpt = "flash_crowd",
+    payloads: Annotated[Path | None, typer.Option(help="Folder of files to send (default: rendered scenes).")] = None,
+    slo_ms: SloOpt = None,
+    mean_rps: MeanOpt = None,
+    rate_scale: ScaleOpt = None,
+    compress: CompressOpt = 1.0,
+    from_s: FromOpt = 0.0,
+    to_s: ToOpt = None,
+    seed: SeedOpt = 0,
+    logdir: LogdirOpt = None,
+    as_json: JsonOpt = False,
+) -> None:
+    """Send a trace's requests to a running server, open loop, and account for every one."""
+    from loki_rl.live import ReplayOptions, replay_trace
+
+    flags = dict(locals())
+    del flags["as_json"], flags["logdir"]
+    flags["payloads"] = None if payloads is None else str(payloads)
+    seen = replay_trace(_convert(flags, ReplayOptions))
+    _write(seen, logdir)
+    terminal.say(_row(seen), as_json, lambda: _show_runs([seen]))
+
+
+def _row(done: RunResult) -> dict[str, Any]:
+    from loki_rl.runs import row
+
+    return row(done)
+
+
+def _show_runs(results: list[RunResult]) -> None:
+    from rich.console import Console
+
+    from loki_rl.report import table
+
+    Console().print(table(results))
 
 
 # -- traces and models ----------------------------------------------------------------------------------------------------

@@ -69,8 +69,8 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunResult(Struct):
-    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how long
-    the run took."""
+    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how
+    long the run took."""
 
     options: RunOptions
     trace: str

@@ -220,21 +220,15 @@ class PathNames:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._known: dict[int, list[str]] = {}
+        self._known: dict[tuple[int, int], list[str]] = {}
 
     def served(self, effect: Reply) -> list[list[str]]:
-        return [self._known.get(path) or self._learn(path) for path in effect.paths]
+        return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
 
-    def _learn(self, path: int) -> list[str]:
-        """A path code does not say which leaf task it ends in: where several fit, their names are joined by a bar."""
-        pipeline, variants = self._pipeline, self._pipeline.unpack(path)
-        lines = [pipeline.lines[leaf] for leaf in pipeline.leaves if len(pipeline.lines[leaf]) == len(variants)]
-        names: list[str] = []
-        for step, variant in enumerate(variants):
-            tasks = [pipeline.tasks[line[step]] for line in lines]
-            fitting = dict.fromkeys(task.variants[variant].name for task in tasks if variant < len(task.variants))
-            names.append("|".join(fitting))
-        self._known[path] = names
+    def _learn(self, task: int, path: int) -> list[str]:
+        pipeline = self._pipeline
+        line = zip(pipeline.lines[task], pipeline.unpack(path), strict=True)
+        names = self._known[task, path] = [pipeline.tasks[stage].variants[variant].name for stage, variant in line]
         return names
 
 

@@ -18,6 +18,7 @@ FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
+ENGINES: tuple[EngineKind, ...] = ("emulated", "onnx")
 
 
 class PlaneError(ValueError):

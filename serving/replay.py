@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from loki_rl.core.ledger import VIOLATION_WEIGHT, Summary, Tally, cost, mean_servers, percentile
+from loki_rl.core.ledger import Summary, Tally, percentile, summarise
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.client import Array, ClientError
 from loki_rl.serving.http_sender import HttpSender
@@ -244,31 +244,8 @@ def _lag(intended: Sequence[float], sent: Sequence[float]) -> SendLag:
 
 
 def _figures(tally: Tally, ledger: RunLedger | None) -> Summary:
-    counts = [tally.outcome(outcome) for outcome in Outcome]
-    arrivals, ok = tally.arrivals, counts[Outcome.OK]
-    accuracy_sum = sum(second.accuracy_sum for second in tally.seconds.values())
-    ordered = sorted(tally.latencies)
-    figures = Summary(
-        arrivals=arrivals,
-        **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
-        slo_violation_ratio=1 - ok / arrivals if arrivals else 0.0,
-        leaf_violation_ratio=None,
-        accuracy=accuracy_sum / ok if ok else 0.0,
-        servers_mean=None,
-        p50_ms=1000 * percentile(ordered, 0.5),
-        p99_ms=1000 * percentile(ordered, 0.99),
-        task_executions=None,
-        switches=None,
-        cost_j=None,
-    )
-    if ledger is None:
-        return figures
-    used = mean_servers(tally)
-    return msgspec.structs.replace(
-        figures,
-        leaf_violation_ratio=tally.leaves_bad / tally.leaves if tally.leaves else 0.0,
-        servers_mean=used,
-        task_executions=tally.executions,
-        switches=sum(second.loads for second in tally.seconds.values()),
-        cost_j=cost(arrivals, ok, accuracy_sum, ledger.best_accuracy, used / ledger.servers, VIOLATION_WEIGHT),
-    )
+    """What only a server's ledger can tell stays None without one."""
+    if ledger is not None:
+        return summarise(tally, ledger.best_accuracy, ledger.servers)
+    unknown = ("leaf_violation_ratio", "servers_mean", "task_executions", "switches", "cost_j")
+    return msgspec.structs.replace(summarise(tally, 1.0, 1), **dict.fromkeys(unknown))

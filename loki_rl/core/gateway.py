@@ -159,7 +159,7 @@ class Gateway:
     def _refuse(self, key: int, second: int) -> Reply:
         if second >= 0:
             self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
-        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], [], 0, REASONS[Outcome.REJECTED])
+        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], [], [], 0, REASONS[Outcome.REJECTED])
 
     def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
         root = Root(self.next_root, key, now, deadline, second, len(self.pipeline.tasks))
@@ -236,6 +236,7 @@ class Gateway:
         root.leaf_counts[task] += 1
         root.accuracy_sums[task] += self.accuracy.path(task, prefix)
         root.leaves.append(item)
+        root.tasks.append(task)
         root.paths.append(prefix)
         if root.second >= 0:
             self.tally.executions += 1
@@ -264,6 +265,7 @@ class Gateway:
         accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
         if root.second >= 0:
             self.tally.close(root.second, outcome, latency_s, accuracy)
-        leaves, paths = root.leaves, root.paths
-        root.leaves, root.paths = [], []
-        return Reply(root.key, root.number, outcome, latency_s, accuracy, leaves, paths, root.missing, REASONS[outcome])
+        leaves, tasks, paths = root.leaves, root.tasks, root.paths
+        root.leaves, root.tasks, root.paths = [], [], []
+        reason = REASONS[outcome]
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, root.missing, reason)

@@ -113,8 +113,8 @@ def cost(arrivals: int, ok: int, accuracy_sum: float, best: float, servers_share
     return weight * (arrivals - ok) / arrivals + ACCURACY_WEIGHT * lost / arrivals + SERVER_WEIGHT * servers_share
 
 
-def summarise(tally: Tally, pipeline: Pipeline, servers: int, weight: float = VIOLATION_WEIGHT) -> Summary:
-    """The figures of a tally whose requests have all ended."""
+def summarise(tally: Tally, best_accuracy: float, servers: int, weight: float = VIOLATION_WEIGHT) -> Summary:
+    """The figures of a tally whose requests have all ended. best_accuracy, servers: what the cost is relative to."""
     counts = [tally.outcome(outcome) for outcome in Outcome]
     arrivals, ok = tally.arrivals, counts[Outcome.OK]
     accuracy_sum = sum(second.accuracy_sum for second in tally.seconds.values())
@@ -131,7 +131,7 @@ def summarise(tally: Tally, pipeline: Pipeline, servers: int, weight: float = VI
         p99_ms=1000 * percentile(ordered, 0.99),
         task_executions=tally.executions,
         switches=sum(second.loads for second in tally.seconds.values()),
-        cost_j=cost(arrivals, ok, accuracy_sum, pipeline.best_accuracy, used / servers, weight),
+        cost_j=cost(arrivals, ok, accuracy_sum, best_accuracy, used / servers, weight),
     )
 
 
@@ -161,7 +161,7 @@ class Root:
 
     __slots__ = (
         "accuracy_sums", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost", "number",
-        "paths", "replied", "second", "seen", "settled", "spawned", "t0",
+        "paths", "replied", "second", "seen", "settled", "spawned", "t0", "tasks",
     )  # fmt: skip
 
     def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
@@ -177,6 +177,7 @@ class Root:
         self.replied = False
         self.lost = 0
         self.leaves: list[int] = []
+        self.tasks: list[int] = []
         self.paths: list[int] = []
         self.leaf_counts = [0] * tasks
         self.accuracy_sums = [0.0] * tasks

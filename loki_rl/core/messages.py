@@ -313,8 +313,8 @@ class Solve(Struct, array_like=True, tag=True, gc=False):
 
 class Reply(Struct, array_like=True, tag=True, gc=False):
     """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
-    that served it; 0 unless ok or late); leaves: ids of the leaf items that ended well, and paths: the variant path of each;
-    missing: items dropped or unfinished; reason: why it is not ok, else empty."""
+    that served it; 0 unless ok); leaves: ids of the leaf items that ended well; tasks, paths: leaf task and variant path
+    of each; missing: items dropped or unfinished; reason: why it is not ok, else empty."""
 
     key: int
     root: int
@@ -322,6 +322,7 @@ class Reply(Struct, array_like=True, tag=True, gc=False):
     latency_s: float
     accuracy: float
     leaves: list[int]
+    tasks: list[int]
     paths: list[int]
     missing: int
     reason: str

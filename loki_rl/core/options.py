@@ -9,6 +9,7 @@ from msgspec import Struct
 from loki_rl.core.pipeline import Pipeline
 
 DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
+DROPS: tuple[DropPolicy, ...] = ("none", "last-task", "per-task", "reroute")
 
 
 class ClusterOptions(Struct, frozen=True):

@@ -143,7 +143,8 @@ class Responder:
         leaves = list(range(ending.leaves))
         self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
         self.tally.executions += 1 + ending.leaves
-        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, paths, ending.missing, ending.reason)
+        tasks = [1] * ending.leaves
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, tasks, paths, ending.missing, ending.reason)
         texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in leaves]
         self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts])
 

@@ -108,7 +108,7 @@ def peer() -> Iterator[Peer]:
 
 def reply_to(key: int, outcome: Outcome = Outcome.OK, leaves: int = 0) -> Reply:
     paths = [PIPELINE.extend(PIPELINE.extend(0, 0), leaf % 2) for leaf in range(leaves)]
-    return Reply(key, 7, outcome, 0.125, 0.75, list(range(leaves)), paths, 0, "")
+    return Reply(key, 7, outcome, 0.125, 0.75, list(range(leaves)), [1] * leaves, paths, 0, "")
 
 
 def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path_names(peer: Peer) -> None:
@@ -266,7 +266,7 @@ def test_a_message_over_the_limit_costs_its_sender_the_connection_only() -> None
     peer.close()
 
 
-def test_paths_that_fit_several_leaf_tasks_name_them_all() -> None:
+def test_equal_path_codes_of_two_leaf_tasks_name_their_own_variants() -> None:
     fork = Pipeline(
         name="fork",
         slo_s=0.2,
@@ -277,6 +277,6 @@ def test_paths_that_fit_several_leaf_tasks_name_them_all() -> None:
         ),
         leaf_weights={"b": 0.5, "c": 0.5},
     )
-    paths = [fork.extend(fork.extend(0, 0), leaf) for leaf in (0, 1)]
-    effect = Reply(1, 1, Outcome.OK, 0.1, 1.0, [1, 2], paths, 0, "")
-    assert PathNames(fork).served(effect) == [["a0", "b0|c0"], ["a0", "b1"]]
+    path = fork.extend(fork.extend(0, 0), 0)
+    effect = Reply(1, 1, Outcome.OK, 0.1, 1.0, [1, 2], [1, 2], [path, path], 0, "")
+    assert PathNames(fork).served(effect) == [["a0", "b0"], ["a0", "c0"]]

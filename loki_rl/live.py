@@ -1,0 +1,186 @@
+"""A plane that stays up, and a replay against one that somebody else started. Owns their options and what remains of them as
+a run; decides nothing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict
+from numpy.typing import NDArray
+
+from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.control.policies import PolicyOptions, make_policy
+from loki_rl.control.request import Queueing
+from loki_rl.core.ledger import summarise
+from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.env.simulate import with_load_s
+from loki_rl.runs import RunOptions, RunResult, pictures
+from loki_rl.serving.client import Client
+from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.plane import EngineKind
+from loki_rl.serving.quality import reads_text
+from loki_rl.serving.replay import replay
+from loki_rl.traces.arrivals import arrivals, duration_s
+from loki_rl.traces.trace import TraceOptions, load_trace
+
+
+class LiveError(ValueError):
+    """What was asked cannot be served or sent; the message says why and what to do."""
+
+
+class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated."""
+
+    pipeline: str
+    workers: int | None = None
+    policy: str = "exact"
+    engine: EngineKind | None = None
+    device: str = "auto"
+    http_port: int = 8000
+    http_host: str = "127.0.0.1"
+    native: str | None = None
+    slo_ms: float | None = None
+    interval_s: float = 10.0
+    initial_rps: float = 1.0
+    demand_rps: float | None = None
+    drop: DropPolicy = "reroute"
+    load_s: float | None = None
+    queueing: Queueing | None = None
+    headroom: float | None = None
+    min_accuracy: float = 0.0
+    seed: int = 0
+
+
+class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything `replay` may be told. payloads: folder of files to send, in order of their names."""
+
+    url: str
+    pipeline: str
+    trace: str
+    payloads: str | None = None
+    slo_ms: float | None = None
+    mean_rps: float | None = None
+    rate_scale: float | None = None
+    compress: float = 1.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    seed: int = 0
+
+
+def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: Callable[[str], None]) -> RunResult:
+    """Start a plane, say where it listens, stop it in order at SIGTERM or SIGINT, and account for what it served.
+
+    Raises LaunchError, ConfigError, RequestError or EngineError with one clear sentence.
+    """
+    file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    pipeline = with_load_s(file.pipeline, options.load_s)
+    servers = options.workers or pipeline.servers
+    cluster = ClusterOptions(pipeline, servers, seed=options.seed, interval_s=options.interval_s, drop=options.drop)
+    policy = _policy_options(options, servers)
+    make_policy(options.policy, pipeline, policy)  # a wrong name is told before anything starts
+    engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
+    stopped = _stop_signal()
+    with (
+        LocalPlane(
+            cluster,
+            engine=engine,
+            pipeline_file=str(file.path),
+            device=options.device,
+            policy=options.policy,
+            policy_options=asdict(policy),
+            fronts=() if options.native is None else (options.native,),
+            http_port=options.http_port,
+            http_host=options.http_host,
+            journal=journal,
+        ) as plane,
+        Client(plane.front) as client,
+    ):
+        client.begin_run()
+        native = "" if options.native is None else f" and {options.native}"
+        announce(f"{pipeline.name} is ready at http://{options.http_host}:{options.http_port}{native}")
+        while not stopped.wait(0.5):
+            plane.check()
+        tally = client.ledger().tally
+    length = float(max(tally.seconds, default=0) + 1)
+    run = RunOptions(options.pipeline, "live", options.policy, engine, options.seed, servers, options.slo_ms)
+    return RunResult(
+        options=run,
+        trace="live",
+        summary=summarise(tally, pipeline.best_accuracy, servers),
+        tally=tally,
+        servers=servers,
+        best_accuracy=pipeline.best_accuracy,
+        provenance=file.provenance,
+        duration_s=length,
+        wall_s=length,
+    )
+
+
+def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:
+    return PolicyOptions(
+        servers=servers,
+        min_accuracy=options.min_accuracy,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        initial_rps=options.initial_rps,
+        demand_rps=options.demand_rps,
+    )
+
+
+def _stop_signal() -> threading.Event:
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+def replay_trace(options: ReplayOptions) -> RunResult:
+    """Replay a trace against a running server. Raises TraceError, ReplayError, ClientError or LiveError."""
+    chosen = TraceOptions(
+        from_s=options.from_s,
+        to_s=options.to_s,
+        compress=options.compress,
+        mean_rps=options.mean_rps,
+        rate_scale=options.rate_scale,
+    )
+    trace = load_trace(options.trace)
+    times = arrivals(trace, chosen, options.seed)
+    file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    pipeline = file.pipeline
+    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s)
+    servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
+    run = RunOptions(
+        options.pipeline,
+        options.trace,
+        "served",
+        "onnx" if file.models else "emulated",
+        options.seed,
+        servers,
+        options.slo_ms,
+    )
+    return RunResult(
+        options=run,
+        trace=trace.name,
+        summary=seen.figures,
+        tally=seen.tally,
+        servers=servers,
+        best_accuracy=pipeline.best_accuracy,
+        provenance=file.provenance,
+        duration_s=duration_s(trace, chosen),
+        wall_s=seen.wall_s,
+    )
+
+
+def _payloads(options: ReplayOptions, file: PipelineFile) -> list[NDArray[np.uint8]] | None:
+    if options.payloads is not None:
+        folder = Path(options.payloads)
+        files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+        if not files:
+            raise LiveError(f"--payloads {folder} is not a folder with files in it")
+        return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
+    return pictures(file, options.seed) if reads_text(file) else None
