@@ -100,6 +100,10 @@ class Driver:
         self._sources[source.handle] = source
         self._poller.register(source.handle, zmq.POLLIN)
 
+    def bring(self, deliveries: Iterable[Delivery]) -> None:
+        """Deliver these in this burst; from the loop's own thread."""
+        self._queue.extend(deliveries)
+
     def stop(self) -> None:
         """Leave `run` after the burst in hand. For other threads and signal handlers too."""
         self.stopping = True

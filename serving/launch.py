@@ -25,6 +25,7 @@ EMULATED_HOSTS = 2
 MAX_PATH = 107
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 3.0
+HTTP_POLL_S = 0.02
 
 
 class LaunchError(RuntimeError):
@@ -144,9 +145,10 @@ class LocalPlane:
             self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
         if not supervisor.wait(lambda: supervisor.warm, deadline - time.monotonic()):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
+        # The HTTP process has no inbox, so it cannot say when it is up.
         while self._http is not None and not _ready(*self._http):
-            # It has no inbox, so it cannot say when it is up.
-            if supervisor.wait(lambda: False, 0.02) or supervisor.failure or time.monotonic() > deadline:
+            supervisor.wait(lambda: False, HTTP_POLL_S)
+            if supervisor.failure or time.monotonic() > deadline:
                 self._give_up(f"nobody answers on {self._http[0]}:{self._http[1]}")
 
     def _others(self) -> dict[str, list[str]]:

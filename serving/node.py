@@ -8,6 +8,7 @@ import contextlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ class Node:
         self._plane = plane
         self._context = context
         self._closing: list[Callable[[], None]] = []
-        self._front: Front | None = None
+        self._reception: Reception | None = None
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._emulated: EmulatedEngine | None = None
@@ -64,7 +65,7 @@ class Node:
             self._host(address)
         self.driver.on_word = self._hear
         self.driver.after_burst = self._look
-        self.mailbox.say(LAUNCHER, Up(name, self.spec.incarnation))
+        self.mailbox.say(LAUNCHER, Up(name))
 
     def run(self) -> None:
         self.driver.run()
@@ -109,12 +110,10 @@ class Node:
     def _host_gateway(self) -> None:
         plane = self._plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options))
-        front = self._front = Front(
-            self._context, plane.fronts, plane.options.pipeline, described(plane), payload_check(plane)
-        )
+        front = Front(self._context, plane.fronts, plane.options.pipeline, described(plane), payload_check(plane))
         payloads = GatewayPayloads(gateway)
         told = [address for address in addresses(plane.options) if not address.startswith("worker")]
-        reception = Reception(front, gateway, payloads, told)
+        reception = self._reception = Reception(front, gateway, payloads, told)
         self.driver.host(GATEWAY, gateway, payloads, reception.carry)
         self.driver.listen(reception)
         # Not front.close: the last answers have just been written.
@@ -148,19 +147,21 @@ class Node:
             self._closing.append(self._emulated.close)
         return self._emulated
 
-    # -- between launcher and node ------------------------------------------------------------------------------------
+    # -- beside the actors --------------------------------------------------------------------------------------------
 
     def _hear(self, word: Control) -> None:
         if isinstance(word, Gone):
             self.mailbox.forget(word.node, word.endpoint)
-        elif isinstance(word, Warm) and self._front is not None:
-            self._front.ready = True
+        elif isinstance(word, Warm) and self._reception is not None:
+            # From here, so that no client's own begin can come before this one.
+            self.driver.bring(self._reception.open(time.monotonic()))
+            self.mailbox.say(LAUNCHER, Warm())
 
     def _look(self) -> None:
         """Say once that the first plan's models are loaded, and once that no request is open after Drain."""
         if self._controller is not None and self._controller.settled:
             self._controller = None
-            self.mailbox.say(LAUNCHER, Warm())
+            self.mailbox.say(self._plane.homes[GATEWAY], Warm())
         gateway = self._gateway
         if gateway is not None and gateway.draining and not gateway.by_key:
             self._gateway = None

@@ -42,6 +42,11 @@ class Reception:
         for event in events:
             yield from self._ask(event, now)
 
+    def open(self, origin: float) -> list[Delivery]:
+        """Tell clients that they are served, and actors that time counts."""
+        self._front.ready = True
+        return self._begin(origin)
+
     def carry(self, effect: Effect, _now: float) -> None:
         if not isinstance(effect, Reply):
             raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
@@ -51,10 +56,13 @@ class Reception:
         """What is neither a request nor its withdrawal."""
         if isinstance(event, RunAsked):
             origin = now if event.origin_s is None else event.origin_s
-            yield from (_to(address, Begin(origin)) for address in self._told)
+            yield from self._begin(origin)
             self._front.begun(event, origin)
         elif isinstance(event, LedgerAsked):
             self._front.ledger(event, self._gateway.tally, self._gateway.options.servers)
+
+    def _begin(self, origin: float) -> list[Delivery]:
+        return [_to(address, Begin(origin)) for address in self._told]
 
 
 def _arrived(entered: list[Entered]) -> Delivery:

@@ -13,7 +13,7 @@ from pathlib import Path
 import zmq
 from msgspec.structs import replace
 
-from loki_rl.core.messages import GATEWAY, Begin, Event, WorkerGone
+from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, router
 from loki_rl.serving.child import Child
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.mailbox import Mailbox
@@ -29,8 +29,9 @@ class Supervisor:
     """A worker's process that ends is announced at once and started again, `restarts` times each; the end of any other is
     a failure of the plane.
 
-    up: nodes that listen. warm: the first plan's models are loaded. idle: no request is open after Drain. byes: what nodes
-    said when they stopped. restarted: starts beyond the first. failure: one sentence, empty while all is well.
+    up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
+    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. failure: one sentence, empty while
+    all is well.
     All of these are written by the thread and read under `wait`.
     """
 
@@ -123,12 +124,10 @@ class Supervisor:
 
     def _hear(self, word: Control) -> None:
         match word:
-            case Up(node, _):
+            case Up(node):
                 self.up.add(node)
             case Warm():
                 self.warm = True
-                self._mailbox.say(self._plane.homes[GATEWAY], word)
-                self._post(self._counting(), Begin(time.monotonic()))
             case Idle():
                 self.idle = True
             case Bye(node):
@@ -147,10 +146,6 @@ class Supervisor:
     def _post(self, addresses: list[str], event: Event) -> None:
         for address in addresses:
             self._mailbox.post(self._plane.homes[address], Letter(address, event, ()), ())
-
-    def _counting(self) -> list[str]:
-        """Actors that are told about time and lost workers: all but the workers themselves."""
-        return [address for address in self._plane.homes if not address.startswith("worker:")]
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -195,8 +190,8 @@ class Supervisor:
         for peer in self._plane.nodes:
             if peer.name != node.name:
                 self._mailbox.say(peer.name, Gone(node.name, successor.endpoint(self._folder)))
+        told = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
         for address in node.actors:
-            told = [other for other in self._counting() if other != GATEWAY]
             self._post(told, WorkerGone(int(address.partition(":")[2]), reason))
         self._mailbox.flush()
         log.warning("node '%s': %s; starting it again", node.name, reason)

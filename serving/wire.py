@@ -71,11 +71,11 @@ class Up(Struct, array_like=True, tag=True):
     """Node to launcher: bound and listening."""
 
     node: str
-    incarnation: int
 
 
 class Warm(Struct, array_like=True, tag=True):
-    """Controller's node to launcher, launcher to the gateway's node: the models of the first plan are loaded."""
+    """Controller's node to the gateway's: the models of the first plan are loaded. Gateway's node to launcher: so clients
+    are served, and time counts."""
 
 
 class Idle(Struct, array_like=True, tag=True):

@@ -103,7 +103,7 @@ def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(
     with plane_of(journal=tmp_path / "journal") as plane:
         pids = plane.pids
         with Client(plane.front) as client:
-            client.wait_ready(5.0)
+            assert client.describe().ready
             client.begin_run()
             assert drive(client, 2.0, 15.0).keys() <= {"ok", "late"}
             tally = client.ledger().tally
@@ -207,8 +207,9 @@ def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -
             for _ in range(20):
                 client.submit()
             client.ledger()  # they have all been read
+            plane.check()
         answers = client.poll(5.0)
-    assert len(answers) == 20
+    assert len(answers) == 20, plane.byes
     assert {answer.outcome for answer in answers if isinstance(answer, Inference)} <= {"ok", "dropped", "late"}
 
 

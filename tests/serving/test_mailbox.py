@@ -85,9 +85,9 @@ def test_frames_stay_with_their_letter(open_box: Open, size: int, monkeypatch: p
 def test_a_word_does_not_overtake_letters(open_box: Open) -> None:
     a, b = open_box("a"), open_box("b")
     a.post("b", cancelled(1), [])
-    a.say("b", Up("a", 0))
+    a.say("b", Up("a"))
     a.flush()
-    assert take(b, 2)[1] == [Up("a", 0)]
+    assert take(b, 2)[1] == [Up("a")]
     assert b.received == 2
 
 

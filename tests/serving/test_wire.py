@@ -89,7 +89,7 @@ def test_letters_refused(body: bytes, parts: int) -> None:
 
 
 def test_control_round_trip_and_refusal() -> None:
-    word = wire.Up("workers-0", 3)
+    word = wire.Up("workers-0")
     assert wire.decode_control(zmq.Frame(wire.encode_control(word)), []) == word
     with pytest.raises(WireError, match="no payload"):
         wire.decode_control(zmq.Frame(wire.encode_control(word)), [zmq.Frame(b"x")])
