@@ -272,10 +272,9 @@ def serve(
     as_json: JsonOpt = False,
 ) -> None:
     """Serve a pipeline on this host until SIGTERM or Ctrl-C."""
+    flags = {name: value for name, value in locals().items() if name not in ("as_json", "journal", "logdir")}
     from loki_rl.live import ServeOptions, serve_until_stopped
 
-    flags = dict(locals())
-    del flags["as_json"], flags["journal"], flags["logdir"]
     options = _convert(flags, ServeOptions)
     served = serve_until_stopped(options, journal, _announce(as_json))
     _write(served, logdir)
@@ -304,10 +303,9 @@ def replay(
     as_json: JsonOpt = False,
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
+    flags = {name: value for name, value in locals().items() if name not in ("as_json", "logdir")}
     from loki_rl.live import ReplayOptions, replay_trace
 
-    flags = dict(locals())
-    del flags["as_json"], flags["logdir"]
     flags["payloads"] = None if payloads is None else str(payloads)
     seen = replay_trace(_convert(flags, ReplayOptions))
     _write(seen, logdir)

@@ -38,8 +38,6 @@ from loki_rl.serving.threaded import ThreadedEngine
 from loki_rl.serving.wire import Bye, Control, Gone, Idle, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
-log = logging.getLogger(__name__)
-
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 20

@@ -213,4 +213,3 @@ def is_worker(node: NodeSpec) -> bool:
 
 def is_router(node: NodeSpec) -> bool:
     return any(address.startswith("router:") for address in node.actors)
-

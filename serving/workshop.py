@@ -14,9 +14,7 @@ def make_engine(plane: PlaneFile, worker: int) -> Engine:
 
     pipeline = plane.options.pipeline
     file = load_pipeline(plane.pipeline_file, need_profile=False)
-    sizes = {
-        (task.name, variant.name): sorted(variant.latency) for task in pipeline.tasks for variant in task.variants
-    }
+    sizes = {(task.name, variant.name): sorted(variant.latency) for task in pipeline.tasks for variant in task.variants}
     device = device_of(plane.device, worker)
     return OnnxEngine(file.models, file.repository, device, sizes=sizes, padded=pipeline.padded)
 

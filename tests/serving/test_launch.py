@@ -223,9 +223,7 @@ def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -
         ({"fronts": ["ipc://" + "x" * 120]}, "too long"),
     ],
 )
-def test_a_plane_that_cannot_start_says_why_in_one_sentence(
-    plane_of: Start, changes: dict[str, Any], sentence: str
-) -> None:
+def test_a_plane_that_cannot_start_says_why_in_one_sentence(plane_of: Start, changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(LaunchError, match=sentence) as caught, plane_of(**changes):
         pass
     assert "\n" not in str(caught.value)
@@ -234,8 +232,9 @@ def test_a_plane_that_cannot_start_says_why_in_one_sentence(
 def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stubborn.py").write_text("def make(*_):\n    return None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(LaunchError, match=r"no plan was in force .* within 4 s") as caught, plane_of(
-        policy_factory="stubborn:make", start_s=4.0
+    with (
+        pytest.raises(LaunchError, match=r"no plan was in force .* within 4 s") as caught,
+        plane_of(policy_factory="stubborn:make", start_s=4.0),
     ):
         pass
     assert "no attribute 'decide'" in str(caught.value)
