@@ -47,7 +47,8 @@ class NativeSender:
     def _seen(self, answer: Inference | Refused) -> Seen:
         if isinstance(answer, Refused):
             raise ReplayError(f"a request was refused: {answer.message}")
-        return Seen(self._numbers.pop(answer.id), Outcome[answer.outcome.upper()], answer.accuracy)
+        outcome = Outcome[answer.outcome.upper()]
+        return Seen(self._numbers.pop(answer.id), outcome, answer.accuracy, answer=answer)
 
     def begin_run(self) -> bool:
         self._client.begin_run()

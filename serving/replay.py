@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from loki_rl.core.ledger import Summary, Tally, percentile, summarise
 from loki_rl.core.messages import Outcome
-from loki_rl.serving.client import Array, ClientError
+from loki_rl.serving.client import Array, ClientError, Inference
 from loki_rl.serving.http_sender import HttpSender
 from loki_rl.serving.native_sender import NativeSender
 from loki_rl.serving.protocol import RunLedger
@@ -46,7 +46,8 @@ class ReplayResult(Struct):
     Per request: intended_s and sent_s of trace time (sent_s is NaN if it could not be sent), outcomes (codes of Outcome),
     latency_s from the intended time (NaN if unanswered), accuracy (0 unless ok). tally: the client's account per second of
     trace time, with the servers and loads that the server's ledger tells. figures: its summary. ledger: the server's own
-    account, None where it has none.
+    account, None where it has none. kept: request number -> its answer, for those that were to be kept and came in time
+    (native protocol only).
     """
 
     intended_s: Floats
@@ -59,6 +60,7 @@ class ReplayResult(Struct):
     figures: Summary
     wall_s: float
     ledger: RunLedger | None
+    kept: dict[int, Inference]
 
     def summary(self) -> dict[str, float | int | None]:
         """The keys that every run prints (DESIGN section 9)."""
@@ -74,19 +76,20 @@ def replay(
     slo_s: float,
     *,
     warmup: int = 8,
+    keep: int | None = None,
 ) -> ReplayResult:
     """Send request i at arrivals_s[i] (rising, from 0) with payload i modulo their number, and await what becomes of it.
 
     url: tcp:// or ipc:// (native) or http:// (Open Inference Protocol, any server). payloads: None where the engine is
     emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
-    Raises ReplayError or ClientError if the server is not there or refuses what is sent.
+    keep: number of a payload whose answers the result holds. Raises ReplayError or ClientError if the server is not there or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
     sender = _sender(url, pipeline, payloads, slo_s)
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s)
+        run = _Run(sender, arrivals_s, slo_s, _Keeper(keep, len(payloads or ())))
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)
@@ -124,11 +127,24 @@ def _wait(sender: Sender, seconds: float) -> None:
     select.select([sender.fileno()], [], [], max(0.0, seconds))
 
 
+class _Keeper:
+    """The answers to requests with one payload."""
+
+    def __init__(self, payload: int | None, payloads: int) -> None:
+        self._payload, self._payloads = payload, payloads
+        self.kept: dict[int, Inference] = {}
+
+    def see(self, number: int, answer: Inference | None) -> None:
+        if answer is not None and self._payloads and number % self._payloads == self._payload:
+            self.kept[number] = answer
+
+
 class _Run:
     """Times inside are seconds since `zero`, the beginning of the trace."""
 
-    def __init__(self, sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float) -> None:
+    def __init__(self, sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float, keeper: _Keeper) -> None:
         self._sender = sender
+        self._keeper = keeper
         self._slo_s = slo_s
         self._limit_s = slo_s + sender.grace_s + PATIENCE_S
         self._zero = 0.0
@@ -204,6 +220,8 @@ class _Run:
         self._latency[number] = latency
         self._outcomes[number] = outcome
         self._accuracy[number] = answer.accuracy if outcome is Outcome.OK else 0.0
+        if outcome is Outcome.OK:
+            self._keeper.see(number, answer.answer)
 
     def result(self, ledger: RunLedger | None) -> ReplayResult:
         tally = self._tally(ledger)
@@ -219,6 +237,7 @@ class _Run:
             figures=_figures(tally, ledger),
             wall_s=self._wall_s,
             ledger=ledger,
+            kept=self._keeper.kept,
         )
 
     def _tally(self, ledger: RunLedger | None) -> Tally:

@@ -7,6 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.serving.client import Inference
 from loki_rl.serving.protocol import RunLedger
 
 
@@ -14,14 +15,15 @@ class ReplayError(RuntimeError):
     """The replay cannot go on, because of what it was told to send or where; the message says which."""
 
 
-class Seen(Struct, gc=False):
+class Seen(Struct):
     """The answer to request `number`, as the server tells it. accuracy: 0.0 where the server says nothing of it. waited_s:
-    how long the sender had to hold the request back."""
+    how long the sender had to hold the request back. answer: all of it, where the protocol gives it as it is."""
 
     number: int
     outcome: Outcome
     accuracy: float
     waited_s: float = 0.0
+    answer: Inference | None = None
 
 
 class Sender(Protocol):

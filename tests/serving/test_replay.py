@@ -59,6 +59,13 @@ def test_every_request_is_sent_on_time_with_its_payload_and_accounted_for(url: s
     assert 0.99 <= result.wall_s < 5
 
 
+def test_answers_to_one_picture_are_kept_if_asked_for(responder: Any) -> None:
+    result = replay(responder.endpoint, "reading", np.arange(9) / 100, PICTURES, slo_s=5.0, keep=1)
+    assert list(result.kept) == [1, 4, 7]
+    assert all(answer.served for answer in result.kept.values())
+    assert replay(responder.endpoint, "reading", np.arange(9) / 100, PICTURES, slo_s=5.0).kept == {}
+
+
 def test_server_side_figures_come_from_its_ledger_without_the_warmup(url: str, responder: Any) -> None:
     result = replay(url, "reading", np.arange(20) / 100, PICTURES, slo_s=5.0, warmup=3)
     assert result.ledger is not None

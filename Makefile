@@ -1,0 +1,43 @@
+# Everything a fresh machine needs: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# onnxruntime and onnxruntime-gpu share a folder and break each other, so exactly one is installed.
+DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+STAMP := $(VENV)/.installed-$(DEVICE)
+
+.PHONY: install models demo test lint types contracts check bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[$(DEVICE),dev]'
+	touch $@
+
+# A second call needs no network.
+models: install
+	$(BIN)/loki-rl models fetch reading
+
+demo: install
+	$(BIN)/loki-rl demo
+
+test: models
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+check: lint types contracts test
+
+bench: install
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
