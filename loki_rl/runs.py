@@ -3,7 +3,8 @@ happens in it is the core's."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -20,6 +21,9 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.simulate import simulate, with_load_s
 from loki_rl.traces.arrivals import arrivals, duration_s
 from loki_rl.traces.trace import Trace, TraceOptions, load_trace
+
+if TYPE_CHECKING:
+    from loki_rl.serving.replay import ReplayResult
 
 Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
@@ -163,12 +167,20 @@ def read_options(text: bytes) -> RunOptions:
 
 
 def run_plane(options: RunOptions) -> RunResult:
-    """Start a plane on this host, replay the run's arrivals against it, stop it. Raises LaunchError, ReplayError or
-    EngineError with one clear sentence."""
+    """Play the run on a plane of this host. Raises as `play` does."""
+    scene = prepare(options)
+    payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
+    seen = play(scene, payloads)
+    return result(scene, seen.figures, seen.tally, seen.wall_s)
+
+
+def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int | None = None) -> ReplayResult:
+    """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
+    Raises LaunchError, ReplayError or EngineError with one clear sentence."""
     from loki_rl.serving.launch import LocalPlane
     from loki_rl.serving.replay import replay
 
-    scene = prepare(options)
+    options = scene.options
     with LocalPlane(
         scene.cluster,
         engine="emulated" if options.driver == "emulated" else "onnx",
@@ -177,10 +189,9 @@ def run_plane(options: RunOptions) -> RunResult:
         policy=options.policy,
         policy_options=asdict(scene.policy),
     ) as plane:
-        payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
-        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s)
+        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s, keep=keep)
         plane.check()
-    return result(scene, seen.figures, seen.tally, seen.wall_s)
+    return seen
 
 
 def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
