@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import msgspec
@@ -16,9 +17,10 @@ from loki_rl import terminal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from loki_rl.compare import Comparison
     from loki_rl.control.request import Queueing
     from loki_rl.core.plan import Plan
-    from loki_rl.runs import RunOptions, RunResult
+    from loki_rl.runs import Driver, RunOptions, RunResult
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (de
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
+TracesOpt = Annotated[list[str], typer.Option(help="Trace file, or the name of one that ships; may be repeated.")]
 PolicyOpt = Annotated[str, typer.Option(help="static, hardware, loki or exact.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
@@ -55,6 +58,10 @@ FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
 LogdirOpt = Annotated[Path | None, typer.Option(help="Write a run folder for TensorBoard below this folder.")]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
+
+DEFAULT_TRACES = ["flash_crowd"]
+# Flags of `compare` that are no option of a single run.
+NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
 
 
 class UsageError(ValueError):
@@ -99,9 +106,9 @@ def plan(
         return
     plans = ladder(loaded.pipeline, request, demands)
     if plot is not None:
-        from loki_rl.report import phases_png
+        from loki_rl.plots import phases_png
 
-        phases_png(plans, plot)
+        phases_png(plans, plot, f"{loaded.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(loaded.name, plans))
 
 
@@ -240,11 +247,84 @@ def _read_config(path: Path) -> RunOptions:
         raise UsageError(f"{path} is not the run.json of a run: {error}") from error
 
 
+def _writable(folder: Path) -> Path:
+    """The folder, made if need be: it is better to know before a run than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise UsageError(f"nothing can be written to {folder}: {error.strerror}; give another folder") from error
+
+
 def _write(done: RunResult, logdir: Path | None) -> None:
     if logdir is not None:
-        from loki_rl.compare import write_result
+        from loki_rl.run_folder import save
 
-        write_result(done, logdir)
+        save(done, logdir)
+
+
+@app.command()
+def compare(
+    pipeline: PipelineArg,
+    trace: TracesOpt = DEFAULT_TRACES,
+    policies: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "static,hardware,loki,exact",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy on each trace, with seeds from --seed on.")] = 1,
+    driver: Annotated[str, typer.Option(help="twin, emulated or onnx, or several separated by commas.")] = "twin",
+    logdir: Annotated[Path, typer.Option(help="Folder for run folders and report.")] = Path("runs"),
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs of the twin at once (default: one per core).")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the log folder already holds.")] = False,
+    servers: ServersOpt = None,
+    seed: SeedOpt = 0,
+    slo_ms: SloOpt = None,
+    interval_s: IntervalOpt = 10.0,
+    drop: DropOpt = "reroute",
+    load_s: LoadOpt = None,
+    queueing: QueueingOpt = None,
+    headroom: HeadroomOpt = None,
+    min_accuracy: FloorOpt = 0.0,
+    mean_rps: MeanOpt = None,
+    rate_scale: ScaleOpt = None,
+    compress: CompressOpt = 1.0,
+    from_s: FromOpt = 0.0,
+    to_s: ToOpt = None,
+    device: DeviceOpt = "auto",
+    as_json: JsonOpt = False,
+) -> None:
+    """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
+    flags = {name: value for name, value in locals().items() if name not in NOT_OF_ONE_RUN}
+    from loki_rl import compare as side_by_side
+    from loki_rl.runs import RUNNERS
+
+    names, drivers = _names("--policies", policies), _names("--driver", driver)
+    for name in drivers:
+        _one_of("--driver", name, tuple(RUNNERS))
+    cases = side_by_side.build_cases(
+        run_options(**flags, trace=trace[0], policy=names[0]),
+        policies=names,
+        traces=trace,
+        seeds=range(seed, seed + seeds),
+        drivers=cast("list[Driver]", drivers),
+    )
+    found = side_by_side.compare(cases, RUNNERS, _writable(logdir), jobs, lambda step: terminal.note(str(step)), fresh)
+    terminal.say(side_by_side.document(found), as_json, lambda: _show_comparison(found, logdir))
+    if found.failures:
+        terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
+        raise typer.Exit(1)
+
+
+def _names(flag: str, text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{flag} names nothing; separate several by commas")
+    return names
+
+
+def _show_comparison(found: Comparison, logdir: Path) -> None:
+    if found.results:
+        _show_runs(found.results)
+    terminal.line(f"report: {found.report}")
+    terminal.line(f"curves: tensorboard --logdir {logdir}")
 
 
 @app.command()
@@ -400,12 +480,12 @@ def profile(
 def main() -> NoReturn:
     """Entry point. A mistake of the user ends with exit code 2 and one sentence; a fault of ours with its traceback."""
     try:
-        app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
         _die(_sentence(error))
-    sys.exit(0)
+    sys.exit(code)
 
 
 def _sentence(error: Exception) -> str:
