@@ -322,6 +322,8 @@ def compare(
     names, drivers = _names("--policies", policies), _names("--driver", driver)
     for name in drivers:
         _one_of("--driver", name, tuple(RUNNERS))
+        if name == "onnx":
+            _need_models(pipeline, name)
     cases = side_by_side.build_cases(
         run_options(**flags, trace=trace[0], policy=names[0]),
         policies=names,
@@ -334,6 +336,20 @@ def compare(
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
         raise typer.Exit(1)
+
+
+def _need_models(pipeline: str, engine: str | None) -> None:
+    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
+    from loki_rl.config import load_pipeline
+    from loki_rl.serving.repository import model_path
+
+    file = load_pipeline(pipeline, need_profile=False)
+    if engine == "onnx" and not file.models:
+        raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
+    for spec in file.models.values():
+        path = model_path(file.repository, spec.model)
+        if engine != "emulated" and not path.is_file():
+            raise UsageError(f"there is no model {path}; run 'loki-rl models fetch reading', or correct 'repository'")
 
 
 def _names(flag: str, text: str) -> list[str]:
@@ -379,6 +395,7 @@ def serve(
     from loki_rl.live import ServeOptions, serve_until_stopped
 
     options = _convert(flags, ServeOptions)
+    _need_models(pipeline, engine)
     served = serve_until_stopped(options, journal, _announce(as_json))
     _write(served, logdir)
     terminal.say(_row(served), as_json, lambda: _show_runs([served]))
