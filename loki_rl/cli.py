@@ -58,6 +58,8 @@ FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
+ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
+
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
 NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
@@ -100,6 +102,7 @@ def plan(
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
+    profile: ProfileOpt = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a ladder's phases to this PNG.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -109,7 +112,7 @@ def plan(
     from loki_rl.control.ladder import ladder
     from loki_rl.control.request import Request
 
-    loaded = load_pipeline(pipeline, slo_ms=slo_ms)
+    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     demands = _demands(demand)
     if plot is not None and len(demands) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -142,13 +145,14 @@ def capacity(
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
+    profile: ProfileOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     from loki_rl.config import load_pipeline
     from loki_rl.control.allocator import capacity as most
 
-    loaded = load_pipeline(pipeline, slo_ms=slo_ms)
+    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     found = most(
         loaded.pipeline,
         loaded.pipeline.servers if servers is None else servers,
@@ -218,6 +222,7 @@ def simulate(
     compress: CompressOpt = 1.0,
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
+    profile: ProfileOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
@@ -232,6 +237,7 @@ def simulate(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s,
+            profile=profile,
         )  # fmt: skip
     done = run_twin(options)
     _write(done, logdir)
@@ -249,6 +255,7 @@ def run_options(pipeline: str | None, **flags: Any) -> RunOptions:
 
 def _convert(flags: dict[str, Any], kind: type[T]) -> T:
     """Flags as a struct; what is not allowed is named as the user typed it."""
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     from loki_rl.control.request import QUEUEINGS
     from loki_rl.core.options import DROPS
     from loki_rl.serving.plane import ENGINES
@@ -312,6 +319,7 @@ def compare(
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
     device: DeviceOpt = "auto",
+    profile: ProfileOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
@@ -386,6 +394,8 @@ def serve(
     headroom: HeadroomOpt = None,
     min_accuracy: FloorOpt = 0.0,
     seed: SeedOpt = 0,
+    profile: ProfileOpt = None,
+    any_profile: Annotated[bool, typer.Option("--any-profile", help="Use a profile that was measured elsewhere.")] = False,
     journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
     logdir: LogdirOpt = None,
     as_json: JsonOpt = False,
@@ -426,7 +436,6 @@ def replay(
     flags = {name: value for name, value in locals().items() if name not in ("as_json", "logdir")}
     from loki_rl.live import ReplayOptions, replay_trace
 
-    flags["payloads"] = None if payloads is None else str(payloads)
     seen = replay_trace(_convert(flags, ReplayOptions))
     _write(seen, logdir)
     terminal.say(_row(seen), as_json, lambda: _show_runs([seen]))
@@ -515,6 +524,21 @@ def profile(
             measured.save(target)
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where to write.", callback=_writable)] = Path("demo"),
+    device: DeviceOpt = "auto",
+    as_json: JsonOpt = False,
+) -> None:
+    """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
+    from loki_rl.demo import Stage
+    from loki_rl.demo import demo as play
+
+    show = terminal.rich_note if as_json else terminal.rich
+    results = play(Stage(folder, device, show, terminal.progress_bars))
+    terminal.say({"results": [_row(done) for done in results]}, as_json, lambda: None)
 
 
 def main() -> NoReturn:

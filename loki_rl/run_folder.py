@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from loki_rl import telemetry
-from loki_rl.config import ConfigError, load_pipeline
+from loki_rl.config import ConfigError
 from loki_rl.runs import RunOptions, RunResult, read_options
 from loki_rl.traces.trace import TraceError, find_trace, load_trace
 
@@ -83,7 +83,7 @@ def fingerprint(options: RunOptions) -> str:
     """Of everything outside its options that a run depends on: pipeline, profile, trace and the version of this package.
 
     Raises ConfigError or TraceError where one cannot be read."""
-    pipeline = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    pipeline = options.file
     files = [pipeline.path, *([pipeline.profile] if pipeline.profile else []), find_trace(options.trace)]
     digest = sha256(version("loki-rl").encode())
     for file in files:
