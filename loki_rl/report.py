@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 
-from loki_rl.averages import ASSUMED, WEIGHTS, Average, averages, columns, orders, weighted_cost
+from loki_rl.averages import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
 from loki_rl.plots import PlotError, timeline_png
 from loki_rl.runs import RunResult, row
 
@@ -31,31 +32,36 @@ DEFINITIONS = """\
 def table(results: Sequence[RunResult]) -> Table:
     """Policies side by side: violations, accuracy and servers together, plane beside twin; 80 characters wide."""
     rows = averages(results)
-    shown = columns(rows)[1:]
+    shown = [column for column in columns(rows)[1:] if column.short]
     traces = list(dict.fromkeys(one.trace for one in rows))
     found = Table(
-        title=" ".join(traces[:1]) if len(traces) == 1 else None,
-        caption=_caption(rows),
+        title=traces[0] if len(traces) == 1 else None,
+        caption="\n".join([*_provenance(rows), *order_lines(rows)]),
         box=SIMPLE_HEAD,
+        show_edge=False,
         padding=0,
         title_justify="left",
         caption_justify="left",
     )
     for column in shown:
-        left = column.title in LEFT
-        found.add_column(column.short, justify="left" if left else "right", no_wrap=left, vertical="bottom")
+        # Where space is short a long name is broken, never a figure.
+        name = column.title == "policy"
+        justify: JustifyMethod = "left" if column.title in LEFT else "right"
+        found.add_column(column.short, justify=justify, no_wrap=not name, overflow="fold", vertical="bottom")
     for trace in traces:
         if len(traces) > 1:
             found.add_section()
             found.add_row(trace, style="bold")
         for one in rows:
             if one.trace == trace:
-                found.add_row(*(column.of(one) for column in shown))
+                found.add_row(*(_cell(column, one) for column in shown))
     return found
 
 
-def _caption(rows: Sequence[Average]) -> str:
-    return "\n".join([*_provenance(rows), *order_lines(rows)])
+def _cell(column: Column, one: Average) -> str:
+    """One mark at the name stands for the whole row."""
+    marked = column.title == "policy" and one.provenance == "assumed"
+    return column.text(one) + ASSUMED * marked
 
 
 def _provenance(rows: Sequence[Average]) -> list[str]:
