@@ -143,13 +143,12 @@ def check(cases: Sequence[RunOptions], logdir: Path) -> None:
     for options in cases:
         other = owners.setdefault(folder_of(options, logdir), options)
         if other != options:
-            raise CompareError(
-                f"{label(options)} and {label(other)} share a run folder; give the traces different file names"
-            )
-    for options in {case.trace: case for case in cases}.values():
+            raise CompareError(f"two runs would share the folder of {label(options)}; give the traces different file names")
+    # What neither policy nor driver changes is prepared once; a policy's name is right or wrong on any pipeline.
+    for options in dict.fromkeys(replace(options, policy="", driver="twin") for options in cases):
         scene = prepare(options)
-        for policy in dict.fromkeys(case.policy for case in cases):
-            make_policy(policy, scene.pipeline, scene.policy)
+    for policy in dict.fromkeys(options.policy for options in cases):
+        make_policy(policy, scene.pipeline, scene.policy)
 
 
 def cores() -> int:
