@@ -25,5 +25,6 @@ def test_the_verdict_names_what_was_missed_and_what_accuracy_it_cost(tmp_path: P
     trace.write_text("t_seconds,requests\n0,100\n1,400\n")
     runs = [run_twin(RunOptions("traffic", str(trace), policy, interval_s=1.0)) for policy in ("hardware", "exact")]
     (line,) = verdict(runs)
-    assert line.startswith(f"twin: hardware missed {runs[0].summary.slo_violation_ratio:.1%} of the deadlines, exact ")
-    assert line.endswith(f"{100 * (runs[0].summary.accuracy - runs[1].summary.accuracy):.1f} points of accuracy.")
+    missed, planned = runs[0].summary.slo_violation_ratio, runs[1].summary
+    assert line.startswith(f"twin: 'hardware' missed {missed:.1%} of the deadlines, 'exact' {planned.slo_violation_ratio:.1%}")
+    assert line.endswith(f"at accuracy {planned.accuracy:.1%} (best models: {runs[0].best_accuracy:.1%}).")
