@@ -243,6 +243,7 @@ def test_an_empty_bucket_bars_a_variant_only_while_a_child_is_pressed() -> None:
     assert [pulled(actor, 0, serial, FINE, 0.0) for serial in (11, 12, 13)] == [True, True, False]
     assert pulled(actor, 1, 1, ROUGH, 0.0), "the other variant has tokens of its own"
     wake = actor.wake_at()
+    assert wake is not None
     assert wake == pytest.approx(1 / 11, abs=1e-5)
     assert list(batches(actor.handle(Tick(), wake))) == ["worker:0"], "a token is there when the router said so"
     assert not pulled(actor, 0, 14, FINE, wake)
@@ -320,6 +321,7 @@ def test_a_batch_that_does_not_come_back_is_given_to_another_worker() -> None:
     actor.handle(items(1), 0.0)
     actor.handle(ready(0, FINE), 0.0)
     wake = actor.wake_at()
+    assert wake is not None
     assert wake == pytest.approx(3 * 0.040 + HUNG_S)
     actor.handle(ready(1, ROUGH), 0.0)
     assert list(batches(actor.handle(Tick(), wake))) == ["worker:1"]

@@ -297,7 +297,7 @@ class RouterMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("policy", DROPS)
 def test_every_item_ends_exactly_once(policy: DropPolicy) -> None:
     machine: type[Any] = type(f"Router_{policy}", (RouterMachine,), {"drop": policy})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             derandomize=True, deadline=None, max_examples=120, stateful_step_count=40,

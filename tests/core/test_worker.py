@@ -32,7 +32,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
 from loki_rl.core.router import RETURNED
-from loki_rl.core.worker import PARKED, Worker
+from loki_rl.core.worker import PARKED, Model, Worker
 
 MS = 0.001
 TEN = {1: Latency(10 * MS, 12 * MS, 15 * MS), 2: Latency(20 * MS, 24 * MS, 30 * MS)}
@@ -200,7 +200,8 @@ def test_another_target_waits_for_the_load_in_flight() -> None:
 
 
 def test_a_failed_load_is_reported_and_left_to_the_controller() -> None:
-    for swap, serves in (("break", PARKED), ("make", (1, 0))):
+    cases: list[tuple[Swap, Model]] = [("break", PARKED), ("make", (1, 0))]
+    for swap, serves in cases:
         actor = serving(1, 0, swap)
         actor.handle(Assign(2, 0, 1, 2), 0.0)
         effects = actor.handle(Loaded(0, 1, 1.0, "out of memory"), 1.0)
@@ -333,7 +334,7 @@ class WorkerMachine(RuleBasedStateMachine):
 @pytest.mark.parametrize("swap", ["break", "make"])
 def test_every_batch_is_answered_once_and_the_last_assignment_is_reached(swap: Swap) -> None:
     machine: type[Any] = type(f"Worker_{swap}", (WorkerMachine,), {"swap": swap})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             derandomize=True, deadline=None, max_examples=120, stateful_step_count=40,
