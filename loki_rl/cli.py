@@ -549,7 +549,7 @@ def main() -> NoReturn:
         sys.exit(130)
     except Exception as error:
         _die(_sentence(error))
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _sentence(error: Exception) -> str:
