@@ -101,8 +101,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, str]]]:
-    """(trace, driver, violation weight -> policies from the lowest cost to the highest), where costs are known."""
+Order = list[tuple[str, float]]
+
+
+def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, Order]]]:
+    """(trace, driver, violation weight -> (policy, cost) from the lowest cost to the highest), where costs are known."""
     found = []
     for trace, driver in dict.fromkeys((row.trace, row.driver) for row in rows):
         here = [row for row in rows if (row.trace, row.driver) == (trace, driver) and row.cost_j is not None]
@@ -111,10 +114,10 @@ def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, str]]]:
     return found
 
 
-def _order(rows: Sequence[Average], weight: float) -> str:
+def _order(rows: Sequence[Average], weight: float) -> Order:
     costs = {2.0: "cost_j_2", VIOLATION_WEIGHT: "cost_j", 10.0: "cost_j_10"}
-    ordered = sorted((getattr(row, costs[weight]), row.policy) for row in rows)
-    return " < ".join(f"{policy} {value:.3f}" for value, policy in ordered)
+    known = [(row.policy, float(getattr(row, costs[weight]))) for row in rows]
+    return sorted(known, key=lambda one: one[1])
 
 
 # -- columns --------------------------------------------------------------------------------------------------------------

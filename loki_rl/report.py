@@ -36,7 +36,7 @@ def table(results: Sequence[RunResult]) -> Table:
     traces = list(dict.fromkeys(one.trace for one in rows))
     found = Table(
         title=traces[0] if len(traces) == 1 else None,
-        caption="\n".join([*_provenance(rows), *order_lines(rows)]),
+        caption="\n".join([*_provenance(rows), *_order_lines(rows)]),
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -70,14 +70,18 @@ def _provenance(rows: Sequence[Average]) -> list[str]:
     return lines + [f"{ASSUMED} assumed: made with figures that nobody measured." for name in known if name == "assumed"]
 
 
-def order_lines(rows: Sequence[Average]) -> list[str]:
-    """The order of policies for every violation weight: does the winner depend on what a violation costs?"""
+def _order_lines(rows: Sequence[Average]) -> list[str]:
+    """Does the winner depend on what a violation costs? A line for each driver where it does not."""
     found = orders(rows)
-    return [
-        f"J{f' on {trace} ({driver})' if len(found) > 1 else ''}, violations x {weight:g}: {order[weight]}"
-        for trace, driver, order in found
-        for weight in WEIGHTS
-    ]
+    lines = []
+    for trace, driver, order in found:
+        where = f"{driver}{f' on {trace}' if len({one[0] for one in found}) > 1 else ''}, by J"
+        names = {weight: " < ".join(policy for policy, _ in order[weight]) for weight in WEIGHTS}
+        if len(set(names.values())) == 1:
+            lines.append(f"{where}: {names[WEIGHTS[0]]} (violations x {', '.join(f'{weight:g}' for weight in WEIGHTS)})")
+        else:
+            lines += [f"{where} with violations x {weight:g}: {names[weight]}" for weight in WEIGHTS]
+    return lines
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------
@@ -106,8 +110,8 @@ def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str])
     parts = ["# Comparison", "", *_markdown(rows), "", *_provenance(rows), "", DEFINITIONS]
     if failures:
         parts += ["## Runs that failed", "", *(f"- {sentence}" for sentence in failures), ""]
-    if lines := order_lines(rows):
-        parts += ["## Policies by cost J", "", *(f"- {line}" for line in lines), ""]
+    if lines := _costs(rows):
+        parts += ["## Policies by cost J", "", *lines, ""]
     return [*parts, "## Over time", "", *_timelines(results, logdir), "", "## Options", "", *_options(results)]
 
 
@@ -116,6 +120,14 @@ def _markdown(rows: Sequence[Average]) -> list[str]:
     rule = [":--" if column.title in LEFT else "--:" for column in shown]
     lines = [[column.title for column in shown], rule, *([column.of(one) for column in shown] for one in rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _costs(rows: Sequence[Average]) -> list[str]:
+    return [
+        f"- {trace}, {driver}, violations x {weight:g}: {' < '.join(f'{policy} {value:.3f}' for policy, value in costs)}"
+        for trace, driver, order in orders(rows)
+        for weight, costs in order.items()
+    ]
 
 
 def _timelines(results: Sequence[RunResult], logdir: Path) -> list[str]:

@@ -75,9 +75,19 @@ def test_policies_are_ordered_for_every_weight(make_result: Any) -> None:
     proud, safe = make_result("proud", ok=9, accuracy=1.0), make_result("safe", ok=10, accuracy=0.6)
     ((trace, driver, order),) = orders(averages([proud, safe]))
     assert (trace, driver) == ("crowd", "twin")
-    assert order == {
-        2.0: "proud 0.275 < safe 0.475", 5.0: "safe 0.475 < proud 0.575", 10.0: "safe 0.475 < proud 1.075",
-    }  # fmt: skip
+    assert {weight: [(policy, round(value, 3)) for policy, value in costs] for weight, costs in order.items()} == {
+        2.0: [("proud", 0.275), ("safe", 0.475)],
+        5.0: [("safe", 0.475), ("proud", 0.575)],
+        10.0: [("safe", 0.475), ("proud", 1.075)],
+    }
+    assert "twin, by J with violations x 10: safe < proud" in printed([proud, safe])
+
+
+def test_an_order_that_no_weight_changes_is_one_line(make_result: Any) -> None:
+    text = printed([make_result("hardware", ok=3), make_result("exact", ok=9)])
+    assert [line.strip() for line in text.splitlines() if "by J" in line] == [
+        "twin, by J: exact < hardware (violations x 2, 5, 10)"
+    ]
 
 
 # -- the table ------------------------------------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ def test_the_report_holds_table_plot_order_and_options(make_result: Any, tmp_pat
     path = write_report(results, tmp_path, ["static on crowd (twin, seed 0): it broke"])
     text = path.read_text()
     assert "| crowd | exact | twin | 1 | 20 | 10.00† | 90.00† | 3.0† |" in text
-    assert "violations x 10: exact" in text
+    assert "- crowd, twin, violations x 10: exact 1.165 < hardware 7.105" in text
     assert "- static on crowd (twin, seed 0): it broke" in text
     assert "(<timeline-crowd.png>)" in text
     assert (tmp_path / "timeline-crowd.png").read_bytes().startswith(b"\x89PNG")
