@@ -195,7 +195,8 @@ def verdict(results: Sequence[RunResult]) -> list[str]:
     for driver in dict.fromkeys(driver for driver, _ in rows):
         plain, planned = (rows[driver, policy] for policy in POLICIES)
         lines.append(
-            f"{driver}: '{POLICIES[0]}' missed {plain.slo_violation_ratio:.1%} of the deadlines, '{POLICIES[1]}' "
-            f"{planned.slo_violation_ratio:.1%} at accuracy {planned.accuracy:.1%} (best models: {results[0].best_accuracy:.1%})."
+            f"{driver}: '{POLICIES[0]}' missed {plain.slo_violation_ratio:.1%} of the deadlines, "
+            f"'{POLICIES[1]}' {planned.slo_violation_ratio:.1%} "
+            f"at accuracy {planned.accuracy:.1%} (best models: {results[0].best_accuracy:.1%})."
         )
     return lines
