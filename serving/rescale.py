@@ -16,7 +16,6 @@ from loki_rl.config import PipelineFile
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 from loki_rl.profile_file import Capacity, Load, ProfileFile, Timing
-from loki_rl.serving.dominance import Figures, dominated
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.worker_log import Batch, WorkerLog
 
@@ -39,16 +38,17 @@ class Round(Struct, frozen=True):
     per_request: tuple[float, ...]
 
 
-class Factors(Struct, frozen=True):
-    """What multiplies a median measured in isolation. medians: of each variant. p95, p99: of each task, on top."""
+class Factor(Struct, frozen=True):
+    """Percentiles as served, as multiples of the median measured in isolation."""
 
-    medians: dict[Model, float]
-    p95: list[float]
-    p99: list[float]
+    p50: float
+    p95: float
+    p99: float
 
 
 def rescaled(file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span], log: WorkerLog) -> ProfileFile:
-    """The profile of `file` with times as served. Raises EngineError if the plane served too little to say."""
+    """The profile of `file` with times as served; what is dominated stays judged by times in isolation, since variants are
+    served beside different others. Raises EngineError if the plane served too little to say."""
     assert file.measured is not None
     pipeline, old = file.pipeline, file.measured
     steady = [steady_batches(one, span, log) for one, span in zip(rounds, spans, strict=True)]
@@ -64,7 +64,6 @@ def rescaled(file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span],
         provenance=f"{old.provenance}; {_provenance(pipeline, steady)}",
         variants=timings,
         loads=tuple(_load(pipeline, row, log) for row in old.loads if (row.task, row.variant) in known),
-        dominated=dominated(file.tree, Figures(timings, old.accuracies, old.fanouts, old.paths)),
         capacity=Capacity(
             servers=pipeline.servers,
             most_accurate_rps=round(completed_rps(rounds[0], steady[0]), 3),
@@ -110,39 +109,33 @@ def _busy(batches: Sequence[Batch]) -> float:
     return sum(batch.seconds for batch in batches) / (length * len(workers))
 
 
-def find_factors(pipeline: Pipeline, batches: Iterable[Batch]) -> Factors:
-    """Medians for each variant, since contention weighs more on short batches; the spread for each task, from more
-    batches than one variant has. Raises EngineError if a task ran nothing."""
+def find_factors(pipeline: Pipeline, batches: Iterable[Batch]) -> dict[Model, Factor]:
+    """Of each variant, since contention weighs more on short batches; one that was not served gets the medians of its
+    task's others. Raises EngineError if a task ran nothing."""
     ratios: dict[Model, list[float]] = defaultdict(list)
     for batch in batches:
         isolated = pipeline.service_s[batch.task][batch.variant][batch.items]
         ratios[batch.task, batch.variant].append(batch.seconds / isolated)
-    known = {model: median(found) for model, found in ratios.items() if len(found) >= LEAST}
-    medians: dict[Model, float] = {}
-    p95, p99 = [], []
+    known = {model: _factor(found) for model, found in ratios.items() if len(found) >= LEAST}
+    factors: dict[Model, Factor] = {}
     for position, task in enumerate(pipeline.tasks):
-        mine = [model for model in known if model[0] == position]
+        mine = [factor for model, factor in known.items() if model[0] == position]
         if not mine:
             raise EngineError(f"task '{task.name}' ran too few batches to measure it as served")
-        other = median(known[model] for model in mine)
-        medians |= {(position, variant): known.get((position, variant), other) for variant in range(len(task.variants))}
-        spread = [ratio / known[model] for model in mine for ratio in ratios[model]]
-        p95.append(float(np.percentile(spread, 95)))
-        p99.append(float(np.percentile(spread, 99)))
-    return Factors(medians, p95, p99)
+        other = Factor(*(median(getattr(factor, name) for factor in mine) for name in Factor.__struct_fields__))
+        for variant in range(len(task.variants)):
+            factors[position, variant] = known.get((position, variant), other)
+    return factors
 
 
-def _timing(pipeline: Pipeline, row: Timing, factors: Factors) -> Timing:
-    task, variant = _model(pipeline, row.task, row.variant)
-    p50 = row.p50_ms * factors.medians[task, variant]
-    return Timing(
-        row.task,
-        row.variant,
-        row.batch,
-        round(p50, 4),
-        round(p50 * factors.p95[task], 4),
-        round(p50 * factors.p99[task], 4),
-    )
+def _factor(ratios: Sequence[float]) -> Factor:
+    return Factor(*(float(share) for share in np.percentile(ratios, (50, 95, 99))))
+
+
+def _timing(pipeline: Pipeline, row: Timing, factors: dict[Model, Factor]) -> Timing:
+    factor = factors[_model(pipeline, row.task, row.variant)]
+    p50, p95, p99 = (round(row.p50_ms * share, 4) for share in (factor.p50, factor.p95, factor.p99))
+    return Timing(row.task, row.variant, row.batch, p50, p95, p99)
 
 
 def _load(pipeline: Pipeline, row: Load, log: WorkerLog) -> Load:

@@ -219,7 +219,7 @@ def rescaled_by(log: WorkerLog) -> ProfileFile:
     return rescaled(FILE, make_rounds(PIPELINE), SPANS, log)
 
 
-def test_each_variant_is_slowed_by_what_its_batches_took_and_gets_the_spread_of_its_task() -> None:
+def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> None:
     made = rescaled_by(log_of(SPANS, SLOW))
     rows = {(row.variant, row.batch): row for row in made.variants}
     for name, factor in SLOW.items():
