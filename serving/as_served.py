@@ -24,6 +24,7 @@ from loki_rl.serving.client import Client, Inference, pack_payload
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.models import font_files
+from loki_rl.serving.neighbours import Neighbours
 from loki_rl.serving.onnx_engine import OnnxEngine
 from loki_rl.serving.packages import Progress
 from loki_rl.serving.quality import encoded, reads_text
@@ -64,10 +65,12 @@ def rescale(pipeline_path: Path, profile_path: Path, device: str, progress: Prog
     at its limit. Raises ConfigError, EngineError or LaunchError."""
     file = load_pipeline(pipeline_path, profile=profile_path)
     rounds = make_rounds(file.pipeline)
+    neighbours = Neighbours()
     with TemporaryDirectory() as folder:
         spans = serve_rounds(file, rounds, device, Path(folder), progress)
+        share = neighbours.share()
         log = read_workers(Path(folder))
-    return rescaled(file, rounds, spans, log)
+    return rescaled(file, rounds, spans, log, share)
 
 
 def make_rounds(pipeline: Pipeline) -> list[Round]:

@@ -46,7 +46,9 @@ class Factor(Struct, frozen=True):
     p99: float
 
 
-def rescaled(file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span], log: WorkerLog) -> ProfileFile:
+def rescaled(
+    file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span], log: WorkerLog, neighbours: float = 0.0
+) -> ProfileFile:
     """The profile of `file` with times as served; what is dominated stays judged by times in isolation, since variants are
     served beside different others. Raises EngineError if the plane served too little to say."""
     assert file.measured is not None
@@ -61,13 +63,14 @@ def rescaled(file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span],
         as_served=True,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         command=f"{old.command} --as-served",
-        provenance=f"{old.provenance}; {_provenance(pipeline, steady)}",
+        provenance=f"{old.provenance}; {_provenance(pipeline, steady, neighbours)}",
         variants=timings,
         loads=tuple(_load(pipeline, row, log) for row in old.loads if (row.task, row.variant) in known),
         capacity=Capacity(
             servers=pipeline.servers,
             most_accurate_rps=round(completed_rps(rounds[0], steady[0]), 3),
             cheapest_rps=round(completed_rps(rounds[-1], steady[-1]), 3),
+            neighbours=round(neighbours, 3),
         ),
     )
 
@@ -150,6 +153,9 @@ def _model(pipeline: Pipeline, task: str, variant: str) -> Model:
     return position, pipeline.variant_index[position][variant]
 
 
-def _provenance(pipeline: Pipeline, steady: Sequence[Sequence[Batch]]) -> str:
+def _provenance(pipeline: Pipeline, steady: Sequence[Sequence[Batch]], neighbours: float) -> str:
     count = sum(map(len, steady))
-    return f"rescaled by {count} batches of a plane at its limit with {pipeline.servers} servers, client included"
+    return (
+        f"rescaled by {count} batches of a plane at its limit with {pipeline.servers} servers, client included, while other "
+        f"programs took {neighbours:.0%} of the cores"
+    )
