@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from signal import SIG_DFL, SIGINT, signal
+from threading import Thread
 from typing import Literal
 
 from msgspec import Struct
@@ -186,7 +189,7 @@ class _Work:
         if jobs == 1 or len(places) < 2:
             self.in_turn(places)
             return
-        with ProcessPoolExecutor(min(jobs, len(places)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
             for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}):
                 self._end(place, end)
 
@@ -218,6 +221,18 @@ class _Work:
         if self.progress is not None:
             ended = len(self.results) + len(self.failures)
             self.progress(Progress(self.cases[place], state, ended, len(self.cases), why))
+
+
+def _tie() -> None:
+    """A process of the pool ends with the one that started it, however that ends; and Ctrl-C, which reaches it too, ends it
+    at once instead of passing for the failure of one run."""
+    signal(SIGINT, SIG_DFL)
+    Thread(target=_follow, args=(parent_process(),), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _as_they_end(pool: Executor, work: Mapping[int, Callable[[], Path | str]]) -> Iterator[tuple[int, Path | str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -398,3 +400,22 @@ def test_a_whole_process_fails_with_one_sentence(small: Path, bad: Path) -> None
     infeasible = typed("plan", small, "--demand", 20, "--servers", 1, "--json")
     assert infeasible.json["mode"] == "infeasible"
     assert infeasible.json["reasons"][0] in infeasible.sentence
+
+
+@pytest.mark.parametrize(("number", "send", "code"), [
+    (signal.SIGINT, os.killpg, 130),  # Ctrl-C reaches the whole group
+    (signal.SIGKILL, os.kill, -signal.SIGKILL),
+])  # fmt: skip
+def test_an_interrupted_comparison_leaves_no_process(
+    small: Path, crowd: Path, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None], code: int
+) -> None:
+    words = ("compare", small, "--trace", crowd, "--rate-scale", 9, "--seeds", 200, "--jobs", 2, "--logdir", tmp_path)
+    command = [sys.executable, "-m", "loki_rl", *map(str, words)]
+    out_err = subprocess.PIPE
+    with subprocess.Popen(command, stdout=out_err, stderr=out_err, text=True, start_new_session=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("[1/")
+        send(running.pid, number)
+        out, err = running.communicate(timeout=60)  # returns when nobody holds the pipes any more
+    assert (running.returncode, out) == (code, "")
+    assert "Traceback" not in err
