@@ -62,6 +62,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots have tests of their own, and take longer than the rest of a short comparison."""
+    monkeypatch.setattr("loki_rl.report.timeline_png", lambda _, path: path.write_bytes(b""))
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Type a command in this process."""
 
@@ -145,6 +151,7 @@ def test_run_json_repeats_a_run(call: Call, small: Path, crowd: Path, tmp_path: 
     assert again == first
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     calm = tmp_path / "calm.csv"
     calm.write_text("t_seconds,requests\n0,5\n1,5\n")
@@ -170,6 +177,7 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): resumed"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare_lists_what_failed(
     call: Call, small: Path, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
