@@ -337,7 +337,8 @@ class Router:
         times = self.service_s[puller.variant]
         cap = min(puller.batch, len(times) - 1)
         if self.early_drop:
-            items, dropped = self.queue.form(cap, times, now, self._rescue_s(puller.variant), self._overloaded(now))
+            overloaded = self._overloaded(now)
+            items, dropped = self.queue.form(cap, times, now, self._rescue_s(puller.variant, overloaded), overloaded)
             self._settle(dropped, Outcome.DROPPED, effects)
         else:
             items = self.queue.take(cap)
@@ -375,14 +376,21 @@ class Router:
         self.unbar_at = min(self.unbar_at, bucket.ready_at())
         return True
 
-    def _rescue_s(self, variant: int) -> float | None:
-        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one."""
+    def _rescue_s(self, variant: int, overloaded: bool) -> float | None:
+        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one.
+
+        Under overload only of those that are free. Items kept for a busy one go on without slack or not at all: at load 1.2
+        that cost 55 % of the requests of traffic-published, where plain dropping costs 36 % and this rule 25 %.
+        """
         if not self.reroute:
             return None
+        kinds = self.kinds
+        if overloaded:
+            kinds = {(puller.variant, puller.batch) for puller in self.pullers.values() if puller.waiting is not None}
         waiting = len(self.queue)
         times = [
             self.service_s[kind][min(batch, waiting, len(self.service_s[kind]) - 1)]
-            for kind, batch in self.kinds
+            for kind, batch in kinds
             if kind != variant
         ]
         return min(times, default=None)

@@ -196,7 +196,7 @@ def _least_accurate_first(actor: Router) -> list[int]:
 RULES: dict[str, tuple[type, str, object]] = {
     "least accurate first": (Router, "_waiting", _least_accurate_first),
     "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
-    "no rescue": (Router, "_rescue_s", lambda _self, _variant: None),
+    "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: None),
     "never barred": (Router, "_barred", lambda _self, _variant, _now: False),
 }
 

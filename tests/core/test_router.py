@@ -160,6 +160,25 @@ def test_it_waits_for_a_faster_variant_that_is_busy_and_is_dropped_when_that_one
     assert [verdict.outcome for verdict in settled(actor.handle(Leaving(1, 0), 0.0))] == [Outcome.DROPPED]
 
 
+def test_under_overload_it_does_not_wait_for_a_variant_that_is_busy() -> None:
+    """The busy one will be late for it too, or hand it on without slack."""
+    actor = make()
+    actor.handle(ready(1, ROUGH, batch=1), 0.0)
+    actor.handle(items(9), 0.0)
+    actor.handle(items(1, t0=-0.085), 0.0)
+    actor.handle(items(*range(100, 200)), 0.0)
+    verdicts = settled(actor.handle(ready(0, FINE, batch=1), 0.0))
+    assert [verdict.ids for verdict in verdicts] == [[PIPELINE.entry_id(1, 0)]]
+
+
+def test_under_overload_it_still_goes_to_a_variant_that_is_free() -> None:
+    actor = make()
+    actor.handle(ready(0, FINE, batch=1), 0.0)
+    actor.handle(ready(1, ROUGH, batch=1), 0.0)
+    given = batches(actor.handle(Submit([*items(1, t0=-0.085).items, *items(*range(100, 200)).items]), 0.0))
+    assert {to: roots(batch) for to, batch in given.items()} == {"worker:0": [100], "worker:1": [1]}
+
+
 def test_only_the_last_task_drops_if_told_so() -> None:
     late = items(1, t0=-0.099)
     for task, outcomes in ((FIND, []), (READ, [Outcome.DROPPED])):
