@@ -205,6 +205,7 @@ def _one_of(flag: str, value: str | None, allowed: tuple[str, ...]) -> str | Non
 
 @app.command()
 def simulate(
+    context: typer.Context,
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")] = None,
     trace: TraceOpt = "flash_crowd",
     policy: PolicyOpt = "exact",
@@ -227,10 +228,11 @@ def simulate(
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Play a trace against a policy in the event twin."""
-    from loki_rl.runs import run_twin
+    """Play a trace against a policy in the event twin, or repeat any run."""
+    from loki_rl.runs import RUNNERS
 
     if config is not None:
+        _alone(context)
         options = _read_config(config)
     else:
         options = run_options(
@@ -239,7 +241,7 @@ def simulate(
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s,
             profile=profile,
         )  # fmt: skip
-    done = run_twin(options)
+    done = RUNNERS[options.driver](options)
     _write(done, logdir)
     terminal.say(_row(done), as_json, lambda: _show_runs([done]))
 
@@ -274,6 +276,15 @@ def _checked(options: T) -> T:
         if value is not None and not least <= value < inf:
             raise UsageError(f"{name} must be finite and at least {least:g}, not {value:g}")
     return options
+
+
+def _alone(context: typer.Context) -> None:
+    """A run is repeated as it was: what else is said would not be heard."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in {"config", "logdir", "as_json"}:
+            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"--config repeats a run as it was; leave {flag} out, or change the file")
 
 
 def _read_config(path: Path) -> RunOptions:

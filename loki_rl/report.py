@@ -148,5 +148,5 @@ def _options(results: Sequence[RunResult]) -> list[str]:
     common = {name: value for name, value in given[0].items() if all(one[name] == value for one in given)} if given else {}
     lines = [f"- {name}: {value}" for name, value in common.items() if value is not None]
     rest = "What is not listed is as the pipeline file says, or the policy's own choice."
-    repeat = "Every run folder has a run.json; `loki-rl simulate --config run.json` repeats a run of the twin."
+    repeat = "Every run folder has a run.json; `loki-rl simulate --config run.json` repeats the run."
     return [*lines, "", rest, repeat, "Curves of all runs: `tensorboard --logdir` with this folder."]

@@ -151,6 +151,15 @@ def test_run_json_repeats_a_run(call: Call, small: Path, crowd: Path, tmp_path: 
     assert again == first
 
 
+def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from loki_rl import run_folder, runs
+
+    done = make_result(driver="emulated")
+    monkeypatch.setitem(runs.RUNNERS, "emulated", {done.options: done}.__getitem__)
+    folder = run_folder.save(done, tmp_path)
+    assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     calm = tmp_path / "calm.csv"
@@ -323,6 +332,8 @@ MISTAKES: list[tuple[str, str]] = [
     ("simulate --config BAD/columns.csv", "is not the run.json of a run"),
     ("simulate --config BAD/key.json", "polcy"),
     ("simulate --config BAD/servers.json", "servers must be"),
+    ("simulate SMALL --config BAD/servers.json", "leave pipeline out"),
+    ("simulate --config BAD/servers.json --mean-rps 5", "leave --mean-rps out"),
     ("compare SMALL --policies ,", "--policies names nothing"),
     ("compare SMALL --policies static,exat --logdir BAD/runs", "did you mean 'exact'?"),
     ("compare SMALL --driver twin,plane", "--driver must be one of twin, emulated, onnx, not 'plane'"),
