@@ -23,6 +23,8 @@ from loki_rl.serving.worker_log import Batch, WorkerLog
 SETTLE_S = 0.5
 # Fewer batches of a variant say less than those of its whole task.
 LEAST = 10
+# Runs on one quiet host differ by this share; a plan must hold in the slower ones.
+MARGIN = 1.05
 # A task as busy as this beside the busiest one is as much at its limit (the queue between them may still grow).
 ALWAYS = 0.95
 
@@ -39,8 +41,9 @@ class Round(Struct, frozen=True):
 
 
 class Factor(Struct, frozen=True):
-    """Percentiles as served, as multiples of the median measured in isolation."""
+    """How a variant is slowed: a batch takes extra_s [s], and multiples of the median measured in isolation."""
 
+    extra_s: float
     p50: float
     p95: float
     p99: float
@@ -113,31 +116,54 @@ def _busy(batches: Sequence[Batch]) -> float:
 
 
 def find_factors(pipeline: Pipeline, batches: Iterable[Batch]) -> dict[Model, Factor]:
-    """Of each variant, since contention weighs more on short batches; one that was not served gets the medians of its
-    task's others. Raises EngineError if a task ran nothing."""
-    ratios: dict[Model, list[float]] = defaultdict(list)
+    """Of each variant; one that was not served gets the medians of its task's others. Raises EngineError if a task ran
+    nothing."""
+    ran: dict[Model, list[Batch]] = defaultdict(list)
     for batch in batches:
-        isolated = pipeline.service_s[batch.task][batch.variant][batch.items]
-        ratios[batch.task, batch.variant].append(batch.seconds / isolated)
-    known = {model: _factor(found) for model, found in ratios.items() if len(found) >= LEAST}
+        ran[batch.task, batch.variant].append(batch)
     factors: dict[Model, Factor] = {}
     for position, task in enumerate(pipeline.tasks):
-        mine = [factor for model, factor in known.items() if model[0] == position]
+        mine = {model: found for model, found in ran.items() if model[0] == position and len(found) >= LEAST}
         if not mine:
             raise EngineError(f"task '{task.name}' ran too few batches to measure it as served")
-        other = Factor(*(median(getattr(factor, name) for factor in mine) for name in Factor.__struct_fields__))
+        extra_s = _extra_s(pipeline, list(mine.values()))
+        known = {model: _factor(pipeline, found, extra_s) for model, found in mine.items()}
+        other = Factor(*(median(getattr(factor, name) for factor in known.values()) for name in Factor.__struct_fields__))
         for variant in range(len(task.variants)):
             factors[position, variant] = known.get((position, variant), other)
     return factors
 
 
-def _factor(ratios: Sequence[float]) -> Factor:
-    return Factor(*(float(share) for share in np.percentile(ratios, (50, 95, 99))))
+def _extra_s(pipeline: Pipeline, of_variants: Sequence[Sequence[Batch]]) -> float:
+    """What any batch of a task takes beyond its model, however small it is [s]: from the batches of different sizes of one
+    variant, so that what differs between variants has no say."""
+    above = below = 0.0
+    for batches in of_variants:
+        sizes: dict[int, list[float]] = defaultdict(list)
+        for batch in batches:
+            sizes[batch.items].append(batch.seconds)
+        isolated = np.array([_isolated_s(pipeline, batches[0], size) for size in sizes])
+        weight = np.array([len(found) for found in sizes.values()], np.float64)
+        slowed = np.array([median(found) for found in sizes.values()]) / isolated
+        x = 1 / isolated - np.average(1 / isolated, weights=weight)
+        above += float((weight * x * (slowed - np.average(slowed, weights=weight))).sum())
+        below += float((weight * x * x).sum())
+    return max(0.0, above / below) if below > 0 else 0.0
+
+
+def _factor(pipeline: Pipeline, batches: Sequence[Batch], extra_s: float) -> Factor:
+    slowed = [max(0.0, batch.seconds - extra_s) / _isolated_s(pipeline, batch, batch.items) for batch in batches]
+    return Factor(extra_s, *(float(share) for share in np.percentile(slowed, (50, 95, 99))))
+
+
+def _isolated_s(pipeline: Pipeline, batch: Batch, items: int) -> float:
+    return pipeline.service_s[batch.task][batch.variant][items]
 
 
 def _timing(pipeline: Pipeline, row: Timing, factors: dict[Model, Factor]) -> Timing:
     factor = factors[_model(pipeline, row.task, row.variant)]
-    p50, p95, p99 = (round(row.p50_ms * share, 4) for share in (factor.p50, factor.p95, factor.p99))
+    slowed = (factor.p50, factor.p95, factor.p99)
+    p50, p95, p99 = (round(MARGIN * (1000 * factor.extra_s + row.p50_ms * share), 4) for share in slowed)
     return Timing(row.task, row.variant, row.batch, p50, p95, p99)
 
 

@@ -18,7 +18,7 @@ from loki_rl.core.plan import Snapshot
 from loki_rl.profile_file import Fanout, Load, ProfileFile, StageAccuracy, Timing
 from loki_rl.serving.as_served import make_rounds, rounds_policy
 from loki_rl.serving.engine import EngineError
-from loki_rl.serving.rescale import LEAST, SETTLE_S, Round, completed_rps, rescaled, steady_batches
+from loki_rl.serving.rescale import LEAST, MARGIN, SETTLE_S, Round, completed_rps, rescaled, steady_batches
 from loki_rl.serving.worker_log import Batch, ModelLoad, WorkerLog, read_workers
 
 
@@ -225,12 +225,25 @@ def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> No
     for name, factor in SLOW.items():
         isolated = next(one for task in PIPELINE.tasks for one in task.variants if one.name == name)
         for n in (1, 2, 4):
-            assert rows[name, n].p50_ms == pytest.approx(1000 * isolated.latency[n].p50 * factor)
+            assert rows[name, n].p50_ms == pytest.approx(MARGIN * 1000 * isolated.latency[n].p50 * factor)
             assert rows[name, n].p95_ms == pytest.approx(3 * rows[name, n].p50_ms)
-    assert rows["r3", 1].p50_ms == pytest.approx(5 * 1.4)  # never served: as slow as its neighbours became
+    assert rows["r3", 1].p50_ms == pytest.approx(MARGIN * 5 * 1.4)  # never served: as slow as its neighbours became
     assert made.as_served
     assert made.accuracies == PROFILE.accuracies
     assert "240 batches" in made.provenance
+
+
+def test_what_every_batch_takes_beyond_its_model_weighs_on_small_ones() -> None:
+    log = log_of(SPANS, dict.fromkeys(SLOW, 1.0))
+    begin, number = SPANS[1][0] + SETTLE_S + 10, READ
+    for items in (1, 2, 3, 4):
+        mine = back_to_back(number, 1, items, 0.003 + 1.5 * PIPELINE.service_s[READ][1][items], begin + 5 * items, 100)
+        log.batches += mine
+    log.batches = [one for one in log.batches if (one.task, one.variant, one.items) != (READ, 1, 1) or one.begin > begin]
+    rows = {(row.variant, row.batch): row.p50_ms for row in rescaled_by(log).variants}
+    assert rows["r2", 1] == pytest.approx(MARGIN * (3 + 1.5 * 4), rel=0.01)
+    assert rows["r2", 4] == pytest.approx(MARGIN * (3 + 1.5 * 16), rel=0.01)
+    assert rows["r1", 1] == pytest.approx(MARGIN * 3)  # its median stays, though it had batches of one size only
 
 
 def test_loads_are_those_beside_running_batches_where_one_was_seen() -> None:
