@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -428,13 +429,20 @@ def test_a_whole_process_fails_with_one_sentence(small: Path, bad: Path) -> None
 def test_an_interrupted_comparison_leaves_no_process(
     small: Path, crowd: Path, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None], code: int
 ) -> None:
-    words = ("compare", small, "--trace", crowd, "--rate-scale", 9, "--seeds", 200, "--jobs", 2, "--logdir", tmp_path)
+    endless = tmp_path / "endless.csv"
+    endless.write_text("t_seconds,requests\n0,2000000\n50000,2000000\n")
+    traces = ("--trace", crowd, "--trace", endless)
+    words = ("compare", small, *traces, "--policies", "static", "--seeds", 3, "--jobs", 2, "--logdir", tmp_path / "runs")
     command = [sys.executable, "-m", "loki_rl", *map(str, words)]
     out_err = subprocess.PIPE
     with subprocess.Popen(command, stdout=out_err, stderr=out_err, text=True, start_new_session=True) as running:
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("[1/")
-        send(running.pid, number)
-        out, err = running.communicate(timeout=60)  # returns when nobody holds the pipes any more
+        try:
+            assert running.stderr is not None
+            assert running.stderr.readline().startswith("[1/")
+            send(running.pid, number)
+            out, err = running.communicate(timeout=30)  # returns when nobody holds the pipes any more
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
     assert (running.returncode, out) == (code, "")
     assert "Traceback" not in err
