@@ -360,12 +360,14 @@ def compare(
 def _need_models(pipeline: str, engine: str | None) -> None:
     """Models that are not there would only be missed by workers, after a minute of waiting for them."""
     from loki_rl.config import load_pipeline
+    from loki_rl.serving.adapters.adapter import adapter_class
     from loki_rl.serving.repository import model_path
 
     file = load_pipeline(pipeline, need_profile=False)
     if engine == "onnx" and not file.models:
         raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
     for spec in file.models.values():
+        adapter_class(spec.adapter)
         path = model_path(file.repository, spec.model)
         if engine != "emulated" and not path.is_file():
             raise UsageError(f"there is no model {path}; run 'loki-rl models fetch reading', or correct 'repository'")
@@ -509,19 +511,28 @@ def profile(
     seed: SeedOpt = 1,
     budget_s: Annotated[float, typer.Option(help="Time per variant and batch size [s].")] = 0.3,
     clock: Annotated[str, typer.Option(help="wall, or cpu on a busy host without a GPU.")] = "wall",
+    quick: Annotated[bool, typer.Option("--quick", help="Times alone; accuracies of the known profile.")] = False,
     as_served: Annotated[bool, typer.Option(help="Rescale by what workers need while the whole plane runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write it (default: as the pipeline file names).")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
     from loki_rl.config import load_pipeline
-    from loki_rl.serving.profile import Request
+    from loki_rl.serving.profile import Request, quick_request
     from loki_rl.serving.profile import profile as measure
     from loki_rl.serving.timing import Effort
 
     _one_of("--clock", clock, ("wall", "cpu"))
-    loaded = load_pipeline(pipeline, need_profile=False)
-    request = Request(device=device, scenes=scenes, seed=seed, effort=Effort(budget_s=budget_s), clock=clock)  # type: ignore[arg-type]
+    _need_models(pipeline, "onnx")
+    loaded = load_pipeline(pipeline, need_profile=quick)
+    if quick and loaded.measured is None:
+        raise UsageError(f"pipeline '{loaded.name}' names no profile file whose accuracies --quick could take")
+    effort = Effort(budget_s=budget_s)
+    request = (
+        quick_request(loaded, loaded.measured, device)
+        if loaded.measured is not None
+        else Request(device=device, scenes=scenes, seed=seed, effort=effort, clock=clock)  # type: ignore[arg-type]
+    )
     with terminal.progress_bars() as progress:
         measured = measure(loaded, request, progress)
         target = out or loaded.profile

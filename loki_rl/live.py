@@ -84,7 +84,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     profile = None if options.profile is None else Path(options.profile)
     file = load_pipeline(options.pipeline, profile=profile, slo_ms=options.slo_ms)
     pipeline = with_load_s(file.pipeline, options.load_s)
-    servers = options.workers or pipeline.servers
+    servers = pipeline.servers if options.workers is None else options.workers
     cluster = ClusterOptions(pipeline, servers, seed=options.seed, interval_s=options.interval_s, drop=options.drop)
     policy = _policy_options(options, servers)
     make_policy(options.policy, pipeline, policy)  # a wrong name is told before anything starts
@@ -114,7 +114,25 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             plane.check()
         tally = client.ledger().tally
     length = float(max(tally.seconds, default=0) + 1)
-    run = RunOptions(options.pipeline, "live", options.policy, engine, options.seed, servers, options.slo_ms)
+    run = RunOptions(
+        pipeline=options.pipeline,
+        trace="live",
+        policy=options.policy,
+        driver=engine,
+        seed=options.seed,
+        servers=servers,
+        slo_ms=options.slo_ms,
+        interval_s=options.interval_s,
+        drop=options.drop,
+        load_s=options.load_s,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        min_accuracy=options.min_accuracy,
+        initial_rps=options.initial_rps,
+        demand_rps=options.demand_rps,
+        device=options.device,
+        profile=options.profile,
+    )
     return RunResult(
         options=run,
         trace="live",
@@ -175,13 +193,18 @@ def replay_trace(options: ReplayOptions) -> RunResult:
     seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     run = RunOptions(
-        options.pipeline,
-        options.trace,
-        "served",
-        "onnx" if file.models else "emulated",
-        options.seed,
-        servers,
-        options.slo_ms,
+        pipeline=options.pipeline,
+        trace=options.trace,
+        policy="served",
+        driver="onnx" if file.models else "emulated",
+        seed=options.seed,
+        servers=servers,
+        slo_ms=options.slo_ms,
+        mean_rps=options.mean_rps,
+        rate_scale=options.rate_scale,
+        compress=options.compress,
+        from_s=options.from_s,
+        to_s=options.to_s,
     )
     return RunResult(
         options=run,

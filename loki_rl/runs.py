@@ -115,7 +115,7 @@ def prepare(options: RunOptions) -> Scene:
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
-    servers = options.servers or pipeline.servers
+    servers = pipeline.servers if options.servers is None else options.servers
     cluster = ClusterOptions(
         pipeline,
         servers,

@@ -108,7 +108,7 @@ class OnnxEngine:
 
     def _warm(self, task: str, variant: str, resident: Resident) -> None:
         """Run what the first batches would otherwise pay for: every size where sizes are padded (a GPU searches its
-        algorithms per shape), else one item (measured: on a CPU a new size costs nothing extra)."""
+        algorithms per shape), else one item: on a CPU without memory patterns a new size costs nothing extra."""
         inputs = resident.adapter.prepare(resident.adapter.sample()).inputs
         for size in self.sizes.get((task, variant), (1,)) if self.padded else (1,):
             self._infer(resident, [inputs] * size, size)
