@@ -203,7 +203,7 @@ class Gateway:
         effects: list[Effect] = []
         while self.timers and self.timers[0][0] <= now:
             root = self.roots.get(heapq.heappop(self.timers)[1])
-            if root is not None and not root.replied and root.deadline + self.grace_s <= now:
+            if root is not None and not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
 
