@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from math import inf
 
+from loki_rl.core.flow import Flow
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -34,60 +35,11 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
+from loki_rl.core.pullers import Lease, Puller
 from loki_rl.core.queue import DeadlineQueue
 
 HUNG_S = 0.05
-EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
-
-
-class Puller:
-    """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch."""
-
-    __slots__ = ("batch", "incarnation", "latest", "order", "serial", "variant", "waiting")
-
-    def __init__(self, incarnation: int, variant: int, batch: int) -> None:
-        self.incarnation = incarnation
-        self.variant = variant
-        self.batch = batch
-        self.serial = -1
-        self.waiting: int | None = None
-        self.order = 0
-        self.latest = -1
-
-
-class Lease:
-    """A batch in a worker's hands."""
-
-    __slots__ = ("expiry", "incarnation", "items", "variant", "worker")
-
-    def __init__(self, worker: int, incarnation: int, variant: int, items: list[Item], expiry: float) -> None:
-        self.worker = worker
-        self.incarnation = incarnation
-        self.variant = variant
-        self.items = items
-        self.expiry = expiry
-
-
-class Bucket:
-    """Tokens of one variant at a task with children: its planned flow, so that accurate variants do not make more children
-    than the next task can serve. rate [items/s], burst [items]."""
-
-    __slots__ = ("burst", "rate", "time", "tokens")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self.tokens = burst
-        self.time = now
-
-    def refill(self, now: float) -> None:
-        self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
-        self.time = now
-
-    def ready_at(self) -> float:
-        """When one token will be there [s]."""
-        return self.time + max(0.0, 1.0 - self.tokens) / self.rate + EPSILON_S if self.rate > 0 else inf
 
 
 class Router:
@@ -117,8 +69,7 @@ class Router:
         self.silent: dict[int, Puller] = {}  # those whose batch did not come back in time
         self.leases: dict[int, Lease] = {}
         self.expiries: list[tuple[float, int]] = []
-        self.buckets: dict[int, Bucket] = {}
-        self.pressed: set[int] = set()
+        self.flow = Flow(self.pipeline, task)
         self.pressing = False
         self.split = 1.0 if not self.children else 0.5
         self.batches = 0
@@ -126,7 +77,6 @@ class Router:
         self.next_second: float | None = None
         self.kinds: set[tuple[int, int]] = set()  # (variant, batch) of those that pull
         self.rate = 0.0  # items per second of those that pull
-        self.unbar_at = inf
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -140,7 +90,7 @@ class Router:
             case Tick():
                 self._tick(now, effects)
             case Pressure(task, overloaded):
-                (self.pressed.add if overloaded else self.pressed.discard)(task)
+                self.flow.press(task, overloaded)
             case Leaving(number, incarnation):
                 self._leave(number, incarnation)
             case WorkerGone(number):
@@ -157,7 +107,8 @@ class Router:
         return effects
 
     def wake_at(self) -> float | None:
-        wake = self.unbar_at if self.next_second is None else min(self.next_second, self.unbar_at)
+        unbar_at = self.flow.unbar_at
+        wake = unbar_at if self.next_second is None else min(self.next_second, unbar_at)
         if self.expiries and self.expiries[0][0] < wake:
             wake = self.expiries[0][0]
         if self.early_drop and self.queue.heap and self.queue.heap[0][2] < wake:
@@ -219,17 +170,8 @@ class Router:
             self.queue.put_back(self.leases.pop(batch).items)
 
     def _adopt(self, plan: Plan, now: float) -> None:
-        name = self.pipeline.tasks[self.task].name
-        self.split = plan.split.get(name, self.split)
-        self.buckets = {}
-        if not self.children:
-            return
-        rate = plan.demand_rps * plan.served_fraction * self.pipeline.tasks[self.task].entry if self.parent < 0 else inf
-        caps = {place.variant: place.batch for place in plan.placements if place.task == name}
-        for variant, share in plan.flows.get(name, {}).items():
-            if rate < inf:
-                number = self.pipeline.variant_index[self.task][variant]
-                self.buckets[number] = Bucket(1.1 * rate * share, 2.0 * caps.get(variant, 1), now)
+        self.split = plan.split.get(self.pipeline.tasks[self.task].name, self.split)
+        self.flow.adopt(plan, now)
 
     # -- what comes back ----------------------------------------------------------------------------------------------
 
@@ -315,7 +257,7 @@ class Router:
     # -- dispatch -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
-        self.unbar_at = inf
+        self.flow.unbar_at = inf
         if self.queue.heap:
             for number in self._waiting():
                 if not self.queue.heap:
@@ -332,7 +274,7 @@ class Router:
 
     def _give(self, number: int, now: float, effects: list[Effect]) -> None:
         puller = self.pullers[number]
-        if self._barred(puller.variant, now):
+        if self.flow.bars(puller.variant, now):
             return
         times = self.service_s[puller.variant]
         cap = min(puller.batch, len(times) - 1)
@@ -357,24 +299,8 @@ class Router:
         puller.latest = batch
         self.leases[batch] = Lease(number, puller.incarnation, puller.variant, items, expiry)
         heapq.heappush(self.expiries, (expiry, batch))
-        bucket = self.buckets.get(puller.variant)
-        if bucket is not None:
-            bucket.refill(now)
-            bucket.tokens -= len(items)
+        self.flow.spend(puller.variant, len(items), now)
         effects.append(Send(worker(number), Execute(batch, puller.variant, items)))
-
-    def _barred(self, variant: int, now: float) -> bool:
-        """An empty bucket bars a variant, but only while a child task cannot keep up."""
-        if not self.pressed or not self.buckets:
-            return False
-        bucket = self.buckets.get(variant)
-        if bucket is None:
-            return False
-        bucket.refill(now)
-        if bucket.tokens >= 1.0:
-            return False
-        self.unbar_at = min(self.unbar_at, bucket.ready_at())
-        return True
 
     def _rescue_s(self, variant: int, overloaded: bool) -> float | None:
         """Service time [s] of the fastest other variant that pulls here, for a batch like the next one.
