@@ -79,7 +79,7 @@ def reading(stage: Stage) -> list[RunResult]:
         f"Flash crowd from {base:.1f} to {peak * base:.1f} pictures/s (x{peak:.1f})."
     )
     if measured.neighbours > NEIGHBOURS:
-        stage.show(f"[bold]Other programs took {measured.neighbours:.0%} of the cores meanwhile[/]: stop them for steady figures.")
+        stage.show(f"Other programs took {measured.neighbours:.0%} of the cores meanwhile; stop them for steady figures.")
     options = RunOptions(
         "reading", _trace(stage, peak), POLICIES[0], "onnx", servers=measured.servers, interval_s=INTERVAL_S,
         rate_scale=base / FILE_RPS, from_s=FROM_S, to_s=TO_S, device=stage.device, profile=str(path),
