@@ -25,13 +25,16 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
     Refused,
     Request,
     Response,
     RunLedger,
+    StateRead,
     encoder,
     response_decoder,
 )
+from loki_rl.serving.state import PlaneState
 from loki_rl.serving.wire import WireError, pack, unpack
 
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -58,6 +61,8 @@ class Inference(Struct):
     missing: int
     reason: str
     outputs: list[Array]
+    slack_s: float = 0.0
+    retry_s: float = 0.0
 
 
 class Client:
@@ -162,13 +167,19 @@ class Client:
         data = self._call(ReadLedger(self._take_id()), LedgerRead).data
         return msgspec.json.decode(data, type=RunLedger)
 
+    def state(self) -> PlaneState:
+        """The plane now: requests, stages, plan and workers."""
+        return self._call(ReadState(self._take_id()), StateRead).state
+
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _take_id(self) -> int:
         self._next_id += 1
         return self._next_id
 
-    def _call(self, request: Describe | BeginRun | ReadLedger, kind: type[T], timeout_s: float | None = None) -> T:
+    def _call(
+        self, request: Describe | BeginRun | ReadLedger | ReadState, kind: type[T], timeout_s: float | None = None
+    ) -> T:
         self._send(request)
         answer = self._await(request.id, self._timeout_s if timeout_s is None else timeout_s)
         if not isinstance(answer, kind):

@@ -25,15 +25,18 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
     Refused,
     Request,
     Response,
     RunLedger,
+    StateRead,
     TaskVariants,
     Tensor,
     encoder,
     request_decoder,
 )
+from loki_rl.serving.state import PlaneState
 
 # Plain ints: IntFlag arithmetic costs more than the send it belongs to.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -46,11 +49,14 @@ Payload = bytes | memoryview | zmq.Frame
 
 
 class Entered(Struct, gc=False):
-    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts."""
+    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts; min_accuracy: for
+    Arrived.floors."""
 
     key: int
     timeout_s: float
     payload: zmq.Frame | None
+    min_accuracy: float = 0.0
+    priority: int = 0
 
 
 class Withdrawn(Struct, gc=False):
@@ -74,13 +80,23 @@ class LedgerAsked(Struct):
     id: int
 
 
-FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked
+class StateAsked(Struct):
+    """A client wants the state of the plane; answer with Front.state(ask, state)."""
+
+    client: bytes
+    id: int
+
+
+FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked | StateAsked
 Check = Callable[[zmq.Frame | None], str | None]
 
 
 def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
     """What clients may know of a pipeline served by this engine."""
-    tasks = tuple(TaskVariants(task.name, tuple(v.name for v in task.variants)) for task in pipeline.tasks)
+    tasks = tuple(
+        TaskVariants(task.name, tuple(v.name for v in task.variants), task.parent or "", max(pipeline.max_batch[place]))
+        for place, task in enumerate(pipeline.tasks)
+    )
     grace = pipeline.slo_s if grace_s is None else grace_s
     return Described(NO_ID, pipeline.name, pipeline.slo_s, grace, engine, tasks, input, output)
 
@@ -110,8 +126,12 @@ class Front:
         self._check = check
         self._names = PathNames(pipeline)
         self._best_accuracy = pipeline.best_accuracy
+        # A floor is for every path, so the leaf with the worst best path decides.
+        self._floor = min(pipeline.best_completion(leaf, ()) for leaf in pipeline.leaves)
+        self._slo_s = pipeline.slo_s
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._timeouts: dict[int, float] = {}
         self._keys: dict[tuple[bytes, int], int] = {}
 
     def receive(self, limit: int = 64) -> list[FrontEvent]:
@@ -127,15 +147,23 @@ class Front:
                 events.append(event)
         return events
 
-    def reply(self, effect: Reply, outputs: Sequence[Payload] = ()) -> None:
+    def reply(self, effect: Reply, outputs: Sequence[Payload] = (), retry_s: float = 0.0) -> None:
         """Carry out the core's answer to one request; outputs: one frame per leaf of the effect, or none."""
         client = self._waiting.pop(effect.key, None)
         if client is None:
             return
         del self._keys[client]
-        served = self._names.served(effect)
-        outcome = Outcome(effect.outcome).name.lower()
-        answer = Answer(client[1], outcome, effect.latency_s, effect.accuracy, served, effect.missing, effect.reason)
+        answer = Answer(
+            client[1],
+            Outcome(effect.outcome).name.lower(),
+            effect.latency_s,
+            effect.accuracy,
+            self._names.served(effect),
+            effect.missing,
+            effect.reason,
+            self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
+            retry_s,
+        )
         self._send(client[0], answer, outputs)
 
     def begun(self, ask: RunAsked, origin_s: float) -> None:
@@ -144,6 +172,9 @@ class Front:
     def ledger(self, ask: LedgerAsked, tally: Tally, servers: int) -> None:
         ledger = RunLedger(tally, servers, self._best_accuracy)
         self._send(ask.client, LedgerRead(ask.id, msgspec.json.encode(ledger)))
+
+    def state(self, ask: StateAsked, state: PlaneState) -> None:
+        self._send(ask.client, StateRead(ask.id, state))
 
     def close(self) -> None:
         self.socket.close(linger=0)
@@ -171,7 +202,7 @@ class Front:
             self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
             return None
 
-    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger) -> FrontEvent | None:
+    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger | ReadState) -> FrontEvent | None:
         if isinstance(request, Cancel):
             key = self._keys.get((client, request.id))
             return None if key is None else Withdrawn(key)
@@ -179,6 +210,8 @@ class Front:
             return RunAsked(client, request.id, request.origin_s)
         if isinstance(request, ReadLedger):
             return LedgerAsked(client, request.id)
+        if isinstance(request, ReadState):
+            return StateAsked(client, request.id)
         self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))
         return None
 
@@ -190,11 +223,19 @@ class Front:
         self._next_key += 1
         self._waiting[key] = (client, request.id)
         self._keys[client, request.id] = key
-        return Entered(key, request.timeout_s, tensors[0] if tensors else None)
+        if request.timeout_s:
+            self._timeouts[key] = request.timeout_s
+        payload = tensors[0] if tensors else None
+        return Entered(key, request.timeout_s, payload, request.min_accuracy, request.priority)
 
     def _fault(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> str | None:
         if request.pipeline != self._described.pipeline:
             return f"pipeline '{request.pipeline}' is not served here, '{self._described.pipeline}' is"
+        if request.min_accuracy > self._floor:
+            return (
+                f"min_accuracy {request.min_accuracy:g} is above {self._floor:g}, the most that this pipeline reaches "
+                "on every path"
+            )
         if len(tensors) > 1:
             return "a request takes one tensor, not more"
         if (client, request.id) in self._keys:
