@@ -7,9 +7,10 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
@@ -36,7 +37,8 @@ class LiveError(ValueError):
 
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
-    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere."""
+    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. drain_s: time
+    after SIGTERM in which clients that have not noticed are still served."""
 
     pipeline: str
     workers: int | None = None
@@ -45,6 +47,9 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     http_port: int = 8000
     http_host: str = "127.0.0.1"
+    http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    grpc_port: int | None = None
+    drain_s: Annotated[float, Meta(ge=0)] = 2.0
     native: str | None = None
     slo_ms: float | None = None
     interval_s: float = 10.0
@@ -103,15 +108,22 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             fronts=() if options.native is None else (options.native,),
             http_port=options.http_port,
             http_host=options.http_host,
+            http_processes=options.http_processes,
+            grpc_port=options.grpc_port,
             journal=journal,
         ) as plane,
         Client(plane.front) as client,
     ):
         client.begin_run()
         native = "" if options.native is None else f" and {options.native}"
-        announce(f"{pipeline.name} is ready at http://{options.http_host}:{options.http_port}{native}")
+        rpc = "" if options.grpc_port is None else f" and grpc://{options.http_host}:{options.grpc_port}"
+        announce(f"{pipeline.name} is ready at http://{options.http_host}:{options.http_port}{rpc}{native}")
         while not stopped.wait(0.5):
             plane.check()
+        plane.leave()
+        # A second signal means now.
+        stopped.clear()
+        stopped.wait(options.drain_s)
         tally = client.ledger().tally
     length = float(max(tally.seconds, default=0) + 1)
     run = RunOptions(

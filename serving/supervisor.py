@@ -72,6 +72,10 @@ class Supervisor:
         """Send an event to actors."""
         self._errands.ring(lambda: self._post(list(addresses), event))
 
+    def say(self, address: str, word: Control) -> None:
+        """Send a word to the node of an actor."""
+        self._errands.ring(lambda: self._mailbox.say(self._plane.homes[address], word))
+
     def stop(self, names: Iterable[str], timeout_s: float) -> None:
         """End these processes in good order, and those that do not end in time by force."""
         chosen = set(names)
