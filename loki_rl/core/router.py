@@ -4,15 +4,18 @@ leases; knows nothing of models, sockets or other tasks' queues beyond their pre
 from __future__ import annotations
 
 import heapq
+from functools import partial
 from math import inf
 
 from loki_rl.core.flow import Flow
+from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
     Backlog,
     Begin,
     Cancelled,
+    Cause,
     Drop,
     Effect,
     Event,
@@ -64,6 +67,8 @@ class Router:
             range(len(self.service_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.service_s[v][1])
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
+        self.quickest = min(ranked, key=lambda v: self.service_s[v][1])
+        self.accuracy = Accuracy(self.pipeline)
         self.queue = DeadlineQueue()
         self.pullers: dict[int, Puller] = {}
         self.silent: dict[int, Puller] = {}  # those whose batch did not come back in time
@@ -220,24 +225,37 @@ class Router:
         spawned: list[Item] = []
         for item, prefix, counts in zip(items, prefixes, fanouts, strict=True):
             first = sum(counts[:place]) + 1
-            parent, t0, deadline = item.id, item.t0, item.deadline
+            parent, t0, deadline, terms = item.id, item.t0, item.deadline, item.terms
             spawned += [
-                Item(parent | (number << shift), t0, deadline, prefix) for number in range(first, first + counts[place])
+                Item(parent | (number << shift), t0, deadline, prefix, terms)
+                for number in range(first, first + counts[place])
             ]
         return spawned
 
-    def _settle(self, items: list[Item], outcome: Outcome, effects: list[Effect]) -> None:
+    def _settle(self, items: list[Item], outcome: Outcome, effects: list[Effect], cause: Cause | None = None) -> None:
         """These items end here without having run."""
         if items:
             ids = [item.id for item in items]
-            effects.append(Send(GATEWAY, Settled(self.task, outcome, ids, [item.prefix for item in items], [])))
+            prefixes = [item.prefix for item in items]
+            effects.append(Send(GATEWAY, Settled(self.task, outcome, ids, prefixes, [], cause)))
             effects.append(Drop(ids))
+
+    def _drop(self, items: list[Item], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
+        """seconds: the service time that was too long for them; the cause told is that of the first."""
+        if items:
+            hard = items[0].deadline - self.after_s
+            late_s = now + seconds - (self._soft(items[0]) if overloaded else hard)
+            fitting = self.quickest if now + self.service_s[self.quickest][1] <= hard else -1
+            self._settle(items, Outcome.DROPPED, effects, Cause(self.task, max(0.0, late_s), fitting))
+
+    def _soft(self, item: Item) -> float:
+        return item.t0 + (item.deadline - item.t0) * self.split
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.early_drop:
-            self._settle(self.queue.expire(now), Outcome.DROPPED, effects)
+            self._drop(self.queue.expire(now), now, self.service_s[self.quickest][1], False, effects)
         while self.expiries and self.expiries[0][0] <= now:
             batch = heapq.heappop(self.expiries)[1]
             if batch in self.leases:
@@ -278,14 +296,23 @@ class Router:
             return
         times = self.service_s[puller.variant]
         cap = min(puller.batch, len(times) - 1)
+        allows = partial(self._allows, puller.variant)
         if self.early_drop:
-            overloaded = self._overloaded(now)
-            items, dropped = self.queue.form(cap, times, now, self._rescue_s(puller.variant, overloaded), overloaded)
-            self._settle(dropped, Outcome.DROPPED, effects)
+            overloaded, seconds = self._overloaded(now), times[min(cap, len(self.queue))]
+            rescue_s = self._rescue_s(puller.variant, overloaded)
+            items, dropped = self.queue.form(cap, times, now, rescue_s, overloaded, allows)
+            self._drop(dropped, now, seconds, overloaded, effects)
         else:
-            items = self.queue.take(cap)
+            items = self.queue.take(cap, allows)
         if items:
             self._lease(number, puller, items, now, effects)
+
+    def _allows(self, variant: int, item: Item) -> bool:
+        """Whether every path of the item can still be as accurate as its request asks once this variant has served it."""
+        if item.terms is None or item.terms.floor <= 0:
+            return True
+        prefix = self.pipeline.extend(item.prefix, variant)
+        return all(self.accuracy.best(leaf, prefix) >= item.terms.floor for leaf in self.accuracy.leaves_under[self.task])
 
     def _lease(self, number: int, puller: Puller, items: list[Item], now: float, effects: list[Effect]) -> None:
         batch = self.batches * len(self.pipeline.tasks) + self.task
