@@ -26,6 +26,7 @@ from loki_rl.serving.protocol import (
     LedgerRead,
     ReadLedger,
     ReadState,
+    Refusal,
     Refused,
     Request,
     Response,
@@ -63,6 +64,7 @@ class Inference(Struct):
     outputs: list[Array]
     slack_s: float = 0.0
     retry_s: float = 0.0
+    refusal: Refusal | None = None
 
 
 class Client:
@@ -99,11 +101,19 @@ class Client:
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
-    def infer(self, payload: Array | bytes | None = None, timeout_s: float | None = None) -> Inference:
+    def infer(
+        self,
+        payload: Array | bytes | None = None,
+        timeout_s: float | None = None,
+        *,
+        min_accuracy: float = 0.0,
+        priority: int = 0,
+    ) -> Inference:
         """Send one request and wait for its answer, whatever the outcome. bytes: an encoded picture. None: no payload
-        (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO."""
+        (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO. The rest: as in protocol.Infer."""
         served = self.description
-        id = self.submit(payload, timeout_s)
+        packed = None if payload is None else pack_payload(payload)
+        id = self.submit_packed(packed, timeout_s, min_accuracy=min_accuracy, priority=priority)
         limit_s = (timeout_s or served.slo_s) + served.grace_s + _PATIENCE_S
         answer = self._await(id, limit_s)
         if isinstance(answer, Inference):
@@ -114,10 +124,12 @@ class Client:
         """Send one request and return its id at once; `poll` gives the answer."""
         return self.submit_packed(None if payload is None else pack_payload(payload), timeout_s)
 
-    def submit_packed(self, payload: bytes | None, timeout_s: float | None = None) -> int:
+    def submit_packed(
+        self, payload: bytes | None, timeout_s: float | None = None, *, min_accuracy: float = 0.0, priority: int = 0
+    ) -> int:
         """As submit, for a payload that `pack_payload` made before."""
         id = self._take_id()
-        self._send(Infer(id, self.description.pipeline, timeout_s or 0.0), payload)
+        self._send(Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority), payload)
         return id
 
     def cancel(self, id: int) -> None:

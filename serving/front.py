@@ -10,7 +10,7 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
@@ -26,6 +26,7 @@ from loki_rl.serving.protocol import (
     LedgerRead,
     ReadLedger,
     ReadState,
+    Refusal,
     Refused,
     Request,
     Response,
@@ -49,8 +50,7 @@ Payload = bytes | memoryview | zmq.Frame
 
 
 class Entered(Struct, gc=False):
-    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts; min_accuracy: for
-    Arrived.floors."""
+    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts; the rest: as in Infer."""
 
     key: int
     timeout_s: float
@@ -153,6 +153,7 @@ class Front:
         if client is None:
             return
         del self._keys[client]
+        refusal = None if effect.cause is None else self._names.refusal(effect.cause)
         answer = Answer(
             client[1],
             Outcome(effect.outcome).name.lower(),
@@ -160,9 +161,10 @@ class Front:
             effect.accuracy,
             self._names.served(effect),
             effect.missing,
-            effect.reason,
+            effect.reason if refusal is None else f"{effect.reason}: {_sentence(refusal)}",
             self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
             retry_s,
+            refusal,
         )
         self._send(client[0], answer, outputs)
 
@@ -257,7 +259,7 @@ class Front:
 
 
 class PathNames:
-    """Variant names of path codes, remembered."""
+    """Names of path codes, remembered, and of what else the core gives numbers."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -266,11 +268,20 @@ class PathNames:
     def served(self, effect: Reply) -> list[list[str]]:
         return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
 
+    def refusal(self, cause: Cause) -> Refusal:
+        task = self._pipeline.tasks[cause.task]
+        return Refusal(task.name, cause.late_s, "" if cause.fitting < 0 else task.variants[cause.fitting].name)
+
     def _learn(self, task: int, path: int) -> list[str]:
         pipeline = self._pipeline
         line = zip(pipeline.lines[task], pipeline.unpack(path), strict=True)
         names = self._known[task, path] = [pipeline.tasks[stage].variants[variant].name for stage, variant in line]
         return names
+
+
+def _sentence(refusal: Refusal) -> str:
+    fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted"
+    return f"'{refusal.stage}' would have ended {1000 * refusal.late_s:.0f} ms too late, {fitting}"
 
 
 class _MalformedError(ValueError):

@@ -43,8 +43,9 @@ def verdict(answer: Inference) -> Verdict | None:
 
 
 def parameters(answer: Inference) -> Json:
-    """How it was served; `served` joins the variant paths of the leaves. slack_ms is below 0 after the deadline."""
-    return {
+    """How it was served; `served` joins the variant paths of the leaves. slack_ms is below 0 after the deadline. Where an
+    item was dropped: its stage, how late that would have ended, and its cheapest variant if that would have fitted."""
+    told: Json = {
         "outcome": answer.outcome,
         "accuracy": answer.accuracy,
         "latency_ms": 1000 * answer.latency_s,
@@ -52,6 +53,13 @@ def parameters(answer: Inference) -> Json:
         "served": ",".join(map("/".join, answer.served)),
         "missing": answer.missing,
     }
+    if answer.refusal is not None:
+        told |= {
+            "stage": answer.refusal.stage,
+            "late_ms": 1000 * answer.refusal.late_s,
+            "fitting": answer.refusal.fitting,
+        }
+    return told
 
 
 def encode(answer: Inference, request: InferRequest, described: Described) -> tuple[bytes, int | None]:

@@ -73,12 +73,22 @@ Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState
 # -- what the gateway node answers ----------------------------------------------------------------------------------------
 
 
+class Refusal(Struct, array_like=True, frozen=True):
+    """Where an item was given up. late_s: how much too late the stage would have ended. fitting: its cheapest variant, if
+    that would have fitted."""
+
+    stage: str
+    late_s: float
+    fitting: str
+
+
 class Answer(Struct, array_like=True, tag=True):
     """The only answer to an Infer. One tensor frame per finished leaf follows (none where the engine is emulated).
 
     outcome: ok | late | dropped | rejected | cancelled | failed. served: the variant names of each finished leaf, first
     task first. missing: items dropped or unfinished. reason: why it is not ok. slack_s: time left until the deadline,
     below 0 after it. retry_s: where the plane had no room, when it may have some again; 0 where asking again is no use.
+    refusal: what is known of the first item that was dropped.
     """
 
     id: int
@@ -90,6 +100,7 @@ class Answer(Struct, array_like=True, tag=True):
     reason: str
     slack_s: float = 0.0
     retry_s: float = 0.0
+    refusal: Refusal | None = None
 
 
 class Tensor(Struct, array_like=True, frozen=True):

@@ -10,7 +10,7 @@ from functools import partial
 import zmq
 
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply
+from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply, Terms
 from loki_rl.serving.driver import Delivery
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn
 from loki_rl.serving.meter import RequestMeter
@@ -57,7 +57,7 @@ class Reception:
         events = self._front.receive(BURST)
         entered = [event for event in events if isinstance(event, Entered)]
         if entered:
-            yield _arrived(entered)
+            yield _arrived(entered, self._gateway.pipeline.slo_s)
         withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
         if withdrawn:
             yield _to(GATEWAY, Abandoned(withdrawn))
@@ -127,10 +127,16 @@ class Reception:
         return [_to(address, Begin(origin)) for address in self._told]
 
 
-def _arrived(entered: list[Entered]) -> Delivery:
-    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered])
+def _arrived(entered: list[Entered], slo_s: float) -> Delivery:
+    terms = {one.key: _terms(one, slo_s) for one in entered if one.min_accuracy or one.priority}
+    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], terms)
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
+
+
+def _terms(entered: Entered, slo_s: float) -> Terms:
+    """Priority 1 goes before whatever came up to one SLO earlier, 2 half of that, and so on: nobody starves."""
+    return Terms(entered.min_accuracy, slo_s / entered.priority if entered.priority else 0.0)
 
 
 def _to(address: str, event: Event) -> Delivery:

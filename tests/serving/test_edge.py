@@ -21,6 +21,7 @@ import tritonclient.grpc
 import tritonclient.http
 import zmq
 from msgspec.structs import replace
+from tritonclient.utils import InferenceServerException
 
 from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
@@ -125,6 +126,27 @@ def test_metrics_are_those_of_the_whole_plane(served: Plane) -> None:
     assert status == 200
     for name in (b"loki_requests_total", b"loki_queue_seconds_bucket", b"loki_plan_accuracy", b"nv_inference_count"):
         assert b"\n" + name + b"{" in text
+
+
+def test_a_request_may_ask_for_accuracy_but_not_for_more_than_there_is(served: Plane) -> None:
+    with tritonclient.http.InferenceServerClient(f"127.0.0.1:{served.http}") as client:
+        answer = client.infer("traffic", [], parameters={"min_accuracy": 0.95}, priority=1).get_response()
+        assert answer["parameters"]["accuracy"] >= 0.95
+        with pytest.raises(InferenceServerException, match=r"\[400\] min_accuracy 1 is above 0.99\d+, the most that"):
+            client.infer("traffic", [], parameters={"min_accuracy": 1.0})
+
+
+def test_a_request_that_cannot_make_it_is_refused_with_a_reason(served: Plane) -> None:
+    body = json.dumps({"inputs": [], "parameters": {"timeout": 20_000}}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"http://127.0.0.1:{served.http}/v2/models/traffic/infer", body, timeout=10)
+    with caught.value as answer:
+        assert answer.code == 503
+        assert 1 <= int(answer.headers["Retry-After"]) <= 10
+        told = json.loads(answer.read())
+    assert told["parameters"]["stage"] == "object_detection"
+    assert told["parameters"]["late_ms"] > 0
+    assert "'object_detection' would have ended" in told["error"]
 
 
 def test_a_port_that_somebody_has_is_not_shared_silently(served: Plane) -> None:

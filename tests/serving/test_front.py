@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.front import (
     Entered,
@@ -37,6 +37,7 @@ from loki_rl.serving.protocol import (
     LedgerRead,
     ReadLedger,
     ReadState,
+    Refusal,
     Refused,
     Request,
     Response,
@@ -135,6 +136,23 @@ def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path
     answer, tensors = peer.answer()
     assert answer == Answer(11, "ok", 0.125, 0.75, [["a0", "b0"], ["a0", "b1"]], 0, "", 0.375)
     assert tensors == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(
+    ("fitting", "refusal", "sentence"),
+    [
+        (1, Refusal("b", 0.012, "b1"), "too late: 'b' would have ended 12 ms too late, only 'b1' would have fitted"),
+        (-1, Refusal("b", 0.012, ""), "too late: 'b' would have ended 12 ms too late, no variant would have fitted"),
+    ],
+)
+def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
+    peer: Peer, fitting: int, refusal: Refusal, sentence: str
+) -> None:
+    cause = Cause(1, 0.012, fitting)
+    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], [], [], 1, "too late", cause), (), 6.5)
+    answer, _ = peer.answer()
+    assert isinstance(answer, Answer)
+    assert (answer.reason, answer.retry_s, answer.refusal) == (sentence, 6.5, refusal)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from loki_rl.serving import oip, oip_answers
 from loki_rl.serving.client import Inference
 from loki_rl.serving.oip import RequestError
-from loki_rl.serving.protocol import Described, Tensor
+from loki_rl.serving.protocol import Described, Refusal, Tensor
 
 READING = Described(-1, "reading", 0.5, 0.5, "onnx", (), Tensor("image", "BYTES", (1,)), Tensor("text", "BYTES", (-1,)))
 TRAFFIC = Described(
@@ -248,6 +248,13 @@ def ended(outcome: str, served: int, missing: int, retry_s: float = 0.0) -> Infe
 )
 def test_the_verdict_on_an_outcome(answer: Inference, verdict: tuple[int, str, int] | None) -> None:
     assert oip_answers.verdict(answer) == (None if verdict is None else oip_answers.Verdict(*verdict))
+
+
+def test_a_refusal_is_told_in_parameters_too() -> None:
+    dropped = ended("dropped", 0, 1)
+    dropped.refusal = Refusal("read", 0.012, "fast")
+    told = oip_answers.parameters(dropped)
+    assert (told["stage"], told["late_ms"], told["fitting"]) == ("read", 12.0, "fast")
 
 
 @pytest.mark.parametrize(
