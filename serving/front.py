@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import zmq
+import zmq.backend
 from msgspec import Struct
 
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.mailbox import readable
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
     NO_ID,
@@ -39,9 +41,12 @@ from loki_rl.serving.protocol import (
 )
 from loki_rl.serving.state import PlaneState
 
-# Plain ints: IntFlag arithmetic costs more than the send it belongs to.
+# Plain ints and the methods below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
+_send = zmq.backend.Socket.send
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+_WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 Payload = bytes | memoryview | zmq.Frame
 
@@ -137,7 +142,9 @@ class Front:
     def receive(self, limit: int = 64) -> list[FrontEvent]:
         """Read at most `limit` messages without waiting. Malformed ones are answered here and yield no event."""
         events: list[FrontEvent] = []
-        for _ in range(limit):
+        for number in range(limit):
+            if number == 1 and not readable(self.socket):
+                break
             try:
                 client = self.socket.recv(_NOBLOCK)
             except zmq.Again:
@@ -156,7 +163,7 @@ class Front:
         refusal = None if effect.cause is None else self._names.refusal(effect.cause)
         answer = Answer(
             client[1],
-            Outcome(effect.outcome).name.lower(),
+            _WORDS[effect.outcome],
             effect.latency_s,
             effect.accuracy,
             self._names.served(effect),
@@ -246,16 +253,17 @@ class Front:
 
     def _send(self, client: bytes, response: Response, tensors: Sequence[Payload] = ()) -> None:
         """Never waits and never raises for a client: one that is gone, or that reads nothing, must not hold up others."""
+        socket = self.socket
         try:
-            self.socket.send(client, _MORE)
+            _send(socket, client, _MORE)
         except zmq.ZMQError:
             self.vanished += 1
             return
-        self.socket.send(VERSION, _MORE)
+        _send(socket, VERSION, _MORE)
         last = len(tensors) - 1
-        self.socket.send(encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
+        _send(socket, encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
         for position, tensor in enumerate(tensors):
-            self.socket.send(tensor, _NOBLOCK if position == last else _MORE, copy=False)
+            _send(socket, tensor, _NOBLOCK if position == last else _MORE, False)
 
 
 class PathNames:
