@@ -457,6 +457,26 @@ def replay(
     terminal.say(_row(seen), as_json, lambda: _show_runs([seen]))
 
 
+@app.command()
+def top(
+    url: Annotated[str, typer.Option(help="http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
+    interval_s: Annotated[float, typer.Option(help="Time between two looks [s].", min=0.1)] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the figures since the start, and end.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
+    from loki_rl.top import Watch, source
+    from loki_rl.top_screen import screen
+
+    watch = Watch()
+    with source(url) as ask:
+        seen = watch.see(ask())
+        if once or as_json:
+            terminal.say(msgspec.to_builtins(seen), as_json, lambda: terminal.shown(screen(seen)))
+            return
+        terminal.live(lambda: screen(watch.see(ask())), screen(seen), interval_s)
+
+
 def _row(done: RunResult) -> dict[str, Any]:
     from loki_rl.runs import row
 

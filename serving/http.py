@@ -21,7 +21,7 @@ from loki_rl.serving import http_answers, metrics, oip, oip_models
 from loki_rl.serving.bridge import Bridge
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
-from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
+from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, MSGPACK, Described, Infer, Refused
 from loki_rl.serving.wire import pack
 
 # A body becomes one message to the gateway, with a header of its own.
@@ -168,8 +168,11 @@ class HttpFront:
         state = await self.bridge.state()
         return Response(metrics.exposition(state), media_type=metrics.CONTENT_TYPE)
 
-    async def state(self, _: Request) -> Response:
-        return http_answers.json(await self.bridge.state())
+    async def state(self, request: Request) -> Response:
+        state = await self.bridge.state()
+        if request.headers.get("accept") == MSGPACK:
+            return Response(msgspec.msgpack.encode(state), media_type=MSGPACK)
+        return http_answers.json(state)
 
     async def ledger(self, _: Request) -> Response:
         return Response(await self.bridge.ledger(), media_type="application/json")

@@ -17,6 +17,8 @@ MAX_TIMEOUT_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
 MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
+# How programs of ours ask for the state over HTTP: JSON has no infinite numbers, and a plan may hold some.
+MSGPACK = "application/msgpack"
 
 Id = Annotated[int, Meta(ge=0)]
 
