@@ -260,10 +260,12 @@ def _convert(flags: dict[str, Any], kind: type[T]) -> T:
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     from loki_rl.control.request import QUEUEINGS
     from loki_rl.core.options import DROPS
+    from loki_rl.serving.logs import LEVELS
     from loki_rl.serving.plane import ENGINES
 
-    for name, allowed in (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES)):
-        _one_of(f"--{name}", flags.get(name), allowed)
+    choices = (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS))
+    for name, allowed in choices:
+        _one_of(f"--{name.replace('_', '-')}", flags.get(name), allowed)
     try:
         return _checked(msgspec.convert(flags, kind))
     except msgspec.ValidationError as error:
@@ -412,6 +414,9 @@ def serve(
     seed: SeedOpt = 0,
     profile: ProfileOpt = None,
     any_profile: Annotated[bool, typer.Option("--any-profile", help="Use a profile that was measured elsewhere.")] = False,
+    logs: Annotated[str, typer.Option(help="Keep the log of every process in this folder.")] = "",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+    log_level: Annotated[str, typer.Option(help="info, or debug: how every request ended.")] = "info",
     journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
     logdir: LogdirOpt = None,
     as_json: JsonOpt = False,

@@ -24,6 +24,7 @@ from loki_rl.runs import RunOptions, RunResult, pictures
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.logs import Level, LogOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
 from loki_rl.serving.replay import replay
@@ -38,7 +39,7 @@ class LiveError(ValueError):
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
     use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. drain_s: time
-    after SIGTERM in which clients that have not noticed are still served."""
+    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
 
     pipeline: str
     workers: int | None = None
@@ -50,6 +51,9 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     grpc_port: int | None = None
     drain_s: Annotated[float, Meta(ge=0)] = 2.0
+    logs: str = ""
+    log_json: bool = False
+    log_level: Level = "info"
     native: str | None = None
     slo_ms: float | None = None
     interval_s: float = 10.0
@@ -111,6 +115,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             http_processes=options.http_processes,
             grpc_port=options.grpc_port,
             journal=journal,
+            logs=LogOptions(options.logs, options.log_json, options.log_level),
         ) as plane,
         Client(plane.front) as client,
     ):

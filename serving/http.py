@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from loki_rl.serving import http_answers, metrics, oip, oip_models
+from loki_rl.serving import http_answers, logs, metrics, oip, oip_models
 from loki_rl.serving.bridge import Bridge
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
@@ -199,7 +200,7 @@ def server(front: HttpFront) -> uvicorn.Server:
         loop="uvloop",
         http="httptools",
         ws="none",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -215,7 +216,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
+    logs.start("http", logs.LogOptions(as_json=options.log_json))
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         bound = listen(options.host, options.port, options.shared)
     except (OSError, OverflowError) as error:

@@ -17,6 +17,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.listening import check_free
+from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
 from loki_rl.serving.wire import Bye, Leave
@@ -50,9 +51,8 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. policy_factory,
-    policy_options, pipeline_file, device, journal, check: as in PlaneFile. start_s: longest wait for all nodes to be up
-    and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said
+    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs, check:
+    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said
     that stopped in good order. Entering raises LaunchError.
     """
 
@@ -72,6 +72,7 @@ class LocalPlane:
         http_processes: int = 1,
         grpc_port: int | None = None,
         journal: Path | None = None,
+        logs: LogOptions | None = None,
         start_s: float = 60.0,
         restarts: int = 3,
         check: bool = False,
@@ -82,6 +83,7 @@ class LocalPlane:
         self._http_port = http_port
         self._http_processes = http_processes
         self._grpc_port = grpc_port
+        self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
             "nodes": layout(options, engine),
@@ -92,6 +94,7 @@ class LocalPlane:
             "policy_options": {"servers": options.servers} if policy_options is None else policy_options,
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
+            "logs": self._logs,
             "check": check,
         }
         self._fronts = fronts
@@ -146,6 +149,7 @@ class LocalPlane:
 
     def _launch(self) -> None:
         folder = self._folder.path
+        _make(self._logs.folder)
         plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
         _check_paths(plane, folder)
         plane.write(folder)
@@ -191,7 +195,7 @@ class LocalPlane:
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {self._host}:{port}: {error}") from None
         tethered = [sys.executable, "-m", "loki_rl.serving.tether", module]
-        return [*tethered, "--front", self.front, "--host", self._host, "--port", str(port)]
+        return [*tethered, "--front", self.front, "--host", self._host, "--port", str(port), *self._logs.flags()]
 
     def _give_up(self, what: str) -> None:
         self.check()
@@ -226,6 +230,14 @@ def _check_paths(plane: PlaneFile, folder: Path) -> None:
     longest = max((*plane.endpoints(folder).values(), *plane.fronts), key=len)
     if longest.startswith("ipc://") and len(longest) - len("ipc://") > MAX_PATH:
         raise LaunchError(f"the socket path {longest} is too long (at most {MAX_PATH} bytes); set XDG_RUNTIME_DIR")
+
+
+def _make(folder: str) -> None:
+    try:
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LaunchError(f"the logs cannot be kept in {folder}: {error}") from None
 
 
 def _reached(host: str) -> str:

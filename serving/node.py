@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import logging
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
-from loki_rl.serving import tether
+from loki_rl.serving import logs, tether
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery, Driver
 from loki_rl.serving.emulated import EmulatedEngine
@@ -189,8 +188,10 @@ class Node:
 
 def serve(folder: Path, name: str) -> None:
     """Run a node until SIGTERM."""
+    plane = PlaneFile.read(folder)
+    logs.start(name, plane.logs)
     with zmq.Context() as context:
-        node = Node(PlaneFile.read(folder), name, folder, context)
+        node = Node(plane, name, folder, context)
         signal.signal(signal.SIGTERM, lambda *_: node.driver.stop())
         # What the start made stays for good: a collection that walks it finds nothing and costs an idle node its caches.
         gc.collect()
@@ -204,7 +205,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="run directory of the plane")
     parser.add_argument("name", help="name of the node")
     chosen = parser.parse_args()
-    logging.basicConfig(format=f"%(asctime)s {chosen.name} %(levelname)s %(message)s", level=logging.INFO)
     tether.hold()
     try:
         serve(chosen.folder, chosen.name)

@@ -3,6 +3,7 @@ inference, and when it may come again; must not know sockets, nor how a request 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -19,6 +20,8 @@ from loki_rl.serving.protocol import Described
 from loki_rl.serving.state import Control, Part, PlaneState, Stage
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.wire import Letter
+
+log = logging.getLogger(__name__)
 
 BURST = 64
 # A full gateway has room again as soon as some requests end.
@@ -78,6 +81,8 @@ class Reception:
         if not isinstance(effect, Reply):
             raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
         self._front.reply(effect, self._payloads.answer(effect), self._retry_s(effect.outcome, now))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("request ended", extra={"fields": _told(effect)})
 
     def _retry_s(self, outcome: Outcome, now: float) -> float:
         """A full gateway empties; an overloaded stage has to wait for the next plan."""
@@ -132,6 +137,17 @@ def _arrived(entered: list[Entered], slo_s: float) -> Delivery:
     event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], terms)
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
+
+
+def _told(reply: Reply) -> dict[str, object]:
+    return {
+        "request": reply.root,
+        "outcome": Outcome(reply.outcome).name.lower(),
+        "latency_ms": 1000 * reply.latency_s,
+        "accuracy": reply.accuracy,
+        "leaves": len(reply.leaves),
+        "missing": reply.missing,
+    }
 
 
 def _terms(entered: Entered, slo_s: float) -> Terms:

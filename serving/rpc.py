@@ -17,7 +17,7 @@ import uvloop
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from loki_rl.serving import oip_answers, oip_models, rpc_codec
+from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec
 from loki_rl.serving.bridge import Bridge, GatewayGoneError
 from loki_rl.serving.oip import VERSION, RequestError
 from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
@@ -204,7 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
+    logs.start("grpc", logs.LogOptions(as_json=options.log_json))
     try:
         uvloop.run(_until_told(options.front, options.host, options.port))
     except (OSError, OverflowError) as error:

@@ -165,7 +165,7 @@ class Supervisor:
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         try:
-            child = Child(name, command, self._folder / f"{name}.log")
+            child = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
         except OSError as error:
             self._fail(f"node '{name}' cannot be started: {error}")
             return
