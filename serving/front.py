@@ -11,9 +11,10 @@ import zmq.backend
 from msgspec import Struct
 
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Cause, Outcome, Reply
+from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.mailbox import readable
+from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
     NO_ID,
@@ -28,7 +29,6 @@ from loki_rl.serving.protocol import (
     LedgerRead,
     ReadLedger,
     ReadState,
-    Refusal,
     Refused,
     Request,
     Response,
@@ -168,7 +168,7 @@ class Front:
             effect.accuracy,
             self._names.served(effect),
             effect.missing,
-            effect.reason if refusal is None else f"{effect.reason}: {_sentence(refusal)}",
+            effect.reason if refusal is None else f"{effect.reason}: {sentence(refusal)}",
             self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
             retry_s,
             refusal,
@@ -264,32 +264,6 @@ class Front:
         _send(socket, encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
         for position, tensor in enumerate(tensors):
             _send(socket, tensor, _NOBLOCK if position == last else _MORE, False)
-
-
-class PathNames:
-    """Names of path codes, remembered, and of what else the core gives numbers."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._known: dict[tuple[int, int], list[str]] = {}
-
-    def served(self, effect: Reply) -> list[list[str]]:
-        return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
-
-    def refusal(self, cause: Cause) -> Refusal:
-        task = self._pipeline.tasks[cause.task]
-        return Refusal(task.name, cause.late_s, "" if cause.fitting < 0 else task.variants[cause.fitting].name)
-
-    def _learn(self, task: int, path: int) -> list[str]:
-        pipeline = self._pipeline
-        line = zip(pipeline.lines[task], pipeline.unpack(path), strict=True)
-        names = self._known[task, path] = [pipeline.tasks[stage].variants[variant].name for stage, variant in line]
-        return names
-
-
-def _sentence(refusal: Refusal) -> str:
-    fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted"
-    return f"'{refusal.stage}' would have ended {1000 * refusal.late_s:.0f} ms too late, {fitting}"
 
 
 class _MalformedError(ValueError):

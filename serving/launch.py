@@ -52,8 +52,8 @@ class LocalPlane:
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
     on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs, check:
-    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said
-    that stopped in good order. Entering raises LaunchError.
+    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of
+    each worker process. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(

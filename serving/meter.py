@@ -7,7 +7,7 @@ from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
 from loki_rl.core.router import Router
-from loki_rl.serving.front import PathNames
+from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState
 
 FAILURES = 5

@@ -25,6 +25,7 @@ from loki_rl.serving.front import (
     Withdrawn,
     describe,
 )
+from loki_rl.serving.names import PathNames
 from loki_rl.serving.protocol import (
     VERSION,
     Answer,
