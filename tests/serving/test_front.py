@@ -19,7 +19,6 @@ from loki_rl.serving.front import (
     Front,
     FrontEvent,
     LedgerAsked,
-    PathNames,
     RunAsked,
     StateAsked,
     Withdrawn,
