@@ -363,16 +363,19 @@ def _need_models(pipeline: str, engine: str | None) -> None:
     """Models that are not there would only be missed by workers, after a minute of waiting for them."""
     from loki_rl.config import load_pipeline
     from loki_rl.serving.adapters.adapter import adapter_class
-    from loki_rl.serving.repository import model_path
+    from loki_rl.serving.repository import ModelError
+    from loki_rl.serving.stored import find_model
 
     file = load_pipeline(pipeline, need_profile=False)
     if engine == "onnx" and not file.models:
         raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
     for spec in file.models.values():
         adapter_class(spec.adapter)
-        path = model_path(file.repository, spec.model)
-        if engine != "emulated" and not path.is_file():
-            raise UsageError(f"there is no model {path}; run 'loki-rl models fetch reading', or correct 'repository'")
+        try:
+            if engine != "emulated":
+                find_model(file.repository, spec.model)
+        except ModelError as error:
+            raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
 
 
 def _names(flag: str, text: str) -> list[str]:
