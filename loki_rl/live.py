@@ -129,6 +129,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
         # A second signal means now.
         stopped.clear()
         stopped.wait(options.drain_s)
+        plane.drain()
         tally = client.ledger().tally
     length = float(max(tally.seconds, default=0) + 1)
     run = RunOptions(

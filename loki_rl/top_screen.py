@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import isinf
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -88,11 +87,11 @@ def _lost(stage: Stage) -> str:
 
 
 def _variants(view: View) -> Table:
-    table = _table("variants")
+    table = _table("variants (times per item)")
     table.add_column("task")
     table.add_column("variant")
-    for name in ("planned", "pulling", "items/s", "batch", "queue", "compute"):
-        table.add_column(name, justify="right")
+    for name in ("plan", "pull", "items/s", "batch", "queue", "run"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in view.variants:
         table.add_row(
             row.stage,
@@ -112,11 +111,11 @@ def _workers(control: Control) -> Table:
     alike: dict[tuple[str, int, str], list[WorkerState]] = {}
     for worker in control.workers:
         alike.setdefault((worker.serving, worker.batch, worker.loading), []).append(worker)
-    table = _table("workers")
+    table = _table("workers (models loaded so far)")
     table.add_column("serves")
     table.add_column("batch", justify="right")
     table.add_column("loads now")
-    table.add_column("workers (models loaded so far)")
+    table.add_column("workers")
     for (serving, batch, loading), workers in sorted(alike.items()):
         numbers = " ".join(f"{worker.number}({worker.loads})" for worker in workers)
         table.add_row(serving or "parked", str(batch), loading or "-", numbers)
@@ -124,7 +123,16 @@ def _workers(control: Control) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    """Without a box, which would take two more characters a column."""
+    return Table(
+        title=f"\n{title}",
+        title_style="bold",
+        title_justify="left",
+        header_style="dim",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _milliseconds(seconds: float) -> str:

@@ -145,6 +145,14 @@ class LocalPlane:
         if self._supervisor is not None:
             self._supervisor.say(GATEWAY, Leave())
 
+    def drain(self) -> None:
+        """Refuse new requests and wait for the end of those in flight, so that all are accounted for."""
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.warm and not supervisor.failure:
+            supervisor.say(GATEWAY, Leave())
+            supervisor.tell([GATEWAY], Drain())
+            supervisor.wait(lambda: supervisor.idle, self._drain_s + 1.0)
+
     # -- start --------------------------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
@@ -205,16 +213,13 @@ class LocalPlane:
 
     def close(self) -> None:
         """Let requests in flight end, stop all processes in the order of the data's way, remove the run directory."""
+        self.drain()
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             self._stop(supervisor)
         self._folder.close()
 
     def _stop(self, supervisor: Supervisor) -> None:
-        if supervisor.warm and not supervisor.failure:
-            supervisor.say(GATEWAY, Leave())
-            supervisor.tell([GATEWAY], Drain())
-            supervisor.wait(lambda: supervisor.idle, self._drain_s + 1.0)
         for names in self._stages():
             supervisor.stop(names, STOP_S)
         supervisor.close()

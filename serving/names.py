@@ -30,5 +30,5 @@ class PathNames:
 
 
 def sentence(refusal: Refusal) -> str:
-    fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted"
+    fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted by then"
     return f"'{refusal.stage}' would have ended {1000 * refusal.late_s:.0f} ms too late, {fitting}"

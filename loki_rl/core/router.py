@@ -7,8 +7,8 @@ import heapq
 from functools import partial
 from math import inf
 
+from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
-from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -68,7 +68,7 @@ class Router:
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
         self.quickest = min(ranked, key=lambda v: self.service_s[v][1])
-        self.accuracy = Accuracy(self.pipeline)
+        self.floors = Floors(self.pipeline, task)
         self.queue = DeadlineQueue()
         self.pullers: dict[int, Puller] = {}
         self.silent: dict[int, Puller] = {}  # those whose batch did not come back in time
@@ -296,7 +296,7 @@ class Router:
             return
         times = self.service_s[puller.variant]
         cap = min(puller.batch, len(times) - 1)
-        allows = partial(self._allows, puller.variant)
+        allows = partial(self.floors.allow, puller.variant)
         if self.early_drop:
             overloaded, seconds = self._overloaded(now), times[min(cap, len(self.queue))]
             rescue_s = self._rescue_s(puller.variant, overloaded)
@@ -306,13 +306,6 @@ class Router:
             items = self.queue.take(cap, allows)
         if items:
             self._lease(number, puller, items, now, effects)
-
-    def _allows(self, variant: int, item: Item) -> bool:
-        """Whether every path of the item can still be as accurate as its request asks once this variant has served it."""
-        if item.terms is None or item.terms.floor <= 0:
-            return True
-        prefix = self.pipeline.extend(item.prefix, variant)
-        return all(self.accuracy.best(leaf, prefix) >= item.terms.floor for leaf in self.accuracy.leaves_under[self.task])
 
     def _lease(self, number: int, puller: Puller, items: list[Item], now: float, effects: list[Effect]) -> None:
         batch = self.batches * len(self.pipeline.tasks) + self.task

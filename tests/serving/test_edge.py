@@ -167,13 +167,18 @@ def test_after_sigterm_a_server_is_not_ready_but_serves_until_a_second_one(tmp_p
         wait_for(site, 200, process)
         process.send_signal(signal.SIGTERM)
         wait_for(site, 503, process)
-        with tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        with tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}", concurrency=3) as client:
             assert client.is_server_live()
             assert client.infer("traffic", []).get_response()["parameters"]["outcome"] == "ok"
-        process.send_signal(signal.SIGTERM)
+            open_still = [client.async_infer("traffic", []) for _ in range(3)]
+            while json.loads(site.get("/loki/state")[1])["requests"]["arrivals"] < 4:
+                continue
+            process.send_signal(signal.SIGTERM)
+            assert [one.get_result().get_response()["parameters"]["missing"] for one in open_still] == [0, 0, 0]
         result, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert json.loads(result)["ok"] == 1
+    figures = json.loads(result)
+    assert figures["arrivals"] == figures["ok"] + figures["late"] == 4
 
 
 def wait_for(site: Plane, status: int, process: subprocess.Popen[bytes]) -> None:

@@ -142,7 +142,7 @@ def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path
     ("fitting", "refusal", "sentence"),
     [
         (1, Refusal("b", 0.012, "b1"), "too late: 'b' would have ended 12 ms too late, only 'b1' would have fitted"),
-        (-1, Refusal("b", 0.012, ""), "too late: 'b' would have ended 12 ms too late, no variant would have fitted"),
+        (-1, Refusal("b", 0.012, ""), "too late: 'b' would have ended 12 ms too late, no variant would have fitted by then"),
     ],
 )
 def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
