@@ -106,15 +106,11 @@ class Bridge:
     async def description(self) -> Described:
         """What is served, asked for once (so `ready` is that of then)."""
         if self._description is None:
-            self._description = await self.describe()
+            answer = await self._ask(Describe(self.take_id()), None, _QUESTION_S)
+            if not isinstance(answer, Described):
+                raise GatewayGoneError("the gateway cannot say what it serves")
+            self._description = answer
         return self._description
-
-    async def describe(self) -> Described:
-        answer = await self._ask(Describe(self.take_id()), None, _QUESTION_S)
-        if not isinstance(answer, Described):
-            raise GatewayGoneError("the gateway cannot say what it serves")
-        self._description = answer
-        return answer
 
     async def begin_run(self) -> float:
         answer = await self._ask(BeginRun(self.take_id()), None, _QUESTION_S)
@@ -127,6 +123,10 @@ class Bridge:
         if not isinstance(answer, LedgerRead):
             raise GatewayGoneError("the gateway cannot give its ledger")
         return answer.data
+
+    async def ready(self) -> bool:
+        """Whether every task has a warm variant now, and the server is not about to stop."""
+        return (await self.state()).ready
 
     async def state(self) -> PlaneState:
         answer = await self._ask(ReadState(self.take_id()), None, _QUESTION_S)

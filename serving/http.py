@@ -127,8 +127,7 @@ class HttpFront:
     # -- models -------------------------------------------------------------------------------------------------------
 
     async def ready(self, _: Request) -> Response:
-        described = await self.bridge.describe()
-        if described.ready:
+        if await self.bridge.ready():
             return Response()
         return http_answers.error(
             503, "not every task has a warm variant, or the server is about to stop", http_answers.SOON
@@ -157,7 +156,8 @@ class HttpFront:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except msgspec.DecodeError as error:
             raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
-        return http_answers.json(oip_models.index(await self.bridge.describe(), wanted.ready))
+        described = await self.bridge.description()
+        return http_answers.json(oip_models.index(described, await self.bridge.ready(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)

@@ -96,8 +96,7 @@ class StageMeter:
         count = self._counts[result.variant]
         count.items += items
         count.compute.add(result.seconds)
-        for wait in waits:
-            count.queue.add(wait)
+        count.queue.add_all(waits)
         size = count.sizes.get(items)
         if size is None:
             size = count.sizes[items] = SizeCount()

@@ -104,12 +104,12 @@ def _port(tensor: Tensor) -> Json:
     return {"name": tensor.name, "data_type": data_type, "dims": list(tensor.shape)}
 
 
-def index(described: Described, only_ready: bool = False) -> list[Json]:
+def index(described: Described, ready: bool, only_ready: bool = False) -> list[Json]:
     """The model repository as it is served."""
-    if only_ready and not described.ready:
+    if only_ready and not ready:
         return []
-    reason = "" if described.ready else "not every task has a warm variant"
-    state = "READY" if described.ready else "UNAVAILABLE"
+    reason = "" if ready else "not every task has a warm variant"
+    state = "READY" if ready else "UNAVAILABLE"
     return [{"name": name, "version": VERSION, "state": state, "reason": reason} for name in names(described)]
 
 

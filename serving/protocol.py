@@ -125,8 +125,8 @@ class TaskVariants(Struct, array_like=True, frozen=True):
 
 
 class Described(Struct, array_like=True, tag=True):
-    """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: every
-    task has a warm variant."""
+    """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: the models
+    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now)."""
 
     id: int
     pipeline: str

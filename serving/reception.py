@@ -119,7 +119,7 @@ class Reception:
             slo_s=options.pipeline.slo_s,
             best_accuracy=options.pipeline.best_accuracy,
             servers=options.servers,
-            ready=front.ready,
+            ready=front.ready and all(stage.pulling for stage in stages),
             uptime_s=time.monotonic() - self._opened,
             vanished=front.vanished,
             malformed=front.malformed,

@@ -123,12 +123,12 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def ServerReady(self, _: Any, __: Context) -> Any:  # noqa: N802
-        return pb.ServerReadyResponse(ready=(await self._bridge.describe()).ready)
+        return pb.ServerReadyResponse(ready=await self._bridge.ready())
 
     @guarded
     async def ModelReady(self, request: Any, _: Context) -> Any:  # noqa: N802
         await self._model(request.name, request.version)
-        return pb.ModelReadyResponse(ready=(await self._bridge.describe()).ready)
+        return pb.ModelReadyResponse(ready=await self._bridge.ready())
 
     async def ServerMetadata(self, _: Any, __: Context) -> Any:  # noqa: N802
         return pb.ServerMetadataResponse(name=oip_models.NAME, version=version("loki-rl"), extensions=oip_models.EXTENSIONS)
@@ -153,7 +153,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def RepositoryIndex(self, request: Any, _: Context) -> Any:  # noqa: N802
-        rows = oip_models.index(await self._bridge.describe(), request.ready)
+        rows = oip_models.index(await self._bridge.description(), await self._bridge.ready(), request.ready)
         return rpc_codec.filled(pb.RepositoryIndexResponse(), {"models": rows})
 
     @guarded

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from loki_rl.config import load_pipeline
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
@@ -25,6 +28,8 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.router import Router
+from loki_rl.serving.client import Client
+from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.state import Control, Part, SizeCount, Stage
 from loki_rl.serving.survey import MAX_OPEN, Survey
@@ -137,6 +142,27 @@ def test_the_controller_tells_what_its_workers_do() -> None:
     (worker,) = state.workers
     assert (worker.number, worker.serving, worker.batch, worker.loading, worker.loads) == (1, "read/slow", 2, "read/fast", 2)
     assert (state.plan, state.demand_rps, state.failures) == (None, 0.0, [])
+
+
+HALF = """
+from loki_rl.core.plan import Placement, Plan
+class Half:
+    def decide(self, snapshot):
+        places = (Placement("object_detection", "yolov5n", 1, 1), Placement("car_classification", "efficientnet-b0", 1, 1))
+        return Plan("shed", places, 2, 0.5, 0.5, 1.0, 1.0, {}, {})
+def make(*_):
+    return Half()
+"""
+
+
+def test_a_plane_is_ready_only_while_somebody_pulls_at_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half.py").write_text(HALF)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    options = ClusterOptions(load_pipeline("traffic").pipeline, 3)
+    with LocalPlane(options, policy_factory="half:make") as plane, Client(plane.front) as client:
+        state = client.state()
+        assert [bool(stage.pulling) for stage in state.stages] == [True, True, False]
+        assert not state.ready
 
 
 # -- the survey ------------------------------------------------------------------------------------------------------------
