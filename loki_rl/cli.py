@@ -4,7 +4,7 @@ that a command loads what it needs and no more."""
 from __future__ import annotations
 
 import sys
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
@@ -57,16 +57,36 @@ ScaleOpt = Annotated[float | None, typer.Option(help="Copies made of each reques
 CompressOpt = Annotated[float, typer.Option(help="Play the trace this many times faster.")]
 FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [s].")]
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
-LogdirOpt = Annotated[Path | None, typer.Option(help="Write a run folder for TensorBoard below this folder.")]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
 NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
+# Longest ladder of plans: at up to a tenth of a second each, the user should not take it for a hang.
+MAX_LADDER = 1000
+# What these options may be at least. An interval far below a solve would never let the controller rest.
+LEAST = {"servers": 1, "workers": 1, "interval_s": 0.1, "load_s": 0.0}
 
 
 class UsageError(ValueError):
     """Flags that do not fit together; the message says which and what to do."""
+
+
+def _writable(folder: Path | None) -> Path | None:
+    """The folder, made if need be: it is better to know before a run than after it."""
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UsageError(f"nothing can be written to {folder}: {error.strerror}; name another folder") from error
+    return folder
+
+
+LogdirOpt = Annotated[
+    Path | None, typer.Option(help="Write a run folder for TensorBoard below this folder.", callback=_writable)
+]
 
 
 # -- plan -----------------------------------------------------------------------------------------------------------------
@@ -92,6 +112,8 @@ def plan(
 
     loaded = load_pipeline(pipeline, slo_ms=slo_ms)
     demands = _demands(demand)
+    if plot is not None and len(demands) == 1:
+        raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
     request = Request(
         demand_rps=demands[0],
         servers=loaded.pipeline.servers if servers is None else servers,
@@ -156,7 +178,10 @@ def _demands(text: str) -> list[float]:
         return numbers
     if len(numbers) == 3 and 0 < numbers[0] <= numbers[1] < float("inf") and numbers[2] > 0:
         first, last, step = numbers
-        return [first + k * step for k in range(int((last - first) / step + 1e-9) + 1)]
+        count = int((last - first) / step + 1e-9) + 1
+        if count > MAX_LADDER:
+            raise UsageError(f"--demand {text} asks for {count} plans, more than {MAX_LADDER}; take a larger step")
+        return [first + k * step for k in range(count)]
     raise UsageError(f"--demand must be a rate above 0 or FROM:TO:STEP, not '{text}'")
 
 
@@ -232,30 +257,28 @@ def _convert(flags: dict[str, Any], kind: type[T]) -> T:
     for name, allowed in (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES)):
         _one_of(f"--{name}", flags.get(name), allowed)
     try:
-        return msgspec.convert(flags, kind)
+        return _checked(msgspec.convert(flags, kind))
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
+
+
+def _checked(options: T) -> T:
+    for name, least in LEAST.items():
+        value = getattr(options, name, None)
+        if value is not None and not least <= value < inf:
+            raise UsageError(f"{name} must be finite and at least {least:g}, not {value:g}")
+    return options
 
 
 def _read_config(path: Path) -> RunOptions:
     from loki_rl.runs import read_options
 
     try:
-        return read_options(path.read_bytes())
+        return _checked(read_options(path.read_bytes()))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise UsageError(f"{path} is not the run.json of a run: {error}") from error
-
-
-def _writable(folder: Path) -> Path:
-    """The folder, made if need be: it is better to know before a run than after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise UsageError(f"nothing can be written to {folder}: {error.strerror}; give another folder") from error
 
 
 def _write(done: RunResult, logdir: Path | None) -> None:
@@ -272,7 +295,7 @@ def compare(
     policies: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "static,hardware,loki,exact",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy on each trace, with seeds from --seed on.")] = 1,
     driver: Annotated[str, typer.Option(help="twin, emulated or onnx, or several separated by commas.")] = "twin",
-    logdir: Annotated[Path, typer.Option(help="Folder for run folders and report.")] = Path("runs"),
+    logdir: Annotated[Path, typer.Option(help="Folder for run folders and report.", callback=_writable)] = Path("runs"),
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs of the twin at once (default: one per core).")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what the log folder already holds.")] = False,
     servers: ServersOpt = None,
@@ -300,6 +323,8 @@ def compare(
     names, drivers = _names("--policies", policies), _names("--driver", driver)
     for name in drivers:
         _one_of("--driver", name, tuple(RUNNERS))
+        if name == "onnx":
+            _need_models(pipeline, name)
     cases = side_by_side.build_cases(
         run_options(**flags, trace=trace[0], policy=names[0]),
         policies=names,
@@ -307,11 +332,25 @@ def compare(
         seeds=range(seed, seed + seeds),
         drivers=cast("list[Driver]", drivers),
     )
-    found = side_by_side.compare(cases, RUNNERS, _writable(logdir), jobs, lambda step: terminal.note(str(step)), fresh)
+    found = side_by_side.compare(cases, RUNNERS, logdir, jobs, lambda step: terminal.note(str(step)), fresh)
     terminal.say(side_by_side.document(found), as_json, lambda: _show_comparison(found, logdir))
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
         raise typer.Exit(1)
+
+
+def _need_models(pipeline: str, engine: str | None) -> None:
+    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
+    from loki_rl.config import load_pipeline
+    from loki_rl.serving.repository import model_path
+
+    file = load_pipeline(pipeline, need_profile=False)
+    if engine == "onnx" and not file.models:
+        raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
+    for spec in file.models.values():
+        path = model_path(file.repository, spec.model)
+        if engine != "emulated" and not path.is_file():
+            raise UsageError(f"there is no model {path}; run 'loki-rl models fetch reading', or correct 'repository'")
 
 
 def _names(flag: str, text: str) -> list[str]:
@@ -357,6 +396,7 @@ def serve(
     from loki_rl.live import ServeOptions, serve_until_stopped
 
     options = _convert(flags, ServeOptions)
+    _need_models(pipeline, engine)
     served = serve_until_stopped(options, journal, _announce(as_json))
     _write(served, logdir)
     terminal.say(_row(served), as_json, lambda: _show_runs([served]))

@@ -59,7 +59,7 @@ class Curve(Struct):
 
 def timeline_png(results: Sequence[RunResult], path: Path) -> None:
     """Demand and goodput, servers, accuracy, violations and modes over time: a colour for each policy, a column for each
-    driver. All results are of one trace. Raises PlotError without matplotlib or without results."""
+    driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
     figure_class, style = _matplotlib()
     drivers = [driver for driver in DRIVERS if any(done.options.driver == driver for done in results)]
     policies = list(dict.fromkeys(done.options.policy for done in results))
@@ -74,12 +74,12 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
             here = [done for done in results if done.options.driver == driver]
             _timeline(axes[:, column], here, policies, window_s)
             axes[0, column].set_title(driver if len(drivers) > 1 else "")
+        _scales(axes[:, 0], results, policies)
         for axis, label in zip(axes[:, 0], _labels(window_s), strict=True):
             axis.set_ylabel(label)
         figure.align_ylabels(axes[:, 0])
         _legend(figure, axes, policies)
-        figure.suptitle(_title(results), x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.savefig(path, dpi=130)
+        _save(figure, _title(results), path)
 
 
 def _matplotlib() -> tuple[type[Figure], Any]:
@@ -89,6 +89,14 @@ def _matplotlib() -> tuple[type[Figure], Any]:
     except ImportError as error:
         raise PlotError("plots need matplotlib; install it with: pip install 'loki-rl[plot]'") from error
     return Figure, rc_context
+
+
+def _save(figure: Figure, title: str, path: Path) -> None:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    try:
+        figure.savefig(path, format="png", dpi=130)
+    except OSError as error:
+        raise PlotError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
 def _title(results: Sequence[RunResult]) -> str:
@@ -121,13 +129,18 @@ def _timeline(axes: Any, results: Sequence[RunResult], policies: Sequence[str], 
         violations.plot(curve.time_s, 100 * curve.violations, **line)
         _strip(modes, curve, -number)
     servers.axhline(results[0].servers, color="#888888", linewidth=0.9, linestyle="--")
+    modes.grid(visible=False)
+    modes.set_xlabel("trace time [s]")
+
+
+def _scales(column: Any, results: Sequence[RunResult], policies: Sequence[str]) -> None:
+    """Only when every column is drawn: a limit that is set once no longer grows with what comes after it."""
+    rates, servers, _, violations, modes = column
     rates.set_ylim(bottom=0)
-    servers.set_ylim(0, 1.08 * results[0].servers)
+    servers.set_ylim(0, 1.08 * max(done.servers for done in results))
     violations.set_ylim(bottom=-1.5)
     modes.set_yticks([-number for number in range(len(policies))], policies, fontsize=8)
-    modes.grid(visible=False)
     modes.set_xlim(0, max(done.duration_s for done in results))
-    modes.set_xlabel("trace time [s]")
 
 
 def _colour(number: int) -> str:
@@ -193,7 +206,7 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
 
 def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
     """Accuracy, servers and served share against demand for a ladder of plans, the modes behind them. Raises PlotError
-    without matplotlib or without plans."""
+    without matplotlib or plans, or if it cannot write."""
     figure_class, style = _matplotlib()
     if not plans:
         raise PlotError("there is no plan to draw; give at least one demand")
@@ -216,8 +229,7 @@ def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
         axes[2].set_xlabel("demand [requests/s]")
         figure.align_ylabels(axes)
         _mode_names(axes[0], ordered)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.savefig(path, dpi=130)
+        _save(figure, title, path)
 
 
 def _phases(plans: Sequence[Plan]) -> list[tuple[str, float, float]]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from loki_rl import telemetry
-from loki_rl.config import load_pipeline
+from loki_rl.config import ConfigError, load_pipeline
 from loki_rl.runs import RunOptions, RunResult, read_options
-from loki_rl.traces.trace import find_trace, load_trace
+from loki_rl.traces.trace import TraceError, find_trace, load_trace
 
 
 def folder_of(options: RunOptions, logdir: Path) -> Path:
@@ -38,7 +38,7 @@ def save(done: RunResult, logdir: Path) -> Path:
             provenance=done.provenance,
             duration_s=done.duration_s,
             wall_s=done.wall_s,
-            inputs=fingerprint(done.options),
+            inputs=_inputs(done.options),
         ),
     )
 
@@ -71,8 +71,18 @@ def load_current(folder: Path, options: RunOptions) -> RunResult | None:
     return load(folder) if same else None
 
 
+def _inputs(options: RunOptions) -> str:
+    """Nothing of a run that no file can repeat: a plane served whoever came, or a file has gone since."""
+    try:
+        return fingerprint(options)
+    except (ConfigError, TraceError):
+        return ""
+
+
 def fingerprint(options: RunOptions) -> str:
-    """Of everything outside its options that a run depends on: pipeline, profile, trace and the version of this package."""
+    """Of everything outside its options that a run depends on: pipeline, profile, trace and the version of this package.
+
+    Raises ConfigError or TraceError where one cannot be read."""
     pipeline = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
     files = [pipeline.path, *([pipeline.profile] if pipeline.profile else []), find_trace(options.trace)]
     digest = sha256(version("loki-rl").encode())

@@ -39,15 +39,20 @@ def finite(value: Any) -> Any:
 def progress_bars() -> Iterator[Callable[[str, float], None]]:
     """Bars on stderr, one per kind of work; the function takes what is done and the share that is done."""
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
-        known: dict[str, TaskID] = {}
+    bars = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+    known: dict[str, TaskID] = {}
 
-        def show(what: str, share: float) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=1.0)
-            bars.update(known[what], completed=share)
+    def show(what: str, share: float) -> None:
+        bars.start()
+        if what not in known:
+            known[what] = bars.add_task(what, total=1.0)
+        bars.update(known[what], completed=share)
 
+    try:
         yield show
+    finally:
+        if known:  # without any bar it would leave an empty line
+            bars.stop()
 
 
 def line(text: str) -> None:
