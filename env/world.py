@@ -20,6 +20,7 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
+    Item,
     Load,
     Loaded,
     Planned,
@@ -148,12 +149,17 @@ class World:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
     def _run(self, player: Player, run: Run, now: float) -> None:
-        seed, pipeline = self.options.seed, self.pipeline
-        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, len(run.items))
-        counts: list[tuple[int, ...]] = []
-        if pipeline.children[run.task]:
-            counts = [fanouts(seed, pipeline, item.id, run.task, run.variant) for item in run.items]
+        seconds = self._seconds(player, run, now)
+        counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
         self.kernel.push(now + seconds, (player, BatchDone(run.batch, counts, seconds)))
+
+    def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters who and when)
+        """Service time of a batch [s]."""
+        return batch_seconds(self.options.seed, self.pipeline, run.batch, run.task, run.variant, len(run.items))
+
+    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+        """Children of each item, per child task."""
+        return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
 
 
 def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from loki_rl import terminal
 
@@ -59,6 +60,7 @@ FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
+FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
 NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
@@ -219,6 +221,7 @@ def simulate(
     compress: CompressOpt = 1.0,
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
+    faults: FaultsOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
@@ -232,20 +235,22 @@ def simulate(
         options = run_options(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
-            rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s,
+            rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
         )  # fmt: skip
     done = run_twin(options)
     _write(done, logdir)
     terminal.say(_row(done), as_json, lambda: _show_runs([done]))
 
 
-def run_options(pipeline: str | None, **flags: Any) -> RunOptions:
-    """Checked options of a run. Raises UsageError."""
+def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) -> RunOptions:
+    """Checked options of a run, with the content of the file of faults. Raises UsageError or ConfigError."""
+    from loki_rl.env.faults import load_faults
     from loki_rl.runs import RunOptions
 
     if pipeline is None:
         raise UsageError("name a pipeline (or a run to repeat with --config)")
-    return _convert({"pipeline": pipeline, **flags}, RunOptions)
+    options = _convert({"pipeline": pipeline, **flags}, RunOptions)
+    return options if faults is None else replace(options, faults=load_faults(faults))
 
 
 def _convert(flags: dict[str, Any], kind: type[T]) -> T:
@@ -312,6 +317,7 @@ def compare(
     compress: CompressOpt = 1.0,
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
+    faults: FaultsOpt = None,
     device: DeviceOpt = "auto",
     as_json: JsonOpt = False,
 ) -> None:
