@@ -31,7 +31,7 @@ from loki_rl.env.world import Decide, Player, Recorder, World
 # From the end of a process to the word of it: a kernel handle wakes the launcher.
 NOTICED_S = 0.001
 NOISE = 1 << 22  # stream of the keyed draws, above those of the core
-LAGGING = (Counted, Backlog)
+LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
 FATE = "fate"
 
 
@@ -97,12 +97,14 @@ class DisturbedWorld(World):
         self.lives: dict[str, int] = {}
         super().__init__(options, decide, start, None if record is None else self._alive_only(record), check)
         self.faults = faults
+        if faults.metric_lag_s:
+            self.lags = dict.fromkeys(LAGGING, faults.metric_lag_s)
         self.resampler = Resampler(faults.fanout, self.pipeline, options.seed) if faults.fanout else None
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
         fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
-        self._arm(Player(FATE, fate))
+        self._enter(Player(FATE, fate))
 
     def _alive_only(self, record: Recorder) -> Recorder:
         def record_first_life(address: str, now: float, event: Event, effects: list[Effect]) -> None:
@@ -116,7 +118,7 @@ class DisturbedWorld(World):
     def _kill(self, server: int) -> None:
         """Whatever is on its way to this process is lost with it, since events hold the player they are for."""
         player = self.players[worker(server)]
-        player.actor = Nobody()
+        player.play(Nobody())
         self.lives.setdefault(player.address, 0)
 
     def _revive(self, server: int) -> None:
@@ -124,16 +126,9 @@ class DisturbedWorld(World):
         self.lives[address] += 1
         actor: Actor = build(address, self.options, self.lives[address])
         self.players[address] = Player(address, actor)
-        self._arm(self.players[address])
+        self._enter(self.players[address])
 
     # -- everything else ----------------------------------------------------------------------------------------------
-
-    def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
-        if type(effect) is Send and type(effect.message) in LAGGING:
-            late = now + self.pipeline.hop_s + self.faults.metric_lag_s
-            self.kernel.push(late, (self.players[effect.to], effect.message))
-        else:
-            super()._carry_out(player, effect, now)
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:
         seconds = super()._seconds(player, run, now)
