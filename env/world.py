@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from math import inf
+from math import ceil, inf
 
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
@@ -190,7 +190,7 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     """Play a whole trace.
 
     arrivals: times [s] in [0, duration_s), sorted. The cluster gets its first plan and settle_s to load it before time 0.
-    Ends when every request that arrived has ended.
+    Ends when every request that arrived has ended, down to its last part unless nothing can serve that any more.
     """
     assert world.kernel.now <= -settle_s
     world.begin(0.0)
@@ -199,6 +199,19 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     for key, time in enumerate(arrivals):
         world.run_until(time)
         world.kernel.push(time, (gateway, Arrived([key], [0.0])))
-    world.run_until(duration_s)
-    while world.gateway.roots:
+    # The last second is over when its sample of servers has arrived.
+    world.run_until(ceil(duration_s) + 2 * world.pipeline.hop_s)
+    _finish(world)
+
+
+def _finish(world: World) -> None:
+    """Without drops a task that has no server keeps its items for ever: stop when all are answered and a model could have
+    been loaded and have run since the last part ended."""
+    options = world.options
+    slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
+    patience_s = 2 * options.interval_s + slowest + options.pipeline.slo_s
+    gateway, left, since = world.gateway, len(world.gateway.roots), world.kernel.now
+    while gateway.roots and (gateway.by_key or world.kernel.now - since <= patience_s):
         world.step()
+        if len(gateway.roots) != left:
+            left, since = len(gateway.roots), world.kernel.now

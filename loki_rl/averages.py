@@ -101,8 +101,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, str]]]:
-    """(trace, driver, violation weight -> policies from the lowest cost to the highest), where costs are known."""
+Order = list[tuple[str, float]]
+
+
+def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, Order]]]:
+    """(trace, driver, violation weight -> (policy, cost) from the lowest cost to the highest), where costs are known."""
     found = []
     for trace, driver in dict.fromkeys((row.trace, row.driver) for row in rows):
         here = [row for row in rows if (row.trace, row.driver) == (trace, driver) and row.cost_j is not None]
@@ -111,18 +114,18 @@ def orders(rows: Sequence[Average]) -> list[tuple[str, str, dict[float, str]]]:
     return found
 
 
-def _order(rows: Sequence[Average], weight: float) -> str:
+def _order(rows: Sequence[Average], weight: float) -> Order:
     costs = {2.0: "cost_j_2", VIOLATION_WEIGHT: "cost_j", 10.0: "cost_j_10"}
-    ordered = sorted((getattr(row, costs[weight]), row.policy) for row in rows)
-    return " < ".join(f"{policy} {value:.3f}" for value, policy in ordered)
+    known = [(row.policy, float(getattr(row, costs[weight]))) for row in rows]
+    return sorted(known, key=lambda one: one[1])
 
 
 # -- columns --------------------------------------------------------------------------------------------------------------
 
 
 class Column(Struct, frozen=True):
-    """A column of the comparison. short: its title where space is short. figure: whether it was made with the pipeline's
-    figures, so that an assumption shows."""
+    """A column of the comparison. short: its title where space is short, empty for one that is left out there. figure:
+    whether it was made with the pipeline's figures, so that an assumption shows."""
 
     title: str
     short: str
@@ -130,6 +133,7 @@ class Column(Struct, frozen=True):
     figure: bool = True
 
     def of(self, row: Average) -> str:
+        """The text, marked where it rests on an assumption."""
         text = self.text(row)
         return text + ASSUMED if self.figure and row.provenance == "assumed" and text != NOTHING else text
 
@@ -138,7 +142,7 @@ def columns(rows: Sequence[Average]) -> list[Column]:
     """Violations, accuracy and servers always stand together. Cancelled and failed requests have a column where there are
     any: what is printed adds up."""
     rare = any(row.cancelled + row.failed for row in rows)
-    other = Column("other %", "other\n%", lambda row: _percent(row.share(row.cancelled + row.failed)))
+    other = Column("other %", "other\n%", lambda row: _percent(row.share(row.cancelled + row.failed), 1))
     return [
         Column("trace", "trace", lambda row: row.trace, figure=False),
         Column("policy", "policy", lambda row: row.policy, figure=False),
@@ -148,19 +152,19 @@ def columns(rows: Sequence[Average]) -> list[Column]:
         Column("violations %", "viol.\n%", lambda row: _percent(row.slo_violation_ratio)),
         Column("accuracy %", "acc.\n%", lambda row: _percent(row.accuracy) if row.ok else NOTHING),
         Column("servers", "ser-\nvers", lambda row: _number(row.servers_mean, 1)),
-        Column("late %", "late\n%", lambda row: _percent(row.share(row.late))),
-        Column("dropped %", "drop.\n%", lambda row: _percent(row.share(row.dropped))),
-        Column("rejected %", "rej.\n%", lambda row: _percent(row.share(row.rejected))),
+        Column("late %", "late\n%", lambda row: _percent(row.share(row.late), 1)),
+        Column("dropped %", "drop.\n%", lambda row: _percent(row.share(row.dropped), 1)),
+        Column("rejected %", "rej.\n%", lambda row: _percent(row.share(row.rejected), 1)),
         *([other] if rare else []),
-        Column("p50 ms", "p50\nms", lambda row: _number(row.p50_ms, 0)),
+        Column("p50 ms", "", lambda row: _number(row.p50_ms, 0)),
         Column("p99 ms", "p99\nms", lambda row: _number(row.p99_ms, 0)),
-        Column("switches", "swit-\nches", lambda row: _number(row.switches, 0)),
+        Column("switches", "loads", lambda row: _number(row.switches, 0)),
         Column("J", "J", lambda row: _number(row.cost_j, 3)),
     ]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -61,6 +61,8 @@ ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trac
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
 FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
+ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
+
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
 NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
@@ -103,6 +105,7 @@ def plan(
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
+    profile: ProfileOpt = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a ladder's phases to this PNG.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
@@ -112,7 +115,7 @@ def plan(
     from loki_rl.control.ladder import ladder
     from loki_rl.control.request import Request
 
-    loaded = load_pipeline(pipeline, slo_ms=slo_ms)
+    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     demands = _demands(demand)
     if plot is not None and len(demands) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -145,13 +148,14 @@ def capacity(
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
+    profile: ProfileOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     from loki_rl.config import load_pipeline
     from loki_rl.control.allocator import capacity as most
 
-    loaded = load_pipeline(pipeline, slo_ms=slo_ms)
+    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     found = most(
         loaded.pipeline,
         loaded.pipeline.servers if servers is None else servers,
@@ -204,6 +208,7 @@ def _one_of(flag: str, value: str | None, allowed: tuple[str, ...]) -> str | Non
 
 @app.command()
 def simulate(
+    context: typer.Context,
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")] = None,
     trace: TraceOpt = "flash_crowd",
     policy: PolicyOpt = "exact",
@@ -222,22 +227,25 @@ def simulate(
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
     faults: FaultsOpt = None,
+    profile: ProfileOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """Play a trace against a policy in the event twin."""
-    from loki_rl.runs import run_twin
+    """Play a trace against a policy in the event twin, or repeat any run."""
+    from loki_rl.runs import RUNNERS
 
     if config is not None:
+        _alone(context)
         options = _read_config(config)
     else:
         options = run_options(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
+            profile=profile,
         )  # fmt: skip
-    done = run_twin(options)
+    done = RUNNERS[options.driver](options)
     _write(done, logdir)
     terminal.say(_row(done), as_json, lambda: _show_runs([done]))
 
@@ -255,6 +263,7 @@ def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) 
 
 def _convert(flags: dict[str, Any], kind: type[T]) -> T:
     """Flags as a struct; what is not allowed is named as the user typed it."""
+    flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     from loki_rl.control.request import QUEUEINGS
     from loki_rl.core.options import DROPS
     from loki_rl.serving.plane import ENGINES
@@ -273,6 +282,15 @@ def _checked(options: T) -> T:
         if value is not None and not least <= value < inf:
             raise UsageError(f"{name} must be finite and at least {least:g}, not {value:g}")
     return options
+
+
+def _alone(context: typer.Context) -> None:
+    """A run is repeated as it was: what else is said would not be heard."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in {"config", "logdir", "as_json"}:
+            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"--config repeats a run as it was; leave {flag} out, or change the file")
 
 
 def _read_config(path: Path) -> RunOptions:
@@ -319,6 +337,7 @@ def compare(
     to_s: ToOpt = None,
     faults: FaultsOpt = None,
     device: DeviceOpt = "auto",
+    profile: ProfileOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
@@ -393,6 +412,8 @@ def serve(
     headroom: HeadroomOpt = None,
     min_accuracy: FloorOpt = 0.0,
     seed: SeedOpt = 0,
+    profile: ProfileOpt = None,
+    any_profile: Annotated[bool, typer.Option("--any-profile", help="Use a profile that was measured elsewhere.")] = False,
     journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
     logdir: LogdirOpt = None,
     as_json: JsonOpt = False,
@@ -433,7 +454,6 @@ def replay(
     flags = {name: value for name, value in locals().items() if name not in ("as_json", "logdir")}
     from loki_rl.live import ReplayOptions, replay_trace
 
-    flags["payloads"] = None if payloads is None else str(payloads)
     seen = replay_trace(_convert(flags, ReplayOptions))
     _write(seen, logdir)
     terminal.say(_row(seen), as_json, lambda: _show_runs([seen]))
@@ -567,6 +587,21 @@ def profile(
     terminal.say(row, as_json, lambda: terminal.profile(row))
 
 
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where to write.", callback=_writable)] = Path("demo"),
+    device: DeviceOpt = "auto",
+    as_json: JsonOpt = False,
+) -> None:
+    """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
+    from loki_rl.demo import Stage
+    from loki_rl.demo import demo as play
+
+    show = terminal.rich_note if as_json else terminal.rich
+    results = play(Stage(folder, device, show, terminal.progress_bars))
+    terminal.say({"results": [_row(done) for done in results]}, as_json, lambda: None)
+
+
 def main() -> NoReturn:
     """Entry point. A mistake of the user ends with exit code 2 and one sentence; a fault of ours with its traceback."""
     try:
@@ -575,7 +610,7 @@ def main() -> NoReturn:
         sys.exit(130)
     except Exception as error:
         _die(_sentence(error))
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _sentence(error: Exception) -> str:

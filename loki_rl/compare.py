@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from signal import SIG_DFL, SIGINT, signal
+from threading import Thread
 from typing import Literal
 
 from msgspec import Struct
@@ -143,13 +146,12 @@ def check(cases: Sequence[RunOptions], logdir: Path) -> None:
     for options in cases:
         other = owners.setdefault(folder_of(options, logdir), options)
         if other != options:
-            raise CompareError(
-                f"{label(options)} and {label(other)} share a run folder; give the traces different file names"
-            )
-    for options in {case.trace: case for case in cases}.values():
+            raise CompareError(f"two runs would share the folder of {label(options)}; give the traces different file names")
+    # What neither policy nor driver changes is prepared once; a policy's name is right or wrong on any pipeline.
+    for options in dict.fromkeys(replace(options, policy="", driver="twin") for options in cases):
         scene = prepare(options)
-        for policy in dict.fromkeys(case.policy for case in cases):
-            make_policy(policy, scene.pipeline, scene.policy)
+    for policy in dict.fromkeys(options.policy for options in cases):
+        make_policy(policy, scene.pipeline, scene.policy)
 
 
 def cores() -> int:
@@ -187,7 +189,7 @@ class _Work:
         if jobs == 1 or len(places) < 2:
             self.in_turn(places)
             return
-        with ProcessPoolExecutor(min(jobs, len(places)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
             for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}):
                 self._end(place, end)
 
@@ -219,6 +221,18 @@ class _Work:
         if self.progress is not None:
             ended = len(self.results) + len(self.failures)
             self.progress(Progress(self.cases[place], state, ended, len(self.cases), why))
+
+
+def _tie() -> None:
+    """A process of the pool ends with the one that started it, however that ends; and Ctrl-C, which reaches it too, ends it
+    at once instead of passing for the failure of one run."""
+    signal(SIGINT, SIG_DFL)
+    Thread(target=_follow, args=(parent_process(),), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _as_they_end(pool: Executor, work: Mapping[int, Callable[[], Path | str]]) -> Iterator[tuple[int, Path | str]]:

@@ -21,6 +21,7 @@ from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.env.simulate import with_load_s
 from loki_rl.runs import RunOptions, RunResult, pictures
 from loki_rl.serving.client import Client
+from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
@@ -34,7 +35,8 @@ class LiveError(ValueError):
 
 
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated."""
+    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
+    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere."""
 
     pipeline: str
     workers: int | None = None
@@ -54,6 +56,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     headroom: float | None = None
     min_accuracy: float = 0.0
     seed: int = 0
+    profile: str | None = None
+    any_profile: bool = False
 
 
 class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,13 +81,16 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
 
     Raises LaunchError, ConfigError, RequestError or EngineError with one clear sentence.
     """
-    file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    profile = None if options.profile is None else Path(options.profile)
+    file = load_pipeline(options.pipeline, profile=profile, slo_ms=options.slo_ms)
     pipeline = with_load_s(file.pipeline, options.load_s)
     servers = options.workers or pipeline.servers
     cluster = ClusterOptions(pipeline, servers, seed=options.seed, interval_s=options.interval_s, drop=options.drop)
     policy = _policy_options(options, servers)
     make_policy(options.policy, pipeline, policy)  # a wrong name is told before anything starts
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
+    if engine == "onnx" and not options.any_profile:
+        _check_profile(file, options.device)
     stopped = _stop_signal()
     with (
         LocalPlane(
@@ -130,6 +137,19 @@ def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
     )
+
+
+def _check_profile(file: PipelineFile, device: str) -> None:
+    """Plans made with the times of another device would not hold on this one."""
+    if file.measured is None:
+        return
+    here, there = measured_on(device), file.measured
+    if here != (there.device, there.provider, there.ort_version):
+        raise LiveError(
+            f"{file.profile} was measured on {there.device} ({there.provider}, ONNX Runtime {there.ort_version}), this is "
+            f"{here[0]} ({here[1]}, ONNX Runtime {here[2]}); run 'loki-rl profile {file.name} --as-served', or serve with "
+            "--any-profile"
+        )
 
 
 def _stop_signal() -> threading.Event:

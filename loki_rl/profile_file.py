@@ -71,11 +71,12 @@ class Dominated(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Capacity(Struct, frozen=True, forbid_unknown_fields=True):
     """What a whole plane of `servers` servers on this host completed at its limit [requests/s], with the most accurate
-    variants and with the fastest ones."""
+    variants and with the fastest ones. neighbours: share of all cores that other programs took meanwhile."""
 
     servers: Annotated[int, Meta(ge=1)]
     most_accurate_rps: Positive
     cheapest_rps: Positive
+    neighbours: Fraction = 0.0
 
 
 class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

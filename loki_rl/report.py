@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
 from rich.table import Table
 
-from loki_rl.averages import ASSUMED, WEIGHTS, Average, averages, columns, orders, weighted_cost
+from loki_rl.averages import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
 from loki_rl.plots import PlotError, timeline_png
 from loki_rl.runs import RunResult, row
 
@@ -31,31 +32,36 @@ DEFINITIONS = """\
 def table(results: Sequence[RunResult]) -> Table:
     """Policies side by side: violations, accuracy and servers together, plane beside twin; 80 characters wide."""
     rows = averages(results)
-    shown = columns(rows)[1:]
+    shown = [column for column in columns(rows)[1:] if column.short]
     traces = list(dict.fromkeys(one.trace for one in rows))
     found = Table(
-        title=" ".join(traces[:1]) if len(traces) == 1 else None,
-        caption=_caption(rows),
+        title=traces[0] if len(traces) == 1 else None,
+        caption="\n".join([*_provenance(rows), *_order_lines(rows)]),
         box=SIMPLE_HEAD,
+        show_edge=False,
         padding=0,
         title_justify="left",
         caption_justify="left",
     )
     for column in shown:
-        left = column.title in LEFT
-        found.add_column(column.short, justify="left" if left else "right", no_wrap=left, vertical="bottom")
+        # Where space is short a long name is broken, never a figure.
+        name = column.title == "policy"
+        justify: JustifyMethod = "left" if column.title in LEFT else "right"
+        found.add_column(column.short, justify=justify, no_wrap=not name, overflow="fold", vertical="bottom")
     for trace in traces:
         if len(traces) > 1:
             found.add_section()
             found.add_row(trace, style="bold")
         for one in rows:
             if one.trace == trace:
-                found.add_row(*(column.of(one) for column in shown))
+                found.add_row(*(_cell(column, one) for column in shown))
     return found
 
 
-def _caption(rows: Sequence[Average]) -> str:
-    return "\n".join([*_provenance(rows), *order_lines(rows)])
+def _cell(column: Column, one: Average) -> str:
+    """One mark at the name stands for the whole row."""
+    marked = column.title == "policy" and one.provenance == "assumed"
+    return column.text(one) + ASSUMED * marked
 
 
 def _provenance(rows: Sequence[Average]) -> list[str]:
@@ -64,14 +70,18 @@ def _provenance(rows: Sequence[Average]) -> list[str]:
     return lines + [f"{ASSUMED} assumed: made with figures that nobody measured." for name in known if name == "assumed"]
 
 
-def order_lines(rows: Sequence[Average]) -> list[str]:
-    """The order of policies for every violation weight: does the winner depend on what a violation costs?"""
+def _order_lines(rows: Sequence[Average]) -> list[str]:
+    """Does the winner depend on what a violation costs? A line for each driver where it does not."""
     found = orders(rows)
-    return [
-        f"J{f' on {trace} ({driver})' if len(found) > 1 else ''}, violations x {weight:g}: {order[weight]}"
-        for trace, driver, order in found
-        for weight in WEIGHTS
-    ]
+    lines = []
+    for trace, driver, order in found:
+        where = f"{driver}{f' on {trace}' if len({one[0] for one in found}) > 1 else ''}, by J"
+        names = {weight: " < ".join(policy for policy, _ in order[weight]) for weight in WEIGHTS}
+        if len(set(names.values())) == 1:
+            lines.append(f"{where}: {names[WEIGHTS[0]]} (violations x {', '.join(f'{weight:g}' for weight in WEIGHTS)})")
+        else:
+            lines += [f"{where} with violations x {weight:g}: {names[weight]}" for weight in WEIGHTS]
+    return lines
 
 
 # -- files ----------------------------------------------------------------------------------------------------------------
@@ -100,8 +110,8 @@ def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str])
     parts = ["# Comparison", "", *_markdown(rows), "", *_provenance(rows), "", DEFINITIONS]
     if failures:
         parts += ["## Runs that failed", "", *(f"- {sentence}" for sentence in failures), ""]
-    if lines := order_lines(rows):
-        parts += ["## Policies by cost J", "", *(f"- {line}" for line in lines), ""]
+    if lines := _costs(rows):
+        parts += ["## Policies by cost J", "", *lines, ""]
     return [*parts, "## Over time", "", *_timelines(results, logdir), "", "## Options", "", *_options(results)]
 
 
@@ -110,6 +120,14 @@ def _markdown(rows: Sequence[Average]) -> list[str]:
     rule = [":--" if column.title in LEFT else "--:" for column in shown]
     lines = [[column.title for column in shown], rule, *([column.of(one) for column in shown] for one in rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _costs(rows: Sequence[Average]) -> list[str]:
+    return [
+        f"- {trace}, {driver}, violations x {weight:g}: {' < '.join(f'{policy} {value:.3f}' for policy, value in costs)}"
+        for trace, driver, order in orders(rows)
+        for weight, costs in order.items()
+    ]
 
 
 def _timelines(results: Sequence[RunResult], logdir: Path) -> list[str]:
@@ -130,5 +148,5 @@ def _options(results: Sequence[RunResult]) -> list[str]:
     common = {name: value for name, value in given[0].items() if all(one[name] == value for one in given)} if given else {}
     lines = [f"- {name}: {value}" for name, value in common.items() if value is not None]
     rest = "What is not listed is as the pipeline file says, or the policy's own choice."
-    repeat = "Every run folder has a run.json; `loki-rl simulate --config run.json` repeats a run of the twin."
+    repeat = "Every run folder has a run.json; `loki-rl simulate --config run.json` repeats the run."
     return [*lines, "", rest, repeat, "Curves of all runs: `tensorboard --logdir` with this folder."]

@@ -3,16 +3,19 @@ what its files look like."""
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from loki_rl import telemetry
-from loki_rl.config import ConfigError, load_pipeline
+from loki_rl.config import ConfigError
 from loki_rl.runs import RunOptions, RunResult, read_options
 from loki_rl.traces.trace import TraceError, find_trace, load_trace
+
+# Folders whose code makes the figures of a run.
+DECIDING = ("core", "control", "env", "serving", "traces", "agents")
 
 
 def folder_of(options: RunOptions, logdir: Path) -> Path:
@@ -80,12 +83,19 @@ def _inputs(options: RunOptions) -> str:
 
 
 def fingerprint(options: RunOptions) -> str:
-    """Of everything outside its options that a run depends on: pipeline, profile, trace and the version of this package.
+    """Of everything outside its options that a run depends on: pipeline, profile, trace and the code that decides.
 
     Raises ConfigError or TraceError where one cannot be read."""
-    pipeline = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    pipeline = options.file
     files = [pipeline.path, *([pipeline.profile] if pipeline.profile else []), find_trace(options.trace)]
-    digest = sha256(version("loki-rl").encode())
-    for file in files:
+    digest = sha256()
+    for file in (*files, *_code()):
         digest.update(sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@cache
+def _code() -> tuple[Path, ...]:
+    """Not the version: while the package is being changed, it would pass old figures off as new ones."""
+    package = Path(__file__).parent
+    return tuple(sorted(file for folder in DECIDING for file in (package / folder).rglob("*.py")))

@@ -4,6 +4,7 @@ happens in it is the core's."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -36,7 +37,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
-    busiest 10 s, for which `static` plans).
+    busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
     """
 
     pipeline: str
@@ -62,6 +63,13 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     parallel_loads: int = 0
     device: str = "auto"
     faults: Faults = NO_FAULTS
+    profile: str | None = None
+
+    @property
+    def file(self) -> PipelineFile:
+        """The pipeline as these options want it. Raises ConfigError."""
+        profile = None if self.profile is None else Path(self.profile)
+        return load_pipeline(self.pipeline, profile=profile, slo_ms=self.slo_ms)
 
     @property
     def trace_options(self) -> TraceOptions:
@@ -104,8 +112,7 @@ class Scene(Struct):
 
 def prepare(options: RunOptions) -> Scene:
     """Load and check what a run needs. Raises ConfigError, TraceError, RequestError or FaultError: one clear sentence."""
-    slo_ms = options.slo_ms
-    file = load_pipeline(options.pipeline, slo_ms=slo_ms)
+    file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)

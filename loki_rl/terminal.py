@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -58,6 +58,16 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
 def line(text: str) -> None:
     """Plain text, as it is."""
     Console(highlight=False, soft_wrap=True, markup=False).print(text)
+
+
+def rich(what: RenderableType) -> None:
+    """A table, or text with markup."""
+    Console(highlight=False, soft_wrap=True).print(what)
+
+
+def rich_note(what: RenderableType) -> None:
+    """The same to stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(what)
 
 
 def note(text: str) -> None:

@@ -16,11 +16,13 @@ class DeadlineQueue:
     Deadlines are stamped on entry and never move. An item is wanted by a variant if a batch of it would end by the limit:
     the hard deadline, or the soft one while the task is overloaded (DESIGN section 4: with the hard rule alone an
     overloaded first task hands over requests without slack, and later tasks run batches of one).
+
+    known: every item that waits or is in a worker's hands, as it was stamped. newest_soft: of the item that came last.
     """
 
     def __init__(self) -> None:
         self.heap: list[Entry] = []
-        self.live: set[int] = set()
+        self.known: dict[int, Entry] = {}
         self.order = 0
         self.newest_soft = 0.0
 
@@ -28,14 +30,24 @@ class DeadlineQueue:
         return len(self.heap)
 
     def push(self, item: Item, soft: float, hard: float) -> None:
-        """Take an item in; a repeat of one that waits here is ignored."""
-        if item.id in self.live:
+        """Take an item in; a repeat of one that is known is ignored."""
+        if item.id in self.known:
             return
-        self.live.add(item.id)
         self.order += 1
-        if soft > self.newest_soft:
-            self.newest_soft = soft
-        heapq.heappush(self.heap, (soft, self.order, hard, item))
+        # Not the latest of all: one request with a very long deadline would hide every overload that follows.
+        self.newest_soft = soft
+        entry = self.known[item.id] = (soft, self.order, hard, item)
+        heapq.heappush(self.heap, entry)
+
+    def put_back(self, items: list[Item]) -> None:
+        """Items that a worker did not finish wait again, each in its old place."""
+        for item in items:
+            heapq.heappush(self.heap, self.known[item.id])
+
+    def forget(self, items: list[Item]) -> None:
+        """These items have ended."""
+        for item in items:
+            del self.known[item.id]
 
     def form(
         self, cap: int, service_s: tuple[float, ...], now: float, rescue_s: float | None, soft_rule: bool
@@ -60,22 +72,19 @@ class DeadlineQueue:
                 dropped.append(entry[3])
         for entry in left:
             heapq.heappush(self.heap, entry)
-        self.live.difference_update([item.id for item in batch])
-        self.live.difference_update([item.id for item in dropped])
+        self.forget(dropped)
         return batch, dropped
 
     def take(self, cap: int) -> list[Item]:
         """The next batch with no regard to lateness."""
-        batch = [heapq.heappop(self.heap)[3] for _ in range(min(cap, len(self.heap)))]
-        self.live.difference_update([item.id for item in batch])
-        return batch
+        return [heapq.heappop(self.heap)[3] for _ in range(min(cap, len(self.heap)))]
 
     def expire(self, now: float) -> list[Item]:
         """Remove the items at the head whose hard deadline has passed."""
         dropped: list[Item] = []
         while self.heap and self.heap[0][2] <= now:
             dropped.append(heapq.heappop(self.heap)[3])
-        self.live.difference_update([item.id for item in dropped])
+        self.forget(dropped)
         return dropped
 
     def remove(self, roots: set[int], root_bits: int) -> list[Item]:
@@ -85,5 +94,5 @@ class DeadlineQueue:
             ids = {item.id for item in gone}
             self.heap = [entry for entry in self.heap if entry[3].id not in ids]
             heapq.heapify(self.heap)
-            self.live -= ids
+            self.forget(gone)
         return gone

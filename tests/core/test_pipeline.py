@@ -67,7 +67,7 @@ def test_a_measured_path_counts_for_more_than_the_product() -> None:
 
 
 def test_every_path_has_a_code_of_its_own() -> None:
-    codes = {}
+    codes: dict[int, tuple[int, ...]] = {}
     for leaf in PIPELINE.leaves:
         for path in PIPELINE.paths(leaf):
             code = 0
