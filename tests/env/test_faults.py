@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from loki_rl.core.draws import fanouts
 from loki_rl.core.journal import Recorder, replay
 from loki_rl.core.messages import BatchDone, Effect, Event, Outcome
-from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, check_faults, load_faults
@@ -194,7 +194,7 @@ faults = st.builds(
 
 
 @settings(max_examples=10, deadline=None)
-@given(faults, st.sampled_from(["per-task", "reroute"]), st.integers(0, 5))
+@given(faults, st.sampled_from(DROPS), st.integers(0, 5))
 def test_whatever_happens_every_arrival_ends_once_and_again_the_same(faults: Faults, drop: DropPolicy, seed: int) -> None:
     done, again = (_run(faults, drop, seed, rps=20.0) for _ in range(2))
     assert done.tally == again.tally
