@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from loki_rl import terminal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from loki_rl.control.request import Queueing
     from loki_rl.core.plan import Plan
     from loki_rl.runs import Driver, RunOptions, RunResult
+    from loki_rl.traces.trace import Trace, TraceOptions
 
 T = TypeVar("T")
 
@@ -58,6 +60,7 @@ FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
+FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
 ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
 
 DEFAULT_TRACES = ["flash_crowd"]
@@ -223,6 +226,7 @@ def simulate(
     compress: CompressOpt = 1.0,
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
+    faults: FaultsOpt = None,
     profile: ProfileOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
@@ -238,7 +242,7 @@ def simulate(
         options = run_options(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
-            rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s,
+            rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,
         )  # fmt: skip
     done = RUNNERS[options.driver](options)
@@ -246,13 +250,15 @@ def simulate(
     terminal.say(_row(done), as_json, lambda: _show_runs([done]))
 
 
-def run_options(pipeline: str | None, **flags: Any) -> RunOptions:
-    """Checked options of a run. Raises UsageError."""
+def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) -> RunOptions:
+    """Checked options of a run, with the content of the file of faults. Raises UsageError or ConfigError."""
+    from loki_rl.env.faults import load_faults
     from loki_rl.runs import RunOptions
 
     if pipeline is None:
         raise UsageError("name a pipeline (or a run to repeat with --config)")
-    return _convert({"pipeline": pipeline, **flags}, RunOptions)
+    options = _convert({"pipeline": pipeline, **flags}, RunOptions)
+    return options if faults is None else replace(options, faults=load_faults(faults))
 
 
 def _convert(flags: dict[str, Any], kind: type[T]) -> T:
@@ -331,6 +337,7 @@ def compare(
     compress: CompressOpt = 1.0,
     from_s: FromOpt = 0.0,
     to_s: ToOpt = None,
+    faults: FaultsOpt = None,
     device: DeviceOpt = "auto",
     profile: ProfileOpt = None,
     as_json: JsonOpt = False,
@@ -505,17 +512,60 @@ def _show_runs(results: list[RunResult]) -> None:
 @trace_app.command("stats")
 def trace_stats_command(
     file: Annotated[str, typer.Argument(help="Trace file, or the name of one that ships.")],
-    from_s: FromOpt = 0.0,
+    from_s: Annotated[float | None, typer.Option(help="Start of the window in the trace [s].")] = None,
     to_s: ToOpt = None,
     compress: CompressOpt = 1.0,
+    mean_rps: MeanOpt = None,
+    rate_scale: ScaleOpt = None,
+    seed: SeedOpt = 0,
     as_json: JsonOpt = False,
 ) -> None:
-    """Mean, peak and burstiness of a trace."""
-    from loki_rl.traces.stats import trace_stats
+    """Mean, peak and burstiness of a trace, and a small plot."""
     from loki_rl.traces.trace import TraceOptions, load_trace
 
-    stats = trace_stats(load_trace(file), TraceOptions(from_s=from_s, to_s=to_s, compress=compress))
-    terminal.say(msgspec.to_builtins(stats), as_json, lambda: terminal.pairs(msgspec.to_builtins(stats)))
+    options = TraceOptions(from_s=from_s, to_s=to_s, compress=compress, mean_rps=mean_rps, rate_scale=rate_scale)
+    _say_trace(load_trace(file), options, seed, {}, as_json)
+
+
+@trace_app.command("generate")
+def trace_generate(
+    kind: Annotated[str, typer.Argument(help="flash_crowd, diurnal, ramp, bursts, steps or mmpp.")],
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .csv.gz.")],
+    seconds: Annotated[int, typer.Option(help="Length [s].")] = 600,
+    base_rps: Annotated[float, typer.Option(help="Lowest rate [1/s].")] = 10.0,
+    peak: Annotated[float, typer.Option(help="Highest rate over the lowest.")] = 4.7,
+    period_s: Annotated[float | None, typer.Option(help="Period of what repeats [s] (default: as the kind has it).")] = None,
+    idc: Annotated[float, typer.Option(help="Variance over mean of the counts given the rate; 1 is Poisson.")] = 1.0,
+    seed: SeedOpt = 0,
+    as_json: JsonOpt = False,
+) -> None:
+    """Make a trace: the same file for the same arguments."""
+    from loki_rl.traces.generate import generate
+    from loki_rl.traces.trace import TraceOptions, save_trace
+
+    made = generate(kind, seconds, base_rps, seed, peak=peak, idc=idc, period_s=period_s)
+    save_trace(made, out)
+    _say_trace(made, TraceOptions(), seed, {"file": str(out)}, as_json)
+
+
+def _say_trace(trace: Trace, options: TraceOptions, seed: int, head: dict[str, Any], as_json: bool) -> None:
+    from loki_rl.traces.arrivals import arrivals
+    from loki_rl.traces.sketch import sketch
+    from loki_rl.traces.stats import trace_stats
+
+    stats = trace_stats(trace, options, seed)
+    row = {**head, **msgspec.to_builtins(stats)}
+
+    def show() -> None:
+        for text in sketch(arrivals(trace, options, seed), stats.length_s, stats.bin_s):
+            terminal.line(text)
+        windows = {f"idc in {one.window_s:g} s": one.idc for one in stats.idc_windows}
+        pairs = {name: value for name, value in row.items() if name != "idc_windows" and value != ""}
+        terminal.pairs(pairs | windows)
+        if trace.synthetic:
+            terminal.line(trace.synthetic)
+
+    terminal.say(row, as_json, show)
 
 
 @models_app.command("fetch")
