@@ -10,8 +10,10 @@ from msgspec import Struct
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
+from loki_rl.control.network import Network
 from loki_rl.control.request import Request
 from loki_rl.control.search import Found, Search
+from loki_rl.control.setting import Setting
 from loki_rl.control.solver import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Mode
@@ -76,10 +78,11 @@ def switch(search: Search) -> Found | None:
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 servers / cluster, f = load time /
     horizon. While loading, a model has at most the servers that it has now and keeps; shortfalls are against demand_rps,
-    accuracy is at accuracy_demand_rps.
+    accuracy is at accuracy_demand_rps. Servers stay idle for the queues of the latter only: demand_rps is a high one, and
+    what makes it high is what they are kept for.
     """
     with search.building():
-        model = _Model(search)
+        model = _Model(search.request, search.setting)
     solved = search.solve(model.problem, model.start())
     if not solved.found:
         return None
@@ -91,13 +94,13 @@ def switch(search: Search) -> Found | None:
 class _Model:
     """The MILP: one fleet, three flows (while loading, after, and at the mean for accuracy)."""
 
-    def __init__(self, search: Search) -> None:
-        self.search, self.request, self.setting = search, search.request, search.setting
-        self.pipeline, self.configurations = self.setting.pipeline, search.configurations
+    def __init__(self, request: Request, setting: Setting) -> None:
+        self.request, self.setting, self.pipeline = request, setting, setting.pipeline
+        self.configurations = setting.by_variant
         self.problem = new_problem(maximise=True)
         self.counts = Counts(self.problem, self.configurations, self.request.servers)
         self.after = self._after()
-        self.accuracy = self._flows(self.setting.variant_network, self.request.accuracy_demand_rps, "a")
+        self.accuracy = self._flows(self.setting.variant_network, self.request.accuracy_demand_rps, "a", reserving=True)
         self.accuracy.fit(self.problem, self.counts.columns)
         self._floor(self.accuracy)
         self.loading = self._flows(self.setting.merged_network, None, "l")
@@ -105,9 +108,9 @@ class _Model:
         self._while_loading()
         set_objective(self.problem, self._objective())
 
-    def _flows(self, network: Any, demand: float | None, name: str) -> Flows:
+    def _flows(self, network: Network, demand: float | None, name: str, reserving: bool = False) -> Flows:
         rps = self.request.demand_rps if demand is None else demand
-        return Flows(self.problem, network, self.configurations, rps, name, served=(0.0, 1.0))
+        return Flows(self.problem, network, rps, name, served=(0.0, 1.0), reserving=reserving)
 
     def _after(self) -> Flows:
         floor = self.request.min_accuracy > 0
