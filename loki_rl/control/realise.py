@@ -48,69 +48,42 @@ def realise(pipeline: Pipeline, network: Network, counts: list[int], demand_rps:
     return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
 
 
-def realise_for_two(
-    pipeline: Pipeline,
-    network: Network,
-    counts: list[int],
-    demand_rps: float,
-    mean_rps: float,
-    floor: float,
-) -> Realised | None:
-    """As `realise`, for a fleet that must stand `demand_rps` but counts its accuracy at `mean_rps`.
-
-    Flows are those of the high demand, the only one that needs rationing; no server is left out and none idle, since some
-    are there for the high demand alone; capacity is what can be served at the accuracy floor.
-    """
-    served = _most_served(network, counts, demand_rps, reserving=False)
-    if served < NOTHING:
-        return None
-    accuracy = _most_accurate(network, counts, demand_rps, served, reserving=False)
-    _, flow = _capacity(network, counts, demand_rps * served, accuracy, reserving=False)
-    most, _ = _capacity(network, counts, demand_rps * served, floor, reserving=False)
-    at_mean = _most_accurate(network, counts, mean_rps, _most_served(network, counts, mean_rps))
-    return Realised(served, at_mean, most, counts, flow, chains(pipeline, network, flow))
-
-
-def _most_served(network: Network, counts: list[int], demand_rps: float, reserving: bool = True) -> float:
+def _most_served(network: Network, counts: list[int], demand_rps: float) -> float:
     problem = new_problem(maximise=True)
-    flows = Flows(problem, network, demand_rps, served=(0.0, 1.0), reserving=reserving)
+    flows = Flows(problem, network, demand_rps, served=(0.0, 1.0))
     flows.fit(problem, counts)
     set_objective(problem, [(flows.served, 1.0)])
     solved = solve(problem, LP_SECONDS)
     return solved.objective if solved.found else 0.0
 
 
-def _most_accurate(network: Network, counts: list[int], demand_rps: float, served: float, reserving: bool = True) -> float:
+def _most_accurate(network: Network, counts: list[int], demand_rps: float, served: float) -> float:
     """Mean accuracy of the served."""
     problem = new_problem(maximise=True)
     floor = served * (1 - TOLERANCE)
-    flows = Flows(problem, network, demand_rps, served=(floor, floor), reserving=reserving)
+    flows = Flows(problem, network, demand_rps, served=(floor, floor))
     flows.fit(problem, counts)
     set_objective(problem, flows.accuracy)
     return solve(problem, LP_SECONDS).objective / floor
 
 
-def _capacity(
-    network: Network, counts: list[int], demand_rps: float, accuracy: float, reserving: bool = True
-) -> tuple[float, list[float]]:
+def _capacity(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest demand [1/s] that can be served at this accuracy, and the flow per unit of it.
 
     More demand needs more idle servers, but less than in proportion: so each step falls short of the answer, and the next
     starts there.
     """
     while True:
-        scale, flow = _most_scaled(network, counts, demand_rps, accuracy, reserving)
+        scale, flow = _most_scaled(network, counts, demand_rps, accuracy)
         demand_rps *= max(scale, 1.0)
         if scale < 1 + CLOSE:
             return demand_rps, flow
 
 
-def _most_scaled(
-    network: Network, counts: list[int], demand_rps: float, accuracy: float, reserving: bool
-) -> tuple[float, list[float]]:
+def _most_scaled(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest multiple of a demand at this accuracy, its idle servers in proportion."""
     problem = new_problem(maximise=True)
-    flows = Flows(problem, network, demand_rps, served=(0.0, None), reserving=reserving)
+    flows = Flows(problem, network, demand_rps, served=(0.0, None))
     flows.fit(problem, counts)
     add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - TOLERANCE))], ">=", 0)
     set_objective(problem, [(flows.served, 1.0)])

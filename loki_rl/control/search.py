@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from loki_rl.control.model import Counts, Flows, new_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Realised, placements, realise, realise_for_two, routes, shares, split
+from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
 from loki_rl.control.request import Request
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import Solved, solve
+from loki_rl.control.solver import GAP, Solved, solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Plan
 
@@ -93,24 +93,17 @@ class Search:
         flows.fit(problem, counts.columns)
         return Fleet(network, demand_rps, problem, counts, flows)
 
-    def solve(self, problem: Any, start: dict[str, float] | None = None) -> Solved:
-        solved = solve(problem, self.left_s, start=start)
+    def solve(self, problem: Any, start: dict[str, float] | None = None, gap: float = GAP) -> Solved:
+        solved = solve(problem, self.left_s, gap, start)
         self.solve_s += solved.seconds
         return solved
 
     def plan(self, found: Found) -> Plan | None:
         """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
         began = perf_counter()
-        real = self._realise(found)
+        real = realise(self.pipeline, found.network, found.counts, found.demand_rps)
         self.solve_s += perf_counter() - began
         return None if real is None else self._write(found, real)
-
-    def _realise(self, found: Found) -> Realised | None:
-        question = (self.pipeline, found.network, found.counts, found.demand_rps)
-        if self.request.horizon_s is None:
-            return realise(*question)
-        mean = self.request.accuracy_demand_rps or found.demand_rps
-        return realise_for_two(*question, mean, self.request.min_accuracy)
 
     def _write(self, found: Found, real: Realised) -> Plan:
         pipeline, network = self.pipeline, found.network

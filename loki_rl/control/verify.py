@@ -81,10 +81,8 @@ class _Check:
         return {key: servers for key, servers in self._needs(leaf).items() if key[0] == task}
 
     def _needs(self, leaf: int) -> dict[Key, float]:
-        """Servers that each stage on the way to a leaf needs: busy ones, and idle ones where the plan was made for one
-        demand (a plan that minds switches was made for a high one, and keeps none idle beyond it)."""
+        """Servers that each stage on the way to a leaf needs, busy and idle ones."""
         rps = self.plan.demand_rps * self.plan.served_fraction * (1 + self.request.headroom)
-        reserving = self.request.horizon_s is None
         needs: dict[Key, float] = defaultdict(float)
         for route in (route for route in self.plan.routes if self.pipeline.index[route.leaf] == leaf):
             way = self._way(route)
@@ -93,7 +91,7 @@ class _Check:
             for key, below in zip(way, [*way[1:], None], strict=True):
                 # As if all requests went this way, for the share that does.
                 busy = rps * weight / self.model.rate(*key)
-                needs[key] += route.share * with_idle(busy, reserving * burst * self.model.reserve(*key))
+                needs[key] += route.share * with_idle(busy, burst * self.model.reserve(*key))
                 if below is not None:
                     fanout = self.pipeline.fanouts[key[0]][key[1]][self.pipeline.children[key[0]].index(below[0])]
                     weight, burst = weight * fanout, 1.0 + fanout
