@@ -21,6 +21,7 @@ from loki_rl.control.simplex import (
 )
 
 Flags = NDArray[np.bool_]
+SUMS_OF_SUMS = 3
 
 
 class Program:
@@ -53,28 +54,49 @@ class Program:
 
         False where an equation or the pattern of a row has changed: then everything must be read again.
         """
-        changed = [i for i, constraint in enumerate(self.constraints) if constraint.modified]
-        if not all(self._reread(i) for i in changed):
+        marked = [i for i, constraint in enumerate(self.constraints) if constraint.modified]
+        read = [self._reread(i) for i in marked]
+        if None in read:
             return False
         self._read_sides(problem)
-        if changed:
-            rewrite(self.table, self.first.constant, self.place, self.begin, self.column, self.value, np.array(changed))
-            self._index_table()
-            if self.kept:
-                renew(self.first, self.root)
-            else:
-                self.root = self._stand()
+        changed = np.array([i for i, new in zip(marked, read, strict=True) if new], dtype=np.int64)
+        if len(changed):
+            self._rewrite(changed)
         return True
 
-    def _reread(self, i: int) -> bool:
-        constraint, begin = self.constraints[i], self.begin[i]
+    def _reread(self, i: int) -> bool | None:
+        """Whether coefficients of a row have changed; None where that is not to be done in place."""
+        constraint = self.constraints[i]
         constraint.modified = False
-        mine = slice(begin, self.begin[i + 1])
-        columns = [self.index.get(id(variable), -1) for variable in constraint.keys()]  # noqa: SIM118  (not a dict)
-        if self.equal[i] or not np.array_equal(self.column[mine], columns):
-            return False
-        self.value[mine] = list(constraint.values())
-        return True
+        mine = slice(self.begin[i], self.begin[i + 1])
+        if self.equal[i] or self.column[mine].tolist() != [self.index.get(id(v), -1) for v in constraint.keys()]:  # noqa: SIM118
+            return None
+        before, now = self.value[mine].tolist(), list(constraint.values())
+        self.value[mine] = now
+        return bool(before != now)
+
+    def _rewrite(self, changed: Indices) -> None:
+        matrix = (self.begin, self.column, self.value)
+        rewrite(self.table, self.first.constant, self.place, *matrix, changed)
+        self._index_table()
+        if not self.kept:
+            self.root = self._stand()
+            return
+        basic = np.full(len(self.place), -1)
+        basic[self.order[self.root.basic]] = np.arange(len(self.root.basic))
+        if (basic[len(self.variables) + changed] < 0).any():
+            renew(self.first, self.root)
+            return
+        basic[self.order[self.root.nonbasic]] = np.arange(len(self.root.nonbasic)) + len(self.root.basic)
+        rewrite(self.root.table, np.zeros(len(self.root.basic)), basic, *matrix, changed)
+        self._place_slacks(changed)
+
+    def _place_slacks(self, changed: Indices) -> None:
+        everything = np.zeros(len(self.place))
+        everything[self.order] = self.root.x
+        for i in changed:
+            mine = slice(self.begin[i], self.begin[i + 1])
+            self.root.x[self.place[len(self.variables) + i]] = self.value[mine] @ everything[self.column[mine]]
 
     def _read_sides(self, problem: Any) -> None:
         self.lower = np.array([-np.inf if v.lowBound is None else v.lowBound for v in self.variables], dtype=np.float64)
@@ -98,16 +120,25 @@ class Program:
         return bool(self.integer[self.costs != 0].all() and (costs == np.round(costs)).all() and len(costs))
 
     def _rank(self) -> Indices:
-        """2 for integers that are the sum of others, which settle most at once; 1 for other integers."""
+        """0: continuous, 1: integer, more: a sum of integers, one above its highest part. Sums settle most at once."""
         rank = self.integer.astype(np.int64)
-        for i in np.flatnonzero(self.equal):
-            mine = self.row == i
-            columns, values = self.column[mine], self.value[mine]
-            for sign in (-1, 1):
-                lone = columns[sign * values > 0]
-                if len(lone) == 1 and self.integer[columns].all():
-                    rank[lone] = 2
+        sums = [found for i in np.flatnonzero(self.equal) if (found := self._sum(int(i)))]
+        for _ in range(SUMS_OF_SUMS):
+            for total, parts in sums:
+                rank[total] = max(rank[total], 1 + rank[parts].max())
         return np.concatenate([rank, np.zeros(len(self.constraints), dtype=np.int64)])
+
+    def _sum(self, i: int) -> tuple[int, Indices] | None:
+        """The variable that an equation defines as a sum, and its parts."""
+        mine = slice(self.begin[i], self.begin[i + 1])
+        columns, values = self.column[mine], self.value[mine]
+        if not self.integer[columns].all() or self.row_lower[i] != 0:
+            return None
+        for sign in (-1, 1):
+            alone = sign * values > 0
+            if alone.sum() == 1 and len(columns) > 1:
+                return int(columns[alone][0]), columns[~alone]
+        return None
 
     def _plant(self) -> None:
         """Solve the equations for as many variables as there are, so that only bounds remain."""
