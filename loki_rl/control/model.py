@@ -12,18 +12,34 @@ from loki_rl.control.network import Network
 
 
 class Counts:
-    """Integer servers per configuration, with a total per task as branching handle (allocator notes, section 1)."""
+    """Integer servers per configuration, with totals per variant and task to branch on (allocator notes, section 1)."""
 
     def __init__(self, problem: Any, configurations: list[Configuration], servers: int, integer: bool = True) -> None:
-        category = pulp.LpInteger if integer else pulp.LpContinuous
-        self.columns = [problem.add_variable(f"n{k:04d}", 0, servers, category) for k in range(len(configurations))]
-        self.totals: dict[int, Any] = {}
-        for task in sorted({c.task for c in configurations}):
-            total = problem.add_variable(f"t{task:02d}", 0, servers, category)
-            mine = [(column, 1) for column, c in zip(self.columns, configurations, strict=True) if c.task == task]
-            add_row(problem, [*mine, (total, -1)], "==", 0)
-            self.totals[task] = total
-        add_row(problem, [(total, 1) for total in self.totals.values()], "<=", servers)
+        self._problem, self._servers = problem, servers
+        self._category = pulp.LpInteger if integer else pulp.LpContinuous
+        self.columns = [self._column(f"n{k:04d}") for k in range(len(configurations))]
+        models: dict[int, dict[int, list[Any]]] = {}
+        for column, c in zip(self.columns, configurations, strict=True):
+            models.setdefault(c.task, {}).setdefault(c.variant, []).append(column)
+        self.sums: list[Any] = []
+        self.totals = {task: self._task(task, models[task]) for task in sorted(models)}
+        self.row = add_row(problem, [(total, 1) for total in self.totals.values()], "<=", servers)
+
+    def _column(self, name: str) -> Any:
+        return self._problem.add_variable(name, 0, self._servers, self._category)
+
+    def _task(self, task: int, variants: dict[int, list[Any]]) -> Any:
+        parts = [
+            mine[0] if len(mine) == 1 else self._sum(f"v{task:02d}_{variant:02d}", mine)
+            for variant, mine in sorted(variants.items())
+        ]
+        return self._sum(f"t{task:02d}", parts)
+
+    def _sum(self, name: str, parts: list[Any]) -> Any:
+        total = self._column(name)
+        add_row(self._problem, [*((part, 1) for part in parts), (total, -1)], "==", 0)
+        self.sums.append(total)
+        return total
 
     @property
     def all_servers(self) -> list[tuple[Any, float]]:
@@ -50,6 +66,7 @@ class Flows:
         self.columns = [problem.add_variable(f"{name}{i:05d}", 0) for i in range(len(network.arcs))]
         self.accuracy: list[tuple[Any, float]] = []
         self.loads: list[list[tuple[Any, float]]] = [[] for _ in configurations]
+        self.rows: list[tuple[Any, int]] = []
         balance: list[list[tuple[Any, float]]] = [[] for _ in network.states]
         for column, arc in zip(self.columns, network.arcs, strict=True):
             balance[arc.state].append((column, 1.0))
@@ -66,17 +83,26 @@ class Flows:
 
     def fit(self, problem: Any, counts: list[Any] | list[int]) -> None:
         """Bind each configuration's load to its servers, columns or numbers."""
-        for terms, count in zip(self.loads, counts, strict=True):
+        for k, (terms, count) in enumerate(zip(self.loads, counts, strict=True)):
             if terms and isinstance(count, int):
                 add_row(problem, terms, "<=", count)
             elif terms:
-                add_row(problem, [*terms, (count, -1.0)], "<=", 0)
+                self.rows.append((add_row(problem, [*terms, (count, -1.0)], "<=", 0), k))
+
+    def rescale(self, factor: float) -> None:
+        """The same flows for another demand: what `fit` bound takes `factor` times the servers it took at first."""
+        for row, k in self.rows:
+            for column, servers in self.loads[k]:
+                row.expr[column] = servers * factor
+            row.modified = True
 
 
-def add_row(problem: Any, terms: list[tuple[Any, float]], sense: str, rhs: float) -> None:
-    """terms <=, >= or == rhs."""
+def add_row(problem: Any, terms: list[tuple[Any, float]], sense: str, rhs: float) -> Any:
+    """terms <=, >= or == rhs; returns the row."""
     senses = {"<=": pulp.LpConstraintLE, ">=": pulp.LpConstraintGE, "==": pulp.LpConstraintEQ}
-    problem.addConstraint(pulp.LpConstraint(pulp.LpAffineExpression(terms), sense=senses[sense], rhs=rhs))
+    row = pulp.LpConstraint(pulp.LpAffineExpression(terms), sense=senses[sense], rhs=rhs)
+    problem.addConstraint(row)
+    return row
 
 
 def set_objective(problem: Any, terms: list[tuple[Any, float]]) -> None:

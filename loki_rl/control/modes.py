@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from loki_rl.control.accuracy import TIE
+from loki_rl.control.fleet import Fleet
 from loki_rl.control.greedy import round_up
-from loki_rl.control.model import add_row, set_objective
 from loki_rl.control.network import Network
-from loki_rl.control.search import Fleet, Found, Search
+from loki_rl.control.search import Found, Search
 from loki_rl.control.solver import Solved
 from loki_rl.core.plan import Mode
 
@@ -16,62 +16,48 @@ SLACK = 1e-7
 
 def hardware(search: Search) -> Found | None:
     """Fewest servers that serve all with variants of the best accuracy; None if the cluster is too small for that."""
-    network, demand = search.setting.best_network, search.request.demand_rps
-    with search.building():
-        fleet = search.fleet(network, demand, maximise=False)
-        set_objective(fleet.problem, fleet.counts.all_servers)
-    solved = search.solve(fleet.problem)
-    return _found(search, "hardware", network, fleet, solved) if solved.found else None
+    fleet = search.fleet(search.setting.best_network)
+    solved = search.ask(fleet, "fewest servers", search.request.demand_rps)
+    return _found(search, "hardware", fleet, solved) if solved.found else None
 
 
 def accuracy(search: Search) -> Found | None:
     """The most accurate way to serve all, then the fewest servers that reach it; None if the cluster is too small or the
     result would fall below the floor."""
-    network, demand = search.setting.network, search.request.demand_rps
-    with search.building():
-        fleet = search.fleet(network, demand, maximise=True)
-        set_objective(fleet.problem, fleet.flows.accuracy)
-    solved = search.solve(fleet.problem)
+    fleet = search.fleet(search.setting.network)
+    solved = search.ask(fleet, "most accurate", search.request.demand_rps)
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
         return None
-    found = _found(search, "accuracy", network, fleet, solved)
-    found.counts = _fewest(search, found)
+    found = _found(search, "accuracy", fleet, solved)
+    found.counts = _fewest(search, fleet, found)
     return found
 
 
-def _fewest(search: Search, found: Found) -> list[int]:
+def _fewest(search: Search, fleet: Fleet, found: Found) -> list[int]:
     """The fewest servers for the accuracy already reached, if fewer there are."""
-    least = _servers_for(search, found, integer=False)
-    if not least[0].found or least[0].objective > sum(found.counts) - 1 + SLACK or search.left_s <= 0:
+    if search.left_s <= 0:
         return found.counts
-    solved, fleet = _servers_for(search, found, integer=True)
-    return fleet.counts_in(solved) if solved.found else found.counts
-
-
-def _servers_for(search: Search, found: Found, integer: bool) -> tuple[Solved, Fleet]:
-    with search.building():
-        fleet = search.fleet(found.network, found.demand_rps, maximise=False, integer=integer)
-        add_row(fleet.problem, fleet.flows.accuracy, ">=", found.objective * (1 - SLACK))
-        set_objective(fleet.problem, fleet.counts.all_servers)
-    return search.solve(fleet.problem), fleet
+    floor = (0.0, found.objective * (1 - SLACK))
+    solved = search.ask(fleet, "fewest servers", found.demand_rps, floor=floor, start=found.counts)
+    return fleet.counts if solved.found else found.counts
 
 
 def shed(search: Search) -> Found | None:
     """Serve the most at the accuracy floor, then most accurately; None if nothing can be served."""
-    network = _floor_network(search)
-    relaxed, loose = _most_served(search, network, 1.0, integer=False)
+    fleet, floor = search.fleet(_floor_network(search)), (search.request.min_accuracy, 0.0)
+    relaxed = search.ask(fleet, "most served", 1.0, served=(0.0, None), floor=floor, integer=False)
     if not relaxed.found or relaxed.objective < TIE:
         return None
     # Flows are shares of what could be served at all: with an absurd demand they would drown in tolerances.
     demand = min(relaxed.objective, search.demand_limit)
-    start = round_up(search.setting.pipeline, search.configurations, loose.values(relaxed), search.request.servers)
-    solved, fleet = _most_served(search, network, demand, start=start)
+    start = round_up(search.setting.pipeline, search.configurations, fleet.values, search.request.servers)
+    solved = search.ask(fleet, "most served", demand, served=(0.0, 1.0), floor=floor, start=start)
     if not solved.found:
-        return Found("shed", network, start, 0.0, 1.0, solved.status, demand)
+        return Found("shed", fleet.network, start, 0.0, 1.0, solved.status, demand)
     if solved.objective < TIE:
         return None
-    found = _found(search, "shed", network, fleet, solved, demand)
-    found.counts = _most_accurate(search, found)
+    found = _found(search, "shed", fleet, solved, demand)
+    found.counts = _most_accurate(search, fleet, found, floor)
     return found
 
 
@@ -81,44 +67,20 @@ def _floor_network(search: Search) -> Network:
     return search.setting.best_network if reaches_best else search.setting.network
 
 
-def _served_fleet(
-    search: Search, network: Network, demand: float, served: tuple[float, float | None], integer: bool = True
-) -> Fleet:
-    fleet = search.fleet(network, demand, maximise=True, served=served, integer=integer)
-    floor = search.request.min_accuracy
-    if floor > 0 and network is search.setting.network:
-        add_row(fleet.problem, [*fleet.flows.accuracy, (fleet.flows.served, -floor)], ">=", 0)
-    return fleet
-
-
-def _most_served(
-    search: Search, network: Network, demand: float, integer: bool = True, start: list[int] | None = None
-) -> tuple[Solved, Fleet]:
-    with search.building():
-        fleet = _served_fleet(search, network, demand, (0.0, 1.0 if integer else None), integer)
-        set_objective(fleet.problem, [(fleet.flows.served, 1.0)])
-    return search.solve(fleet.problem, fleet.start(start) if start else None), fleet
-
-
-def _most_accurate(search: Search, found: Found) -> list[int]:
+def _most_accurate(search: Search, fleet: Fleet, found: Found, floor: tuple[float, float]) -> list[int]:
     """Among the fleets that serve as much, one of the most accurate."""
     if search.left_s <= 0:
         return found.counts
-    with search.building():
-        served = found.objective * (1 - SLACK)
-        fleet = _served_fleet(search, found.network, found.demand_rps, (served, served))
-        set_objective(fleet.problem, fleet.flows.accuracy)
-    solved = search.solve(fleet.problem, fleet.start(found.counts))
-    return fleet.counts_in(solved) if solved.found else found.counts
+    served = found.objective * (1 - SLACK)
+    solved = search.ask(fleet, "most accurate", found.demand_rps, served=(served, served), floor=floor, start=found.counts)
+    return fleet.counts if solved.found else found.counts
 
 
-def _found(
-    search: Search, mode: Mode, network: Network, fleet: Fleet, solved: Solved, demand_rps: float | None = None
-) -> Found:
+def _found(search: Search, mode: Mode, fleet: Fleet, solved: Solved, demand_rps: float | None = None) -> Found:
     return Found(
         mode=mode,
-        network=network,
-        counts=fleet.counts_in(solved),
+        network=fleet.network,
+        counts=fleet.counts,
         objective=solved.objective,
         bound=solved.bound,
         status=solved.status,

@@ -8,15 +8,13 @@ from collections import defaultdict
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.model import Flows, add_row, new_problem, set_objective
+from loki_rl.control.fleet import Fleet, fleet_of
 from loki_rl.control.network import Network
 from loki_rl.control.setting import Setting
-from loki_rl.control.solver import solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
 
 NOTHING = 1e-9
-LP_SECONDS = 10.0
 
 # One way to the end: the configurations from an entry task to a leaf, and the share of the requests that takes it.
 Chain = tuple[tuple[int, ...], float]
@@ -35,17 +33,23 @@ class Realised(Struct):
 
 
 def realise(
-    setting: Setting, network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float
+    setting: Setting,
+    network: Network,
+    configurations: list[Configuration],
+    counts: list[int],
+    demand_rps: float,
+    serves_all: bool = False,
 ) -> Realised | None:
     """Serve as much of the demand as the servers can, most accurately, then spread the load evenly.
 
-    None if these servers can serve nothing.
+    None if these servers can serve nothing. serves_all: they are known to serve all.
     """
-    served = _most_served(network, configurations, counts, demand_rps)
+    fleet = fleet_of(network, configurations)
+    served = 1.0 if serves_all else _most_served(fleet, counts, demand_rps)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(network, configurations, counts, demand_rps, served)
-    scale, flow = _most_scaled(network, configurations, counts, demand_rps, served, accuracy)
+    accuracy = _most_accurate(fleet, counts, demand_rps, served)
+    scale, flow = _most_scaled(fleet, counts, demand_rps, served, accuracy)
     used = _used(network, flow, len(configurations))
     kept = [count if busy else 0 for count, busy in zip(counts, used, strict=True)]
     capacity = demand_rps * max(scale, served)
@@ -69,51 +73,33 @@ def realise_for_two(
     real = realise(setting, network, configurations, counts, demand_rps)
     if real is None:
         return None
-    served = _most_served(network, configurations, counts, mean_rps)
-    real.accuracy = _most_accurate(network, configurations, counts, mean_rps, served)
-    scale, _ = _most_scaled(network, configurations, counts, demand_rps, real.served, floor)
+    fleet = fleet_of(network, configurations)
+    served = _most_served(fleet, counts, mean_rps)
+    real.accuracy = _most_accurate(fleet, counts, mean_rps, served)
+    scale, _ = _most_scaled(fleet, counts, demand_rps, real.served, floor)
     real.capacity_rps = max(real.capacity_rps, demand_rps * scale)
     real.counts = counts
     return real
 
 
-def _most_served(network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float) -> float:
-    problem = new_problem(maximise=True)
-    flows = Flows(problem, network, configurations, demand_rps, served=(0.0, 1.0))
-    flows.fit(problem, counts)
-    set_objective(problem, [(flows.served, 1.0)])
-    solved = solve(problem, LP_SECONDS)
+def _most_served(fleet: Fleet, counts: list[int], demand_rps: float) -> float:
+    solved = fleet.ask("most served", demand_rps, sum(counts), served=(0.0, 1.0), counts=counts)
     return solved.objective if solved.found else 0.0
 
 
-def _most_accurate(
-    network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float, served: float
-) -> float:
-    problem = new_problem(maximise=True)
+def _most_accurate(fleet: Fleet, counts: list[int], demand_rps: float, served: float) -> float:
     floor = served * (1 - NOTHING)
-    flows = Flows(problem, network, configurations, demand_rps, served=(floor, floor))
-    flows.fit(problem, counts)
-    set_objective(problem, flows.accuracy)
-    return solve(problem, LP_SECONDS).objective / floor
+    return fleet.ask("most accurate", demand_rps, sum(counts), served=(floor, floor), counts=counts).objective / floor
 
 
 def _most_scaled(
-    network: Network,
-    configurations: list[Configuration],
-    counts: list[int],
-    demand_rps: float,
-    served: float,
-    accuracy: float,
+    fleet: Fleet, counts: list[int], demand_rps: float, served: float, accuracy: float
 ) -> tuple[float, list[float]]:
     """The largest multiple of the demand at this accuracy, and the flow per unit of it."""
-    problem = new_problem(maximise=True)
-    flows = Flows(problem, network, configurations, demand_rps * served, served=(0.0, None))
-    flows.fit(problem, counts)
-    add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - NOTHING))], ">=", 0)
-    set_objective(problem, [(flows.served, 1.0)])
-    solved = solve(problem, LP_SECONDS)
+    floor = (accuracy * (1 - NOTHING), 0.0)
+    solved = fleet.ask("most served", demand_rps * served, sum(counts), served=(0.0, None), floor=floor, counts=counts)
     scale = max(solved.objective, NOTHING)
-    return scale * served, [solved.values[column.name] / scale for column in flows.columns]
+    return scale * served, [amount / scale for amount in fleet.flow]
 
 
 def _used(network: Network, flow: list[float], size: int) -> list[bool]:

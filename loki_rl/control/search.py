@@ -11,12 +11,12 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.model import Counts, Flows, new_problem
+from loki_rl.control.fleet import Fleet, Goal, fleet_of
 from loki_rl.control.network import Network
 from loki_rl.control.realise import Realised, placements, realise, realise_for_two, routes, shares, split
 from loki_rl.control.request import Request
 from loki_rl.control.setting import Setting
-from loki_rl.control.solver import Solved, solve
+from loki_rl.control.solver import Solved, solve, warm
 from loki_rl.core.plan import Certificate, Mode, Plan
 
 
@@ -32,25 +32,6 @@ class Found(Struct):
     demand_rps: float
 
 
-class Fleet(Struct):
-    """A problem with the columns of counts and flows in it."""
-
-    problem: Any
-    counts: Counts
-    flows: Flows
-
-    def values(self, solved: Solved) -> list[float]:
-        """Servers per configuration in a solution."""
-        return [solved.values[column.name] for column in self.counts.columns]
-
-    def counts_in(self, solved: Solved) -> list[int]:
-        return [round(value) for value in self.values(solved)]
-
-    def start(self, counts: list[int]) -> dict[str, float]:
-        """Known counts as a start for the solver."""
-        return {column.name: float(count) for column, count in zip(self.counts.columns, counts, strict=True)}
-
-
 class Search:
     """Shared by all modes of one request. unlimited: the question is how much can be served, whatever the demand."""
 
@@ -60,6 +41,7 @@ class Search:
         self.configurations: list[Configuration] = setting.by_variant if keeps else setting.configurations
         self.build_s = 0.0
         self.solve_s = 0.0
+        warm()
         self._end = perf_counter() + request.time_limit_s
 
     @property
@@ -76,20 +58,17 @@ class Search:
         yield
         self.build_s += perf_counter() - began
 
-    def fleet(
-        self,
-        network: Network,
-        demand_rps: float,
-        maximise: bool,
-        served: tuple[float, float | None] = (1.0, 1.0),
-        integer: bool = True,
-    ) -> Fleet:
-        """Counts for one flow of `demand_rps` through a network."""
-        problem = new_problem(maximise)
-        counts = Counts(problem, self.configurations, self.request.servers, integer)
-        flows = Flows(problem, network, self.configurations, demand_rps, served=served)
-        flows.fit(problem, counts.columns)
-        return Fleet(problem, counts, flows)
+    def fleet(self, network: Network) -> Fleet:
+        with self.building():
+            return fleet_of(network, self.configurations)
+
+    def ask(self, fleet: Fleet, goal: Goal, demand_rps: float, **limits: Any) -> Solved:
+        """Ask a fleet of the whole cluster, in the time that is left."""
+        began = perf_counter()
+        solved = fleet.ask(goal, demand_rps, self.request.servers, time_limit_s=self.left_s, **limits)
+        self.solve_s += solved.seconds
+        self.build_s += perf_counter() - began - solved.seconds
+        return solved
 
     def solve(self, problem: Any, start: dict[str, float] | None = None) -> Solved:
         solved = solve(problem, self.left_s, start=start)
@@ -106,7 +85,7 @@ class Search:
     def _realise(self, found: Found) -> Realised | None:
         question = (self.setting, found.network, self.configurations, found.counts, found.demand_rps)
         if self.request.horizon_s is None:
-            return realise(*question)
+            return realise(*question, serves_all=found.mode != "shed" and not self.unlimited)
         mean = self.request.accuracy_demand_rps or found.demand_rps
         return realise_for_two(*question, mean, self.request.min_accuracy)
 

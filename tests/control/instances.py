@@ -10,10 +10,9 @@ from unittest.mock import patch
 import numpy as np
 import pulp
 
-from loki_rl.control import realise, search, solver
 from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.own_solver import OwnSolver
 from loki_rl.control.request import Queueing, Request
-from loki_rl.control.solver import Solved
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
 
@@ -116,12 +115,29 @@ def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
 
 
 def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, float] | None], None]) -> None:
-    """Show every problem that one allocation solves, as it is when it is solved."""
-    solve = solver.solve
+    """Show every problem that one allocation solves, as it is when it is solved, and the start that it is given."""
+    solve = OwnSolver._solve
 
-    def seen(problem: Any, time_limit_s: float, gap: float = 1e-6, start: dict[str, float] | None = None) -> Solved:
-        see(problem, start)
-        return solve(problem, time_limit_s, gap, start)
+    def seen(self: OwnSolver, problem: Any, program: Any, began: float) -> int:
+        # Those that `see` solves are not shown; a kept problem must not notice that it was looked at.
+        start = {v.name: v.varValue for v in program.variables if v.varValue is not None and v.cat == pulp.LpInteger}
+        with patch.object(OwnSolver, "_solve", solve):
+            see(_copy(problem, self.mip), start if self.optionsDict["warmStart"] else None)
+        return solve(self, problem, program, began)
 
-    with patch.object(search, "solve", seen), patch.object(realise, "solve", seen):
+    with patch.object(OwnSolver, "_solve", seen):
         allocate(pipeline, request)
+
+
+def _copy(problem: Any, integer: bool) -> Any:
+    """The same problem in objects of its own."""
+    twin = pulp.LpProblem("twin", problem.sense)
+    columns = {
+        id(v): twin.add_variable(v.name, v.lowBound, v.upBound, v.cat if integer else pulp.LpContinuous)
+        for v in problem.solverModel.variables
+    }
+    for row in problem.constraints():
+        terms = pulp.LpAffineExpression([(columns[id(v)], a) for v, a in row.items()])
+        twin.addConstraint(pulp.LpConstraint(terms, sense=row.sense, rhs=-row.constant))
+    twin.setObjective(pulp.LpAffineExpression([(columns[id(v)], a) for v, a in problem.objective.items()]))
+    return twin

@@ -1,0 +1,141 @@
+"""A problem that is kept between calls: counts and flows of one network, of which a new question changes coefficients,
+bounds and the objective only. Owns these changes and the keeping; knows no mode."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf, nan
+from threading import local
+from typing import Any, Literal
+
+import pulp
+
+from loki_rl.control.configurations import Configuration
+from loki_rl.control.model import Counts, Flows, add_row, new_problem
+from loki_rl.control.network import Network
+from loki_rl.control.solver import Solved, solve_again
+
+Goal = Literal["fewest servers", "most accurate", "most served"]
+
+KEPT = 16
+NO_FLOOR = (0.0, -1.0)
+# Every question starts from the relaxation of half the demand that this many servers can serve.
+USUAL_SERVERS = 100
+LONG_S = 10.0
+
+
+class Fleet:
+    """Ask, then read `counts` or `flow` before the next question. Equal questions get equal answers, whatever was asked
+    before."""
+
+    def __init__(self, network: Network, configurations: list[Configuration]) -> None:
+        self.network, self.configurations = network, configurations
+        self.problem = new_problem(maximise=True)
+        self._counts = Counts(self.problem, configurations, USUAL_SERVERS)
+        self._flows = Flows(self.problem, network, configurations, 1.0)
+        self._flows.fit(self.problem, self._counts.columns)
+        self._floor = add_row(self.problem, [*self._flows.accuracy, (self._flows.served, 0.0)], ">=", NO_FLOOR[1])
+        self._goals = {
+            "fewest servers": pulp.LpAffineExpression(self._counts.all_servers),
+            "most accurate": pulp.LpAffineExpression(self._flows.accuracy),
+            "most served": pulp.LpAffineExpression([(self._flows.served, 1.0)]),
+        }
+        self._now: dict[str, Any] = {"demand": 1.0, "servers": USUAL_SERVERS, "floor": NO_FLOOR}
+        self._impossible: dict[int, float] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        most = self.ask("most served", 1.0, USUAL_SERVERS, served=(0.0, None), integer=False)
+        self.problem.solverModel.kept = False
+        self.ask("most accurate", max(most.objective, 1e-6) / 2, USUAL_SERVERS, served=(0.0, 1.0), integer=False)
+
+    def ask(
+        self,
+        goal: Goal,
+        demand_rps: float,
+        servers: int,
+        served: tuple[float, float | None] = (1.0, 1.0),
+        floor: tuple[float, float] = NO_FLOOR,
+        counts: list[int] | None = None,
+        start: list[int] | None = None,
+        integer: bool = True,
+        time_limit_s: float = LONG_S,
+    ) -> Solved:
+        """The best way to reach the goal with a share `served` of the demand on at most so many servers.
+
+        floor: (a, b): accuracy of all requests >= a x served + b. counts: these servers and no others. start: counts known
+        to be possible. integer off: servers can be split.
+        """
+        whole = served == (1.0, 1.0) and floor == NO_FLOOR and counts is None and integer
+        if whole and demand_rps >= self._impossible.get(servers, inf):
+            return Solved("infeasible", "Infeasible", nan, nan, 0.0, {})
+        self._tune(demand_rps, servers, served, floor)
+        self._bind(servers, counts, start)
+        self.problem.sense = pulp.LpMinimize if goal == "fewest servers" else pulp.LpMaximize
+        self.problem.setObjective(self._goals[goal])
+        solved = solve_again(self.problem, time_limit_s, integer and counts is None, start is not None)
+        if whole and solved.outcome == "infeasible":
+            # What is too much stays too much for any larger demand.
+            self._impossible[servers] = demand_rps
+        return solved
+
+    def _tune(self, demand_rps: float, servers: int, served: tuple[float, float | None], floor: tuple[float, float]) -> None:
+        self._set("demand", demand_rps, self._flows.rescale)
+        self._set("servers", servers, self._counts.row.changeRHS)
+        self._set("floor", floor, self._set_floor)
+        self._flows.served.bounds(*served)
+
+    def _bind(self, servers: int, counts: list[int] | None, start: list[int] | None) -> None:
+        for k, column in enumerate(self._counts.columns):
+            column.bounds(*((counts[k], counts[k]) if counts else (0, servers)))
+            column.varValue = start[k] if start else None
+        for total in self._counts.sums:
+            total.bounds(0, servers)
+            total.varValue = None
+
+    def _set(self, name: str, value: Any, change: Any) -> None:
+        if self._now[name] != value:
+            self._now[name] = value
+            change(value)
+
+    def _set_floor(self, floor: tuple[float, float]) -> None:
+        self._floor.expr[self._flows.served] = -floor[0]
+        self._floor.changeRHS(floor[1])
+
+    @property
+    def values(self) -> list[float]:
+        """Servers per configuration in the last answer."""
+        return [column.varValue for column in self._counts.columns]
+
+    @property
+    def counts(self) -> list[int]:
+        return [round(value) for value in self.values]
+
+    @property
+    def flow(self) -> list[float]:
+        """Flow per arc in the last answer, as shares of the demand asked for."""
+        return [column.varValue for column in self._flows.columns]
+
+
+class _Kept(local):
+    """Of each thread its own: a PuLP problem is not to be shared."""
+
+    def __init__(self) -> None:
+        self.fleets: OrderedDict[int, Fleet] = OrderedDict()
+
+
+_kept = _Kept()
+
+
+def fleet_of(network: Network, configurations: list[Configuration]) -> Fleet:
+    """The fleet of a network, from the last KEPT ones of this thread where possible.
+
+    A kept fleet holds its network, so the id cannot be taken over by another.
+    """
+    fleets = _kept.fleets
+    if id(network) not in fleets:
+        fleets[id(network)] = Fleet(network, configurations)
+        while len(fleets) > KEPT:
+            fleets.popitem(last=False)
+    fleets.move_to_end(id(network))
+    return fleets[id(network)]
