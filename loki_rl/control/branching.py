@@ -225,7 +225,8 @@ class Search:
             )
         while self.open and self.open[0][0] < self.cutoff:
             bound, _, lower, upper = heappop(self.open)
-            if self.result.nodes >= self.most_nodes or (self.result.nodes and self.left_s() <= 0):
+            # The known solution, which comes first, is looked at even without time.
+            if (self.result.x is not None or start is None) and (self.result.nodes > self.most_nodes or self.left_s() <= 0):
                 return self._end("limit", bound)
             if not self._explore(lower, upper):
                 return Result("doubt", nodes=self.result.nodes)

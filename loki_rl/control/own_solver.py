@@ -17,7 +17,7 @@ from loki_rl.control.highs import Answer, Outcome, solve_with_highs
 from loki_rl.control.program import Program, reachable
 from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats
 
-# Beyond these HiGHS, which uses sparsity and cuts, is the better choice (benchmarks/solver.py).
+# Beyond these HiGHS, which uses sparsity and cuts, goes on.
 LARGEST_TABLE = 100_000
 MOST_NODES = 20_000
 TOLERANCE = 1e-7
@@ -89,15 +89,24 @@ class OwnSolver(pulp.LpSolver):  # type: ignore[misc]
         self._end, gap = began + self.timeLimit, self.optionsDict["gapRel"]
         start = _start(program) if self.mip and self.optionsDict["warmStart"] else None
         own = self._own(program, gap, start)
-        values = None if own.x is None else program.values(own.x, self.mip)
-        if own.outcome in ("optimal", "limit") and values is not None and _sound(program, own, values):
-            outcome: Outcome = "optimal" if own.outcome == "optimal" else "feasible"
-            answer = Answer(outcome, own.outcome.capitalize(), own.objective, own.bound, values)
-        else:
-            answer = self._ask_highs(program, own, gap, start)
-        report = _report(program, own, answer, values is answer.values)
+        mine = self._checked(program, own)
+        answer = mine or self._ask_highs(program, own, gap, start)
+        if mine and mine.outcome == "feasible" and self._left_s() > 0:
+            answer = _better(mine, solve_with_highs(program, self._left_s(), gap, self.mip, mine.values))
+        report = _report(program, own, answer, answer is mine)
         report.seconds = perf_counter() - began
         return _tell(lp, program, report, answer.values)
+
+    def _checked(self, program: Program, own: Result) -> Answer | None:
+        """An own solution inside every row and bound, worth what was said, and not better than what was proven."""
+        if own.x is None or own.outcome not in ("optimal", "limit"):
+            return None
+        values, size = program.values(own.x, self.mip), max(1.0, abs(own.objective))
+        same = abs(float(program.costs @ values) - own.objective) <= TOLERANCE * size
+        if not same or own.bound > own.objective + TOLERANCE * size or program.miss(values) > TOLERANCE:
+            return None
+        outcome: Outcome = "optimal" if own.outcome == "optimal" else "feasible"
+        return Answer(outcome, own.outcome.capitalize(), own.objective, own.bound, values)
 
     def _ask_highs(self, program: Program, own: Result, gap: float, start: Floats | None) -> Answer:
         """Where not even the relaxation has a solution, it is enough to ask for that."""
@@ -155,18 +164,16 @@ def _with_kind(program: Program) -> list[tuple[Any, bool]]:
     return list(zip(program.variables, program.integer.tolist(), strict=True))
 
 
-def _sound(program: Program, own: Result, values: Floats) -> bool:
-    """Inside every row and bound, worth what was said, and not better than what was proven."""
-    size = max(1.0, abs(own.objective))
-    same = abs(float(program.costs @ values) - own.objective) <= TOLERANCE * size
-    return same and own.bound <= own.objective + TOLERANCE * size and program.miss(values) <= TOLERANCE
+def _better(mine: Answer, theirs: Answer) -> Answer:
+    """HiGHS's answer, unless it ended with less than was known."""
+    worse = theirs.values is None or theirs.objective > mine.objective
+    return mine if worse and theirs.outcome != "optimal" else theirs
 
 
 def _report(program: Program, own: Result, answer: Answer, mine: bool) -> Report:
     """In the sense of the problem, with the constant of its objective."""
     objective, bound = (program.sign * value + program.offset for value in (answer.objective, answer.bound))
-    solver = "own" if mine and answer.values is not None else "highs"
-    return Report(answer.outcome, solver, own.outcome, answer.status, objective, bound, 0.0, own.nodes)
+    return Report(answer.outcome, "own" if mine else "highs", own.outcome, answer.status, objective, bound, 0.0, own.nodes)
 
 
 def _tell(lp: Any, program: Program, report: Report, values: Floats | None) -> int:

@@ -112,18 +112,25 @@ def knapsack(size: int = 12) -> Any:
     return problem
 
 
-def test_a_limit_returns_the_best_solution_and_an_honest_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    best = knapsack()
+def test_without_time_a_known_solution_comes_back_with_an_honest_bound() -> None:
+    best, problem = knapsack(), knapsack()
     best.solve(OwnSolver())
-    monkeypatch.setattr(own_solver, "MOST_NODES", 3)
-    problem = knapsack()
     for variable in problem.variables():
         variable.varValue = 0.0
-    problem.solve(OwnSolver(warmStart=True))
+    problem.solve(OwnSolver(timeLimit=0.0, warmStart=True))
     assert problem.report.outcome == "feasible"
     assert pulp.LpStatus[problem.status] == "Not Solved"
     assert pulp.LpSolution[problem.sol_status] == "Solution Found"
     assert problem.report.objective <= best.report.objective <= problem.report.bound
+
+
+def test_beyond_its_nodes_highs_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, problem = knapsack(), knapsack()
+    best.solve(OwnSolver())
+    monkeypatch.setattr(own_solver, "MOST_NODES", 3)
+    problem.solve(OwnSolver())
+    assert (problem.report.own, problem.report.solver, problem.report.outcome) == ("limit", "highs", "optimal")
+    assert problem.report.objective == pytest.approx(best.report.objective)
 
 
 @pytest.mark.parametrize("wrong", ["outside a row", "not as good as said", "better than proven"])
