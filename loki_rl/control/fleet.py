@@ -9,6 +9,7 @@ from threading import local
 from typing import Any, Literal
 
 import pulp
+from msgspec.structs import replace
 
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.model import Counts, Flows, add_row, new_problem
@@ -18,6 +19,7 @@ from loki_rl.control.solver import Solved, solve_again
 Goal = Literal["fewest servers", "most accurate", "most served"]
 
 KEPT = 16
+ANSWERS = 64
 NO_FLOOR = (0.0, -1.0)
 # Every question starts from the relaxation of half the demand that this many servers can serve.
 USUAL_SERVERS = 100
@@ -25,8 +27,10 @@ LONG_S = 10.0
 
 
 class Fleet:
-    """Ask, then read `counts` or `flow` before the next question. Equal questions get equal answers, whatever was asked
-    before."""
+    """Ask, then read the answer before the next question. Equal questions get equal answers, whatever was asked before.
+
+    values: servers per configuration. flow: flow per arc, as shares of the demand asked for.
+    """
 
     def __init__(self, network: Network, configurations: list[Configuration]) -> None:
         self.network, self.configurations = network, configurations
@@ -42,6 +46,9 @@ class Fleet:
         }
         self._now: dict[str, Any] = {"demand": 1.0, "servers": USUAL_SERVERS, "floor": NO_FLOOR}
         self._impossible: dict[int, float] = {}
+        self._answers: OrderedDict[tuple[object, ...], tuple[Solved, list[float], list[float]]] = OrderedDict()
+        self.values: list[float] = []
+        self.flow: list[float] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -69,6 +76,11 @@ class Fleet:
         whole = served == (1.0, 1.0) and floor == NO_FLOOR and counts is None and integer
         if whole and demand_rps >= self._impossible.get(servers, inf):
             return Solved("infeasible", "Infeasible", nan, nan, 0.0, {})
+        question = (goal, demand_rps, servers, served, floor, tuple(counts or ()), tuple(start or ()), integer)
+        if question in self._answers:
+            self._answers.move_to_end(question)
+            solved, self.values, self.flow = self._answers[question]
+            return solved
         self._tune(demand_rps, servers, served, floor)
         self._bind(servers, counts, start)
         self.problem.sense = pulp.LpMinimize if goal == "fewest servers" else pulp.LpMaximize
@@ -77,7 +89,17 @@ class Fleet:
         if whole and solved.outcome == "infeasible":
             # What is too much stays too much for any larger demand.
             self._impossible[servers] = demand_rps
+        self._note(question, solved)
         return solved
+
+    def _note(self, question: tuple[object, ...], solved: Solved) -> None:
+        """Beyond what can be served at all every demand leads to the same questions."""
+        self.values = [column.varValue for column in self._counts.columns]
+        self.flow = [column.varValue for column in self._flows.columns]
+        if solved.outcome in ("optimal", "infeasible"):
+            self._answers[question] = replace(solved, seconds=0.0), self.values, self.flow
+            if len(self._answers) > ANSWERS:
+                self._answers.popitem(last=False)
 
     def _tune(self, demand_rps: float, servers: int, served: tuple[float, float | None], floor: tuple[float, float]) -> None:
         self._set("demand", demand_rps, self._flows.rescale)
@@ -103,18 +125,9 @@ class Fleet:
         self._floor.changeRHS(floor[1])
 
     @property
-    def values(self) -> list[float]:
-        """Servers per configuration in the last answer."""
-        return [column.varValue for column in self._counts.columns]
-
-    @property
     def counts(self) -> list[int]:
+        """Servers per configuration in the last answer, whole."""
         return [round(value) for value in self.values]
-
-    @property
-    def flow(self) -> list[float]:
-        """Flow per arc in the last answer, as shares of the demand asked for."""
-        return [column.varValue for column in self._flows.columns]
 
 
 class _Kept(local):
