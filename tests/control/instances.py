@@ -11,7 +11,7 @@ import numpy as np
 import pulp
 
 from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.own_solver import OwnSolver
+from loki_rl.control.own_solver import OwnSolver, warm
 from loki_rl.control.request import Queueing, Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
@@ -116,6 +116,7 @@ def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
 
 def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, float] | None], None]) -> None:
     """Show every problem that one allocation solves, as it is when it is solved, and the start that it is given."""
+    warm()
     solve = OwnSolver._solve
 
     def seen(self: OwnSolver, problem: Any, program: Any, began: float) -> int:
