@@ -46,6 +46,7 @@ def plan(
     from loki_rl.config import load_pipeline
     from loki_rl.control.allocator import allocate
     from loki_rl.control.ladder import ladder
+    from loki_rl.control.prices import explain
     from loki_rl.control.request import Request
 
     loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
@@ -61,6 +62,7 @@ def plan(
     )
     if len(demands) == 1:
         found = allocate(loaded.pipeline, request)
+        found = msgspec.structs.replace(found, reasons=explain(loaded.pipeline, request, found))
         terminal.say(plan_row(found), as_json, lambda: terminal.plan(loaded.name, found))
         if found.mode == "infeasible":
             raise UsageError("; ".join(found.reasons))

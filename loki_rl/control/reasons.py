@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from loki_rl.control.configurations import Configuration
+from loki_rl.control.latency import latency_model
 from loki_rl.control.request import Request
 from loki_rl.control.setting import Setting
 from loki_rl.core.pipeline import Pipeline
@@ -16,10 +19,10 @@ def explain_impossible(setting: Setting, request: Request, doubt: str = "") -> P
     """
     pipeline = setting.pipeline
     if not setting.feasible:
-        reason = _slo(setting)
-    elif request.min_accuracy > _reachable(setting) + 1e-9:
+        reason = _slo(setting, request)
+    elif request.min_accuracy > reachable(setting) + 1e-9:
         reason = (
-            f"accuracy floor {request.min_accuracy:.4f} of '{pipeline.name}' is above {_reachable(setting):.4f}, "
+            f"accuracy floor {request.min_accuracy:.4f} of '{pipeline.name}' is above {reachable(setting):.4f}, "
             f"the best that fits an SLO of {_ms(setting.slo_s)}"
         )
     elif doubt:
@@ -41,7 +44,7 @@ def explain_impossible(setting: Setting, request: Request, doubt: str = "") -> P
     )
 
 
-def _reachable(setting: Setting) -> float:
+def reachable(setting: Setting) -> float:
     """Best accuracy over the paths inside the budget."""
     best = dict.fromkeys(setting.accuracies.tables, 0.0)
     for arc in setting.network.arcs:
@@ -51,21 +54,30 @@ def _reachable(setting: Setting) -> float:
     return sum(best.values())
 
 
-def _slo(setting: Setting) -> str:
+def _slo(setting: Setting, request: Request) -> str:
     """Names the slowest branch at its fastest and the smallest SLO that would do."""
     pipeline = setting.pipeline
     fastest = [min((c for c in setting.all if c.task == t), key=lambda c: c.cost_us) for t in range(len(pipeline.tasks))]
     costs = {leaf: sum(fastest[t].cost_us for t in pipeline.lines[leaf]) for leaf in pipeline.leaves}
     leaf = max(costs, key=lambda leaf: costs[leaf])
     path = " -> ".join(_name(pipeline, fastest[t]) for t in pipeline.lines[leaf])
-    smallest_s = costs[leaf] / 1e6 * setting.slo_s / max(setting.budget_us / 1e6, 1e-9)
-    if setting.fixed_us < setting.slo_s * 4e5:
-        smallest_s = (costs[leaf] + setting.fixed_us) / 1e6
     return (
         f"SLO {_ms(setting.slo_s)} of '{pipeline.name}' is too short: its fastest path {path} needs "
         f"{costs[leaf] / 1000:.1f} ms of a budget of {setting.budget_us / 1000:.1f} ms; the SLO must be at least "
-        f"{_ms(smallest_s)}"
+        f"{_ms(_smallest_slo_s(setting, request, fastest))}"
     )
+
+
+def _smallest_slo_s(setting: Setting, request: Request, fastest: list[Configuration]) -> float:
+    """In steps of 0.1 ms. Budget and costs are linear in the SLO, so two models tell where each branch just fits."""
+    pipeline, ends = setting.pipeline, (setting.slo_s, 2 * setting.slo_s)
+    near, far = (latency_model(request.queueing, pipeline, slo_s) for slo_s in ends)
+    smallest = 0.0
+    for leaf in pipeline.leaves:
+        line = [(c.task, c.variant, c.batch) for c in (fastest[t] for t in pipeline.lines[leaf])]
+        short, spare = (model.budget_us - sum(model.cost_us(*stage) for stage in line) for model in (near, far))
+        smallest = max(smallest, setting.slo_s * (1 - short / (spare - short)))
+    return ceil(smallest * 1e4 + 0.05) / 1e4
 
 
 def _name(pipeline: Pipeline, c: Configuration) -> str:

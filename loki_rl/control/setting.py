@@ -25,7 +25,6 @@ class Setting:
         self.slo_s = pipeline.slo_s if request.slo_s is None else request.slo_s
         model = latency_model(request.queueing, pipeline, self.slo_s)
         self.budget_us = model.budget_us
-        self.fixed_us = round(self.slo_s * 1e6) - self.budget_us
         self.accuracies = Accuracies(pipeline)
         self.all = enumerate_all(pipeline, model, request.headroom, request.max_batch)
 
