@@ -15,8 +15,8 @@ from loki_rl.core.plan import Mode
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
 SLACK = 1e-7
 
-# A demand that can be served up to this share counts as served.
-NEARLY_ALL = 1 - 1e-6
+# A demand that can be served up to this share counts as served. What is missing adds to the gap.
+NEARLY_ALL = 1 - 2e-7
 
 
 def hardware(search: Search) -> Found | None:
