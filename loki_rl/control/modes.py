@@ -32,12 +32,29 @@ def accuracy(search: Search) -> Found | None:
     result would fall below the floor."""
     kept = search.kept(search.setting.network)
     solved = search.ask(kept, "most accurate", search.request.demand_rps)
+    if solved.outcome == "unknown":
+        return _rounded(search, kept)
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
-        search.unproven |= solved.outcome in ("feasible", "unknown")
+        search.unproven = solved.outcome == "feasible"  # else nothing serves all, with the best variants neither
         return None
     found = _found("accuracy", "most accurate", kept, solved, search.request.demand_rps)
     found.counts = _fewest(search, kept, found)
     return found
+
+
+def _rounded(search: Search, kept: KeptProblem) -> Found | None:
+    """Time ran out before any fleet was found: one near the relaxation, if it serves all; the relaxation bounds all."""
+    demand = search.request.demand_rps
+    relaxed = search.ask(kept, "most accurate", demand, integer=False, time_limit_s=LONG_S)
+    search.unproven = relaxed.outcome != "infeasible"
+    if not relaxed.found:
+        return None
+    search.accuracy_bound = relaxed.bound
+    counts = round_up(search.pipeline, kept.network.configurations, kept.values, search.request.servers)
+    solved = search.ask(kept, "most accurate", demand, counts=counts, time_limit_s=LONG_S)
+    if not solved.found or solved.objective < search.request.min_accuracy - TIE:
+        return None
+    return Found("accuracy", "most accurate", kept.network, counts, solved.objective, relaxed.bound, solved.status, demand)
 
 
 def _fewest(search: Search, kept: KeptProblem, found: Found) -> list[int]:

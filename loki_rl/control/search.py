@@ -42,8 +42,10 @@ class Search:
         self.setting = prepare(pipeline, request)
         self.build_s = 0.0
         self.solve_s = 0.0
-        # unproven: a better mode was passed over because time ran out. doubt: the solver's word when it first did.
+        # unproven: serving all was passed over because time ran out; accuracy_bound: of all plans that would. doubt: the
+        # solver's word when it first ran out.
         self.unproven = False
+        self.accuracy_bound = pipeline.best_accuracy
         self.doubt = ""
         warm()
         self._end = perf_counter() + request.time_limit_s
@@ -107,7 +109,7 @@ class Search:
         served = _whole(served_rps / demand)
         if found.mode == "shed" and served == 1 and self.unproven:
             # Time ran out before it was known that these servers would do.
-            found.mode, found.goal, found.bound = "accuracy", "most accurate", self.pipeline.best_accuracy
+            found.mode, found.goal, found.bound = "accuracy", "most accurate", self.accuracy_bound
         return Plan(
             mode=found.mode,
             placements=placements(pipeline, network, real.counts),
@@ -128,7 +130,7 @@ class Search:
         if found.goal == "fewest servers":
             reached = sum(real.counts)
         elif found.goal == "most accurate":
-            reached, bound = real.accuracy, self.pipeline.best_accuracy if self.unproven else found.bound
+            reached = real.accuracy
         elif found.goal == "most served":
             share = found.demand_rps / demand_rps
             reached, bound = real.served * share, 1.0 if self.unproven else found.bound * share
