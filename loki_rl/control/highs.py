@@ -11,10 +11,12 @@ from msgspec import Struct
 from loki_rl.control.program import Program
 from loki_rl.control.simplex import Floats
 
-# "threads" is process-wide in HiGHS: a second value would refuse every later solve. The models are small and tight, so
-# quick nodes beat presolve, heuristics and cuts.
-OPTIONS: dict[str, bool | int | float | str] = {
-    "threads": 1,
+Options = dict[str, bool | int | float | str]
+
+# It is process-wide in HiGHS: a second value would refuse every later solve.
+ALWAYS: Options = {"threads": 1}
+# Small models are tight, so quick nodes beat presolve, heuristics and cuts; large ones need them.
+SMALL: Options = {
     "presolve": "off",
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
@@ -60,7 +62,8 @@ def solve_with_highs(
     Deterministic unless the time limit strikes.
     """
     highs = _Silent()  # type: ignore[no-untyped-call]
-    for name, value in (*OPTIONS.items(), ("mip_rel_gap", gap), ("time_limit", max(0.01, time_limit_s))):
+    limits: Options = {"mip_rel_gap": gap, "time_limit": max(0.01, time_limit_s)}
+    for name, value in (ALWAYS | limits | (SMALL if program.dense else {})).items():
         highs.setOptionValue(name, value)
     mip = integer and bool(program.integer.any())
     highs.passModel(_model(program, mip))
