@@ -50,7 +50,11 @@ def _rounded(search: Search, kept: KeptProblem) -> Found | None:
     if not relaxed.found:
         return None
     search.accuracy_bound = relaxed.bound
-    counts = round_up(search.pipeline, kept.network.configurations, kept.values, search.request.servers)
+    # A relaxation splits about two servers of a task: on so many fewer its fleet, rounded up, still fits.
+    fewer, wanted = max(1, search.request.servers - 2 * len(search.pipeline.tasks)), kept.values
+    tight = search.ask(kept, "most accurate", demand, servers=fewer, integer=False, time_limit_s=LONG_S)
+    wanted = kept.values if tight.found else wanted
+    counts = round_up(search.pipeline, kept.network.configurations, wanted, search.request.servers)
     solved = search.ask(kept, "most accurate", demand, counts=counts, time_limit_s=LONG_S)
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
         return None

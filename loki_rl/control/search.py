@@ -75,9 +75,10 @@ class Search:
             return kept_problem(network)
 
     def ask(self, kept: KeptProblem, goal: Goal, demand_rps: float, **limits: Any) -> Solved:
-        """Ask a kept problem about the whole cluster, in the time that is left."""
+        """Ask a kept problem, about the whole cluster and in the time that is left unless the limits say otherwise."""
         began = perf_counter()
-        solved = kept.ask(goal, demand_rps, self.request.servers, **{"time_limit_s": self.left_s, **limits})
+        limits = {"servers": self.request.servers, "time_limit_s": self.left_s, **limits}
+        solved = kept.ask(goal, demand_rps, **limits)
         self.build_s += perf_counter() - began - solved.seconds
         return self._noted(solved)
 

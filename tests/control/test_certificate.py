@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,7 +12,9 @@ from msgspec.structs import replace
 from loki_rl.config import load_pipeline
 from loki_rl.control import own_solver
 from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.kept import Goal, KeptProblem
 from loki_rl.control.request import Request
+from loki_rl.control.solver import Solved
 from loki_rl.control.verify import verify
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Server
@@ -57,6 +61,26 @@ def test_whatever_the_time(pipeline: Pipeline, share: float, floor: float, limit
     assert hurried.mode != "infeasible"
     assert verify(pipeline, hurried, request) == []
     check_truth(hurried, best)
+
+
+def test_without_time_for_a_fleet_the_relaxation_bounds_it(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What large problems meet: no answer but that of the relaxations."""
+    ask = KeptProblem.ask
+
+    def late(self: KeptProblem, goal: Goal, demand_rps: float, servers: int, **limits: Any) -> Solved:
+        settled = not limits.get("integer", True) or limits.get("counts") is not None
+        return ask(self, goal, demand_rps, servers, **limits) if settled else Solved("unknown", "Late", nan, nan, 0.0, {})
+
+    most = capacity(pipeline, pipeline.servers).capacity_rps
+    for share in (0.2, 0.6, 0.9, 1.1):
+        request = Request(share * most, pipeline.servers)
+        best = allocate(pipeline, request)
+        with monkeypatch.context() as patch:
+            patch.setattr(KeptProblem, "ask", late)
+            hurried = allocate(pipeline, request)
+        assert verify(pipeline, hurried, request) == []
+        assert hurried.certificate.status == "Late"
+        check_truth(hurried, best)
 
 
 def test_without_time_a_plan_serves_most_of_what_can_be_served(pipeline: Pipeline) -> None:
