@@ -64,8 +64,11 @@ FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wro
 ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
 
 DEFAULT_TRACES = ["flash_crowd"]
+SUITE_FLAGS = {
+    "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "as_json",
+}  # fmt: skip
 # Flags of `compare` that are no option of a single run.
-NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
+NOT_OF_ONE_RUN = ("context", "suite", "trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
 # Longest ladder of plans: at up to a tenth of a second each, the user should not take it for a hang.
 MAX_LADDER = 1000
 # What these options may be at least. An interval far below a solve would never let the controller rest.
@@ -236,7 +239,7 @@ def simulate(
     from loki_rl.runs import RUNNERS
 
     if config is not None:
-        _alone(context)
+        _alone(context, "--config repeats a run as it was", {"config", "logdir", "as_json"})
         options = _read_config(config)
     else:
         options = run_options(
@@ -284,13 +287,13 @@ def _checked(options: T) -> T:
     return options
 
 
-def _alone(context: typer.Context) -> None:
-    """A run is repeated as it was: what else is said would not be heard."""
+def _alone(context: typer.Context, why: str, heard: set[str]) -> None:
+    """What else is said would not be heard."""
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in {"config", "logdir", "as_json"}:
+        if source is not None and source.name == "COMMANDLINE" and name not in heard:
             flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"--config repeats a run as it was; leave {flag} out, or change the file")
+            raise UsageError(f"{why}; leave {flag} out")
 
 
 def _read_config(path: Path) -> RunOptions:
@@ -313,9 +316,13 @@ def _write(done: RunResult, logdir: Path | None) -> None:
 
 @app.command()
 def compare(
+    context: typer.Context,
     pipeline: PipelineArg,
     trace: TracesOpt = DEFAULT_TRACES,
     policies: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "static,hardware,loki,exact",
+    suite: Annotated[
+        str | None, typer.Option(help="paper: the Loki paper's evaluation, instead of runs of your own.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy on each trace, with seeds from --seed on.")] = 1,
     driver: Annotated[str, typer.Option(help="twin, emulated or onnx, or several separated by commas.")] = "twin",
     logdir: Annotated[Path, typer.Option(help="Folder for run folders and report.", callback=_writable)] = Path("runs"),
@@ -345,6 +352,12 @@ def compare(
     from loki_rl import compare as side_by_side
     from loki_rl.runs import RUNNERS
 
+    if suite is not None:
+        _one_of("--suite", suite, ("paper",))
+        _alone(context, "--suite brings its own runs", SUITE_FLAGS)
+        _paper(run_options(**flags, trace="diurnal", policy="loki"), logdir, range(seed, seed + seeds), jobs, as_json)
+        return
+
     names, drivers = _names("--policies", policies), _names("--driver", driver)
     for name in drivers:
         _one_of("--driver", name, tuple(RUNNERS))
@@ -362,6 +375,14 @@ def compare(
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
         raise typer.Exit(1)
+
+
+def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, as_json: bool) -> None:
+    from loki_rl.compare import cores
+    from loki_rl.suite import paper_suite
+
+    found = paper_suite(options, logdir, seeds, jobs or cores(), terminal.note)
+    terminal.say(found, as_json, lambda: terminal.line(Path(str(found["report"])).read_text(encoding="utf-8")))
 
 
 def _need_models(pipeline: str, engine: str | None) -> None:
