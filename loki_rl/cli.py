@@ -269,10 +269,12 @@ def _convert(flags: dict[str, Any], kind: type[T]) -> T:
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     from loki_rl.control.request import QUEUEINGS
     from loki_rl.core.options import DROPS
+    from loki_rl.serving.logs import LEVELS
     from loki_rl.serving.plane import ENGINES
 
-    for name, allowed in (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES)):
-        _one_of(f"--{name}", flags.get(name), allowed)
+    choices = (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS))
+    for name, allowed in choices:
+        _one_of(f"--{name.replace('_', '-')}", flags.get(name), allowed)
     try:
         return _checked(msgspec.convert(flags, kind))
     except msgspec.ValidationError as error:
@@ -388,15 +390,20 @@ def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, as
 def _need_models(pipeline: str, engine: str | None) -> None:
     """Models that are not there would only be missed by workers, after a minute of waiting for them."""
     from loki_rl.config import load_pipeline
-    from loki_rl.serving.repository import model_path
+    from loki_rl.serving.adapters.adapter import adapter_class
+    from loki_rl.serving.repository import ModelError
+    from loki_rl.serving.stored import find_model
 
     file = load_pipeline(pipeline, need_profile=False)
     if engine == "onnx" and not file.models:
         raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
     for spec in file.models.values():
-        path = model_path(file.repository, spec.model)
-        if engine != "emulated" and not path.is_file():
-            raise UsageError(f"there is no model {path}; run 'loki-rl models fetch reading', or correct 'repository'")
+        adapter_class(spec.adapter)
+        try:
+            if engine != "emulated":
+                find_model(file.repository, spec.model)
+        except ModelError as error:
+            raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
 
 
 def _names(flag: str, text: str) -> list[str]:
@@ -422,6 +429,9 @@ def serve(
     device: DeviceOpt = "auto",
     http_port: Annotated[int, typer.Option(help="Open Inference Protocol over HTTP.")] = 8000,
     http_host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    http_processes: Annotated[int, typer.Option(help="Processes that share the HTTP port.")] = 1,
+    grpc_port: Annotated[int | None, typer.Option(help="Also answer gRPC here (needs the extra loki-rl[grpc]).")] = None,
+    drain_s: Annotated[float, typer.Option(help="Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0,
     native: Annotated[str | None, typer.Option(help="Also answer native clients here, as tcp://127.0.0.1:PORT.")] = None,
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
@@ -435,6 +445,9 @@ def serve(
     seed: SeedOpt = 0,
     profile: ProfileOpt = None,
     any_profile: Annotated[bool, typer.Option("--any-profile", help="Use a profile that was measured elsewhere.")] = False,
+    logs: Annotated[str, typer.Option(help="Keep the log of every process in this folder.")] = "",
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
+    log_level: Annotated[str, typer.Option(help="info, or debug: how every request ended.")] = "info",
     journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
     logdir: LogdirOpt = None,
     as_json: JsonOpt = False,
@@ -478,6 +491,26 @@ def replay(
     seen = replay_trace(_convert(flags, ReplayOptions))
     _write(seen, logdir)
     terminal.say(_row(seen), as_json, lambda: _show_runs([seen]))
+
+
+@app.command()
+def top(
+    url: Annotated[str, typer.Option(help="http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
+    interval_s: Annotated[float, typer.Option(help="Time between two looks [s].", min=0.1)] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the figures since the start, and end.")] = False,
+    as_json: JsonOpt = False,
+) -> None:
+    """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
+    from loki_rl.top import Watch, source
+    from loki_rl.top_screen import screen
+
+    watch = Watch()
+    with source(url) as ask:
+        seen = watch.see(ask())
+        if once or as_json:
+            terminal.say(msgspec.to_builtins(seen), as_json, lambda: terminal.shown(screen(seen)))
+            return
+        terminal.live(lambda: screen(watch.see(ask())), screen(seen), interval_s)
 
 
 def _row(done: RunResult) -> dict[str, Any]:
@@ -580,19 +613,28 @@ def profile(
     seed: SeedOpt = 1,
     budget_s: Annotated[float, typer.Option(help="Time per variant and batch size [s].")] = 0.3,
     clock: Annotated[str, typer.Option(help="wall, or cpu on a busy host without a GPU.")] = "wall",
+    quick: Annotated[bool, typer.Option("--quick", help="Times alone; accuracies of the known profile.")] = False,
     as_served: Annotated[bool, typer.Option(help="Rescale by what workers need while the whole plane runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write it (default: as the pipeline file names).")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
     from loki_rl.config import load_pipeline
-    from loki_rl.serving.profile import Request
+    from loki_rl.serving.profile import Request, quick_request
     from loki_rl.serving.profile import profile as measure
     from loki_rl.serving.timing import Effort
 
     _one_of("--clock", clock, ("wall", "cpu"))
-    loaded = load_pipeline(pipeline, need_profile=False)
-    request = Request(device=device, scenes=scenes, seed=seed, effort=Effort(budget_s=budget_s), clock=clock)  # type: ignore[arg-type]
+    _need_models(pipeline, "onnx")
+    loaded = load_pipeline(pipeline, need_profile=quick)
+    if quick and loaded.measured is None:
+        raise UsageError(f"pipeline '{loaded.name}' names no profile file whose accuracies --quick could take")
+    effort = Effort(budget_s=budget_s)
+    request = (
+        quick_request(loaded, loaded.measured, device)
+        if loaded.measured is not None
+        else Request(device=device, scenes=scenes, seed=seed, effort=effort, clock=clock)  # type: ignore[arg-type]
+    )
     with terminal.progress_bars() as progress:
         measured = measure(loaded, request, progress)
         target = out or loaded.profile

@@ -34,6 +34,8 @@ FILE_RPS = 10.0
 TRACE_SECONDS, TRACE_SEED = 180, 7
 # Share of the measured capacity: of the most accurate models before the crowd, of the fastest ones at its peak.
 BASE_SHARE, PEAK_SHARE = 0.6, 0.9
+# Share of the cores that other programs may take before the figures need a warning.
+NEIGHBOURS = 0.1
 # Eight lines of different length: the fast recognisers misread the long ones.
 PICTURE = 38
 
@@ -76,6 +78,8 @@ def reading(stage: Stage) -> list[RunResult]:
         f"{measured.cheapest_rps:.1f} with the fastest. "
         f"Flash crowd from {base:.1f} to {peak * base:.1f} pictures/s (x{peak:.1f})."
     )
+    if measured.neighbours > NEIGHBOURS:
+        stage.show(f"Other programs took {measured.neighbours:.0%} of the cores meanwhile; stop them for steady figures.")
     options = RunOptions(
         "reading", _trace(stage, peak), POLICIES[0], "onnx", servers=measured.servers, interval_s=INTERVAL_S,
         rate_scale=base / FILE_RPS, from_s=FROM_S, to_s=TO_S, device=stage.device, profile=str(path),

@@ -117,7 +117,7 @@ def prepare(options: RunOptions) -> Scene:
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
-    servers = options.servers or pipeline.servers
+    servers = pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")

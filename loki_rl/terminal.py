@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -53,6 +55,18 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
     finally:
         if known:  # without any bar it would leave an empty line
             bars.stop()
+
+
+def shown(what: RenderableType) -> None:
+    Console().print(what)
+
+
+def live(again: Callable[[], RenderableType], first: RenderableType, interval_s: float) -> None:
+    """A screen that is drawn anew every interval until Ctrl-C."""
+    with suppress(KeyboardInterrupt), Live(first, screen=True, auto_refresh=False) as display:
+        while True:
+            time.sleep(interval_s)
+            display.update(again(), refresh=True)
 
 
 def line(text: str) -> None:

@@ -72,6 +72,10 @@ class Supervisor:
         """Send an event to actors."""
         self._errands.ring(lambda: self._post(list(addresses), event))
 
+    def say(self, address: str, word: Control) -> None:
+        """Send a word to the node of an actor."""
+        self._errands.ring(lambda: self._mailbox.say(self._plane.homes[address], word))
+
     def stop(self, names: Iterable[str], timeout_s: float) -> None:
         """End these processes in good order, and those that do not end in time by force."""
         chosen = set(names)
@@ -161,7 +165,7 @@ class Supervisor:
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         try:
-            child = Child(name, command, self._folder / f"{name}.log")
+            child = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
         except OSError as error:
             self._fail(f"node '{name}' cannot be started: {error}")
             return

@@ -1,4 +1,4 @@
-"""What is shown of an answer: readings in reading order, the variants that gave them, and a sheet with one panel per sight."""
+"""What is shown of an answer: readings in reading order, the variants that gave them, and a sheet with one panel a sight."""
 
 from __future__ import annotations
 

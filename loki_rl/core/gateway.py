@@ -27,6 +27,7 @@ from loki_rl.core.messages import (
     Send,
     Settled,
     Submit,
+    Terms,
     Tick,
     router,
 )
@@ -150,7 +151,7 @@ class Gateway:
                 effects.append(self._refuse(key, second))
                 continue
             root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second)
-            self._spawn_entries(root, queues)
+            self._spawn_entries(root, queues, event.terms.get(key))
             if root.complete:
                 effects += self._finish(root, now)
         effects += [Send(router(task), Submit(items)) for task, items in queues.items() if items]
@@ -176,14 +177,14 @@ class Gateway:
         heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
         return root
 
-    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]]) -> None:
+    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]], terms: Terms | None) -> None:
         counts = entry_counts(self.options.seed, self.pipeline, root.number)
         number = 0
         for task, count in zip(self.pipeline.entries, counts, strict=True):
             root.spawned[task] = count
             for _ in range(count):
                 item = self.pipeline.entry_id(root.number, number)
-                queues[task].append(Item(item, root.t0, root.deadline, 0))
+                queues[task].append(Item(item, root.t0, root.deadline, 0, terms))
                 number += 1
 
     def _abandon(self, keys: list[int], now: float) -> list[Effect]:
@@ -203,7 +204,7 @@ class Gateway:
         effects: list[Effect] = []
         while self.timers and self.timers[0][0] <= now:
             root = self.roots.get(heapq.heappop(self.timers)[1])
-            if root is not None and not root.replied and root.deadline + self.grace_s <= now:
+            if root is not None and not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
 
@@ -221,6 +222,7 @@ class Gateway:
             root.seen.add(item)
             root.settled[task] += 1
             if outcome is not Outcome.OK:
+                root.blame = root.blame or event.cause
                 self._lose(root, task, item, outcome)
             elif leaf:
                 self._end_leaf(root, task, item, prefix, now)
@@ -279,5 +281,7 @@ class Gateway:
             self.tally.close(root.second, outcome, latency_s, accuracy)
         leaves, tasks, paths = root.leaves, root.tasks, root.paths
         root.leaves, root.tasks, root.paths = [], [], []
-        reason = REASONS[outcome]
-        return Reply(root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, root.missing, reason)
+        missing, reason = root.missing, REASONS[outcome]
+        return Reply(
+            root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, missing, reason, root.blame
+        )  # fmt: skip

@@ -4,10 +4,12 @@ variant, or run; knows no worker and no message."""
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from loki_rl.core.messages import Item
 
-Entry = tuple[float, int, float, Item]  # soft deadline, order of arrival, hard deadline, item
+Entry = tuple[float, int, float, Item]  # soft deadline less the item's boost, order of arrival, hard deadline, item
+Allows = Callable[[Item], bool]
 
 
 class DeadlineQueue:
@@ -36,7 +38,8 @@ class DeadlineQueue:
         self.order += 1
         # Not the latest of all: one request with a very long deadline would hide every overload that follows.
         self.newest_soft = soft
-        entry = self.known[item.id] = (soft, self.order, hard, item)
+        place = soft if item.terms is None else soft - item.terms.boost
+        entry = self.known[item.id] = (place, self.order, hard, item)
         heapq.heappush(self.heap, entry)
 
     def put_back(self, items: list[Item]) -> None:
@@ -50,12 +53,19 @@ class DeadlineQueue:
             del self.known[item.id]
 
     def form(
-        self, cap: int, service_s: tuple[float, ...], now: float, rescue_s: float | None, soft_rule: bool
+        self,
+        cap: int,
+        service_s: tuple[float, ...],
+        now: float,
+        rescue_s: float | None,
+        soft_rule: bool,
+        allows: Allows | None = None,
     ) -> tuple[list[Item], list[Item]]:
         """The next batch for a variant with these service times [s], of at most cap items, and the items dropped.
 
         The batch is not shrunk to save its head: an item that would be late in it is left for a variant that takes
         rescue_s [s], if that one can still make it (None: no other variant), else dropped (Nexus' early drop, SOSP'19).
+        allows: whether the variant may serve an item that has terms; one that it may not is left too.
         """
         finish = now + service_s[min(cap, len(self.heap))]
         batch: list[Item] = []
@@ -63,21 +73,37 @@ class DeadlineQueue:
         left: list[Entry] = []
         while self.heap and len(batch) < cap:
             entry = heapq.heappop(self.heap)
-            limit = entry[0] if soft_rule else entry[2]
+            place, _, hard, item = entry
+            limit = place if soft_rule else hard
+            if item.terms is not None:
+                if allows is not None and not allows(item):
+                    left.append(entry)
+                    continue
+                limit = place + item.terms.boost if soft_rule else hard
             if finish <= limit:
-                batch.append(entry[3])
+                batch.append(item)
             elif rescue_s is not None and now + rescue_s <= limit:
                 left.append(entry)
             else:
-                dropped.append(entry[3])
+                dropped.append(item)
         for entry in left:
             heapq.heappush(self.heap, entry)
         self.forget(dropped)
         return batch, dropped
 
-    def take(self, cap: int) -> list[Item]:
+    def take(self, cap: int, allows: Allows | None = None) -> list[Item]:
         """The next batch with no regard to lateness."""
-        return [heapq.heappop(self.heap)[3] for _ in range(min(cap, len(self.heap)))]
+        batch: list[Item] = []
+        left: list[Entry] = []
+        while self.heap and len(batch) < cap:
+            entry = heapq.heappop(self.heap)
+            if entry[3].terms is None or allows is None or allows(entry[3]):
+                batch.append(entry[3])
+            else:
+                left.append(entry)
+        for entry in left:
+            heapq.heappush(self.heap, entry)
+        return batch
 
     def expire(self, now: float) -> list[Item]:
         """Remove the items at the head whose hard deadline has passed."""

@@ -24,10 +24,12 @@ class Seat(Struct):
 
 
 def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Target | None]:
-    """Server -> target; None parks it. As few loads as possible. Of the servers that have or load a model those that serve
-    it come first, then those that keep it warm, then those that load it; to load it, parked ones first; lowest number among
-    equals. A load in flight is left alone while another server can be had. Raises ValueError when the plan wants more
-    servers than there are."""
+    """Server -> target; None parks it. As few loads as possible.
+
+    Of the servers that have or load a model those that serve it come first, then those that keep it warm, those that have it
+    and load another, and those that load it; to load it, parked ones first; lowest number among equals. A load in flight is
+    left alone while another server can be had. Raises ValueError when the plan wants more servers than there are.
+    """
     wanted = [(place.task, place.variant, place.batch) for place in sorted(placements) for _ in range(place.replicas)]
     if len(wanted) > len(seats):
         raise ValueError(f"the plan wants {len(wanted)} servers, {len(seats)} are there")
@@ -46,9 +48,9 @@ def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Targ
 def _offers(seat: Seat) -> list[tuple[int, Model]]:
     """Models that a server has or will have, each with how good a choice it is (0 is best)."""
     held = seat.serving or seat.resident
-    found = [] if seat.loading is None else [(2, seat.loading)]
+    found = [] if seat.loading is None else [(3, seat.loading)]
     if held is not None:
-        found.append((3 if found else 0 if seat.serving else 1, held))
+        found.append((2 if found else 0 if seat.serving else 1, held))
     return found
 
 

@@ -388,6 +388,16 @@ def test_an_idle_gateway_numbers_every_run_alike() -> None:
     assert runs[0] == runs[1]
 
 
+def test_an_idle_gateway_waits_for_no_request() -> None:
+    """Numbers begin again with the next run: no timer of a former one may be left for them."""
+    gateway = make()
+    arrive(gateway, 1, timeout=5.0)
+    arrive(gateway, 2)
+    for root in (0, 1):
+        gateway.handle(first(root, 0), 0.1)
+    assert gateway.timers == []
+
+
 def test_an_event_for_somebody_else_is_refused() -> None:
     event: Event = Ready(0, 0, 1, 0, 1)
     with pytest.raises(TypeError, match="the gateway cannot handle Ready"):

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core import journal
+from loki_rl.core.flow import Flow
 from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
 from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, effects_decoder, encoder
 from loki_rl.core.options import ClusterOptions
@@ -197,7 +198,7 @@ RULES: dict[str, tuple[type, str, object]] = {
     "least accurate first": (Router, "_waiting", _least_accurate_first),
     "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
     "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: None),
-    "never barred": (Router, "_barred", lambda _self, _variant, _now: False),
+    "never barred": (Flow, "bars", lambda _self, _variant, _now: False),
 }
 
 

@@ -100,6 +100,11 @@ def test_a_server_torn_between_two_models_takes_the_one_that_no_other_has() -> N
     assert assign([Placement(*A, 4, 1), Placement(*B, 4, 1)], seats) == {0: (*A, 4), 1: (*B, 4)}
 
 
+def test_a_server_that_still_serves_is_ready_sooner_than_one_that_loads() -> None:
+    seats = [Seat(0, loading=A), Seat(1, A, B, A)]
+    assert assign([Placement(*A, 4, 1)], seats) == {0: None, 1: (*A, 4)}
+
+
 def test_a_change_of_batch_alone_moves_nothing() -> None:
     seats = [Seat(number, A, None, A) for number in range(3)]
     placements = [Placement(*A, 8, 1), Placement(*A, 4, 2)]

@@ -27,7 +27,7 @@ STEADY = [("traffic", 150.0), ("traffic", 400.0), ("social", 500.0), ("reading",
 @cache
 def planned(name: str, rps: float) -> tuple[Pipeline, Plan]:
     pipeline = load_pipeline(name).pipeline
-    return pipeline, allocate(pipeline, Request(demand_rps=rps, servers=pipeline.servers))
+    return pipeline, allocate(pipeline, Request(rps, pipeline.servers, time_limit_s=100.0))
 
 
 def poisson(rps: float, seed: int = 3) -> NDArray[np.float64]:
@@ -95,11 +95,10 @@ def test_most_of_what_can_be_served_is_served_under_overload(monkeypatch: pytest
     assert never > 0.9
 
 
-@pytest.mark.parametrize("load", [0.9, 1.2])
-def test_rerouting_and_dropping_early_help_in_this_order(load: float) -> None:
-    missed = [
-        played("traffic", 400.0, load, drop)[0].summary.slo_violation_ratio
-        for drop in ("reroute", "per-task", "last-task", "none")
-    ]
-    assert missed[0] <= missed[1] + 0.005
-    assert missed[1] <= missed[2] + 0.005
+@pytest.mark.parametrize(("name", "rps"), [("traffic", 400.0), ("traffic-published", 500.0)])
+def test_under_overload_each_drop_policy_is_better_than_the_next(name: str, rps: float) -> None:
+    """Leaving items to a faster variant must not cost more than it saves."""
+    policies: tuple[DropPolicy, ...] = ("reroute", "per-task", "last-task", "none")
+    missed = [played(name, rps, 1.2, drop)[0].summary.slo_violation_ratio for drop in policies]
+    assert missed == sorted(missed)
+    assert missed[0] < missed[1] < missed[2]
