@@ -211,8 +211,8 @@ def dropping(subject: Subject) -> Study:
     means = subject.means([replace(subject.swift, policy="loki", drop=drop) for drop in DROPS])
     rows = _rows(dict(zip(DROPS, means, strict=True)))
     about = (
-        "The same day under policy loki, models load in no time; drops by deadline at no task, the last, every task, and with "
-        "rerouting."
+        "The same day under policy loki, models load in no time; drops by deadline at no task, the last, every task, and "
+        "with rerouting."
     )
     return Study("Dropping", about, ("dropping", *FIGURES), rows)
 

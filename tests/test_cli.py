@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from loki_rl import cli
+from loki_rl.cli import main as cli
 from loki_rl.serving.repository import model_path
 
 RUN_KEYS = {

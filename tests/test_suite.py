@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loki_rl import studies
-from loki_rl.cli import main
+from loki_rl.cli.main import main
 from loki_rl.core.options import DROPS
 from loki_rl.runs import RunOptions
 from loki_rl.studies import FLOORS, SLO_FACTORS, Study

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 
-from loki_rl.cli import app
+from loki_rl.cli.main import app
 from loki_rl.serving.client import Client, ClientError
 from loki_rl.serving.http import HttpFront, server
 from loki_rl.serving.listening import listen

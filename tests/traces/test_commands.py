@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.cli import main
+from loki_rl.cli.main import main
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
