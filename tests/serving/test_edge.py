@@ -156,6 +156,12 @@ def test_a_port_that_somebody_has_is_not_shared_silently(served: Plane) -> None:
             pass
 
 
+def test_grpc_without_its_extra_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loki_rl.serving.launch.find_spec", lambda name: None if name == "tritonclient" else name)
+    with pytest.raises(LaunchError, match=r"needs the extra loki-rl\[grpc\]"), LocalPlane(options(), grpc_port=free_port()):
+        pass
+
+
 def test_after_sigterm_a_server_is_not_ready_but_serves_until_a_second_one(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "loki_rl", "serve", "traffic", "--workers", "6", "--policy", "static", "--load-s", "0",
