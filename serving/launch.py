@@ -127,7 +127,7 @@ class LocalPlane:
 
     @property
     def restarted(self) -> int:
-        """Worker processes that were started again."""
+        """Processes of workers and front ends that were started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
 
     @property

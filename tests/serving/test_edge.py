@@ -13,6 +13,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,16 @@ def test_a_request_that_cannot_make_it_is_refused_with_a_reason(served: Plane) -
     assert told["parameters"]["stage"] == "object_detection"
     assert told["parameters"]["late_ms"] > 0
     assert "'object_detection' would have ended" in told["error"]
+
+
+def test_a_front_end_that_is_killed_comes_back_and_the_others_go_on(served: Plane) -> None:
+    victim = served.plane.pids["http-1"]
+    os.kill(victim, signal.SIGKILL)
+    while served.plane.pids.get("http-1") in (None, victim):
+        with suppress(ConnectionError):  # a connection that the killed process had not taken yet
+            assert served.get("/v2/health/live")[0] == 200
+    assert served.plane.restarted == 1
+    served.plane.check()
 
 
 def test_a_port_that_somebody_has_is_not_shared_silently(served: Plane, quick_traffic: ClusterOptions) -> None:
