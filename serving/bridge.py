@@ -179,6 +179,6 @@ class Bridge:
             future.set_result(response)
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(_FALLBACK_S, self._tick)
         if self._pumping is None:
             self._pump()
-        self._timer = self._loop.call_later(_FALLBACK_S, self._tick)
