@@ -65,19 +65,24 @@ def table_for(pipeline: Pipeline, servers: int) -> Table:
     return _tables[key]
 
 
-def build_table(pipeline: Pipeline, servers: int) -> Table:
+def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table:
     """Solve the exact ladder once. Raises RequestError if the pipeline cannot be served at all."""
     fleet = build_fleet(pipeline, servers)
     most = capacity(pipeline, servers).capacity_rps
     best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy)
-    levels = np.geomspace(LOWEST_SHARE * most, most, LEVELS)
-    ladder = np.zeros((LEVELS, fleet.models))
-    for row, demand in enumerate(levels):
+    demands = np.geomspace(LOWEST_SHARE * most, most, levels)
+    ladder = np.zeros((levels, fleet.models))
+    for row, demand in enumerate(demands):
         for place in allocate(pipeline, Request(demand_rps=float(demand), servers=servers)).placements:
             ladder[row, fleet.model(place.task, place.variant)] += place.replicas
     work = np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1])))
-    memo = new_memo(MEMO, fleet.models)
-    return Table(fleet, servers, levels, ladder, memo, work, most, best.capacity_rps or most)
+    memo = new_memo(MEMO if levels else 1, fleet.models)
+    return Table(fleet, servers, demands, ladder, memo, work, most, best.capacity_rps or most)
+
+
+def yardstick(pipeline: Pipeline, servers: int) -> Table:
+    """A table without answers: what observations are measured by, made in a fraction of the time."""
+    return build_table(pipeline, servers, levels=0)
 
 
 def state_of(fleet: Fleet, request: Request) -> Floats:
