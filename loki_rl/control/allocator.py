@@ -8,7 +8,6 @@ from loki_rl.control.modes import accuracy, hardware, shed
 from loki_rl.control.reasons import explain_impossible
 from loki_rl.control.request import Queueing, Request, check
 from loki_rl.control.search import Search
-from loki_rl.control.setting import prepare
 from loki_rl.control.switching import switch
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -23,16 +22,15 @@ def allocate(pipeline: Pipeline, request: Request) -> Plan:
     one on trees, without its big-M and bilinear terms.
     """
     check(request)
-    setting = prepare(pipeline, request)
-    if not setting.feasible or request.min_accuracy > pipeline.best_accuracy + TIE:
-        return explain_impossible(setting, request)
-    search = Search(setting, request)
+    search = Search(pipeline, request)
+    if not search.setting.feasible or request.min_accuracy > pipeline.best_accuracy + TIE:
+        return explain_impossible(search.setting, request)
     if request.horizon_s is not None:
         found = switch(search)
-        return (found and search.plan(found)) or explain_impossible(setting, request)
+        return (found and search.plan(found)) or explain_impossible(search.setting, request)
     only_best = request.min_accuracy >= pipeline.best_accuracy - TIE
     found = hardware(search) or (None if only_best else accuracy(search)) or shed(search)
-    return (found and search.plan(found)) or explain_impossible(setting, request)
+    return (found and search.plan(found)) or explain_impossible(search.setting, request)
 
 
 def capacity(
@@ -51,12 +49,11 @@ def capacity(
         demand_rps=1.0, servers=servers, slo_s=slo_s, min_accuracy=min_accuracy, headroom=headroom, queueing=queueing
     )
     check(request)
-    setting = prepare(pipeline, request)
-    if not setting.feasible or min_accuracy > pipeline.best_accuracy + TIE:
-        return explain_impossible(setting, request)
-    search = Search(setting, request, unlimited=True)
+    search = Search(pipeline, request, unlimited=True)
+    if not search.setting.feasible or min_accuracy > pipeline.best_accuracy + TIE:
+        return explain_impossible(search.setting, request)
     found = shed(search)
     if found is None:
-        return explain_impossible(setting, request)
-    found.mode = "hardware" if found.network is setting.best_network else "accuracy"
-    return search.plan(found) or explain_impossible(setting, request)
+        return explain_impossible(search.setting, request)
+    found.mode = "hardware" if found.network is search.setting.best_network else "accuracy"
+    return search.plan(found) or explain_impossible(search.setting, request)

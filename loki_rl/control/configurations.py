@@ -18,19 +18,28 @@ SUMS_LIMIT = 20_000
 
 
 class Configuration(Struct, frozen=True):
-    """One way to use a server: `rate` items per second at `cost_us` of the latency budget."""
+    """One way to use a server: `rate` items per second at `cost_us` of the latency budget. reserve: servers that must stay
+    idle beside it per item that arrives at once."""
 
     task: int
     variant: int
     batch: int
     cost_us: int
     rate: float
+    reserve: float
 
 
 def enumerate_all(pipeline: Pipeline, model: LatencyModel, headroom: float, max_batch: int | None) -> list[Configuration]:
     """Every profiled (task, variant, batch), in the order of the pipeline file; headroom is taken off the rate."""
     return [
-        Configuration(t, v, batch, model.cost_us(t, v, batch), model.rate(t, v, batch) / (1 + headroom))
+        Configuration(
+            task=t,
+            variant=v,
+            batch=batch,
+            cost_us=model.cost_us(t, v, batch),
+            rate=model.rate(t, v, batch) / (1 + headroom),
+            reserve=model.reserve(t, v, batch),
+        )
         for t, task in enumerate(pipeline.tasks)
         for v, variant in enumerate(task.variants)
         for batch in sorted(variant.latency)
@@ -167,16 +176,18 @@ def _stretched(cost: int, heads: Sums | None, tails: Sums | None, budget: int) -
 
 def _undominated(mine: list[Configuration], limits: list[int], substitutes: set[tuple[int, int]]) -> list[Configuration]:
     alive = [True] * len(mine)
-    for i, other in enumerate(mine):
-        for j, candidate in enumerate(mine):
-            if i != j and alive[j] and (candidate.variant, other.variant) in substitutes:
-                fits = candidate.cost_us <= limits[i] and candidate.rate >= other.rate
-                # Of two that replace each other the first stays.
-                if fits and not (i < j and _mutual(other, candidate, limits[j], substitutes)):
-                    alive[i] = False
-                    break
+
+    def replaces(j: int, i: int) -> bool:
+        return (mine[j].variant, mine[i].variant) in substitutes and _does(mine[j], mine[i], limits[i])
+
+    for i in range(len(mine)):
+        # Of two that replace each other the first stays.
+        alive[i] = not any(
+            alive[j] and i != j and replaces(j, i) and not (i < j and replaces(i, j)) for j in range(len(mine))
+        )
     return [c for c, keep in zip(mine, alive, strict=True) if keep]
 
 
-def _mutual(a: Configuration, b: Configuration, limit: int, substitutes: set[tuple[int, int]]) -> bool:
-    return (a.variant, b.variant) in substitutes and a.cost_us <= limit and a.rate >= b.rate
+def _does(candidate: Configuration, other: Configuration, limit: int) -> bool:
+    """Whether one does the other's work with its servers, inside the limit of its latency."""
+    return candidate.cost_us <= limit and candidate.rate >= other.rate and candidate.reserve <= other.reserve

@@ -39,17 +39,23 @@ def envelope(arrivals: Sequence[int], window_s: int = 60, bin_s: int = 5) -> flo
     return max(sum(recent[i : i + bin_s]) for i in range(len(recent) - bin_s + 1)) / bin_s
 
 
-def holt(arrivals: Sequence[int], lead_s: float, alpha: float = 0.3, beta: float = 0.1, damping: float = 0.9) -> float:
-    """Level and damped trend [1/s], `lead_s` seconds ahead (Gardner and McKenzie 1985), never below 0."""
-    if not arrivals:
-        return 0.0
-    level, trend = mean(arrivals[:5], 5), 0.0
-    for count in arrivals:
-        before = level
-        level = alpha * count + (1 - alpha) * (level + damping * trend)
-        trend = beta * (level - before) + (1 - beta) * damping * trend
-    ahead = float(damping * (1 - damping**lead_s) / (1 - damping))
-    return max(0.0, level + trend * ahead)
+def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
+    """Demand [1/s] in `lead_s` seconds, never below 0: the mean of the last `window_s` seconds and their straight line.
+
+    A slope counts as far as it exceeds `doubt` times its standard error (positive-part shrinkage, James and Stein 1961), so
+    noise makes little trend and a ramp is followed within seconds.
+    """
+    recent = arrivals[-window_s:]
+    center, size = mean(recent, window_s), len(recent)
+    if size < 4:
+        return center
+    times = [second - (size - 1) / 2 for second in range(size)]
+    squares = sum(time * time for time in times)
+    slope = sum(time * count for time, count in zip(times, recent, strict=True)) / squares
+    misfit = sum((count - center - slope * time) ** 2 for time, count in zip(times, recent, strict=True))
+    variance = max(misfit / (size - 2), center) / squares
+    trusted = slope * max(0.0, 1 - doubt**2 * variance / slope**2) if slope else 0.0
+    return max(0.0, center + trusted * (size / 2 + lead_s))
 
 
 def spread(arrivals: Sequence[int], level: float, window_s: int = 60) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor
 
 from loki_rl.control.configurations import Configuration
 from loki_rl.core.pipeline import Pipeline
 
 
-def round_up(pipeline: Pipeline, configurations: list[Configuration], fractional: list[float], servers: int) -> list[int]:
+def round_up(
+    pipeline: Pipeline, configurations: Sequence[Configuration], fractional: list[float], servers: int
+) -> list[int]:
     """Counts that sum to at most `servers`, near the fractional ones, with a server for every task while there are enough.
 
     Every task first gets its most wanted configuration once; then whole servers in order of what is still missing.

@@ -1,8 +1,9 @@
-"""Latency models: what a configuration costs of the latency budget and how many items per second it is rated for. Owns the
-queueing allowance; knows neither demand nor plans, so that the cost stays additive and the allocator linear."""
+"""Latency models: what a configuration costs of the latency budget, how many items per second it is rated for, and what must
+stay idle beside it. Owns the queueing allowance; knows neither demand nor plans, so that the allocator stays linear."""
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Protocol
 
 from loki_rl.control.request import Queueing
@@ -14,25 +15,25 @@ MICRO = 1_000_000
 class LatencyModel(Protocol):
     """How one name of `Request.queueing` judges a configuration. Integer microseconds: sums have no float edge."""
 
-    def budget_us(self, slo_s: float) -> int:
-        """Microseconds that the configurations along any path may cost together."""
+    budget_us: int  # what the configurations along any path may cost together
 
     def cost_us(self, task: int, variant: int, batch: int) -> int:
-        """Microseconds of the budget that one stage takes."""
+        """Microseconds of the budget that one stage takes, its queue included."""
 
     def rate(self, task: int, variant: int, batch: int) -> float:
         """Items per second that one server is rated for."""
+
+    def reserve(self, task: int, variant: int, batch: int) -> float:
+        """Servers that must stay idle in a busy pool, per item that arrives at once, if all are served like this."""
 
 
 class HalfSlo:
     """Loki's model (HPDC'24, section 5): medians along a path may take half the SLO, the other half is for queueing; a
     server is rated for its full throughput."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, slo_s: float) -> None:
         self._rows = pipeline.latencies
-
-    def budget_us(self, slo_s: float) -> int:
-        return int(slo_s / 2 * MICRO + 0.5)
+        self.budget_us = int(slo_s / 2 * MICRO + 0.5)
 
     def cost_us(self, task: int, variant: int, batch: int) -> int:
         return round(self._rows[task][variant][batch].p50 * MICRO)
@@ -40,33 +41,44 @@ class HalfSlo:
     def rate(self, task: int, variant: int, batch: int) -> float:
         return batch / self._rows[task][variant][batch].p50
 
+    def reserve(self, task: int, variant: int, batch: int) -> float:  # noqa: ARG002  (half the SLO is all it reserves)
+        return 0.0
+
 
 class Tail:
-    """Slow batches (p99) plus hops plus a wait for the shared queue, against the whole SLO.
+    """Slow batches (p99) and hops in a part of the SLO, the rest an allowance for the task's queue that idle servers must
+    make good.
 
-    The queue of a task is served by its whole pool, so a free server comes every service time / pool size; a batch of the
-    parent brings its children at once, which then need several batches. The pool size is that of an all-accurate plan on
-    the whole cluster: a figure of the request, not of the plan, hence the same for every candidate.
+    One queue feeds the whole pool. In heavy traffic its work is exponential (Kingman 1961): where X items of s seconds
+    arrive at once and a share u of the pool is busy, a wait beyond w has probability exp(-2 w idle / (u X s)), whatever the
+    size of the pool. So it needs idle = URGENCY u X s / w servers, hardly more for a large pool than for a small one. X is
+    what one item of the parent makes (1 + its mean, for Poisson counts), s the time per item at full batches. A stage may
+    so exceed its allowance in exp(-2 URGENCY) of the cases: two stages seldom do at once, and what one leaves the next may
+    use. The constants are chosen in the event twin (benchmarks/tail_model.py).
     """
 
-    UTILISATION = 0.9
-    WAITS = 2.0
+    WAITING = 0.4
+    URGENCY = 2.0
 
-    def __init__(self, pipeline: Pipeline, servers: int) -> None:
+    def __init__(self, pipeline: Pipeline, slo_s: float) -> None:
         self._rows = pipeline.latencies
-        self._hop_s = pipeline.hop_s
-        self._pools = pool_sizes(pipeline, servers)
-
-    def budget_us(self, slo_s: float) -> int:
-        return max(0, int((slo_s - self._hop_s) * MICRO))
+        self._hop_s = 3 * pipeline.hop_s
+        self._wait_s = [self.WAITING * slo_s / depth for depth in depths(pipeline)]
+        self.budget_us = max(0, int((slo_s - pipeline.hop_s) * MICRO))
 
     def cost_us(self, task: int, variant: int, batch: int) -> int:
-        row = self._rows[task][variant][batch]
-        wait = self.WAITS * row.p95 / self._pools[task]
-        return round((self._hop_s + row.p99 + wait) * MICRO)
+        return round((self._hop_s + self._rows[task][variant][batch].p99 + self._wait_s[task]) * MICRO)
 
     def rate(self, task: int, variant: int, batch: int) -> float:
-        return self.UTILISATION * batch / mean_s(self._rows[task][variant][batch])
+        return batch / mean_s(self._rows[task][variant][batch])
+
+    def reserve(self, task: int, variant: int, batch: int) -> float:
+        return self.URGENCY * mean_s(self._rows[task][variant][batch]) / batch / self._wait_s[task]
+
+
+def with_idle(busy: float, reserve: float) -> float:
+    """Servers of a pool that keeps `busy` of them busy: the solution of idle = reserve x busy / (busy + idle)."""
+    return (busy + sqrt(busy * (busy + 4 * reserve))) / 2
 
 
 def mean_s(row: Latency) -> float:
@@ -74,20 +86,12 @@ def mean_s(row: Latency) -> float:
     return 0.725 * row.p50 + 0.245 * row.p95 + 0.03 * row.p99
 
 
-def pool_sizes(pipeline: Pipeline, servers: int) -> tuple[float, ...]:
-    """[task] = servers of a cluster that would work for the task if only the most accurate variants were used."""
-    items = [task.entry for task in pipeline.tasks]
-    work = []
-    for position in range(len(pipeline.tasks)):
-        best = pipeline.most_accurate[position]
-        for child, fanout in zip(pipeline.children[position], pipeline.fanouts[position][best], strict=True):
-            items[child] = items[position] * fanout
-        rows = pipeline.latencies[position][best]
-        work.append(items[position] * min(mean_s(rows[batch]) / batch for batch in range(1, len(rows))))
-    total = sum(work)
-    return tuple(max(1.0, servers * share / total) for share in work)
+def depths(pipeline: Pipeline) -> list[int]:
+    """[task] = tasks on the longest path through it."""
+    lines = [pipeline.lines[leaf] for leaf in pipeline.leaves]
+    return [max(len(line) for line in lines if task in line) for task in range(len(pipeline.tasks))]
 
 
-def latency_model(name: Queueing, pipeline: Pipeline, servers: int) -> LatencyModel:
-    """The model of that name for a cluster of `servers`."""
-    return HalfSlo(pipeline) if name == "half-slo" else Tail(pipeline, servers)
+def latency_model(name: Queueing, pipeline: Pipeline, slo_s: float) -> LatencyModel:
+    """The model of that name for an SLO."""
+    return HalfSlo(pipeline, slo_s) if name == "half-slo" else Tail(pipeline, slo_s)

@@ -13,28 +13,29 @@ from loki_rl.core.plan import Mode
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
 SLACK = 1e-7
 
+# A demand that can be served up to this share counts as served.
+NEARLY_ALL = 1 - 1e-6
+
 
 def hardware(search: Search) -> Found | None:
     """Fewest servers that serve all with variants of the best accuracy; None if the cluster is too small for that."""
-    network, demand = search.setting.best_network, search.request.demand_rps
     with search.building():
-        fleet = search.fleet(network, demand, maximise=False)
+        fleet = search.fleet(search.setting.best_network, search.request.demand_rps, maximise=False)
         set_objective(fleet.problem, fleet.counts.all_servers)
     solved = search.solve(fleet.problem)
-    return _found(search, "hardware", network, fleet, solved) if solved.found else None
+    return _found("hardware", fleet, solved) if solved.found else None
 
 
 def accuracy(search: Search) -> Found | None:
     """The most accurate way to serve all, then the fewest servers that reach it; None if the cluster is too small or the
     result would fall below the floor."""
-    network, demand = search.setting.network, search.request.demand_rps
     with search.building():
-        fleet = search.fleet(network, demand, maximise=True)
+        fleet = search.fleet(search.setting.network, search.request.demand_rps, maximise=True)
         set_objective(fleet.problem, fleet.flows.accuracy)
     solved = search.solve(fleet.problem)
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
         return None
-    found = _found(search, "accuracy", network, fleet, solved)
+    found = _found("accuracy", fleet, solved)
     found.counts = _fewest(search, found)
     return found
 
@@ -57,20 +58,27 @@ def _servers_for(search: Search, found: Found, integer: bool) -> tuple[Solved, F
 
 
 def shed(search: Search) -> Found | None:
-    """Serve the most at the accuracy floor, then most accurately; None if nothing can be served."""
+    """Serve the most at the accuracy floor, then most accurately; None if nothing can be served.
+
+    Reserves are those of the demand served, which is the answer: found from above, as what is served of a demand that
+    cannot be served whole still exceeds the answer (a fixed point, reached within a few steps).
+    """
     network = _floor_network(search)
-    relaxed, loose = _most_served(search, network, 1.0, integer=False)
+    relaxed, loose = _relaxed(search, network)
     if not relaxed.found or relaxed.objective < TIE:
         return None
     # Flows are shares of what could be served at all: with an absurd demand they would drown in tolerances.
     demand = min(relaxed.objective, search.demand_limit)
-    start = round_up(search.setting.pipeline, search.configurations, loose.values(relaxed), search.request.servers)
-    solved, fleet = _most_served(search, network, demand, start=start)
+    start = round_up(search.setting.pipeline, network.configurations, loose.values(relaxed), search.request.servers)
+    solved, fleet = _most_served(search, network, demand, start)
+    while solved.found and search.setting.reserving and NEARLY_ALL > solved.objective > TIE and search.left_s > 0:
+        start = fleet.counts_in(solved)
+        solved, fleet = _most_served(search, network, fleet.demand_rps * solved.objective, start)
     if not solved.found:
-        return Found("shed", network, start, 0.0, 1.0, solved.status, demand)
+        return Found("shed", network, start, 0.0, 1.0, solved.status, fleet.demand_rps)
     if solved.objective < TIE:
         return None
-    found = _found(search, "shed", network, fleet, solved, demand)
+    found = _found("shed", fleet, solved)
     found.counts = _most_accurate(search, found)
     return found
 
@@ -82,22 +90,33 @@ def _floor_network(search: Search) -> Network:
 
 
 def _served_fleet(
-    search: Search, network: Network, demand: float, served: tuple[float, float | None], integer: bool = True
+    search: Search,
+    network: Network,
+    demand: float,
+    served: tuple[float, float | None],
+    integer: bool = True,
+    reserving: bool = True,
 ) -> Fleet:
-    fleet = search.fleet(network, demand, maximise=True, served=served, integer=integer)
+    fleet = search.fleet(network, demand, maximise=True, served=served, integer=integer, reserving=reserving)
     floor = search.request.min_accuracy
     if floor > 0 and network is search.setting.network:
         add_row(fleet.problem, [*fleet.flows.accuracy, (fleet.flows.served, -floor)], ">=", 0)
     return fleet
 
 
-def _most_served(
-    search: Search, network: Network, demand: float, integer: bool = True, start: list[int] | None = None
-) -> tuple[Solved, Fleet]:
+def _most_served(search: Search, network: Network, demand: float, start: list[int]) -> tuple[Solved, Fleet]:
     with search.building():
-        fleet = _served_fleet(search, network, demand, (0.0, 1.0 if integer else None), integer)
+        fleet = _served_fleet(search, network, demand, (0.0, 1.0))
         set_objective(fleet.problem, [(fleet.flows.served, 1.0)])
-    return search.solve(fleet.problem, fleet.start(start) if start else None), fleet
+    return search.solve(fleet.problem, fleet.start(start)), fleet
+
+
+def _relaxed(search: Search, network: Network) -> tuple[Solved, Fleet]:
+    """More than can be served [1/s]: servers can be split and none stays idle."""
+    with search.building():
+        fleet = _served_fleet(search, network, 1.0, (0.0, None), integer=False, reserving=False)
+        set_objective(fleet.problem, [(fleet.flows.served, 1.0)])
+    return search.solve(fleet.problem), fleet
 
 
 def _most_accurate(search: Search, found: Found) -> list[int]:
@@ -112,15 +131,13 @@ def _most_accurate(search: Search, found: Found) -> list[int]:
     return fleet.counts_in(solved) if solved.found else found.counts
 
 
-def _found(
-    search: Search, mode: Mode, network: Network, fleet: Fleet, solved: Solved, demand_rps: float | None = None
-) -> Found:
+def _found(mode: Mode, fleet: Fleet, solved: Solved) -> Found:
     return Found(
         mode=mode,
-        network=network,
+        network=fleet.network,
         counts=fleet.counts_in(solved),
         objective=solved.objective,
         bound=solved.bound,
         status=solved.status,
-        demand_rps=search.request.demand_rps if demand_rps is None else demand_rps,
+        demand_rps=fleet.demand_rps,
     )

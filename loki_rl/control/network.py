@@ -15,13 +15,14 @@ from loki_rl.core.pipeline import Pipeline
 class Arc(Struct, frozen=True):
     """Flow out of a state through a configuration (index, or -1: give up latency budget, do no work).
 
-    load: items per unit of flow. accuracy: weighted accuracy per unit of flow, 0 before a leaf. into: (state, gain) that
-    the flow feeds.
+    load: items per unit of flow. reserve: servers that must stay idle in a busy pool, if all flow goes here. accuracy:
+    weighted accuracy per unit of flow, 0 before a leaf. into: (state, gain) that the flow feeds.
     """
 
     state: int
     configuration: int
     load: float
+    reserve: float
     accuracy: float
     into: tuple[tuple[int, float], ...]
 
@@ -38,10 +39,23 @@ class State(Struct, frozen=True):
 
 
 class Network(Struct, frozen=True):
-    """Every state balances: flow out = supply x served + sum of gain x flow of the arcs that feed it."""
+    """Every state balances: flow out = supply x served + sum of gain x flow of the arcs that feed it.
 
+    configurations: what the arcs index.
+    """
+
+    configurations: tuple[Configuration, ...]
     states: tuple[State, ...]
     arcs: tuple[Arc, ...]
+
+
+def at_once(pipeline: Pipeline, task: int, path: tuple[int, ...]) -> float:
+    """Items that the mean item of a task arrives with, itself included: requests come one by one, the children of one item
+    together, and their number is Poisson."""
+    parent = pipeline.parents[task]
+    if parent < 0:
+        return 1.0
+    return 1.0 + pipeline.fanouts[parent][path[-1]][pipeline.children[parent].index(task)]
 
 
 def build_network(
@@ -94,7 +108,7 @@ class _Builder:
         while done < len(self._states):
             self._expand(done)
             done += 1
-        return Network(tuple(self._states), tuple(self._arcs))
+        return Network(tuple(self._configurations), tuple(self._states), tuple(self._arcs))
 
     def _need_list(self, task: int) -> list[int] | None:
         sums = self._tree.needs(task, self._budget)
@@ -135,7 +149,7 @@ class _Builder:
                 into.append((self._state(child, (), left, 1.0), weight))
             else:
                 into.append((self._state(child, path, left, weight), 1.0))
-        self._arcs.append(Arc(number, k, state.weight, 0.0, tuple(into)))
+        self._arcs.append(Arc(number, k, state.weight, self._reserve(state, configuration), 0.0, tuple(into)))
 
     def _leaf_arcs(self, number: int, state: State) -> None:
         """Serve with the slowest configurations of the class, or step down one class."""
@@ -146,12 +160,17 @@ class _Builder:
             if configuration.cost_us == slowest:
                 path = (*state.path, configuration.variant)
                 if not self._best_only or self._can_be_best(state.task, path):
-                    self._arcs.append(Arc(number, k, state.weight, self._accuracy(state.task, path), ()))
+                    reserve, accuracy = self._reserve(state, configuration), self._accuracy(state.task, path)
+                    self._arcs.append(Arc(number, k, state.weight, reserve, accuracy, ()))
         lower = [k for k in fitting if self._configurations[k].cost_us < slowest]
         if lower:
             remaining = self._configurations[lower[-1]].cost_us
             target = self._state(state.task, state.path, remaining, state.weight)
-            self._arcs.append(Arc(number, -1, 0.0, 0.0, ((target, 1.0),)))
+            self._arcs.append(Arc(number, -1, 0.0, 0.0, 0.0, ((target, 1.0),)))
+
+    def _reserve(self, state: State, configuration: Configuration) -> float:
+        """None where the variant path is forgotten: then nobody knows how many items come at once."""
+        return 0.0 if self._merge else configuration.reserve * at_once(self._pipeline, state.task, state.path)
 
     def _can_be_best(self, task: int, path: tuple[int, ...]) -> bool:
         lines = self._pipeline.lines

@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, holt, spread
+from loki_rl.control.demand import FLOOR_RPS, ahead, envelope, ewma, spread
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
@@ -122,29 +122,27 @@ class Loki:
 
 
 class Exact:
-    """The switch-aware allocator on smoothed demand: capacity for a high estimate (level, trend and spread), accuracy for
-    the mean, and what loading models would cost on the way there."""
+    """The switch-aware allocator on demand as expected until the plan after this one is loaded, and its spread: what loading
+    models would cost on the way counts beside what the plan is worth after."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
-        self._sigmas = 2.0
+        self._sigmas = 2.5
 
     def decide(self, snapshot: Snapshot) -> Plan:
         planner = self._planner
-        level = planner.estimate(snapshot.arrivals, lambda arrivals: ewma(arrivals, com=4.0))
-        high = planner.estimate(snapshot.arrivals, lambda arrivals: self._high(arrivals, level, snapshot.interval_s))
-        return allocate(planner.pipeline, self._request(snapshot, level, high))
+        lead_s = snapshot.interval_s + planner.load_s
+        expected = planner.estimate(snapshot.arrivals, lambda arrivals: max(ahead(arrivals, 0.0), ahead(arrivals, lead_s)))
+        high = expected + self._sigmas * spread(snapshot.arrivals, expected)
+        return allocate(planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
 
-    def _high(self, arrivals: Sequence[int], level: float, lead_s: float) -> float:
-        return max(level, holt(arrivals, lead_s)) + self._sigmas * spread(arrivals, level)
-
-    def _request(self, snapshot: Snapshot, level: float, high: float) -> Request:
+    def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
         """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
         options = self._planner.options
         horizon = max(options.patience * snapshot.interval_s, LOADS_PER_HORIZON * self._planner.load_s)
         return replace(
             self._planner.request(high),
-            accuracy_demand_rps=max(level, FLOOR_RPS),
+            expected_rps=expected,
             current=snapshot.servers,
             horizon_s=horizon,
             load_s=options.load_s,

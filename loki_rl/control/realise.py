@@ -10,12 +10,13 @@ from msgspec import Struct
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.model import Flows, add_row, new_problem, set_objective
 from loki_rl.control.network import Network
-from loki_rl.control.setting import Setting
 from loki_rl.control.solver import solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
 
 NOTHING = 1e-9
+TOLERANCE = 1e-7  # of the solver: what one LP reaches another may miss by so much
+CLOSE = 1e-3  # of a capacity
 LP_SECONDS = 10.0
 
 # One way to the end: the configurations from an entry task to a leaf, and the share of the requests that takes it.
@@ -34,94 +35,67 @@ class Realised(Struct):
     chains: dict[int, list[Chain]]
 
 
-def realise(
-    setting: Setting, network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float
-) -> Realised | None:
+def realise(pipeline: Pipeline, network: Network, counts: list[int], demand_rps: float) -> Realised | None:
     """Serve as much of the demand as the servers can, most accurately, then spread the load evenly.
 
     None if these servers can serve nothing.
     """
-    served = _most_served(network, configurations, counts, demand_rps)
+    served = _most_served(network, counts, demand_rps)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(network, configurations, counts, demand_rps, served)
-    scale, flow = _most_scaled(network, configurations, counts, demand_rps, served, accuracy)
-    used = _used(network, flow, len(configurations))
-    kept = [count if busy else 0 for count, busy in zip(counts, used, strict=True)]
-    capacity = demand_rps * max(scale, served)
-    return Realised(served, accuracy, capacity, kept, flow, chains(setting.pipeline, network, flow))
+    accuracy = _most_accurate(network, counts, demand_rps, served)
+    capacity, flow = _capacity(network, counts, demand_rps * served, accuracy)
+    return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
 
 
-def realise_for_two(
-    setting: Setting,
-    network: Network,
-    configurations: list[Configuration],
-    counts: list[int],
-    demand_rps: float,
-    mean_rps: float,
-    floor: float,
-) -> Realised | None:
-    """As `realise`, for a fleet that must stand `demand_rps` but counts its accuracy at `mean_rps`.
-
-    Flows are those of the high demand, the only one that needs rationing; no server is left out, since some are there for
-    the high demand alone; capacity is what can be served at the accuracy floor.
-    """
-    real = realise(setting, network, configurations, counts, demand_rps)
-    if real is None:
-        return None
-    served = _most_served(network, configurations, counts, mean_rps)
-    real.accuracy = _most_accurate(network, configurations, counts, mean_rps, served)
-    scale, _ = _most_scaled(network, configurations, counts, demand_rps, real.served, floor)
-    real.capacity_rps = max(real.capacity_rps, demand_rps * scale)
-    real.counts = counts
-    return real
-
-
-def _most_served(network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float) -> float:
+def _most_served(network: Network, counts: list[int], demand_rps: float) -> float:
     problem = new_problem(maximise=True)
-    flows = Flows(problem, network, configurations, demand_rps, served=(0.0, 1.0))
+    flows = Flows(problem, network, demand_rps, served=(0.0, 1.0))
     flows.fit(problem, counts)
     set_objective(problem, [(flows.served, 1.0)])
     solved = solve(problem, LP_SECONDS)
     return solved.objective if solved.found else 0.0
 
 
-def _most_accurate(
-    network: Network, configurations: list[Configuration], counts: list[int], demand_rps: float, served: float
-) -> float:
+def _most_accurate(network: Network, counts: list[int], demand_rps: float, served: float) -> float:
+    """Mean accuracy of the served."""
     problem = new_problem(maximise=True)
-    floor = served * (1 - NOTHING)
-    flows = Flows(problem, network, configurations, demand_rps, served=(floor, floor))
+    floor = served * (1 - TOLERANCE)
+    flows = Flows(problem, network, demand_rps, served=(floor, floor))
     flows.fit(problem, counts)
     set_objective(problem, flows.accuracy)
     return solve(problem, LP_SECONDS).objective / floor
 
 
-def _most_scaled(
-    network: Network,
-    configurations: list[Configuration],
-    counts: list[int],
-    demand_rps: float,
-    served: float,
-    accuracy: float,
-) -> tuple[float, list[float]]:
-    """The largest multiple of the demand at this accuracy, and the flow per unit of it."""
+def _capacity(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+    """The largest demand [1/s] that can be served at this accuracy, and the flow per unit of it.
+
+    More demand needs more idle servers, but less than in proportion: so each step falls short of the answer, and the next
+    starts there.
+    """
+    while True:
+        scale, flow = _most_scaled(network, counts, demand_rps, accuracy)
+        demand_rps *= max(scale, 1.0)
+        if scale < 1 + CLOSE:
+            return demand_rps, flow
+
+
+def _most_scaled(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+    """The largest multiple of a demand at this accuracy, its idle servers in proportion."""
     problem = new_problem(maximise=True)
-    flows = Flows(problem, network, configurations, demand_rps * served, served=(0.0, None))
+    flows = Flows(problem, network, demand_rps, served=(0.0, None))
     flows.fit(problem, counts)
-    add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - NOTHING))], ">=", 0)
+    add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - TOLERANCE))], ">=", 0)
     set_objective(problem, [(flows.served, 1.0)])
     solved = solve(problem, LP_SECONDS)
     scale = max(solved.objective, NOTHING)
-    return scale * served, [solved.values[column.name] / scale for column in flows.columns]
+    return scale, [solved.values[column.name] / scale for column in flows.columns]
 
 
-def _used(network: Network, flow: list[float], size: int) -> list[bool]:
-    used = [False] * size
-    for arc, amount in zip(network.arcs, flow, strict=True):
-        if arc.configuration >= 0 and amount > NOTHING:
-            used[arc.configuration] = True
-    return used
+def _needed(network: Network, counts: list[int], flow: list[float]) -> list[int]:
+    """Counts without the configurations that no flow takes."""
+    used = {arc.configuration for arc, amount in zip(network.arcs, flow, strict=True) if amount > NOTHING}
+    return [count if k in used else 0 for k, count in enumerate(counts)]
 
 
 def chains(pipeline: Pipeline, network: Network, flow: list[float]) -> dict[int, list[Chain]]:
@@ -167,55 +141,53 @@ def _walk(
             _walk(pipeline, network, flow, outgoing, leaf, below, (*way, arc.configuration), part, ways)
 
 
-def placements(pipeline: Pipeline, configurations: list[Configuration], counts: list[int]) -> tuple[Placement, ...]:
+def placements(pipeline: Pipeline, network: Network, counts: list[int]) -> tuple[Placement, ...]:
     """Counts by name, in the order of the pipeline file."""
     return tuple(
         Placement(task.name, task.variants[c.variant].name, c.batch, count)
-        for c, count in zip(configurations, counts, strict=True)
+        for c, count in zip(network.configurations, counts, strict=True)
         for task in (pipeline.tasks[c.task],)
         if count
     )
 
 
-def routes(pipeline: Pipeline, configurations: list[Configuration], ways: dict[int, list[Chain]]) -> tuple[Route, ...]:
+def routes(pipeline: Pipeline, network: Network, ways: dict[int, list[Chain]]) -> tuple[Route, ...]:
     """Ways by name; those through the same variants and batches are one."""
-    return tuple(
-        Route(pipeline.tasks[leaf].name, tuple(_stage(pipeline, configurations[k]) for k in way), share)
-        for leaf, found in ways.items()
-        for way, share in found
-    )
+    totals: dict[tuple[str, tuple[tuple[str, int], ...]], float] = defaultdict(float)
+    for leaf, found in ways.items():
+        for way, share in found:
+            stages = tuple(_stage(pipeline, network.configurations[k]) for k in way)
+            totals[pipeline.tasks[leaf].name, stages] += share
+    return tuple(Route(leaf, stages, share) for (leaf, stages), share in totals.items())
 
 
 def _stage(pipeline: Pipeline, configuration: Configuration) -> tuple[str, int]:
     return pipeline.tasks[configuration.task].variants[configuration.variant].name, configuration.batch
 
 
-def shares(
-    pipeline: Pipeline, network: Network, configurations: list[Configuration], flow: list[float]
-) -> dict[str, dict[str, float]]:
+def shares(pipeline: Pipeline, network: Network, flow: list[float]) -> dict[str, dict[str, float]]:
     """Task -> variant -> share of the task's items."""
     items: list[dict[str, float]] = [defaultdict(float) for _ in pipeline.tasks]
     for arc, amount in zip(network.arcs, flow, strict=True):
         if arc.configuration >= 0 and amount > NOTHING:
-            task = configurations[arc.configuration].task
+            task = network.configurations[arc.configuration].task
             # A stage that gets no items on average still needs shares for the few that come.
             weight = max(arc.load, NOTHING)
-            items[task][_stage(pipeline, configurations[arc.configuration])[0]] += amount * weight
+            items[task][_stage(pipeline, network.configurations[arc.configuration])[0]] += amount * weight
     return {
         task.name: {name: amount / (sum(mine.values()) or 1.0) for name, amount in mine.items()}
         for task, mine in zip(pipeline.tasks, items, strict=True)
     }
 
 
-def split(pipeline: Pipeline, configurations: list[Configuration], ways: dict[int, list[Chain]]) -> dict[str, float]:
+def split(pipeline: Pipeline, network: Network, ways: dict[int, list[Chain]]) -> dict[str, float]:
     """Task -> cumulative share of the SLO: what the slowest way has used, over that plus the slowest rest. 1 at a leaf."""
     used = [0] * len(pipeline.tasks)
     rest = [0] * len(pipeline.tasks)
     for found in ways.values():
         for way, _ in found:
-            costs = [configurations[k].cost_us for k in way]
-            for depth, k in enumerate(way):
-                task = configurations[k].task
+            costs = [network.configurations[k].cost_us for k in way]
+            for depth, task in enumerate(network.configurations[k].task for k in way):
                 used[task] = max(used[task], sum(costs[: depth + 1]))
                 rest[task] = max(rest[task], sum(costs[depth + 1 :]))
     marks: dict[str, float] = {}

@@ -26,8 +26,8 @@ class Request(Struct, frozen=True):
     best plan found so far is returned.
 
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
-    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; accuracy_demand_rps: the
-    demand at which accuracy counts (the mean, where demand_rps is a high quantile), demand_rps if None.
+    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
+    demand is likely to come, where demand_rps is a high quantile (demand_rps if None).
     """
 
     demand_rps: float
@@ -38,10 +38,10 @@ class Request(Struct, frozen=True):
     queueing: Queueing = "tail"
     max_batch: int | None = None
     time_limit_s: float = 5.0
-    accuracy_demand_rps: float | None = None
     current: tuple[Server, ...] = ()
     horizon_s: float | None = None
     load_s: float | None = None
+    expected_rps: float | None = None
 
 
 def check(request: Request) -> None:
@@ -55,9 +55,9 @@ def check(request: Request) -> None:
     for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
         _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
     _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
+    likely = request.expected_rps
+    _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
     _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
-    mean = request.accuracy_demand_rps
-    _require(mean is None or _positive(mean), f"accuracy_demand_rps must be above 0, not {mean}")
 
 
 def _positive(number: float) -> bool:

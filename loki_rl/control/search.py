@@ -10,13 +10,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.control.configurations import Configuration
 from loki_rl.control.model import Counts, Flows, new_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Realised, placements, realise, realise_for_two, routes, shares, split
+from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
 from loki_rl.control.request import Request
-from loki_rl.control.setting import Setting
-from loki_rl.control.solver import Solved, solve
+from loki_rl.control.setting import prepare
+from loki_rl.control.solver import GAP, Solved, solve
+from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Plan
 
 
@@ -35,6 +35,8 @@ class Found(Struct):
 class Fleet(Struct):
     """A problem with the columns of counts and flows in it."""
 
+    network: Network
+    demand_rps: float
     problem: Any
     counts: Counts
     flows: Flows
@@ -54,10 +56,9 @@ class Fleet(Struct):
 class Search:
     """Shared by all modes of one request. unlimited: the question is how much can be served, whatever the demand."""
 
-    def __init__(self, setting: Setting, request: Request, unlimited: bool = False) -> None:
-        self.setting, self.request, self.unlimited = setting, request, unlimited
-        keeps = request.horizon_s is not None
-        self.configurations: list[Configuration] = setting.by_variant if keeps else setting.configurations
+    def __init__(self, pipeline: Pipeline, request: Request, unlimited: bool = False) -> None:
+        self.pipeline, self.request, self.unlimited = pipeline, request, unlimited
+        self.setting = prepare(pipeline, request)
         self.build_s = 0.0
         self.solve_s = 0.0
         self._end = perf_counter() + request.time_limit_s
@@ -83,49 +84,43 @@ class Search:
         maximise: bool,
         served: tuple[float, float | None] = (1.0, 1.0),
         integer: bool = True,
+        reserving: bool = True,
     ) -> Fleet:
         """Counts for one flow of `demand_rps` through a network."""
         problem = new_problem(maximise)
-        counts = Counts(problem, self.configurations, self.request.servers, integer)
-        flows = Flows(problem, network, self.configurations, demand_rps, served=served)
+        counts = Counts(problem, network.configurations, self.request.servers, integer)
+        flows = Flows(problem, network, demand_rps, served=served, reserving=reserving)
         flows.fit(problem, counts.columns)
-        return Fleet(problem, counts, flows)
+        return Fleet(network, demand_rps, problem, counts, flows)
 
-    def solve(self, problem: Any, start: dict[str, float] | None = None) -> Solved:
-        solved = solve(problem, self.left_s, start=start)
+    def solve(self, problem: Any, start: dict[str, float] | None = None, gap: float = GAP) -> Solved:
+        solved = solve(problem, self.left_s, gap, start)
         self.solve_s += solved.seconds
         return solved
 
     def plan(self, found: Found) -> Plan | None:
         """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
         began = perf_counter()
-        real = self._realise(found)
+        real = realise(self.pipeline, found.network, found.counts, found.demand_rps)
         self.solve_s += perf_counter() - began
         return None if real is None else self._write(found, real)
 
-    def _realise(self, found: Found) -> Realised | None:
-        question = (self.setting, found.network, self.configurations, found.counts, found.demand_rps)
-        if self.request.horizon_s is None:
-            return realise(*question)
-        mean = self.request.accuracy_demand_rps or found.demand_rps
-        return realise_for_two(*question, mean, self.request.min_accuracy)
-
     def _write(self, found: Found, real: Realised) -> Plan:
-        pipeline, configurations = self.setting.pipeline, self.configurations
+        pipeline, network = self.pipeline, found.network
         served_rps = real.served * found.demand_rps
         demand = served_rps if self.unlimited else self.request.demand_rps
         return Plan(
             mode=found.mode,
-            placements=placements(pipeline, configurations, real.counts),
+            placements=placements(pipeline, network, real.counts),
             servers=sum(real.counts),
             accuracy=min(1.0, real.accuracy),
             served_fraction=_whole(served_rps / demand),
             demand_rps=demand,
             capacity_rps=real.capacity_rps,
-            split=split(pipeline, configurations, real.chains),
-            flows=shares(pipeline, found.network, configurations, real.flow),
+            split=split(pipeline, network, real.chains),
+            flows=shares(pipeline, network, real.flow),
             certificate=self.certificate(found),
-            routes=routes(pipeline, configurations, real.chains),
+            routes=routes(pipeline, network, real.chains),
         )
 
     def certificate(self, found: Found) -> Certificate:

@@ -18,16 +18,21 @@ KEPT = 64
 
 
 class Setting:
-    """Prepared once per (pipeline, latency model, SLO, cluster size, headroom, largest batch)."""
+    """Prepared once per (pipeline, latency model, SLO, headroom, largest batch)."""
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
         self.pipeline = pipeline
         self.slo_s = pipeline.slo_s if request.slo_s is None else request.slo_s
-        model = latency_model(request.queueing, pipeline, request.servers)
-        self.budget_us = model.budget_us(self.slo_s)
+        model = latency_model(request.queueing, pipeline, self.slo_s)
+        self.budget_us = model.budget_us
         self.fixed_us = round(self.slo_s * 1e6) - self.budget_us
         self.accuracies = Accuracies(pipeline)
         self.all = enumerate_all(pipeline, model, request.headroom, request.max_batch)
+
+    @property
+    def reserving(self) -> bool:
+        """Whether the latency model keeps servers idle."""
+        return any(c.reserve > 0 for c in self.all)
 
     @property
     def feasible(self) -> bool:
@@ -83,7 +88,7 @@ def prepare(pipeline: Pipeline, request: Request) -> Setting:
 
     Pipelines cannot be hashed; a kept setting holds its pipeline, so the id in the key cannot be taken over by another.
     """
-    key = (id(pipeline), request.queueing, request.slo_s, request.servers, request.headroom, request.max_batch)
+    key = (id(pipeline), request.queueing, request.slo_s, request.headroom, request.max_batch)
     with _lock:
         if key not in _settings:
             _settings[key] = Setting(pipeline, request)

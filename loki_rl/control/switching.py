@@ -12,6 +12,7 @@ from loki_rl.control.accuracy import TIE
 from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
 from loki_rl.control.request import Request
 from loki_rl.control.search import Found, Search
+from loki_rl.control.setting import Setting
 from loki_rl.control.solver import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Mode
@@ -21,10 +22,20 @@ VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1
 
+# Demand beyond what is expected counts by how likely it is to come: the mean of a normal tail from 0 to 2 deviations.
+UNLIKELY = 0.2
+
+# While models load, servers are where the old plan wanted them and queues are long: the event twin then serves so much less
+# than the servers that are ready could.
+UNBALANCED = 1.25
+
 # While models load the plan must never look worthless, else a load longer than the horizon is begun and abandoned for ever.
 LONGEST_SHARE = 0.8
 
 NEARLY = 1e-6
+
+# The objective is about 6 (5 of it for serving all), so this is .003 of J: less than an estimate of demand is worth.
+SWITCH_GAP = 5e-4
 
 Model = tuple[int, int]
 
@@ -75,12 +86,12 @@ def switch(search: Search) -> Found | None:
     """The plan of least cost J over the horizon, reached from the servers as they are; None if nothing can be served.
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 servers / cluster, f = load time /
-    horizon. While loading, a model has at most the servers that it has now and keeps; shortfalls are against demand_rps,
-    accuracy is at accuracy_demand_rps.
+    horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
+    of demand_rps but not of expected_rps counts UNLIKELY as much: else every rise of the estimate would set off loads.
     """
     with search.building():
-        model = _Model(search)
-    solved = search.solve(model.problem, model.start())
+        model = _Model(search.request, search.setting)
+    solved = search.solve(model.problem, model.start(), SWITCH_GAP)
     if not solved.found:
         return None
     counts = [round(solved.values[column.name]) for column in model.counts.columns]
@@ -89,34 +100,21 @@ def switch(search: Search) -> Found | None:
 
 
 class _Model:
-    """The MILP: one fleet, three flows (while loading, after, and at the mean for accuracy)."""
+    """The MILP: one fleet, two flows (while loading, which may use any variant, and after)."""
 
-    def __init__(self, search: Search) -> None:
-        self.search, self.request, self.setting = search, search.request, search.setting
-        self.pipeline, self.configurations = self.setting.pipeline, search.configurations
+    def __init__(self, request: Request, setting: Setting) -> None:
+        self.request, self.setting, self.pipeline = request, setting, setting.pipeline
+        self.configurations = setting.by_variant
         self.problem = new_problem(maximise=True)
         self.counts = Counts(self.problem, self.configurations, self.request.servers)
-        self.after = self._after()
-        self.accuracy = self._flows(self.setting.variant_network, self.request.accuracy_demand_rps, "a")
-        self.accuracy.fit(self.problem, self.counts.columns)
-        self._floor(self.accuracy)
-        self.loading = self._flows(self.setting.merged_network, None, "l")
+        demand = self.request.demand_rps
+        self.after = Flows(self.problem, self.setting.variant_network, demand, "c", served=(0.0, 1.0))
+        self.after.fit(self.problem, self.counts.columns)
+        self._floor(self.after)
+        self.loading = Flows(self.problem, self.setting.merged_network, demand * UNBALANCED, "l", served=(0.0, 1.0))
         self.loads: list[Any] = []
         self._while_loading()
         set_objective(self.problem, self._objective())
-
-    def _flows(self, network: Any, demand: float | None, name: str) -> Flows:
-        rps = self.request.demand_rps if demand is None else demand
-        return Flows(self.problem, network, self.configurations, rps, name, served=(0.0, 1.0))
-
-    def _after(self) -> Flows:
-        floor = self.request.min_accuracy > 0
-        network = self.setting.variant_network if floor else self.setting.merged_network
-        flows = self._flows(network, None, "c")
-        flows.fit(self.problem, self.counts.columns)
-        if floor:
-            self._floor(flows)
-        return flows
 
     def _floor(self, flows: Flows) -> None:
         if self.request.min_accuracy > 0:
@@ -148,17 +146,26 @@ class _Model:
         server = SERVERS / self.request.servers
         best = self.pipeline.best_accuracy
         return [
-            (self.loading.served, VIOLATION * share),
-            (self.after.served, VIOLATION * (1 - share)),
-            *((column, ACCURACY * value / best) for column, value in self.accuracy.accuracy),
+            *self._worth(self.loading, VIOLATION * share),
+            *self._worth(self.after, VIOLATION * (1 - share)),
+            *((column, ACCURACY * value / best) for column, value in self.after.accuracy),
             *((column, -server) for column, _ in self.counts.all_servers),
             *((load, -server * share) for load in self.loads),
         ]
 
+    def _worth(self, flows: Flows, weight: float) -> list[tuple[Any, float]]:
+        """Terms for what is served: in full up to the expected demand, beyond it by how likely it is to come."""
+        demand = self.request.demand_rps
+        expected = min(demand, self.request.expected_rps or demand)
+        likely = self.problem.add_variable(f"{flows.served.name}_likely", 0, expected / demand)
+        add_row(self.problem, [(likely, 1), (flows.served, -1)], "<=", 0)
+        scale = weight * demand / expected
+        return [(likely, scale * (1 - UNLIKELY)), (flows.served, scale * UNLIKELY)]
+
     def mode(self, solved: Solved) -> Mode:
         """Which of the plain modes the plan amounts to."""
-        served = min(solved.values[flows.served.name] for flows in (self.after, self.accuracy))
-        accuracy = sum(weight * solved.values[column.name] for column, weight in self.accuracy.accuracy)
+        served = solved.values[self.after.served.name]
+        accuracy = sum(weight * solved.values[column.name] for column, weight in self.after.accuracy)
         if served < 1 - NEARLY:
             return "shed"
         return "hardware" if accuracy > self.pipeline.best_accuracy - NEARLY else "accuracy"

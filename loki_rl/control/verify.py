@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from loki_rl.control.accuracy import Accuracies
-from loki_rl.control.latency import latency_model
+from loki_rl.control.latency import latency_model, with_idle
 from loki_rl.control.request import Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Plan, Route
@@ -28,7 +28,7 @@ def verify(pipeline: Pipeline, plan: Plan, request: Request) -> list[str]:
 class _Check:
     def __init__(self, pipeline: Pipeline, plan: Plan, request: Request) -> None:
         self.pipeline, self.plan, self.request = pipeline, plan, request
-        self.model = latency_model(request.queueing, pipeline, request.servers)
+        self.model = latency_model(request.queueing, pipeline, pipeline.slo_s if request.slo_s is None else request.slo_s)
         self.replicas = {self._key(placement): placement.replicas for placement in plan.placements}
 
     def _key(self, placement: Placement) -> Key:
@@ -58,44 +58,44 @@ class _Check:
                 yield f"shares of task '{task.name}' sum to {sum(self.plan.flows[task.name].values())}"
 
     def latency(self) -> Iterator[str]:
-        slo_s = self.pipeline.slo_s if self.request.slo_s is None else self.request.slo_s
-        budget = self.model.budget_us(slo_s)
         for route in self.plan.routes:
             cost = sum(self.model.cost_us(*key) for key in self._way(route))
-            if cost > budget:
-                yield f"{route} costs {cost} of {budget} microseconds"
+            if cost > self.model.budget_us:
+                yield f"{route} costs {cost} of {self.model.budget_us} microseconds"
 
     def load(self) -> Iterator[str]:
         """A task on the way to several leaves is counted on one of them; all must agree about it."""
-        loads: dict[int, dict[Key, float]] = {}
+        needs: dict[int, dict[Key, float]] = {}
         for leaf in self.pipeline.leaves:
-            for key, items in self._items(leaf).items():
-                known = loads.setdefault(key[0], self._per_task(leaf, key[0]))
-                if abs(known[key] - items) > TOLERANCE * max(1.0, items):
+            for key, servers in self._needs(leaf).items():
+                known = needs.setdefault(key[0], self._per_task(leaf, key[0]))
+                if abs(known[key] - servers) > TOLERANCE * max(1.0, servers):
                     yield f"the branches disagree about the flow through {key}"
-        rps = self.plan.demand_rps * self.plan.served_fraction * (1 + self.request.headroom)
-        for key, items in ((key, items) for mine in loads.values() for key, items in mine.items()):
-            busy = rps * items / self.model.rate(*key)
-            if busy > self.replicas.get(key, 0) + TOLERANCE * max(1.0, busy):
-                yield f"{key} keeps {busy} servers busy, has {self.replicas.get(key, 0)}"
+        for key, servers in ((key, servers) for mine in needs.values() for key, servers in mine.items()):
+            if servers > self.replicas.get(key, 0) + TOLERANCE * max(1.0, servers):
+                yield f"{key} needs {servers} servers, has {self.replicas.get(key, 0)}"
         if self.plan.capacity_rps < self.plan.demand_rps * self.plan.served_fraction * (1 - TOLERANCE):
             yield f"capacity {self.plan.capacity_rps} is below what is served"
 
     def _per_task(self, leaf: int, task: int) -> dict[Key, float]:
-        return {key: items for key, items in self._items(leaf).items() if key[0] == task}
+        return {key: servers for key, servers in self._needs(leaf).items() if key[0] == task}
 
-    def _items(self, leaf: int) -> dict[Key, float]:
-        """Items per request through each stage on the way to a leaf."""
-        items: dict[Key, float] = defaultdict(float)
+    def _needs(self, leaf: int) -> dict[Key, float]:
+        """Servers that each stage on the way to a leaf needs, busy and idle ones."""
+        rps = self.plan.demand_rps * self.plan.served_fraction * (1 + self.request.headroom)
+        needs: dict[Key, float] = defaultdict(float)
         for route in (route for route in self.plan.routes if self.pipeline.index[route.leaf] == leaf):
             way = self._way(route)
-            weight = self.pipeline.tasks[way[0][0]].entry * route.share
-            for (task, variant, batch), below in zip(way, [*way[1:], None], strict=True):
-                items[task, variant, batch] += weight
+            weight = self.pipeline.tasks[way[0][0]].entry
+            burst = 1.0
+            for key, below in zip(way, [*way[1:], None], strict=True):
+                # As if all requests went this way, for the share that does.
+                busy = rps * weight / self.model.rate(*key)
+                needs[key] += route.share * with_idle(busy, burst * self.model.reserve(*key))
                 if below is not None:
-                    fanouts = self.pipeline.fanouts[task][variant]
-                    weight *= fanouts[self.pipeline.children[task].index(below[0])]
-        return items
+                    fanout = self.pipeline.fanouts[key[0]][key[1]][self.pipeline.children[key[0]].index(below[0])]
+                    weight, burst = weight * fanout, 1.0 + fanout
+        return needs
 
     def accuracy(self) -> Iterator[str]:
         accuracies = Accuracies(self.pipeline)
