@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.fleet_kernels import SERVERS, VIOLATION
 from loki_rl.control.observation import LOADS_PER_HORIZON
 from loki_rl.control.request import Request
+from loki_rl.control.switching import SERVERS, VIOLATION
 from loki_rl.control.table import Table
 from loki_rl.core.messages import Arrived, Effect, Outcome, Planned, Solve
 from loki_rl.core.options import ClusterOptions
@@ -78,7 +78,7 @@ class EventCluster:
         request = Request(
             demand_rps=demand_rps,
             servers=self.window.servers,
-            accuracy_demand_rps=min(demand_rps, mean_rps),
+            expected_rps=min(demand_rps, mean_rps),
             current=() if first else self.snapshot.servers,
             horizon_s=horizon,
             load_s=0.0 if first else load_s,

@@ -89,7 +89,7 @@ class Batch:
         self._state, self._counts = np.zeros((3, fleet.models)), np.zeros(fleet.models)
         self._serving = np.zeros(table.servers, np.int64)
         self._table = (
-            fleet.rate, fleet.physical * REALISED, fleet.net, table.levels, table.ladder, table.memo, deep,
+            fleet.rates, fleet.physical * REALISED, fleet.net, table.levels, table.ladder, table.memo, deep,
         )  # fmt: skip
         c = self.clusters
         self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)

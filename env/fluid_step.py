@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.fleet import Floats, Ints, Net
-from loki_rl.control.fleet_kernels import FLOW, ROOM, SERVERS, VIOLATION, capacity, spread
+from loki_rl.control.fleet_kernels import FLOW, ROOM, capacity, spread
 from loki_rl.control.observation import (
     LOADS_PER_HORIZON,
     LONG_S,
@@ -18,6 +18,7 @@ from loki_rl.control.observation import (
     adjusted,
     fill_mask,
 )
+from loki_rl.control.switching import SERVERS, VIOLATION
 from loki_rl.control.table_kernels import Memo, answer
 from loki_rl.env.fluid import LOSS, LOST, USED, adopt, advance, begin_loads, held
 
@@ -53,7 +54,7 @@ def plan_and_play(
     p = answer(memo, state, target, servers[e], rates, net, levels, ladder, deep, work, counts)
     split[e] = p
     most = capacity(counts, rates[p], net, work)
-    spread(counts, rates[p], net, min(demand, most), work)
+    spread(net, min(demand, most), work)
     for place in range(len(counts)):
         tokens[e, place] = work[FLOW, place]
     adopt(counts, model[e], left[e], want[e], servers[e], serving)

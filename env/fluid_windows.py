@@ -10,8 +10,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from loki_rl.control.demand import FLOOR_RPS
-from loki_rl.control.forecast import TARGET, Floats, Forecaster, deviation, holt, outcome, pinball, smoothed
+from loki_rl.control.demand import FLOOR_RPS, ahead
+from loki_rl.control.forecast import TARGET, Floats, Forecaster, deviation, outcome, pinball
 from loki_rl.control.observation import exogenous
 from loki_rl.env.fluid_demand import bursty
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
@@ -22,7 +22,7 @@ LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
 SMOOTHING = 0.8
 FLOOR_S = 2
-SIGMAS = 2.0
+SIGMAS = 2.5
 
 Sampler = Callable[[int, int], Trace]
 Bases = ("forecast", "exact", "clairvoyant")
@@ -172,9 +172,9 @@ def _targets(base: str, history: Floats, lead_s: float, actual: Floats, high: Fl
     """Demand for capacity and for accuracy of a non-learning base."""
     if base == "clairvoyant":
         return actual[:, 1], actual[:, 0]
-    if base == "exact":
-        level = smoothed(history, samples=20)
-        return np.maximum(level, holt(history, lead_s).mean) + SIGMAS * deviation(history, level), level
+    if base == "exact":  # as policies.Exact
+        expected = np.array([max(ahead(row, 0.0), ahead(row, lead_s)) for row in history.astype(int).tolist()])
+        return expected + SIGMAS * deviation(history, expected), expected
     return high, mean
 
 

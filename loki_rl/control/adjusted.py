@@ -41,7 +41,7 @@ FLOOR_S = 2
 
 
 class Forecasting:
-    """Capacity for the forecast's .9 quantile, accuracy for its mean, through the switch-aware allocator."""
+    """The forecast's .9 quantile as demand and its mean as what is expected, through the switch-aware allocator."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, forecaster: Forecaster | None = None) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
@@ -68,7 +68,7 @@ class Forecasting:
         planner = self._planner
         request = replace(
             planner.request(high),
-            accuracy_demand_rps=max(min(mean, high), FLOOR_RPS),
+            expected_rps=max(min(mean, high), FLOOR_RPS),
             current=snapshot.servers,
             horizon_s=max(patience * snapshot.interval_s, LOADS_PER_HORIZON * planner.load_s),
             load_s=planner.options.load_s,

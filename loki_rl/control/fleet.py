@@ -31,8 +31,9 @@ class Fleet(Struct, frozen=True, eq=False):
     """Models stand in the order of tasks and variants; T tasks, M models, P splits of the latency budget.
 
     below [T, K]: child tasks, -1 beyond; first [T + 1]: first model of each task; entry [T]: items per request; rate [P, M]:
-    rated items/s of one server, 0 where no batch of the model fits the split; batch [P, M]: the batch behind it; physical
-    [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]: the same,
+    rated items/s of one server, 0 where no batch of the model fits the split; reserve [P, M]: servers that stay idle in its
+    pool per item that arrives at once; rates [P, 2, M]: both, as the loops read them; batch [P, M]: the batch behind it;
+    physical [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]: the same,
     fewest children first; leaf_of [L], weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table [L, X]: expected
     accuracy of every variant path, flat; best: accuracy of the best path mix; load_s [M]; make: whether an old model serves
     until the new one is warm.
@@ -43,6 +44,7 @@ class Fleet(Struct, frozen=True, eq=False):
     first: Ints
     entry: Floats
     rate: Floats
+    reserve: Floats
     batch: Ints
     physical: Floats
     fanout: Floats
@@ -65,6 +67,10 @@ class Fleet(Struct, frozen=True, eq=False):
         )  # fmt: skip
 
     @property
+    def rates(self) -> Floats:
+        return np.stack((self.rate, self.reserve), axis=1)
+
+    @property
     def models(self) -> int:
         return len(self.load_s)
 
@@ -82,12 +88,12 @@ class Fleet(Struct, frozen=True, eq=False):
         return found.name, found.variants[model - int(self.first[task])].name
 
 
-def build_fleet(pipeline: Pipeline, servers: int) -> Fleet:
-    """The arrays of a pipeline under the `tail` latency model of a cluster of `servers`."""
-    setting = prepare(pipeline, Request(demand_rps=1.0, servers=servers))
+def build_fleet(pipeline: Pipeline) -> Fleet:
+    """The arrays of a pipeline under the `tail` latency model."""
+    setting = prepare(pipeline, Request(demand_rps=1.0, servers=1))
     counts = [len(task.variants) for task in pipeline.tasks]
     first = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    rate, batch = _splits(pipeline, setting, first)
+    rate, reserve, batch = _splits(pipeline, setting, first)
     fanout = _fanout(pipeline, first)
     return Fleet(
         pipeline=pipeline,
@@ -95,6 +101,7 @@ def build_fleet(pipeline: Pipeline, servers: int) -> Fleet:
         first=first,
         entry=np.array([task.entry for task in pipeline.tasks]),
         rate=rate,
+        reserve=reserve,
         batch=batch,
         physical=_physical(pipeline, first, batch),
         fanout=fanout,
@@ -110,10 +117,10 @@ def build_fleet(pipeline: Pipeline, servers: int) -> Fleet:
     )
 
 
-def _splits(pipeline: Pipeline, setting: Setting, first: Ints) -> tuple[Floats, Ints]:
-    """Rate and batch of every model under each way to divide the budget that another does not dominate."""
+def _splits(pipeline: Pipeline, setting: Setting, first: Ints) -> tuple[Floats, Floats, Ints]:
+    """Rate, reserve and batch of every model under each way to divide the budget that another does not dominate."""
     levels = np.array([len(line) - 1 for line in pipeline.lines])
-    found: list[tuple[Floats, Ints]] = []
+    found: list[tuple[Floats, Floats, Ints]] = []
     for shares in _shares(int(levels.max()) + 1):
         limits = setting.budget_us * np.asarray(shares)[levels]
         rows = _fastest(setting.by_variant, limits, first)
@@ -122,7 +129,8 @@ def _splits(pipeline: Pipeline, setting: Setting, first: Ints) -> tuple[Floats, 
     kept = [row for i, row in enumerate(found) if not any(_dominates(o[0], row[0], j < i) for j, o in enumerate(found))]
     step = max(1, -(-len(kept) // KEPT))
     kept = kept[::step]
-    return np.array([rate for rate, _ in kept]), np.array([batch for _, batch in kept])
+    rate, reserve, batch = zip(*kept, strict=True)
+    return np.array(rate), np.array(reserve), np.array(batch)
 
 
 def _shares(depth: int) -> Iterator[list[float]]:
@@ -133,13 +141,13 @@ def _shares(depth: int) -> Iterator[list[float]]:
         yield [(b - a) / parts for a, b in pairwise(marks)]
 
 
-def _fastest(configurations: list[Configuration], limits: Floats, first: Ints) -> tuple[Floats, Ints]:
-    rate, batch = np.zeros(first[-1]), np.zeros(first[-1], dtype=np.int64)
+def _fastest(configurations: list[Configuration], limits: Floats, first: Ints) -> tuple[Floats, Floats, Ints]:
+    rate, reserve, batch = np.zeros(first[-1]), np.zeros(first[-1]), np.zeros(first[-1], dtype=np.int64)
     for c in configurations:
         model = first[c.task] + c.variant
         if c.cost_us <= limits[c.task] and c.rate > rate[model]:
-            rate[model], batch[model] = c.rate, c.batch
-    return rate, batch
+            rate[model], reserve[model], batch[model] = c.rate, c.reserve, c.batch
+    return rate, reserve, batch
 
 
 def _dominates(a: Floats, b: Floats, earlier: bool) -> bool:

@@ -7,28 +7,57 @@ import numpy as np
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.fleet import Floats, Net
+from loki_rl.control.switching import ACCURACY, SERVERS, UNBALANCED, UNLIKELY, VIOLATION
 
-VIOLATION = 5.0
-ACCURACY = 1.0
-SERVERS = 0.1
 BETTER = 1e-9
 TINY = 1e-12
 PAIRS = 8
 TOO_MANY = 100.0  # price of a server that the cluster does not have, so that a search walks back into it
 
 # Rows of the scratch array [ROWS, max(models, tasks, paths)].
-KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, ROWS = 0, 1, 2, 3, 4, 5, 6
+KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, ROWS = 0, 1, 2, 3, 4, 5, 6, 7
+
+
+@compiled
+def limit(counts: Floats, rate: Floats, net: Net, work: Floats) -> None:
+    """work[LIMIT] gets the items/s that each model's servers take, what must stay idle of their pool taken off.
+
+    A pool of N servers keeps N^2 / (N + r) of them busy, where r = reserve x items that arrive at once (control/latency.py:
+    idle = r x busy / N).
+    """
+    below, first, entry, fanout, _, _, _, _, _, _, _ = net
+    once, limits = work[ITEMS], work[LIMIT]
+    for task in range(len(entry)):
+        if entry[task] > 0.0:
+            once[task] = 1.0
+    for task in range(len(entry)):
+        pool, reserved, flow = 0.0, 0.0, 0.0
+        for model in range(first[task], first[task + 1]):
+            pool += counts[model]
+            reserved += counts[model] * rate[1, model] * once[task]
+            flow += counts[model] * rate[0, model]
+        gain = pool / (pool + reserved / pool) if pool > 0.0 else 0.0
+        for model in range(first[task], first[task + 1]):
+            limits[model] = counts[model] * rate[0, model] * gain
+        for child in below[task]:
+            if child >= 0:
+                children = 0.0
+                for model in range(first[task], first[task + 1]):
+                    children += counts[model] * rate[0, model] * fanout[model, child]
+                once[child] = 1.0 + (children / flow if flow > 0.0 else 0.0)
 
 
 @compiled
 def capacity(counts: Floats, rate: Floats, net: Net, work: Floats) -> float:
-    """Requests/s that `counts` servers per model can serve; work[ROOM] gets the items/s of every task's subtree.
+    """Requests/s that `counts` servers per model can serve; work[ROOM] gets the items/s of every task's subtree, work[LIMIT]
+    those of every model. rate [2, M]: rated items/s and reserve of one server.
 
     Variants that make the fewest children are used first, which is optimal while one child task is scarce and a lower
     bound where several are.
     """
     below, first, entry, fanout, _, cheap, _, _, _, _, _ = net
-    room, left = work[ROOM], work[LEFT]
+    room, left, limits = work[ROOM], work[LEFT], work[LIMIT]
+    limit(counts, rate, net, work)
     most = np.inf
     for task in range(len(entry) - 1, -1, -1):
         total = 0.0
@@ -37,7 +66,7 @@ def capacity(counts: Floats, rate: Floats, net: Net, work: Floats) -> float:
             model = cheap[place]
             if counts[model] <= 0.0:
                 continue
-            flow = counts[model] * rate[model]
+            flow = limits[model]
             for child in below[task]:
                 if child >= 0 and fanout[model, child] > 0.0:
                     flow = min(flow, left[child] / fanout[model, child])
@@ -52,14 +81,14 @@ def capacity(counts: Floats, rate: Floats, net: Net, work: Floats) -> float:
 
 
 @compiled
-def spread(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -> None:
+def spread(net: Net, demand: float, work: Floats) -> None:
     """work[FLOW] gets the items/s per model of an accurate way to serve `demand` requests/s.
 
-    Needs work[ROOM] of these counts, and a demand within their capacity. Tasks with children start from the cheapest way
+    Needs `capacity` of the same servers before, and a demand within it. Tasks with children start from the cheapest way
     and move to more accurate variants while the children have room.
     """
     below, first, entry, fanout, ranked, cheap, _, _, _, _, _ = net
-    items, left, flow = work[ITEMS], work[LEFT], work[FLOW]
+    items, left, flow, limits = work[ITEMS], work[LEFT], work[FLOW], work[LIMIT]
     left[:] = work[ROOM]
     items[:] = 0.0
     for task in range(len(entry)):
@@ -67,7 +96,7 @@ def spread(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) 
         inner = below[task, 0] >= 0
         for place in range(first[task], first[task + 1]):
             model = cheap[place] if inner else ranked[place]
-            amount = min(missing, counts[model] * rate[model])
+            amount = min(missing, limits[model])
             for child in below[task]:
                 if child >= 0 and fanout[model, child] > 0.0:
                     amount = min(amount, max(left[child], 0.0) / fanout[model, child])
@@ -77,7 +106,7 @@ def spread(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) 
             flow[model] = amount
             missing -= amount
         if inner:
-            upgrade(counts, rate, net, task, work)
+            upgrade(net, task, work)
             for model in range(first[task], first[task + 1]):
                 for child in below[task]:
                     if child >= 0:
@@ -85,17 +114,17 @@ def spread(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) 
 
 
 @compiled
-def upgrade(counts: Floats, rate: Floats, net: Net, task: int, work: Floats) -> None:
+def upgrade(net: Net, task: int, work: Floats) -> None:
     """Move flow of one task from its least accurate to its most accurate variants while the child tasks have room."""
     below, first, _, fanout, ranked, _, _, _, _, _, _ = net
-    left, flow = work[LEFT], work[FLOW]
+    left, flow, limits = work[LEFT], work[FLOW], work[LIMIT]
     for place in range(first[task], first[task + 1]):
         better = ranked[place]
-        if counts[better] <= 0.0:
+        if limits[better] <= 0.0:
             continue
         for other in range(first[task + 1] - 1, place, -1):
             worse = ranked[other]
-            amount = min(flow[worse], counts[better] * rate[better] - flow[better])
+            amount = min(flow[worse], limits[better] - flow[better])
             for child in below[task]:
                 if child >= 0 and fanout[better, child] > fanout[worse, child]:
                     amount = min(amount, left[child] / (fanout[better, child] - fanout[worse, child]))
@@ -138,38 +167,46 @@ def accuracy(flow: Floats, net: Net, values: Floats) -> float:
 
 
 @compiled
+def short(served: float, target: Floats) -> float:
+    """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
+    come (control/switching.py)."""
+    ratio = target[0] / target[1]
+    return (1.0 - UNLIKELY) * (1.0 - min(1.0, served * ratio)) + UNLIKELY * ratio * (1.0 - served)
+
+
+@compiled
 def cost(
-    counts: Floats, state: Floats, rate: Floats, net: Net, servers: int, target: Floats, limit: float, work: Floats
+    counts: Floats, state: Floats, rate: Floats, net: Net, servers: int, target: Floats, most: float, work: Floats
 ) -> float:
     """Cost J of `counts` under one split: the objective of control/switching.py with the flows above.
 
-    state [3, M]: servers ready now, credit of those that load, and how many load. target: demand [1/s], mean demand [1/s],
-    share of the horizon that passes while models load. Values above `limit` may come back too low, but above it.
+    state [3, M]: servers ready now, credit of those that load, and how many load. target: demand [1/s], expected demand
+    [1/s], share of the horizon that passes while models load. Values above `most` may come back too low, but above it.
     """
     best, make = net[9], net[10]
-    demand, mean, share = target[0], target[1], target[2]
+    demand, share = target[0], target[2]
     used, loads, held = 0.0, 0.0, 0.0
     for model in range(len(counts)):
         used += counts[model]
         held += state[0, model] + state[1, model]
         loads += max(0.0, counts[model] - state[0, model] - state[2, model])
     value = SERVERS / servers * (used + share * loads) + TOO_MANY * max(0.0, used - servers)
-    if value > limit:
+    if value > most:
         return float(value)
     if share > 0.0:
         for model in range(len(counts)):
             able = state[0, model] + state[1, model]
             work[KEPT, model] = able if make and held <= used else min(counts[model], able)
-        value += VIOLATION * share * (1.0 - min(1.0, capacity(work[KEPT], rate, net, work) / demand))
-        if value > limit:
+        kept = capacity(work[KEPT], rate, net, work)
+        value += VIOLATION * share * short(min(1.0, kept / (demand * UNBALANCED)), target)
+        if value > most:
             return float(value)
-    most = capacity(counts, rate, net, work)
-    value += VIOLATION * (1.0 - share) * (1.0 - min(1.0, most / demand))
-    served = min(1.0, most / mean)
-    value += ACCURACY * (1.0 - served)
-    if value > limit or served <= 0.0:
+    able = capacity(counts, rate, net, work)
+    served = min(1.0, able / demand)
+    value += VIOLATION * (1.0 - share) * short(served, target) + ACCURACY * (1.0 - served)
+    if value > most or served <= 0.0:
         return float(value)
-    spread(counts, rate, net, min(mean, most), work)
+    spread(net, min(demand, able), work)
     return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / best))
 
 
@@ -212,7 +249,7 @@ def sweep(
         if source >= 0:
             counts[source] -= 1.0
         for goal in range(-1, models):
-            if goal == source or (goal >= 0 and rate[goal] == 0.0):
+            if goal == source or (goal >= 0 and rate[0, goal] == 0.0):
                 continue
             if goal >= 0:
                 counts[goal] += 1.0
@@ -296,7 +333,7 @@ def slide(
         if (source < 0 and total < servers) or (source >= 0 and counts[source] >= 1.0):
             move(counts, source, -1, 1.0)
             for place in range(-1, models):
-                if place == source or (place >= 0 and rates[split, place] == 0.0):
+                if place == source or (place >= 0 and rates[split, 0, place] == 0.0):
                     continue
                 move(counts, -1, place, 1.0)
                 after = cost(counts, state, rates[split], net, servers, target, found, work)

@@ -67,7 +67,7 @@ def state_features(
     table: Table, snapshot: Snapshot, high_rps: float, last: int, servers: int, load_s: float, lag_s: float
 ) -> NDArray[np.float32]:
     """The state's features of an observation from what the controller sees, as fluid_step.observe has them."""
-    fleet, rate = table.fleet, table.fleet.rate[-1]
+    fleet, rate = table.fleet, table.fleet.rates[-1]
     now, after = np.zeros(fleet.models), np.zeros(fleet.models)
     for server in snapshot.servers:
         _held(fleet.model, server, now, after)

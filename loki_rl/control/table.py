@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from loki_rl.control.allocator import allocate, capacity
 from loki_rl.control.fleet import Fleet, Floats, build_fleet
-from loki_rl.control.fleet_kernels import ACCURACY, ROWS, SERVERS, VIOLATION, accuracy, spread
+from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
 from loki_rl.control.request import Request, check
-from loki_rl.control.switching import loading_share, ready
+from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
@@ -42,10 +42,10 @@ class Table(Struct, frozen=True, eq=False):
 
     def solve(self, state: Floats, target: Floats, servers: int, deep: bool = True) -> tuple[Floats, int]:
         """Servers per model [M] and the split they hold for. state [3, M]: ready, credit, loading (see `cost`); target:
-        demand, mean demand [1/s], loading share."""
+        demand, expected demand [1/s], loading share."""
         counts = np.zeros(self.fleet.models)
         split = answer(
-            self.memo, state, target, servers, self.fleet.rate, self.fleet.net, self.levels, self.ladder, deep, self.work,
+            self.memo, state, target, servers, self.fleet.rates, self.fleet.net, self.levels, self.ladder, deep, self.work,
             counts,
         )  # fmt: skip
         return counts, split
@@ -67,7 +67,7 @@ def table_for(pipeline: Pipeline, servers: int) -> Table:
 
 def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table:
     """Solve the exact ladder once. Raises RequestError if the pipeline cannot be served at all."""
-    fleet = build_fleet(pipeline, servers)
+    fleet = build_fleet(pipeline)
     most = capacity(pipeline, servers).capacity_rps
     best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy)
     demands = np.geomspace(LOWEST_SHARE * most, most, levels)
@@ -105,18 +105,19 @@ def allocate_by_table(pipeline: Pipeline, request: Request) -> Plan:
     began = perf_counter()
     table = table_for(pipeline, request.servers)
     share = 0.0 if request.horizon_s is None else loading_share(pipeline, request)
-    mean = request.accuracy_demand_rps or request.demand_rps
-    target = np.array([request.demand_rps, mean, share])
+    expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
+    target = np.array([request.demand_rps, expected, share])
     counts, split = table.solve(state_of(table.fleet, request), target, request.servers)
-    return plan_of(table, counts, split, request.demand_rps, mean, 1000 * (perf_counter() - began))
+    return plan_of(table, counts, split, request.demand_rps, 1000 * (perf_counter() - began))
 
 
-def plan_of(table: Table, counts: Floats, split: int, demand: float, mean: float, solve_ms: float = 0.0) -> Plan:
+def plan_of(table: Table, counts: Floats, split: int, demand: float, solve_ms: float = 0.0) -> Plan:
     """Servers per model, written down as a plan for a demand [1/s]."""
     fleet, work = table.fleet, table.work
-    most = capacity_of(counts, fleet.rate[split], fleet.net, work)
-    high = _flow(table, counts, split, min(demand, most))
-    quality = accuracy(_flow(table, counts, split, min(mean, most)), fleet.net, work[-1])
+    most = capacity_of(counts, fleet.rates[split], fleet.net, work)
+    spread(fleet.net, min(demand, most), work)
+    flow = work[FLOW, : fleet.models].copy()
+    quality = accuracy(flow, fleet.net, work[VALUES])
     served = min(1.0, most / demand)
     used = int(counts.sum())
     mode: Mode = "shed" if served < 1 - NEARLY else "hardware" if quality > fleet.best - NEARLY else "accuracy"
@@ -130,17 +131,9 @@ def plan_of(table: Table, counts: Floats, split: int, demand: float, mean: float
         demand_rps=demand,
         capacity_rps=most,
         split=_marks(fleet, split),
-        flows=_shares(fleet, counts, high),
+        flows=_shares(fleet, counts, flow),
         certificate=Certificate(objective=value, bound=0.0, gap=1.0, status="local search", solve_ms=solve_ms),
     )
-
-
-def _flow(table: Table, counts: Floats, split: int, demand: float) -> Floats:
-    fleet, work = table.fleet, table.work
-    capacity_of(counts, fleet.rate[split], fleet.net, work)
-    spread(counts, fleet.rate[split], fleet.net, demand, work)
-    flow: Floats = work[2, : fleet.models].copy()
-    return flow
 
 
 def _placements(fleet: Fleet, counts: Floats, split: int) -> tuple[Placement, ...]:

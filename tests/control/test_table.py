@@ -46,7 +46,7 @@ def random_request(table: Table, rng: np.random.Generator) -> Request:
     return Request(
         demand_rps=demand,
         servers=SERVERS,
-        accuracy_demand_rps=demand * float(rng.uniform(0.6, 1.0)),
+        expected_rps=demand * float(rng.uniform(0.6, 1.0)),
         current=servers_of(table, table.ladder[level]),
         horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
     )
@@ -57,9 +57,10 @@ def cost_of(table: Table, request: Request, plan: Plan, share: float) -> float:
     counts = np.zeros(table.fleet.models)
     for place in plan.placements:
         counts[table.fleet.model(place.task, place.variant)] += place.replicas
-    target = np.array([request.demand_rps, request.accuracy_demand_rps, share])
+    assert request.expected_rps is not None
+    target = np.array([request.demand_rps, request.expected_rps, share])
     state = state_of(table.fleet, request)
-    return best_split(counts, state, table.fleet.rate, table.fleet.net, SERVERS, target, table.work)[0]
+    return best_split(counts, state, table.fleet.rates, table.fleet.net, SERVERS, target, table.work)[0]
 
 
 def test_it_finds_the_exact_allocators_plans(table: Table, pipeline: Pipeline) -> None:
@@ -94,7 +95,7 @@ def test_it_never_promises_more_than_the_exact_allocator(table: Table, pipeline:
     """So a mask whose ceiling comes from it is never looser."""
     for level in range(0, len(table.levels), 6):
         counts = table.ladder[level].copy()
-        most = max(capacity(counts, rate, table.fleet.net, table.work) for rate in table.fleet.rate)
+        most = max(capacity(counts, rate, table.fleet.net, table.work) for rate in table.fleet.rates)
         exact = allocate(pipeline, Request(demand_rps=float(table.levels[level]), servers=SERVERS))
         assert most <= max(exact.capacity_rps, table.levels[level]) * 1.35  # what the exact plan keeps for its accuracy
     assert table.most_rps == pytest.approx(allocate_most(pipeline))
@@ -122,7 +123,7 @@ def test_a_load_longer_than_the_interval_is_not_abandoned(pipeline: Pipeline) ->
         Server(i, None, (), (task, names[-1], 1), remaining_s=12.0) if i < 6 else Server(i, None, ()) for i in range(SERVERS)
     )
     request = Request(
-        demand_rps=60.0, servers=SERVERS, accuracy_demand_rps=60.0, current=current, horizon_s=40.0, load_s=20.0
+        demand_rps=60.0, servers=SERVERS, expected_rps=60.0, current=current, horizon_s=40.0, load_s=20.0
     )
     plan = allocate_by_table(pipeline, request)
     kept = sum(p.replicas for p in plan.placements if (p.task, p.variant) == (task, names[-1]))

@@ -132,7 +132,7 @@ def test_a_load_in_flight_is_left_alone_while_another_server_can_be_had(cluster:
 
 def test_children_inherit_their_share_of_losses() -> None:
     pipeline = load_pipeline("traffic").pipeline
-    cluster = Cluster(build_fleet(pipeline, 20), 20, load_s=5.0)
+    cluster = Cluster(build_fleet(pipeline), 20, load_s=5.0)
     cluster.plan(warm=True, yolov5x=6, efficientnet_b6=2, genderNet_19=1)
     # Two car classifiers serve a fraction of the cars that six detectors find: requests are lost there, not at the entry.
     figures = cluster.run(100.0, 10)
