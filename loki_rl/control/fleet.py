@@ -23,8 +23,8 @@ Ints = NDArray[np.int64]
 Net = tuple[Ints, Ints, Floats, Floats, Ints, Ints, Floats, Ints, Floats, float, bool]
 
 # Ways to divide the latency budget among the levels of the tree: parts of this many, and how many of them are kept.
-PARTS = {1: 1, 2: 16, 3: 10, 4: 8, 5: 8, 6: 8}
-KEPT = 6
+PARTS = {1: 1, 3: 12, 4: 9, 5: 8, 6: 8}
+KEPT = 10
 
 
 class Fleet(Struct, frozen=True, eq=False):
@@ -33,10 +33,10 @@ class Fleet(Struct, frozen=True, eq=False):
     below [T, K]: child tasks, -1 beyond; first [T + 1]: first model of each task; entry [T]: items per request; rate [P, M]:
     rated items/s of one server, 0 where no batch of the model fits the split; reserve [P, M]: servers that stay idle in its
     pool per item that arrives at once; rates [P, 2, M]: both, as the loops read them; batch [P, M]: the batch behind it;
-    physical [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]: the same,
-    fewest children first; leaf_of [L], weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table [L, X]: expected
-    accuracy of every variant path, flat; best: accuracy of the best path mix; load_s [M]; make: whether an old model serves
-    until the new one is warm.
+    physical [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]:
+    the same, fewest children first; leaf_of [L], weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table
+    [L, X]: expected accuracy of every variant path, flat; best: accuracy of the best path mix; load_s [M]; make: whether an
+    old model serves until the new one is warm.
     """
 
     pipeline: Pipeline
@@ -121,8 +121,8 @@ def _splits(pipeline: Pipeline, setting: Setting, first: Ints) -> tuple[Floats, 
     """Rate, reserve and batch of every model under each way to divide the budget that another does not dominate."""
     levels = np.array([len(line) - 1 for line in pipeline.lines])
     found: list[tuple[Floats, Floats, Ints]] = []
-    for shares in _shares(int(levels.max()) + 1):
-        limits = setting.budget_us * np.asarray(shares)[levels]
+    for level_limits in _limits(setting, levels):
+        limits = level_limits[levels]
         rows = _fastest(setting.by_variant, limits, first)
         if all(rows[0][first[t] : first[t + 1]].any() for t in range(len(pipeline.tasks))):
             found.append(rows)
@@ -133,12 +133,18 @@ def _splits(pipeline: Pipeline, setting: Setting, first: Ints) -> tuple[Floats, 
     return np.array(rate), np.array(reserve), np.array(batch)
 
 
-def _shares(depth: int) -> Iterator[list[float]]:
-    """Every division of the budget into whole parts, one share a level."""
+def _limits(setting: Setting, levels: Ints) -> Iterator[Floats]:
+    """Ways to divide the budget, one limit [us] a level. In a tree of two levels what the first may take is the cost of one
+    of its batches; in deeper ones whole parts of the budget."""
+    depth, budget = int(levels.max()) + 1, setting.budget_us
+    if depth == 2:
+        for cost in sorted({c.cost_us for c in setting.by_variant if levels[c.task] == 0}):
+            yield np.array([cost, budget - cost], dtype=np.float64)
+        return
     parts = PARTS[depth]
     for cuts in combinations(range(1, parts), depth - 1):
         marks = [0, *cuts, parts]
-        yield [(b - a) / parts for a, b in pairwise(marks)]
+        yield np.array([(b - a) / parts * budget for a, b in pairwise(marks)])
 
 
 def _fastest(configurations: list[Configuration], limits: Floats, first: Ints) -> tuple[Floats, Floats, Ints]:

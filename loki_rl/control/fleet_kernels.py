@@ -19,11 +19,11 @@ KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, ROWS = 0, 1, 2, 3, 4, 5, 6, 7
 
 
 @compiled
-def limit(counts: Floats, rate: Floats, net: Net, work: Floats) -> None:
+def limit(counts: Floats, rate: Floats, net: Net, idle: float, work: Floats) -> None:
     """work[LIMIT] gets the items/s that each model's servers take, what must stay idle of their pool taken off.
 
     A pool of N servers keeps N^2 / (N + r) of them busy, where r = reserve x items that arrive at once (control/latency.py:
-    idle = r x busy / N).
+    idle = r x busy / N). idle: 1, or 0 where nothing is kept idle.
     """
     below, first, entry, fanout, _, _, _, _, _, _, _ = net
     once, limits = work[ITEMS], work[LIMIT]
@@ -34,7 +34,7 @@ def limit(counts: Floats, rate: Floats, net: Net, work: Floats) -> None:
         pool, reserved, flow = 0.0, 0.0, 0.0
         for model in range(first[task], first[task + 1]):
             pool += counts[model]
-            reserved += counts[model] * rate[1, model] * once[task]
+            reserved += idle * counts[model] * rate[1, model] * once[task]
             flow += counts[model] * rate[0, model]
         gain = pool / (pool + reserved / pool) if pool > 0.0 else 0.0
         for model in range(first[task], first[task + 1]):
@@ -48,7 +48,7 @@ def limit(counts: Floats, rate: Floats, net: Net, work: Floats) -> None:
 
 
 @compiled
-def capacity(counts: Floats, rate: Floats, net: Net, work: Floats) -> float:
+def capacity(counts: Floats, rate: Floats, net: Net, work: Floats, idle: float = 1.0) -> float:
     """Requests/s that `counts` servers per model can serve; work[ROOM] gets the items/s of every task's subtree, work[LIMIT]
     those of every model. rate [2, M]: rated items/s and reserve of one server.
 
@@ -57,7 +57,7 @@ def capacity(counts: Floats, rate: Floats, net: Net, work: Floats) -> float:
     """
     below, first, entry, fanout, _, cheap, _, _, _, _, _ = net
     room, left, limits = work[ROOM], work[LEFT], work[LIMIT]
-    limit(counts, rate, net, work)
+    limit(counts, rate, net, idle, work)
     most = np.inf
     for task in range(len(entry) - 1, -1, -1):
         total = 0.0
@@ -171,7 +171,7 @@ def short(served: float, target: Floats) -> float:
     """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
     come (control/switching.py)."""
     ratio = target[0] / target[1]
-    return (1.0 - UNLIKELY) * (1.0 - min(1.0, served * ratio)) + UNLIKELY * ratio * (1.0 - served)
+    return float((1.0 - UNLIKELY) * (1.0 - min(1.0, served * ratio)) + UNLIKELY * ratio * (1.0 - served))
 
 
 @compiled
@@ -197,7 +197,7 @@ def cost(
         for model in range(len(counts)):
             able = state[0, model] + state[1, model]
             work[KEPT, model] = able if make and held <= used else min(counts[model], able)
-        kept = capacity(work[KEPT], rate, net, work)
+        kept = capacity(work[KEPT], rate, net, work, 0.0)
         value += VIOLATION * share * short(min(1.0, kept / (demand * UNBALANCED)), target)
         if value > most:
             return float(value)

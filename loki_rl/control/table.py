@@ -96,10 +96,10 @@ def state_of(fleet: Fleet, request: Request) -> Floats:
     return state
 
 
-def allocate_by_table(pipeline: Pipeline, request: Request) -> Plan:
+def allocate_by_table(pipeline: Pipeline, request: Request, deep: bool = True) -> Plan:
     """A good plan for a switch-aware request, in microseconds where it was asked before. Raises RequestError as `allocate`.
 
-    The certificate has the cost J of the objective and no bound.
+    deep: the thorough search. The certificate has the cost J of the objective and no bound.
     """
     check(request)
     began = perf_counter()
@@ -107,7 +107,7 @@ def allocate_by_table(pipeline: Pipeline, request: Request) -> Plan:
     share = 0.0 if request.horizon_s is None else loading_share(pipeline, request)
     expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
     target = np.array([request.demand_rps, expected, share])
-    counts, split = table.solve(state_of(table.fleet, request), target, request.servers)
+    counts, split = table.solve(state_of(table.fleet, request), target, request.servers, deep)
     return plan_of(table, counts, split, request.demand_rps, 1000 * (perf_counter() - began))
 
 
