@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,9 @@ def test_curves_have_the_names_of_every_other_run(trained: Any) -> None:
     assert {"rollout/ep_rew_mean", "train/loss", "eval/gap_closed", "serving/slo_violation_ratio"} <= tags
 
 
-def test_a_second_call_goes_on(trained: Any, tiny: TrainOptions) -> None:
-    progress = train(replace(tiny, steps=1920), trained.folder)
+def test_a_second_call_goes_on(trained: Any, tiny: TrainOptions, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "again"))
+    progress = train(replace(tiny, steps=1920), folder)
     assert progress.steps > trained.progress.steps
     assert len(progress.history) == 3
 
