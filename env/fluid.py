@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.fleet import Fleet, Floats, Ints, Net
-from loki_rl.control.fleet_kernels import FLOW, ROWS, accuracy
+from loki_rl.control.fleet_kernels import ITEMS, ROWS, VALUES, accuracy
 
 TICK_S = 0.1
 # What a server achieves of its service rate. Against the event twin at loads .8 to 1.3 (traffic) 1.0 fits best.
@@ -137,27 +137,20 @@ def begin_loads(
 
 
 @compiled
-def serve(
-    task: int,
-    offered: float,
-    limits: Floats,
-    net: Net,
-    tokens: Floats,
-    pressed: bool,
-    flow: Floats,
-) -> float:
-    """Most accurate first: flow [M] gets the items that each variant of a task takes; returns their sum."""
+def open_models(limits: Floats, waits: Floats, net: Net, active: Ints, starts: Ints, rooms: Floats, longest: Floats) -> None:
+    """active [M]: models that serve, the most accurate of each task first; starts [T + 1]: where tasks begin in it; rooms
+    [T]: items per tick; longest [T]: items that may wait."""
     first, ranked = net[1], net[4]
-    missing = offered
-    for place in range(first[task], first[task + 1]):
-        model = ranked[place]
-        most = limits[model]
-        if pressed:
-            most = min(most, tokens[model])
-        amount = min(missing, most)
-        flow[model] = amount
-        missing -= amount
-    return offered - missing
+    count = 0
+    for task in range(len(rooms)):
+        starts[task], rooms[task] = count, 0.0
+        for place in range(first[task], first[task + 1]):
+            if limits[ranked[place]] > 0.0:
+                active[count] = ranked[place]
+                rooms[task] += limits[ranked[place]]
+                count += 1
+        longest[task] = rooms[task] * waits[task]
+    starts[len(rooms)] = count
 
 
 @compiled
@@ -170,37 +163,37 @@ def play(
     queue: Floats,
     exponent: float,
     total: Floats,
-    flow: Floats,
     items: Floats,
 ) -> tuple[float, float]:
     """Ticks of constant capacity; arrivals [K] requests per tick, limits [M] and tokens [M] items per tick, waits [T] in
-    ticks. Adds what was served to total [M]; returns requests lost and served in full."""
-    below, first, entry, fanout, _, _, _, _, _, _, _ = net
+    ticks. Most accurate first. Adds what was served to total [M]; returns requests lost and served in full."""
+    below, _, entry, fanout, _, _, _, _, _, _, _ = net
     tasks = len(entry)
+    active, starts = np.empty(len(limits), np.int64), np.empty(tasks + 1, np.int64)
+    rooms, longest = np.empty(tasks), np.empty(tasks)
+    open_models(limits, waits, net, active, starts, rooms, longest)
     lost, served_well = 0.0, 0.0
     for tick in range(len(arrivals)):
         items[:tasks] = 0.0
         kept, passed, dropped_here = 1.0, -1.0, 0.0
         for task in range(tasks):
             offered = queue[task] + items[task] + arrivals[tick] * entry[task]
-            room = 0.0
-            for model in range(first[task], first[task + 1]):
-                room += limits[model]
-            pressed = False
+            inner, pressed = below[task, 0] >= 0, False
             for child in below[task]:
-                if child >= 0:
-                    longest = 0.0
-                    for model in range(first[child], first[child + 1]):
-                        longest += limits[model] * waits[child]
-                    pressed = pressed or queue[child] > PRESSED * longest
-            done = serve(task, offered, limits, net, tokens, pressed, flow)
-            dropped = max(0.0, offered - done - room * waits[task])
-            queue[task] = offered - done - dropped
-            for model in range(first[task], first[task + 1]):
-                total[model] += flow[model]
-                for child in below[task]:
-                    if child >= 0:
-                        items[child] += flow[model] * fanout[model, child]
+                pressed = pressed or (child >= 0 and queue[child] > PRESSED * longest[child])
+            missing = offered
+            for place in range(starts[task], starts[task + 1]):
+                model = active[place]
+                amount = min(missing, min(limits[model], tokens[model]) if pressed else limits[model])
+                missing -= amount
+                total[model] += amount
+                if inner:
+                    for child in below[task]:
+                        if child >= 0:
+                            items[child] += amount * fanout[model, child]
+            done = offered - missing
+            dropped = max(0.0, missing - longest[task])
+            queue[task] = missing - dropped
             if passed < 0.0 and entry[task] > 0.0:  # requests are counted where the first of them enter
                 passed, dropped_here = done / entry[task], dropped / entry[task]
             elif dropped > 0.0:
@@ -256,12 +249,12 @@ def advance(
                 limits[active] += physical[active] * factor * tick_s
         total[:] = 0.0
         lost, well = play(
-            arrivals[tick : tick + length], limits, waits / tick_s, net, allowed, queue, exponent, total, work[FLOW], work[4]
+            arrivals[tick : tick + length], limits, waits / tick_s, net, allowed, queue, exponent, total, work[ITEMS]
         )
         figures[LOST] += lost
         figures[OK] += well
         figures[USED] += used * length / ticks
-        quality = accuracy(total, net, work[5])
+        quality = accuracy(total, net, work[VALUES])
         figures[ACCURACY] += well * quality
         figures[LOSS] += well * (1.0 - quality / net[9])
         for server in range(servers):

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.control.agent import Agent, act, load_agent
+from loki_rl.control.agent import Agent, act, load_agent, shipped
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS
 from loki_rl.control.forecast import HISTORY_S, TARGET, Forecast, Forecaster, Tracker, make_forecaster
@@ -86,7 +86,8 @@ class Adjusting(Forecasting):
         self, pipeline: Pipeline, options: PolicyOptions, agent: Agent | None = None, forecaster: Forecaster | None = None
     ) -> None:
         super().__init__(pipeline, options, forecaster)
-        self.agent = agent or (load_agent(Path(options.model)) if options.model else None)
+        file = Path(options.model) if options.model else shipped(pipeline.name)
+        self.agent = agent or (load_agent(file) if file else None)
         self.fallbacks = 0
         self._tracker, self._sitting_out, self._last = Tracker(), 0, -1
         self._seconds = 0
@@ -94,6 +95,12 @@ class Adjusting(Forecasting):
         if self.agent is not None:
             self._scale, self._patience = self.agent.card.scale, self.agent.card.patience
             self._table = yardstick(pipeline, options.servers)
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile what a decision needs now, not inside a control tick."""
+        blank = Snapshot(0.0, 10.0, (1,) * FLOOR_S, 0, 0.0, ())
+        self._observe(blank, self._forecast(blank), 1.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
         if not snapshot.arrivals or self.agent is None:

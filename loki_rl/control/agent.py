@@ -17,6 +17,7 @@ from loki_rl.control.request import RequestError
 MASK_RULE = 1
 ILLEGAL = -1e8
 METADATA = "loki_rl"
+DATA = Path(__file__).resolve().parent / "data" / "agents"
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -95,6 +96,12 @@ class OnnxAgent:
         given = {"observation": observation[None], "mask": mask[None]}
         found: NDArray[np.float32] = self.session.run(["logits"], given)[0][0]
         return found
+
+
+def shipped(pipeline: str) -> Path | None:
+    """The agent that comes with the package for a pipeline of this name, if one does."""
+    file = DATA / f"{pipeline}.npz"
+    return file if file.is_file() else None
 
 
 def card_text(card: Card) -> str:

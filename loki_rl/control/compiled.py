@@ -15,5 +15,9 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """The function as machine code. No fast-math: results are those of the interpreter, bit for bit."""
+    """The function as machine code. No fast-math: results are those of the interpreter, bit for bit.
+
+    The code is kept beside its source file, and made anew when that file changes, not when one does that it calls: after an
+    edit of a called function remove the *.nbi files.
+    """
     return function if njit is None else cast(F, njit(cache=True, error_model="numpy")(function))
