@@ -82,7 +82,7 @@ def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, 
 def forecast_error(pool: Pool, windows: int) -> float:
     """Mean pinball error of the forecaster relative to demand, as the observation has it (a tenth of the feature)."""
     feature = NAMES.index("forecast_error")
-    return float(pool.exogenous[:windows, :, feature].mean() / 10)
+    return float(pool.windows.exogenous[:windows, :, feature].mean() / 10)
 
 
 def numpy_agent(model: Any, card: Card) -> NumpyAgent:

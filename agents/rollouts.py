@@ -36,7 +36,7 @@ def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = N
     """Every window of a pool (or the first `windows`) under one rule; the first interval, the same for all, is left out."""
     number = windows or pool.size
     everyone = np.arange(number)
-    pool.ensure(everyone)
+    pool.ensure(everyone, costs=False)
     batch = Batch(pool, number, deep)
     batch.start(everyone, everyone)
     total, cost = np.zeros((number, FIGURES)), np.zeros(number)

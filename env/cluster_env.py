@@ -102,8 +102,9 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         if self._batch is not None:
             return np.asarray(self._batch.masks[0], np.bool_)
         mask = np.zeros(ACTIONS, np.int8)
-        high, floor = self.pool.high[self._number, self._k] * self.options.scale, self.pool.floor[self._number, self._k]
-        share = float(self.pool.servers[self._number]) / self.pool.table.servers
+        windows = self.pool.windows
+        high, floor = windows.high[self._number, self._k] * self.options.scale, windows.floor[self._number, self._k]
+        share = float(windows.servers[self._number]) / self.pool.table.servers
         fill_mask(mask, float(high), float(floor), self.pool.table.most_rps * share)
         return mask.astype(np.bool_)
 
@@ -124,7 +125,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def _draw(self) -> None:
         if self.render_mode is not None:
-            high = float(self.pool.high[self._number, self._k - 1]) * self.options.scale
+            high = float(self.pool.windows.high[self._number, self._k - 1]) * self.options.scale
             target, _ = adjusted(self._last, high, 1.0, 1.0)
             self.frames.append(Frame(self.figures.copy(), target, self.options.interval_s))
 
@@ -137,22 +138,24 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         if self._batch is not None:
             return np.array(self._batch.observations[0])
         assert self._event is not None
-        window, pool = self._event.window, self.pool
+        window, pool = self._event.window, self.pool.windows
         high = float(pool.high[self._number, self._k]) * self.options.scale
         state = state_features(
-            pool.table, self._event.snapshot, high, self._last, window.servers, float(window.load_s.max()), window.lag_s
+            self.pool.table, self._event.snapshot, high, self._last, window.servers, float(window.load_s.max()), window.lag_s
         )
         return np.concatenate((pool.exogenous[self._number, self._k].astype(np.float32), state))
 
     # -- fidelity event -------------------------------------------------------------------------------------------------
 
     def _begin_event(self) -> EventCluster:
-        cluster = EventCluster(self.pool.table, self.pool.window(self._number), self.options.interval_s, self._number)
+        cluster = EventCluster(
+            self.pool.table, self.pool.windows.window(self._number), self.options.interval_s, self._number
+        )
         cluster.decide(*self._target(-1, 0))
         return cluster
 
     def _target(self, action: int, k: int) -> tuple[float, float, float]:
-        high, mean = float(self.pool.high[self._number, k]), float(self.pool.mean[self._number, k])
+        high, mean = float(self.pool.windows.high[self._number, k]), float(self.pool.windows.mean[self._number, k])
         demand, patience = adjusted(action, high, self.options.scale, self.options.patience)
         return demand, mean, patience
 

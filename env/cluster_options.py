@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
 from loki_rl.control.forecast import Forecaster, make_forecaster
@@ -13,7 +14,7 @@ from loki_rl.control.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.table import Table, table_for
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid import TICK_S
-from loki_rl.env.fluid_batch import Base, Pool
+from loki_rl.env.fluid_batch import Base, Pool, Windows
 from loki_rl.env.fluid_windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -96,35 +97,41 @@ def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
 
 
 _pipelines: dict[tuple[str, float | None], Pipeline] = {}
+_windows: dict[ClusterEnvOptions, Windows] = {}
 _pools: dict[ClusterEnvOptions, Pool] = {}
 
 
 def pool_for(options: ClusterEnvOptions) -> Pool:
-    """The windows of these options; equal options share one pool in a process."""
+    """The windows of these options with their base; equal options share them in a process."""
     check_options(options)
     if options not in _pools:
         key = (options.pipeline, options.load_s)
         if key not in _pipelines:
             _pipelines[key] = pipeline_of(options)
         pipeline = _pipelines[key]
-        _pools[options] = make_pool(options, table_for(pipeline, options.servers or pipeline.servers))
+        table = table_for(pipeline, options.servers or pipeline.servers)
+        _pools[options] = Pool(table, windows_for(options, table), Base(options.scale, options.patience))
     return _pools[options]
 
 
-def make_pool(options: ClusterEnvOptions, table: Table) -> Pool:
-    windows = WindowOptions(
-        intervals=options.intervals,
-        interval_s=options.interval_s,
-        tick_s=TICK_S,
-        sample=sampler_of(options, table),
-        forecaster=forecaster_of(options),
-        best_rps=table.best_rps,
-        servers=table.servers,
-        load_s=table.fleet.load_s,
-        base=options.base,
-        ranges=RANDOMISED if options.randomise else Ranges(),
-    )
-    return Pool(table, windows, Base(options.scale, options.patience), options.windows, SPLITS[options.split])
+def windows_for(options: ClusterEnvOptions, table: Table) -> Windows:
+    """The windows alone: bases that only scale the same estimate share them."""
+    plain = replace(options, scale=1.0, patience=1.0, deep=False, fidelity="fluid")
+    if plain not in _windows:
+        asked = WindowOptions(
+            intervals=options.intervals,
+            interval_s=options.interval_s,
+            tick_s=TICK_S,
+            sample=sampler_of(options, table),
+            forecaster=forecaster_of(options),
+            best_rps=table.best_rps,
+            servers=table.servers,
+            load_s=table.fleet.load_s,
+            base=options.base,
+            ranges=RANDOMISED if options.randomise else Ranges(),
+        )
+        _windows[plain] = Windows(asked, table.fleet.models, options.windows, SPLITS[options.split])
+    return _windows[plain]
 
 
 def one_task() -> Pipeline:

@@ -24,18 +24,17 @@ class Base(Struct, frozen=True):
     patience: float = 1.0
 
 
-class Pool:
-    """Windows by number, made when first used; window n has seed first_seed + n."""
+class Windows:
+    """Windows by number, made when first used; window n has seed first_seed + n. Arrays [W, ...] as in Window."""
 
-    def __init__(self, table: Table, options: WindowOptions, base: Base, size: int, first_seed: int) -> None:
-        self.table, self.options, self.base, self.size, self.first_seed = table, options, base, size, first_seed
-        steps, models = options.steps, table.fleet.models
+    def __init__(self, options: WindowOptions, models: int, size: int, first_seed: int) -> None:
+        self.options, self.size, self.first_seed = options, size, first_seed
+        steps = options.steps
         ticks = round(steps * options.interval_s / options.tick_s)
         self.ticks = np.zeros((size, ticks), np.float32)
         self.high, self.mean, self.floor = (np.ones((size, steps + 1)) for _ in range(3))
         self.exogenous = np.zeros((size, steps + 1, EXOGENOUS))
         self.reference = np.ones(size)
-        self.base_cost = np.zeros((size, steps))
         self.lag = np.zeros(size, np.int64)
         self.load_s = np.zeros((size, models))
         self.factor = np.ones(size)
@@ -43,26 +42,41 @@ class Pool:
         self.made = np.zeros(size, np.bool_)
 
     def window(self, number: int) -> Window:
-        """The window of a number, made anew (the pool keeps no arrival times)."""
+        """The window of a number, made anew (arrival times are not kept)."""
         return make_window(self.options, self.first_seed + number)
 
     def ensure(self, numbers: Ints) -> None:
-        """Make the windows that are not there yet, and what the base costs on them."""
-        new = np.unique(numbers[~self.made[numbers]])
-        for number in new:
+        """Make the windows that are not there yet."""
+        for number in np.unique(numbers[~self.made[numbers]]):
             self._put(int(number), self.window(int(number)))
-        self.made[new] = True
-        if len(new):
-            batch = Batch(self, len(new))
-            batch.start(np.arange(len(new)), new)
-            costs = [batch.first_cost, *(batch.base_step() for _ in range(self.options.intervals))]
-            self.base_cost[new] = np.stack(costs, axis=1)
+            self.made[number] = True
 
     def _put(self, number: int, window: Window) -> None:
         self.ticks[number], self.exogenous[number] = window.ticks, window.exogenous
         self.high[number], self.mean[number], self.floor[number] = window.high, window.mean, window.floor
         self.reference[number], self.lag[number] = window.reference, window.lag_s
         self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
+
+
+class Pool:
+    """Windows with a base, and what the base costs on them."""
+
+    def __init__(self, table: Table, windows: Windows, base: Base) -> None:
+        self.table, self.windows, self.base = table, windows, base
+        self.options, self.size = windows.options, windows.size
+        self.base_cost = np.zeros((self.size, self.options.steps))
+        self.costed = np.zeros(self.size, np.bool_)
+
+    def ensure(self, numbers: Ints, costs: bool = True) -> None:
+        """Make the windows that are not there yet and, unless nobody asks for rewards, what the base costs on them."""
+        self.windows.ensure(numbers)
+        new = np.unique(numbers[~self.costed[numbers]])
+        if costs and len(new):
+            self.costed[new] = True
+            batch = Batch(self, len(new))
+            batch.start(np.arange(len(new)), new)
+            found = [batch.first_cost, *(batch.base_step() for _ in range(self.options.intervals))]
+            self.base_cost[new] = np.stack(found, axis=1)
 
 
 class Batch:
@@ -93,15 +107,15 @@ class Batch:
         )  # fmt: skip
         c = self.clusters
         self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
-        p = pool
-        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, p.base_cost, p.lag)
+        p = pool.windows
+        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag)
         self._settings = (
             pool.base.scale, pool.base.patience, table.most_rps, table.servers, options.tick_s, options.interval_s, exponent,
         )  # fmt: skip
 
     def start(self, which: Ints, windows: Ints) -> None:
         """Begin episodes: clusters `which` on these windows, with the base's first plan warm and its interval played."""
-        pool, c = self.pool, self.clusters
+        pool, c = self.pool.windows, self.clusters
         self.window[which], self.k[which], self.last[which] = windows, 0, -1
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]

@@ -42,7 +42,7 @@ def test_a_pair_that_is_the_same_gains_nothing() -> None:
 
 
 def test_splits_share_no_window(tiny: TrainOptions) -> None:
-    pools = [pool_for(replace(tiny.env, split=split)) for split in ("train", "validation", "test")]
+    pools = [pool_for(replace(tiny.env, split=split)).windows for split in ("train", "validation", "test")]
     seeds = [set(range(pool.first_seed, pool.first_seed + pool.size)) for pool in pools]
     assert sum(map(len, seeds)) == len(set.union(*seeds))
 

@@ -65,11 +65,11 @@ def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any
     _, info = env.reset(seed=1)
     mask = env.action_masks()
     assert np.array_equal(mask, info["action_mask"].astype(bool))
-    pool, number = env.pool, int(env.pool.made.argmax())
-    targets = env.pool.high[number, 1] * 0.8 * MULTIPLIERS
+    pool, number = env.pool, int(env.pool.costed.argmax())
+    targets = env.pool.windows.high[number, 1] * 0.8 * MULTIPLIERS
     assert mask.shape == (ACTIONS,)
     assert mask[NO_ADJUSTMENT]
-    low = targets < 0.95 * pool.floor[number, 1] - 1e-9
+    low = targets < 0.95 * pool.windows.floor[number, 1] - 1e-9
     assert low.any()
     assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
 
@@ -84,8 +84,8 @@ def test_observations_are_named_and_inside_their_bounds(small: dict[str, Any]) -
 def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> None:
     env = OneTaskEnv(**{**small, "randomise": True, "windows": 8})
     env.pool.ensure(np.arange(8))
-    assert len(np.unique(env.pool.load_s[:, 0])) > 2
-    assert len(np.unique(env.pool.factor)) == 8
+    assert len(np.unique(env.pool.windows.load_s[:, 0])) > 2
+    assert len(np.unique(env.pool.windows.factor)) == 8
 
 
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ class TestEventFidelity:
         assert env.observation_space.contains(rows[0][0])
         assert rows[1][1] == pytest.approx(0.0, abs=1e-9)
         arrivals = sum(row[-1]["arrivals"] for row in rows)
-        assert arrivals == len(env.pool.window(env._number).times)
+        assert arrivals == len(env.pool.windows.window(env._number).times)
         assert rows[-1][3]
 
     def test_fluid_and_event_agree_where_nothing_is_scarce(self, small: dict[str, Any]) -> None:
