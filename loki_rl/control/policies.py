@@ -25,6 +25,8 @@ class PolicyOptions(Struct, frozen=True):
     servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
+    model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
+    written down.
     """
 
     servers: int
@@ -37,6 +39,8 @@ class PolicyOptions(Struct, frozen=True):
     load_s: float | None = None
     time_limit_s: float = 2.0
     patience: float = 2.0
+    model: str | None = None
+    shadow: bool = False
 
     @property
     def expected_rps(self) -> float:
@@ -146,11 +150,25 @@ class Exact:
         )
 
 
+def _forecast(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Forecasting
+
+    return Forecasting(pipeline, options)
+
+
+def _ppo(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Adjusting
+
+    return Adjusting(pipeline, options)
+
+
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
     "loki": Loki,
     "exact": Exact,
+    "forecast": _forecast,
+    "ppo": _ppo,
 }
 
 
