@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from loki_rl.core.ledger import Summary, Tally, summarise
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.env.disturbed import DisturbedWorld
+from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.world import Decide, Recorder, World, run
 
 
@@ -41,12 +43,17 @@ def simulate(
     duration_s: float,
     record: Recorder | None = None,
     check: bool = False,
+    faults: Faults = NO_FAULTS,
 ) -> Simulation:
-    """Play arrivals (seconds from 0, sorted) against a policy. Deterministic for equal input."""
+    """Play arrivals (seconds from 0, sorted) against a policy. Deterministic for equal input. Raises FaultError."""
+    check_faults(faults, options.pipeline, options.servers)
     slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
     settle_s = slowest + 1.0
     began = perf_counter()
-    world = World(options, decide, start=-settle_s, record=record, check=check)
+    if faults == NO_FAULTS:
+        world = World(options, decide, start=-settle_s, record=record, check=check)
+    else:
+        world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check)
     run(world, arrivals.tolist(), duration_s, settle_s)
     tally = world.gateway.tally
     tally.validate()

@@ -4,7 +4,8 @@ contains no scheduling decision."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf
+from heapq import heappop, heappush
+from math import ceil, inf
 
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
@@ -20,6 +21,7 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
+    Item,
     Load,
     Loaded,
     Planned,
@@ -40,21 +42,28 @@ TICK = Tick()
 
 
 class Player:
-    """An actor on the stage, with the time of the Tick it waits for."""
+    """An actor on the stage, with the time of the Tick it waits for. handle, wake_at: the actor's own, looked up once."""
 
-    __slots__ = ("actor", "address", "due")
+    __slots__ = ("actor", "address", "due", "handle", "wake_at")
 
     def __init__(self, address: str, actor: Actor) -> None:
         self.address = address
-        self.actor = actor
         self.due = inf
+        self.play(actor)
+
+    def play(self, actor: Actor) -> None:
+        """Let another actor take the place."""
+        self.actor = actor
+        self.handle = actor.handle
+        self.wake_at = actor.wake_at
 
 
 class World:
     """A cluster in virtual time.
 
     Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, a plan no time.
-    record is called after each event (journal); check makes every actor validate itself after each event.
+    record is called after each event (journal); check makes every actor validate itself after each event. lags: kind of
+    message -> how much longer it takes [s].
     """
 
     def __init__(
@@ -67,15 +76,17 @@ class World:
     ) -> None:
         self.options = options
         self.pipeline = options.pipeline
+        self.hop_s = self.pipeline.hop_s
         self.decide = decide
         self.kernel: Kernel[tuple[Player, Event]] = Kernel(start)
         self.players = {address: Player(address, build(address, options)) for address in addresses(options)}
         self.record = record
         self.check = check
+        self.lags: dict[type[Event], float] = {}
         self.events = 0
         self.replies: list[Reply] = []
         for player in self.players.values():
-            self._arm(player)
+            self._enter(player)
 
     @property
     def gateway(self) -> Gateway:
@@ -100,22 +111,33 @@ class World:
                 self.kernel.push(origin, (player, Begin(origin)))
 
     def step(self) -> None:
-        """One event: hand it over, carry out what follows."""
-        player, event = self.kernel.pop()
-        now = self.kernel.now
+        """One event: hand it over, carry out what follows. The twin spends its own time here, so the kernel's pop and push
+        and the commonest effect are spelled out."""
+        kernel = self.kernel
+        now, _, (player, event) = heappop(kernel.heap)
+        kernel.now = now
         if event is TICK:
             if player.due > now:
                 return  # a later Tick replaced this one
             player.due = inf
-        effects = player.actor.handle(event, now)
+        effects = player.handle(event, now)
         self.events += 1
         if self.record is not None:
             self.record(player.address, now, event, effects)
         for effect in effects:
-            self._carry_out(player, effect, now)
+            if type(effect) is Send:
+                due = now + self.hop_s
+                if self.lags:
+                    due += self.lags.get(type(effect.message), 0.0)
+                kernel.pushed += 1
+                heappush(kernel.heap, (due, kernel.pushed, (self.players[effect.to], effect.message)))
+            else:
+                self._carry_out(player, effect, now)
         if self.check:
             player.actor.validate()
-        self._arm(player)
+        wake = player.wake_at()
+        if wake is not None and wake < player.due:
+            self._arm(player, wake)
 
     def run_until(self, time: float) -> None:
         """Every event up to and including this time [s]."""
@@ -123,16 +145,19 @@ class World:
         while heap and heap[0][0] <= time:
             self.step()
 
-    def _arm(self, player: Player) -> None:
-        wake = player.actor.wake_at()
-        if wake is not None and wake < player.due:
-            player.due = max(wake, self.kernel.now)
-            self.kernel.push(player.due, (player, TICK))
+    def _arm(self, player: Player, wake: float) -> None:
+        """A Tick at this time [s], in place of any later one."""
+        player.due = max(wake, self.kernel.now)
+        self.kernel.push(player.due, (player, TICK))
+
+    def _enter(self, player: Player) -> None:
+        """A player begins, with the first Tick it wants."""
+        wake = player.wake_at()
+        if wake is not None:
+            self._arm(player, wake)
 
     def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
         match effect:
-            case Send(to, message):
-                self.kernel.push(now + self.pipeline.hop_s, (self.players[to], message))
             case Run():
                 self._run(player, effect, now)
             case Load(task, variant):
@@ -148,19 +173,24 @@ class World:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
     def _run(self, player: Player, run: Run, now: float) -> None:
-        seed, pipeline = self.options.seed, self.pipeline
-        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, len(run.items))
-        counts: list[tuple[int, ...]] = []
-        if pipeline.children[run.task]:
-            counts = [fanouts(seed, pipeline, item.id, run.task, run.variant) for item in run.items]
+        seconds = self._seconds(player, run, now)
+        counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
         self.kernel.push(now + seconds, (player, BatchDone(run.batch, counts, seconds)))
+
+    def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters who and when)
+        """Service time of a batch [s]."""
+        return batch_seconds(self.options.seed, self.pipeline, run.batch, run.task, run.variant, len(run.items))
+
+    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+        """Children of each item, per child task."""
+        return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
 
 
 def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:
     """Play a whole trace.
 
     arrivals: times [s] in [0, duration_s), sorted. The cluster gets its first plan and settle_s to load it before time 0.
-    Ends when every request that arrived has ended.
+    Ends when every request that arrived has ended, down to its last part unless nothing can serve that any more.
     """
     assert world.kernel.now <= -settle_s
     world.begin(0.0)
@@ -169,6 +199,19 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     for key, time in enumerate(arrivals):
         world.run_until(time)
         world.kernel.push(time, (gateway, Arrived([key], [0.0])))
-    world.run_until(duration_s)
-    while world.gateway.roots:
+    # The last second is over when its sample of servers has arrived.
+    world.run_until(ceil(duration_s) + 2 * world.pipeline.hop_s)
+    _finish(world)
+
+
+def _finish(world: World) -> None:
+    """Without drops a task that has no server keeps its items for ever: stop when all are answered and a model could have
+    been loaded and have run since the last part ended."""
+    options = world.options
+    slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
+    patience_s = 2 * options.interval_s + slowest + options.pipeline.slo_s
+    gateway, left, since = world.gateway, len(world.gateway.roots), world.kernel.now
+    while gateway.roots and (gateway.by_key or world.kernel.now - since <= patience_s):
         world.step()
+        if len(gateway.roots) != left:
+            left, since = len(gateway.roots), world.kernel.now

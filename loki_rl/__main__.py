@@ -1,5 +1,5 @@
 """`python -m loki_rl` is `loki-rl`."""
 
-from loki_rl.cli import main
+from loki_rl.cli.main import main
 
 main()

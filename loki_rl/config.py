@@ -21,8 +21,8 @@ Key = tuple[str, str]
 
 
 class ModelSpec(Struct, frozen=True):
-    """What to run for a variant. model: folder in the model repository (MODEL/1/model.onnx). adapter: "module:Class" that
-    turns items into tensors and back. options: its arguments."""
+    """What to run for a variant. model: folder in the model repository (MODEL/VERSION/model.onnx, as Triton lays it out), or
+    MODEL/VERSION. adapter: "module:Class" that turns items into tensors and back. options: its arguments."""
 
     model: str
     adapter: str

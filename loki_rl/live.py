@@ -7,9 +7,10 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
@@ -21,7 +22,9 @@ from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.env.simulate import with_load_s
 from loki_rl.runs import RunOptions, RunResult, pictures
 from loki_rl.serving.client import Client
+from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.logs import Level, LogOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
 from loki_rl.serving.replay import replay
@@ -34,7 +37,9 @@ class LiveError(ValueError):
 
 
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated."""
+    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
+    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. drain_s: time
+    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
 
     pipeline: str
     workers: int | None = None
@@ -43,6 +48,12 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     http_port: int = 8000
     http_host: str = "127.0.0.1"
+    http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    grpc_port: int | None = None
+    drain_s: Annotated[float, Meta(ge=0)] = 2.0
+    logs: str = ""
+    log_json: bool = False
+    log_level: Level = "info"
     native: str | None = None
     slo_ms: float | None = None
     interval_s: float = 10.0
@@ -54,6 +65,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     headroom: float | None = None
     min_accuracy: float = 0.0
     seed: int = 0
+    profile: str | None = None
+    any_profile: bool = False
 
 
 class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,13 +90,16 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
 
     Raises LaunchError, ConfigError, RequestError or EngineError with one clear sentence.
     """
-    file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    profile = None if options.profile is None else Path(options.profile)
+    file = load_pipeline(options.pipeline, profile=profile, slo_ms=options.slo_ms)
     pipeline = with_load_s(file.pipeline, options.load_s)
-    servers = options.workers or pipeline.servers
+    servers = pipeline.servers if options.workers is None else options.workers
     cluster = ClusterOptions(pipeline, servers, seed=options.seed, interval_s=options.interval_s, drop=options.drop)
     policy = _policy_options(options, servers)
     make_policy(options.policy, pipeline, policy)  # a wrong name is told before anything starts
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
+    if engine == "onnx" and not options.any_profile:
+        _check_profile(file, options.device)
     stopped = _stop_signal()
     with (
         LocalPlane(
@@ -96,18 +112,45 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             fronts=() if options.native is None else (options.native,),
             http_port=options.http_port,
             http_host=options.http_host,
+            http_processes=options.http_processes,
+            grpc_port=options.grpc_port,
             journal=journal,
+            logs=LogOptions(options.logs, options.log_json, options.log_level),
         ) as plane,
         Client(plane.front) as client,
     ):
         client.begin_run()
         native = "" if options.native is None else f" and {options.native}"
-        announce(f"{pipeline.name} is ready at http://{options.http_host}:{options.http_port}{native}")
+        rpc = "" if options.grpc_port is None else f" and grpc://{options.http_host}:{options.grpc_port}"
+        announce(f"{pipeline.name} is ready at http://{options.http_host}:{options.http_port}{rpc}{native}")
         while not stopped.wait(0.5):
             plane.check()
+        plane.leave()
+        # A second signal means now.
+        stopped.clear()
+        stopped.wait(options.drain_s)
+        plane.drain()
         tally = client.ledger().tally
     length = float(max(tally.seconds, default=0) + 1)
-    run = RunOptions(options.pipeline, "live", options.policy, engine, options.seed, servers, options.slo_ms)
+    run = RunOptions(
+        pipeline=options.pipeline,
+        trace="live",
+        policy=options.policy,
+        driver=engine,
+        seed=options.seed,
+        servers=servers,
+        slo_ms=options.slo_ms,
+        interval_s=options.interval_s,
+        drop=options.drop,
+        load_s=options.load_s,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        min_accuracy=options.min_accuracy,
+        initial_rps=options.initial_rps,
+        demand_rps=options.demand_rps,
+        device=options.device,
+        profile=options.profile,
+    )
     return RunResult(
         options=run,
         trace="live",
@@ -130,6 +173,19 @@ def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
     )
+
+
+def _check_profile(file: PipelineFile, device: str) -> None:
+    """Plans made with the times of another device would not hold on this one."""
+    if file.measured is None:
+        return
+    here, there = measured_on(device), file.measured
+    if here != (there.device, there.provider, there.ort_version):
+        raise LiveError(
+            f"{file.profile} was measured on {there.device} ({there.provider}, ONNX Runtime {there.ort_version}), this is "
+            f"{here[0]} ({here[1]}, ONNX Runtime {here[2]}); run 'loki-rl profile {file.name} --as-served', or serve with "
+            "--any-profile"
+        )
 
 
 def _stop_signal() -> threading.Event:
@@ -155,13 +211,18 @@ def replay_trace(options: ReplayOptions) -> RunResult:
     seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     run = RunOptions(
-        options.pipeline,
-        options.trace,
-        "served",
-        "onnx" if file.models else "emulated",
-        options.seed,
-        servers,
-        options.slo_ms,
+        pipeline=options.pipeline,
+        trace=options.trace,
+        policy="served",
+        driver="onnx" if file.models else "emulated",
+        seed=options.seed,
+        servers=servers,
+        slo_ms=options.slo_ms,
+        mean_rps=options.mean_rps,
+        rate_scale=options.rate_scale,
+        compress=options.compress,
+        from_s=options.from_s,
+        to_s=options.to_s,
     )
     return RunResult(
         options=run,

@@ -69,11 +69,22 @@ class Dominated(Struct, frozen=True, forbid_unknown_fields=True):
     by: str
 
 
+class Capacity(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a whole plane of `servers` servers on this host completed at its limit [requests/s], with the most accurate
+    variants and with the fastest ones. neighbours: share of all cores that other programs took meanwhile."""
+
+    servers: Annotated[int, Meta(ge=1)]
+    most_accurate_rps: Positive
+    cheapest_rps: Positive
+    neighbours: Fraction = 0.0
+
+
 class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement of a pipeline's variants. It holds for one device, execution provider and ONNX Runtime version.
 
     padded: the engine pads a batch to the next size in `variants`. as_served: measured with gateway, routers and client
-    running on the same host. created: ISO 8601. command: what was run. provenance: measured on what, in words.
+    running on the same host. created: ISO 8601. command: what was run. provenance: measured on what, in words. capacity:
+    only where as_served.
     """
 
     device: str
@@ -90,6 +101,7 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     fanouts: tuple[Fanout, ...] = ()
     paths: tuple[PathAccuracy, ...] = ()
     dominated: tuple[Dominated, ...] = ()
+    capacity: Capacity | None = None
 
     @classmethod
     def load(cls, path: Path) -> ProfileFile:
@@ -111,6 +123,6 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _KEYS = {
     key
-    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Dominated)
+    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Dominated, Capacity)
     for key in kind.__struct_encode_fields__
 }

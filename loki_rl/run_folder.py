@@ -3,16 +3,19 @@ what its files look like."""
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 
 from loki_rl import telemetry
-from loki_rl.config import load_pipeline
+from loki_rl.config import ConfigError
 from loki_rl.runs import RunOptions, RunResult, read_options
-from loki_rl.traces.trace import find_trace, load_trace
+from loki_rl.traces.trace import TraceError, find_trace, load_trace
+
+# Folders whose code makes the figures of a run.
+DECIDING = ("core", "control", "env", "serving", "traces", "agents")
 
 
 def folder_of(options: RunOptions, logdir: Path) -> Path:
@@ -38,7 +41,7 @@ def save(done: RunResult, logdir: Path) -> Path:
             provenance=done.provenance,
             duration_s=done.duration_s,
             wall_s=done.wall_s,
-            inputs=fingerprint(done.options),
+            inputs=_inputs(done.options),
         ),
     )
 
@@ -71,11 +74,28 @@ def load_current(folder: Path, options: RunOptions) -> RunResult | None:
     return load(folder) if same else None
 
 
+def _inputs(options: RunOptions) -> str:
+    """Nothing of a run that no file can repeat: a plane served whoever came, or a file has gone since."""
+    try:
+        return fingerprint(options)
+    except (ConfigError, TraceError):
+        return ""
+
+
 def fingerprint(options: RunOptions) -> str:
-    """Of everything outside its options that a run depends on: pipeline, profile, trace and the version of this package."""
-    pipeline = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+    """Of everything outside its options that a run depends on: pipeline, profile, trace and the code that decides.
+
+    Raises ConfigError or TraceError where one cannot be read."""
+    pipeline = options.file
     files = [pipeline.path, *([pipeline.profile] if pipeline.profile else []), find_trace(options.trace)]
-    digest = sha256(version("loki-rl").encode())
-    for file in files:
+    digest = sha256()
+    for file in (*files, *_code()):
         digest.update(sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+@cache
+def _code() -> tuple[Path, ...]:
+    """Not the version: while the package is being changed, it would pass old figures off as new ones."""
+    package = Path(__file__).parent
+    return tuple(sorted(file for folder in DECIDING for file in (package / folder).rglob("*.py")))

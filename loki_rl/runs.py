@@ -4,6 +4,7 @@ happens in it is the core's."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from loki_rl.control.request import Queueing
 from loki_rl.core.ledger import Summary, Tally
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
 from loki_rl.env.simulate import simulate, with_load_s
 from loki_rl.traces.arrivals import arrivals, duration_s
 from loki_rl.traces.trace import Trace, TraceOptions, load_trace
@@ -35,7 +37,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
-    busiest 10 s, for which `static` plans).
+    busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
     """
 
     pipeline: str
@@ -60,6 +62,14 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     demand_rps: float | None = None
     parallel_loads: int = 0
     device: str = "auto"
+    faults: Faults = NO_FAULTS
+    profile: str | None = None
+
+    @property
+    def file(self) -> PipelineFile:
+        """The pipeline as these options want it. Raises ConfigError."""
+        profile = None if self.profile is None else Path(self.profile)
+        return load_pipeline(self.pipeline, profile=profile, slo_ms=self.slo_ms)
 
     @property
     def trace_options(self) -> TraceOptions:
@@ -101,14 +111,16 @@ class Scene(Struct):
 
 
 def prepare(options: RunOptions) -> Scene:
-    """Load and check what a run needs. Raises ConfigError, TraceError or RequestError with one clear sentence."""
-    slo_ms = options.slo_ms
-    file = load_pipeline(options.pipeline, slo_ms=slo_ms)
+    """Load and check what a run needs. Raises ConfigError, TraceError, RequestError or FaultError: one clear sentence."""
+    file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
-    servers = options.servers or pipeline.servers
+    servers = pipeline.servers if options.servers is None else options.servers
+    check_faults(options.faults, pipeline, servers)
+    if options.faults != NO_FAULTS and options.driver != "twin":
+        raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
     cluster = ClusterOptions(
         pipeline,
         servers,
@@ -137,7 +149,7 @@ def run_twin(options: RunOptions) -> RunResult:
     """Play the run in the event twin."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
-    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s)
+    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults)
     return result(scene, done.summary, done.tally, done.wall_s)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -39,20 +41,47 @@ def finite(value: Any) -> Any:
 def progress_bars() -> Iterator[Callable[[str, float], None]]:
     """Bars on stderr, one per kind of work; the function takes what is done and the share that is done."""
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
-        known: dict[str, TaskID] = {}
+    bars = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+    known: dict[str, TaskID] = {}
 
-        def show(what: str, share: float) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=1.0)
-            bars.update(known[what], completed=share)
+    def show(what: str, share: float) -> None:
+        bars.start()
+        if what not in known:
+            known[what] = bars.add_task(what, total=1.0)
+        bars.update(known[what], completed=share)
 
+    try:
         yield show
+    finally:
+        if known:  # without any bar it would leave an empty line
+            bars.stop()
+
+
+def shown(what: RenderableType) -> None:
+    Console().print(what)
+
+
+def live(again: Callable[[], RenderableType], first: RenderableType, interval_s: float) -> None:
+    """A screen that is drawn anew every interval until Ctrl-C."""
+    with suppress(KeyboardInterrupt), Live(first, screen=True, auto_refresh=False) as display:
+        while True:
+            time.sleep(interval_s)
+            display.update(again(), refresh=True)
 
 
 def line(text: str) -> None:
     """Plain text, as it is."""
     Console(highlight=False, soft_wrap=True, markup=False).print(text)
+
+
+def rich(what: RenderableType) -> None:
+    """A table, or text with markup."""
+    Console(highlight=False, soft_wrap=True).print(what)
+
+
+def rich_note(what: RenderableType) -> None:
+    """The same to stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(what)
 
 
 def note(text: str) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import zmq
 
 from loki_rl.serving.client import ClientError, Inference, read_response
+from loki_rl.serving.mailbox import readable
 from loki_rl.serving.protocol import (
     VERSION,
     BeginRun,
@@ -18,11 +19,14 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
     Refused,
     Request,
     Response,
+    StateRead,
     encoder,
 )
+from loki_rl.serving.state import PlaneState
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
@@ -84,10 +88,11 @@ class Bridge:
         self._next_id += 1
         return self._next_id
 
-    async def infer(self, id: int, pipeline: str, timeout_s: float, payload: bytes | None) -> Inference | Refused:
+    async def infer(self, request: Infer, payload: bytes | None) -> Inference | Refused:
+        """request: with an id from `take_id`."""
         described = await self.description()
-        limit_s = (timeout_s or described.slo_s) + described.grace_s + _PATIENCE_S
-        answer = await self._ask(Infer(id, pipeline, timeout_s), payload, limit_s)
+        limit_s = (request.timeout_s or described.slo_s) + described.grace_s + _PATIENCE_S
+        answer = await self._ask(request, payload, limit_s)
         if isinstance(answer, Inference | Refused):
             return answer
         raise GatewayGoneError("the gateway's answer to an inference is not one")
@@ -102,15 +107,11 @@ class Bridge:
     async def description(self) -> Described:
         """What is served, asked for once (so `ready` is that of then)."""
         if self._description is None:
-            self._description = await self.describe()
+            answer = await self._ask(Describe(self.take_id()), None, _QUESTION_S)
+            if not isinstance(answer, Described):
+                raise GatewayGoneError("the gateway cannot say what it serves")
+            self._description = answer
         return self._description
-
-    async def describe(self) -> Described:
-        answer = await self._ask(Describe(self.take_id()), None, _QUESTION_S)
-        if not isinstance(answer, Described):
-            raise GatewayGoneError("the gateway cannot say what it serves")
-        self._description = answer
-        return answer
 
     async def begin_run(self) -> float:
         answer = await self._ask(BeginRun(self.take_id()), None, _QUESTION_S)
@@ -123,6 +124,16 @@ class Bridge:
         if not isinstance(answer, LedgerRead):
             raise GatewayGoneError("the gateway cannot give its ledger")
         return answer.data
+
+    async def ready(self) -> bool:
+        """Whether every task has a warm variant now, and the server is not about to stop."""
+        return (await self.state()).ready
+
+    async def state(self) -> PlaneState:
+        answer = await self._ask(ReadState(self.take_id()), None, _QUESTION_S)
+        if not isinstance(answer, StateRead):
+            raise GatewayGoneError("the gateway cannot tell the plane's state")
+        return answer.state
 
     async def _ask(self, request: Request, payload: bytes | None, limit_s: float) -> Inference | Response:
         future: asyncio.Future[Inference | Response] = self._loop.create_future()
@@ -152,11 +163,10 @@ class Bridge:
         """Read until nothing is left, at most a burst at a time so that others of the loop get their turn."""
         self._pumping = None
         for _ in range(_BURST):
-            try:
-                frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
-            except zmq.Again:
+            # Half of all looks find nothing, and asking costs less than the exception that would say so.
+            if not readable(self._socket):
                 return
-            self._deliver(frames)
+            self._deliver(self._socket.recv_multipart(_NOBLOCK, copy=False))
         self._pumping = self._loop.call_soon(self._pump)
 
     def _deliver(self, frames: list[zmq.Frame]) -> None:
@@ -169,6 +179,6 @@ class Bridge:
             future.set_result(response)
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(_FALLBACK_S, self._tick)
         if self._pumping is None:
             self._pump()
-        self._timer = self._loop.call_later(_FALLBACK_S, self._tick)

@@ -25,13 +25,17 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
+    Refusal,
     Refused,
     Request,
     Response,
     RunLedger,
+    StateRead,
     encoder,
     response_decoder,
 )
+from loki_rl.serving.state import PlaneState
 from loki_rl.serving.wire import WireError, pack, unpack
 
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -58,6 +62,9 @@ class Inference(Struct):
     missing: int
     reason: str
     outputs: list[Array]
+    slack_s: float = 0.0
+    retry_s: float = 0.0
+    refusal: Refusal | None = None
 
 
 class Client:
@@ -94,11 +101,19 @@ class Client:
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
-    def infer(self, payload: Array | bytes | None = None, timeout_s: float | None = None) -> Inference:
+    def infer(
+        self,
+        payload: Array | bytes | None = None,
+        timeout_s: float | None = None,
+        *,
+        min_accuracy: float = 0.0,
+        priority: int = 0,
+    ) -> Inference:
         """Send one request and wait for its answer, whatever the outcome. bytes: an encoded picture. None: no payload
-        (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO."""
+        (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO. The rest: as in protocol.Infer."""
         served = self.description
-        id = self.submit(payload, timeout_s)
+        packed = None if payload is None else pack_payload(payload)
+        id = self.submit_packed(packed, timeout_s, min_accuracy=min_accuracy, priority=priority)
         limit_s = (timeout_s or served.slo_s) + served.grace_s + _PATIENCE_S
         answer = self._await(id, limit_s)
         if isinstance(answer, Inference):
@@ -109,10 +124,12 @@ class Client:
         """Send one request and return its id at once; `poll` gives the answer."""
         return self.submit_packed(None if payload is None else pack_payload(payload), timeout_s)
 
-    def submit_packed(self, payload: bytes | None, timeout_s: float | None = None) -> int:
+    def submit_packed(
+        self, payload: bytes | None, timeout_s: float | None = None, *, min_accuracy: float = 0.0, priority: int = 0
+    ) -> int:
         """As submit, for a payload that `pack_payload` made before."""
         id = self._take_id()
-        self._send(Infer(id, self.description.pipeline, timeout_s or 0.0), payload)
+        self._send(Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority), payload)
         return id
 
     def cancel(self, id: int) -> None:
@@ -162,13 +179,19 @@ class Client:
         data = self._call(ReadLedger(self._take_id()), LedgerRead).data
         return msgspec.json.decode(data, type=RunLedger)
 
+    def state(self) -> PlaneState:
+        """The plane now: requests, stages, plan and workers."""
+        return self._call(ReadState(self._take_id()), StateRead).state
+
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def _take_id(self) -> int:
         self._next_id += 1
         return self._next_id
 
-    def _call(self, request: Describe | BeginRun | ReadLedger, kind: type[T], timeout_s: float | None = None) -> T:
+    def _call(
+        self, request: Describe | BeginRun | ReadLedger | ReadState, kind: type[T], timeout_s: float | None = None
+    ) -> T:
         self._send(request)
         answer = self._await(request.id, self._timeout_s if timeout_s is None else timeout_s)
         if not isinstance(answer, kind):

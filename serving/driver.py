@@ -46,16 +46,25 @@ class Recorder(Protocol):
     def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None: ...
 
 
+class Meter(Protocol):
+    """What counts one actor's events and effects."""
+
+    def record(self, event: Event, effects: list[Effect], now: float, /) -> None: ...
+
+
 class Hosted:
     """An actor and what it needs here. carry: does what is neither Send nor Drop. wake: when it wants a Tick [s]."""
 
-    __slots__ = ("actor", "address", "carry", "payloads", "stale", "ticked", "wake")
+    __slots__ = ("actor", "address", "carry", "meter", "payloads", "stale", "ticked", "wake")
 
-    def __init__(self, address: str, actor: Actor, payloads: Payloads | None, carry: Carry) -> None:
+    def __init__(
+        self, address: str, actor: Actor, payloads: Payloads | None, carry: Carry, meter: Meter | None = None
+    ) -> None:
         self.address = address
         self.actor = actor
         self.payloads = payloads
         self.carry = carry
+        self.meter = meter
         self.wake = -inf
         self.ticked = -inf
         self.stale = True
@@ -93,8 +102,15 @@ class Driver:
 
     # -- what belongs to the node -------------------------------------------------------------------------------------
 
-    def host(self, address: str, actor: Actor, payloads: Payloads | None = None, carry: Carry | None = None) -> None:
-        self._hosted[address] = Hosted(address, actor, payloads, carry or _cannot)
+    def host(
+        self,
+        address: str,
+        actor: Actor,
+        payloads: Payloads | None = None,
+        carry: Carry | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._hosted[address] = Hosted(address, actor, payloads, carry or _cannot, meter)
 
     def listen(self, source: Source) -> None:
         self._sources[source.handle] = source
@@ -197,6 +213,8 @@ class Driver:
             effects = hosted.actor.handle(event, now)
             if self._recorder is not None:
                 self._recorder.record(hosted.address, now, event, effects)
+            if hosted.meter is not None:
+                hosted.meter.record(event, effects, now)
             for effect in effects:
                 self._carry_out(hosted, effect, now)
         except Exception:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import zmq
+import zmq.backend
 from msgspec import Struct
 
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.mailbox import readable
+from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
     NO_ID,
@@ -25,19 +28,25 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
     Refused,
     Request,
     Response,
     RunLedger,
+    StateRead,
     TaskVariants,
     Tensor,
     encoder,
     request_decoder,
 )
+from loki_rl.serving.state import PlaneState
 
-# Plain ints: IntFlag arithmetic costs more than the send it belongs to.
+# Plain ints and the methods below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
+_send = zmq.backend.Socket.send
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+
+_WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 Payload = bytes | memoryview | zmq.Frame
 
@@ -46,11 +55,13 @@ Payload = bytes | memoryview | zmq.Frame
 
 
 class Entered(Struct, gc=False):
-    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts."""
+    """A well-formed request came in. key: for Arrived.keys; timeout_s: for Arrived.timeouts; the rest: as in Infer."""
 
     key: int
     timeout_s: float
     payload: zmq.Frame | None
+    min_accuracy: float = 0.0
+    priority: int = 0
 
 
 class Withdrawn(Struct, gc=False):
@@ -74,13 +85,23 @@ class LedgerAsked(Struct):
     id: int
 
 
-FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked
+class StateAsked(Struct):
+    """A client wants the state of the plane; answer with Front.state(ask, state)."""
+
+    client: bytes
+    id: int
+
+
+FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked | StateAsked
 Check = Callable[[zmq.Frame | None], str | None]
 
 
 def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
     """What clients may know of a pipeline served by this engine."""
-    tasks = tuple(TaskVariants(task.name, tuple(v.name for v in task.variants)) for task in pipeline.tasks)
+    tasks = tuple(
+        TaskVariants(task.name, tuple(v.name for v in task.variants), task.parent or "", max(pipeline.max_batch[place]))
+        for place, task in enumerate(pipeline.tasks)
+    )
     grace = pipeline.slo_s if grace_s is None else grace_s
     return Described(NO_ID, pipeline.name, pipeline.slo_s, grace, engine, tasks, input, output)
 
@@ -110,14 +131,20 @@ class Front:
         self._check = check
         self._names = PathNames(pipeline)
         self._best_accuracy = pipeline.best_accuracy
+        # A floor is for every path, so the leaf with the worst best path decides.
+        self._floor = min(pipeline.best_completion(leaf, ()) for leaf in pipeline.leaves)
+        self._slo_s = pipeline.slo_s
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
+        self._timeouts: dict[int, float] = {}
         self._keys: dict[tuple[bytes, int], int] = {}
 
     def receive(self, limit: int = 64) -> list[FrontEvent]:
         """Read at most `limit` messages without waiting. Malformed ones are answered here and yield no event."""
         events: list[FrontEvent] = []
-        for _ in range(limit):
+        for number in range(limit):
+            if number == 1 and not readable(self.socket):
+                break
             try:
                 client = self.socket.recv(_NOBLOCK)
             except zmq.Again:
@@ -127,15 +154,25 @@ class Front:
                 events.append(event)
         return events
 
-    def reply(self, effect: Reply, outputs: Sequence[Payload] = ()) -> None:
+    def reply(self, effect: Reply, outputs: Sequence[Payload] = (), retry_s: float = 0.0) -> None:
         """Carry out the core's answer to one request; outputs: one frame per leaf of the effect, or none."""
         client = self._waiting.pop(effect.key, None)
         if client is None:
             return
         del self._keys[client]
-        served = self._names.served(effect)
-        outcome = Outcome(effect.outcome).name.lower()
-        answer = Answer(client[1], outcome, effect.latency_s, effect.accuracy, served, effect.missing, effect.reason)
+        refusal = None if effect.cause is None else self._names.refusal(effect.cause)
+        answer = Answer(
+            client[1],
+            _WORDS[effect.outcome],
+            effect.latency_s,
+            effect.accuracy,
+            self._names.served(effect),
+            effect.missing,
+            effect.reason if refusal is None else f"{effect.reason}: {sentence(refusal)}",
+            self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
+            retry_s,
+            refusal,
+        )
         self._send(client[0], answer, outputs)
 
     def begun(self, ask: RunAsked, origin_s: float) -> None:
@@ -144,6 +181,9 @@ class Front:
     def ledger(self, ask: LedgerAsked, tally: Tally, servers: int) -> None:
         ledger = RunLedger(tally, servers, self._best_accuracy)
         self._send(ask.client, LedgerRead(ask.id, msgspec.json.encode(ledger)))
+
+    def state(self, ask: StateAsked, state: PlaneState) -> None:
+        self._send(ask.client, StateRead(ask.id, state))
 
     def close(self) -> None:
         self.socket.close(linger=0)
@@ -171,7 +211,7 @@ class Front:
             self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
             return None
 
-    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger) -> FrontEvent | None:
+    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger | ReadState) -> FrontEvent | None:
         if isinstance(request, Cancel):
             key = self._keys.get((client, request.id))
             return None if key is None else Withdrawn(key)
@@ -179,6 +219,8 @@ class Front:
             return RunAsked(client, request.id, request.origin_s)
         if isinstance(request, ReadLedger):
             return LedgerAsked(client, request.id)
+        if isinstance(request, ReadState):
+            return StateAsked(client, request.id)
         self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))
         return None
 
@@ -190,11 +232,19 @@ class Front:
         self._next_key += 1
         self._waiting[key] = (client, request.id)
         self._keys[client, request.id] = key
-        return Entered(key, request.timeout_s, tensors[0] if tensors else None)
+        if request.timeout_s:
+            self._timeouts[key] = request.timeout_s
+        payload = tensors[0] if tensors else None
+        return Entered(key, request.timeout_s, payload, request.min_accuracy, request.priority)
 
     def _fault(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> str | None:
         if request.pipeline != self._described.pipeline:
             return f"pipeline '{request.pipeline}' is not served here, '{self._described.pipeline}' is"
+        if request.min_accuracy > self._floor:
+            return (
+                f"min_accuracy {request.min_accuracy:g} is above {self._floor:g}, the most that this pipeline reaches "
+                "on every path"
+            )
         if len(tensors) > 1:
             return "a request takes one tensor, not more"
         if (client, request.id) in self._keys:
@@ -203,33 +253,17 @@ class Front:
 
     def _send(self, client: bytes, response: Response, tensors: Sequence[Payload] = ()) -> None:
         """Never waits and never raises for a client: one that is gone, or that reads nothing, must not hold up others."""
+        socket = self.socket
         try:
-            self.socket.send(client, _MORE)
+            _send(socket, client, _MORE)
         except zmq.ZMQError:
             self.vanished += 1
             return
-        self.socket.send(VERSION, _MORE)
+        _send(socket, VERSION, _MORE)
         last = len(tensors) - 1
-        self.socket.send(encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
+        _send(socket, encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
         for position, tensor in enumerate(tensors):
-            self.socket.send(tensor, _NOBLOCK if position == last else _MORE, copy=False)
-
-
-class PathNames:
-    """Variant names of path codes, remembered."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._known: dict[tuple[int, int], list[str]] = {}
-
-    def served(self, effect: Reply) -> list[list[str]]:
-        return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
-
-    def _learn(self, task: int, path: int) -> list[str]:
-        pipeline = self._pipeline
-        line = zip(pipeline.lines[task], pipeline.unpack(path), strict=True)
-        names = self._known[task, path] = [pipeline.tasks[stage].variants[variant].name for stage, variant in line]
-        return names
+            _send(socket, tensor, _NOBLOCK if position == last else _MORE, False)
 
 
 class _MalformedError(ValueError):

@@ -10,8 +10,10 @@ import platform
 import subprocess
 from pathlib import Path
 
+import onnxruntime as ort
+
 from loki_rl.serving.engine import EngineError
-from loki_rl.serving.sessions import Device
+from loki_rl.serving.sessions import Device, choose_device
 
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/self/statm")
 
@@ -21,6 +23,14 @@ def device_name(device: Device) -> str:
 
     Raises EngineError if a GPU does not answer."""
     return _gpu_name(device.index) if device.kind == "cuda" else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
+
+
+def measured_on(device: str) -> tuple[str, str, str]:
+    """What a profile made here with --device would be keyed by: device name, execution provider, ONNX Runtime version.
+
+    Raises EngineError if the device is not there."""
+    chosen = choose_device(device)
+    return device_name(chosen), chosen.provider, ort.__version__
 
 
 def resident_mb() -> float:

@@ -1,36 +1,38 @@
-"""HTTP front end of a gateway node: the Open Inference Protocol v2 over starlette and uvicorn, one process. Owns routes and
-status codes; must not know scheduling, nor the encoding of tensors (serving.oip does)."""
+"""HTTP front end of a gateway node: the Open Inference Protocol v2 over starlette and uvicorn, one process. Owns routes;
+must not know scheduling, nor the encoding of tensors (serving.oip does)."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
+import gc
+import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from loki_rl.serving import oip
-from loki_rl.serving.bridge import Bridge, GatewayGoneError
-from loki_rl.serving.client import Inference
+from loki_rl.serving import http_answers, logs, metrics, oip, oip_models
+from loki_rl.serving.bridge import Bridge
+from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
-from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Refused
+from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, MSGPACK, Described, Infer, Refused
 from loki_rl.serving.wire import pack
 
 # A body becomes one message to the gateway, with a header of its own.
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 4096
 _CONNECT_S = 0.5
-RETRY_AFTER = {"Retry-After": "1"}
+
+
+class _IndexBody(msgspec.Struct):
+    ready: bool = False
 
 
 class HttpFront:
@@ -44,26 +46,26 @@ class HttpFront:
 
     def application(self) -> Starlette:
         model = "/v2/models/{model}"
-        version = model + "/versions/{version}"
+        both = (model, model + "/versions/{version}")
+        repository = "/v2/repository/models/{model}"
         routes = [  # tried in order: the busy ones first
-            Route(model + "/infer", self.infer, methods=["POST"]),
-            Route(version + "/infer", self.infer, methods=["POST"]),
-            *(Route(path, self.model_metadata) for path in (model, version)),
-            *(Route(path + "/ready", self.model_ready) for path in (model, version)),
+            *(Route(path + "/infer", self.infer, methods=["POST"]) for path in both),
+            Route("/v2/models/stats", self.statistics),
+            *(Route(path, self.model_metadata) for path in both),
+            *(Route(path + "/ready", self.model_ready) for path in both),
+            *(Route(path + "/config", self.model_config) for path in both),
+            *(Route(path + "/stats", self.statistics) for path in both),
             Route("/v2", server_metadata),
             Route("/v2/health/live", live),
             Route("/v2/health/ready", self.ready),
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            *(Route(f"{repository}/{verb}", self.no_control, methods=["POST"]) for verb in ("load", "unload")),
+            Route("/metrics", self.metrics),
+            Route("/loki/state", self.state),
             Route("/loki/ledger", self.ledger),
             Route("/loki/run", self.begin_run, methods=["POST"]),
         ]
-        handlers: dict[Any, Any] = {
-            HTTPException: answer_unrouted,
-            RequestError: answer_request_error,
-            GatewayGoneError: answer_gone,
-            ClientDisconnect: answer_nobody,
-            Exception: answer_fault,
-        }
-        return Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        return Starlette(routes=routes, exception_handlers=http_answers.HANDLERS, lifespan=self._lifespan)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -73,46 +75,32 @@ class HttpFront:
         yield
         self.bridge.close()
 
-    # -- routes -------------------------------------------------------------------------------------------------------
-
-    async def ready(self, _: Request) -> Response:
-        described = await self.bridge.describe()
-        return Response() if described.ready else _error(503, "not every task has a warm variant yet", RETRY_AFTER)
-
-    async def model_metadata(self, request: Request) -> Response:
-        return _json(oip.metadata(await self._model(request)))
-
-    async def model_ready(self, request: Request) -> Response:
-        await self._model(request)
-        return await self.ready(request)
-
-    async def ledger(self, _: Request) -> Response:
-        return Response(await self.bridge.ledger(), media_type="application/json")
-
-    async def begin_run(self, _: Request) -> Response:
-        return _json({"origin_s": await self.bridge.begin_run()})
+    # -- inference ----------------------------------------------------------------------------------------------------
 
     async def infer(self, request: Request) -> Response:
         described = await self._model(request)
-        body = oip.inflate(await self._body(request), request.headers.get("content-encoding", ""), self._max_body_bytes)
-        asked = oip.parse(body, request.headers.get("inference-header-content-length"), described)
+        model, headers = request.path_params["model"], request.headers
+        if model != described.pipeline:
+            raise RequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
+        body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
+        asked = oip.parse(body, headers.get("inference-header-content-length"), described)
         payload = None if asked.payload is None else pack(asked.payload)
         id = self.bridge.take_id()
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
-            answer = await self.bridge.infer(id, described.pipeline, asked.timeout_s, payload)
+            wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
+            answer = await self.bridge.infer(wanted, payload)
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
             raise RequestError(400, answer.message)
-        return _answer(answer, asked, described)
-
-    # -- parts of them ------------------------------------------------------------------------------------------------
+        return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
 
     async def _model(self, request: Request) -> Described:
+        """What is served, if the model and version of the path are among it."""
         described = await self.bridge.description()
         model, wanted = request.path_params["model"], request.path_params.get("version", oip.VERSION)
-        if model != described.pipeline:
+        if model != described.pipeline and oip_models.task_of(described, model) is None:
             raise RequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
         if wanted != oip.VERSION:
             raise RequestError(404, f"model '{model}' has no version '{wanted}', only '{oip.VERSION}'")
@@ -137,62 +125,70 @@ class HttpFront:
             continue
         self.bridge.cancel(id)
 
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    async def ready(self, _: Request) -> Response:
+        if await self.bridge.ready():
+            return Response()
+        return http_answers.error(
+            503, "not every task has a warm variant, or the server is about to stop", http_answers.SOON
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        await self._model(request)
+        return await self.ready(request)
+
+    async def model_metadata(self, request: Request) -> Response:
+        return http_answers.json(oip_models.metadata(await self._model(request), request.path_params["model"]))
+
+    async def model_config(self, request: Request) -> Response:
+        return http_answers.json(oip_models.config(await self._model(request), request.path_params["model"]))
+
+    async def statistics(self, request: Request) -> Response:
+        """Of one model, or of all where the path names none."""
+        model = request.path_params.get("model")
+        described = await (self.bridge.description() if model is None else self._model(request))
+        rows = oip_models.statistics(described, await self.bridge.state(), model)
+        return http_answers.json({"model_stats": rows})
+
+    async def index(self, request: Request) -> Response:
+        body = await self._body(request)
+        try:
+            wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
+        except msgspec.DecodeError as error:
+            raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
+        described = await self.bridge.description()
+        return http_answers.json(oip_models.index(described, await self.bridge.ready(), wanted.ready))
+
+    async def no_control(self, request: Request) -> Response:
+        await self._model(request)
+        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+
+    # -- the plane ----------------------------------------------------------------------------------------------------
+
+    async def metrics(self, _: Request) -> Response:
+        state = await self.bridge.state()
+        return Response(metrics.exposition(state), media_type=metrics.CONTENT_TYPE)
+
+    async def state(self, request: Request) -> Response:
+        state = await self.bridge.state()
+        if request.headers.get("accept") == MSGPACK:
+            return Response(msgspec.msgpack.encode(state), media_type=MSGPACK)
+        return http_answers.json(state)
+
+    async def ledger(self, _: Request) -> Response:
+        return Response(await self.bridge.ledger(), media_type="application/json")
+
+    async def begin_run(self, _: Request) -> Response:
+        return http_answers.json({"origin_s": await self.bridge.begin_run()})
+
 
 async def server_metadata(_: Request) -> Response:
-    return _json({"name": "loki-rl", "version": version("loki-rl"), "extensions": ["binary_tensor_data"]})
+    return http_answers.json({"name": oip_models.NAME, "version": version("loki-rl"), "extensions": oip_models.EXTENSIONS})
 
 
 async def live(_: Request) -> Response:
     return Response()
-
-
-def _answer(answer: Inference, asked: oip.InferRequest, described: Described) -> Response:
-    """ok and what there is of late requests is a success; the rest says why and when to come back."""
-    nothing = answer.missing > 0 and not answer.served
-    if answer.outcome == "ok" or (answer.outcome == "late" and not nothing):
-        body, header_length = oip.encode(answer, asked, described)
-        if header_length is None:
-            return Response(body, media_type="application/json")
-        headers = {"Inference-Header-Content-Length": str(header_length)}
-        return Response(body, media_type="application/octet-stream", headers=headers)
-    status = 500 if answer.outcome == "failed" else 503
-    content = {"error": f"{answer.outcome}: {answer.reason}", "id": asked.id, "parameters": oip.parameters(answer)}
-    return _json(content, status, RETRY_AFTER if status == 503 else None)
-
-
-# -- errors ---------------------------------------------------------------------------------------------------------------
-
-
-async def answer_unrouted(request: Request, error: HTTPException) -> Response:
-    """What no route takes."""
-    sentences = {404: f"there is no '{request.url.path}' here", 405: f"'{request.url.path}' does not take {request.method}"}
-    return _error(error.status_code, sentences.get(error.status_code, error.detail), error.headers)
-
-
-async def answer_request_error(_: Request, error: RequestError) -> Response:
-    return _error(error.status, str(error))
-
-
-async def answer_gone(_: Request, error: GatewayGoneError) -> Response:
-    return _error(503, str(error), RETRY_AFTER)
-
-
-async def answer_nobody(_: Request, __: ClientDisconnect) -> Response:
-    """The client left in the middle of its body; uvicorn lets the answer fall."""
-    return Response(status_code=400)
-
-
-async def answer_fault(_: Request, __: Exception) -> Response:
-    """A fault of ours; uvicorn logs it."""
-    return _error(500, "the server failed on this request")
-
-
-def _json(content: object, status: int = 200, headers: Any = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
-
-
-def _error(status: int, sentence: str, headers: Any = None) -> Response:
-    return _json({"error": sentence}, status, headers)
 
 
 # -- the process ----------------------------------------------------------------------------------------------------------
@@ -205,7 +201,7 @@ def server(front: HttpFront) -> uvicorn.Server:
         loop="uvloop",
         http="httptools",
         ws="none",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -215,30 +211,24 @@ def server(front: HttpFront) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.http", description=__doc__)
     parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
+    logs.start("http", logs.LogOptions(as_json=options.log_json))
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
-        bound = listen(options.host, options.port)
+        bound = listen(options.host, options.port, options.shared)
     except (OSError, OverflowError) as error:
         parser.exit(2, f"http: cannot listen on {options.host}:{options.port}: {error}\n")
-    server(HttpFront(options.front)).run(sockets=[bound])
+    serving = server(HttpFront(options.front))
+    gc.collect()
+    gc.freeze()  # as in a node: what the start made stays for good
+    serving.run(sockets=[bound])
     return 0
 
 

@@ -3,11 +3,13 @@ not know what the actors decide."""
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,17 +17,19 @@ from typing import Any
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.folder import RunFolder
+from loki_rl.serving.listening import check_free
+from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
-from loki_rl.serving.wire import Bye
+from loki_rl.serving.wire import Bye, Leave
 
-HTTP = "http"
+HTTP, GRPC = "http", "grpc"
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
 EMULATED_HOSTS = 2
 MAX_PATH = 107
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 3.0
-HTTP_POLL_S = 0.02
+POLL_S = 0.02
 
 
 class LaunchError(RuntimeError):
@@ -47,10 +51,10 @@ def layout(options: ClusterOptions, engine: EngineKind) -> tuple[NodeSpec, ...]:
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
-    fronts: endpoints for clients beside the one in the run directory. http_port: answer HTTP there too. policy_factory,
-    policy_options, pipeline_file, device, journal, check: as in PlaneFile. start_s: longest wait for all nodes to be up
-    and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node said
-    that stopped in good order. Entering raises LaunchError.
+    fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
+    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs, check:
+    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of
+    each worker process. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -66,14 +70,21 @@ class LocalPlane:
         fronts: Sequence[str] = (),
         http_port: int | None = None,
         http_host: str = "127.0.0.1",
+        http_processes: int = 1,
+        grpc_port: int | None = None,
         journal: Path | None = None,
+        logs: LogOptions | None = None,
         start_s: float = 60.0,
         restarts: int = 3,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
         self._restarts = restarts
-        self._http = None if http_port is None else (http_host, http_port)
+        self._host = http_host
+        self._http_port = http_port
+        self._http_processes = http_processes
+        self._grpc_port = grpc_port
+        self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
             "nodes": layout(options, engine),
@@ -84,6 +95,7 @@ class LocalPlane:
             "policy_options": {"servers": options.servers} if policy_options is None else policy_options,
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
+            "logs": self._logs,
             "check": check,
         }
         self._fronts = fronts
@@ -115,7 +127,7 @@ class LocalPlane:
 
     @property
     def restarted(self) -> int:
-        """Worker processes that were started again."""
+        """Processes of workers and front ends that were started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
 
     @property
@@ -129,15 +141,30 @@ class LocalPlane:
         if self.failure:
             raise LaunchError(self.failure)
 
+    def leave(self) -> None:
+        """Tell clients to go elsewhere (not ready); those that come are still served."""
+        if self._supervisor is not None:
+            self._supervisor.say(GATEWAY, Leave())
+
+    def drain(self) -> None:
+        """Refuse new requests and wait for the end of those in flight, so that all are accounted for."""
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.warm and not supervisor.failure:
+            supervisor.say(GATEWAY, Leave())
+            supervisor.tell([GATEWAY], Drain())
+            supervisor.wait(lambda: supervisor.idle, self._drain_s + 1.0)
+
     # -- start --------------------------------------------------------------------------------------------------------
 
     def _launch(self) -> None:
         folder = self._folder.path
+        _make(self._logs.folder)
         plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
         _check_paths(plane, folder)
         plane.write(folder)
         self._nodes = plane.nodes
-        supervisor = self._supervisor = Supervisor(folder, plane, self._others(), self._restarts)
+        self._commands = self._front_ends()
+        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._restarts)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         deadline = time.monotonic() + self._start_s
@@ -145,18 +172,41 @@ class LocalPlane:
             self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
         if not supervisor.wait(lambda: supervisor.warm, deadline - time.monotonic()):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
-        # The HTTP process has no inbox, so it cannot say when it is up.
-        while self._http is not None and not _ready(*self._http):
-            supervisor.wait(lambda: False, HTTP_POLL_S)
-            if supervisor.failure or time.monotonic() > deadline:
-                self._give_up(f"nobody answers on {self._http[0]}:{self._http[1]}")
+        # Front ends have no inbox, so they cannot say when they are up.
+        if self._http_port is not None:
+            self._wait_for(deadline, self._http_port, _ready)
+        if self._grpc_port is not None:
+            self._wait_for(deadline, self._grpc_port, _listens)
 
-    def _others(self) -> dict[str, list[str]]:
-        if self._http is None:
-            return {}
-        host, port = self._http
-        module = ["-m", "loki_rl.serving.tether", "loki_rl.serving.http"]
-        return {HTTP: [sys.executable, *module, "--front", self.front, "--host", host, "--port", str(port)]}
+    def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
+        supervisor = self._supervisor
+        assert supervisor is not None
+        while not answers(_reached(self._host), port):
+            supervisor.wait(lambda: False, POLL_S)
+            if supervisor.failure or time.monotonic() > deadline:
+                self._give_up(f"nobody answers on {self._host}:{port}")
+
+    def _front_ends(self) -> dict[str, list[str]]:
+        """Name -> command. Raises LaunchError where a port is taken: one that can be shared would be shared silently."""
+        commands: dict[str, list[str]] = {}
+        if self._http_port is not None:
+            several = ["--shared"] if self._http_processes > 1 else []
+            command = [*self._front_end("loki_rl.serving.http", self._http_port), *several]
+            names = [HTTP, *(f"{HTTP}-{number}" for number in range(1, self._http_processes))]
+            commands |= dict.fromkeys(names, command)
+        if self._grpc_port is not None:
+            if not all(map(find_spec, ("grpc", "tritonclient"))):
+                raise LaunchError("answering gRPC needs the extra loki-rl[grpc]; install it, or leave the gRPC port out")
+            commands[GRPC] = self._front_end("loki_rl.serving.rpc", self._grpc_port)
+        return commands
+
+    def _front_end(self, module: str, port: int) -> list[str]:
+        try:
+            check_free(self._host, port)
+        except (OSError, OverflowError) as error:
+            raise LaunchError(f"cannot listen on {self._host}:{port}: {error}") from None
+        tethered = [sys.executable, "-m", "loki_rl.serving.tether", module]
+        return [*tethered, "--front", self.front, "--host", self._host, "--port", str(port), *self._logs.flags()]
 
     def _give_up(self, what: str) -> None:
         self.check()
@@ -166,15 +216,13 @@ class LocalPlane:
 
     def close(self) -> None:
         """Let requests in flight end, stop all processes in the order of the data's way, remove the run directory."""
+        self.drain()
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             self._stop(supervisor)
         self._folder.close()
 
     def _stop(self, supervisor: Supervisor) -> None:
-        if supervisor.warm and not supervisor.failure:
-            supervisor.tell([GATEWAY], Drain())
-            supervisor.wait(lambda: supervisor.idle, self._drain_s + 1.0)
         for names in self._stages():
             supervisor.stop(names, STOP_S)
         supervisor.close()
@@ -183,7 +231,7 @@ class LocalPlane:
     def _stages(self) -> list[list[str]]:
         routers = [node.name for node in self._nodes if is_router(node)]
         workers = [node.name for node in self._nodes if is_worker(node)]
-        return [[HTTP], [GATEWAY], routers, workers, [CONTROLLER]]
+        return [list(self._commands), [GATEWAY], routers, workers, [CONTROLLER]]
 
 
 def _check_paths(plane: PlaneFile, folder: Path) -> None:
@@ -192,10 +240,22 @@ def _check_paths(plane: PlaneFile, folder: Path) -> None:
         raise LaunchError(f"the socket path {longest} is too long (at most {MAX_PATH} bytes); set XDG_RUNTIME_DIR")
 
 
+def _make(folder: str) -> None:
+    try:
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LaunchError(f"the logs cannot be kept in {folder}: {error}") from None
+
+
+def _reached(host: str) -> str:
+    """The address at which a server that listens on `host` is reached from here."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 def _ready(host: str, port: int) -> bool:
-    """Whether the HTTP process answers and has found the gateway ready."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = HTTPConnection(reached, port, timeout=1.0)
+    """Whether an HTTP process answers and has found the gateway ready."""
+    connection = HTTPConnection(host, port, timeout=1.0)
     try:
         connection.request("GET", "/v2/health/ready")
         return connection.getresponse().status == HTTPStatus.OK
@@ -203,3 +263,11 @@ def _ready(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
+import gc
 import signal
 import sys
 import time
@@ -22,7 +22,8 @@ from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import CONTROLLER, GATEWAY
-from loki_rl.serving import tether
+from loki_rl.core.router import Router
+from loki_rl.serving import logs, tether
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery, Driver
 from loki_rl.serving.emulated import EmulatedEngine
@@ -30,12 +31,15 @@ from loki_rl.serving.engine import EngineError
 from loki_rl.serving.entrance import described, payload_check
 from loki_rl.serving.front import Front
 from loki_rl.serving.mailbox import Context, Mailbox
+from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
 from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
 from loki_rl.serving.planner import Planner
 from loki_rl.serving.reception import Reception
+from loki_rl.serving.state import Part
+from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
-from loki_rl.serving.wire import Bye, Control, Gone, Idle, Up, Warm
+from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -51,6 +55,8 @@ class Node:
         self._plane = plane
         self._context = context
         self._closing: list[Callable[[], None]] = []
+        self._parts: list[Callable[[], Part]] = []
+        self._survey: Survey | None = None
         self._reception: Reception | None = None
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
@@ -101,18 +107,25 @@ class Node:
         elif address == CONTROLLER:
             self._host_controller()
         elif kind == "router":
-            self.driver.host(address, build(address, self._plane.options), RouterPayloads())
+            actor = cast(Router, build(address, self._plane.options))
+            meter = StageMeter(actor)
+            self._parts.append(meter.state)
+            self.driver.host(address, actor, RouterPayloads(), meter=meter)
         else:
             self._host_worker(address, int(number))
 
     def _host_gateway(self) -> None:
         plane = self._plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options))
-        front = Front(self._context, plane.fronts, plane.options.pipeline, described(plane), payload_check(plane))
+        what = described(plane)
+        front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
         told = [address for address in addresses(plane.options) if not address.startswith("worker")]
-        reception = self._reception = Reception(front, gateway, payloads, told)
-        self.driver.host(GATEWAY, gateway, payloads, reception.carry)
+        meter = RequestMeter(gateway)
+        asked = sorted({plane.homes[address] for address in told if address != GATEWAY})
+        survey = self._survey = Survey(self.mailbox.say, self.spec.name, asked)
+        reception = self._reception = Reception(front, what, gateway, payloads, told, meter, survey)
+        self.driver.host(GATEWAY, gateway, payloads, reception.carry, meter)
         self.driver.listen(reception)
         # Not front.close: the last answers have just been written.
         self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
@@ -121,8 +134,9 @@ class Node:
         plane = self._plane
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options.pipeline, plane.policy_options)
         planner = Planner(make, self._finished)
-        self._controller = cast(Controller, build(CONTROLLER, plane.options))
-        self.driver.host(CONTROLLER, self._controller, carry=planner.carry)
+        controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
+        self._parts.append(partial(control_state, controller))
+        self.driver.host(CONTROLLER, controller, carry=planner.carry)
         self._closing.append(partial(planner.close, LINGER_S))
 
     def _host_worker(self, address: str, number: int) -> None:
@@ -150,6 +164,12 @@ class Node:
     def _hear(self, word: Control) -> None:
         if isinstance(word, Gone):
             self.mailbox.forget(word.node, word.endpoint)
+        elif isinstance(word, Asked):
+            self.mailbox.say(word.by, Told(word.question, self.spec.name, [part() for part in self._parts]))
+        elif isinstance(word, Told) and self._survey is not None:
+            self._survey.hear(word)
+        elif isinstance(word, Leave) and self._reception is not None:
+            self._reception.leave()
         elif isinstance(word, Warm) and self._reception is not None:
             # From here, so that no client's own begin can come before this one.
             self.driver.bring(self._reception.open(time.monotonic()))
@@ -168,9 +188,14 @@ class Node:
 
 def serve(folder: Path, name: str) -> None:
     """Run a node until SIGTERM."""
+    plane = PlaneFile.read(folder)
+    logs.start(name, plane.logs)
     with zmq.Context() as context:
-        node = Node(PlaneFile.read(folder), name, folder, context)
+        node = Node(plane, name, folder, context)
         signal.signal(signal.SIGTERM, lambda *_: node.driver.stop())
+        # What the start made stays for good: a collection that walks it finds nothing and costs an idle node its caches.
+        gc.collect()
+        gc.freeze()
         node.run()
         node.close()
 
@@ -180,7 +205,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="run directory of the plane")
     parser.add_argument("name", help="name of the node")
     chosen = parser.parse_args()
-    logging.basicConfig(format=f"%(asctime)s {chosen.name} %(levelname)s %(message)s", level=logging.INFO)
     tether.hold()
     try:
         serve(chosen.folder, chosen.name)

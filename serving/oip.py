@@ -1,5 +1,5 @@
-"""Codec of the Open Inference Protocol v2 with Triton's binary tensors: bytes of a request to one payload, one answer to
-bytes. Owns what is well-formed and the sentence that says why not; must not know HTTP routes or sockets.
+"""Requests of the Open Inference Protocol v2 with Triton's binary tensors: their bytes to one payload and its terms. Owns
+what is well-formed and the sentence that says why not; must not know HTTP routes or sockets.
 
 A picture may come as BYTES [1] (the encoded file; in JSON as base64) or as UINT8, [n] (the encoded file) or
 [height, width, 3] (pixels).
@@ -12,6 +12,7 @@ import binascii
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -19,15 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Raw, Struct
 
-from loki_rl.serving.client import Inference
-from loki_rl.serving.protocol import MAX_TIMEOUT_S, Described, Tensor
+from loki_rl.serving.protocol import MAX_PRIORITY, MAX_TIMEOUT_S, Described, Tensor
 
 VERSION = "1"
-PLATFORM = "loki_rl_pipeline"
 
 Parameters = dict[str, str | int | float | bool | None]
 Array = npt.NDArray[Any]
-Json = dict[str, object]
 
 
 class RequestError(ValueError):
@@ -60,12 +58,15 @@ class InferBody(Struct):
 
 
 class InferRequest(Struct):
-    """What is left of a request once it is understood. binary: the output goes out as a binary tensor."""
+    """What is left of a request once it is understood. timeout_s, min_accuracy, priority: as in protocol.Infer. binary: the
+    output goes out as a binary tensor."""
 
     id: str
     timeout_s: float
     payload: Array | None
     binary: bool
+    min_accuracy: float = 0.0
+    priority: int = 0
 
 
 _body_decoder = msgspec.json.Decoder(InferBody)
@@ -103,10 +104,22 @@ def parse(body: bytes, header_length: str | None, described: Described) -> Infer
         request = _body_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(400, f"the request is not inference JSON: {error}") from None
-    parts = _binary_parts(request.inputs, rest)
+    return understand(request, _binary_parts(request.inputs, rest), described)
+
+
+def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> InferRequest:
+    """What a request asks for. parts: the raw data of those inputs that have any. Raises RequestError."""
     tensor = _only_input(request.inputs, described)
     payload = None if tensor is None else _payload(tensor, parts)
-    return InferRequest(request.id, _timeout_s(request.parameters), payload, _wants_binary(request, described.output))
+    terms = request.parameters
+    return InferRequest(
+        request.id,
+        _timeout_s(terms),
+        payload,
+        _wants_binary(request, described.output),
+        _number(terms, "min_accuracy", 1.0),
+        _priority(terms),
+    )
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryview]:
@@ -154,10 +167,21 @@ def _only_input(inputs: list[InputTensor], described: Described) -> InputTensor 
 
 def _timeout_s(parameters: Parameters) -> float:
     """Triton's reserved parameter: microseconds, end to end."""
-    timeout = parameters.get("timeout", 0)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_TIMEOUT_S * 1e6:
-        raise RequestError(400, f"timeout must be 0 to {MAX_TIMEOUT_S * 1e6:.0f} microseconds, not {timeout!r}")
-    return timeout / 1e6
+    return _number(parameters, "timeout", MAX_TIMEOUT_S * 1e6, " microseconds") / 1e6
+
+
+def _priority(parameters: Parameters) -> int:
+    priority = _number(parameters, "priority", MAX_PRIORITY)
+    if priority != int(priority):
+        raise RequestError(400, f"priority must be a whole number, not {priority!r}")
+    return int(priority)
+
+
+def _number(parameters: Parameters, name: str, most: float, unit: str = "") -> float:
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise RequestError(400, f"{name} must be 0 to {most:.0f}{unit}, not {value!r}")
+    return value
 
 
 def _wants_binary(request: InferBody, output: Tensor) -> bool:
@@ -172,7 +196,7 @@ def _wants_binary(request: InferBody, output: Tensor) -> bool:
 # -- tensors --------------------------------------------------------------------------------------------------------------
 
 
-def _payload(tensor: InputTensor, parts: dict[str, memoryview]) -> Array:
+def _payload(tensor: InputTensor, parts: Mapping[str, memoryview]) -> Array:
     part = parts.get(tensor.name)
     if part is None and not len(tensor.data):
         raise RequestError(400, f"input '{tensor.name}' has neither data nor binary_data_size")
@@ -242,59 +266,3 @@ def _json_data(tensor: InputTensor) -> list[object]:
         return msgspec.json.decode(tensor.data, type=list[object])
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(400, f"input '{tensor.name}': {error}") from None
-
-
-# -- answers --------------------------------------------------------------------------------------------------------------
-
-
-def metadata(described: Described) -> Json:
-    """GET /v2/models/NAME."""
-    return {
-        "name": described.pipeline,
-        "versions": [VERSION],
-        "platform": PLATFORM,
-        "inputs": [_tensor_metadata(described.input)],
-        "outputs": [_tensor_metadata(described.output)],
-    }
-
-
-def _tensor_metadata(tensor: Tensor) -> Json:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
-
-
-def parameters(answer: Inference) -> Json:
-    """How it was served; `served` joins the variant paths of the leaves."""
-    return {
-        "outcome": answer.outcome,
-        "accuracy": answer.accuracy,
-        "latency_ms": 1000 * answer.latency_s,
-        "served": ",".join(map("/".join, answer.served)),
-        "missing": answer.missing,
-    }
-
-
-def encode(answer: Inference, request: InferRequest, described: Described) -> tuple[bytes, int | None]:
-    """The body of a success, and the length of its JSON if a binary tensor follows."""
-    elements = _elements(answer, described)
-    output: Json = {"name": described.output.name, "datatype": "BYTES", "shape": [len(elements)]}
-    whole = {
-        "model_name": described.pipeline,
-        "model_version": VERSION,
-        "id": request.id,
-        "parameters": parameters(answer),
-        "outputs": [output],
-    }
-    if not request.binary:
-        output["data"] = [element.decode("utf-8", "replace") for element in elements]
-        return msgspec.json.encode(whole), None
-    data = b"".join(struct.pack("<I", len(element)) + element for element in elements)
-    output["parameters"] = {"binary_data_size": len(data)}
-    header = msgspec.json.encode(whole)
-    return header + data, len(header)
-
-
-def _elements(answer: Inference, described: Described) -> list[bytes]:
-    """One per finished leaf: what the model said, or, where no model ran, who would have."""
-    if described.engine == "emulated":
-        return ["/".join(path).encode() for path in answer.served]
-    return [output.tobytes() for output in answer.outputs]

@@ -23,7 +23,9 @@ from loki_rl.serving.adapters.adapter import (
     adapter_class,
 )
 from loki_rl.serving.engine import EngineError, LoadInfo
+from loki_rl.serving.repository import ModelError
 from loki_rl.serving.sessions import BoundSession, Device, choose_device, open_session, ports
+from loki_rl.serving.stored import StoredModel, find_model
 
 Key = tuple[str, str]
 
@@ -39,7 +41,7 @@ class Resident(Struct):
 
 
 class OnnxEngine:
-    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder with MODEL/1/model.onnx. device:
+    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in serving.stored. device:
     auto, cpu, cuda or cuda:N. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
     `padded`. Raises EngineError."""
 
@@ -92,11 +94,14 @@ class OnnxEngine:
         spec = self.models.get((task, variant))
         if spec is None:
             raise EngineError(f"variant '{variant}' of task '{task}' names no model in the pipeline file")
-        session = open_session(self.repository / spec.model / "1" / "model.onnx", self.device)
-        io = SessionIO(self.repository / spec.model, ports(session.get_inputs()), ports(session.get_outputs()))
+        stored = self._find(task, variant, spec.model)
+        session = open_session(stored.file, self.device)
+        io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()))
         try:
+            declared = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
+            stored.check(declared, max(self.sizes.get((task, variant), (1,))))
             adapter = adapter_class(spec.adapter)(io, spec.options)
-        except AdapterError as error:
+        except (AdapterError, ModelError) as error:
             raise EngineError(f"variant '{variant}' of task '{task}': {error}") from error
         return Resident(
             session,
@@ -106,9 +111,15 @@ class OnnxEngine:
             BoundSession(session, self.device) if self.device.kind == "cuda" else None,
         )
 
+    def _find(self, task: str, variant: str, model: str) -> StoredModel:
+        try:
+            return find_model(self.repository, model)
+        except ModelError as error:
+            raise EngineError(f"variant '{variant}' of task '{task}': {error}") from error
+
     def _warm(self, task: str, variant: str, resident: Resident) -> None:
         """Run what the first batches would otherwise pay for: every size where sizes are padded (a GPU searches its
-        algorithms per shape), else one item (measured: on a CPU a new size costs nothing extra)."""
+        algorithms per shape), else one item: on a CPU without memory patterns a new size costs nothing extra."""
         inputs = resident.adapter.prepare(resident.adapter.sample()).inputs
         for size in self.sizes.get((task, variant), (1,)) if self.padded else (1,):
             self._infer(resident, [inputs] * size, size)

@@ -34,6 +34,10 @@ CHILD_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 GPU_SIZES = (1, 2, 4, 8, 16, 32)
 LOADS = 3
 SEED = 1
+# Enough for a median within a few percent; the tails come from a profile as served.
+QUICK = Effort(budget_s=0.1, least=5, most=40)
+QUICK_ENTRY_SIZES, QUICK_CHILD_SIZES = (1, 2), (1, 2, 4, 8)
+QUICK_SCENES = 12
 
 Key = tuple[str, str]
 Clock = Literal["wall", "cpu"]
@@ -43,7 +47,7 @@ CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": ti
 class Request(Struct, frozen=True):
     """What to measure. device: auto, cpu, cuda or cuda:N. scenes: rendered pictures for accuracy and as payloads. sizes:
     task -> batch sizes, instead of the default ones. clock: cpu leaves out what other processes took; only for a busy host
-    without a GPU."""
+    without a GPU. known: take accuracies and fan-outs from this profile, whatever its device: they do not depend on it."""
 
     device: str = "auto"
     scenes: int = 60
@@ -51,6 +55,7 @@ class Request(Struct, frozen=True):
     effort: Effort = Effort()
     sizes: Mapping[str, tuple[int, ...]] = {}
     clock: Clock = "wall"
+    known: ProfileFile | None = None
 
 
 class Speed(Struct, frozen=True):
@@ -74,7 +79,7 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
     shown = _scenes(file, request, progress)
     speed = _measure_variants(engine, sizes, _payloads(file, shown), request, progress)
-    quality = measure_quality(file, engine, shown, progress) if shown else Quality((), (), ())
+    quality = _quality(file, engine, shown, request.known, progress)
     figures = Figures(speed.timings, quality.accuracies, quality.fanouts, quality.paths)
     return ProfileFile(
         device=device_name(device),
@@ -92,6 +97,15 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
         paths=quality.paths,
         dominated=dominated(file.tree, figures),
     )
+
+
+def quick_request(file: PipelineFile, known: ProfileFile, device: str) -> Request:
+    """Times alone, in some seconds. On a CPU they are CPU times, so that a busy host does not spoil the few runs."""
+    sizes = {task.name: QUICK_CHILD_SIZES if task.parent else QUICK_ENTRY_SIZES for task in file.tree}
+    on_cpu = choose_device(device).kind == "cpu"
+    if on_cpu:
+        return Request(device, QUICK_SCENES, effort=QUICK, sizes=sizes, clock="cpu", known=known)
+    return Request(device, QUICK_SCENES, effort=QUICK, known=known)
 
 
 def batch_sizes(file: PipelineFile, request: Request, padded: bool) -> dict[Key, tuple[int, ...]]:
@@ -115,6 +129,14 @@ def _scenes(file: PipelineFile, request: Request, progress: Progress) -> list[Sc
         shown.append(render(number, request.seed, fonts))
         progress("render scenes", len(shown) / request.scenes)
     return shown
+
+
+def _quality(
+    file: PipelineFile, engine: OnnxEngine, shown: Sequence[Scene], known: ProfileFile | None, progress: Progress
+) -> Quality:
+    if known is not None:
+        return Quality(known.accuracies, known.fanouts, known.paths)
+    return measure_quality(file, engine, shown, progress) if shown else Quality((), (), ())
 
 
 def _payloads(file: PipelineFile, shown: Sequence[Scene]) -> dict[str, list[Array]]:
@@ -166,6 +188,8 @@ def _timing(task: str, variant: str, size: int, row: Latency) -> Timing:
 
 
 def _command(file: PipelineFile, request: Request) -> str:
+    if request.known is not None:
+        return f"loki-rl profile {file.name} --quick --device {request.device}"
     chosen = f"--device {request.device} --scenes {request.scenes} --seed {request.seed}"
     return f"loki-rl profile {file.name} {chosen} --clock {request.clock} --budget-s {request.effort.budget_s:g}"
 
@@ -176,7 +200,9 @@ def _provenance(shown: Sequence[Scene], request: Request, core_share: float | No
     parts = [f"{kind} time of preparing, running and finishing a batch on one thread; {runs}"]
     if core_share is not None:
         parts.append(f"the thread had {min(1.0, core_share):.0%} of a core")
-    if shown:
+    if request.known is not None:
+        parts.append(f"accuracies and fan-outs as measured on {request.known.device} at {request.known.created}")
+    elif shown:
         lines = sum(len(scene.lines) for scene in shown)
         parts.append(f"accuracy: share of {lines} lines in {len(shown)} rendered scenes, found at IoU 0.5, read exactly")
     return "; ".join(parts)

@@ -9,11 +9,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.ledger import Tally
+from loki_rl.serving.state import PlaneState
 
 VERSION = b"\x01"
 NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
+# As in Triton: 1 is the highest, 0 the default.
+MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
+# How programs of ours ask for the state over HTTP: JSON has no infinite numbers, and a plan may hold some.
+MSGPACK = "application/msgpack"
 
 Id = Annotated[int, Meta(ge=0)]
 
@@ -23,11 +28,14 @@ Id = Annotated[int, Meta(ge=0)]
 
 class Infer(Struct, array_like=True, tag=True):
     """Run the pipeline on the tensor in the next frame (none at all where the engine is emulated). id: the client's own,
-    unique among its requests in flight. timeout_s: end-to-end deadline, 0 = the pipeline's SLO."""
+    unique among its requests in flight. timeout_s: end-to-end deadline, 0 = the pipeline's SLO. min_accuracy: of every
+    variant path that serves it. priority: 1 is the highest, 0 the default."""
 
     id: Id
     pipeline: str
     timeout_s: Annotated[float, Meta(ge=0, le=MAX_TIMEOUT_S)] = 0.0
+    min_accuracy: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = 0
 
 
 class Cancel(Struct, array_like=True, tag=True):
@@ -55,17 +63,34 @@ class ReadLedger(Struct, array_like=True, tag=True):
     id: Id
 
 
-Request = Infer | Cancel | Describe | BeginRun | ReadLedger
+class ReadState(Struct, array_like=True, tag=True):
+    """Give the state of the whole plane. StateRead answers."""
+
+    id: Id
+
+
+Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState
 
 
 # -- what the gateway node answers ----------------------------------------------------------------------------------------
+
+
+class Refusal(Struct, array_like=True, frozen=True):
+    """Where an item was given up. late_s: how much too late the stage would have ended. fitting: its cheapest variant, if
+    that would have fitted."""
+
+    stage: str
+    late_s: float
+    fitting: str
 
 
 class Answer(Struct, array_like=True, tag=True):
     """The only answer to an Infer. One tensor frame per finished leaf follows (none where the engine is emulated).
 
     outcome: ok | late | dropped | rejected | cancelled | failed. served: the variant names of each finished leaf, first
-    task first. missing: items dropped or unfinished. reason: why it is not ok.
+    task first. missing: items dropped or unfinished. reason: why it is not ok. slack_s: time left until the deadline,
+    below 0 after it. retry_s: where the plane had no room, when it may have some again; 0 where asking again is no use.
+    refusal: what is known of the first item that was dropped.
     """
 
     id: int
@@ -75,6 +100,9 @@ class Answer(Struct, array_like=True, tag=True):
     served: list[list[str]]
     missing: int
     reason: str
+    slack_s: float = 0.0
+    retry_s: float = 0.0
+    refusal: Refusal | None = None
 
 
 class Tensor(Struct, array_like=True, frozen=True):
@@ -87,15 +115,18 @@ class Tensor(Struct, array_like=True, frozen=True):
 
 
 class TaskVariants(Struct, array_like=True, frozen=True):
-    """A task of the pipeline and the names of its variants."""
+    """A task of the pipeline and the names of its variants. parent: of the task, empty for an entry task. max_batch: the
+    largest profiled one."""
 
     name: str
     variants: tuple[str, ...]
+    parent: str = ""
+    max_batch: int = 1
 
 
 class Described(Struct, array_like=True, tag=True):
-    """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: every
-    task has a warm variant."""
+    """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: the models
+    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now)."""
 
     id: int
     pipeline: str
@@ -131,6 +162,13 @@ class LedgerRead(Struct, array_like=True, tag=True):
     data: bytes
 
 
+class StateRead(Struct, array_like=True, tag=True):
+    """The plane at the moment of the question."""
+
+    id: int
+    state: PlaneState
+
+
 class Refused(Struct, array_like=True, tag=True):
     """The request is malformed and was not looked at; id is -1 where it could not be read."""
 
@@ -138,7 +176,7 @@ class Refused(Struct, array_like=True, tag=True):
     message: str
 
 
-Response = Answer | Described | Begun | LedgerRead | Refused
+Response = Answer | Described | Begun | LedgerRead | StateRead | Refused
 
 encoder = msgspec.msgpack.Encoder()
 request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

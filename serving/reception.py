@@ -1,30 +1,55 @@
 """Between clients and the gateway actor: requests become events, replies become answers. Owns what a client may ask beside
-inference; must not know sockets, nor how a request is served."""
+inference, and when it may come again; must not know sockets, nor how a request is served."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import zmq
 
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Reply
+from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply, Terms
 from loki_rl.serving.driver import Delivery
-from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, Withdrawn
+from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn
+from loki_rl.serving.meter import RequestMeter
 from loki_rl.serving.payloads import GatewayPayloads
+from loki_rl.serving.protocol import Described
+from loki_rl.serving.state import Control, Part, PlaneState, Stage
+from loki_rl.serving.survey import Survey
 from loki_rl.serving.wire import Letter
 
+log = logging.getLogger(__name__)
+
 BURST = 64
+# A full gateway has room again as soon as some requests end.
+FULL_S = 1.0
 
 
 class Reception:
-    """A source of events for the gateway's driver, and where its Reply effects go. told: who counts from a run's begin."""
+    """A source of events for the gateway's driver, and where its Reply effects go. told: who counts from a run's begin.
+    meter: of the same gateway."""
 
-    def __init__(self, front: Front, gateway: Gateway, payloads: GatewayPayloads, told: Sequence[str]) -> None:
+    def __init__(
+        self,
+        front: Front,
+        described: Described,
+        gateway: Gateway,
+        payloads: GatewayPayloads,
+        told: Sequence[str],
+        meter: RequestMeter,
+        survey: Survey,
+    ) -> None:
         self._front = front
+        self._described = described
         self._gateway = gateway
         self._payloads = payloads
         self._told = told
+        self._meter = meter
+        self._survey = survey
+        self._opened = time.monotonic()
 
     @property
     def handle(self) -> zmq.Socket[bytes]:
@@ -35,7 +60,7 @@ class Reception:
         events = self._front.receive(BURST)
         entered = [event for event in events if isinstance(event, Entered)]
         if entered:
-            yield _arrived(entered)
+            yield _arrived(entered, self._gateway.pipeline.slo_s)
         withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
         if withdrawn:
             yield _to(GATEWAY, Abandoned(withdrawn))
@@ -45,12 +70,28 @@ class Reception:
     def open(self, origin: float) -> list[Delivery]:
         """Tell clients that they are served, and actors that time counts."""
         self._front.ready = True
+        self._opened = origin
         return self._begin(origin)
 
-    def carry(self, effect: Effect, _now: float) -> None:
+    def leave(self) -> None:
+        """Clients should go elsewhere; those that come are served until the gateway drains."""
+        self._front.ready = False
+
+    def carry(self, effect: Effect, now: float) -> None:
         if not isinstance(effect, Reply):
             raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
-        self._front.reply(effect, self._payloads.answer(effect))
+        self._front.reply(effect, self._payloads.answer(effect), self._retry_s(effect.outcome, now))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("request ended", extra={"fields": _told(effect)})
+
+    def _retry_s(self, outcome: Outcome, now: float) -> float:
+        """A full gateway empties; an overloaded stage has to wait for the next plan."""
+        if outcome is Outcome.REJECTED and not self._gateway.draining:
+            return FULL_S
+        if outcome not in (Outcome.DROPPED, Outcome.LATE):
+            return 0.0
+        interval_s = self._gateway.options.interval_s
+        return interval_s - (now - self._gateway.origin) % interval_s
 
     def _ask(self, event: FrontEvent, now: float) -> Iterable[Delivery]:
         """What is neither a request nor its withdrawal."""
@@ -60,15 +101,58 @@ class Reception:
             self._front.begun(event, origin)
         elif isinstance(event, LedgerAsked):
             self._front.ledger(event, self._gateway.tally, self._gateway.options.servers)
+        elif isinstance(event, StateAsked):
+            self._survey.ask(partial(self._tell, event))
+
+    def _tell(self, ask: StateAsked, parts: list[Part]) -> None:
+        """Stages in the order of the pipeline, whoever answered first."""
+        order = self._gateway.pipeline.index
+        control = next((part for part in parts if isinstance(part, Control)), None)
+        stages = sorted((part for part in parts if isinstance(part, Stage)), key=lambda stage: order[stage.task])
+        self._front.state(ask, self._state(stages, control))
+
+    def _state(self, stages: list[Stage], control: Control | None) -> PlaneState:
+        options, front = self._gateway.options, self._front
+        return PlaneState(
+            pipeline=options.pipeline.name,
+            engine=self._described.engine,
+            slo_s=options.pipeline.slo_s,
+            best_accuracy=options.pipeline.best_accuracy,
+            servers=options.servers,
+            ready=front.ready and all(stage.pulling for stage in stages),
+            uptime_s=time.monotonic() - self._opened,
+            vanished=front.vanished,
+            malformed=front.malformed,
+            requests=self._meter.state(),
+            stages=stages,
+            control=control,
+        )
 
     def _begin(self, origin: float) -> list[Delivery]:
         return [_to(address, Begin(origin)) for address in self._told]
 
 
-def _arrived(entered: list[Entered]) -> Delivery:
-    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered])
+def _arrived(entered: list[Entered], slo_s: float) -> Delivery:
+    terms = {one.key: _terms(one, slo_s) for one in entered if one.min_accuracy or one.priority}
+    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], terms)
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
+
+
+def _told(reply: Reply) -> dict[str, object]:
+    return {
+        "request": reply.root,
+        "outcome": Outcome(reply.outcome).name.lower(),
+        "latency_ms": 1000 * reply.latency_s,
+        "accuracy": reply.accuracy,
+        "leaves": len(reply.leaves),
+        "missing": reply.missing,
+    }
+
+
+def _terms(entered: Entered, slo_s: float) -> Terms:
+    """Priority 1 goes before whatever came up to one SLO earlier, 2 half of that, and so on: nobody starves."""
+    return Terms(entered.min_accuracy, slo_s / entered.priority if entered.priority else 0.0)
 
 
 def _to(address: str, event: Event) -> Delivery:

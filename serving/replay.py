@@ -82,7 +82,8 @@ def replay(
 
     url: tcp:// or ipc:// (native) or http:// (Open Inference Protocol, any server). payloads: None where the engine is
     emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
-    keep: number of a payload whose answers the result holds. Raises ReplayError or ClientError if the server is not there or refuses what is sent.
+    keep: number of a payload whose answers the result holds. Raises ReplayError or ClientError if the server is not there
+    or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
     sender = _sender(url, pipeline, payloads, slo_s)

@@ -18,12 +18,13 @@ RunBatch = Callable[[list[Array]], object]
 
 class Effort(Struct, frozen=True):
     """How long to measure one batch size: `warmup` unmeasured runs, then runs for `budget_s`, at least `least` and at most
-    `most` of them."""
+    `most` of them. Two warm-up runs at least: ONNX Runtime lays out its memory in the second run of a shape (measured: 3
+    times as slow), not in the first."""
 
     budget_s: float = 0.3
     least: int = 12
     most: int = 200
-    warmup: int = 1
+    warmup: int = 2
 
 
 def measure_latencies(

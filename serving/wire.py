@@ -15,6 +15,7 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.core.messages import Event
+from loki_rl.serving.state import Part
 
 # High half of the first byte: what the body is; low half: version of the layout.
 LETTERS = b"\x11"
@@ -90,6 +91,25 @@ class Gone(Struct, array_like=True, tag=True):
     endpoint: str
 
 
+class Leave(Struct, array_like=True, tag=True):
+    """Launcher to the gateway's node: clients should go elsewhere from now on; those that come are still served."""
+
+
+class Asked(Struct, array_like=True, tag=True):
+    """Gateway's node to the others: tell your part of the plane's state to the node `by`."""
+
+    question: int
+    by: str
+
+
+class Told(Struct, array_like=True, tag=True):
+    """The answer of one node."""
+
+    question: int
+    node: str
+    parts: list[Part]
+
+
 class Bye(Struct, array_like=True, tag=True):
     """Node to launcher: stopped in good order. frames: payload frames left over; faults, strays: as in Driver; malformed:
     messages dropped. timers: batches and loads that an emulated engine ended, late_s: how late in all, latest_s: at
@@ -105,7 +125,7 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-Control = Up | Warm | Idle | Gone | Bye
+Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 

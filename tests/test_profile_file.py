@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from loki_rl.config import ConfigError, load_pipeline
 from loki_rl.core.pipeline import Latency
-from loki_rl.profile_file import Dominated, Fanout, Load, PathAccuracy, ProfileFile, StageAccuracy, Timing
+from loki_rl.profile_file import Capacity, Dominated, Fanout, Load, PathAccuracy, ProfileFile, StageAccuracy, Timing
 
 TEXT = """\
 name: small
@@ -51,6 +51,7 @@ PROFILE = ProfileFile(
     fanouts=(Fanout("find", "f1", "read", 4.5),),
     paths=(PathAccuracy(("f1", "r2"), 0.75), PathAccuracy(("gone", "r2"), 0.1)),
     dominated=(Dominated("read", "r1", "r2"),),
+    capacity=Capacity(servers=2, most_accurate_rps=12.5, cheapest_rps=60.0),
 )
 
 
@@ -131,6 +132,8 @@ def test_a_profile_that_lacks_a_figure_must_be_measured_again(tmp_path: Path, pr
         ('"padded": false', '"padded": "no"', r"at 'padded': expected true or false, got text"),
         ('"batch": 1', '"batch": 0', r"at 'variants\[0\]\.batch': expected a whole number >= 1"),
         ('"accuracy": 0.8', '"accuracy": 8', r"expected a number <= 1"),
+        ('"most_accurate_rps": 12.5', '"most_accurate_rps": 0', r"at 'capacity\.most_accurate_rps': expected a number > 0"),
+        ('"cheapest_rps"', '"cheap_rps"', r"at 'capacity': unknown key 'cheap_rps'; did you mean 'cheapest_rps'\?"),
         ("}", "", r"small\.json: .*measure it again with 'loki-rl profile'"),
     ],
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, window
+from loki_rl.traces.demand import Trace, TraceError, TraceOptions, window
 
 # Copies of an exactly known arrival are spread over its second: at the same instant they would be a batch, not demand.
 COPY_BIN_S = 1.0

@@ -1,5 +1,5 @@
-"""Synthetic demand. Owns the shapes (flash crowd, diurnal, ramp, bursts, steps) and how a rate becomes whole requests; reads
-no file and knows no pipeline."""
+"""Synthetic demand. Owns the kinds (flash crowd, diurnal, ramp, bursts, steps, mmpp) and how a rate becomes whole requests;
+reads no file and knows no pipeline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from math import isfinite, pi
 import numpy as np
 from numpy.typing import NDArray
 
-from loki_rl.traces.arrivals import generator
-from loki_rl.traces.trace import Trace, TraceError
+from loki_rl.traces.arrivals import MAX_ARRIVALS, generator
+from loki_rl.traces.demand import Trace, TraceError
+from loki_rl.traces.mmpp import Mmpp
 
 PEAK = 4.7
 BIN_S = 1.0
+ON_SHARE = 0.25
 STREAM = 2
+GENERATED = "generated"
 
 Rates = NDArray[np.float64]
 Shape = Callable[[Rates, float, float, np.random.Generator], Rates]
@@ -30,26 +33,43 @@ def generate(
     idc: float = 1.0,
     period_s: float | None = None,
 ) -> Trace:
-    """Make a trace of `seconds` bins of 1 s whose rate moves between base_rps and peak x base_rps [requests/s].
+    """Make a trace of `seconds` bins of 1 s whose rate moves between base_rps and peak x base_rps [requests/s]; of exact
+    arrivals where the kind is "mmpp".
 
     kind: "flash_crowd" (base for a third, peak within 30 s, held for a third, down within 10 s), "diurnal" (one smooth wave
     a period), "ramp" (steady rise), "bursts" (on and off, exponential durations, on for a quarter of the mean period),
-    "steps" (random levels, one a period). period_s: default the whole trace for diurnal, a sixth of it for bursts and steps.
-    idc: variance over mean of the counts given the rate; 1 is Poisson, below 1 smoother, above 1 clumped.
+    "steps" (random levels, one a period), "mmpp" (a Poisson process that switches between base and peak at any instant,
+    with exponential stays, at the peak for a quarter of the mean period: burstiness inside the second as well). period_s:
+    default the whole trace for diurnal, a sixth of it for bursts and steps, a sixtieth for mmpp. idc: variance over mean of
+    the counts given the rate; 1 is Poisson, below 1 smoother, above 1 clumped; mmpp has its own.
     Raises TraceError for an unknown kind or a number out of range.
     """
-    if kind not in SHAPES:
-        raise TraceError(f"unknown kind of demand '{kind}'; known are {', '.join(SHAPES)}")
-    shape, share = SHAPES[kind]
-    period = seconds * share if period_s is None else period_s
+    if kind not in KINDS:
+        raise TraceError(f"unknown kind of demand '{kind}'; known are {', '.join(KINDS)}")
+    period = seconds * KINDS[kind] if period_s is None else period_s
     for name, value in (("seconds", seconds), ("base_rps", base_rps), ("peak", peak), ("idc", idc), ("period_s", period)):
         if not (isfinite(value) and value > 0):
             raise TraceError(f"{name} must be above 0, not {value:g}")
     rng = generator(seed, STREAM)
+    if kind == "mmpp":
+        return _mmpp(seconds, base_rps, peak, period, idc, rng)
     starts = np.arange(seconds, dtype=np.float64) * BIN_S
-    level = shape(starts, float(seconds), period, rng)
+    level = SHAPES[kind](starts, float(seconds), period, rng)
     rates: Rates = base_rps * (1 + (peak - 1) * level)
-    return Trace(kind, starts, _counts(rates * BIN_S, idc, rng), BIN_S)
+    return Trace(kind, starts, _counts(rates * BIN_S, idc, rng), BIN_S, GENERATED)
+
+
+def _mmpp(seconds: int, base_rps: float, peak: float, period_s: float, idc: float, rng: np.random.Generator) -> Trace:
+    if idc != 1:
+        raise TraceError(f"the burstiness of mmpp follows from peak and period_s; leave idc at 1 instead of {idc:g}")
+    most = seconds * base_rps * max(peak, 1.0)
+    if most > MAX_ARRIVALS:
+        raise TraceError(f"up to {most:.3g} arrivals are more than {MAX_ARRIVALS:g}; make it shorter")
+    process = Mmpp((base_rps, peak * base_rps), ((1 - ON_SHARE) * period_s, ON_SHARE * period_s))
+    times = process.arrivals(float(seconds), rng)
+    if not len(times):
+        raise TraceError(f"no request arrived in {seconds} s at {base_rps:g} requests/s; raise one of them")
+    return Trace("mmpp", times, np.ones(len(times), np.int64), 0.0, GENERATED)
 
 
 def _counts(means: Rates, idc: float, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -84,7 +104,7 @@ def _ramp(times: Rates, seconds: float, _: float, __: np.random.Generator) -> Ra
 def _bursts(times: Rates, seconds: float, period_s: float, rng: np.random.Generator) -> Rates:
     # Twice the mean number of phases, and a few more, covers the trace; the last one lasts as long as it is needed.
     phases = 2 * (2 * int(seconds / period_s) + 8)
-    means = np.where(np.arange(phases) % 2 == 0, 0.75 * period_s, 0.25 * period_s)
+    means = np.where(np.arange(phases) % 2 == 0, (1 - ON_SHARE) * period_s, ON_SHARE * period_s)
     ends = np.cumsum(rng.exponential(means))
     level: Rates = (np.searchsorted(ends, times, side="right") % 2).astype(np.float64)
     return level
@@ -96,11 +116,12 @@ def _steps(times: Rates, seconds: float, period_s: float, rng: np.random.Generat
     return held
 
 
-# Kind -> shape, default period as a share of the trace.
-SHAPES: dict[str, tuple[Shape, float]] = {
-    "flash_crowd": (_flash_crowd, 1.0),
-    "diurnal": (_diurnal, 1.0),
-    "ramp": (_ramp, 1.0),
-    "bursts": (_bursts, 1 / 6),
-    "steps": (_steps, 1 / 6),
+SHAPES: dict[str, Shape] = {
+    "flash_crowd": _flash_crowd,
+    "diurnal": _diurnal,
+    "ramp": _ramp,
+    "bursts": _bursts,
+    "steps": _steps,
 }
+# Kind -> default period as a share of the trace.
+KINDS = {"flash_crowd": 1.0, "diurnal": 1.0, "ramp": 1.0, "bursts": 1 / 6, "steps": 1 / 6, "mmpp": 1 / 60}

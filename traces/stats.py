@@ -7,19 +7,30 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.traces.arrivals import arrivals, duration_s
-from loki_rl.traces.trace import Trace, TraceOptions
+from loki_rl.traces.demand import Trace, TraceOptions
 
 LOCAL_S = 300.0
 LOCAL_BINS = 10
+# Counts in fewer windows say little about their variance.
+LEAST_WINDOWS = 10
+FINEST_S = 0.1
+
+
+class WindowIdc(Struct, frozen=True):
+    """Variance over mean of the requests in windows of this length (1 = Poisson; it rises with the window where demand comes
+    in bursts that are longer)."""
+
+    window_s: float
+    idc: float
 
 
 class TraceStats(Struct, frozen=True):
     """Of a replay. bin_s: width [s] of the bins behind peak and idc: the trace's own, 1 s of trace time for exact arrivals.
 
     idc: variance over mean of the counts (1 = Poisson). idc_local: median of it over windows of 5 minutes, or of 10 bins
-    where those are longer; it leaves slow changes of the rate out. cv: standard deviation over mean of the time between
-    arrivals. synthetic_inside_bin: times inside a bin, and so cv, are drawn and not observed. Figures that need requests
-    are 0 without any.
+    where those are longer; it leaves slow changes of the rate out. idc_windows: idc at growing windows, none shorter than
+    what was observed. cv: standard deviation over mean of the time between arrivals. synthetic_inside_bin: times inside a
+    bin, and so cv, are drawn and not observed. Figures that need requests are 0 without any.
     """
 
     name: str
@@ -33,6 +44,8 @@ class TraceStats(Struct, frozen=True):
     idc_local: float
     cv: float
     synthetic_inside_bin: bool
+    source: str = ""
+    idc_windows: tuple[WindowIdc, ...] = ()
 
 
 def trace_stats(trace: Trace, options: TraceOptions | None = None, seed: int = 0) -> TraceStats:
@@ -54,7 +67,17 @@ def trace_stats(trace: Trace, options: TraceOptions | None = None, seed: int = 0
         idc_local=_local(counts, max(LOCAL_BINS, round(LOCAL_S / bin_s))),
         cv=_cv(times),
         synthetic_inside_bin=not trace.exact,
+        source=trace.source,
+        idc_windows=_idc_windows(times, (trace.bin_s or FINEST_S) / options.compress, length_s),
     )
+
+
+def _idc_windows(times: NDArray[np.float64], finest_s: float, length_s: float) -> tuple[WindowIdc, ...]:
+    found, window_s = [], finest_s
+    while window_s * LEAST_WINDOWS <= length_s:
+        found.append(WindowIdc(window_s, _idc(_counts(times, window_s, length_s))))
+        window_s *= 10
+    return tuple(found)
 
 
 def _counts(times: NDArray[np.float64], bin_s: float, length_s: float) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from math import ceil, inf
 
 from msgspec.structs import replace
 
+from loki_rl.core.machine import Machine
 from loki_rl.core.messages import (
     GATEWAY,
     Assign,
@@ -32,39 +33,17 @@ from loki_rl.core.transition import Model, Seat, Target, assign
 
 HISTORY_S = 300
 RETRY_S = 1.0
-
-
-class Machine:
-    """What is known of one server. target: what it should serve; ordered: whether it was told; loads: seen so far."""
-
-    __slots__ = ("batch", "incarnation", "loading", "loads", "ordered", "resident", "serving", "started", "target")
-
-    def __init__(self, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self.serving: Model | None = None
-        self.batch = 0
-        self.loading: Model | None = None
-        self.started = 0.0
-        self.resident: Model | None = None
-        self.loads = 0
-        self.target: Target | None = None
-        self.ordered = True
-
-    @property
-    def busy(self) -> bool:
-        return self.serving is not None or self.loading is not None
-
-    @property
-    def settled(self) -> bool:
-        wanted = None if self.target is None else self.target[:2]
-        return self.ordered and self.loading is None and self.serving == wanted
+FAILURES = 100
+# The count of a second is sent when it ends: a plan made on the stroke would never know the second just past.
+COUNTED_S = 0.02
 
 
 class Controller:
     """Actor at address `controller`.
 
-    Every interval_s after the origin it emits Solve(snapshot); Planned answers. Loads in flight are in the snapshot. At most
-    parallel_loads servers leave their variant at once (0: all); parked servers load at any time, since that costs nothing.
+    Every interval_s after the origin, and when a server is lost or found, it emits Solve(snapshot); Planned answers. Loads
+    in flight are in the snapshot. At most parallel_loads servers leave their variant at once (0: all); parked servers load
+    at any time, since that costs nothing.
     """
 
     def __init__(self, options: ClusterOptions) -> None:
@@ -72,15 +51,17 @@ class Controller:
         self.pipeline = options.pipeline
         self.machines: dict[int, Machine] = {}
         self.arrivals: list[int] = []
+        self.counted = 0
         self.origin: float | None = None
         self.plan: Plan | None = None
         self.epoch = 0
         self.solving = False
         self.next_solve: float | None = None
         self.next_second: float | None = None
+        self.replan_at = inf
         self.retry_at = inf
         self.backlog_s: dict[str, float] = {}
-        self.loads_reported = 0
+        self.loads = 0
         self.failures: list[str] = []
 
     @property
@@ -91,15 +72,14 @@ class Controller:
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
         match event:
-            case Counted(_, arrivals):
-                self.arrivals.append(arrivals)
-                del self.arrivals[:-HISTORY_S]
+            case Counted(second, arrivals):
+                self._count(second, arrivals, now)
             case Report():
                 self._report(event, now, effects)
             case Backlog(task, _, drain_s):
                 self.backlog_s[self.pipeline.tasks[task].name] = drain_s
             case Planned(plan, error):
-                self._planned(plan, error, effects)
+                self._planned(plan, error, now, effects)
             case Tick():
                 self._tick(now, effects)
             case WorkerGone(number):
@@ -111,8 +91,9 @@ class Controller:
         return effects
 
     def wake_at(self) -> float | None:
-        times = [time for time in (self.next_solve, self.next_second, self.retry_at) if time is not None and time < inf]
-        return min(times) if times else None
+        times = (self.next_solve, self.next_second, self.retry_at, inf if self.solving else self.replan_at)
+        wake = min(time for time in times if time is not None)
+        return wake if wake < inf else None
 
     def validate(self) -> None:
         targets = [machine.target for machine in self.machines.values() if machine.target is not None]
@@ -126,30 +107,45 @@ class Controller:
         """Trace time starts: second and interval boundaries are counted from here."""
         self.origin = origin
         self.arrivals = []
+        self.counted = 0
         self.next_second = origin + 1.0
-        self.next_solve = origin + self.options.interval_s
-        self.loads_reported = sum(machine.loads for machine in self.machines.values())
+        self.next_solve = origin + self.options.interval_s + COUNTED_S
+        self.loads = 0
+
+    def _count(self, second: int, arrivals: int, now: float) -> None:
+        """Counts of before the origin may still be on their way when it is set; they are not of this run."""
+        if self.origin is not None and not self.counted <= second <= now - self.origin:
+            return
+        self.counted = second + 1
+        self.arrivals.append(arrivals)
+        del self.arrivals[:-HISTORY_S]
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         while self.next_second is not None and now >= self.next_second:
             self._sample(effects)
             self.next_second += 1.0
         if now >= self.retry_at:
-            self.retry_at = inf
-            self._order(effects)
+            held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]
+            self.retry_at = min(held, default=inf)
+            self._order(now, effects)
+        due = now >= self.replan_at
         if self.next_solve is not None and now >= self.next_solve:
             self.next_solve += self.options.interval_s * ceil((now - self.next_solve + 1e-9) / self.options.interval_s)
-            if not self.solving:
-                self.solving = True
-                effects.append(Solve(self._snapshot(now)))
+            due = True
+        if due and not self.solving:
+            self._solve(now, effects)
+
+    def _solve(self, now: float, effects: list[Effect]) -> None:
+        self.solving = True
+        self.replan_at = inf
+        effects.append(Solve(self._snapshot(now)))
 
     def _sample(self, effects: list[Effect]) -> None:
         assert self.next_second is not None
         second = round(self.next_second - (self.origin or 0.0)) - 1
         used = sum(machine.busy for machine in self.machines.values())
-        loads = sum(machine.loads for machine in self.machines.values())
-        effects.append(Send(GATEWAY, Sample(second, used, loads - self.loads_reported)))
-        self.loads_reported = loads
+        effects.append(Send(GATEWAY, Sample(second, used, self.loads)))
+        self.loads = 0
 
     def _snapshot(self, now: float) -> Snapshot:
         age = 0.0 if self.next_second is None else max(0.0, now - (self.next_second - 1.0))
@@ -177,28 +173,41 @@ class Controller:
     # -- what the servers say -----------------------------------------------------------------------------------------
 
     def _report(self, event: Report, now: float, effects: list[Effect]) -> None:
-        machine = self.machines.get(event.worker)
-        if machine is None or event.incarnation > machine.incarnation:
-            target = None if machine is None else machine.target
-            machine = self.machines[event.worker] = Machine(event.incarnation)
-            machine.target, machine.ordered = target, target is None
+        machine = self._machine(event, now)
         if event.incarnation < machine.incarnation:
             return
         machine.serving, machine.batch = self._model(event.task, event.variant), event.batch
         machine.loading = self._model(event.loading_task, event.loading_variant)
+        self.loads += event.loads - machine.loads
         machine.started, machine.loads = event.started, event.loads
         machine.resident = machine.serving or machine.resident
         if machine.loading is not None and self.pipeline.swap == "break":
             machine.resident = None
         if event.error:
-            self.failures.append(f"worker {event.worker}: {event.error}")
+            self._failed(f"worker {event.worker}: {event.error}")
             machine.ordered = False
-            self.retry_at = now + RETRY_S
-        else:
-            self._order(effects)
+            machine.held_until = now + RETRY_S
+            self.retry_at = min(self.retry_at, machine.held_until)
+        self._order(now, effects)
         if self.plan is None and not self.solving and len(self.machines) == self.options.servers:
-            self.solving = True
-            effects.append(Solve(self._snapshot(now)))
+            self._solve(now, effects)
+
+    def _machine(self, event: Report, now: float) -> Machine:
+        """The server's record, a fresh one for a new life of its process. A server that was lost gets work with the next
+        plan, so that is made at once."""
+        known = self.machines.get(event.worker)
+        if known is not None and event.incarnation <= known.incarnation:
+            return known
+        fresh = self.machines[event.worker] = Machine(event.incarnation)
+        if known is not None:
+            fresh.target, fresh.ordered = known.target, known.target is None
+        elif self.plan is not None:
+            self.replan_at = min(self.replan_at, now)
+        return fresh
+
+    def _failed(self, error: str) -> None:
+        self.failures.append(error)
+        del self.failures[:-FAILURES]
 
     def _model(self, task: int, variant: int) -> Model | None:
         if task < 0:
@@ -208,15 +217,15 @@ class Controller:
 
     def _gone(self, number: int, now: float) -> None:
         """Its share is missing until it comes back: plan again at once with the servers that are left."""
-        if self.machines.pop(number, None) is not None and self.next_solve is not None:
-            self.next_solve = min(self.next_solve, now)
+        if self.machines.pop(number, None) is not None and self.plan is not None:
+            self.replan_at = min(self.replan_at, now)
 
     # -- the transition -----------------------------------------------------------------------------------------------
 
-    def _planned(self, plan: Plan | None, error: str, effects: list[Effect]) -> None:
+    def _planned(self, plan: Plan | None, error: str, now: float, effects: list[Effect]) -> None:
         self.solving = False
         if plan is None:
-            self.failures.append(error)
+            self._failed(error)
             return
         self.epoch += 1
         self.plan = replace(plan, epoch=self.epoch)
@@ -226,10 +235,10 @@ class Controller:
         for number, target in assign(self._within(plan), seats).items():
             machine = self.machines[number]
             if target != machine.target:
-                machine.target, machine.ordered = target, False
+                machine.target, machine.ordered, machine.held_until = target, False, -inf
         told = [GATEWAY, *(router(task) for task in range(len(self.pipeline.tasks)))]
         effects += [Send(address, PlanChanged(self.plan)) for address in told]
-        self._order(effects)
+        self._order(now, effects)
 
     def _within(self, plan: Plan) -> list[Placement]:
         """The plan's placements, cut to the servers there are (one may have died while the policy was thinking)."""
@@ -241,12 +250,12 @@ class Controller:
                 kept.append(replace(place, replicas=replicas))
         return kept
 
-    def _order(self, effects: list[Effect]) -> None:
+    def _order(self, now: float, effects: list[Effect]) -> None:
         """Tell servers their targets, as many as may swap at once."""
         limit = self.options.parallel_loads or len(self.machines)
-        swapping = sum(machine.loading is not None for machine in self.machines.values())
+        swapping = sum(machine.swapping for machine in self.machines.values())
         for number, machine in sorted(self.machines.items()):
-            if machine.ordered:
+            if machine.ordered or now < machine.held_until:
                 continue
             costs = machine.target is not None and machine.serving is not None and machine.serving != machine.target[:2]
             if costs and swapping >= limit:

@@ -90,6 +90,16 @@ def leaves_below(seed: int, pipeline: Pipeline, item: int, task: int) -> int:
     return total
 
 
+def root_leaves(seed: int, pipeline: Pipeline, root: int) -> int:
+    """Leaves that a whole request would have had."""
+    total, number = 0, 0
+    for task, count in zip(pipeline.entries, entry_counts(seed, pipeline, root), strict=True):
+        for _ in range(count):
+            total += leaves_below(seed, pipeline, pipeline.entry_id(root, number), task)
+            number += 1
+    return total
+
+
 def batch_seconds(seed: int, pipeline: Pipeline, batch: int, task: int, variant: int, n: int) -> float:
     """Service time [s] of a batch of n items, noise keyed by the batch."""
     return service_s(pipeline.latencies[task][variant][n], uniform(seed, batch, SERVICE))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 from math import floor
 
-from loki_rl.core.draws import entry_counts, leaves_below
+from loki_rl.core.draws import entry_counts, leaves_below, root_leaves
 from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -27,6 +27,7 @@ from loki_rl.core.messages import (
     Send,
     Settled,
     Submit,
+    Terms,
     Tick,
     router,
 )
@@ -150,33 +151,40 @@ class Gateway:
                 effects.append(self._refuse(key, second))
                 continue
             root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second)
-            self._spawn_entries(root, queues)
+            self._spawn_entries(root, queues, event.terms.get(key))
             if root.complete:
                 effects += self._finish(root, now)
         effects += [Send(router(task), Submit(items)) for task, items in queues.items() if items]
         return effects
 
+    def _number(self) -> int:
+        """Every arrival takes the next number, also one that is refused: the later ones keep their draws."""
+        number = self.next_root
+        self.next_root = (number + 1) % (1 << ROOT_BITS)
+        return number
+
     def _refuse(self, key: int, second: int) -> Reply:
+        number = self._number()
         if second >= 0:
             self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
+            self._never(root_leaves(self.options.seed, self.pipeline, number))
         return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], [], [], 0, REASONS[Outcome.REJECTED])
 
     def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
-        root = Root(self.next_root, key, now, deadline, second, len(self.pipeline.tasks))
-        self.next_root = (self.next_root + 1) % (1 << ROOT_BITS)
+        root = Root(self._number(), key, now, deadline, second, len(self.pipeline.tasks))
         self.roots[root.number] = root
         self.by_key[key] = root
         heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
         return root
 
-    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]]) -> None:
+    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]], terms: Terms | None) -> None:
         counts = entry_counts(self.options.seed, self.pipeline, root.number)
         number = 0
         for task, count in zip(self.pipeline.entries, counts, strict=True):
             root.spawned[task] = count
             for _ in range(count):
                 item = self.pipeline.entry_id(root.number, number)
-                queues[task].append(Item(item, root.t0, root.deadline, 0))
+                queues[task].append(Item(item, root.t0, root.deadline, 0, terms))
                 number += 1
 
     def _abandon(self, keys: list[int], now: float) -> list[Effect]:
@@ -196,7 +204,7 @@ class Gateway:
         effects: list[Effect] = []
         while self.timers and self.timers[0][0] <= now:
             root = self.roots.get(heapq.heappop(self.timers)[1])
-            if root is not None and not root.replied and root.deadline + self.grace_s <= now:
+            if root is not None and not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
 
@@ -214,6 +222,7 @@ class Gateway:
             root.seen.add(item)
             root.settled[task] += 1
             if outcome is not Outcome.OK:
+                root.blame = root.blame or event.cause
                 self._lose(root, task, item, outcome)
             elif leaf:
                 self._end_leaf(root, task, item, prefix, now)
@@ -228,9 +237,12 @@ class Gateway:
         root.cause = root.cause or outcome
         root.lost += 1
         if root.second >= 0:
-            leaves = leaves_below(self.options.seed, self.pipeline, item, task)
-            self.tally.leaves += leaves
-            self.tally.leaves_bad += leaves
+            self._never(leaves_below(self.options.seed, self.pipeline, item, task))
+
+    def _never(self, leaves: int) -> None:
+        """These leaves will not be."""
+        self.tally.leaves += leaves
+        self.tally.leaves_bad += leaves
 
     def _end_leaf(self, root: Root, task: int, item: int, prefix: int, now: float) -> None:
         root.leaf_counts[task] += 1
@@ -254,6 +266,8 @@ class Gateway:
     def _finish(self, root: Root, now: float) -> list[Effect]:
         """Every part has ended: answer, unless the timer or the client was first, and forget."""
         del self.roots[root.number]
+        while self.timers and self.timers[0][1] not in self.roots:
+            heapq.heappop(self.timers)
         if root.replied:
             return [Drop(root.leaves)] if root.leaves else []
         return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
@@ -267,5 +281,7 @@ class Gateway:
             self.tally.close(root.second, outcome, latency_s, accuracy)
         leaves, tasks, paths = root.leaves, root.tasks, root.paths
         root.leaves, root.tasks, root.paths = [], [], []
-        reason = REASONS[outcome]
-        return Reply(root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, root.missing, reason)
+        missing, reason = root.missing, REASONS[outcome]
+        return Reply(
+            root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, missing, reason, root.blame
+        )  # fmt: skip

@@ -104,11 +104,11 @@ def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
 
 
 def _again(actor: Actor, entry: Entry, index: int) -> Mismatch | None:
-    event = event_decoder.decode(entry.event)
+    event = _read(event_decoder, entry.event)
     effects = actor.handle(event, entry.now)
     if encoder.encode(effects) == bytes(entry.effects):
         return None
-    return Mismatch(index, entry.address, entry.now, event, effects_decoder.decode(entry.effects), effects)
+    return Mismatch(index, entry.address, entry.now, event, _read(effects_decoder, entry.effects), effects)
 
 
 def _first_difference(recorded: list[Effect], replayed: list[Effect]) -> tuple[Effect | None, Effect | None]:
@@ -134,7 +134,11 @@ def _blobs(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _decode(blob: bytes, kind: type[T]) -> T:
+    return _read(msgspec.msgpack.Decoder(kind), blob)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], blob: bytes | msgspec.Raw) -> T:
     try:
-        return msgspec.msgpack.decode(blob, type=kind)
+        return decoder.decode(blob)
     except msgspec.DecodeError as error:
         raise JournalError(f"not a journal: {error}") from error

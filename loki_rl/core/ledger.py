@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from loki_rl.core.messages import Outcome
+from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 
@@ -153,15 +153,16 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 class Root:
-    """One request on its way: what has been made, what has ended, and how well.
+    """One request on its way: what has been made, what has ended, and how well. cause, blame: the first outcome that spoils
+    it, and what was told of that.
 
     spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
     parts report; `seen` makes repeats harmless.
     """
 
     __slots__ = (
-        "accuracy_sums", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost", "number",
-        "paths", "replied", "second", "seen", "settled", "spawned", "t0", "tasks",
+        "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost",
+        "number", "paths", "replied", "second", "seen", "settled", "spawned", "t0", "tasks",
     )  # fmt: skip
 
     def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
@@ -174,6 +175,7 @@ class Root:
         self.settled = [0] * tasks
         self.seen: set[int] = set()
         self.cause: Outcome | None = None
+        self.blame: Cause | None = None
         self.replied = False
         self.lost = 0
         self.leaves: list[int] = []

@@ -36,14 +36,32 @@ class Outcome(IntEnum):
     FAILED = 5
 
 
+class Terms(Struct, array_like=True, gc=False, frozen=True):
+    """What a request asks beyond the usual. floor: least accuracy of every variant path that serves it; boost: it stands in
+    queues as if its soft deadlines were this much earlier [s]."""
+
+    floor: float = 0.0
+    boost: float = 0.0
+
+
 class Item(Struct, array_like=True, gc=False):
     """One sub-request. t0: arrival of its request [s]; deadline: root deadline [s]; prefix: code of the variants that made
-    it (Pipeline.extend), 0 at an entry task."""
+    it (Pipeline.extend), 0 at an entry task. terms: of its request, None for the usual ones."""
 
     id: int
     t0: float
     deadline: float
     prefix: int
+    terms: Terms | None = None
+
+
+class Cause(Struct, array_like=True, gc=False, frozen=True):
+    """Why a task dropped an item. late_s: how much too late it would have ended [s]; fitting: the quickest variant of the
+    task, if that could still have made it, else -1."""
+
+    task: int
+    late_s: float
+    fitting: int
 
 
 class Message(Struct, array_like=True, tag=True, gc=False):
@@ -55,10 +73,11 @@ class Message(Struct, array_like=True, tag=True, gc=False):
 
 class Arrived(Message, array_like=True, tag=True):
     """To the gateway: requests came in. keys: the caller's own reference of each, given back in Reply. timeouts: end-to-end
-    deadline of each [s], or 0.0 for the pipeline's SLO."""
+    deadline of each [s], or 0.0 for the pipeline's SLO. terms: key -> terms of those that have any."""
 
     keys: list[int]
     timeouts: list[float]
+    terms: dict[int, Terms] = {}
 
 
 class Abandoned(Message, array_like=True, tag=True):
@@ -75,13 +94,15 @@ class Submit(Message, array_like=True, tag=True):
 
 class Settled(Message, array_like=True, tag=True):
     """To the gateway: these items of a task ended the same way. prefixes: variant path after this stage (as before it for
-    an item that never ran). fanouts: children made, per item and child task (empty at a leaf or when nothing ran)."""
+    an item that never ran). fanouts: children made, per item and child task (empty at a leaf or when nothing ran). cause:
+    why they were dropped, as far as it is known."""
 
     task: int
     outcome: Outcome
     ids: list[int]
     prefixes: list[int]
     fanouts: list[tuple[int, ...]]
+    cause: Cause | None = None
 
 
 class Cancelled(Message, array_like=True, tag=True):
@@ -314,7 +335,7 @@ class Solve(Struct, array_like=True, tag=True, gc=False):
 class Reply(Struct, array_like=True, tag=True, gc=False):
     """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
     that served it; 0 unless ok); leaves: ids of the leaf items that ended well; tasks, paths: leaf task and variant path
-    of each; missing: items dropped or unfinished; reason: why it is not ok, else empty."""
+    of each; missing: items dropped or unfinished; reason: why it is not ok, else empty; cause: of its first dropped item."""
 
     key: int
     root: int
@@ -326,6 +347,7 @@ class Reply(Struct, array_like=True, tag=True, gc=False):
     paths: list[int]
     missing: int
     reason: str
+    cause: Cause | None = None
 
 
 class Drop(Struct, array_like=True, tag=True, gc=False):

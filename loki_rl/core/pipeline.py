@@ -10,16 +10,15 @@ from typing import Literal
 
 from msgspec import Struct
 
+from loki_rl.core.contradictions import PipelineError as PipelineError
+from loki_rl.core.contradictions import check
+
 ROOT_BITS = 32
 PATH_BITS = 31
 ENTRY_BITS = 4
 
 Swap = Literal["break", "make"]
 Provenance = Literal["measured", "published", "assumed"]
-
-
-class PipelineError(ValueError):
-    """The description of a pipeline contradicts itself; the message names the part at fault."""
 
 
 class Latency(Struct, frozen=True, array_like=True):
@@ -279,54 +278,3 @@ def _between(latency: dict[int, Latency], sizes: list[int], n: int) -> Latency:
     share = (n - low) / (high - low)
     a, b = latency[low], latency[high]
     return Latency(a.p50 + share * (b.p50 - a.p50), a.p95 + share * (b.p95 - a.p95), a.p99 + share * (b.p99 - a.p99))
-
-
-def check(pipeline: Pipeline) -> None:
-    """Raise PipelineError where the description contradicts itself."""
-    names = [task.name for task in pipeline.tasks]
-    _require(bool(names), "a pipeline needs at least one task")
-    _require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
-    _require(pipeline.slo_s > 0, f"the SLO must be above 0, not {pipeline.slo_s} s")
-    _require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
-    for position, task in enumerate(pipeline.tasks):
-        where = f"task '{task.name}'"
-        if task.parent is not None:
-            _require(task.parent in names[:position], f"{where}: parent '{task.parent}' is not a task above it")
-            _require(task.entry == 0, f"{where}: only a task without a parent can be an entry")
-        else:
-            _require(task.entry > 0, f"{where}: a task without a parent needs a rate per request above 0")
-        _require(bool(task.variants), f"{where} has no variants")
-        below = {other.name for other in pipeline.tasks if other.parent == task.name}
-        seen: set[str] = set()
-        for variant in task.variants:
-            _check_variant(variant, f"{where}, variant '{variant.name}'", below)
-            _require(variant.name not in seen, f"{where}: variant '{variant.name}' stands twice")
-            seen.add(variant.name)
-    _check_weights(pipeline)
-    depth = max(len(line) for line in pipeline.lines)
-    _require(depth <= 6, f"the tree is {depth} tasks deep; at most 6 are supported")
-
-
-def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
-    _require(0 < variant.accuracy <= 1, f"{where}: accuracy must lie in (0, 1], not {variant.accuracy}")
-    _require(bool(variant.latency), f"{where} has no latency profile (measure one with 'loki-rl profile')")
-    _require(1 in variant.latency, f"{where}: the latency of batch 1 is missing")
-    for batch, row in variant.latency.items():
-        _require(batch >= 1, f"{where}: batch {batch} is not a size")
-        _require(0 < row.p50 <= row.p95 <= row.p99, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
-    _require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
-    _require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
-    _require(variant.load_s >= 0, f"{where}: load_s below 0")
-
-
-def _check_weights(pipeline: Pipeline) -> None:
-    leaves = sorted(pipeline.tasks[leaf].name for leaf in pipeline.leaves)
-    _require(sorted(pipeline.leaf_weights) == leaves, f"leaf_weights must name exactly the leaf tasks {leaves}")
-    _require(min(pipeline.leaf_weights.values()) >= 0, "a leaf weight below 0")
-    total = sum(pipeline.leaf_weights.values())
-    _require(abs(total - 1) < 1e-6, f"leaf_weights must sum to 1, not {total:g}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise PipelineError(message)

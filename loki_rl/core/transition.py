@@ -3,7 +3,7 @@ message."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -24,45 +24,72 @@ class Seat(Struct):
 
 
 def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Target | None]:
-    """Server -> target; None parks it. Servers that already have the model come first, then those that load it, those that
-    keep it warm, then parked ones, then any; lowest number among equals. A load in flight is left alone while another
-    server can be had. Raises ValueError when the plan wants more servers than there are."""
+    """Server -> target; None parks it. As few loads as possible.
+
+    Of the servers that have or load a model those that serve it come first, then those that keep it warm, those that have it
+    and load another, and those that load it; to load it, parked ones first; lowest number among equals. A load in flight is
+    left alone while another server can be had. Raises ValueError when the plan wants more servers than there are.
+    """
     wanted = [(place.task, place.variant, place.batch) for place in sorted(placements) for _ in range(place.replicas)]
     if len(wanted) > len(seats):
         raise ValueError(f"the plan wants {len(wanted)} servers, {len(seats)} are there")
-    free = {seat.number: seat for seat in seats}
+    holders = _holders([target[:2] for target in wanted], seats)
+    mine: dict[Model, list[int]] = defaultdict(list)
+    for number, model in sorted(holders.items(), reverse=True):
+        mine[model].append(number)
+    free = [seat for seat in seats if seat.number not in holders]
+    free.sort(key=lambda seat: (seat.loading is not None, seat.serving is not None, seat.number), reverse=True)
     chosen: dict[int, Target | None] = {seat.number: None for seat in seats}
-    for has in (_serves, _loads, _keeps):
-        wanted = _match(wanted, free, chosen, has)
-    needed = Counter(target[:2] for target in wanted)
     for target in wanted:
-        seat = min(free.values(), key=lambda seat: (seat.loading is not None, seat.serving is not None, seat.number))
-        chosen[seat.number] = target
-        del free[seat.number]
-        needed[target[:2]] -= 1
+        chosen[mine[target[:2]].pop() if mine[target[:2]] else free.pop().number] = target
     return chosen
 
 
-def _serves(seat: Seat, model: Model) -> bool:
-    return seat.serving == model and seat.loading is None
+def _offers(seat: Seat) -> list[tuple[int, Model]]:
+    """Models that a server has or will have, each with how good a choice it is (0 is best)."""
+    held = seat.serving or seat.resident
+    found = [] if seat.loading is None else [(3, seat.loading)]
+    if held is not None:
+        found.append((2 if found else 0 if seat.serving else 1, held))
+    return found
 
 
-def _loads(seat: Seat, model: Model) -> bool:
-    return seat.loading == model
+def _holders(wanted: list[Model], seats: list[Seat]) -> dict[int, Model]:
+    """Server -> the wanted model that it need not load, for as many of the wanted as there can be."""
+    offers: dict[Model, list[tuple[int, int]]] = defaultdict(list)
+    torn: dict[Model, list[int]] = defaultdict(list)  # servers that keep one model while they load another
+    for seat in seats:
+        found = _offers(seat)
+        for standing, model in found:
+            offers[model].append((standing, seat.number))
+            if len(found) > 1:
+                torn[model].append(seat.number)
+    for choices in offers.values():
+        choices.sort(reverse=True)
+    taken: dict[int, Model] = {}
+    for model in wanted:
+        _place(model, offers, torn, taken)
+    return taken
 
 
-def _keeps(seat: Seat, model: Model) -> bool:
-    return seat.resident == model
-
-
-def _match(wanted: list[Target], free: dict[int, Seat], chosen: dict[int, Target | None], has) -> list[Target]:  # type: ignore[no-untyped-def]
-    """Give targets to free servers that already have the model; return the targets left."""
-    left: list[Target] = []
-    for target in wanted:
-        number = next((number for number, seat in sorted(free.items()) if has(seat, target[:2])), None)
-        if number is None:
-            left.append(target)
-        else:
-            chosen[number] = target
-            del free[number]
-    return left
+def _place(
+    model: Model, offers: dict[Model, list[tuple[int, int]]], torn: dict[Model, list[int]], taken: dict[int, Model]
+) -> None:
+    """Take one more server for a model, if need be one whose present model can take another (an augmenting path)."""
+    reached, via = [model], dict[Model, tuple[int, Model]]()
+    for current in reached:
+        choices = offers[current]
+        while choices and choices[-1][1] in taken:
+            choices.pop()
+        if choices:
+            seat = choices.pop()[1]
+            while current != model:
+                taken[seat] = current
+                seat, current = via[current]
+            taken[seat] = model
+            return
+        for seat in torn[current]:
+            holder = taken[seat]
+            if holder != model and holder not in via:
+                via[holder] = seat, current
+                reached.append(holder)

@@ -100,12 +100,12 @@ class Worker:
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def _accept(self, event: Execute, now: float, effects: list[Effect]) -> None:
-        """A batch for a variant that is no longer served goes back: its credit crossed a swap on the way."""
-        self.credit_open = False
-        if self.serving == PARKED or event.variant != self.serving[1] or self.next is not None:
+        """A batch for a model that is no longer served goes back: its credit crossed a swap on the way."""
+        if (self._task_of(event.batch), event.variant) != self.serving or self.next is not None:
             effects.append(self._result(event, [], 0.0, RETURNED))
-            self._credit(now, effects)
-        elif self.running is None:
+            return
+        self.credit_open = False
+        if self.running is None:
             self._run(event, now, effects)
         else:
             self.next = event
@@ -129,7 +129,11 @@ class Worker:
 
     def _result(self, batch: Execute, fanouts: list[tuple[int, ...]], seconds: float, error: str) -> Send:
         message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error)
-        return Send(router(batch.batch % len(self.pipeline.tasks)), message)
+        return Send(router(self._task_of(batch.batch)), message)
+
+    def _task_of(self, batch: int) -> int:
+        """Every router numbers its batches in steps of the number of tasks."""
+        return batch % len(self.pipeline.tasks)
 
     def _credit(self, now: float, effects: list[Effect]) -> None:
         """Ask for one batch, unless one is asked for, waiting here, or running with more than lead_s to go."""
@@ -189,14 +193,14 @@ class Worker:
         self._report(effects)
 
     def _loaded(self, event: Loaded, now: float, effects: list[Effect]) -> None:
-        self.loading = PARKED
-        if event.error:
+        model, self.loading = self.loading, PARKED
+        if not event.error:
+            self.resident.append(model)
+        elif self.target == model:
             # Reported, not retried here: whether this model is still wanted is the controller's to say.
             self.target = self.serving
-        else:
-            self.resident.append((event.task, event.variant))
-            self._swap(now, effects)
-            self._credit(now, effects)
+        self._swap(now, effects)
+        self._credit(now, effects)
         self._report(effects, event.error)
 
     def _report(self, effects: list[Effect], error: str = "") -> None:

@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 import zmq
 from msgspec import Struct
+from msgspec.structs import replace
 
+from loki_rl.config import load_pipeline
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, Withdrawn, describe
+from loki_rl.core.plan import Placement, Plan
+from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn, describe
 from loki_rl.serving.protocol import Tensor
+from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
 
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -33,6 +38,31 @@ PIPELINE = Pipeline(
 )
 
 
+def ten_requests(ready: bool = True) -> PlaneState:
+    """A plane that has answered ten requests: nine in time, one dropped at the second stage."""
+    found, read = VariantCount(items=10), VariantCount(items=18)
+    for count, seconds, size in ((found, 0.010, 1), (read, 0.030, 2)):
+        batches = count.items // size
+        for _ in range(batches):
+            count.compute.add(seconds)
+        for _ in range(count.items):
+            count.queue.add(0.002)
+        count.sizes[size] = SizeCount(batches, seconds * batches)
+    requests = Requests(arrivals=10, outcomes=[9, 0, 1, 0, 0, 0], accuracy_sum=6.75, served={"big/slow": 9, "big/fast": 9})
+    for _ in range(9):
+        requests.latency.add(0.048)
+    plan = Plan(
+        "hardware", (Placement("find", "big", 1, 1), Placement("read", "slow", 2, 1)), 2, 0.75, 1.0, 12.0, 20.0, {}, {}
+    )
+    workers = [WorkerState(0, "find/big", 1, "", 1), WorkerState(1, "read/slow", 2, "read/fast", 2)]
+    stages = [
+        Stage("find", 0, 0.0, {"big": 1}, {}, {"big": found}),
+        Stage("read", 3, 0.045, {"slow": 1}, {"dropped": 2}, {"slow": read}),
+    ]
+    control = Control(plan, 12.0, workers, ["worker 1: out of memory"])
+    return PlaneState("reading", "onnx", 0.5, 1.0, 2, ready, 60.0, 1, 2, requests, stages, control)
+
+
 class Ending(Struct):
     """How the scripted gateway ends a request; leaves are served by big/slow, big/fast, big/slow ..."""
 
@@ -41,6 +71,7 @@ class Ending(Struct):
     missing: int = 0
     delay_s: float = 0.0
     reason: str = ""
+    retry_s: float = 0.0
 
 
 def check_picture(frame: zmq.Frame | None) -> str | None:
@@ -123,6 +154,8 @@ class Responder:
                 second.servers = int(self.silent_ledgers <= 0)
             self.silent_ledgers -= 1
             self.front.ledger(event, self.tally, PIPELINE.servers)
+        elif isinstance(event, StateAsked):
+            self.front.state(event, ten_requests(self.front.ready))
         elif isinstance(event, Withdrawn):
             self.withdrawn.append(event.key)
             self._end(event.key, Ending(Outcome.CANCELLED, leaves=0, reason="cancelled by the client"))
@@ -146,7 +179,7 @@ class Responder:
         tasks = [1] * ending.leaves
         reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, tasks, paths, ending.missing, ending.reason)
         texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in leaves]
-        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts])
+        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
 
 
 @pytest.fixture
@@ -168,3 +201,18 @@ def emulated() -> Iterator[Responder]:
 @pytest.fixture
 def ending() -> type[Ending]:
     return Ending
+
+
+@pytest.fixture(name="plane_state")
+def plane_state_fixture() -> PlaneState:
+    return ten_requests()
+
+
+@pytest.fixture(scope="session")
+def quick_traffic() -> ClusterOptions:
+    """Six servers, loads in no time and an SLO that a busy machine meets."""
+    pipeline = load_pipeline("traffic").pipeline
+    tasks = tuple(
+        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
+    )
+    return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), 6)

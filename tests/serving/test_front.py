@@ -12,9 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, PathNames, RunAsked, Withdrawn, describe
+from loki_rl.serving.front import (
+    Entered,
+    Front,
+    FrontEvent,
+    LedgerAsked,
+    RunAsked,
+    StateAsked,
+    Withdrawn,
+    describe,
+)
+from loki_rl.serving.names import PathNames
 from loki_rl.serving.protocol import (
     VERSION,
     Answer,
@@ -26,14 +36,18 @@ from loki_rl.serving.protocol import (
     Infer,
     LedgerRead,
     ReadLedger,
+    ReadState,
+    Refusal,
     Refused,
     Request,
     Response,
     RunLedger,
+    StateRead,
     Tensor,
     encoder,
     response_decoder,
 )
+from loki_rl.serving.state import PlaneState, Requests
 from loki_rl.serving.wire import pack, unpack
 
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -41,7 +55,7 @@ PIPELINE = Pipeline(
     name="chain",
     slo_s=0.2,
     tasks=(
-        Task("a", (Variant("a0", 1.0, ROW, {"b": 1.0}),), entry=1.0),
+        Task("a", (Variant("a0", 0.9, ROW, {"b": 1.0}),), entry=1.0),
         Task("b", (Variant("b0", 1.0, ROW), Variant("b1", 0.5, ROW)), parent="a"),
     ),
     leaf_weights={"b": 1.0},
@@ -120,8 +134,25 @@ def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path
     assert unpack(event.payload).tolist() == [0, 1, 2, 3, 4, 5]
     peer.front.reply(reply_to(event.key, leaves=2), [b"first", b"second"])
     answer, tensors = peer.answer()
-    assert answer == Answer(11, "ok", 0.125, 0.75, [["a0", "b0"], ["a0", "b1"]], 0, "")
+    assert answer == Answer(11, "ok", 0.125, 0.75, [["a0", "b0"], ["a0", "b1"]], 0, "", 0.375)
     assert tensors == [b"first", b"second"]
+
+
+@pytest.mark.parametrize(
+    ("fitting", "refusal", "sentence"),
+    [
+        (1, Refusal("b", 0.012, "b1"), "too late: 'b' would have ended 12 ms too late, only 'b1' would have fitted"),
+        (-1, Refusal("b", 0.012, ""), "too late: 'b' would have ended 12 ms too late, no variant would have fitted by then"),
+    ],
+)
+def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
+    peer: Peer, fitting: int, refusal: Refusal, sentence: str
+) -> None:
+    cause = Cause(1, 0.012, fitting)
+    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], [], [], 1, "too late", cause), (), 6.5)
+    answer, _ = peer.answer()
+    assert isinstance(answer, Answer)
+    assert (answer.reason, answer.retry_s, answer.refusal) == (sentence, 6.5, refusal)
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -186,7 +217,12 @@ def test_questions(peer: Peer) -> None:
     peer.front.ledger(ledger, Tally(leaves=3), servers=4)
     read, _ = peer.answer()
     assert isinstance(read, LedgerRead)
-    assert msgspec.json.decode(read.data, type=RunLedger) == RunLedger(Tally(leaves=3), 4, 1.0)
+    assert msgspec.json.decode(read.data, type=RunLedger) == RunLedger(Tally(leaves=3), 4, 0.9)
+    (asked,) = peer.ask(ReadState(5))
+    assert isinstance(asked, StateAsked)
+    state = PlaneState("chain", "emulated", 0.2, 1.0, 4, True, 1.0, 0, 0, Requests())
+    peer.front.state(asked, state)
+    assert peer.answer()[0] == StateRead(5, state)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +240,9 @@ def test_questions(peer: Peer) -> None:
         ((VERSION, encoder.encode(Infer(1, "train"))), "pipeline 'train' is not served here, 'chain' is"),
         ((VERSION, encoder.encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
         ((VERSION, encoder.encode(Describe(1)), b"x"), "Describe takes no tensor"),
+        ((VERSION, encoder.encode(Infer(1, "chain", 0.0, 0.95))), "min_accuracy 0.95 is above 0.9, the most that"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 1.5])), "Expected `float` <= 1.0"),
+        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, -1])), "Expected `int` >= 0"),
     ],
 )
 def test_a_malformed_message_is_refused_in_a_sentence_and_the_next_one_served(

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving.http import HttpFront, listen, server
+from loki_rl.serving.http import HttpFront, server
+from loki_rl.serving.listening import listen
 from loki_rl.serving.wire import unpack
 
 INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
@@ -91,7 +93,7 @@ def test_triton_client_sees_a_live_ready_model(client: triton.InferenceServerCli
     assert client.get_model_metadata("reading") == {
         "name": "reading",
         "versions": ["1"],
-        "platform": "loki_rl_pipeline",
+        "platform": "ensemble",
         "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
         "outputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
     }
@@ -148,32 +150,118 @@ def test_an_emulated_pipeline_needs_no_input(emulated: Any) -> None:
     assert answer["outputs"][0]["data"] == ["big/slow", "big/fast"]
 
 
+# -- what a standard tool asks before and after ---------------------------------------------------------------------------
+
+
+def test_a_pipeline_is_an_ensemble_of_its_stages(client: triton.InferenceServerClient) -> None:
+    config = client.get_model_config("reading")
+    assert (config["platform"], config["max_batch_size"]) == ("ensemble", 0)
+    assert config["ensemble_scheduling"]["step"] == [
+        {
+            "model_name": "reading.find",
+            "model_version": -1,
+            "input_map": {"input": "image"},
+            "output_map": {"output": "find"},
+        },
+        {
+            "model_name": "reading.read",
+            "model_version": -1,
+            "input_map": {"input": "find"},
+            "output_map": {"output": "text"},
+        },
+    ]
+    stage = client.get_model_config("reading.read")
+    assert (stage["name"], stage["parameters"]["variants"]) == ("reading.read", {"string_value": "fast,slow"})
+    assert client.get_model_metadata("reading.read")["platform"] == "loki_rl_stage"
+    assert client.is_model_ready("reading.find")
+    with pytest.raises(InferenceServerException, match="takes requests only as a step of 'reading'"):
+        client.infer("reading.find", picture(True))
+
+
+def test_statistics_tell_queue_and_compute_of_each_stage(client: triton.InferenceServerClient) -> None:
+    whole, find, read = client.get_inference_statistics()["model_stats"]
+    assert [row["name"] for row in (whole, find, read)] == ["reading", "reading.find", "reading.read"]
+    assert (whole["inference_count"], whole["inference_stats"]["fail"]["count"]) == (9, 1)
+    assert whole["inference_stats"]["success"] == {"count": 9, "ns": 432_000_000}
+    assert (read["inference_count"], read["execution_count"]) == (18, 9)
+    assert read["inference_stats"]["queue"] == {"count": 18, "ns": 36_000_000}
+    assert read["inference_stats"]["compute_infer"] == {"count": 18, "ns": 540_000_000}
+    (batch,) = read["batch_stats"]
+    assert (batch["batch_size"], batch["compute_infer"]) == (2, {"count": 9, "ns": 270_000_000})
+    assert client.get_inference_statistics("reading.find")["model_stats"] == [find]
+
+
+def test_the_index_follows_readiness_and_nobody_loads_from_outside(
+    client: triton.InferenceServerClient, responder: Any
+) -> None:
+    names = ["reading", "reading.find", "reading.read"]
+    assert [(row["name"], row["state"]) for row in client.get_model_repository_index()] == [(n, "READY") for n in names]
+    responder.front.ready = False
+    assert {row["state"] for row in client.get_model_repository_index()} == {"UNAVAILABLE"}
+    for verb in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match="models are loaded and unloaded by the plan"):
+            verb("reading")
+
+
+def test_the_index_of_what_is_ready_is_empty_before(site: Site, responder: Any) -> None:
+    responder.front.ready = False
+    assert site.ask("POST", "/v2/repository/index", b'{"ready":true}')[:2] == (200, [])
+    assert site.ask("POST", "/v2/repository/index", b'{"ready":1}')[0] == 400
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_a_long_answer_is_compressed_on_request(
+    client: triton.InferenceServerClient, responder: Any, ending: Any, algorithm: str, binary: bool
+) -> None:
+    responder.script = lambda _: ending(leaves=100)
+    wanted = [triton.InferRequestedOutput("text", binary_data=binary)]
+    result = client.infer("reading", picture(True), outputs=wanted, response_compression_algorithm=algorithm)
+    assert len(result.as_numpy("text")) == 100
+
+
+def test_an_accuracy_floor_and_a_priority_reach_the_gateway(client: triton.InferenceServerClient, responder: Any) -> None:
+    client.infer("reading", picture(True), priority=2, parameters={"min_accuracy": 0.75})
+    assert (responder.entered[0].min_accuracy, responder.entered[0].priority) == (0.75, 2)
+
+
+def test_metrics_and_state(site: Site) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert b'loki_requests_total{outcome="ok",pipeline="reading"} 9.0' in answer.read()
+    connection.close()
+    assert site.ask("GET", "/loki/state")[1]["requests"]["arrivals"] == 10
+
+
 # -- outcomes ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("outcome", "leaves", "missing", "status"),
+    ("outcome", "leaves", "missing", "retry_s", "status"),
     [
-        (Outcome.OK, 2, 0, 200),
-        (Outcome.OK, 0, 0, 200),
-        (Outcome.LATE, 1, 1, 200),
-        (Outcome.LATE, 0, 0, 200),
-        (Outcome.LATE, 0, 1, 503),
-        (Outcome.DROPPED, 1, 1, 503),
-        (Outcome.REJECTED, 0, 0, 503),
-        (Outcome.FAILED, 0, 1, 500),
+        (Outcome.OK, 2, 0, 0.0, 200),
+        (Outcome.OK, 0, 0, 0.0, 200),
+        (Outcome.LATE, 1, 1, 0.0, 200),
+        (Outcome.LATE, 0, 0, 0.0, 200),
+        (Outcome.LATE, 0, 1, 0.0, 503),
+        (Outcome.DROPPED, 1, 1, 6.5, 503),
+        (Outcome.REJECTED, 0, 0, 0.0, 503),
+        (Outcome.REJECTED, 0, 0, 1.0, 429),
+        (Outcome.FAILED, 0, 1, 0.0, 500),
     ],
 )
 def test_status_of_every_outcome(
-    site: Site, responder: Any, ending: Any, outcome: Outcome, leaves: int, missing: int, status: int
+    site: Site, responder: Any, ending: Any, outcome: Outcome, leaves: int, missing: int, retry_s: float, status: int
 ) -> None:
-    responder.script = lambda _: ending(outcome, leaves, missing, reason="a reason")
+    responder.script = lambda _: ending(outcome, leaves, missing, reason="a reason", retry_s=retry_s)
     got, answer, headers = site.infer(id="a7")
     assert got == status
     assert answer["id"] == "a7"
     assert answer["parameters"]["outcome"] == outcome.name.lower()
     assert answer["parameters"]["missing"] == missing
-    assert headers["Retry-After"] == ("1" if status == 503 else None)
+    assert headers["Retry-After"] == (str(max(1, ceil(retry_s))) if status in (429, 503) else None)
     if status != 200:
         assert answer["error"] == f"{outcome.name.lower()}: a reason"
 
@@ -258,7 +346,11 @@ def test_plain_garbage_on_the_port_does_not_stop_it(site: Site) -> None:
 def test_readiness_follows_the_gateway(site: Site, responder: Any) -> None:
     responder.front.ready = False
     status, answer, headers = site.ask("GET", "/v2/health/ready")
-    assert (status, answer["error"], headers["Retry-After"]) == (503, "not every task has a warm variant yet", "1")
+    assert (status, answer["error"], headers["Retry-After"]) == (
+        503,
+        "not every task has a warm variant, or the server is about to stop",
+        "1",
+    )
     assert site.ask("GET", "/v2/models/reading/ready")[0] == 503
     assert site.ask("GET", "/v2/health/live")[0] == 200
     responder.front.ready = True

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loki_rl.serving import oip
+from loki_rl.serving import oip, oip_answers
 from loki_rl.serving.client import Inference
 from loki_rl.serving.oip import RequestError
-from loki_rl.serving.protocol import Described, Tensor
+from loki_rl.serving.protocol import Described, Refusal, Tensor
 
 READING = Described(-1, "reading", 0.5, 0.5, "onnx", (), Tensor("image", "BYTES", (1,)), Tensor("text", "BYTES", (-1,)))
 TRAFFIC = Described(
@@ -61,7 +61,8 @@ def test_binary_tensors() -> None:
 
 def test_timeout_is_in_microseconds_and_the_id_is_kept() -> None:
     request = oip.parse(body(id="a7", parameters={"timeout": 250_000, "priority": 1}), None, READING)
-    assert (request.id, request.timeout_s) == ("a7", 0.25)
+    assert (request.id, request.timeout_s, request.priority) == ("a7", 0.25, 1)
+    assert oip.parse(body(parameters={"min_accuracy": 0.7}), None, READING).min_accuracy == 0.7
     assert oip.parse(body(), None, READING).timeout_s == 0.0
 
 
@@ -123,6 +124,9 @@ def test_who_asks_for_binary_output_gets_it(rest: dict[str, Any], binary: bool) 
         (body(parameters={"timeout": -1}), "timeout must be 0 to 3600000000 microseconds, not -1"),
         (body(parameters={"timeout": "soon"}), "not 'soon'"),
         (body(parameters={"timeout": True}), "not True"),
+        (body(parameters={"min_accuracy": 1.5}), "min_accuracy must be 0 to 1, not 1.5"),
+        (body(parameters={"priority": -1}), "priority must be 0 to 4294967295, not -1"),
+        (body(parameters={"priority": 1.5}), "priority must be a whole number, not 1.5"),
         (body(id=7), "Expected `str`, got `int`"),
         (body(outputs=[{"name": "boxes"}]), "output 'boxes' is unknown, 'text' is the only one"),
     ],
@@ -197,22 +201,23 @@ def test_content_encodings() -> None:
 
 def inference(outputs: list[bytes]) -> Inference:
     arrays = [np.frombuffer(output, np.uint8) for output in outputs]
-    return Inference(1, "ok", 0.125, 0.75, [["big", "slow"], ["big", "fast"]], 0, "", arrays)
+    return Inference(1, "ok", 0.125, 0.75, [["big", "slow"], ["big", "fast"]], 0, "", arrays, slack_s=0.375)
 
 
 def test_an_answer_in_json_and_in_binary() -> None:
     texts = ['{"text":"ä"}'.encode(), b'{"text":""}']
-    whole, length = oip.encode(inference(texts), oip.InferRequest("a7", 0.0, None, False), READING)
+    whole, length = oip_answers.encode(inference(texts), oip.InferRequest("a7", 0.0, None, False), READING)
     assert length is None
     answer = msgspec.json.decode(whole)
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("a7", "reading", "1")
     assert answer["parameters"] == {
-        "outcome": "ok", "accuracy": 0.75, "latency_ms": 125.0, "served": "big/slow,big/fast", "missing": 0,
+        "outcome": "ok", "accuracy": 0.75, "latency_ms": 125.0, "slack_ms": 375.0,
+        "served": "big/slow,big/fast", "missing": 0,
     }  # fmt: skip
     assert answer["outputs"] == [
         {"name": "text", "datatype": "BYTES", "shape": [2], "data": ['{"text":"ä"}', '{"text":""}']}
     ]
-    whole, length = oip.encode(inference(texts), oip.InferRequest("", 0.0, None, True), READING)
+    whole, length = oip_answers.encode(inference(texts), oip.InferRequest("", 0.0, None, True), READING)
     assert length is not None
     (output,) = msgspec.json.decode(whole[:length])["outputs"]
     assert whole[length:] == b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -220,6 +225,48 @@ def test_an_answer_in_json_and_in_binary() -> None:
 
 
 def test_an_emulated_answer_names_the_paths() -> None:
-    whole, _ = oip.encode(inference([]), oip.InferRequest("", 0.0, None, False), TRAFFIC)
+    whole, _ = oip_answers.encode(inference([]), oip.InferRequest("", 0.0, None, False), TRAFFIC)
     (output,) = msgspec.json.decode(whole)["outputs"]
     assert output == {"name": "path", "datatype": "BYTES", "shape": [2], "data": ["big/slow", "big/fast"]}
+
+
+def ended(outcome: str, served: int, missing: int, retry_s: float = 0.0) -> Inference:
+    return Inference(1, outcome, 0.1, 0.0, [["big", "slow"]] * served, missing, "a reason", [], retry_s=retry_s)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (ended("ok", 0, 0), None),
+        (ended("late", 1, 1), None),
+        (ended("late", 0, 1), (503, "late: a reason", 1)),
+        (ended("dropped", 1, 1, retry_s=6.2), (503, "dropped: a reason", 7)),
+        (ended("rejected", 0, 0, retry_s=0.4), (429, "rejected: a reason", 1)),
+        (ended("rejected", 0, 0), (503, "rejected: a reason", 1)),
+        (ended("failed", 0, 1), (500, "failed: a reason", 0)),
+    ],
+)
+def test_the_verdict_on_an_outcome(answer: Inference, verdict: tuple[int, str, int] | None) -> None:
+    assert oip_answers.verdict(answer) == (None if verdict is None else oip_answers.Verdict(*verdict))
+
+
+def test_a_refusal_is_told_in_parameters_too() -> None:
+    dropped = ended("dropped", 0, 1)
+    dropped.refusal = Refusal("read", 0.012, "fast")
+    told = oip_answers.parameters(dropped)
+    assert (told["stage"], told["late_ms"], told["fitting"]) == ("read", 12.0, "fast")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("", ""), ("gzip", "gzip"), ("deflate, br", "deflate"), ("br, gzip;q=0.5", "gzip"), ("gzip;q=0", ""), ("*", "")],
+)
+def test_an_answer_is_compressed_as_the_client_accepts_it(accepted: str, encoding: str) -> None:
+    body = b"abc" * 1000
+    packed, name = oip_answers.compress(body, accepted)
+    assert name == encoding
+    assert oip.inflate(packed, name, len(body)) == body
+
+
+def test_a_short_answer_is_not_compressed() -> None:
+    assert oip_answers.compress(b"abc", "gzip") == (b"abc", "")

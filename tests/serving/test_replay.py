@@ -13,7 +13,8 @@ import pytest
 from loki_rl.core.messages import Outcome
 from loki_rl.serving import http_sender
 from loki_rl.serving.client import ClientError
-from loki_rl.serving.http import HttpFront, listen, server
+from loki_rl.serving.http import HttpFront, server
+from loki_rl.serving.listening import listen
 from loki_rl.serving.replay import replay
 from loki_rl.serving.sender import ReplayError
 from loki_rl.serving.wire import unpack

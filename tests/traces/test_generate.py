@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loki_rl.traces.generate import SHAPES, generate
+from loki_rl.traces.mmpp import Mmpp
 from loki_rl.traces.trace import TraceError, load_trace
 
 
@@ -73,6 +76,52 @@ def test_wrong_numbers_are_refused(changed: dict[str, object], message: str) -> 
     arguments: dict[str, object] = {"kind": "steps", "seconds": 60, "base_rps": 5.0, "seed": 0}
     with pytest.raises(TraceError, match=message):
         generate(**(arguments | changed))  # type: ignore[arg-type]
+
+
+def test_mmpp_is_as_bursty_as_its_formula_at_every_scale() -> None:
+    process = Mmpp((10.0, 50.0), (3.0, 1.0))
+    times = process.arrivals(50_000.0, np.random.default_rng(1))
+    assert len(times) / 50_000 == pytest.approx(process.mean_rps, rel=0.03)
+    assert (np.diff(times) >= 0).all()
+    for window_s in (0.1, 1.0, 10.0):
+        counts = np.histogram(times, round(50_000 / window_s), (0.0, 50_000.0))[0]
+        assert counts.var() / counts.mean() == pytest.approx(process.idc(window_s), rel=0.05)
+
+
+def test_mmpp_knows_its_limits() -> None:
+    calm = Mmpp((20.0, 20.0), (3.0, 1.0))
+    assert (calm.mean_rps, calm.idc(5.0)) == (20.0, 1.0)
+    assert Mmpp((10.0, 50.0), (3.0, 1.0)).idc(1e-9) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_generated_mmpp_is_exact_and_the_same_for_the_same_seed() -> None:
+    made = generate("mmpp", 120, 20.0, 3, peak=3.0, period_s=4.0)
+    assert made.exact
+    assert made.starts_s.max() < 120
+    assert len(made.starts_s) == pytest.approx(120 * 30, rel=0.2)
+    again, other = (generate("mmpp", 120, 20.0, seed, peak=3.0, period_s=4.0) for seed in (3, 4))
+    assert made.starts_s.tobytes() == again.starts_s.tobytes() != other.starts_s.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"idc": 2.0}, "follows from peak and period_s; leave idc at 1 instead of 2"),
+        ({"seconds": 1, "base_rps": 1e-9, "peak": 1.0}, "no request arrived in 1 s"),
+        ({"base_rps": 1e9}, "arrivals are more than 1e\\+08; make it shorter"),
+    ],
+)
+def test_mmpp_refuses_what_it_cannot_make(arguments: dict[str, float], message: str) -> None:
+    given: dict[str, Any] = {"seconds": 60, "base_rps": 5.0} | arguments
+    with pytest.raises(TraceError, match=message):
+        generate("mmpp", seed=0, **given)
+
+
+def test_the_shipped_traces_are_what_their_page_says() -> None:
+    day = generate("diurnal", 1200, 10.0, 1, peak=4.0, idc=0.1)
+    assert load_trace("diurnal").counts.tolist() == day.counts.tolist()
+    switching = generate("mmpp", 300, 10.0, 1, period_s=20.0)
+    assert load_trace("mmpp").starts_s == pytest.approx(switching.starts_s, abs=1e-6)
 
 
 def test_the_shipped_flash_crowd_is_what_its_page_says() -> None:

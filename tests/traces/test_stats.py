@@ -40,6 +40,21 @@ def test_the_local_idc_leaves_slow_changes_out() -> None:
     assert found.idc_local < 2
 
 
+def test_burstiness_is_told_at_growing_windows() -> None:
+    found = trace_stats(generate("mmpp", 2000, 20.0, 0, peak=5.0, period_s=8.0))
+    assert [one.window_s for one in found.idc_windows] == pytest.approx([0.1, 1.0, 10.0, 100.0])
+    values = [one.idc for one in found.idc_windows]
+    assert 1 < values[0] < values[1] < values[2]
+    assert values[1] == found.idc
+    assert found.source == "generated"
+    assert not found.synthetic_inside_bin
+
+
+def test_no_window_is_shorter_than_what_was_observed() -> None:
+    trace = Trace("t", np.arange(400.0) * 60, np.full(400, 30), 60.0)
+    assert [one.window_s for one in trace_stats(trace, TraceOptions(compress=60)).idc_windows] == [1.0, 10.0]
+
+
 def test_options_apply_and_no_request_is_no_fault() -> None:
     trace = Trace("t", np.arange(60.0), np.full(60, 8), 1.0)
     found = trace_stats(trace, TraceOptions(to_s=30, compress=2, rate_scale=2))

@@ -85,7 +85,7 @@ def test_loading_twice_is_free_and_unloading_is_final(doubling: Spec, tmp_path: 
 
 def test_a_load_that_fails_leaves_nothing(doubling: Spec, tmp_path: Path) -> None:
     missing = ModelSpec("absent", "doubling:Doubling")
-    with pytest.raises(EngineError, match=r"no model at .*absent"):
+    with pytest.raises(EngineError, match=r"there is no model .*absent"):
         engine(missing, tmp_path).load(*KEY)
     write_whole(model_path(tmp_path, "broken"), b"not a model")
     with pytest.raises(EngineError, match="cannot be loaded on cpu") as caught:

@@ -14,7 +14,7 @@ from loki_rl.serving.adapters.pictures import Crop, pack, unpack
 from loki_rl.serving.adapters.recognition import Reading
 from loki_rl.serving.dominance import Figures, dominated
 from loki_rl.serving.engine import EngineError, LoadInfo
-from loki_rl.serving.profile import Request, batch_sizes, profile
+from loki_rl.serving.profile import Request, batch_sizes, profile, quick_request
 from loki_rl.serving.quality import measure_quality
 from loki_rl.serving.scenes import Scene, render
 from loki_rl.serving.timing import Effort, measure_latencies
@@ -160,6 +160,26 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
     assert all(1.0 < row.mean < 10.0 for row in made.fanouts)
     assert all(row.load_s > 0 and row.memory_mb >= 0 for row in made.loads)
     assert "8 rendered scenes" in made.provenance
+
+
+def test_a_quick_profile_measures_times_and_takes_the_rest_from_a_known_one(reading: PipelineFile) -> None:
+    known = load_pipeline("reading").measured
+    assert known is not None
+    request = quick_request(reading, known, "cpu")
+    small = msgspec.structs.replace(
+        reading,
+        tree=(
+            msgspec.structs.replace(reading.tree[0], variants=("d320",)),
+            msgspec.structs.replace(reading.tree[1], variants=("rt96", "rt128")),
+        ),
+    )
+    made = profile(small, msgspec.structs.replace(request, scenes=2, effort=QUICK), ignore)
+    assert (made.accuracies, made.fanouts, made.paths) == (known.accuracies, known.fanouts, known.paths)
+    assert {(row.variant, row.batch) for row in made.variants} == {("d320", 1), ("d320", 2)} | {
+        (variant, size) for variant in ("rt96", "rt128") for size in (1, 2, 4, 8)
+    }
+    assert "as measured on" in made.provenance
+    assert made.command == "loki-rl profile reading --quick --device cpu"
 
 
 class Scripted:

@@ -1,0 +1,298 @@
+"""Added latency at idle over the sum of model times, per hop (one message between two processes), and CPU per request:
+clients of the native protocol, HTTP and gRPC, one request at a time, against chains of emulated models and *reading*.
+
+What the emulated models' timers add is the machine's, not ours: its mean is printed and taken off. What a hop costs
+between two bare ZeroMQ processes is printed too: the floor. On a machine that does other work, `nice -n -20` or
+`chrt -r 5` before the command comes nearest to an idle one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+
+import zmq
+from msgspec import Struct
+
+from loki_rl.config import load_pipeline
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.serving.client import Client
+from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.models import font_files
+from loki_rl.serving.repository import ModelError
+from loki_rl.serving.scenes import scenes
+
+# Bars of the median per hop [us].
+BARS_US = {"native": 150.0, "http": 250.0}
+MODEL_S = 0.004
+WARM = 50
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+READING = Path(__file__).with_name("reading.yaml")
+
+# Asks once.
+Ask = Callable[[], None]
+
+
+class Case(Struct):
+    """A pipeline and what is sent to it. file: of a pipeline with real models."""
+
+    name: str
+    options: ClusterOptions
+    payload: bytes | None = None
+    file: str = ""
+
+    @property
+    def depth(self) -> int:
+        return len(self.options.pipeline.tasks)
+
+
+class Row(Struct):
+    """added: beyond the models' times, per request [s]. late_s: mean lateness of an emulated model's timer. cpu_us: per
+    request, by kind of process."""
+
+    case: str
+    door: str
+    depth: int
+    added: list[float]
+    late_s: float
+    cpu_us: dict[str, float]
+
+    @property
+    def hops(self) -> int:
+        """Client and gateway, gateway and first router, router and worker at each task, router and next, last and gateway;
+        a front end stands between client and gateway."""
+        return 3 + 3 * self.depth + (0 if self.door == "native" else 2)
+
+    def p50_us(self) -> float:
+        return 1e6 * (median(self.added) - self.late_s * self.depth)
+
+
+def chain(depth: int) -> Case:
+    """Tasks one after another, each item with one child on average, whose models take MODEL_S whatever the batch."""
+    times = {1: Latency(MODEL_S, MODEL_S, MODEL_S)}
+    tasks = tuple(
+        Task(
+            f"t{number}",
+            (Variant("only", 1.0, times, {f"t{number + 1}": 1.0} if number + 1 < depth else {}),),
+            parent=f"t{number - 1}" if number else None,
+            entry=0.0 if number else 1.0,
+        )
+        for number in range(depth)
+    )
+    return Case(f"chain of {depth}", ClusterOptions(Pipeline("chain", 1.0, tasks, {f"t{depth - 1}": 1.0}), depth))
+
+
+def reading() -> Case | None:
+    """Real models, a picture in, crops between the tasks; None if the models are not there."""
+    file = load_pipeline(str(READING))
+    try:
+        scene = next(iter(scenes(1, 7, font_files(file.repository))))
+    except ModelError:
+        return None
+    return Case("reading", ClusterOptions(file.pipeline, 2), scene.jpeg, str(READING))
+
+
+@contextmanager
+def native(case: Case, plane: LocalPlane, _: dict[str, int]) -> Iterator[Ask]:
+    with Client(plane.front) as client:
+        client.wait_ready()
+
+        def ask() -> None:
+            answer = client.infer(case.payload)
+            assert answer.outcome == "ok", answer
+
+        yield ask
+
+
+@contextmanager
+def http(case: Case, _: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
+    """A bare socket: a client library would cost as much as the whole way."""
+    request = http_request(case)
+    with socket.create_connection(("127.0.0.1", ports["http"])) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def ask() -> None:
+            connection.sendall(request)
+            answer = connection.recv(65536)
+            while b'"outputs"' not in answer or not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+
+        yield ask
+
+
+def http_request(case: Case) -> bytes:
+    name, data = case.options.pipeline.name, case.payload or b""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [len(data)], "parameters": {"binary_data_size": len(data)}}
+    body = json.dumps({"inputs": [] if case.payload is None else [tensor]}).encode()
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: {len(body)}\r\n"
+    return f"{head}Content-Length: {len(body) + len(data)}\r\n\r\n".encode() + body + data
+
+
+@contextmanager
+def grpc(case: Case, _: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
+    from grpc import insecure_channel
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    request = service_pb2.ModelInferRequest(model_name=case.options.pipeline.name)
+    if case.payload is not None:
+        request.inputs.add(name="image", datatype="UINT8", shape=[len(case.payload)])
+        request.raw_input_contents.append(case.payload)
+    with insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        yield lambda: stub.ModelInfer(request)
+
+
+ECHO = """
+import sys, zmq
+with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
+    inbox.bind(sys.argv[1])
+    outbox.connect(sys.argv[2])
+    while message := inbox.recv():
+        outbox.send(message)
+"""
+DOORS = {"native": native, "http": http, "grpc": grpc}
+
+
+def free_ports(*names: str) -> dict[str, int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def measure(case: Case, requests: int, think_s: float) -> list[Row]:
+    ports = free_ports("http", "grpc")
+    rows: list[Row] = []
+    plane = LocalPlane(
+        case.options,
+        engine="onnx" if case.file else "emulated",
+        pipeline_file=case.file,
+        policy="static",
+        policy_options={"servers": case.options.servers, "demand_rps": 2.0},
+        http_port=ports["http"],
+        grpc_port=ports["grpc"],
+    )
+    with plane, Client(plane.front) as witness:
+        for name, door in DOORS.items():
+            with door(case, plane, ports) as ask:
+                added_s(case, witness, ask, WARM, think_s)
+                before = cpu_s(plane)
+                added = added_s(case, witness, ask, requests, think_s)
+                after = cpu_s(plane)
+            spent = {kind: 1e6 * (after[kind] - before[kind]) / requests for kind in after}
+            rows.append(Row(case.name, name, case.depth, added, 0.0, spent))
+    hosts = [bye for bye in plane.byes.values() if bye.timers]
+    for row in rows if hosts else []:
+        row.late_s = sum(bye.late_s for bye in hosts) / sum(bye.timers for bye in hosts)
+    return rows
+
+
+def added_s(case: Case, witness: Client, ask: Ask, requests: int, think_s: float) -> list[float]:
+    """Latencies less the time that the plane says its models took; only of requests that ran one batch per task, so that
+    nothing waited or ran side by side."""
+    gc.collect()
+    gc.disable()
+    found: list[float] = []
+    models, batches = model_time(witness)
+    for _ in range(requests):
+        time.sleep(think_s)
+        begin = time.perf_counter()
+        ask()
+        seconds = time.perf_counter() - begin
+        former, done = models, batches
+        models, batches = model_time(witness)
+        if batches - done == case.depth:
+            found.append(seconds - (models - former))
+    gc.enable()
+    return found
+
+
+def model_time(witness: Client) -> tuple[float, int]:
+    """Seconds and batches of all models so far."""
+    computes = [count.compute for stage in witness.state().stages for count in stage.variants.values()]
+    return sum(compute.sum_s for compute in computes), sum(compute.count for compute in computes)
+
+
+def cpu_s(plane: LocalPlane) -> dict[str, float]:
+    """CPU time of the plane's processes so far, by kind."""
+    spent: dict[str, float] = {}
+    for name, pid in plane.pids.items():
+        with suppress(FileNotFoundError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            kind = name.partition("-")[0]
+            spent[kind] = spent.get(kind, 0.0) + TICK_S * (int(fields[11]) + int(fields[12]))
+    return spent
+
+
+def floor_us(requests: int, think_s: float) -> float:
+    """Median time of a hop between two processes that do nothing else."""
+    with TemporaryDirectory() as folder:
+        there, back = f"ipc://{folder}/there", f"ipc://{folder}/back"
+        echo = subprocess.Popen([sys.executable, "-c", ECHO, there, back])
+        with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
+            inbox.bind(back)
+            outbox.connect(there)
+
+            found: list[float] = []
+            for _ in range(requests):
+                time.sleep(think_s)
+                begin = time.perf_counter()
+                outbox.send(b"x" * 100)
+                inbox.recv()
+                found.append(time.perf_counter() - begin)
+            outbox.send(b"")
+        echo.wait()
+    return 1e6 * median(found) / 2
+
+
+def report(rows: list[Row]) -> None:
+    print(
+        f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  bar"
+    )
+    for row in rows:
+        p50 = row.p50_us()
+        high = [1e6 * (cut - row.late_s * row.depth) for cut in quantiles(row.added, n=100)]
+        bar = BARS_US.get(row.door)
+        verdict = "" if bar is None else f"<= {bar:g} us {'met' if p50 / row.hops <= bar else 'MISSED'}"
+        print(
+            f"{row.case:12}{row.door:8}{len(row.added):5}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}"
+            f"{1e6 * row.late_s:7.0f}{p50 / row.hops:9.0f}  {verdict}"
+        )
+    print("\nCPU per request [us], idle (a wake-up costs the most; it falls with load)")
+    for row in rows:
+        kinds = "  ".join(f"{kind} {us:.0f}" for kind, us in sorted(row.cpu_us.items()) if us >= 1)
+        print(f"{row.case:12}{row.door:8}  all {sum(row.cpu_us.values()):.0f}:  {kinds}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--think-ms", type=float, default=3.0, help="pause before each request, so that all are asleep")
+    chosen = parser.parse_args()
+    think_s = chosen.think_ms / 1000
+    floor = floor_us(chosen.requests, think_s)
+    real = reading()
+    cases = [chain(1), chain(2), *([] if real is None else [real])]
+    rows = [row for case in cases for row in measure(case, chosen.requests, think_s)]
+    print(f"load average {os.getloadavg()[0]:.1f}, {chosen.think_ms:g} ms between requests, bare hop {floor:.0f} us")
+    report(rows)
+    if real is None:
+        print("\nreading: its models are not there ('loki-rl models fetch reading')")
+
+
+if __name__ == "__main__":
+    main()

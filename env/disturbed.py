@@ -1,0 +1,148 @@
+"""The twin with faults: crashes, slow servers, late metrics, noisy services, resampled fan-outs. Carries out a description
+of faults; contains no scheduling decision, and the actors are not told that anything is amiss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp, inf
+from statistics import NormalDist
+
+from loki_rl.core.cluster import build
+from loki_rl.core.draws import uniform
+from loki_rl.core.messages import (
+    CONTROLLER,
+    Actor,
+    Backlog,
+    Counted,
+    Effect,
+    Event,
+    Item,
+    Run,
+    Send,
+    WorkerGone,
+    router,
+    worker,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.env.faults import Crash, Faults, Slow
+from loki_rl.env.histogram import Resampler
+from loki_rl.env.world import Decide, Player, Recorder, World
+
+# From the end of a process to the word of it: a kernel handle wakes the launcher.
+NOTICED_S = 0.001
+NOISE = 1 << 22  # stream of the keyed draws, above those of the core
+LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
+FATE = "fate"
+
+
+class Nobody:
+    """In the place of a dead process: hears nothing, says nothing."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
+        return []
+
+    def wake_at(self) -> float | None:
+        return None
+
+    def validate(self) -> None:
+        pass
+
+
+class Fate:
+    """Kills and revives servers when their time has come, and gives word of it as a launcher does."""
+
+    def __init__(self, crashes: tuple[Crash, ...], tasks: int, kill: Callable[[int], None], revive: Callable[[int], None]):
+        self.told = [CONTROLLER, *map(router, range(tasks))]
+        self.kill, self.revive = kill, revive
+        deeds = [(crash.at_s, 0, crash.server) for crash in crashes]
+        deeds += [(crash.at_s + NOTICED_S, 1, crash.server) for crash in crashes]
+        deeds += [(crash.at_s + crash.down_s, 2, crash.server) for crash in crashes if crash.down_s is not None]
+        self.deeds = sorted(deeds)
+
+    def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
+        effects: list[Effect] = []
+        while self.deeds and self.deeds[0][0] <= now:
+            _, deed, server = self.deeds.pop(0)
+            if deed == 0:
+                self.kill(server)
+            elif deed == 1:
+                effects += [Send(address, WorkerGone(server, "it crashed")) for address in self.told]
+            else:
+                self.revive(server)
+        return effects
+
+    def wake_at(self) -> float | None:
+        return self.deeds[0][0] if self.deeds else None
+
+    def validate(self) -> None:
+        pass
+
+
+class DisturbedWorld(World):
+    """A cluster in virtual time in which things go wrong.
+
+    A message to a dead server is lost, as is what it was doing. record is not called for a server once it has crashed: its
+    second life begins from nothing, which is another journal.
+    """
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        decide: Decide,
+        faults: Faults,
+        start: float = 0.0,
+        record: Recorder | None = None,
+        check: bool = False,
+    ) -> None:
+        self.lives: dict[str, int] = {}
+        super().__init__(options, decide, start, None if record is None else self._alive_only(record), check)
+        self.faults = faults
+        if faults.metric_lag_s:
+            self.lags = dict.fromkeys(LAGGING, faults.metric_lag_s)
+        self.resampler = Resampler(faults.fanout, self.pipeline, options.seed) if faults.fanout else None
+        self.slow: dict[str, list[Slow]] = {}
+        for slow in faults.slow:
+            self.slow.setdefault(worker(slow.server), []).append(slow)
+        fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
+        self._enter(Player(FATE, fate))
+
+    def _alive_only(self, record: Recorder) -> Recorder:
+        def record_first_life(address: str, now: float, event: Event, effects: list[Effect]) -> None:
+            if address != FATE and address not in self.lives:
+                record(address, now, event, effects)
+
+        return record_first_life
+
+    # -- crashes ------------------------------------------------------------------------------------------------------
+
+    def _kill(self, server: int) -> None:
+        """Whatever is on its way to this process is lost with it, since events hold the player they are for."""
+        player = self.players[worker(server)]
+        player.play(Nobody())
+        self.lives.setdefault(player.address, 0)
+
+    def _revive(self, server: int) -> None:
+        address = worker(server)
+        self.lives[address] += 1
+        actor: Actor = build(address, self.options, self.lives[address])
+        self.players[address] = Player(address, actor)
+        self._enter(self.players[address])
+
+    # -- everything else ----------------------------------------------------------------------------------------------
+
+    def _seconds(self, player: Player, run: Run, now: float) -> float:
+        seconds = super()._seconds(player, run, now)
+        for slow in self.slow.get(player.address, ()):
+            if slow.from_s <= now < (inf if slow.to_s is None else slow.to_s):
+                seconds *= slow.factor
+        sigma = self.faults.service_noise
+        return seconds * exp(sigma * self._normal(run.batch) - sigma * sigma / 2) if sigma else seconds
+
+    def _normal(self, batch: int) -> float:
+        """A standard normal number that depends on seed and batch alone; the uniform may be 0, which has no quantile."""
+        return NormalDist().inv_cdf(max(uniform(self.options.seed, batch, NOISE), 2**-54))
+
+    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+        if self.resampler is None:
+            return super()._counts(items, task, variant)
+        return [self.resampler.draw(item.id, task, variant) for item in items]

@@ -1,0 +1,118 @@
+"""What goes wrong in a run of the twin, as a description. Owns which faults there are, their file and their checks; carries
+none of them out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+from msgspec import Struct
+
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.env.histogram import FanoutRow, read_histogram
+from loki_rl.tables import read_yaml, table
+
+
+class FaultError(ValueError):
+    """These faults cannot happen in this run; the message is one sentence: which, why, what to do."""
+
+
+class Crash(Struct, frozen=True, forbid_unknown_fields=True):
+    """A server's process is killed at at_s [s] of trace time and starts again, empty, down_s later (None: never)."""
+
+    server: int
+    at_s: float
+    down_s: float | None = None
+
+
+class Slow(Struct, frozen=True, forbid_unknown_fields=True):
+    """Batches that a server begins in [from_s, to_s) of trace time [s] take factor times as long (to_s None: to the end)."""
+
+    server: int
+    factor: float
+    from_s: float = 0.0
+    to_s: float | None = None
+
+
+class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a run adds to an undisturbed one.
+
+    metric_lag_s: counts of arrivals and backlogs reach the controller this much later [s]. service_noise: standard deviation
+    of the logarithm of a factor on every service time, mean 1 (0.1: about 10 %). fanout: measured numbers of children,
+    resampled instead of the profile's Poisson.
+    """
+
+    crashes: tuple[Crash, ...] = ()
+    slow: tuple[Slow, ...] = ()
+    metric_lag_s: float = 0.0
+    service_noise: float = 0.0
+    fanout: tuple[FanoutRow, ...] = ()
+
+
+NO_FAULTS = Faults()
+LEAST_DOWN_S = 0.1
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    crashes: tuple[Crash, ...] = ()
+    slow: tuple[Slow, ...] = ()
+    metric_lag_s: float = 0.0
+    service_noise: float = 0.0
+    fanout: str | None = None
+
+
+def load_faults(path: Path) -> Faults:
+    """Read a YAML file with the fields of Faults; `fanout` names a CSV file beside it. Raises ConfigError."""
+    data = table(read_yaml(path), _File, str(path))
+    return Faults(
+        crashes=data.crashes,
+        slow=data.slow,
+        metric_lag_s=data.metric_lag_s,
+        service_noise=data.service_noise,
+        fanout=() if data.fanout is None else read_histogram(path.parent / data.fanout),
+    )
+
+
+def check_faults(faults: Faults, pipeline: Pipeline, servers: int) -> None:
+    """Raise FaultError where the faults contradict the cluster or themselves."""
+    for crash in faults.crashes:
+        what = f"the crash of server {crash.server}"
+        _known(crash.server, servers, what)
+        _require(crash.at_s >= 0, f"{what}: at_s must be at least 0, not {crash.at_s:g}")
+        long = crash.down_s is None or crash.down_s >= LEAST_DOWN_S
+        _require(long, f"{what}: no process starts in less than {LEAST_DOWN_S} s; down_s is {crash.down_s}")
+    for one, after in pairwise(sorted(faults.crashes, key=lambda crash: (crash.server, crash.at_s))):
+        up = one.server != after.server or (one.down_s is not None and one.at_s + one.down_s < after.at_s)
+        _require(up, f"server {one.server} crashes at {after.at_s:g} s while it is down; take one of the crashes out")
+    for slow in faults.slow:
+        what = f"slow server {slow.server}"
+        _known(slow.server, servers, what)
+        _require(slow.factor > 0, f"{what}: factor must be above 0, not {slow.factor:g}")
+        ordered = slow.to_s is None or slow.from_s < slow.to_s
+        _require(slow.from_s >= 0 and ordered, f"{what}: need 0 <= from_s < to_s, not {slow.from_s:g} and {slow.to_s}")
+    _require(faults.metric_lag_s >= 0, f"metric_lag_s must be at least 0, not {faults.metric_lag_s:g}")
+    _require(0 <= faults.service_noise <= 2, f"service_noise must lie in 0..2, not {faults.service_noise:g}")
+    for row in faults.fanout:
+        _check_row(row, pipeline)
+
+
+def _check_row(row: FanoutRow, pipeline: Pipeline) -> None:
+    what = f"fan-out of {row.variant}"
+    _require(row.task in pipeline.index, f"{what}: the pipeline has no task '{row.task}'; correct the histogram")
+    task = pipeline.index[row.task]
+    _require(row.variant in pipeline.variant_index[task], f"{what}: task '{row.task}' has no such variant")
+    below = [pipeline.tasks[child].name for child in pipeline.children[task]]
+    _require(row.child in below, f"{what}: '{row.child}' is not a child of '{row.task}'; it has {below}")
+    most = pipeline.max_children
+    _require(len(row.weights) - 1 <= most, f"{what}: at most {most} children are supported")
+    fits = bool(row.weights) and min(row.weights) >= 0 and sum(row.weights) > 0
+    _require(fits, f"{what}: the weights must be at least 0 and not all 0")
+
+
+def _known(server: int, servers: int, what: str) -> None:
+    _require(0 <= server < servers, f"{what}: servers are numbered 0 to {servers - 1}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise FaultError(message)

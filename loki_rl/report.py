@@ -1,0 +1,152 @@
+"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots. Owns what stands beside
+what; computes no figure."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import JustifyMethod
+from rich.table import Table
+
+from loki_rl.averages import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
+from loki_rl.plots import PlotError, timeline_png
+from loki_rl.runs import RunResult, row
+
+REPORT, RESULTS = "report.md", "results.csv"
+LEFT = {"trace", "policy", "driver"}
+DEFINITIONS = """\
+- *violations*: share of the requests that arrived and were not answered in full and in time; late, dropped and rejected are
+  its parts.
+- *accuracy*: mean over the requests answered in time, 100 % = the best known models.
+- *servers*: mean number in use (pulling work or loading a model). *switches*: model loads.
+- *p50, p99*: latency from the intended arrival, of the requests answered in time or late.
+- *J* = 5 x violations + accuracy lost by the answered (relative to the best path) + 0.1 x share of the servers used.
+- Figures are means over *n* seeds; the seeds of all policies are the same requests.
+"""
+
+
+def table(results: Sequence[RunResult]) -> Table:
+    """Policies side by side: violations, accuracy and servers together, plane beside twin; 80 characters wide."""
+    rows = averages(results)
+    shown = [column for column in columns(rows)[1:] if column.short]
+    traces = list(dict.fromkeys(one.trace for one in rows))
+    found = Table(
+        title=traces[0] if len(traces) == 1 else None,
+        caption="\n".join([*_provenance(rows), *_order_lines(rows)]),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in shown:
+        # Where space is short a long name is broken, never a figure.
+        name = column.title == "policy"
+        justify: JustifyMethod = "left" if column.title in LEFT else "right"
+        found.add_column(column.short, justify=justify, no_wrap=not name, overflow="fold", vertical="bottom")
+    for trace in traces:
+        if len(traces) > 1:
+            found.add_section()
+            found.add_row(trace, style="bold")
+        for one in rows:
+            if one.trace == trace:
+                found.add_row(*(_cell(column, one) for column in shown))
+    return found
+
+
+def _cell(column: Column, one: Average) -> str:
+    """One mark at the name stands for the whole row."""
+    marked = column.title == "policy" and one.provenance == "assumed"
+    return column.text(one) + ASSUMED * marked
+
+
+def _provenance(rows: Sequence[Average]) -> list[str]:
+    known = list(dict.fromkeys(one.provenance for one in rows))
+    lines = [f"Latencies and accuracies of the models: {name}." for name in known if name != "assumed"]
+    return lines + [f"{ASSUMED} assumed: made with figures that nobody measured." for name in known if name == "assumed"]
+
+
+def _order_lines(rows: Sequence[Average]) -> list[str]:
+    """Does the winner depend on what a violation costs? A line for each driver where it does not."""
+    found = orders(rows)
+    lines = []
+    for trace, driver, order in found:
+        where = f"{driver}{f' on {trace}' if len({one[0] for one in found}) > 1 else ''}, by J"
+        names = {weight: " < ".join(policy for policy, _ in order[weight]) for weight in WEIGHTS}
+        if len(set(names.values())) == 1:
+            lines.append(f"{where}: {names[WEIGHTS[0]]} (violations x {', '.join(f'{weight:g}' for weight in WEIGHTS)})")
+        else:
+            lines += [f"{where} with violations x {weight:g}: {names[weight]}" for weight in WEIGHTS]
+    return lines
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+
+
+def result_row(done: RunResult) -> dict[str, object]:
+    """The JSON and CSV of one run: as `simulate` prints it, and its cost for other violation weights."""
+    return {**row(done), "cost_j_2": weighted_cost(done, 2.0), "cost_j_10": weighted_cost(done, 10.0)}
+
+
+def write_report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str] = ()) -> Path:
+    """results.csv, report.md and a timeline of each trace in the log folder. Without matplotlib the report says so."""
+    logdir.mkdir(parents=True, exist_ok=True)
+    rows = [result_row(done) for done in results]
+    with (logdir / RESULTS).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["trace"])
+        writer.writeheader()
+        writer.writerows(rows)
+    path = logdir / REPORT
+    path.write_text("\n".join(_report(results, logdir, failures)) + "\n", encoding="utf-8")
+    return path
+
+
+def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str]) -> list[str]:
+    rows = averages(results)
+    parts = ["# Comparison", "", *_markdown(rows), "", *_provenance(rows), "", DEFINITIONS]
+    if failures:
+        parts += ["## Runs that failed", "", *(f"- {sentence}" for sentence in failures), ""]
+    if lines := _costs(rows):
+        parts += ["## Policies by cost J", "", *lines, ""]
+    return [*parts, "## Over time", "", *_timelines(results, logdir), "", "## Options", "", *_options(results)]
+
+
+def _markdown(rows: Sequence[Average]) -> list[str]:
+    shown = columns(rows)
+    rule = [":--" if column.title in LEFT else "--:" for column in shown]
+    lines = [[column.title for column in shown], rule, *([column.of(one) for column in shown] for one in rows)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _costs(rows: Sequence[Average]) -> list[str]:
+    return [
+        f"- {trace}, {driver}, violations x {weight:g}: {' < '.join(f'{policy} {value:.3f}' for policy, value in costs)}"
+        for trace, driver, order in orders(rows)
+        for weight, costs in order.items()
+    ]
+
+
+def _timelines(results: Sequence[RunResult], logdir: Path) -> list[str]:
+    lines = []
+    for trace in dict.fromkeys(done.trace for done in results):
+        name = f"timeline-{trace}.png"
+        try:
+            timeline_png([done for done in results if done.trace == trace], logdir / name)
+        except PlotError as error:
+            return [f"No plots: {error}."]
+        lines += [f"![Demand, servers, accuracy and violations over time: {trace}](<{name}>)", ""]
+    return lines
+
+
+def _options(results: Sequence[RunResult]) -> list[str]:
+    """What all runs have in common; what differs is in the table and in each run's run.json."""
+    given = [msgspec.to_builtins(done.options) for done in results]
+    common = {name: value for name, value in given[0].items() if all(one[name] == value for one in given)} if given else {}
+    lines = [f"- {name}: {value}" for name, value in common.items() if value is not None]
+    rest = "What is not listed is as the pipeline file says, or the policy's own choice."
+    repeat = "Every run folder has a run.json; `loki-rl simulate --config run.json` repeats the run."
+    return [*lines, "", rest, repeat, "Curves of all runs: `tensorboard --logdir` with this folder."]

@@ -1,0 +1,26 @@
+"""Bound sockets for front ends. Owns who may share a port; must not know what is spoken there."""
+
+from __future__ import annotations
+
+import socket
+
+
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A bound socket; port 0 takes a free one. shared: other processes may bind the same port the same way, and the kernel
+    deals connections out among those that listen. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise OSError if somebody has the port: sharing it would join a stranger's server instead of failing."""
+    listen(host, port).close()

@@ -1,0 +1,118 @@
+"""Counts of what actors did, for statistics and metrics. Owns the reading of events and effects as they pass; must not
+decide anything, nor keep anything that an actor needs."""
+
+from __future__ import annotations
+
+from loki_rl.core.controller import Controller
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
+from loki_rl.core.router import Router
+from loki_rl.serving.names import PathNames
+from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState
+
+FAILURES = 5
+
+
+class RequestMeter:
+    """Counts requests by their ends. Unlike the ledger it never begins anew: counters must only rise."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._names = PathNames(gateway.pipeline)
+        self._seen = Requests()
+
+    def record(self, event: Event, effects: list[Effect], _now: float) -> None:
+        if type(event) is Arrived:
+            self._seen.arrivals += len(event.keys)
+        for effect in effects:
+            if type(effect) is Reply:
+                self._end(effect)
+
+    def state(self) -> Requests:
+        self._seen.in_flight = len(self._gateway.by_key)
+        return self._seen
+
+    def _end(self, reply: Reply) -> None:
+        seen = self._seen
+        seen.outcomes[reply.outcome] += 1
+        if reply.outcome <= Outcome.LATE:
+            seen.latency.add(reply.latency_s)
+        if reply.outcome is Outcome.OK:
+            seen.accuracy_sum += reply.accuracy
+        for path in self._names.served(reply):
+            name = "/".join(path)
+            seen.served[name] = seen.served.get(name, 0) + 1
+
+
+class StageMeter:
+    """Counts items of one task by variant. entered: when an item came; waits: queue times of the items of a batch that is
+    in a worker's hands, counted only if its result is committed."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        task = router.pipeline.tasks[router.task]
+        self._task = task.name
+        self._names = [variant.name for variant in task.variants]
+        self._counts = [VariantCount() for _ in task.variants]
+        self._lost: dict[str, int] = {}
+        self._entered: dict[int, float] = {}
+        self._waits: dict[int, list[float]] = {}
+
+    def record(self, event: Event, effects: list[Effect], now: float) -> None:
+        if type(event) is Submit:
+            for item in event.items:
+                self._entered.setdefault(item.id, now)
+        waits = self._waits.pop(event.batch, None) if type(event) is Result else None
+        for effect in effects:
+            if type(effect) is Send:
+                message = effect.message
+                if type(message) is Execute:
+                    entered = self._entered
+                    self._waits[message.batch] = [now - entered.get(item.id, now) for item in message.items]
+                elif type(message) is Settled:
+                    self._settled(message, event, waits)
+
+    def state(self) -> Stage:
+        router = self._router
+        pulling: dict[str, int] = {}
+        for puller in router.pullers.values():
+            name = self._names[puller.variant]
+            pulling[name] = pulling.get(name, 0) + 1
+        queued = len(router.queue)
+        drain_s = queued / router.rate if router.rate else (None if queued else 0.0)
+        counts = {name: count for name, count in zip(self._names, self._counts, strict=True) if count.items}
+        return Stage(self._task, queued, drain_s, pulling, self._lost, counts)
+
+    def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:
+        for item in message.ids:
+            self._entered.pop(item, None)
+        if message.outcome is Outcome.OK and type(event) is Result:
+            self._committed(event, len(message.ids), waits or [])
+        else:
+            word = Outcome(message.outcome).name.lower()
+            self._lost[word] = self._lost.get(word, 0) + len(message.ids)
+
+    def _committed(self, result: Result, items: int, waits: list[float]) -> None:
+        count = self._counts[result.variant]
+        count.items += items
+        count.compute.add(result.seconds)
+        count.queue.add_all(waits)
+        size = count.sizes.get(items)
+        if size is None:
+            size = count.sizes[items] = SizeCount()
+        size.batches += 1
+        size.seconds += result.seconds
+
+
+def control_state(controller: Controller) -> Control:
+    """What the controller knows now."""
+    workers = [
+        WorkerState(number, _model(machine.serving), machine.batch, _model(machine.loading), machine.loads)
+        for number, machine in sorted(controller.machines.items())
+    ]
+    arrivals = controller.arrivals
+    return Control(controller.plan, float(arrivals[-1]) if arrivals else 0.0, workers, controller.failures[-FAILURES:])
+
+
+def _model(model: tuple[str, str] | None) -> str:
+    return "" if model is None else "/".join(model)

@@ -1,0 +1,34 @@
+"""Names for what the core numbers: variant paths, and why an item was dropped. Owns their lookup and the sentence; must not
+know who asks."""
+
+from __future__ import annotations
+
+from loki_rl.core.messages import Cause, Reply
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving.protocol import Refusal
+
+
+class PathNames:
+    """Names of path codes, remembered, and of what else the core gives numbers."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._known: dict[tuple[int, int], list[str]] = {}
+
+    def served(self, effect: Reply) -> list[list[str]]:
+        return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
+
+    def refusal(self, cause: Cause) -> Refusal:
+        task = self._pipeline.tasks[cause.task]
+        return Refusal(task.name, cause.late_s, "" if cause.fitting < 0 else task.variants[cause.fitting].name)
+
+    def _learn(self, task: int, path: int) -> list[str]:
+        pipeline = self._pipeline
+        line = zip(pipeline.lines[task], pipeline.unpack(path), strict=True)
+        names = self._known[task, path] = [pipeline.tasks[stage].variants[variant].name for stage, variant in line]
+        return names
+
+
+def sentence(refusal: Refusal) -> str:
+    fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted by then"
+    return f"'{refusal.stage}' would have ended {1000 * refusal.late_s:.0f} ms too late, {fitting}"

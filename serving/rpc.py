@@ -1,0 +1,218 @@
+"""gRPC front end of a gateway node: inference.GRPCInferenceService on asyncio, one process. Owns methods and status codes;
+must not know scheduling, nor the encoding of tensors (serving.rpc_codec does)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import wraps
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import uvloop
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as stubs
+
+from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec
+from loki_rl.serving.bridge import Bridge, GatewayGoneError
+from loki_rl.serving.oip import VERSION, RequestError
+from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
+
+_CONNECT_S = 0.5
+# Time for calls in flight to end once the process is told to stop.
+_GRACE_S = 5.0
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+Context = Any
+M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
+
+
+class CallError(Exception):
+    """A call ends with this status. status: of HTTP, whose meaning the two protocols share."""
+
+    def __init__(self, status: int, sentence: str, retry_after_s: int = 0) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+def guarded(method: M) -> M:
+    """Faults of a method as gRPC statuses."""
+
+    @wraps(method)
+    async def call(self: Any, request: Any, context: Context) -> Any:
+        try:
+            return await method(self, request, context)
+        except CallError as error:
+            if error.retry_after_s:
+                context.set_trailing_metadata((("retry-after", str(error.retry_after_s)),))
+            await context.abort(_CODES[error.status], str(error))
+        except RequestError as error:
+            await context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error))
+        except GatewayGoneError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    return call  # type: ignore[return-value]
+
+
+class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The methods; those not here answer UNIMPLEMENTED."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        """One answer per request, in their order; a failed one does not end the stream."""
+        async for request in requests:
+            try:
+                yield pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
+            except (CallError, RequestError, GatewayGoneError) as error:
+                response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+                yield pb.ModelStreamInferResponse(error_message=str(error), infer_response=response)
+
+    async def _infer(self, request: Any, context: Context) -> Any:
+        described = await self._model(request.model_name, request.model_version)
+        if request.model_name != described.pipeline:
+            raise RequestError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
+        asked = rpc_codec.read_request(request, described)
+        timeout_s = asked.timeout_s or _remaining_s(context)
+        id = self._bridge.take_id()
+        wanted = Infer(id, described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+        try:
+            answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
+        except asyncio.CancelledError:
+            self._bridge.cancel(id)
+            raise
+        if isinstance(answer, Refused):
+            raise RequestError(400, answer.message)
+        verdict = oip_answers.verdict(answer)
+        if verdict is not None:
+            sentence = rpc_codec.detail(verdict.sentence, oip_answers.parameters(answer))
+            raise CallError(verdict.status, sentence, verdict.retry_after_s)
+        return rpc_codec.write_response(answer, asked, described)
+
+    async def _model(self, name: str, wanted: str) -> Described:
+        """What is served, if this model and version are among it."""
+        described = await self._bridge.description()
+        if name != described.pipeline and oip_models.task_of(described, name) is None:
+            raise RequestError(404, f"model '{name}' is unknown, '{described.pipeline}' is served here")
+        if wanted not in ("", VERSION):
+            raise RequestError(404, f"model '{name}' has no version '{wanted}', only '{VERSION}'")
+        return described
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    async def ServerLive(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    @guarded
+    async def ServerReady(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerReadyResponse(ready=await self._bridge.ready())
+
+    @guarded
+    async def ModelReady(self, request: Any, _: Context) -> Any:  # noqa: N802
+        await self._model(request.name, request.version)
+        return pb.ModelReadyResponse(ready=await self._bridge.ready())
+
+    async def ServerMetadata(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerMetadataResponse(name=oip_models.NAME, version=version("loki-rl"), extensions=oip_models.EXTENSIONS)
+
+    @guarded
+    async def ModelMetadata(self, request: Any, _: Context) -> Any:  # noqa: N802
+        described = await self._model(request.name, request.version)
+        return rpc_codec.filled(pb.ModelMetadataResponse(), oip_models.metadata(described, request.name))
+
+    @guarded
+    async def ModelConfig(self, request: Any, _: Context) -> Any:  # noqa: N802
+        described = await self._model(request.name, request.version)
+        return rpc_codec.filled(pb.ModelConfigResponse(), {"config": oip_models.config(described, request.name)})
+
+    @guarded
+    async def ModelStatistics(self, request: Any, _: Context) -> Any:  # noqa: N802
+        if request.name:
+            await self._model(request.name, request.version)
+        described = await self._bridge.description()
+        rows = oip_models.statistics(described, await self._bridge.state(), request.name or None)
+        return rpc_codec.filled(pb.ModelStatisticsResponse(), {"model_stats": rows})
+
+    @guarded
+    async def RepositoryIndex(self, request: Any, _: Context) -> Any:  # noqa: N802
+        rows = oip_models.index(await self._bridge.description(), await self._bridge.ready(), request.ready)
+        return rpc_codec.filled(pb.RepositoryIndexResponse(), {"models": rows})
+
+    @guarded
+    async def RepositoryModelLoad(self, _: Any, __: Context) -> NoReturn:  # noqa: N802
+        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+
+    RepositoryModelUnload = RepositoryModelLoad
+
+
+def _remaining_s(context: Context) -> float:
+    """The deadline of the call itself, where the client set one; 0 for none."""
+    left = context.time_remaining()
+    return 0.0 if left is None or left <= 0 or left > 3600 else float(left)
+
+
+# -- the process ----------------------------------------------------------------------------------------------------------
+
+
+async def serve(front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Serve until `stop`. started: is told the port. Raises OSError if it cannot be had."""
+    bridge = Bridge(front)
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
+    # A stranger's server on the same port must be an error, not a silent sharing of its clients.
+    server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 0)])
+    stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        bridge.close()
+        raise OSError(str(error)) from None
+    await bridge.connected(_CONNECT_S)
+    await server.start()
+    started(bound)
+    await stop.wait()
+    await server.stop(_GRACE_S)
+    bridge.close()
+
+
+async def _until_told(front: str, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(front, host, port, lambda _: None, stop)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.rpc", description=__doc__)
+    parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
+    options = parser.parse_args(arguments)
+    logs.start("grpc", logs.LogOptions(as_json=options.log_json))
+    try:
+        uvloop.run(_until_told(options.front, options.host, options.port))
+    except (OSError, OverflowError) as error:
+        parser.exit(2, f"grpc: cannot listen on {options.host}:{options.port}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Messages of inference.GRPCInferenceService and what a gateway means by them. Owns the translation; must not know servers,
+sockets, nor how a request is served.
+
+The message classes are those that tritonclient ships.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from tritonclient.grpc import service_pb2 as pb
+
+from loki_rl.serving import oip, oip_answers
+from loki_rl.serving.client import Inference
+from loki_rl.serving.oip import VERSION, InferBody, InferRequest, InputTensor, Parameters, RequestError, WantedOutput
+from loki_rl.serving.oip_answers import binary, output_elements
+from loki_rl.serving.protocol import Described
+from loki_rl.serving.wire import pack
+
+
+def read_request(message: Any, described: Described) -> InferRequest:
+    """Understand a ModelInferRequest. Raises RequestError."""
+    inputs = [InputTensor(one.name, one.datatype, list(one.shape), _parameters(one.parameters)) for one in message.inputs]
+    outputs = [WantedOutput(one.name, _parameters(one.parameters)) for one in message.outputs]
+    body = InferBody(message.id, _parameters(message.parameters), inputs, outputs)
+    if any(size < 0 for one in inputs for size in one.shape):
+        raise RequestError(400, "a shape has sizes below 0")
+    return oip.understand(body, _parts(message), described)
+
+
+def _parameters(given: Mapping[str, Any]) -> Parameters:
+    found: Parameters = {}
+    for name, value in given.items():
+        kind = value.WhichOneof("parameter_choice")
+        found[name] = None if kind is None else getattr(value, kind)
+    return found
+
+
+def _parts(message: Any) -> dict[str, memoryview]:
+    """Raw data per input: as it came, or made of typed contents. Raises RequestError."""
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise RequestError(400, f"{len(raw)} raw contents came with {len(message.inputs)} inputs")
+    if raw:
+        return {one.name: memoryview(data) for one, data in zip(message.inputs, raw, strict=True)}
+    return {one.name: memoryview(_contents(one)) for one in message.inputs if one.HasField("contents")}
+
+
+def _contents(tensor: Any) -> bytes:
+    if tensor.datatype == "BYTES":
+        return binary(list(tensor.contents.bytes_contents))
+    values = np.fromiter(tensor.contents.uint_contents, np.uint32)
+    if values.size and values.max() > 255:
+        raise RequestError(400, f"input '{tensor.name}': UINT8 data are whole numbers from 0 to 255")
+    return values.astype(np.uint8).tobytes()
+
+
+def write_response(answer: Inference, request: InferRequest, described: Described) -> Any:
+    """A ModelInferResponse; its output is raw, as Triton's is."""
+    elements = output_elements(answer, described)
+    response = pb.ModelInferResponse(model_name=described.pipeline, model_version=VERSION, id=request.id)
+    for name, value in oip_answers.parameters(answer).items():
+        response.parameters[name].CopyFrom(_parameter(value))
+    response.outputs.add(name=described.output.name, datatype="BYTES", shape=[len(elements)])
+    response.raw_output_contents.append(binary(elements))
+    return response
+
+
+def _parameter(value: object) -> Any:
+    if isinstance(value, bool):
+        return pb.InferParameter(bool_param=value)
+    if isinstance(value, int):
+        return pb.InferParameter(int64_param=value)
+    if isinstance(value, float):
+        return pb.InferParameter(double_param=value)
+    return pb.InferParameter(string_param=str(value))
+
+
+def filled(message: Message, content: Mapping[str, object]) -> Message:
+    """The message with the fields of a JSON object, which has the same names in Triton's two protocols."""
+    return json_format.ParseDict(content, message)
+
+
+def payload(request: InferRequest) -> bytes | None:
+    return None if request.payload is None else pack(request.payload)
+
+
+def detail(sentence: str, parameters: Mapping[str, object]) -> str:
+    """What a client reads of a failed call: the sentence, and how far the request came."""
+    return f"{sentence} {msgspec.json.encode(parameters).decode()}"

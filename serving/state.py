@@ -1,0 +1,122 @@
+"""What a plane tells of itself at one moment: requests, stages, plan, workers. Owns the shape of that account, for
+statistics, metrics and `top` alike; must not know who asks, nor how it is shown."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from msgspec import Struct, field
+
+from loki_rl.core.messages import Outcome
+from loki_rl.core.plan import Plan
+
+# Upper bounds [s]: three per decade, so that a percentile read from them is within a factor of about two.
+BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Histogram(Struct, array_like=True):
+    """counts: per bound, not cumulative, and last of what is above all bounds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def add_all(self, values: list[float]) -> None:
+        """A call per item would cost more than the counting."""
+        counts = self.counts
+        for seconds in values:
+            counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum_s += sum(values)
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+class SizeCount(Struct, array_like=True):
+    """Batches of one size and the time [s] they took in all."""
+
+    batches: int = 0
+    seconds: float = 0.0
+
+
+class VariantCount(Struct):
+    """What one variant served since the plane began. queue: per item, from entering the stage to being given to a worker.
+    compute: per batch. sizes: by items in a batch."""
+
+    items: int = 0
+    queue: Histogram = field(default_factory=Histogram)
+    compute: Histogram = field(default_factory=Histogram)
+    sizes: dict[int, SizeCount] = {}
+
+    @property
+    def item_seconds(self) -> float:
+        """Compute time [s] as items see it: each waits for its whole batch."""
+        return sum(size * count.seconds for size, count in self.sizes.items())
+
+
+class Stage(Struct, tag=True):
+    """A task. lost: outcome -> items that ended here without a result. drain_s: predicted time to serve the queue, None
+    when nobody pulls. pulling: variant -> workers. variants: those that served anything."""
+
+    task: str
+    queued: int
+    drain_s: float | None
+    pulling: dict[str, int]
+    lost: dict[str, int]
+    variants: dict[str, VariantCount]
+
+
+class WorkerState(Struct):
+    """serving, loading: 'task/variant', or empty. batch: the largest it pulls. loads: models loaded since its start."""
+
+    number: int
+    serving: str
+    batch: int
+    loading: str
+    loads: int
+
+
+class Control(Struct, tag=True):
+    """The controller. demand_rps: requests that arrived in the last whole second. failures: what went wrong, latest last."""
+
+    plan: Plan | None
+    demand_rps: float
+    workers: list[WorkerState]
+    failures: list[str]
+
+
+class Requests(Struct):
+    """Requests since the plane began. outcomes: as in core.messages.Outcome. latency: of ok and late ones. accuracy_sum:
+    over the ok ones. served: variant path of a leaf -> leaves."""
+
+    arrivals: int = 0
+    in_flight: int = 0
+    outcomes: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    latency: Histogram = field(default_factory=Histogram)
+    accuracy_sum: float = 0.0
+    served: dict[str, int] = {}
+
+
+class PlaneState(Struct):
+    """uptime_s: since clients are served. ready: a warm worker pulls at every stage, and the plane is not about to stop.
+    vanished: answers whose client was gone; malformed: messages of clients that were refused."""
+
+    pipeline: str
+    engine: str
+    slo_s: float
+    best_accuracy: float
+    servers: int
+    ready: bool
+    uptime_s: float
+    vanished: int
+    malformed: int
+    requests: Requests
+    stages: list[Stage] = []
+    control: Control | None = None
+
+
+Part = Stage | Control

@@ -1,0 +1,318 @@
+"""The controller: when it asks for a plan and what it knows then, and how servers get from one plan to the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from loki_rl.core.controller import COUNTED_S, FAILURES, RETRY_S, Controller
+from loki_rl.core.messages import (
+    GATEWAY,
+    Assign,
+    Backlog,
+    Begin,
+    Counted,
+    Effect,
+    Event,
+    PlanChanged,
+    Planned,
+    Report,
+    Sample,
+    Send,
+    Solve,
+    Submit,
+    Tick,
+    WorkerGone,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Placement, Plan, Server, Snapshot
+
+FAST = {1: Latency(0.01, 0.02, 0.03)}
+PIPELINE = Pipeline(
+    name="pair",
+    slo_s=0.2,
+    tasks=(
+        Task("find", (Variant("f0", 0.5, FAST, {"read": 1.0}, load_s=5.0),), entry=1.0),
+        Task("read", (Variant("r0", 0.5, FAST, load_s=5.0), Variant("r1", 0.9, FAST, load_s=5.0)), parent="find"),
+    ),
+    leaf_weights={"read": 1.0},
+)
+MODELS = {"f0": (0, 0), "r0": (1, 0), "r1": (1, 1), "": (-1, -1)}
+
+
+def plan(**replicas: int) -> Plan:
+    places = [Placement("find" if name == "f0" else "read", name, 1, count) for name, count in replicas.items()]
+    return Plan("accuracy", tuple(places), sum(replicas.values()), 0.5, 1.0, 1.0, 1.0, {"find": 0.5, "read": 1.0}, {})
+
+
+class Cluster:
+    """A controller and servers that say what a test wants."""
+
+    def __init__(self, servers: int, **options: Any) -> None:
+        self.controller = Controller(ClusterOptions(PIPELINE, servers, **options))
+        self.loads = [0] * servers
+        self.now = 0.0
+
+    def tell(self, event: Event, now: float | None = None) -> list[Effect]:
+        self.now = self.now if now is None else now
+        effects = self.controller.handle(event, self.now)
+        self.controller.validate()
+        return effects
+
+    def report(
+        self, number: int, serves: str = "", loads: str = "", life: int = 0, error: str = "", now: float | None = None
+    ) -> list[Effect]:
+        started = self.now if now is None else now
+        serving, loading = MODELS[serves], MODELS[loads]
+        return self.tell(Report(number, life, 1, *serving, 1, *loading, started, self.loads[number], error), now)
+
+    def begins(self, number: int, model: str, now: float | None = None) -> list[Effect]:
+        self.loads[number] += 1
+        return self.report(number, loads=model, now=now)
+
+    def up(self, first: Plan) -> list[Effect]:
+        """Every server reports, the first plan is made."""
+        for number in range(len(self.loads)):
+            effects = self.report(number)
+        assert [type(effect) for effect in effects] == [Solve], "the first plan, when all servers are there"
+        return self.tell(Planned(first))
+
+    def serve(self, first: Plan, *names: str) -> None:
+        """The first plan is in force, its models warm, trace time begins at 0."""
+        self.up(first)
+        for number, name in enumerate(names):
+            if name:
+                self.begins(number, name)
+                self.report(number, serves=name)
+        assert self.controller.settled
+        self.tell(Begin(0.0))
+
+
+def orders(effects: list[Effect]) -> dict[int, str]:
+    """Server -> variant it is told to serve."""
+    names = {model: name for name, model in MODELS.items()}
+    return {
+        int(effect.to.split(":")[1]): names[effect.message.task, effect.message.variant]
+        for effect in effects
+        if isinstance(effect, Send) and isinstance(effect.message, Assign)
+    }
+
+
+def snapshots(effects: list[Effect]) -> list[Snapshot]:
+    return [effect.snapshot for effect in effects if isinstance(effect, Solve)]
+
+
+def samples(effects: list[Effect]) -> list[Sample]:
+    return [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Sample)]
+
+
+# -- when it asks ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_plan_waits_for_all_servers_and_goes_to_everybody() -> None:
+    cluster = Cluster(2)
+    assert cluster.report(0) == []
+    effects = cluster.report(1)
+    assert snapshots(effects)[0].servers == (Server(0), Server(1))
+    effects = cluster.tell(Planned(plan(f0=1, r1=1)))
+    told = [effect.to for effect in effects if isinstance(effect, Send) and isinstance(effect.message, PlanChanged)]
+    assert told == [GATEWAY, "router:0", "router:1"]
+    assert orders(effects) == {0: "f0", 1: "r1"}
+    assert not cluster.controller.settled
+
+
+def test_a_plan_knows_the_second_that_has_just_ended() -> None:
+    """The gateway sends the count of a second when it is over; on the stroke itself it would come too late."""
+    cluster = Cluster(1, interval_s=2.0)
+    cluster.serve(plan(f0=1), "f0")
+    for second in range(4):
+        end = second + 1.0
+        assert snapshots(cluster.tell(Tick(), end)) == []
+        cluster.tell(Counted(second, 10 * second), end + 0.001)
+        if second % 2:
+            wake = cluster.controller.wake_at()
+            assert wake == pytest.approx(end + COUNTED_S)
+            made = snapshots(cluster.tell(Tick(), wake))
+            assert made[0].arrivals == tuple(10 * n for n in range(second + 1))
+            cluster.tell(Planned(plan(f0=1)))
+
+
+def test_counts_of_before_the_origin_are_of_another_run() -> None:
+    cluster = Cluster(1)
+    cluster.serve(plan(f0=1), "f0")
+    cluster.tell(Begin(100.0), 100.0)
+    for stale in (-1, 99, 5):
+        cluster.tell(Counted(stale, 7), 100.001)
+    for second in (0, 0, 1):
+        cluster.tell(Counted(second, 3 + second), 102.0)
+    assert cluster.controller.arrivals == [3, 4]
+
+
+def test_it_asks_once_at_a_time_and_keeps_its_rhythm() -> None:
+    cluster = Cluster(1, interval_s=2.0)
+    cluster.serve(plan(f0=1), "f0")
+    assert len(snapshots(cluster.tell(Tick(), 2.0 + COUNTED_S))) == 1
+    assert snapshots(cluster.tell(Tick(), 4.0 + COUNTED_S)) == [], "the policy is still thinking"
+    cluster.tell(Planned(None, "no idea"), 4.5)
+    assert cluster.controller.plan == replace(plan(f0=1), epoch=1), "the old plan stays"
+    assert cluster.controller.failures == ["no idea"]
+    assert len(snapshots(cluster.tell(Tick(), 9.7))) == 1, "three intervals late is one plan"
+    cluster.tell(Planned(plan(f0=1)), 9.8)
+    assert snapshots(cluster.tell(Tick(), 10.0 + COUNTED_S)) != []
+
+
+def test_a_lost_server_is_planned_around_at_once_without_losing_the_rhythm() -> None:
+    cluster = Cluster(2, interval_s=10.0)
+    cluster.serve(plan(f0=1, r1=1), "f0", "r1")
+    cluster.tell(WorkerGone(1, "killed"), 3.5)
+    assert cluster.controller.wake_at() == pytest.approx(1.0), "seconds it has missed come first"
+    made = snapshots(cluster.tell(Tick(), 3.5))
+    assert [server.id for server in made[0].servers] == [0]
+    assert orders(cluster.tell(Planned(plan(f0=1, r1=1)))) == {}, "one server, it serves f0"
+    assert cluster.controller.next_solve == pytest.approx(10.0 + COUNTED_S)
+
+
+def test_a_server_lost_while_the_policy_thinks_is_planned_around_when_it_has_answered() -> None:
+    cluster = Cluster(2)
+    cluster.serve(plan(f0=1, r1=1), "f0", "r1")
+    cluster.tell(Tick(), 10.0 + COUNTED_S)
+    cluster.tell(WorkerGone(1, "killed"), 10.1)
+    wake = cluster.controller.wake_at()
+    assert wake is not None
+    assert wake > 10.1, "no use to ask now"
+    cluster.tell(Planned(plan(f0=1, r1=1)), 10.2)
+    assert cluster.controller.wake_at() == pytest.approx(10.1)
+    assert len(snapshots(cluster.tell(Tick(), 10.2))) == 1
+
+
+def test_a_server_that_comes_back_gets_work_at_once() -> None:
+    cluster = Cluster(2)
+    cluster.serve(plan(f0=1, r1=1), "f0", "r1")
+    cluster.tell(WorkerGone(1, "killed"), 1.0)
+    cluster.tell(Tick(), 1.0)
+    cluster.tell(Planned(plan(f0=1)))
+    cluster.loads[1] = 0
+    cluster.report(1, life=1, now=2.5)
+    assert [server.id for server in snapshots(cluster.tell(Tick(), 2.5))[0].servers] == [0, 1]
+    assert orders(cluster.tell(Planned(plan(f0=1, r1=1)))) == {1: "r1"}
+
+
+def test_a_server_that_was_restarted_before_it_was_missed_gets_its_target_again() -> None:
+    cluster = Cluster(2)
+    cluster.serve(plan(f0=1, r1=1), "f0", "r1")
+    assert orders(cluster.report(1, life=1)) == {1: "r1"}
+    assert cluster.report(1, serves="r1", life=0) == [], "words of its former life"
+    assert not cluster.controller.settled
+
+
+# -- what it tells the policy and the ledger ------------------------------------------------------------------------------
+
+
+def test_the_snapshot_has_the_loads_in_flight_and_the_backlog() -> None:
+    cluster = Cluster(4)
+    cluster.up(plan(f0=1, r1=2))
+    cluster.begins(0, "f0")
+    cluster.report(0, serves="f0")
+    cluster.begins(1, "r1", now=8.0)
+    cluster.tell(Begin(5.0))
+    cluster.tell(Backlog(1, 7, 0.25))
+    snapshot = snapshots(cluster.tell(Tick(), 15.0 + COUNTED_S))[0]
+    loading = Server(1, None, (), ("read", "r1", 1), 0.0)
+    assert snapshot.servers[0] == Server(0, ("find", "f0", 1), (("find", "f0"),))
+    assert snapshot.servers[1] == loading
+    assert snapshot.backlog_s == {"read": 0.25}
+    cluster = Cluster(1)
+    cluster.up(plan(f0=1))
+    cluster.begins(0, "f0", now=8.0)
+    cluster.tell(Begin(0.0))
+    assert snapshots(cluster.tell(Tick(), 10.0 + COUNTED_S))[0].servers[0].remaining_s == pytest.approx(3.0 - COUNTED_S)
+
+
+def test_servers_and_loads_of_a_second_survive_the_loss_of_a_server() -> None:
+    """A server's count of loads goes with it; the sum of all second's loads must not become negative."""
+    cluster = Cluster(2)
+    cluster.serve(plan(f0=1, r1=1), "f0", "r1")
+    assert samples(cluster.tell(Tick(), 1.0)) == [Sample(0, 2, 0)]
+    cluster.tell(WorkerGone(1, "killed"), 1.5)
+    cluster.tell(Tick(), 1.5)
+    cluster.tell(Planned(plan(f0=1)))
+    assert samples(cluster.tell(Tick(), 2.0)) == [Sample(1, 1, 0)]
+    cluster.loads[1] = 0
+    cluster.report(1, life=1, now=2.1)
+    cluster.tell(Tick(), 2.1)
+    cluster.tell(Planned(plan(f0=1, r1=1)))
+    cluster.loads[1] = 1
+    cluster.report(1, loads="r1", life=1, now=2.2)
+    assert samples(cluster.tell(Tick(), 4.0)) == [Sample(2, 2, 1), Sample(3, 2, 0)]
+
+
+# -- the transition -------------------------------------------------------------------------------------------------------
+
+
+def test_only_servers_that_must_change_are_told() -> None:
+    cluster = Cluster(3)
+    cluster.serve(plan(f0=1, r0=2), "f0", "r0", "r0")
+    assert orders(cluster.tell(Planned(plan(f0=1, r0=1, r1=1)))) == {2: "r1"}
+
+
+def test_a_server_without_a_target_is_parked() -> None:
+    cluster = Cluster(2)
+    cluster.serve(plan(f0=1, r0=1), "f0", "r0")
+    assert orders(cluster.tell(Planned(plan(f0=1)))) == {1: ""}
+
+
+def test_no_more_servers_swap_at_once_than_allowed() -> None:
+    """A server that was told but has not begun counts too: it may say something else first."""
+    cluster = Cluster(4, parallel_loads=2)
+    cluster.serve(plan(f0=1, r0=3), "f0", "r0", "r0", "r0")
+    assert orders(cluster.tell(Planned(plan(f0=1, r1=3)))) == {1: "r1", 2: "r1"}
+    assert orders(cluster.report(1)) == {}, "it ends its batch first"
+    assert orders(cluster.begins(1, "r1")) == {}
+    assert orders(cluster.begins(2, "r1")) == {}
+    assert orders(cluster.report(1, serves="r1")) == {3: "r1"}
+
+
+def test_a_parked_server_loads_at_any_time() -> None:
+    cluster = Cluster(4, parallel_loads=1)
+    cluster.serve(plan(f0=1, r0=2), "f0", "r0", "r0")
+    assert orders(cluster.tell(Planned(plan(f0=1, r1=3)))) == {1: "r1", 3: "r1"}
+
+
+def test_a_failed_load_is_tried_again_after_a_while_and_does_not_hold_up_others() -> None:
+    cluster = Cluster(3)
+    cluster.up(plan(f0=1, r1=2))
+    cluster.begins(1, "r1")
+    cluster.begins(2, "r1")
+    assert orders(cluster.report(1, error="out of memory")) == {}
+    assert cluster.controller.failures == ["worker 1: out of memory"]
+    assert orders(cluster.report(0, serves="f0", now=0.2)) == {}, "a word of another server is no reason to hurry"
+    assert orders(cluster.report(2, error="out of memory", now=0.5)) == {}
+    wake = cluster.controller.wake_at()
+    assert wake == RETRY_S
+    assert orders(cluster.tell(Tick(), wake)) == {1: "r1"}
+    assert cluster.controller.wake_at() == 0.5 + RETRY_S
+    assert orders(cluster.tell(Tick(), 0.5 + RETRY_S)) == {2: "r1"}
+
+
+def test_a_new_target_does_not_wait_for_the_failure_of_the_old_one() -> None:
+    cluster = Cluster(2)
+    cluster.up(plan(f0=1, r1=1))
+    cluster.begins(1, "r1")
+    cluster.report(1, error="out of memory")
+    assert orders(cluster.tell(Planned(plan(f0=1, r0=1)))) == {1: "r0"}
+
+
+def test_the_list_of_failures_does_not_grow_for_ever() -> None:
+    cluster = Cluster(1)
+    cluster.up(plan(f0=1))
+    for _ in range(2 * FAILURES):
+        cluster.report(0, error="out of memory")
+    assert len(cluster.controller.failures) == FAILURES
+
+
+def test_an_event_for_somebody_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="the controller cannot handle Submit"):
+        Cluster(1).tell(Submit([]))

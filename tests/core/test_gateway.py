@@ -1,0 +1,404 @@
+"""The gateway: parts of a request may report in any order and more than once, and each request is answered exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loki_rl.core import draws
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.ledger import Accuracy
+from loki_rl.core.messages import (
+    CONTROLLER,
+    Abandoned,
+    Arrived,
+    Begin,
+    Cancelled,
+    Counted,
+    Drain,
+    Drop,
+    Effect,
+    Event,
+    Outcome,
+    PlanChanged,
+    Ready,
+    Reply,
+    Sample,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
+from loki_rl.core.plan import Plan
+
+FAST = {1: Latency(0.01, 0.02, 0.03)}
+SLO = 0.2
+
+
+def pair(**fanout: float) -> tuple[Variant, ...]:
+    return (Variant("rough", 0.5, FAST, fanout), Variant("fine", 0.9, FAST, fanout))
+
+
+DEEP = Pipeline(
+    name="deep",
+    slo_s=SLO,
+    tasks=(
+        Task("a", pair(b=1.5, c=1.0), entry=1.0),
+        Task("b", pair(d=1.0, e=0.5), parent="a"),
+        Task("c", pair(f=1.0), parent="a"),
+        Task("d", pair(), parent="b"),
+        Task("e", pair(), parent="b"),
+        Task("f", pair(), parent="c"),
+        Task("g", pair(), entry=0.5),
+    ),
+    leaf_weights={"d": 0.4, "e": 0.1, "f": 0.3, "g": 0.2},
+)
+CHAIN = Pipeline(
+    name="chain",
+    slo_s=SLO,
+    tasks=(Task("a", pair(b=1.0), entry=1.0), Task("b", pair(), parent="a")),
+    leaf_weights={"b": 1.0},
+)
+OTHERS = [outcome for outcome in Outcome if outcome in (Outcome.DROPPED, Outcome.FAILED, Outcome.CANCELLED)]
+
+
+def make(pipeline: Pipeline = CHAIN, **options: Any) -> Gateway:
+    gateway = Gateway(ClusterOptions(pipeline, 1, **options))
+    gateway.handle(Begin(0.0), 0.0)
+    return gateway
+
+
+def replies(effects: list[Effect]) -> list[Reply]:
+    return [effect for effect in effects if isinstance(effect, Reply)]
+
+
+def arrive(gateway: Gateway, *keys: int, now: float = 0.0, timeout: float = 0.0) -> list[Effect]:
+    return gateway.handle(Arrived(list(keys), [timeout] * len(keys)), now)
+
+
+def entry(root: int) -> int:
+    return CHAIN.entry_id(root, 0)
+
+
+def child(root: int, number: int = 0) -> int:
+    return CHAIN.child_id(entry(root), 1, number)
+
+
+def first(root: int, children: int, variant: int = 1) -> Settled:
+    return Settled(0, Outcome.OK, [entry(root)], [CHAIN.extend(0, variant)], [(children,)])
+
+
+def leaf(root: int, number: int = 0, outcome: Outcome = Outcome.OK) -> Settled:
+    prefix = CHAIN.extend(CHAIN.extend(0, 1), 1) if outcome is Outcome.OK else CHAIN.extend(0, 1)
+    return Settled(1, outcome, [child(root, number)], [prefix], [])
+
+
+# -- the join -------------------------------------------------------------------------------------------------------------
+
+
+class Story:
+    """All that the routers will say of one request, drawn from below the entry items down."""
+
+    def __init__(self, data: st.DataObject, submits: list[Submit]) -> None:
+        self.data = data
+        self.parts: list[Settled] = []
+        self.leaf_paths: dict[int, list[float]] = {leaf: [] for leaf in DEEP.leaves}
+        self.dead_paths: dict[int, list[float]] = {leaf: [] for leaf in DEEP.leaves}
+        self.leaves: list[int] = []
+        self.accuracy = Accuracy(DEEP)
+        for submit in submits:
+            for item in submit.items:
+                self.tell(6 if item.id >> 27 & 15 == 2 else 0, item.id, 0)
+
+    def tell(self, task: int, item: int, prefix: int) -> None:
+        outcome = self.data.draw(st.sampled_from([Outcome.OK] * 9 + OTHERS))
+        if outcome is not Outcome.OK:
+            self.parts.append(Settled(task, outcome, [item], [prefix], []))
+            return
+        path = DEEP.extend(prefix, self.data.draw(st.integers(0, 1)))
+        if not DEEP.children[task]:
+            self.leaves.append(item)
+            self.leaf_paths[task].append(self.accuracy.path(task, path))
+            self.parts.append(Settled(task, outcome, [item], [path], []))
+            return
+        counts = tuple(self.data.draw(st.integers(0, 2)) for _ in DEEP.children[task])
+        self.parts.append(Settled(task, outcome, [item], [path], [counts]))
+        number = 0
+        for below, count in zip(DEEP.children[task], counts, strict=True):
+            for leaf_task in DEEP.leaves if not count else ():
+                if below in DEEP.lines[leaf_task]:
+                    self.dead_paths[leaf_task].append(DEEP.best_completion(leaf_task, DEEP.unpack(path)))
+            for _ in range(count):
+                self.tell(below, DEEP.child_id(item, below, number), path)
+                number += 1
+
+    @property
+    def whole(self) -> bool:
+        return all(part.outcome is Outcome.OK for part in self.parts)
+
+    @property
+    def expected_accuracy(self) -> float:
+        """The definition, word for word (DESIGN section 4)."""
+        total = 0.0
+        for task in DEEP.leaves:
+            served, dead = self.leaf_paths[task], self.dead_paths[task]
+            best = DEEP.best_completion(task, ())
+            mean = sum(served) / len(served) if served else sum(dead) / len(dead) if dead else best
+            total += DEEP.leaf_weights[DEEP.tasks[task].name] * mean
+        return total
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.data())
+def test_any_order_and_any_repeats_give_the_same_single_answer(data: st.DataObject) -> None:
+    """Three levels, four leaf tasks, a second entry task in half of the requests."""
+    gateway = make(DEEP)
+    count = data.draw(st.integers(1, 3))
+    effects = arrive(gateway, *range(10, 10 + count))
+    submits = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Submit)]
+    mine = {
+        root: [Submit([item for item in submit.items if root_of(item.id) == root]) for submit in submits]
+        for root in range(count)
+    }
+    stories = [Story(data, mine[root]) for root in range(count)]
+    parts = [part for story in stories for part in story.parts]
+    repeats = data.draw(st.lists(st.sampled_from(parts), max_size=len(parts)))
+    told: list[Settled] = data.draw(st.permutations([*parts, *repeats]))
+    answers: dict[int, Reply] = {}
+    left = [len(story.parts) for story in stories]
+    seen: set[int] = set()
+    causes: dict[int, Outcome] = {}
+    for part in told:
+        root = root_of(part.ids[0])
+        if part.ids[0] not in seen:
+            seen.add(part.ids[0])
+            left[root] -= 1
+            if part.outcome is not Outcome.OK:
+                causes.setdefault(root, part.outcome)
+        for reply in replies(gateway.handle(part, 0.1)):
+            assert reply.root not in answers, "answered twice"
+            answers[reply.root] = reply
+        gateway.validate()
+        assert answers.keys() == {number for number in range(count) if not left[number]}, "when the last part has ended"
+    assert not gateway.roots
+    for root, story in enumerate(stories):
+        answer = answers[root]
+        assert (answer.key, answer.outcome) == (10 + root, causes.get(root, Outcome.OK)), "the first cause wins"
+        assert sorted(answer.leaves) == sorted(story.leaves)
+        assert answer.accuracy == (pytest.approx(story.expected_accuracy) if story.whole else 0.0)
+        assert answer.missing == sum(part.outcome is not Outcome.OK for part in story.parts)
+    assert Counter(answer.outcome for answer in answers.values()) == {
+        outcome: gateway.tally.outcome(outcome) for outcome in Outcome if gateway.tally.outcome(outcome)
+    }
+
+
+def test_a_request_without_children_ends_well() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    assert [reply.outcome for reply in replies(gateway.handle(first(0, 0), 0.1))] == [Outcome.OK]
+
+
+def test_a_request_may_start_with_nothing_at_all() -> None:
+    """An entry of one half: every other request has no item of its only entry task."""
+    pipeline = Pipeline("half", SLO, (Task("a", pair(), entry=0.5),), {"a": 1.0})
+    gateway = make(pipeline)
+    effects = arrive(gateway, *range(20))
+    empty = replies(effects)
+    assert 0 < len(empty) < 20
+    assert {(reply.outcome, reply.accuracy, reply.latency_s) for reply in empty} == {(Outcome.OK, 0.9, 0.0)}
+    gateway.validate()
+
+
+# -- time -----------------------------------------------------------------------------------------------------------------
+
+
+def test_late_is_what_ends_after_the_deadline() -> None:
+    for now, outcome in ((SLO, Outcome.OK), (SLO + 1e-6, Outcome.LATE)):
+        gateway = make()
+        arrive(gateway, 1)
+        gateway.handle(first(0, 1), 0.1)
+        reply = replies(gateway.handle(leaf(0), now))[0]
+        assert (reply.outcome, reply.latency_s, reply.accuracy > 0) == (outcome, now, outcome is Outcome.OK)
+        assert gateway.tally.leaves_bad == (outcome is Outcome.LATE)
+
+
+def test_the_timer_answers_after_the_grace_and_late_parts_are_still_counted() -> None:
+    gateway = make(grace_s=0.5)
+    arrive(gateway, 1)
+    gateway.handle(first(0, 2), 0.1)
+    gateway.handle(leaf(0, 0), 0.15)
+    assert gateway.wake_at() == pytest.approx(SLO + 0.5)
+    reply = replies(gateway.handle(Tick(), SLO + 0.5))[0]
+    assert (reply.outcome, reply.leaves, reply.missing, reply.latency_s) == (Outcome.LATE, [child(0)], 1, SLO + 0.5)
+    assert replies(gateway.handle(leaf(0, 1), 3.0)) == []
+    assert not gateway.roots
+    assert (gateway.tally.leaves, gateway.tally.leaves_bad) == (2, 1)
+
+
+def test_payloads_that_come_after_the_answer_are_let_go() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    gateway.handle(first(0, 1), 0.1)
+    gateway.handle(Tick(), 9.0)
+    assert gateway.handle(leaf(0), 9.0) == [Drop([child(0)])]
+
+
+def test_the_first_cause_wins_over_the_timer() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    gateway.handle(first(0, 2), 0.1)
+    gateway.handle(leaf(0, 0, Outcome.DROPPED), 0.15)
+    assert [reply.outcome for reply in replies(gateway.handle(Tick(), 2 * SLO))] == [Outcome.DROPPED]
+
+
+def test_a_request_may_bring_its_own_deadline() -> None:
+    gateway = make()
+    arrive(gateway, 1, timeout=1.0)
+    gateway.handle(first(0, 1), 0.1)
+    assert [reply.outcome for reply in replies(gateway.handle(leaf(0), 0.9))] == [Outcome.OK]
+
+
+def test_an_answered_request_asks_for_no_tick() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    gateway.handle(first(0, 0), 0.1)
+    assert gateway.wake_at() == 1.0, "the next second"
+
+
+def test_every_second_is_counted_also_the_quiet_ones() -> None:
+    gateway = make()
+    arrive(gateway, 1, 2, now=0.5)
+    told = arrive(gateway, 3, now=3.0)
+    counted = [effect.message for effect in told if isinstance(effect, Send) and effect.to == CONTROLLER]
+    assert counted == [Counted(0, 2), Counted(1, 0), Counted(2, 0)]
+    assert sorted(gateway.tally.seconds) == [0, 3]
+
+
+# -- cancelled, refused, begun again ----------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_request_is_answered_at_once_and_its_parts_do_not_answer_again() -> None:
+    gateway = make()
+    arrive(gateway, 1, 2)
+    gateway.handle(first(0, 2), 0.1)
+    effects = gateway.handle(Abandoned([1, 77]), 0.1)
+    assert [(reply.key, reply.outcome, reply.missing) for reply in replies(effects)] == [(1, Outcome.CANCELLED, 2)]
+    assert [effect for effect in effects if isinstance(effect, Send)] == [
+        Send("router:0", Cancelled([0])),
+        Send("router:1", Cancelled([0])),
+    ]
+    assert gateway.handle(Abandoned([1]), 0.1) == [], "it is gone already"
+    gateway.validate()
+    assert replies(gateway.handle(leaf(0, 0, Outcome.CANCELLED), 0.1) + gateway.handle(leaf(0, 1), 0.1)) == []
+    assert list(gateway.roots) == [1]
+    assert gateway.tally.outcome(Outcome.CANCELLED) == 1
+
+
+def test_what_was_dropped_before_the_client_left_stays_dropped() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    gateway.handle(first(0, 2), 0.1)
+    gateway.handle(leaf(0, 0, Outcome.DROPPED), 0.1)
+    assert [reply.outcome for reply in replies(gateway.handle(Abandoned([1]), 0.1))] == [Outcome.DROPPED]
+
+
+def test_a_full_cluster_refuses_and_counts_what_it_refused() -> None:
+    gateway = make(max_inflight=2)
+    refused = replies(arrive(gateway, 1, 2, 3))
+    assert [(reply.key, reply.root, reply.outcome) for reply in refused] == [(3, -1, Outcome.REJECTED)]
+    assert refused[0].reason
+    gateway.handle(first(0, 0), 0.1)
+    assert replies(arrive(gateway, 4, now=0.1)) == []
+    gateway.validate()
+    assert (gateway.tally.arrivals, gateway.tally.outcome(Outcome.REJECTED)) == (4, 1)
+
+
+def test_leaves_of_a_refused_request_count_as_violated() -> None:
+    gateway = make(DEEP, max_inflight=0)
+    arrive(gateway, *range(30))
+    expected = sum(draws.root_leaves(0, DEEP, root) for root in range(30))
+    assert gateway.tally.leaves == gateway.tally.leaves_bad == expected > 0
+
+
+def test_a_refused_request_does_not_shift_the_draws_of_the_next() -> None:
+    """Two policies, one of which refuses more, must meet the same fan-outs (DESIGN section 2)."""
+    gateway = make(max_inflight=1)
+    arrive(gateway, 1, 2)
+    gateway.handle(first(0, 0), 0.1)
+    submits = [effect.message for effect in arrive(gateway, 3, now=0.1) if isinstance(effect, Send)]
+    assert [[item.id for item in submit.items] for submit in submits if isinstance(submit, Submit)] == [[entry(2)]]
+
+
+def test_a_draining_gateway_refuses_and_ends_what_it_has() -> None:
+    gateway = make()
+    arrive(gateway, 1)
+    gateway.handle(Drain(), 0.0)
+    assert [reply.outcome for reply in replies(arrive(gateway, 2))] == [Outcome.REJECTED]
+    assert [reply.outcome for reply in replies(gateway.handle(first(0, 0), 0.1))] == [Outcome.OK]
+
+
+def test_lost_leaves_are_those_of_the_most_accurate_variants() -> None:
+    gateway = make(DEEP)
+    effects = arrive(gateway, *range(20))
+    for effect in effects:
+        if isinstance(effect, Send) and isinstance(effect.message, Submit):
+            task = int(effect.to.split(":")[1])
+            ids = [item.id for item in effect.message.items]
+            gateway.handle(Settled(task, Outcome.DROPPED, ids, [0] * len(ids), []), 0.1)
+    expected = sum(draws.root_leaves(0, DEEP, root) for root in range(20))
+    assert gateway.tally.leaves == gateway.tally.leaves_bad == expected
+    assert not gateway.roots
+
+
+def test_a_new_run_counts_from_zero_and_leaves_out_what_is_still_open() -> None:
+    gateway = make()
+    plan = Plan("hardware", (), 0, 1.0, 1.0, 1.0, 1.0, {}, {})
+    gateway.handle(PlanChanged(plan), 0.5)
+    arrive(gateway, 1, 2, now=0.5)
+    gateway.handle(first(0, 0), 0.6)
+    gateway.handle(Sample(0, 4, 1), 1.1)
+    gateway.handle(Begin(10.0), 10.0)
+    assert (gateway.tally.arrivals, gateway.tally.seconds) == (0, {})
+    assert [(record.time, record.plan) for record in gateway.tally.plans] == [(0.0, plan)]
+    assert [reply.outcome for reply in replies(gateway.handle(first(1, 0), 10.0))] == [Outcome.LATE]
+    gateway.validate()
+    assert gateway.tally.arrivals == 0
+    arrive(gateway, 3, now=11.5)
+    assert list(gateway.tally.seconds) == [1]
+
+
+def test_an_idle_gateway_numbers_every_run_alike() -> None:
+    gateway = make(DEEP)
+    runs = []
+    for origin in (10.0, 20.0):
+        gateway.handle(Begin(origin), origin)
+        effects = arrive(gateway, *range(5), now=origin)
+        submits = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Submit)]
+        runs.append([[item.id for item in submit.items] for submit in submits])
+        for task in (0, 6):
+            ids = [item for items in runs[-1] for item in items if (6 if item >> 27 & 15 == 2 else 0) == task]
+            gateway.handle(Settled(task, Outcome.DROPPED, ids, [0] * len(ids), []), origin)
+        assert not gateway.roots
+    assert runs[0] == runs[1]
+
+
+def test_an_idle_gateway_waits_for_no_request() -> None:
+    """Numbers begin again with the next run: no timer of a former one may be left for them."""
+    gateway = make()
+    arrive(gateway, 1, timeout=5.0)
+    arrive(gateway, 2)
+    for root in (0, 1):
+        gateway.handle(first(root, 0), 0.1)
+    assert gateway.timers == []
+
+
+def test_an_event_for_somebody_else_is_refused() -> None:
+    event: Event = Ready(0, 0, 1, 0, 1)
+    with pytest.raises(TypeError, match="the gateway cannot handle Ready"):
+        make().handle(event, 0.0)

@@ -1,0 +1,415 @@
+"""The router's rules one by one: who is served first, what is dropped or left to a faster variant, and what is lost with a
+worker."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import pytest
+
+from loki_rl.core.messages import (
+    CONTROLLER,
+    GATEWAY,
+    Arrived,
+    Backlog,
+    Begin,
+    Cancelled,
+    Effect,
+    Execute,
+    Item,
+    Leaving,
+    Outcome,
+    PlanChanged,
+    Pressure,
+    Ready,
+    Result,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+    WorkerGone,
+    router,
+)
+from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Placement, Plan
+from loki_rl.core.router import HUNG_S, RETURNED, Router
+
+MS = 0.001
+SLO = 0.1
+
+
+def latency(first: float, each: float) -> dict[int, Latency]:
+    times = {n: (first + (n - 1) * each) * MS for n in (1, 2, 4)}
+    return {n: Latency(s, s, 2 * s) for n, s in times.items()}
+
+
+def variants(children: dict[str, float]) -> tuple[Variant, ...]:
+    """fine: 20 ms and 10 more for each further item; rough: 5 ms and 1 more."""
+    return (Variant("rough", 0.5, latency(5, 1), children), Variant("fine", 0.9, latency(20, 10), children))
+
+
+PIPELINE = Pipeline(
+    name="fork",
+    slo_s=SLO,
+    tasks=(
+        Task("find", variants({"read": 2.0, "sort": 1.0}), entry=1.0),
+        Task("read", variants({}), parent="find"),
+        Task("sort", variants({}), parent="find"),
+    ),
+    leaf_weights={"read": 0.5, "sort": 0.5},
+    hop_s=0.0,
+)
+FIND, READ = 0, 1
+ROUGH, FINE = 0, 1
+
+
+def make(task: int = READ, drop: DropPolicy = "reroute", **options: Any) -> Router:
+    return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0, **options), task)
+
+
+def items(*numbers: int, t0: float = 0.0, timeout: float = SLO) -> Submit:
+    return Submit([Item(PIPELINE.entry_id(number, 0), t0, t0 + timeout, 0) for number in numbers])
+
+
+def roots(batch: Execute) -> list[int]:
+    return [item.id >> 31 for item in batch.items]
+
+
+def batches(effects: list[Effect]) -> dict[str, Execute]:
+    return {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Execute)}
+
+
+def settled(effects: list[Effect]) -> list[Settled]:
+    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Settled)]
+
+
+def pressures(effects: list[Effect]) -> list[tuple[str, bool]]:
+    return [(e.to, e.message.overloaded) for e in effects if isinstance(e, Send) and isinstance(e.message, Pressure)]
+
+
+def ready(number: int, variant: int, batch: int = 4, serial: int = 1) -> Ready:
+    return Ready(number, 0, serial, variant, batch)
+
+
+def result(batch: Execute, number: int, fanouts: list[tuple[int, ...]] | None = None, error: str = "") -> Result:
+    return Result(number, 0, batch.batch, batch.variant, fanouts or [], 0.0, error)
+
+
+# -- who is served ------------------------------------------------------------------------------------------------------
+
+
+def test_the_most_accurate_free_variant_pulls_first_then_who_has_waited_longest() -> None:
+    actor = make()
+    for number, variant in ((0, ROUGH), (3, FINE), (1, FINE), (2, ROUGH)):
+        assert actor.handle(ready(number, variant, batch=1), 0.0) == []
+    order = [next(iter(batches(actor.handle(items(number), 0.0)))) for number in range(4)]
+    assert order == ["worker:3", "worker:1", "worker:0", "worker:2"]
+
+
+def test_a_batch_is_formed_when_a_worker_pulls_not_before() -> None:
+    actor = make()
+    assert batches(actor.handle(items(1, 2), 0.0)) == {}
+    actor.handle(items(3, t0=-0.01), 0.01)
+    batch = batches(actor.handle(ready(0, FINE), 0.01))["worker:0"]
+    assert roots(batch) == [3, 1, 2]
+
+
+def test_a_credit_is_used_once_and_the_newest_word_counts() -> None:
+    actor = make()
+    actor.handle(ready(0, FINE, batch=1), 0.0)
+    actor.handle(ready(0, FINE, batch=2), 0.0)  # the same credit, with the batch of a new plan
+    assert roots(batches(actor.handle(items(1, 2, 3), 0.0))["worker:0"]) == [1, 2]
+    assert batches(actor.handle(ready(0, FINE, batch=1), 0.0)) == {}, "a repeat of a used credit"
+    assert roots(batches(actor.handle(ready(0, FINE, batch=1, serial=2), 0.0))["worker:0"]) == [3]
+
+
+def test_a_worker_that_has_left_gets_nothing() -> None:
+    actor = make()
+    actor.handle(ready(0, FINE), 0.0)
+    actor.handle(Leaving(0, 0), 0.0)
+    assert batches(actor.handle(items(1), 0.0)) == {}
+
+
+# -- what is dropped ----------------------------------------------------------------------------------------------------
+
+
+def test_an_item_too_late_for_the_accurate_variant_goes_to_a_faster_one() -> None:
+    actor = make()
+    actor.handle(ready(0, FINE), 0.0)
+    actor.handle(ready(1, ROUGH), 0.0)
+    assert list(batches(actor.handle(items(1, t0=-0.085), 0.0))) == ["worker:1"]
+
+
+def test_without_rerouting_it_is_dropped() -> None:
+    actor = make(drop="per-task")
+    actor.handle(ready(0, FINE), 0.0)
+    actor.handle(ready(1, ROUGH), 0.0)
+    effects = actor.handle(items(1, t0=-0.085), 0.0)
+    assert batches(effects) == {}
+    assert [(verdict.outcome, verdict.ids) for verdict in settled(effects)] == [(Outcome.DROPPED, [PIPELINE.entry_id(1, 0)])]
+
+
+def test_it_waits_for_a_faster_variant_that_is_busy_and_is_dropped_when_that_one_leaves() -> None:
+    actor = make()
+    actor.handle(ready(1, ROUGH, batch=1), 0.0)
+    actor.handle(items(9), 0.0)
+    effects = actor.handle(ready(0, FINE), 0.0) + actor.handle(items(1, t0=-0.085), 0.0)
+    assert effects == [], "too late for the free worker, not for the busy one"
+    assert [verdict.outcome for verdict in settled(actor.handle(Leaving(1, 0), 0.0))] == [Outcome.DROPPED]
+
+
+def test_under_overload_it_does_not_wait_for_a_variant_that_is_busy() -> None:
+    """The busy one will be late for it too, or hand it on without slack."""
+    actor = make()
+    actor.handle(ready(1, ROUGH, batch=1), 0.0)
+    actor.handle(items(9), 0.0)
+    actor.handle(items(1, t0=-0.085), 0.0)
+    actor.handle(items(*range(100, 200)), 0.0)
+    verdicts = settled(actor.handle(ready(0, FINE, batch=1), 0.0))
+    assert [verdict.ids for verdict in verdicts] == [[PIPELINE.entry_id(1, 0)]]
+
+
+def test_under_overload_it_still_goes_to_a_variant_that_is_free() -> None:
+    actor = make()
+    actor.handle(ready(0, FINE, batch=1), 0.0)
+    actor.handle(ready(1, ROUGH, batch=1), 0.0)
+    given = batches(actor.handle(Submit([*items(1, t0=-0.085).items, *items(*range(100, 200)).items]), 0.0))
+    assert {to: roots(batch) for to, batch in given.items()} == {"worker:0": [100], "worker:1": [1]}
+
+
+def test_only_the_last_task_drops_if_told_so() -> None:
+    late = items(1, t0=-0.099)
+    for task, outcomes in ((FIND, []), (READ, [Outcome.DROPPED])):
+        actor = make(task, drop="last-task")
+        actor.handle(ready(0, FINE), 0.0)
+        assert [verdict.outcome for verdict in settled(actor.handle(late, 0.0))] == outcomes
+
+
+def test_nothing_is_ever_dropped_if_told_so() -> None:
+    actor = make(drop="none")
+    actor.handle(items(1, t0=-5.0), 0.0)
+    assert actor.wake_at() is None
+    assert settled(actor.handle(Tick(), 9.0)) == []
+    assert roots(batches(actor.handle(ready(0, FINE), 9.0))["worker:0"]) == [1]
+
+
+def test_an_item_nobody_pulls_for_is_dropped_at_its_hard_deadline() -> None:
+    actor = make()
+    actor.handle(items(1), 0.0)
+    assert actor.wake_at() == SLO
+    assert [verdict.outcome for verdict in settled(actor.handle(Tick(), SLO))] == [Outcome.DROPPED]
+    assert actor.wake_at() is None
+
+
+def test_at_a_task_with_children_the_hard_deadline_leaves_time_for_the_rest() -> None:
+    actor = make(FIND)
+    actor.handle(items(1), 0.0)
+    assert actor.wake_at() == pytest.approx(SLO - 5 * MS)
+
+
+def test_the_soft_deadline_counts_only_while_the_task_is_overloaded() -> None:
+    """split 0.5: an item of age 45 ms would end at 65 ms, after its soft deadline, before its hard one."""
+    for others, outcomes in ((1, []), (40, [Outcome.DROPPED])):
+        actor = make(FIND)
+        actor.handle(items(1, t0=-0.045), 0.0)
+        actor.handle(items(*range(100, 100 + others), t0=0.0), 0.0)
+        verdicts = settled(actor.handle(ready(0, FINE, batch=1), 0.0))
+        assert [verdict.outcome for verdict in verdicts] == outcomes
+
+
+def test_one_patient_client_does_not_switch_the_soft_deadline_off() -> None:
+    actor = make(FIND)
+    actor.handle(items(1, t0=-0.045), 0.0)
+    actor.handle(items(2, timeout=3600.0), 0.0)
+    actor.handle(items(*range(100, 140)), 0.0)
+    assert settled(actor.handle(ready(0, FINE, batch=1), 0.0))
+
+
+def test_a_new_plan_moves_no_deadline_not_even_of_items_that_come_back() -> None:
+    actor = make(FIND)
+    actor.handle(items(1), 0.0)
+    actor.handle(ready(0, FINE, batch=1), 0.0)
+    actor.handle(items(2, t0=-0.02), 0.0)
+    before = {number: entry[:3] for number, entry in actor.queue.known.items()}
+    actor.handle(PlanChanged(plan(0.9)), 0.0)
+    actor.handle(WorkerGone(0, "killed"), 0.0)
+    assert {number: entry[:3] for number, entry in actor.queue.known.items()} == before
+
+
+# -- the flow to the next task ------------------------------------------------------------------------------------------
+
+
+def plan(split: float, fine: float = 0.5, rps: float = 20.0) -> Plan:
+    flows = {"find": {"rough": 1 - fine, "fine": fine}, "read": {"fine": 1.0}, "sort": {"fine": 1.0}}
+    placements = (Placement("find", "fine", 1, 1), Placement("find", "rough", 1, 1))
+    return Plan("accuracy", placements, 2, 0.5, 1.0, rps, rps, {"find": split, "read": 1.0, "sort": 1.0}, flows)
+
+
+def pulled(actor: Router, number: int, serial: int, variant: int, now: float) -> bool:
+    return f"worker:{number}" in batches(actor.handle(ready(number, variant, 1, serial), now))
+
+
+def test_an_empty_bucket_bars_a_variant_only_while_a_child_is_pressed() -> None:
+    """Planned for 10 items/s of the accurate variant: a burst of two, then 11 a second."""
+    actor = make(FIND, drop="none", lease=30.0)
+    actor.handle(PlanChanged(plan(0.5)), 0.0)
+    actor.handle(items(*range(20)), 0.0)
+    assert all(pulled(actor, 0, serial, FINE, 0.0) for serial in range(1, 6)), "pulling conserves work"
+    actor.handle(PlanChanged(plan(0.5)), 0.0)
+    actor.handle(Pressure(READ, True), 0.0)
+    assert [pulled(actor, 0, serial, FINE, 0.0) for serial in (11, 12, 13)] == [True, True, False]
+    assert pulled(actor, 1, 1, ROUGH, 0.0), "the other variant has tokens of its own"
+    wake = actor.wake_at()
+    assert wake is not None
+    assert wake == pytest.approx(1 / 11, abs=1e-5)
+    assert list(batches(actor.handle(Tick(), wake))) == ["worker:0"], "a token is there when the router said so"
+    assert not pulled(actor, 0, 14, FINE, wake)
+    assert list(batches(actor.handle(Pressure(READ, False), wake))) == ["worker:0"]
+
+
+def test_a_task_tells_its_parent_when_it_falls_behind_and_when_it_has_caught_up() -> None:
+    actor = make(READ)
+    actor.handle(ready(0, FINE, batch=1), 0.0)
+    assert pressures(actor.handle(items(*range(5)), 0.0)) == []
+    assert pressures(actor.handle(items(*range(5, 9)), 0.0)) == [("router:0", True)]
+    assert pressures(actor.handle(items(9), 0.0)) == [], "only changes"
+    assert pressures(actor.handle(Cancelled(list(range(10))), 0.0)) == [("router:0", False)]
+
+
+def test_a_task_without_workers_falls_behind() -> None:
+    assert pressures(make(READ).handle(items(1), 0.0)) == [("router:0", True)]
+
+
+# -- results --------------------------------------------------------------------------------------------------------------
+
+
+def test_children_go_on_with_names_deadlines_and_the_path_of_their_parent() -> None:
+    actor = make(FIND)
+    actor.handle(items(7), 0.0)
+    batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    effects = actor.handle(result(batch, 0, [(2, 1)]), 0.05)
+    parent, prefix = PIPELINE.entry_id(7, 0), PIPELINE.extend(0, FINE)
+    made = [Item(PIPELINE.child_id(parent, READ, number), 0.0, SLO, prefix) for number in range(3)]
+    assert effects[:3] == [
+        Send(router(1), Submit(made[:2])),
+        Send(router(2), Submit(made[2:])),
+        Send(GATEWAY, Settled(FIND, Outcome.OK, [parent], [prefix], [(2, 1)])),
+    ]
+
+
+def test_an_engine_error_fails_the_batch_and_a_returned_one_waits_again() -> None:
+    actor = make()
+    actor.handle(items(1, 2), 0.0)
+    batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    assert settled(actor.handle(result(batch, 0, error=RETURNED), 0.0)) == []
+    again = batches(actor.handle(ready(1, FINE), 0.0))["worker:1"]
+    assert roots(again) == [1, 2]
+    verdicts = settled(actor.handle(result(again, 1, error="out of memory"), 0.0))
+    assert [(verdict.outcome, len(verdict.ids)) for verdict in verdicts] == [(Outcome.FAILED, 2)]
+
+
+def test_a_result_of_another_worker_or_another_life_of_it_is_not_taken() -> None:
+    """A router that was started again numbers its batches from 0 again."""
+    actor = make()
+    actor.handle(items(1), 0.0)
+    batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    assert actor.handle(result(batch, 1), 0.0) == []
+    assert actor.handle(Result(0, 1, batch.batch, FINE, [], 0.01, ""), 0.0) == []
+    assert len(settled(actor.handle(result(batch, 0), 0.0))) == 1
+
+
+# -- lost workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_batch_of_a_killed_worker_goes_to_another_at_once_and_counts_once() -> None:
+    actor = make()
+    actor.handle(items(1, 2), 0.0)
+    lost = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    actor.handle(ready(1, FINE), 0.0)
+    again = batches(actor.handle(WorkerGone(0, "killed"), 0.001))["worker:1"]
+    assert roots(again) == roots(lost)
+    assert settled(actor.handle(result(lost, 0), 0.002)) == [], "the dead worker's answer was on its way"
+    assert len(settled(actor.handle(result(again, 1), 0.03))) == 1
+    assert settled(actor.handle(result(again, 1), 0.03)) == []
+
+
+def test_a_batch_that_does_not_come_back_is_given_to_another_worker() -> None:
+    actor = make(drop="none")
+    actor.handle(items(1), 0.0)
+    actor.handle(ready(0, FINE), 0.0)
+    wake = actor.wake_at()
+    assert wake is not None
+    assert wake == pytest.approx(3 * 0.040 + HUNG_S)
+    actor.handle(ready(1, ROUGH), 0.0)
+    assert list(batches(actor.handle(Tick(), wake))) == ["worker:1"]
+
+
+def test_a_slow_worker_keeps_the_credit_it_gave_before_it_was_given_up() -> None:
+    """It will not give that credit again: forgotten, the worker would idle until the next swap."""
+    actor = make(drop="none")
+    actor.handle(items(1), 0.0)
+    batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    actor.handle(ready(0, FINE, serial=2), 0.0)
+    actor.handle(Tick(), 1.0)
+    assert batches(actor.handle(items(2), 1.0)) == {}, "nothing more is given to a silent worker"
+    effects = actor.handle(result(batch, 0), 1.5)
+    assert settled(effects) == []
+    assert roots(batches(effects)["worker:0"]) == [1, 2]
+
+
+def test_a_silent_worker_that_died_or_left_does_not_come_back() -> None:
+    for end in (WorkerGone(0, "killed"), Leaving(0, 0)):
+        actor = make(drop="none")
+        actor.handle(items(1), 0.0)
+        batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+        actor.handle(ready(0, FINE, serial=2), 0.0)
+        actor.handle(Tick(), 1.0)
+        actor.handle(end, 1.0)
+        assert batches(actor.handle(result(batch, 0), 1.0)) == {}
+
+
+def test_the_time_of_a_batch_given_early_counts_from_the_end_of_the_one_before() -> None:
+    """The worker may pull for a batch of one while a batch of four runs: that one's time is not this one's fault."""
+    actor = make(drop="none")
+    actor.handle(items(1, 2, 3, 4), 0.0)
+    actor.handle(ready(0, FINE), 0.0)
+    actor.handle(items(5), 0.05)
+    actor.handle(ready(0, FINE, serial=2), 0.05)
+    first, second = sorted(lease.expiry for lease in actor.leases.values())
+    assert first == pytest.approx(3 * 0.100 + HUNG_S)
+    assert second == pytest.approx(first + 3 * 0.040 + HUNG_S)
+
+
+# -- the rest -------------------------------------------------------------------------------------------------------------
+
+
+def test_cancelled_items_leave_the_queue_and_are_accounted_for() -> None:
+    actor = make()
+    actor.handle(items(1, 2), 0.0)
+    verdicts = settled(actor.handle(Cancelled([2, 3]), 0.0))
+    assert [(verdict.outcome, verdict.ids) for verdict in verdicts] == [(Outcome.CANCELLED, [PIPELINE.entry_id(2, 0)])]
+
+
+def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:
+    actor = make(drop="none")
+    actor.handle(Begin(10.0), 10.0)
+    actor.handle(items(1), 10.0)
+    assert actor.handle(Tick(), 11.0) == [Send(CONTROLLER, Backlog(READ, 1, inf))]
+    actor.handle(items(2), 11.0)
+    assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf))]
+    assert actor.wake_at() == 15.0
+
+
+def test_a_finished_batch_asks_for_no_tick() -> None:
+    actor = make(drop="none")
+    actor.handle(items(1), 0.0)
+    batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    actor.handle(result(batch, 0), 0.02)
+    assert actor.wake_at() is None
+
+
+def test_an_event_for_somebody_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="a router cannot handle Arrived"):
+        make().handle(Arrived([1], [0.0]), 0.0)

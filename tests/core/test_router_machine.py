@@ -1,0 +1,306 @@
+"""The router as a state machine: whatever is told to it in whatever order, every item ends exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from loki_rl.core.messages import (
+    CONTROLLER,
+    GATEWAY,
+    Backlog,
+    Begin,
+    Cancelled,
+    Drop,
+    Effect,
+    Event,
+    Execute,
+    Item,
+    Leaving,
+    Outcome,
+    PlanChanged,
+    Pressure,
+    Ready,
+    Result,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+    WorkerGone,
+    router,
+)
+from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
+from loki_rl.core.plan import Placement, Plan
+from loki_rl.core.router import RETURNED, Router
+
+MS = 0.001
+WORKERS = 4
+
+
+def latency(ms: float) -> dict[int, Latency]:
+    return {n: Latency(ms * n * MS, 1.2 * ms * n * MS, 1.5 * ms * n * MS) for n in (1, 2, 4)}
+
+
+def variants(children: dict[str, float]) -> tuple[Variant, ...]:
+    return (Variant("rough", 0.5, latency(2), children), Variant("fine", 0.9, latency(8), children))
+
+
+PIPELINE = Pipeline(
+    name="deep",
+    slo_s=0.1,
+    tasks=(
+        Task("a", variants({"b": 2.0, "c": 1.0}), entry=1.0),
+        Task("b", variants({"d": 1.0}), parent="a"),
+        Task("c", variants({}), parent="a"),
+        Task("d", variants({}), parent="b"),
+    ),
+    leaf_weights={"c": 0.5, "d": 0.5},
+)
+
+
+def plan(split: float, rate: float) -> Plan:
+    shares = {"rough": 0.25, "fine": 0.75}
+    names = [task.name for task in PIPELINE.tasks]
+    return Plan(
+        mode="accuracy",
+        placements=tuple(Placement(name, variant, 4, 1) for name in names for variant in shares),
+        servers=8, accuracy=0.5, served_fraction=1.0, demand_rps=rate, capacity_rps=rate,
+        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares),
+    )  # fmt: skip
+
+
+class RouterMachine(RuleBasedStateMachine):
+    """Beside the router: what its items, credits and batches should be."""
+
+    drop: DropPolicy
+
+    @initialize(task=st.sampled_from(range(len(PIPELINE.tasks))))
+    def start(self, task: int) -> None:
+        self.task = task
+        self.router = Router(ClusterOptions(PIPELINE, WORKERS, drop=self.drop), task)
+        self.children = PIPELINE.children[task]
+        self.now = 100.0
+        self.submitted: dict[int, Item] = {}
+        self.stamps: dict[int, tuple[float, float]] = {}
+        self.ended: dict[int, Outcome] = {}
+        self.cancelled: set[int] = set()
+        self.forwarded: set[int] = set()
+        self.made: set[int] = set()
+        self.incarnations = [0] * WORKERS
+        self.serials = [0] * WORKERS  # of the last credit given
+        self.used = [0] * WORKERS  # of the last credit that got a batch
+        self.ended_now: set[int] = set()
+        self.credits: dict[int, Ready] = {}
+        self.pulling: set[int] = set()
+        self.batches: dict[int, tuple[int, int, Execute]] = {}  # in workers' hands, lost ones too
+        self.results: list[Result] = []
+        self.pressed: set[int] = set()
+        self.pressing = False
+        self.tell(Begin(self.now))
+
+    # -- what can be told ---------------------------------------------------------------------------------------------
+
+    @rule(
+        root=st.integers(0, 5),
+        numbers=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+        age=st.integers(0, 60),
+        timeout=st.sampled_from([0.1, 0.1, 0.02, 5.0]),
+    )
+    def submit(self, root: int, numbers: list[int], age: int, timeout: float) -> None:
+        """Repeats too, of anything that has not ended."""
+        t0 = self.now - age * MS
+        items = []
+        for number in numbers:
+            item = PIPELINE.entry_id(root, number)
+            if item not in self.ended:
+                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, 0)))
+        self.tell(Submit(items))
+
+    @rule(number=st.integers(0, WORKERS - 1), variant=st.integers(0, 1), batch=st.integers(1, 6), repeat=st.booleans())
+    def credit(self, number: int, variant: int, batch: int, repeat: bool) -> None:
+        """A repeat takes the place of a credit that is open, and is nothing if that one is used."""
+        self.serials[number] += not (repeat and number in self.pulling)
+        ready = Ready(number, self.incarnations[number], self.serials[number], variant, batch)
+        if ready.serial > self.used[number]:
+            self.credits[number] = ready
+            self.pulling.add(number)
+        self.tell(ready)
+
+    @precondition(lambda self: self.batches)
+    @rule(data=st.data(), error=st.sampled_from(["", "", "", "out of memory", RETURNED]))
+    def result(self, data: st.DataObject, error: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.batches)))
+        worker, incarnation, batch = self.batches.pop(number)
+        counts = st.tuples(*(st.integers(0, 3) for _ in self.children))
+        fanouts = [data.draw(counts) for _ in batch.items] if self.children and not error else []
+        self.results.append(Result(worker, incarnation, number, batch.variant, fanouts, 0.01, error))
+        self.tell(self.results[-1])
+
+    @precondition(lambda self: self.results)
+    @rule(data=st.data())
+    def late_repeat(self, data: st.DataObject) -> None:
+        """A result that has been handled, of this life of the worker or of a former one."""
+        before = dict(self.ended)
+        self.tell(data.draw(st.sampled_from(self.results)))
+        assert {item for item in self.ended if item not in before} <= self.dropped_now
+
+    @rule(number=st.integers(0, WORKERS - 1))
+    def leave(self, number: int) -> None:
+        self.credits.pop(number, None)
+        self.pulling.discard(number)
+        self.tell(Leaving(number, self.incarnations[number]))
+
+    @rule(number=st.integers(0, WORKERS - 1))
+    def lose(self, number: int) -> None:
+        self.credits.pop(number, None)
+        self.pulling.discard(number)
+        self.tell(WorkerGone(number, "killed"))
+        self.incarnations[number] += 1
+        self.serials[number] = self.used[number] = 0
+
+    @rule(roots=st.lists(st.integers(0, 5), min_size=1, max_size=3))
+    def cancel(self, roots: list[int]) -> None:
+        waiting = {entry[3].id for entry in self.router.queue.heap}
+        self.cancelled |= {item for item in waiting if root_of(item) in roots}
+        self.tell(Cancelled(roots))
+
+    @rule(split=st.sampled_from([0.2, 0.6, 0.9]), rate=st.sampled_from([1.0, 50.0]))
+    def adopt(self, split: float, rate: float) -> None:
+        self.tell(PlanChanged(plan(split, rate)))
+
+    @precondition(lambda self: self.children)
+    @rule(overloaded=st.booleans())
+    def press(self, overloaded: bool) -> None:
+        child = self.children[0]
+        (self.pressed.add if overloaded else self.pressed.discard)(child)
+        self.tell(Pressure(child, overloaded))
+
+    @rule(ms=st.sampled_from([0, 1, 7, 40, 400, 3000]))
+    def pass_time(self, ms: int) -> None:
+        """A driver ticks at every time the router asked for on the way."""
+        end = self.now + ms * MS
+        for _ in range(1000):
+            wake = self.router.wake_at()
+            assert wake is not None, "a second is always ahead"
+            if wake > end:
+                break
+            self.now = max(self.now, wake)
+            self.tell(Tick())
+        else:
+            pytest.fail("the router asks for Ticks without end")
+        self.now = end
+
+    # -- what must come of it -----------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        self.dropped_now: set[int] = set()
+        dropped = []
+        for effect in self.router.handle(event, self.now):
+            if isinstance(effect, Drop):
+                dropped += effect.items
+            else:
+                self.see(effect)
+        assert len(set(dropped)) == len(dropped), "a payload is let go twice"
+        assert set(dropped) == self.ended_now, "payloads are kept exactly until their item ends"
+        assert self.forwarded == self.made, "what is handed on is what the gateway is told of"
+        self.ended_now = set()
+
+    def see(self, effect: Effect) -> None:
+        assert isinstance(effect, Send)
+        match effect.message:
+            case Execute():
+                assert effect.to.startswith("worker:")
+                self.check_batch(int(effect.to.split(":")[1]), effect.message)
+            case Settled():
+                assert effect.to == GATEWAY
+                self.check_settled(effect.message)
+            case Submit(items):
+                self.check_children(effect.to, items)
+            case Pressure(task, overloaded):
+                assert effect.to == router(PIPELINE.parents[self.task])
+                assert (task, overloaded) == (self.task, not self.pressing), "only changes are told"
+                self.pressing = overloaded
+            case Backlog(task, queued, _):
+                assert (effect.to, task, queued) == (CONTROLLER, self.task, len(self.router.queue))
+            case _:
+                pytest.fail(f"a router does not send {effect.message}")
+
+    def check_batch(self, number: int, batch: Execute) -> None:
+        ready = self.credits.pop(number)
+        self.used[number] = ready.serial
+        assert batch.variant == ready.variant
+        assert 1 <= len(batch.items) <= min(ready.batch, 4)
+        order = [self.router.queue.known[item.id][:2] for item in batch.items]
+        assert order == sorted(order), "not by deadline"
+        assert batch.batch % len(PIPELINE.tasks) == self.task
+        self.batches[batch.batch] = number, ready.incarnation, batch
+
+    def check_settled(self, settled: Settled) -> None:
+        assert settled.task == self.task
+        for place, item in enumerate(settled.ids):
+            assert item not in self.ended, "an item ended twice"
+            self.ended[item] = settled.outcome
+            self.ended_now.add(item)
+            if settled.outcome is Outcome.OK and self.children:
+                made = range(sum(settled.fanouts[place]))
+                self.made |= {PIPELINE.child_id(item, self.children[0], number) for number in made}
+        if settled.outcome is Outcome.DROPPED:
+            self.dropped_now |= set(settled.ids)
+            assert self.drop != "none"
+            assert self.drop != "last-task" or not self.children
+        if settled.outcome is Outcome.CANCELLED:
+            assert set(settled.ids) <= self.cancelled
+
+    def check_children(self, to: str, items: list[Item]) -> None:
+        assert to in {router(child) for child in self.children}
+        for item in items:
+            assert item.id not in self.forwarded, "a child is handed on twice"
+            self.forwarded.add(item.id)
+
+    @invariant()
+    def every_item_is_in_one_place(self) -> None:
+        if not hasattr(self, "router"):
+            return
+        self.router.validate()
+        known = self.router.queue.known
+        assert known.keys() | self.ended.keys() == self.submitted.keys()
+        assert not known.keys() & self.ended.keys()
+
+    @invariant()
+    def a_stamped_deadline_never_moves(self) -> None:
+        if hasattr(self, "router"):
+            for item, (soft, _, hard, _) in self.router.queue.known.items():
+                assert self.stamps.setdefault(item, (soft, hard)) == (soft, hard)
+
+    @invariant()
+    def nothing_waits_while_an_able_worker_idles(self) -> None:
+        if hasattr(self, "router") and self.drop == "none" and not self.pressed and len(self.router.queue):
+            assert not [number for number, puller in self.router.pullers.items() if puller.waiting is not None]
+
+    def teardown(self) -> None:
+        """Nobody pulls any more and all time passes: only where nothing may be dropped does anything stay."""
+        if not hasattr(self, "router"):
+            return
+        for number in range(WORKERS):
+            self.lose(number)
+        self.pass_time(10_000)
+        left = {entry[3].id for entry in self.router.queue.heap}
+        assert self.ended.keys() | left == self.submitted.keys()
+        assert not left or not self.router.early_drop
+
+
+@pytest.mark.parametrize("policy", DROPS)
+def test_every_item_ends_exactly_once(policy: DropPolicy) -> None:
+    machine: type[Any] = type(f"Router_{policy}", (RouterMachine,), {"drop": policy})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            derandomize=True, deadline=None, max_examples=120, stateful_step_count=40,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )  # fmt: skip

@@ -1,0 +1,196 @@
+"""What is counted of routers and requests as their events pass, and how the parts of a plane's state come together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loki_rl.core.controller import Controller
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import (
+    Arrived,
+    Effect,
+    Event,
+    Execute,
+    Item,
+    Outcome,
+    Ready,
+    Report,
+    Result,
+    Send,
+    Settled,
+    Submit,
+    Tick,
+    WorkerGone,
+)
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.router import Router
+from loki_rl.serving.client import Client
+from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
+from loki_rl.serving.state import Control, Part, SizeCount, Stage
+from loki_rl.serving.survey import MAX_OPEN, Survey
+from loki_rl.serving.wire import Asked, Told
+from loki_rl.serving.wire import Control as Word
+
+ROWS = {1: Latency(0.01, 0.01, 0.01), 2: Latency(0.02, 0.02, 0.02)}
+PIPELINE = Pipeline(
+    name="one",
+    slo_s=0.5,
+    tasks=(Task("read", (Variant("fast", 0.5, ROWS), Variant("slow", 1.0, ROWS)), entry=1.0),),
+    leaf_weights={"read": 1.0},
+)
+OPTIONS = ClusterOptions(PIPELINE, 2)
+
+
+class Metered:
+    """A router and what its meter counts, told one event after another."""
+
+    def __init__(self) -> None:
+        self.router = Router(OPTIONS, 0)
+        self.meter = StageMeter(self.router)
+
+    def tell(self, event: Event, now: float) -> list[Effect]:
+        effects = self.router.handle(event, now)
+        self.meter.record(event, effects, now)
+        return effects
+
+    def submit(self, now: float, *roots: int, slo_s: float = 0.5) -> None:
+        self.tell(Submit([Item(PIPELINE.entry_id(root, 0), now, now + slo_s, 0) for root in roots]), now)
+
+    def pull(self, now: float, serial: int = 1, worker: int = 0) -> Execute:
+        """Worker gives a credit for variant `slow` and gets a batch."""
+        (given,) = [
+            effect.message
+            for effect in self.tell(Ready(worker, 0, serial, 1, 2), now)
+            if isinstance(effect, Send) and isinstance(effect.message, Execute)
+        ]
+        return given
+
+    def finish(self, batch: Execute, now: float, worker: int = 0, error: str = "") -> None:
+        fanouts: list[tuple[int, ...]] = [() for _ in batch.items]
+        self.tell(Result(worker, 0, batch.batch, batch.variant, fanouts, 0.02, error), now)
+
+
+def test_items_are_counted_by_variant_with_their_waits_and_batch_sizes() -> None:
+    metered = Metered()
+    metered.submit(10.0, 1)
+    metered.submit(10.004, 2)
+    metered.finish(metered.pull(10.01), 10.03)
+    stage = metered.meter.state()
+    (count,) = stage.variants.values()
+    assert list(stage.variants) == ["slow"]
+    assert (count.items, count.queue.count, count.compute.count) == (2, 2, 1)
+    assert count.queue.sum_s == pytest.approx(0.010 + 0.006)
+    assert count.sizes == {2: SizeCount(1, 0.02)}
+    assert count.item_seconds == pytest.approx(0.04)
+    assert (stage.queued, stage.drain_s, stage.pulling, stage.lost) == (0, 0.0, {"slow": 1}, {})
+
+
+def test_only_the_committed_result_of_a_batch_given_twice_counts() -> None:
+    metered = Metered()
+    metered.submit(10.0, 1)
+    first = metered.pull(10.0)
+    metered.tell(WorkerGone(0, "killed"), 10.01)
+    again = metered.pull(10.02, worker=1)
+    metered.finish(first, 10.03)
+    assert not metered.meter.state().variants
+    metered.finish(again, 10.04, worker=1)
+    count = metered.meter.state().variants["slow"]
+    assert (count.items, count.queue.count) == (1, 1)
+    assert count.queue.sum_s == pytest.approx(0.02)
+
+
+def test_items_without_a_result_are_counted_by_their_outcome() -> None:
+    metered = Metered()
+    metered.submit(10.0, 1)
+    metered.finish(metered.pull(10.0), 10.01, error="out of memory")
+    metered.submit(10.02, 2, slo_s=0.001)
+    assert metered.meter.state().queued == 1
+    metered.tell(Tick(), 11.0)
+    assert metered.meter.state().lost == {"failed": 1, "dropped": 1}
+
+
+def test_a_queue_that_nobody_serves_has_no_end() -> None:
+    metered = Metered()
+    metered.submit(10.0, 1)
+    assert metered.meter.state().drain_s is None
+
+
+def test_requests_are_counted_by_their_ends() -> None:
+    gateway = Gateway(OPTIONS)
+    meter = RequestMeter(gateway)
+    for event, now in (
+        (Arrived([1, 2, 3], [0.0, 0.0, 0.0]), 10.0),
+        (Settled(0, Outcome.OK, [PIPELINE.entry_id(0, 0)], [PIPELINE.extend(0, 1)], []), 10.1),
+        (Settled(0, Outcome.DROPPED, [PIPELINE.entry_id(1, 0)], [0], []), 10.2),
+    ):
+        meter.record(event, gateway.handle(event, now), now)
+    seen = meter.state()
+    assert (seen.arrivals, seen.in_flight, seen.outcomes) == (3, 1, [1, 0, 1, 0, 0, 0])
+    assert (seen.latency.count, seen.served, seen.accuracy_sum) == (1, {"slow": 1}, 1.0)
+    assert seen.latency.sum_s == pytest.approx(0.1)
+
+
+def test_the_controller_tells_what_its_workers_do() -> None:
+    controller = Controller(OPTIONS)
+    controller.handle(Report(1, 0, 0, 0, 1, 2, 0, 0, 10.0, 2), 10.0)
+    state = control_state(controller)
+    (worker,) = state.workers
+    assert (worker.number, worker.serving, worker.batch, worker.loading, worker.loads) == (1, "read/slow", 2, "read/fast", 2)
+    assert (state.plan, state.demand_rps, state.failures) == (None, 0.0, [])
+
+
+HALF = """
+from loki_rl.core.plan import Placement, Plan
+class Half:
+    def decide(self, snapshot):
+        places = (Placement("object_detection", "yolov5n", 1, 1), Placement("car_classification", "efficientnet-b0", 1, 1))
+        return Plan("shed", places, 2, 0.5, 0.5, 1.0, 1.0, {}, {})
+def make(*_):
+    return Half()
+"""
+
+
+def test_a_plane_is_ready_only_while_somebody_pulls_at_every_stage(
+    tmp_path: Path, quick_traffic: ClusterOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half.py").write_text(HALF)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    with LocalPlane(quick_traffic, policy_factory="half:make") as plane, Client(plane.front) as client:
+        while sum(bool(stage.pulling) for stage in client.state().stages) < 2:
+            continue
+        assert not client.state().ready
+
+
+# -- the survey ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_is_complete_when_every_node_has_told_its_part_once() -> None:
+    said: list[tuple[str, Word]] = []
+    survey = Survey(lambda node, word: said.append((node, word)), "gateway", ["a", "b"])
+    answers: list[list[Part]] = []
+    survey.ask(answers.append)
+    assert said == [("a", Asked(1, "gateway")), ("b", Asked(1, "gateway"))]
+    control = Control(None, 0.0, [], [])
+    stage = Stage("read", 0, 0.0, {}, {}, {})
+    survey.hear(Told(1, "b", [control]))
+    survey.hear(Told(1, "b", [control]))
+    survey.hear(Told(7, "a", [stage]))
+    assert not answers
+    survey.hear(Told(1, "a", [stage]))
+    survey.hear(Told(1, "a", [stage]))
+    assert answers == [[control, stage]]
+
+
+def test_questions_that_nobody_answers_do_not_pile_up() -> None:
+    survey = Survey(lambda *_: None, "gateway", ["a"])
+    answers: list[list[Part]] = []
+    for _ in range(MAX_OPEN + 1):
+        survey.ask(answers.append)
+    survey.hear(Told(1, "a", []))
+    assert not answers
+    survey.hear(Told(2, "a", []))
+    assert answers == [[]]

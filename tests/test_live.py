@@ -1,0 +1,120 @@
+"""A plane that stays up and a replay against it: both keep the same account."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.control.request import RequestError
+from loki_rl.core.messages import Outcome
+from loki_rl.live import LiveError, ReplayOptions, ServeOptions, replay_trace, serve_until_stopped
+from loki_rl.runs import RunResult
+from loki_rl.serving.client import ClientError
+from loki_rl.serving.sender import ReplayError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def handlers() -> Iterator[None]:
+    """As they were before `serve` took the signals for itself."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Day(Struct):
+    """A served plane, what it said, and what two clients in turn saw of it."""
+
+    said: list[str]
+    served: RunResult
+    over_http: RunResult
+    native: RunResult
+
+
+def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> tuple[RunResult, list[str], list[RunResult]]:
+    """Serve until the work is done, then stop as an operator would."""
+    said: list[str] = []
+    working: list[Future[list[RunResult]]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def announce(text: str) -> None:
+            said.append(text)
+            working.append(pool.submit(work))
+            working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+        served = serve_until_stopped(options, None, announce)
+        return served, said, working[0].result()
+
+
+@pytest.fixture(scope="module")
+def day(small: Path, crowd: Path) -> Day:
+    native, http = f"tcp://127.0.0.1:{free_port()}", free_port()
+    options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0)
+    sent = ReplayOptions(f"http://127.0.0.1:{http}", str(small), str(crowd), to_s=2.0)
+
+    def work() -> list[RunResult]:
+        return [replay_trace(sent), replay_trace(replace(sent, url=native, rate_scale=2.0))]
+
+    served, said, (over_http, natively) = while_served(options, work)
+    return Day(said, served, over_http, natively)
+
+
+def test_addresses_are_told_once_the_plane_is_ready(day: Day) -> None:
+    (line,) = day.said
+    assert line.startswith("small is ready at http://127.0.0.1:")
+    assert " and tcp://127.0.0.1:" in line
+
+
+def test_every_request_ends_once_in_every_account(day: Day) -> None:
+    for done in (day.over_http, day.native, day.served):
+        done.tally.validate()
+        assert done.summary.arrivals == sum(map(done.tally.outcome, Outcome)) > 0
+
+
+def test_server_and_client_count_the_same_requests(day: Day) -> None:
+    """The server's account is of the last run, which the second client began."""
+    assert (day.over_http.summary.arrivals, day.native.summary.arrivals) == (30, 60)
+    assert day.served.summary.arrivals == 60
+    assert day.served.summary.task_executions == day.native.summary.task_executions
+
+
+def test_a_replay_tells_what_its_server_counted(day: Day) -> None:
+    assert day.native.servers == 4
+    assert day.native.summary.servers_mean is not None
+    assert day.native.summary.servers_mean > 0
+    assert (day.native.trace, day.native.provenance, day.native.duration_s) == ("crowd", "assumed", 2.0)
+
+
+def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:
+    with pytest.raises(RequestError, match="did you mean 'exact'"):
+        serve_until_stopped(ServeOptions(str(small), policy="exat"), None, lambda _: None)
+
+
+def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: Path) -> None:
+    for payloads in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(LiveError, match="not a folder with files in it"):
+            replay_trace(ReplayOptions("tcp://127.0.0.1:1", str(small), str(crowd), payloads=str(payloads)))
+
+
+def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
+    with pytest.raises(ReplayError, match="neither tcp://, ipc:// nor http://"):
+        replay_trace(ReplayOptions("ftp://host", str(small), str(crowd)))
+
+
+def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
+    with pytest.raises((ClientError, ReplayError)):
+        replay_trace(ReplayOptions(f"http://127.0.0.1:{free_port()}", str(small), str(crowd)))

@@ -1,0 +1,84 @@
+"""Demand over time: requests per bin, or the exact time of each, and the window of it that is replayed. Draws nothing, reads
+no file and knows no pipeline."""
+
+from __future__ import annotations
+
+from math import floor, isfinite
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+
+class TraceError(ValueError):
+    """A trace or the options to replay it are wrong; the message is one sentence: where, what, what to do."""
+
+
+class Trace(Struct, frozen=True, eq=False):
+    """Demand over time.
+
+    starts_s: [n] start of each bin [s], rising. counts: [n] requests in each. bin_s: width of every bin [s]; 0 means that
+    `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words.
+    """
+
+    name: str
+    starts_s: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    bin_s: float
+    source: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the time of every single arrival is known."""
+        return self.bin_s == 0
+
+    @property
+    def synthetic(self) -> str:
+        """What about its arrivals is made up, to be said beside every result; empty if nothing is."""
+        if self.exact:
+            return ""
+        return f"times inside the bins of {self.bin_s:g} s are synthetic: drawn uniformly, not observed"
+
+    @property
+    def from_s(self) -> float:
+        """Where the trace begins [s]: its first bin; 0 for exact arrivals, whose first one may come later."""
+        return 0.0 if self.exact else float(self.starts_s[0])
+
+    @property
+    def to_s(self) -> float:
+        """Where the trace ends [s]: the end of its last bin, or of the whole second of its last arrival."""
+        last = float(self.starts_s[-1])
+        return floor(last) + 1.0 if self.exact else last + self.bin_s
+
+
+class TraceOptions(Struct, frozen=True, kw_only=True):
+    """How a trace is replayed. from_s, to_s: window in the trace's own time [s], whole trace by default.
+
+    compress: time runs this many times faster, so rates rise by it. Then at most one of: mean_rps, the mean rate of the
+    replay [requests/s]; rate_scale, how many requests are made of one, on average.
+    """
+
+    from_s: float | None = None
+    to_s: float | None = None
+    compress: float = 1.0
+    mean_rps: float | None = None
+    rate_scale: float | None = None
+
+
+def window(trace: Trace, options: TraceOptions) -> tuple[float, float]:
+    """The window to replay [s, in the trace's own time]. Raises TraceError if the options contradict the trace or
+    themselves."""
+    for key in ("compress", "mean_rps", "rate_scale"):
+        value = getattr(options, key)
+        if value is not None and not (isfinite(value) and value > 0):
+            raise TraceError(f"{key} must be above 0, not {value:g}")
+    if options.mean_rps is not None and options.rate_scale is not None:
+        raise TraceError("mean_rps and rate_scale exclude each other; give one of them")
+    start = trace.from_s if options.from_s is None else options.from_s
+    end = trace.to_s if options.to_s is None else options.to_s
+    if not trace.from_s <= start < end <= trace.to_s:
+        raise TraceError(
+            f"trace '{trace.name}' runs from {trace.from_s:g} to {trace.to_s:g} s; the window {start:g} to {end:g} s does "
+            "not lie in it"
+        )
+    return start, end
