@@ -1,4 +1,4 @@
-"""Commands that make and judge an agent: train and evaluate."""
+"""Commands about agents: train, evaluate."""
 
 from __future__ import annotations
 
