@@ -25,12 +25,25 @@ def allocate(pipeline: Pipeline, request: Request) -> Plan:
     search = Search(pipeline, request)
     if not search.setting.feasible or request.min_accuracy > pipeline.best_accuracy + TIE:
         return explain_impossible(search.setting, request)
-    if request.horizon_s is not None:
-        found = switch(search)
-        return (found and search.plan(found)) or explain_impossible(search.setting, request)
-    only_best = request.min_accuracy >= pipeline.best_accuracy - TIE
+    plan = _moved(search) if request.horizon_s is not None else _fresh(search)
+    return plan or explain_impossible(search.setting, request, search.doubt)
+
+
+def _moved(search: Search) -> Plan | None:
+    """From the servers as they are; where time ran out before that served anything, from none."""
+    found = switch(search)
+    plan = search.plan(found) if found else None
+    if plan is None and search.doubt:
+        search.unproven = True
+        found = shed(search)
+        plan = search.plan(found) if found else None
+    return plan
+
+
+def _fresh(search: Search) -> Plan | None:
+    only_best = search.request.min_accuracy >= search.pipeline.best_accuracy - TIE
     found = hardware(search) or (None if only_best else accuracy(search)) or shed(search)
-    return (found and search.plan(found)) or explain_impossible(search.setting, request)
+    return search.plan(found) if found else None
 
 
 def capacity(
@@ -56,4 +69,4 @@ def capacity(
     if found is None:
         return explain_impossible(search.setting, request)
     found.mode = "hardware" if found.network is search.setting.best_network else "accuracy"
-    return search.plan(found) or explain_impossible(search.setting, request)
+    return search.plan(found) or explain_impossible(search.setting, request, search.doubt)

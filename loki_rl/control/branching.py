@@ -223,11 +223,13 @@ class Search:
                 np.where(known, start, self.lower[self.integers]),
                 np.where(known, start, self.upper[self.integers]),
             )
+        # The known solution, which comes first, is looked at even without time.
+        owed = start is not None
         while self.open and self.open[0][0] < self.cutoff:
             bound, _, lower, upper = heappop(self.open)
-            # The known solution, which comes first, is looked at even without time.
-            if (self.result.x is not None or start is None) and (self.result.nodes > self.most_nodes or self.left_s() <= 0):
+            if not owed and (self.result.nodes > self.most_nodes or self.left_s() <= 0):
                 return self._end("limit", bound)
+            owed = False
             if not self._explore(lower, upper):
                 return Result("doubt", nodes=self.result.nodes)
         return self._end("optimal" if self.result.x is not None else "infeasible", inf)

@@ -22,6 +22,7 @@ ANSWERS = 64
 NO_FLOOR = (0.0, -1.0)
 # Every question starts from the relaxation of half the demand that this many servers can serve.
 USUAL_SERVERS = 100
+# For relaxations, which everything else starts from.
 LONG_S = 10.0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.greedy import round_up
-from loki_rl.control.kept import NO_FLOOR, KeptProblem
+from loki_rl.control.kept import LONG_S, NO_FLOOR, Goal, KeptProblem
 from loki_rl.control.network import Network
 from loki_rl.control.search import Found, Search
 from loki_rl.control.solver import Solved
@@ -21,7 +23,8 @@ def hardware(search: Search) -> Found | None:
     """Fewest servers that serve all with variants of the best accuracy; None if the cluster is too small for that."""
     kept = search.kept(search.setting.best_network)
     solved = search.ask(kept, "fewest servers", search.request.demand_rps)
-    return _found("hardware", kept, solved, search.request.demand_rps) if solved.found else None
+    search.unproven |= solved.outcome == "unknown"
+    return _found("hardware", "fewest servers", kept, solved, search.request.demand_rps) if solved.found else None
 
 
 def accuracy(search: Search) -> Found | None:
@@ -30,15 +33,16 @@ def accuracy(search: Search) -> Found | None:
     kept = search.kept(search.setting.network)
     solved = search.ask(kept, "most accurate", search.request.demand_rps)
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
+        search.unproven |= solved.outcome in ("feasible", "unknown")
         return None
-    found = _found("accuracy", kept, solved, search.request.demand_rps)
+    found = _found("accuracy", "most accurate", kept, solved, search.request.demand_rps)
     found.counts = _fewest(search, kept, found)
     return found
 
 
 def _fewest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     """The fewest servers for the accuracy already reached, if fewer there are."""
-    if search.left_s <= 0:
+    if not search.has_time():
         return found.counts
     floor = (0.0, found.objective * (1 - SLACK))
     solved = search.ask(kept, "fewest servers", found.demand_rps, floor=floor, start=found.counts)
@@ -53,22 +57,23 @@ def shed(search: Search) -> Found | None:
     """
     network = _floor_network(search)
     kept, floor = search.kept(network), _floor(search, network)
-    # More than can be served: servers can be split and none stays idle.
-    relaxed = search.ask(kept, "most served", 1.0, served=(0.0, None), floor=floor, integer=False, reserving=False)
+    # More than can be served: servers can be split and none stays idle. It takes its time, for without it there is no plan.
+    limits: dict[str, Any] = {"served": (0.0, None), "floor": floor, "time_limit_s": LONG_S}
+    relaxed = search.ask(kept, "most served", 1.0, integer=False, reserving=False, **limits)
     if not relaxed.found or relaxed.objective < TIE:
         return None
     # Flows are shares of what could be served at all: with an absurd demand they would drown in tolerances.
     demand = min(relaxed.objective, search.demand_limit)
     start = round_up(search.setting.pipeline, network.configurations, kept.values, search.request.servers)
     solved = _most_served(search, kept, demand, start)
-    while solved.found and search.setting.reserving and NEARLY_ALL > solved.objective > TIE and search.left_s > 0:
+    while solved.found and search.setting.reserving and NEARLY_ALL > solved.objective > TIE and search.has_time():
         demand, start = demand * solved.objective, kept.counts
         solved = _most_served(search, kept, demand, start)
     if not solved.found:
-        return Found("shed", network, start, 0.0, 1.0, solved.status, demand)
+        return Found("shed", "most served", network, start, 0.0, 1.0, solved.status, demand)
     if solved.objective < TIE:
         return None
-    found = _found("shed", kept, solved, demand)
+    found = _found("shed", "most served", kept, solved, demand)
     found.counts = _most_accurate(search, kept, found)
     return found
 
@@ -92,12 +97,12 @@ def _most_served(search: Search, kept: KeptProblem, demand_rps: float, start: li
 
 def _most_accurate(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     """Among the fleets that serve as much, one of the most accurate."""
-    if search.left_s <= 0:
+    if not search.has_time():
         return found.counts
     served, floor = found.objective * (1 - SLACK), _floor(search, kept.network)
     solved = search.ask(kept, "most accurate", found.demand_rps, served=(served, served), floor=floor, start=found.counts)
     return kept.counts if solved.found else found.counts
 
 
-def _found(mode: Mode, kept: KeptProblem, solved: Solved, demand_rps: float) -> Found:
-    return Found(mode, kept.network, kept.counts, solved.objective, solved.bound, solved.status, demand_rps)
+def _found(mode: Mode, goal: Goal, kept: KeptProblem, solved: Solved, demand_rps: float) -> Found:
+    return Found(mode, goal, kept.network, kept.counts, solved.objective, solved.bound, solved.status, demand_rps)

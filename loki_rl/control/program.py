@@ -23,7 +23,7 @@ from loki_rl.control.simplex import (
 Flags = NDArray[np.bool_]
 SUMS_OF_SUMS = 3
 # A larger dictionary is left to HiGHS, which uses sparsity.
-LARGEST_TABLE = 100_000
+LARGEST_TABLE = 200_000
 
 
 class Program:

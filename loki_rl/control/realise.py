@@ -8,7 +8,7 @@ from collections import defaultdict
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.kept import KeptProblem, kept_problem
+from loki_rl.control.kept import NO_FLOOR, KeptProblem, kept_problem
 from loki_rl.control.network import Network
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
@@ -33,29 +33,39 @@ class Realised(Struct):
     chains: dict[int, list[Chain]]
 
 
-def realise(pipeline: Pipeline, network: Network, counts: list[int], demand_rps: float) -> Realised | None:
-    """Serve as much of the demand as the servers can, most accurately, then spread the load evenly.
+def realise(
+    pipeline: Pipeline, network: Network, counts: list[int], demand_rps: float, min_accuracy: float
+) -> Realised | None:
+    """Serve as much of the demand as the servers can at the accuracy floor, most accurately, then spread the load evenly.
 
     None if these servers can serve nothing.
     """
     kept = kept_problem(network)
-    served = _most_served(kept, counts, demand_rps)
+    served = _most_served(kept, counts, demand_rps, min_accuracy)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(kept, counts, demand_rps, served)
+    accuracy = _most_accurate(kept, counts, demand_rps * served)
     capacity, flow = _capacity(kept, counts, demand_rps * served, accuracy)
     return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
 
 
-def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float) -> float:
-    solved = kept.ask("most served", demand_rps, sum(counts), served=(0.0, 1.0), counts=counts)
-    return solved.objective if solved.found else 0.0
+def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float, min_accuracy: float) -> float:
+    """Share of the demand, with the idle servers that this share needs: a fixed point from above, as in shedding."""
+    floor, share = (min_accuracy * (1 - TOLERANCE), 0.0) if min_accuracy > 0 else NO_FLOOR, 1.0
+    while True:
+        rps = demand_rps * share
+        solved = kept.ask("most served", rps, sum(counts), served=(0.0, 1.0), floor=floor, counts=counts)
+        if not solved.found or solved.objective < NOTHING:
+            return 0.0
+        share *= solved.objective
+        if solved.objective > 1 - TOLERANCE:
+            return share
 
 
-def _most_accurate(kept: KeptProblem, counts: list[int], demand_rps: float, served: float) -> float:
-    """Mean accuracy of the served."""
-    floor = served * (1 - TOLERANCE)
-    return kept.ask("most accurate", demand_rps, sum(counts), served=(floor, floor), counts=counts).objective / floor
+def _most_accurate(kept: KeptProblem, counts: list[int], demand_rps: float) -> float:
+    """Mean accuracy where all is served, or all but what one LP misses another by."""
+    served = 1 - TOLERANCE
+    return kept.ask("most accurate", demand_rps, sum(counts), served=(served, served), counts=counts).objective / served
 
 
 def _capacity(kept: KeptProblem, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:

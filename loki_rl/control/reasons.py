@@ -9,8 +9,11 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Plan
 
 
-def explain_impossible(setting: Setting, request: Request) -> Plan:
-    """A plan of mode `infeasible` whose reasons name the limit and the nearest value that would do."""
+def explain_impossible(setting: Setting, request: Request, doubt: str = "") -> Plan:
+    """A plan of mode `infeasible` whose reasons name the limit and the nearest value that would do.
+
+    doubt: the solver's word if it ended before it had found out.
+    """
     pipeline = setting.pipeline
     if not setting.feasible:
         reason = _slo(setting)
@@ -19,6 +22,8 @@ def explain_impossible(setting: Setting, request: Request) -> Plan:
             f"accuracy floor {request.min_accuracy:.4f} of '{pipeline.name}' is above {_reachable(setting):.4f}, "
             f"the best that fits an SLO of {_ms(setting.slo_s)}"
         )
+    elif doubt:
+        reason = f"no plan for '{pipeline.name}' was found within {request.time_limit_s:g} s; allow more time"
     else:
         reason = f"'{pipeline.name}' needs a server for every task: at least {len(pipeline.tasks)}, not {request.servers}"
     return Plan(
@@ -31,7 +36,7 @@ def explain_impossible(setting: Setting, request: Request) -> Plan:
         capacity_rps=0.0,
         split={task.name: 1.0 for task in pipeline.tasks},
         flows={},
-        certificate=Certificate(status="Infeasible"),
+        certificate=Certificate(status=doubt or "Infeasible"),
         reasons=(reason,),
     )
 

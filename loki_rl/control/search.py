@@ -6,24 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from loki_rl.control.accuracy import TIE
 from loki_rl.control.kept import Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
 from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
 from loki_rl.control.request import Request
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import GAP, Solved, solve, warm
+from loki_rl.control.solver import Solved, solve, warm
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Plan
 
 
 class Found(Struct):
-    """An answer before it is a plan. objective, bound: in the unit of the mode. demand_rps: what it was found for."""
+    """An answer before it is a plan. objective, bound: in the unit of the goal. demand_rps: what it was found for."""
 
     mode: Mode
+    goal: Goal | Literal["least cost"]
     network: Network
     counts: list[int]
     objective: float
@@ -40,12 +42,21 @@ class Search:
         self.setting = prepare(pipeline, request)
         self.build_s = 0.0
         self.solve_s = 0.0
+        # unproven: a better mode was passed over because time ran out. doubt: the solver's word when it first did.
+        self.unproven = False
+        self.doubt = ""
         warm()
         self._end = perf_counter() + request.time_limit_s
 
     @property
     def left_s(self) -> float:
         return self._end - perf_counter()
+
+    def has_time(self) -> bool:
+        """Whether there is time for one more question; if not, the plan says so."""
+        if self.left_s <= 0:
+            self.doubt = self.doubt or "Time limit"
+        return self.left_s > 0
 
     @property
     def demand_limit(self) -> float:
@@ -64,44 +75,65 @@ class Search:
     def ask(self, kept: KeptProblem, goal: Goal, demand_rps: float, **limits: Any) -> Solved:
         """Ask a kept problem about the whole cluster, in the time that is left."""
         began = perf_counter()
-        solved = kept.ask(goal, demand_rps, self.request.servers, time_limit_s=self.left_s, **limits)
-        self.solve_s += solved.seconds
+        solved = kept.ask(goal, demand_rps, self.request.servers, **{"time_limit_s": self.left_s, **limits})
         self.build_s += perf_counter() - began - solved.seconds
-        return solved
+        return self._noted(solved)
 
-    def solve(self, problem: Any, start: dict[str, float] | None = None, gap: float = GAP) -> Solved:
-        solved = solve(problem, self.left_s, gap, start)
+    def solve(self, problem: Any, start: dict[str, float], gap: float) -> Solved:
+        return self._noted(solve(problem, self.left_s, gap, start))
+
+    def _noted(self, solved: Solved) -> Solved:
         self.solve_s += solved.seconds
+        if solved.outcome in ("feasible", "unknown"):
+            self.doubt = self.doubt or solved.status
         return solved
 
     def plan(self, found: Found) -> Plan | None:
         """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
         began = perf_counter()
-        real = realise(self.pipeline, found.network, found.counts, found.demand_rps)
+        floor = 0.0 if found.network is self.setting.best_network else min(self.request.min_accuracy, self._best)
+        real = realise(self.pipeline, found.network, found.counts, found.demand_rps, floor)
         self.solve_s += perf_counter() - began
         return None if real is None else self._write(found, real)
+
+    @property
+    def _best(self) -> float:
+        return self.pipeline.best_accuracy - TIE
 
     def _write(self, found: Found, real: Realised) -> Plan:
         pipeline, network = self.pipeline, found.network
         served_rps = real.served * found.demand_rps
         demand = served_rps if self.unlimited else self.request.demand_rps
+        served = _whole(served_rps / demand)
+        if found.mode == "shed" and served == 1 and self.unproven:
+            # Time ran out before it was known that these servers would do.
+            found.mode, found.goal, found.bound = "accuracy", "most accurate", self.pipeline.best_accuracy
         return Plan(
             mode=found.mode,
             placements=placements(pipeline, network, real.counts),
             servers=sum(real.counts),
             accuracy=min(1.0, real.accuracy),
-            served_fraction=_whole(served_rps / demand),
+            served_fraction=served,
             demand_rps=demand,
             capacity_rps=real.capacity_rps,
             split=split(pipeline, network, real.chains),
             flows=shares(pipeline, network, real.flow),
-            certificate=self.certificate(found),
+            certificate=self._certificate(found, real, demand),
             routes=routes(pipeline, network, real.chains),
         )
 
-    def certificate(self, found: Found) -> Certificate:
-        gap = abs(found.bound - found.objective) / max(abs(found.objective), 1e-9)
-        return Certificate(found.objective, found.bound, gap, found.status, 1000 * self.build_s, 1000 * self.solve_s)
+    def _certificate(self, found: Found, real: Realised, demand_rps: float) -> Certificate:
+        """What the plan reaches, however it was found, against what was proven."""
+        reached, bound = found.objective, found.bound
+        if found.goal == "fewest servers":
+            reached = sum(real.counts)
+        elif found.goal == "most accurate":
+            reached, bound = real.accuracy, self.pipeline.best_accuracy if self.unproven else found.bound
+        elif found.goal == "most served":
+            share = found.demand_rps / demand_rps
+            reached, bound = real.served * share, 1.0 if self.unproven else found.bound * share
+        gap = abs(bound - reached) / max(abs(reached), 1e-9)
+        return Certificate(reached, bound, gap, self.doubt or found.status, 1000 * self.build_s, 1000 * self.solve_s)
 
 
 def _whole(served: float) -> float:

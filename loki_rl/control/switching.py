@@ -34,8 +34,8 @@ LONGEST_SHARE = 0.8
 
 NEARLY = 1e-6
 
-# The objective is about 6 (5 of it for serving all), so this is .003 of J: less than an estimate of demand is worth.
-SWITCH_GAP = 5e-4
+# The objective is about 6 (5 of it for serving all), so this is 1e-4 of J; more would save no time.
+SWITCH_GAP = 2e-5
 
 Model = tuple[int, int]
 
@@ -96,7 +96,7 @@ def switch(search: Search) -> Found | None:
         return None
     counts = [round(solved.values[column.name]) for column in model.counts.columns]
     network, demand = search.setting.variant_network, search.request.demand_rps
-    return Found(model.mode(solved), network, counts, solved.objective, solved.bound, solved.status, demand)
+    return Found(model.mode(solved), "least cost", network, counts, solved.objective, solved.bound, solved.status, demand)
 
 
 class _Model:

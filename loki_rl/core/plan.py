@@ -23,8 +23,9 @@ class Certificate(Struct, frozen=True):
     """How good the plan is proven to be.
 
     objective and bound: value reached and best value possible, in the unit of the mode (servers, accuracy, or served
-    fraction). gap: |bound - objective| / max(|objective|, 1e-9). status: the solver's own word. build_ms, solve_ms: time
-    spent making the model and solving it.
+    fraction; or the switch-aware objective). gap: |bound - objective| / max(|objective|, 1e-9). status: the solver's own
+    word, of the first question that it did not settle if there was one: then what the gap does not cover, as the fewest
+    servers at an accuracy, is not proven. build_ms, solve_ms: time spent making the model and solving it.
     """
 
     objective: float = 0.0

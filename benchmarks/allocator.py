@@ -1,0 +1,166 @@
+"""The allocator's speed: CPU milliseconds per plan, everything included, beside stock solvers on the same problems.
+
+From the repository's root: python -m benchmarks.allocator [--stock-seconds 20] [--only NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from statistics import median
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pulp
+from msgspec.structs import replace
+
+from loki_rl.config import load_pipeline
+from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.ladder import ladder
+from loki_rl.control.request import Request
+from loki_rl.control.solver import warm
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Plan
+from tests.control.instances import watch
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+GAP = 1e-6
+
+
+def cpu_ms(work: Callable[[], Any]) -> float:
+    """CPU time of this process and of solvers that run beside it."""
+    began = _cpu_s()
+    work()
+    return 1000 * (_cpu_s() - began)
+
+
+def _cpu_s() -> float:
+    children = getrusage(RUSAGE_CHILDREN)
+    return process_time() + children.ru_utime + children.ru_stime
+
+
+def paper() -> Pipeline:
+    return load_pipeline(PIPELINES / "traffic.yaml").pipeline
+
+
+def all_batches() -> Pipeline:
+    """The paper's pipeline as if every batch size from 1 to 64 had been profiled."""
+    pipeline = paper()
+    tasks = [replace(task, variants=tuple(_dense(variant) for variant in task.variants)) for task in pipeline.tasks]
+    return replace(pipeline, tasks=tuple(tasks))
+
+
+def _dense(variant: Variant) -> Variant:
+    known = sorted(variant.latency)
+    rows = np.array([(row.p50, row.p95, row.p99) for _, row in sorted(variant.latency.items())])
+    sizes = range(1, 65)
+    columns = [np.interp(sizes, known, rows[:, k]) for k in range(3)]
+    return replace(
+        variant, latency={b: Latency(*map(float, row)) for b, row in zip(sizes, zip(*columns, strict=True), strict=True)}
+    )
+
+
+def synthetic(parents: Sequence[int], variants: int, slo_s: float) -> Pipeline:
+    """A tree of tasks whose more accurate variants are slower and find more to do for the next task."""
+    rng = np.random.default_rng(17)
+    tasks = []
+    for number, parent in enumerate(parents):
+        children = [f"t{child}" for child, above in enumerate(parents) if above == number]
+        made = tuple(_variant(rng, k / (variants - 1), children) for k in range(variants))
+        tasks.append(Task(f"t{number}", made, None if parent < 0 else f"t{parent}", 1.0 if parent < 0 else 0.0))
+    leaves = [f"t{number}" for number in range(len(parents)) if number not in parents]
+    return Pipeline("synthetic", slo_s, tuple(tasks), dict.fromkeys(leaves, 1 / len(leaves)))
+
+
+def _variant(rng: np.random.Generator, size: float, children: list[str]) -> Variant:
+    """size: 0 the smallest of its task, 1 the largest."""
+    each_s = 0.002 * 8**size * rng.uniform(0.8, 1.2)
+    latency = {b: Latency(p50, 1.1 * p50, 1.2 * p50) for b in BATCHES for p50 in (each_s * (0.5 + 0.5 * b),)}
+    fanout = {child: float(0.8 + 0.6 * size * rng.uniform(0.8, 1.2)) for child in children}
+    return Variant(f"v{size:.2f}", float(0.6 + 0.4 * size**0.7), latency, fanout)
+
+
+CASES: dict[str, tuple[Callable[[], Pipeline], int, float]] = {
+    "paper": (paper, 20, 5.0),
+    "64 batches": (all_batches, 20, 5.0),
+    "chain of 3, 8 variants": (lambda: synthetic((-1, 0, 1), 8, 0.6), 50, 10.0),
+    "tree of 7, 8 variants, 0.1 s": (lambda: synthetic((-1, 0, 0, 1, 1, 2, 2), 8, 0.6), 50, 0.1),
+    "tree of 7, 8 variants, 2 s": (lambda: synthetic((-1, 0, 0, 1, 1, 2, 2), 8, 0.6), 50, 2.0),
+}
+
+
+def stock(seconds: float) -> dict[str, Any]:
+    """Solvers through PuLP, one thread."""
+    options = {"msg": False, "gapRel": GAP, "timeLimit": seconds}
+    found = {"HiGHS": pulp.HiGHS(threads=1, **options), "CBC": pulp.PULP_CBC_CMD(threads=1, **options)}
+    return found | ({"Gurobi": pulp.GUROBI(**options)} if find_spec("gurobipy") else {})
+
+
+def measure(name: str, seconds: float) -> None:
+    """First plan of a pipeline, plans for other demands, and the same problems by stock solvers."""
+    make, servers, limit_s = CASES[name]
+    first = [cpu_ms(lambda: allocate(make(), Request(1.0, servers, time_limit_s=limit_s))) for _ in range(3)]
+    pipeline = make()
+    most = capacity(pipeline, servers).capacity_rps
+    requests = [Request(share * most, servers, time_limit_s=limit_s) for share in SHARES]
+    plans: list[Plan] = []
+    own = [cpu_ms(lambda r=request: plans.append(allocate(pipeline, r))) for request in requests]  # type: ignore[misc]
+    print(f"{name}: {servers} servers, first plan {median(first):.0f} ms with its models")
+    print(f"  {'own':7} median {median(own):8.1f} ms, largest {max(own):9.1f} ms")
+    for request, plan, took in zip(requests, plans, own, strict=True):
+        c = plan.certificate
+        print(f"    {request.demand_rps:7.1f}/s {plan.mode:9} {took:8.1f} ms, gap {c.gap:.1e}, {c.status}")
+    # Limits of time would hide problems.
+    compare(pipeline, [replace(request, time_limit_s=max(limit_s, 5.0)) for request in requests], seconds)
+
+
+def compare(pipeline: Pipeline, requests: list[Request], seconds: float) -> None:
+    """Every solver on the problems of every request."""
+    solvers = stock(seconds)
+    took: dict[str, list[float]] = {name: [] for name in solvers}
+    late = dict.fromkeys(solvers, 0)
+
+    def see(problem: Any, _: Any) -> None:
+        for name, solver in solvers.items():
+            ms = cpu_ms(lambda solver=solver: problem.solve(solver))  # type: ignore[misc]
+            took[name][-1] += ms
+            late[name] += ms > 900 * seconds
+
+    for request in requests:
+        for times in took.values():
+            times.append(0.0)
+        # Another demand of the same answers: what is remembered is not solved again.
+        watch(pipeline, replace(request, demand_rps=request.demand_rps * (1 + 1e-9)), see)
+    for name, times in took.items():
+        print(f"  {name:7} median {median(times):8.1f} ms, largest {max(times):9.1f} ms, {late[name]} out of time")
+
+
+def measure_ladder() -> None:
+    pipeline = paper()
+    most = capacity(pipeline, 20).capacity_rps
+    demands = [float(d) for d in np.linspace(most / 50, most, 50)]
+    took = [cpu_ms(lambda: ladder(paper(), Request(1.0, 20), demands)) for _ in range(3)]
+    print(f"ladder of 50 demands, paper: median {median(took):.0f} ms with its models")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stock-seconds", type=float, default=20.0, help="time limit of a stock solver per problem")
+    parser.add_argument("--only", help="one case")
+    options = parser.parse_args()
+    warm()
+    if options.only in (None, "ladder"):
+        measure_ladder()
+    for name in CASES:
+        if options.only in (None, name):
+            measure(name, options.stock_seconds)
+
+
+if __name__ == "__main__":
+    main()
