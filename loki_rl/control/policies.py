@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, ahead, envelope, ewma, spread
 from loki_rl.control.request import Queueing, Request, RequestError
+from loki_rl.control.solver import warm
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
@@ -59,6 +60,7 @@ class Planner:
     """Asks the allocator on behalf of one policy."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
+        warm()  # now, not while a cluster waits for the first plan
         self.pipeline, self.options = pipeline, options
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
