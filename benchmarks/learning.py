@@ -156,6 +156,11 @@ def training(pipeline: str, bar: int) -> None:
     )
 
 
+def trainings() -> None:
+    training("one-task", 25_000)
+    training("traffic", 20_000)
+
+
 def exported(folder: Path) -> None:
     """The forms of an agent against each other."""
     agents = {
@@ -210,13 +215,13 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=2000, help="random states for the allocator")
     parser.add_argument("--windows", type=int, default=4, help="windows for fidelity")
     parser.add_argument("--runs", type=int, default=5, help="runs a speed is the median of")
-    parser.add_argument("--agent", type=Path, default=Path("agents/trained/traffic"), help="folder of an exported agent")
+    parser.add_argument("--agent", type=Path, default=Path("runs/train/traffic/seed0"), help="folder of an exported agent")
     asked = parser.parse_args()
     loki_rl.env.register_envs()
     parts: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(asked.runs),
         "allocator": lambda: allocator(asked.states),
-        "training": lambda: (training("one-task", 25_000), training("traffic", 20_000))[0],
+        "training": trainings,
         "exported": lambda: exported(asked.agent),
         "fidelity": lambda: fidelity(asked.windows),
     }
