@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, ahead, envelope, ewma, spread
+from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely, mean
 from loki_rl.control.request import Queueing, Request, RequestError
+from loki_rl.control.reserve import MEMORY_S, Reserve, chances
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
@@ -119,19 +121,31 @@ class Loki:
 
 
 class Exact:
-    """The switch-aware allocator on demand as expected until the plan after this one is loaded, and its spread: what loading
-    models would cost on the way counts beside what the plan is worth after."""
+    """The switch-aware allocator on the demand that is worth having capacity for until the plan after this one is loaded:
+    what loading models would cost on the way counts beside what the plan is worth after."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
-        self._sigmas = 2.5
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        planner = self._planner
-        lead_s = snapshot.interval_s + planner.load_s
-        expected = planner.estimate(snapshot.arrivals, lambda arrivals: max(ahead(arrivals, 0.0), ahead(arrivals, lead_s)))
-        high = expected + self._sigmas * spread(snapshot.arrivals, expected)
-        return allocate(planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+        expected, high = self._demand(snapshot)
+        return allocate(self._planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+
+    @cached_property
+    def _reserve(self) -> Reserve:
+        """Made with the first plan: a policy that is only checked should cost nothing."""
+        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
+    def _lead_s(self, snapshot: Snapshot) -> float:
+        """Time until the models of the next plan are loaded [s]: so long this one must do."""
+        return snapshot.interval_s + self._planner.load_s
+
+    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+        """What is expected, and what capacity should suffice for [1/s]."""
+        arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
+        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
+        above = chances(self._reserve.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
+        return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
 
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
         """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
