@@ -6,19 +6,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
+from math import ceil
 from typing import Protocol
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely, mean
+from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import MEMORY_S, Reserve, chances
+from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
+from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
 LOADS_PER_HORIZON = 2.0
+EXPECTED_BIN_S = 5
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -27,6 +31,7 @@ class PolicyOptions(Struct, frozen=True):
     servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
+    future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     """
 
     servers: int
@@ -39,6 +44,7 @@ class PolicyOptions(Struct, frozen=True):
     load_s: float | None = None
     time_limit_s: float = 2.0
     patience: float = 2.0
+    future: tuple[int, ...] = ()
 
     @property
     def expected_rps(self) -> float:
@@ -160,11 +166,40 @@ class Exact:
         )
 
 
+class Clairvoyant(Exact):
+    """The switch-aware allocator on the demand that will really come: what anticipation could win at most, with this
+    allocator and these intervals."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        super().__init__(pipeline, options)
+        if not options.future:
+            raise RequestError(
+                "policy 'clairvoyant' plans for demand known beforehand, as only a trace that is replayed can be; use it "
+                "with simulate or compare, and 'exact' where demand is still to come"
+            )
+        self._future = options.future
+        self._origin = 0.0
+
+    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+        second = self._second(snapshot)
+        coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
+        expected = busiest(coming, EXPECTED_BIN_S)
+        above = seen(self._reserve.levels, np.array(coming, np.float64))
+        return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
+
+    def _second(self, snapshot: Snapshot) -> int:
+        """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""
+        if len(snapshot.arrivals) < HISTORY_S:
+            self._origin = snapshot.now - snapshot.partial_s - len(snapshot.arrivals)
+        return round(snapshot.now - self._origin) if snapshot.arrivals else 0
+
+
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
     "loki": Loki,
     "exact": Exact,
+    "clairvoyant": Clairvoyant,
 }
 
 
