@@ -21,6 +21,7 @@ from loki_rl.core.ledger import summarise
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.env.simulate import with_load_s
 from loki_rl.runs import RunOptions, RunResult, pictures
+from loki_rl.serving import logs
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
@@ -100,6 +101,8 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     if engine == "onnx" and not options.any_profile:
         _check_profile(file, options.device)
+    keep = LogOptions(options.logs, options.log_json, options.log_level)
+    logs.start("launcher", keep)
     stopped = _stop_signal()
     with (
         LocalPlane(
@@ -115,7 +118,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             http_processes=options.http_processes,
             grpc_port=options.grpc_port,
             journal=journal,
-            logs=LogOptions(options.logs, options.log_json, options.log_level),
+            logs=keep,
         ) as plane,
         Client(plane.front) as client,
     ):

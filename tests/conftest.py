@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from loki_rl.control.solver import warm
 from loki_rl.core.ledger import PlanRecord, Tally, summarise
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.runs import Driver, RunOptions, RunResult
+
+
+def pytest_sessionstart() -> None:
+    """Compile the solver before any test's time runs."""
+    warm()
+
 
 PIPELINE = """\
 name: small

@@ -17,6 +17,7 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
+from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
@@ -32,6 +33,8 @@ class PolicyOptions(Struct, frozen=True):
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
+    model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
+    written down.
     """
 
     servers: int
@@ -45,6 +48,8 @@ class PolicyOptions(Struct, frozen=True):
     time_limit_s: float = 2.0
     patience: float = 2.0
     future: tuple[int, ...] = ()
+    model: str | None = None
+    shadow: bool = False
 
     @property
     def expected_rps(self) -> float:
@@ -63,6 +68,7 @@ class Planner:
     """Asks the allocator on behalf of one policy."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
+        warm()  # now, not while a cluster waits for the first plan
         self.pipeline, self.options = pipeline, options
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
@@ -194,12 +200,26 @@ class Clairvoyant(Exact):
         return round(snapshot.now - self._origin) if snapshot.arrivals else 0
 
 
+def _forecast(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Forecasting
+
+    return Forecasting(pipeline, options)
+
+
+def _ppo(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Adjusting
+
+    return Adjusting(pipeline, options)
+
+
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
     "loki": Loki,
     "exact": Exact,
     "clairvoyant": Clairvoyant,
+    "forecast": _forecast,
+    "ppo": _ppo,
 }
 
 

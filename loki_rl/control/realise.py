@@ -8,16 +8,14 @@ from collections import defaultdict
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.model import Flows, add_row, new_problem, set_objective
+from loki_rl.control.kept import KeptProblem, kept_problem
 from loki_rl.control.network import Network
-from loki_rl.control.solver import solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
 
 NOTHING = 1e-9
 TOLERANCE = 1e-7  # of the solver: what one LP reaches another may miss by so much
 CLOSE = 1e-3  # of a capacity
-LP_SECONDS = 10.0
 
 # One way to the end: the configurations from an entry task to a leaf, and the share of the requests that takes it.
 Chain = tuple[tuple[int, ...], float]
@@ -40,56 +38,45 @@ def realise(pipeline: Pipeline, network: Network, counts: list[int], demand_rps:
 
     None if these servers can serve nothing.
     """
-    served = _most_served(network, counts, demand_rps)
+    kept = kept_problem(network)
+    served = _most_served(kept, counts, demand_rps)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(network, counts, demand_rps, served)
-    capacity, flow = _capacity(network, counts, demand_rps * served, accuracy)
+    accuracy = _most_accurate(kept, counts, demand_rps, served)
+    capacity, flow = _capacity(kept, counts, demand_rps * served, accuracy)
     return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
 
 
-def _most_served(network: Network, counts: list[int], demand_rps: float) -> float:
-    problem = new_problem(maximise=True)
-    flows = Flows(problem, network, demand_rps, served=(0.0, 1.0))
-    flows.fit(problem, counts)
-    set_objective(problem, [(flows.served, 1.0)])
-    solved = solve(problem, LP_SECONDS)
+def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float) -> float:
+    solved = kept.ask("most served", demand_rps, sum(counts), served=(0.0, 1.0), counts=counts)
     return solved.objective if solved.found else 0.0
 
 
-def _most_accurate(network: Network, counts: list[int], demand_rps: float, served: float) -> float:
+def _most_accurate(kept: KeptProblem, counts: list[int], demand_rps: float, served: float) -> float:
     """Mean accuracy of the served."""
-    problem = new_problem(maximise=True)
     floor = served * (1 - TOLERANCE)
-    flows = Flows(problem, network, demand_rps, served=(floor, floor))
-    flows.fit(problem, counts)
-    set_objective(problem, flows.accuracy)
-    return solve(problem, LP_SECONDS).objective / floor
+    return kept.ask("most accurate", demand_rps, sum(counts), served=(floor, floor), counts=counts).objective / floor
 
 
-def _capacity(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+def _capacity(kept: KeptProblem, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest demand [1/s] that can be served at this accuracy, and the flow per unit of it.
 
     More demand needs more idle servers, but less than in proportion: so each step falls short of the answer, and the next
     starts there.
     """
     while True:
-        scale, flow = _most_scaled(network, counts, demand_rps, accuracy)
+        scale, flow = _most_scaled(kept, counts, demand_rps, accuracy)
         demand_rps *= max(scale, 1.0)
         if scale < 1 + CLOSE:
             return demand_rps, flow
 
 
-def _most_scaled(network: Network, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+def _most_scaled(kept: KeptProblem, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest multiple of a demand at this accuracy, its idle servers in proportion."""
-    problem = new_problem(maximise=True)
-    flows = Flows(problem, network, demand_rps, served=(0.0, None))
-    flows.fit(problem, counts)
-    add_row(problem, [*flows.accuracy, (flows.served, -accuracy * (1 - TOLERANCE))], ">=", 0)
-    set_objective(problem, [(flows.served, 1.0)])
-    solved = solve(problem, LP_SECONDS)
+    floor = (accuracy * (1 - TOLERANCE), 0.0)
+    solved = kept.ask("most served", demand_rps, sum(counts), served=(0.0, None), floor=floor, counts=counts)
     scale = max(solved.objective, NOTHING)
-    return scale, [solved.values[column.name] / scale for column in flows.columns]
+    return scale, [amount / scale for amount in kept.flow]
 
 
 def _needed(network: Network, counts: list[int], flow: list[float]) -> list[int]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.control.model import Counts, Flows, new_problem
+from loki_rl.control.kept import Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
 from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
 from loki_rl.control.request import Request
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import GAP, Solved, solve
+from loki_rl.control.solver import GAP, Solved, solve, warm
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Plan
 
@@ -32,27 +32,6 @@ class Found(Struct):
     demand_rps: float
 
 
-class Fleet(Struct):
-    """A problem with the columns of counts and flows in it."""
-
-    network: Network
-    demand_rps: float
-    problem: Any
-    counts: Counts
-    flows: Flows
-
-    def values(self, solved: Solved) -> list[float]:
-        """Servers per configuration in a solution."""
-        return [solved.values[column.name] for column in self.counts.columns]
-
-    def counts_in(self, solved: Solved) -> list[int]:
-        return [round(value) for value in self.values(solved)]
-
-    def start(self, counts: list[int]) -> dict[str, float]:
-        """Known counts as a start for the solver."""
-        return {column.name: float(count) for column, count in zip(self.counts.columns, counts, strict=True)}
-
-
 class Search:
     """Shared by all modes of one request. unlimited: the question is how much can be served, whatever the demand."""
 
@@ -61,6 +40,7 @@ class Search:
         self.setting = prepare(pipeline, request)
         self.build_s = 0.0
         self.solve_s = 0.0
+        warm()
         self._end = perf_counter() + request.time_limit_s
 
     @property
@@ -77,21 +57,17 @@ class Search:
         yield
         self.build_s += perf_counter() - began
 
-    def fleet(
-        self,
-        network: Network,
-        demand_rps: float,
-        maximise: bool,
-        served: tuple[float, float | None] = (1.0, 1.0),
-        integer: bool = True,
-        reserving: bool = True,
-    ) -> Fleet:
-        """Counts for one flow of `demand_rps` through a network."""
-        problem = new_problem(maximise)
-        counts = Counts(problem, network.configurations, self.request.servers, integer)
-        flows = Flows(problem, network, demand_rps, served=served, reserving=reserving)
-        flows.fit(problem, counts.columns)
-        return Fleet(network, demand_rps, problem, counts, flows)
+    def kept(self, network: Network) -> KeptProblem:
+        with self.building():
+            return kept_problem(network)
+
+    def ask(self, kept: KeptProblem, goal: Goal, demand_rps: float, **limits: Any) -> Solved:
+        """Ask a kept problem about the whole cluster, in the time that is left."""
+        began = perf_counter()
+        solved = kept.ask(goal, demand_rps, self.request.servers, time_limit_s=self.left_s, **limits)
+        self.solve_s += solved.seconds
+        self.build_s += perf_counter() - began - solved.seconds
+        return solved
 
     def solve(self, problem: Any, start: dict[str, float] | None = None, gap: float = GAP) -> Solved:
         solved = solve(problem, self.left_s, gap, start)

@@ -1,48 +1,25 @@
-"""Runs HiGHS on a PuLP model and reports what HiGHS itself says. Owns options, starts and the true status; knows nothing of
+"""Runs the solver of the live system on a PuLP model and reads its report. The one place that chooses it; knows nothing of
 what a model means."""
 
 from __future__ import annotations
 
-from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
-import highspy
-import pulp
 from msgspec import Struct
 
-# "threads" is process-wide in HiGHS: a second value would refuse every later solve. The models are small and tight, so
-# quick nodes beat presolve, heuristics and cuts.
-OPTIONS: dict[str, bool | int | float | str] = {
-    "threads": 1,
-    "presolve": "off",
-    "mip_heuristic_effort": 0.0,
-    "mip_heuristic_run_rins": False,
-    "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
-    "mip_heuristic_run_feasibility_jump": False,
-    "mip_detect_symmetry": False,
-    "mip_allow_restart": False,
-    "mip_allow_cut_separation_at_nodes": False,
-    "mip_pscost_minreliable": 0,
-}
+from loki_rl.control.highs import Outcome
+from loki_rl.control.own_solver import OwnSolver, Report, warm
+
+__all__ = ["Solved", "solve", "solve_again", "warm"]
+
 GAP = 1e-6
-FEASIBLE = 2
-
-Outcome = Literal["optimal", "infeasible", "feasible", "unknown"]
-
-
-class _Silent(highspy.Highs):
-    """HiGHS prints its banner while it is constructed, before any option can be set; standard output belongs to --json."""
-
-    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS's name)
-        self.setOptionValue("output_flag", False)
-        super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
 class Solved(Struct):
-    """outcome: optimal (within the gap), infeasible (proven), feasible (an incumbent at the time limit) or unknown.
+    """outcome: optimal (within the gap), infeasible (proven), unbounded, feasible (an incumbent at the limit) or unknown.
 
-    status: the solver's own word. objective, bound: in the sense of the model. values: by the variable's name.
+    status: the solver's own word. objective, bound: in the sense of the model. values: by the variable's name; empty after
+    `solve_again`.
     """
 
     outcome: Outcome
@@ -58,43 +35,35 @@ class Solved(Struct):
 
 
 def solve(problem: Any, time_limit_s: float, gap: float = GAP, start: dict[str, float] | None = None) -> Solved:
-    """Solve a PuLP problem with HiGHS in this process, one thread.
+    """Solve a PuLP problem, one thread.
 
-    PuLP calls a time-limited answer "Optimal" and an infeasible one 0.0, so status, bound and gap are read from HiGHS.
-    start: values of all or some integer variables of a known plan. Deterministic unless the time limit strikes.
+    PuLP calls a time-limited answer of other solvers "Optimal" and an infeasible one 0.0, so the outcome is that of the
+    report. start: values of all or some integer variables of a known plan. Deterministic unless the time limit strikes.
     """
-    began = perf_counter()
-    highs = problem.solverModel = _Silent()  # type: ignore[no-untyped-call]
-    for name, value in (*OPTIONS.items(), ("mip_rel_gap", gap), ("time_limit", max(0.01, time_limit_s))):
-        highs.setOptionValue(name, value)
-    pulp.HiGHS(msg=False).buildSolverModel(problem)
-    if start:
-        _give_start(problem, highs, start)
-    highs.run()
-    return _read(problem, highs, perf_counter() - began)
+    for variable in problem.variables() if start else ():
+        variable.varValue = start.get(variable.name) if start else None
+    problem.solve(OwnSolver(timeLimit=max(0.01, time_limit_s), gapRel=gap, warmStart=start is not None))
+    solved = _read(problem)
+    if solved.found:
+        solved.values = {variable.name: variable.varValue for variable in problem.solverModel.variables}
+    return solved
 
 
-def _give_start(problem: Any, highs: Any, start: dict[str, float]) -> None:
-    named = [(var.index, start[var.name]) for var in problem.variables() if var.name in start]
-    highs.setSolution(len(named), [index for index, _ in named], [value for _, value in named])
+def solve_again(problem: Any, time_limit_s: float, integer: bool = True, start: bool = False) -> Solved:
+    """Solve a kept problem after changes that PuLP's resolve allows; values are left in its variables.
+
+    start: the variables' values are a known solution. integer off: the relaxation.
+    """
+    problem.setSolver(OwnSolver(mip=integer, timeLimit=max(0.01, time_limit_s), gapRel=GAP, warmStart=start))
+    if problem.solverModel is None:
+        problem.solve(problem.solver)
+    else:
+        # PuLP forbids it after a change of the objective; this solver reads the objective anew.
+        problem.resolveOK = True
+        problem.resolve()
+    return _read(problem)
 
 
-def _read(problem: Any, highs: Any, seconds: float) -> Solved:
-    status, info = highs.getModelStatus(), highs.getInfo()
-    mip = any(var.cat == pulp.LpInteger for var in problem.variables())
-    found = info.primal_solution_status == FEASIBLE
-    sign = -1.0 if problem.sense == pulp.LpMaximize else 1.0
-    objective = sign * info.objective_function_value if found else float("nan")
-    bound = sign * info.mip_dual_bound if mip else objective
-    columns = highs.getSolution().col_value if found else []
-    values = {var.name: columns[var.index] for var in problem.variables()} if found else {}
-    return Solved(_outcome(status, found), highs.modelStatusToString(status), objective, bound, seconds, values)
-
-
-def _outcome(status: Any, found: bool) -> Outcome:
-    word = highspy.HighsModelStatus
-    if status == word.kOptimal:
-        return "optimal"
-    if status in (word.kInfeasible, word.kUnboundedOrInfeasible):
-        return "infeasible"
-    return "feasible" if found else "unknown"
+def _read(problem: Any) -> Solved:
+    report: Report = problem.report
+    return Solved(report.outcome, report.status, report.objective, report.bound, report.seconds, {})

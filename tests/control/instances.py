@@ -1,0 +1,144 @@
+"""Random problems for solvers: those of the allocator on random pipelines, and plain mixed-integer ones that are degenerate,
+infeasible, unbounded or full of equations. Owns their making; solves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+from unittest.mock import patch
+
+import numpy as np
+import pulp
+
+from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.own_solver import OwnSolver, warm
+from loki_rl.control.request import Queueing, Request
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Server
+
+Rng = np.random.Generator
+SHAPES = ((-1,), (-1, 0), (-1, -1), (-1, 0, 0), (-1, 0, 1))
+
+
+def plain(rng: Rng) -> Any:
+    """A small mixed-integer problem with whole coefficients: ties, parallel rows and empty boxes are common."""
+    size, count = int(rng.integers(1, 9)), int(rng.integers(1, 8))
+    problem = pulp.LpProblem("plain", pulp.LpMaximize if rng.random() < 0.5 else pulp.LpMinimize)
+    columns = [_column(problem, rng, i) for i in range(size)]
+    scale = float(rng.choice([1.0, 1.0, 0.37, 12.5]))
+    rows = [scale * rng.integers(-4, 6, size) * (rng.random(size) < 0.7) for _ in range(count)]
+    if count > 1 and rng.random() < 0.3:
+        rows[-1] = rows[0] * float(rng.choice([1.0, 2.0, -1.0]))
+    for row in rows:
+        sense = int(rng.choice([-1, -1, 1, 0]))
+        terms = pulp.LpAffineExpression([(x, float(a)) for x, a in zip(columns, row, strict=True) if a])
+        problem.addConstraint(pulp.LpConstraint(terms, sense=sense, rhs=scale * float(rng.integers(-6, 20))))
+    costs = rng.integers(-5, 6, size) * (1.0 if rng.random() < 0.5 else 0.173)
+    terms = [(x, float(a)) for x, a in zip(columns, costs, strict=True)]
+    problem.setObjective(pulp.LpAffineExpression(terms, float(rng.integers(3))))
+    return problem
+
+
+def _column(problem: Any, rng: Rng, number: int) -> Any:
+    low: float | None = float(rng.choice([0, 0, 0, -3, 1.5]))
+    high = None if rng.random() < 0.3 else (low or 0.0) + float(rng.choice([0, 1, 2.5, 7, 20]))
+    if rng.random() < 0.05:
+        low = None
+    kind = pulp.LpInteger if rng.random() < 0.6 else pulp.LpContinuous
+    return problem.add_variable(f"x{number:02d}", low, high, kind)
+
+
+def small_pipeline(rng: Rng) -> Pipeline:
+    """Up to three tasks, few variants and batches, figures with many ties."""
+    parents = SHAPES[int(rng.integers(len(SHAPES)))]
+    names = [f"t{i}" for i in range(len(parents))]
+    tasks = []
+    for i, parent in enumerate(parents):
+        children = [names[j] for j, p in enumerate(parents) if p == i]
+        variants = tuple(_variant(rng, f"v{k}", children) for k in range(int(rng.integers(1, 4))))
+        entry = 0.0 if parent >= 0 else float(rng.choice([1.0, 0.5, 2.0]))
+        tasks.append(Task(names[i], variants, None if parent < 0 else names[parent], entry))
+    leaves = [name for i, name in enumerate(names) if i not in parents]
+    weights = rng.integers(1, 4, len(leaves))
+    omega = {leaf: float(weight / weights.sum()) for leaf, weight in zip(leaves, weights, strict=True)}
+    swap: Literal["break", "make"] = "break" if rng.random() < 0.5 else "make"
+    return Pipeline("random", int(rng.integers(60, 300)) / 1000, tuple(tasks), omega, swap=swap)
+
+
+def _variant(rng: Rng, name: str, children: list[str]) -> Variant:
+    base, each = int(rng.integers(2, 30)), int(rng.integers(1, 20))
+    latency = {}
+    for batch in ((1,), (1, 2), (1, 4), (1, 2, 4, 8))[int(rng.integers(4))]:
+        p50 = (base + each * batch) / 1000
+        latency[batch] = Latency(p50, p50 * 1.1, p50 * 1.2)
+    accuracy = float(rng.choice([0.5, 0.6, 0.8, 0.9, 1.0]))
+    return Variant(name, accuracy, latency, {child: float(rng.choice([0.0, 0.5, 1.0, 2.0, 3.7])) for child in children})
+
+
+def requests(rng: Rng, pipeline: Pipeline, servers: int) -> Iterator[Request]:
+    """Demands around what the cluster can do, with and without floor, headroom and switch costs."""
+    queueing: Queueing = "tail" if rng.random() < 0.5 else "half-slo"
+    most = capacity(pipeline, servers, queueing=queueing).capacity_rps or 10.0
+    for share in rng.uniform(0.05, 1.4, 3):
+        floor = float(rng.choice([0.0, 0.0, 0.6, 0.8]))
+        plain_request = Request(
+            most * share, servers, min_accuracy=floor, queueing=queueing, headroom=float(rng.choice([0.0, 0.2]))
+        )
+        yield plain_request
+        if rng.random() < 0.5:
+            yield Request(
+                most * share,
+                servers,
+                min_accuracy=floor,
+                queueing=queueing,
+                current=fleet(rng, pipeline, servers),
+                horizon_s=float(rng.choice([5.0, 20.0, 60.0])),
+                load_s=float(rng.choice([0.5, 5.0, 20.0])),
+                expected_rps=most * share * float(rng.uniform(0.5, 1.0)),
+            )
+
+
+def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
+    """Servers in any state: serving, loading or parked."""
+    found = []
+    for number in range(servers):
+        task = pipeline.tasks[int(rng.integers(len(pipeline.tasks)))]
+        variant = task.variants[int(rng.integers(len(task.variants)))]
+        held = (task.name, variant.name, 1)
+        if rng.random() < 0.2:
+            found.append(Server(number, loading=held, remaining_s=float(rng.uniform(0, 5))))
+        elif rng.random() < 0.8:
+            found.append(Server(number, serving=held, resident=(held[:2],)))
+        else:
+            found.append(Server(number, resident=(held[:2],)))
+    return tuple(found)
+
+
+def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, float] | None], None]) -> None:
+    """Show every problem that one allocation solves, as it is when it is solved, and the start that it is given."""
+    warm()
+    solve = OwnSolver._solve
+
+    def seen(self: OwnSolver, problem: Any, program: Any, began: float) -> int:
+        # Those that `see` solves are not shown; a kept problem must not notice that it was looked at.
+        start = {v.name: v.varValue for v in program.variables if v.varValue is not None and v.cat == pulp.LpInteger}
+        with patch.object(OwnSolver, "_solve", solve):
+            see(_copy(problem, self.mip), start if self.optionsDict["warmStart"] else None)
+        return solve(self, problem, program, began)
+
+    with patch.object(OwnSolver, "_solve", seen):
+        allocate(pipeline, request)
+
+
+def _copy(problem: Any, integer: bool) -> Any:
+    """The same problem in objects of its own."""
+    twin = pulp.LpProblem("twin", problem.sense)
+    columns = {
+        id(v): twin.add_variable(v.name, v.lowBound, v.upBound, v.cat if integer else pulp.LpContinuous)
+        for v in problem.solverModel.variables
+    }
+    for row in problem.constraints():
+        terms = pulp.LpAffineExpression([(columns[id(v)], a) for v, a in row.items()])
+        twin.addConstraint(pulp.LpConstraint(terms, sense=row.sense, rhs=-row.constant))
+    twin.setObjective(pulp.LpAffineExpression([(columns[id(v)], a) for v, a in problem.objective.items()]))
+    return twin

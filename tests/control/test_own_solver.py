@@ -1,0 +1,244 @@
+"""The own solver: agrees with HiGHS on every problem, and never lets an error of its own out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pulp
+import pytest
+
+from loki_rl.control import own_solver
+from loki_rl.control.branching import Result, Search
+from loki_rl.control.highs import solve_with_highs
+from loki_rl.control.own_solver import OwnSolver
+from loki_rl.control.program import Program, reachable
+from loki_rl.control.simplex import copy_of, safe_bound
+from tests.control.instances import plain, requests, small_pipeline, watch
+
+CLOSE = 2e-6
+ROOT = Path(__file__).parents[2]
+
+
+def agrees(problem: Any, start: dict[str, float] | None = None) -> str:
+    """What the own search says of a problem, which must be what HiGHS says."""
+    for variable in problem.variables():
+        variable.varValue = (start or {}).get(variable.name)
+    problem.solve(OwnSolver(warmStart=start is not None))
+    report, program = problem.report, Program(problem)
+    answer = solve_with_highs(program, 60.0, 1e-6)
+    own = {"no relaxation": "infeasible"}.get(report.own, report.own)
+    if own in ("optimal", "infeasible"):
+        assert own == answer.outcome, problem
+    if own == "optimal":
+        assert report.solver == "own", problem
+        theirs = program.sign * answer.objective + program.offset
+        assert report.objective == pytest.approx(theirs, rel=CLOSE, abs=CLOSE), problem
+    return str(own)
+
+
+@pytest.fixture(params=range(12))
+def problems(request: pytest.FixtureRequest) -> Iterator[Any]:
+    rng = np.random.default_rng(request.param)
+    return (plain(rng) for _ in range(30))
+
+
+def test_agrees_on_plain_problems(problems: Iterator[Any]) -> None:
+    said = [agrees(problem) for problem in problems]
+    assert said.count("doubt") <= 1
+    assert {"optimal", "infeasible"} <= set(said)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_agrees_on_the_problems_of_allocations(seed: int) -> None:
+    rng, said = np.random.default_rng(seed), []
+    pipeline = small_pipeline(rng)
+    for request in requests(rng, pipeline, int(rng.integers(2, 9))):
+        watch(pipeline, request, lambda problem, start: said.append(agrees(problem, start)))
+    assert said.count("doubt") <= len(said) / 20
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_second_solve_sees_changed_bounds_sides_objective_and_rows(seed: int) -> None:
+    rng = np.random.default_rng(100 + seed)
+    problem = plain(rng)
+    problem.solve(OwnSolver())
+    for _ in range(3):
+        _change(problem, rng)
+        problem.resolve()
+        again = problem.report
+        problem.solve(OwnSolver())
+        assert again.outcome == problem.report.outcome
+        if again.outcome == "optimal":
+            assert again.objective == pytest.approx(problem.report.objective, rel=CLOSE, abs=CLOSE)
+
+
+def _change(problem: Any, rng: np.random.Generator) -> None:
+    for variable in problem.variables():
+        variable.upBound = (variable.lowBound or 0.0) + float(rng.integers(0, 9))
+    for constraint in problem.constraints():
+        if rng.random() < 0.5:
+            constraint.changeRHS(float(rng.integers(-6, 20)))
+        elif len(constraint):
+            first = next(iter(constraint.keys()))
+            constraint.expr[first] = float(rng.integers(1, 6))
+            constraint.modified = True
+    problem.setObjective(pulp.LpAffineExpression([(x, float(rng.integers(-5, 6))) for x in problem.variables()]))
+
+
+def test_equal_problems_give_equal_answers() -> None:
+    answers = []
+    for _ in range(2):
+        rng = np.random.default_rng(5)
+        for _ in range(40):
+            problem = plain(rng)
+            problem.solve(OwnSolver())
+            answers.append((problem.report.nodes, [v.varValue for v in problem.variables()]))
+    assert answers[:40] == answers[40:]
+
+
+def knapsack(size: int = 12) -> Any:
+    """Has many solutions and a relaxation that is better than all of them."""
+    problem = pulp.LpProblem("knapsack", pulp.LpMaximize)
+    columns = [problem.add_variable(f"x{i:02d}", 0, 3, pulp.LpInteger) for i in range(size)]
+    problem.setObjective(pulp.lpSum((7 + 3 * i % 11) * x for i, x in enumerate(columns)))
+    problem.addConstraint(pulp.lpSum((11 + 5 * i % 13) * x for i, x in enumerate(columns)) <= 97.5)
+    problem.addConstraint(pulp.lpSum((5 + 7 * i % 12) * x for i, x in enumerate(columns)) <= 71.5)
+    return problem
+
+
+def test_without_time_a_known_solution_comes_back_with_an_honest_bound() -> None:
+    best, problem = knapsack(), knapsack()
+    best.solve(OwnSolver())
+    for variable in problem.variables():
+        variable.varValue = 0.0
+    problem.solve(OwnSolver(timeLimit=0.0, warmStart=True))
+    assert problem.report.outcome == "feasible"
+    assert pulp.LpStatus[problem.status] == "Not Solved"
+    assert pulp.LpSolution[problem.sol_status] == "Solution Found"
+    assert problem.report.objective <= best.report.objective <= problem.report.bound
+
+
+def test_beyond_its_nodes_highs_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, problem = knapsack(), knapsack()
+    best.solve(OwnSolver())
+    monkeypatch.setattr(own_solver, "MOST_NODES", 3)
+    problem.solve(OwnSolver())
+    assert (problem.report.own, problem.report.solver, problem.report.outcome) == ("limit", "highs", "optimal")
+    assert problem.report.objective == pytest.approx(best.report.objective)
+
+
+@pytest.mark.parametrize("wrong", ["outside a row", "not as good as said", "better than proven"])
+def test_a_wrong_solution_is_replaced(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    right = knapsack()
+    right.solve(OwnSolver())
+    search = Search.run
+
+    def run(self: Search, start: Any = None) -> Result:
+        result = search(self, start)
+        assert result.x is not None
+        if wrong == "outside a row":
+            result.x = result.x + 1.0
+            result.objective = float(self.tree.first.costs @ result.x)
+        elif wrong == "not as good as said":
+            result.objective -= 1.0
+        else:
+            result.bound = result.objective + 1.0
+        return result
+
+    monkeypatch.setattr(Search, "run", run)
+    problem = knapsack()
+    problem.solve(OwnSolver())
+    assert problem.report.solver == "highs"
+    assert problem.report.objective == pytest.approx(right.report.objective)
+
+
+@pytest.mark.parametrize("said", ["no relaxation", "infeasible", "doubt", "no limit", "none"])
+def test_only_highs_says_that_there_is_no_solution(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(OwnSolver, "_own", lambda *_: Result(said))
+    problem = knapsack()
+    problem.solve(OwnSolver())
+    assert problem.report.outcome == "optimal"
+    assert problem.report.solver == "highs"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bound_holds_whatever_the_dictionary_says(seed: int) -> None:
+    """Multipliers may be anything: the bound is then weak, never wrong."""
+    rng = np.random.default_rng(seed)
+    problem = knapsack(6)
+    problem.solve(OwnSolver())
+    program = problem.solverModel
+    lower, upper = program.bounds()
+    costs = np.concatenate([program.costs, np.zeros(len(program.constraints))])[program.order]
+    first, now = program.first._replace(costs=costs), copy_of(program.root)
+    now.slopes[:] += rng.normal(0, 1, len(now.slopes))
+    now.table[:] += rng.normal(0, 1, now.table.shape)
+    reach = reachable(first, lower, upper)
+    assert safe_bound(first, now, -1, *reach) <= -problem.report.objective + CLOSE
+    for row in range(len(now.basic)):
+        assert safe_bound(first, now, row, *reach) <= CLOSE
+
+
+def test_the_relaxation_of_an_integer_problem() -> None:
+    problem = knapsack()
+    problem.solve(OwnSolver(mip=False))
+    assert any(v.varValue != round(v.varValue) for v in problem.variables())
+    assert problem.report.objective == pytest.approx(problem.report.bound)
+
+
+WARMED = """
+import numpy as np
+from loki_rl.control import branching, program, simplex
+from loki_rl.control.allocator import allocate
+from loki_rl.control.solver import warm
+from tests.control.instances import requests, small_pipeline
+def compiled():
+    functions = [f for module in (simplex, branching, program) for f in vars(module).values()]
+    return [(f.__name__, f.signatures) for f in functions if hasattr(f, "signatures")]
+warm()
+before = compiled()
+rng = np.random.default_rng(11)
+for _ in range(6):
+    pipeline = small_pipeline(rng)
+    for request in requests(rng, pipeline, 6):
+        allocate(pipeline, request)
+assert before
+assert compiled() == before
+"""
+
+
+def test_all_is_compiled_before_the_first_plan() -> None:
+    pytest.importorskip("numba")
+    subprocess.run([sys.executable, "-c", WARMED], cwd=ROOT, check=True)
+
+
+WITHOUT_NUMBA = """
+import importlib.util, sys
+if sys.argv[1] == "numpy":
+    importlib.util.find_spec = lambda name, package=None: None
+import numpy as np
+from loki_rl.control.own_solver import OwnSolver
+from loki_rl.control.simplex import numba
+from tests.control.instances import plain
+assert (numba is None) == (sys.argv[1] == "numpy")
+rng = np.random.default_rng(3)
+for _ in range(25):
+    problem = plain(rng)
+    problem.solve(OwnSolver())
+    values = [None if v.varValue is None else round(v.varValue, 9) + 0.0 for v in problem.variables()]
+    print(problem.report.own, problem.report.nodes, values)
+"""
+
+
+def test_numba_changes_the_time_only() -> None:
+    pytest.importorskip("numba")
+    run = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    said = [run([sys.executable, "-c", WITHOUT_NUMBA, kind]).stdout for kind in ("numba", "numpy")]
+    assert said[0] == said[1]
+    assert "optimal" in said[0]
