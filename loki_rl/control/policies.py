@@ -190,7 +190,9 @@ class Clairvoyant(Exact):
         second = self._second(snapshot)
         coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
         expected = busiest(coming, EXPECTED_BIN_S)
-        above = seen(self._reserve.levels, np.array(coming, np.float64))
+        counts = np.array(coming, np.float64)
+        # A second's count is known, not when in it: a deviation more keeps its queues short.
+        above = seen(self._reserve.levels, counts + np.sqrt(counts))
         return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
 
     def _second(self, snapshot: Snapshot) -> int:
