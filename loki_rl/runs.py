@@ -4,6 +4,7 @@ happens in it is the core's."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -135,6 +136,7 @@ def prepare(options: RunOptions) -> Scene:
 def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64], length: float) -> PolicyOptions:
     counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
     width = length / len(counts)
+    future, _ = np.histogram(times, bins=np.arange(ceil(length) + 1))
     return PolicyOptions(
         servers=servers,
         min_accuracy=options.min_accuracy,
@@ -142,6 +144,7 @@ def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64
         headroom=options.headroom,
         initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
         demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
+        future=tuple(future.tolist()),
     )
 
 
