@@ -39,7 +39,8 @@ class LiveError(ValueError):
 
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
-    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. drain_s: time
+    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. model: a
+    trained agent, for `ppo`; shadow: what it would do is only written down. drain_s: time
     after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
 
     pipeline: str
@@ -68,6 +69,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     profile: str | None = None
     any_profile: bool = False
+    model: str | None = None
+    shadow: bool = False
 
 
 class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,6 +156,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
         demand_rps=options.demand_rps,
         device=options.device,
         profile=options.profile,
+        model=options.model,
     )
     return RunResult(
         options=run,
@@ -175,6 +179,8 @@ def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:
         headroom=options.headroom,
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
+        model=options.model,
+        shadow=options.shadow,
     )
 
 

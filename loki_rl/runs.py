@@ -39,6 +39,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
     busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
+    model: a trained agent, for `ppo`.
     """
 
     pipeline: str
@@ -65,6 +66,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     faults: Faults = NO_FAULTS
     profile: str | None = None
+    model: str | None = None
 
     @property
     def file(self) -> PipelineFile:
@@ -145,6 +147,7 @@ def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64
         initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
         demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
         future=tuple(future.tolist()),
+        model=options.model,
     )
 
 

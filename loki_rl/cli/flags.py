@@ -40,6 +40,7 @@ ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trac
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
 FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
+ModelOpt = Annotated[Path | None, typer.Option(help="Trained agent (agent.npz) for the policy ppo.")]
 ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
 
 # What these options may be at least. An interval far below a solve would never let the controller rest.

@@ -22,6 +22,7 @@ from loki_rl.cli.flags import (
     LoadOpt,
     LogdirOpt,
     MeanOpt,
+    ModelOpt,
     PipelineArg,
     PolicyOpt,
     ProfileOpt,
@@ -77,6 +78,7 @@ def simulate(
     to_s: ToOpt = None,
     faults: FaultsOpt = None,
     profile: ProfileOpt = None,
+    model: ModelOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
@@ -93,6 +95,7 @@ def simulate(
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,
+            model=model,
         )  # fmt: skip
     done = RUNNERS[options.driver](options)
     write(done, logdir)
@@ -149,6 +152,7 @@ def compare(
     faults: FaultsOpt = None,
     device: DeviceOpt = "auto",
     profile: ProfileOpt = None,
+    model: ModelOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
