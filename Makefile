@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 
-.PHONY: install models demo test lint types contracts check bench clean
+.PHONY: install learn models demo test lint types contracts check bench clean
 
 install: $(STAMP)
 
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml
 	# Its wheels need glibc 2.38; without it one test skips.
 	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps perf-analyzer
 	touch $@
+
+# What training needs: torch among it, which a serving host does without.
+learn: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
 
 # A second call needs no network.
 models: install

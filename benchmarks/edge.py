@@ -1,5 +1,5 @@
 """Added latency at idle over the sum of model times, per hop (one message between two processes), and CPU per request:
-clients of the native protocol, HTTP and gRPC against chains of emulated models, one request at a time.
+clients of the native protocol, HTTP and gRPC, one request at a time, against chains of emulated models and *reading*.
 
 What the emulated models' timers add is the machine's, not ours: its mean is printed and taken off. What a hop costs
 between two bare ZeroMQ processes is printed too: the floor. On a machine that does other work, `nice -n -20` or
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import socket
 import subprocess
@@ -24,10 +25,14 @@ from tempfile import TemporaryDirectory
 import zmq
 from msgspec import Struct
 
+from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.models import font_files
+from loki_rl.serving.repository import ModelError
+from loki_rl.serving.scenes import scenes
 
 # Bars of the median per hop [us].
 BARS_US = {"native": 150.0, "http": 250.0}
@@ -35,14 +40,30 @@ MODEL_S = 0.004
 WARM = 50
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
-# Asks once; whether the request ran every task exactly once, so that its models' time is known.
-Ask = Callable[[], bool]
+READING = Path(__file__).with_name("reading.yaml")
+
+# Asks once.
+Ask = Callable[[], None]
+
+
+class Case(Struct):
+    """A pipeline and what is sent to it. file: of a pipeline with real models."""
+
+    name: str
+    options: ClusterOptions
+    payload: bytes | None = None
+    file: str = ""
+
+    @property
+    def depth(self) -> int:
+        return len(self.options.pipeline.tasks)
 
 
 class Row(Struct):
-    """added: beyond the models' times, per request [s]. late_s: mean lateness of a model's timer. cpu_us: per request, by
-    kind of process."""
+    """added: beyond the models' times, per request [s]. late_s: mean lateness of an emulated model's timer. cpu_us: per
+    request, by kind of process."""
 
+    case: str
     door: str
     depth: int
     added: list[float]
@@ -59,8 +80,8 @@ class Row(Struct):
         return 1e6 * (median(self.added) - self.late_s * self.depth)
 
 
-def chain(depth: int) -> Pipeline:
-    """Tasks one after another, each item with one child, whose models take MODEL_S whatever the batch."""
+def chain(depth: int) -> Case:
+    """Tasks one after another, each item with one child on average, whose models take MODEL_S whatever the batch."""
     times = {1: Latency(MODEL_S, MODEL_S, MODEL_S)}
     tasks = tuple(
         Task(
@@ -71,54 +92,67 @@ def chain(depth: int) -> Pipeline:
         )
         for number in range(depth)
     )
-    return Pipeline("chain", 1.0, tasks, {f"t{depth - 1}": 1.0})
+    return Case(f"chain of {depth}", ClusterOptions(Pipeline("chain", 1.0, tasks, {f"t{depth - 1}": 1.0}), depth))
+
+
+def reading() -> Case | None:
+    """Real models, a picture in, crops between the tasks; None if the models are not there."""
+    file = load_pipeline(str(READING))
+    try:
+        scene = next(iter(scenes(1, 7, font_files(file.repository))))
+    except ModelError:
+        return None
+    return Case("reading", ClusterOptions(file.pipeline, 2), scene.jpeg, str(READING))
 
 
 @contextmanager
-def native(plane: LocalPlane, _: dict[str, int]) -> Iterator[Ask]:
+def native(case: Case, plane: LocalPlane, _: dict[str, int]) -> Iterator[Ask]:
     with Client(plane.front) as client:
         client.wait_ready()
 
-        def ask() -> bool:
-            answer = client.infer()
+        def ask() -> None:
+            answer = client.infer(case.payload)
             assert answer.outcome == "ok", answer
-            return len(answer.served) == 1
 
         yield ask
 
 
 @contextmanager
-def http(_: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
+def http(case: Case, _: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
     """A bare socket: a client library would cost as much as the whole way."""
-    body = b'{"inputs":[]}'
-    head = f"POST /v2/models/chain/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    request = head.encode() + body
+    request = http_request(case)
     with socket.create_connection(("127.0.0.1", ports["http"])) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-        def ask() -> bool:
+        def ask() -> None:
             connection.sendall(request)
             answer = connection.recv(65536)
-            while b'"outputs"' not in answer:
+            while b'"outputs"' not in answer or not answer.endswith(b"}"):
                 answer += connection.recv(65536)
-            return b'"shape":[1]' in answer
 
         yield ask
+
+
+def http_request(case: Case) -> bytes:
+    name, data = case.options.pipeline.name, case.payload or b""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [len(data)], "parameters": {"binary_data_size": len(data)}}
+    body = json.dumps({"inputs": [] if case.payload is None else [tensor]}).encode()
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: {len(body)}\r\n"
+    return f"{head}Content-Length: {len(body) + len(data)}\r\n\r\n".encode() + body + data
 
 
 @contextmanager
-def grpc(_: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
+def grpc(case: Case, _: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
     from grpc import insecure_channel
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+    request = service_pb2.ModelInferRequest(model_name=case.options.pipeline.name)
+    if case.payload is not None:
+        request.inputs.add(name="image", datatype="UINT8", shape=[len(case.payload)])
+        request.raw_input_contents.append(case.payload)
     with insecure_channel(f"127.0.0.1:{ports['grpc']}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        request = service_pb2.ModelInferRequest(model_name="chain")
-
-        def ask() -> bool:
-            return list(stub.ModelInfer(request).outputs[0].shape) == [1]
-
-        yield ask
+        yield lambda: stub.ModelInfer(request)
 
 
 ECHO = """
@@ -140,59 +174,57 @@ def free_ports(*names: str) -> dict[str, int]:
     return ports
 
 
-def measure(depth: int, requests: int, think_s: float) -> list[Row]:
+def measure(case: Case, requests: int, think_s: float) -> list[Row]:
     ports = free_ports("http", "grpc")
-    options = ClusterOptions(chain(depth), depth)
-    policy = {"servers": depth, "demand_rps": 10.0}
     rows: list[Row] = []
-    plane = LocalPlane(options, policy="static", policy_options=policy, http_port=ports["http"], grpc_port=ports["grpc"])
-    with plane:
+    plane = LocalPlane(
+        case.options,
+        engine="onnx" if case.file else "emulated",
+        pipeline_file=case.file,
+        policy="static",
+        policy_options={"servers": case.options.servers, "demand_rps": 2.0},
+        http_port=ports["http"],
+        grpc_port=ports["grpc"],
+    )
+    with plane, Client(plane.front) as witness:
         for name, door in DOORS.items():
-            with door(plane, ports) as ask:
-                timed(ask, WARM, think_s)
+            with door(case, plane, ports) as ask:
+                added_s(case, witness, ask, WARM, think_s)
                 before = cpu_s(plane)
-                added = [seconds - depth * MODEL_S for seconds in timed(ask, requests, think_s)]
+                added = added_s(case, witness, ask, requests, think_s)
                 after = cpu_s(plane)
             spent = {kind: 1e6 * (after[kind] - before[kind]) / requests for kind in after}
-            rows.append(Row(name, depth, added, 0.0, spent))
+            rows.append(Row(case.name, name, case.depth, added, 0.0, spent))
     hosts = [bye for bye in plane.byes.values() if bye.timers]
-    late_s = sum(bye.late_s for bye in hosts) / sum(bye.timers for bye in hosts)
-    for row in rows:
-        row.late_s = late_s
+    for row in rows if hosts else []:
+        row.late_s = sum(bye.late_s for bye in hosts) / sum(bye.timers for bye in hosts)
     return rows
 
 
-def timed(ask: Ask, requests: int, think_s: float) -> list[float]:
+def added_s(case: Case, witness: Client, ask: Ask, requests: int, think_s: float) -> list[float]:
+    """Latencies less the time that the plane says its models took; only of requests that ran one batch per task, so that
+    nothing waited or ran side by side."""
     gc.collect()
     gc.disable()
-    seconds: list[float] = []
+    found: list[float] = []
+    models, batches = model_time(witness)
     for _ in range(requests):
         time.sleep(think_s)
         begin = time.perf_counter()
-        once = ask()
-        if once:
-            seconds.append(time.perf_counter() - begin)
+        ask()
+        seconds = time.perf_counter() - begin
+        former, done = models, batches
+        models, batches = model_time(witness)
+        if batches - done == case.depth:
+            found.append(seconds - (models - former))
     gc.enable()
-    return seconds
+    return found
 
 
-def floor_us(requests: int, think_s: float) -> float:
-    """Median time of a hop between two processes that do nothing else."""
-    with TemporaryDirectory() as folder:
-        there, back = f"ipc://{folder}/there", f"ipc://{folder}/back"
-        echo = subprocess.Popen([sys.executable, "-c", ECHO, there, back])
-        with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
-            inbox.bind(back)
-            outbox.connect(there)
-
-            def ask() -> bool:
-                outbox.send(b"x" * 100)
-                return bool(inbox.recv())
-
-            found = median(timed(ask, requests, think_s))
-            outbox.send(b"")
-        echo.wait()
-    return 1e6 * found / 2
+def model_time(witness: Client) -> tuple[float, int]:
+    """Seconds and batches of all models so far."""
+    computes = [count.compute for stage in witness.state().stages for count in stage.variants.values()]
+    return sum(compute.sum_s for compute in computes), sum(compute.count for compute in computes)
 
 
 def cpu_s(plane: LocalPlane) -> dict[str, float]:
@@ -206,35 +238,60 @@ def cpu_s(plane: LocalPlane) -> dict[str, float]:
     return spent
 
 
+def floor_us(requests: int, think_s: float) -> float:
+    """Median time of a hop between two processes that do nothing else."""
+    with TemporaryDirectory() as folder:
+        there, back = f"ipc://{folder}/there", f"ipc://{folder}/back"
+        echo = subprocess.Popen([sys.executable, "-c", ECHO, there, back])
+        with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket(zmq.PUSH) as outbox:
+            inbox.bind(back)
+            outbox.connect(there)
+
+            found: list[float] = []
+            for _ in range(requests):
+                time.sleep(think_s)
+                begin = time.perf_counter()
+                outbox.send(b"x" * 100)
+                inbox.recv()
+                found.append(time.perf_counter() - begin)
+            outbox.send(b"")
+        echo.wait()
+    return 1e6 * median(found) / 2
+
+
 def report(rows: list[Row]) -> None:
-    print(f"{'door':8}{'tasks':>6}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>8}{'per hop':>9}  bar")
+    print(
+        f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  bar"
+    )
     for row in rows:
         p50 = row.p50_us()
         high = [1e6 * (cut - row.late_s * row.depth) for cut in quantiles(row.added, n=100)]
         bar = BARS_US.get(row.door)
         verdict = "" if bar is None else f"<= {bar:g} us {'met' if p50 / row.hops <= bar else 'MISSED'}"
-        timer = 1e6 * row.late_s
         print(
-            f"{row.door:8}{row.depth:6}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}{timer:8.0f}"
-            f"{p50 / row.hops:9.0f}  {verdict}"
+            f"{row.case:12}{row.door:8}{len(row.added):5}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}"
+            f"{1e6 * row.late_s:7.0f}{p50 / row.hops:9.0f}  {verdict}"
         )
     print("\nCPU per request [us], idle (a wake-up costs the most; it falls with load)")
     for row in rows:
         kinds = "  ".join(f"{kind} {us:.0f}" for kind, us in sorted(row.cpu_us.items()) if us >= 1)
-        print(f"{row.door:8}{row.depth:6}  all {sum(row.cpu_us.values()):.0f}:  {kinds}")
+        print(f"{row.case:12}{row.door:8}  all {sum(row.cpu_us.values()):.0f}:  {kinds}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=400)
-    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--think-ms", type=float, default=3.0, help="pause before each request, so that all are asleep")
     chosen = parser.parse_args()
     think_s = chosen.think_ms / 1000
     floor = floor_us(chosen.requests, think_s)
-    rows = [row for depth in chosen.tasks for row in measure(depth, chosen.requests, think_s)]
+    real = reading()
+    cases = [chain(1), chain(2), *([] if real is None else [real])]
+    rows = [row for case in cases for row in measure(case, chosen.requests, think_s)]
     print(f"load average {os.getloadavg()[0]:.1f}, {chosen.think_ms:g} ms between requests, bare hop {floor:.0f} us")
     report(rows)
+    if real is None:
+        print("\nreading: its models are not there ('loki-rl models fetch reading')")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -32,9 +33,15 @@ class Ramp(Struct, frozen=True):
 
 RAMPS = (Ramp("ramp_to_150", 12.0, (0.117, 0.129, 0.108), 0.996), Ramp("ramp_to_300", 10.0, (0.143, 0.135, 0.134), 0.966))
 
-# Headroom in percent of demand: None is the policy's own (loki: 5 % as published). 20 % was chosen on six generated ramps of
-# the same two shapes with other arrivals: the least of 5, 10, 15, 20 % that kept all of them at a tenth of the artifact's.
-SETTINGS = (("loki", None), ("loki", 0.2), ("exact", None))
+# Name -> options. Loki's headroom is 5 % of demand, as published; 20 % was chosen on six generated ramps of the same two
+# shapes with other arrivals: the least of 5, 10, 15, 20 % that kept all of them at a tenth of the artifact's. Exact plans
+# for the tail of latency; with the paper's latency model it has more servers left for accuracy.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "loki": {"policy": "loki"},
+    "loki +20%": {"policy": "loki", "headroom": 0.2},
+    "exact": {"policy": "exact"},
+    "exact half-slo": {"policy": "exact", "queueing": "half-slo"},
+}
 
 
 class Leaves:
@@ -88,25 +95,24 @@ def main() -> None:
         raise SystemExit(f"{ARRIVALS} is not there: the reference arrivals are not part of this repository")
     print(f"{'ramp':<12} {'policy':<16} {'seed':>4} {'leaf viol.':>10} {'its way':>8} {'accuracy':>8} {'servers':>7}")
     for ramp in RAMPS:
-        for policy, headroom in SETTINGS:
+        for name, options in SETTINGS.items():
             base = RunOptions(
-                "traffic", str(ARRIVALS / f"{ramp.name}.csv"), policy, load_s=0.0, interval_s=1.0, drop=given.drop,
-                headroom=headroom, servers=20, slo_ms=250.0,
+                "traffic", str(ARRIVALS / f"{ramp.name}.csv"), load_s=0.0, interval_s=1.0, drop=given.drop, servers=20,
+                slo_ms=250.0, **options,
             )  # fmt: skip
-            report(ramp, [replace(base, seed=seed) for seed in range(given.seeds)])
+            report(ramp, name, [replace(base, seed=seed) for seed in range(given.seeds)])
 
 
-def report(ramp: Ramp, runs: list[RunOptions]) -> None:
+def report(ramp: Ramp, name: str, runs: list[RunOptions]) -> None:
     """A line for each seed, and how the worst of them stands against the bar."""
     ratios, accuracies = [], []
-    policy = runs[0].policy if runs[0].headroom is None else f"{runs[0].policy} +{runs[0].headroom:.0%}"
     for options in runs:
         scene = prepare(options)
         leaves, accuracy, servers = measure(ramp, scene)
         ratios.append(leaves.ratio)
         accuracies.append(accuracy)
         print(
-            f"{ramp.name:<12} {policy:<16} {options.seed:>4} {leaves.ratio:>10.4f} {leaves.artifact_ratio:>8.4f} "
+            f"{ramp.name:<12} {name:<16} {options.seed:>4} {leaves.ratio:>10.4f} {leaves.artifact_ratio:>8.4f} "
             f"{accuracy:>8.4f} {servers:>7.2f}",
             flush=True,
         )

@@ -1,6 +1,6 @@
 """How fast the event twin is: task executions per CPU second on *traffic*. The plan is made before the clock starts, so that
-the figure is the twin's and not a solver's; CPU time of this process, median of several runs, so that a busy host counts
-little."""
+the figure is the twin's and not a solver's; CPU time of this process, median and best of several runs: on a busy host caches
+are shared, and only the best says what the code costs."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
-    print(f"{'requests/s':>10} {'executions':>10} {'events':>8} {'violations':>10} {'executions/CPU s':>17} {'us/event':>9}")
+    print(f"{'requests/s':>10} {'executions':>10} {'events':>8} {'violations':>10} {'executions/CPU s':>17} {'best':>9}")
     rates = [measure(rps, repeats) for rps in LOADS_RPS]
-    print(f"worst {min(rates):,.0f} task executions per CPU second; bar {BAR:,}")
+    medians, bests = zip(*rates, strict=True)
+    print(f"worst load: {min(medians):,.0f} (best {min(bests):,.0f}) task executions per CPU second; bar {BAR:,}")
 
 
-def measure(rps: float, repeats: int) -> float:
-    """Executions per CPU second at a load that rises and falls around this mean."""
+def measure(rps: float, repeats: int) -> tuple[float, float]:
+    """Executions per CPU second at a load that rises and falls around this mean: median and best of the runs."""
     scene = prepare(RunOptions("traffic", "diurnal", "static", mean_rps=rps, compress=1200 / SECONDS))
     decide = make_policy("static", scene.pipeline, scene.policy).decide
     timed = [play(scene, decide) for _ in range(repeats + 1)][1:]  # the first one warms up
-    cpu_s, done = median(seconds for seconds, _ in timed), timed[0][1]
-    rate = done.tally.executions / cpu_s
+    done = timed[0][1]
+    rates = [done.tally.executions / seconds for seconds, _ in timed]
     violated = done.summary.slo_violation_ratio
     print(
-        f"{rps:>10.0f} {done.tally.executions:>10} {done.events:>8} {violated:>10.2%} {rate:>17,.0f} "
-        f"{1e6 * cpu_s / done.events:>9.2f}",
+        f"{rps:>10.0f} {done.tally.executions:>10} {done.events:>8} {violated:>10.2%} {median(rates):>17,.0f} "
+        f"{max(rates):>9,.0f}",
         flush=True,
     )
-    return rate
+    return median(rates), max(rates)
 
 
 def play(scene: Scene, decide: Decide) -> tuple[float, Simulation]:

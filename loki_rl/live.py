@@ -21,6 +21,7 @@ from loki_rl.core.ledger import summarise
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.env.simulate import with_load_s
 from loki_rl.runs import RunOptions, RunResult, pictures
+from loki_rl.serving import logs
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
@@ -38,7 +39,8 @@ class LiveError(ValueError):
 
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
-    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. drain_s: time
+    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. model: a
+    trained agent, for `ppo`; shadow: what it would do is only written down. drain_s: time
     after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
 
     pipeline: str
@@ -67,6 +69,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 0
     profile: str | None = None
     any_profile: bool = False
+    model: str | None = None
+    shadow: bool = False
 
 
 class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +104,8 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     if engine == "onnx" and not options.any_profile:
         _check_profile(file, options.device)
+    keep = LogOptions(options.logs, options.log_json, options.log_level)
+    logs.start("launcher", keep)
     stopped = _stop_signal()
     with (
         LocalPlane(
@@ -115,7 +121,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             http_processes=options.http_processes,
             grpc_port=options.grpc_port,
             journal=journal,
-            logs=LogOptions(options.logs, options.log_json, options.log_level),
+            logs=keep,
         ) as plane,
         Client(plane.front) as client,
     ):
@@ -150,6 +156,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
         demand_rps=options.demand_rps,
         device=options.device,
         profile=options.profile,
+        model=options.model,
     )
     return RunResult(
         options=run,
@@ -172,6 +179,8 @@ def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:
         headroom=options.headroom,
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
+        model=options.model,
+        shadow=options.shadow,
     )
 
 

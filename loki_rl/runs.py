@@ -4,6 +4,7 @@ happens in it is the core's."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +39,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
     busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
+    model: a trained agent, for `ppo`.
     """
 
     pipeline: str
@@ -64,6 +66,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     faults: Faults = NO_FAULTS
     profile: str | None = None
+    model: str | None = None
 
     @property
     def file(self) -> PipelineFile:
@@ -135,6 +138,7 @@ def prepare(options: RunOptions) -> Scene:
 def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64], length: float) -> PolicyOptions:
     counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
     width = length / len(counts)
+    future, _ = np.histogram(times, bins=np.arange(ceil(length) + 1))
     return PolicyOptions(
         servers=servers,
         min_accuracy=options.min_accuracy,
@@ -142,6 +146,8 @@ def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64
         headroom=options.headroom,
         initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
         demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
+        future=tuple(future.tolist()),
+        model=options.model,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -224,7 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bound = listen(options.host, options.port, options.shared)
     except (OSError, OverflowError) as error:
         parser.exit(2, f"http: cannot listen on {options.host}:{options.port}: {error}\n")
-    server(HttpFront(options.front)).run(sockets=[bound])
+    serving = server(HttpFront(options.front))
+    gc.collect()
+    gc.freeze()  # as in a node: what the start made stays for good
+    serving.run(sockets=[bound])
     return 0
 
 

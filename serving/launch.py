@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -126,7 +127,7 @@ class LocalPlane:
 
     @property
     def restarted(self) -> int:
-        """Worker processes that were started again."""
+        """Processes of workers and front ends that were started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
 
     @property
@@ -194,6 +195,8 @@ class LocalPlane:
             names = [HTTP, *(f"{HTTP}-{number}" for number in range(1, self._http_processes))]
             commands |= dict.fromkeys(names, command)
         if self._grpc_port is not None:
+            if not all(map(find_spec, ("grpc", "tritonclient"))):
+                raise LaunchError("answering gRPC needs the extra loki-rl[grpc]; install it, or leave the gRPC port out")
             commands[GRPC] = self._front_end("loki_rl.serving.rpc", self._grpc_port)
         return commands
 

@@ -157,7 +157,7 @@ def _measure_variants(
     loads: list[Load] = []
     wall, cpu = time.perf_counter(), time.thread_time()
     for done, ((task, variant), of_variant) in enumerate(sizes.items()):
-        progress(f"measure {variant}", done / len(sizes))
+        progress("measure variants", done / len(sizes))
         before = resident_mb()
         load_s = _load_s(engine, task, variant)
         supply = payloads.get(task) or [engine.sample(task, variant)]

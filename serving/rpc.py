@@ -38,12 +38,12 @@ M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
 
 
 class CallError(Exception):
-    """A call ends with this status. status: of HTTP, whose meaning the two protocols share."""
+    """A call ends with this status. status: of HTTP, whose meaning the two protocols share. metadata: to go with it."""
 
-    def __init__(self, status: int, sentence: str, retry_after_s: int = 0) -> None:
+    def __init__(self, status: int, sentence: str, metadata: tuple[tuple[str, str], ...]) -> None:
         super().__init__(sentence)
         self.status = status
-        self.retry_after_s = retry_after_s
+        self.metadata = metadata
 
 
 def guarded(method: M) -> M:
@@ -54,9 +54,7 @@ def guarded(method: M) -> M:
         try:
             return await method(self, request, context)
         except CallError as error:
-            if error.retry_after_s:
-                context.set_trailing_metadata((("retry-after", str(error.retry_after_s)),))
-            await context.abort(_CODES[error.status], str(error))
+            await context.abort(_CODES[error.status], str(error), error.metadata)
         except RequestError as error:
             await context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error))
         except GatewayGoneError as error:
@@ -103,8 +101,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             raise RequestError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
-            sentence = rpc_codec.detail(verdict.sentence, oip_answers.parameters(answer))
-            raise CallError(verdict.status, sentence, verdict.retry_after_s)
+            raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
         return rpc_codec.write_response(answer, asked, described)
 
     async def _model(self, name: str, wanted: str) -> Described:

@@ -90,6 +90,7 @@ def payload(request: InferRequest) -> bytes | None:
     return None if request.payload is None else pack(request.payload)
 
 
-def detail(sentence: str, parameters: Mapping[str, object]) -> str:
-    """What a client reads of a failed call: the sentence, and how far the request came."""
-    return f"{sentence} {msgspec.json.encode(parameters).decode()}"
+def metadata(answer: Inference, retry_after_s: int) -> tuple[tuple[str, str], ...]:
+    """What goes with the status of a call that got no result: the parameters of an answer, and when to come back."""
+    told = ("loki-parameters", msgspec.json.encode(oip_answers.parameters(answer)).decode())
+    return (told, ("retry-after", str(retry_after_s))) if retry_after_s else (told,)

@@ -26,8 +26,8 @@ BURST = 64
 
 
 class Supervisor:
-    """A worker's process that ends is announced at once and started again, `restarts` times each; the end of any other is
-    a failure of the plane.
+    """A worker's process that ends is announced at once and started again, `restarts` times each; so is a front end, which
+    holds nothing. The end of any other is a failure of the plane. others: front ends, name -> command.
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
     Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. failure: one sentence, empty while
@@ -46,7 +46,7 @@ class Supervisor:
         self._folder = folder
         self._plane = plane
         self._others = others
-        self._left = {node.name: restarts for node in plane.nodes if is_worker(node)}
+        self._left = {node.name: restarts for node in plane.nodes if is_worker(node)} | dict.fromkeys(others, restarts)
         self._stopping: set[str] = set()
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -181,14 +181,21 @@ class Supervisor:
             return
         reason = f"signal {-code}" if code < 0 else f"code {code}"
         if self._left.get(child.name, 0) > 0 and self.warm:
-            self._revive(self._plane.node(child.name), f"its process ended with {reason}")
+            self._left[child.name] -= 1
+            self.restarted += 1
+            log.warning("'%s' ended with %s; starting it again", child.name, reason)
+            self._restart(child.name, f"its process ended with {reason}")
         else:
             self._fail(f"node '{child.name}' ended with {reason}: {child.last_words()}")
 
+    def _restart(self, name: str, reason: str) -> None:
+        if name in self._others:
+            self._start(name, self._others[name])
+        else:
+            self._revive(self._plane.node(name), reason)
+
     def _revive(self, node: NodeSpec, reason: str) -> None:
         """Tell first: batches in the hands of these workers are given to others within milliseconds."""
-        self._left[node.name] -= 1
-        self.restarted += 1
         successor = replace(node, incarnation=node.incarnation + 1)
         self._mailbox.forget(node.name, successor.endpoint(self._folder))
         for peer in self._plane.nodes:
@@ -198,7 +205,6 @@ class Supervisor:
         for address in node.actors:
             self._post(told, WorkerGone(int(address.partition(":")[2]), reason))
         self._mailbox.flush()
-        log.warning("node '%s': %s; starting it again", node.name, reason)
         nodes = tuple(successor if other.name == node.name else other for other in self._plane.nodes)
         self._plane = replace(self._plane, nodes=nodes)
         self._plane.write(self._folder)

@@ -113,9 +113,9 @@ def test_equal_options_give_equal_runs(run_options: RunOptions) -> None:
 
 
 def test_policies_are_no_aliases_of_each_other(run_options: RunOptions) -> None:
-    """Under a crowd that the most accurate models cannot serve."""
+    """Under a crowd that the most accurate models cannot serve. `ppo` without an agent is the forecast it would adjust."""
     crowded = replace(run_options, rate_scale=8.0)
-    seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES}
+    seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES if policy != "ppo"}
     plans = {policy: [(record.time, record.plan.placements) for record in records] for policy, records in seen.items()}
     assert all(plans[a] != plans[b] for a in plans for b in plans if a < b)
 

@@ -26,7 +26,7 @@ FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
 TracesOpt = Annotated[list[str], typer.Option(help="Trace file, or the name of one that ships; may be repeated.")]
-PolicyOpt = Annotated[str, typer.Option(help="static, hardware, loki or exact.")]
+PolicyOpt = Annotated[str, typer.Option(help="static, hardware, loki, exact, forecast, ppo or clairvoyant.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
 IntervalOpt = Annotated[float, typer.Option(help="Time between plans [s].")]
@@ -40,6 +40,7 @@ ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trac
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
 
 FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
+ModelOpt = Annotated[Path | None, typer.Option(help="Trained agent (agent.npz) for the policy ppo.")]
 ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
 
 # What these options may be at least. An interval far below a solve would never let the controller rest.

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from loki_rl.cli import living, measuring, planning, running
+from loki_rl.cli import learning, living, measuring, planning, running
 
 app = typer.Typer(
     name="loki-rl",
@@ -25,7 +25,7 @@ app.add_typer(trace_app, name="trace")
 
 for command in (
     planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.replay, living.top,
-    measuring.profile, running.demo,
+    measuring.profile, learning.train, learning.evaluate, running.demo,
 ):  # fmt: skip
     app.command()(command)
 models_app.command("fetch")(measuring.models_fetch)

@@ -22,6 +22,7 @@ from loki_rl.cli.flags import (
     LoadOpt,
     LogdirOpt,
     MeanOpt,
+    ModelOpt,
     PipelineArg,
     PolicyOpt,
     ProfileOpt,
@@ -49,7 +50,11 @@ if TYPE_CHECKING:
 
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
-NOT_OF_ONE_RUN = ("trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
+NOT_OF_ONE_RUN = ("context", "suite", "trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
+# Flags that a suite heeds; it brings traces, policies and all else of its own.
+OF_A_SUITE = {
+    "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "as_json",
+}  # fmt: skip
 
 
 def simulate(
@@ -73,6 +78,7 @@ def simulate(
     to_s: ToOpt = None,
     faults: FaultsOpt = None,
     profile: ProfileOpt = None,
+    model: ModelOpt = None,
     logdir: LogdirOpt = None,
     config: Annotated[Path | None, typer.Option(help="Repeat the run of this run.json.")] = None,
     as_json: JsonOpt = False,
@@ -81,7 +87,7 @@ def simulate(
     from loki_rl.runs import RUNNERS
 
     if config is not None:
-        _alone(context)
+        _alone(context, "--config repeats a run as it was", {"config", "logdir", "as_json"})
         options = _read_config(config)
     else:
         options = run_options(
@@ -89,19 +95,20 @@ def simulate(
             drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,
+            model=model,
         )  # fmt: skip
     done = RUNNERS[options.driver](options)
     write(done, logdir)
     terminal.say(run_row(done), as_json, lambda: show_runs([done]))
 
 
-def _alone(context: typer.Context) -> None:
-    """A run is repeated as it was: what else is said would not be heard."""
+def _alone(context: typer.Context, why: str, heard: set[str]) -> None:
+    """What else is said would not be heard."""
     for name in context.params:
         source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in {"config", "logdir", "as_json"}:
+        if source is not None and source.name == "COMMANDLINE" and name not in heard:
             flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"--config repeats a run as it was; leave {flag} out, or change the file")
+            raise UsageError(f"{why}; leave {flag} out")
 
 
 def _read_config(path: Path) -> RunOptions:
@@ -116,9 +123,13 @@ def _read_config(path: Path) -> RunOptions:
 
 
 def compare(
+    context: typer.Context,
     pipeline: PipelineArg,
     trace: TracesOpt = DEFAULT_TRACES,
     policies: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "static,hardware,loki,exact",
+    suite: Annotated[
+        str | None, typer.Option(help="paper: the Loki paper's evaluation, instead of runs of your own.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each policy on each trace, with seeds from --seed on.")] = 1,
     driver: Annotated[str, typer.Option(help="twin, emulated or onnx, or several separated by commas.")] = "twin",
     logdir: Annotated[Path, typer.Option(help="Folder for run folders and report.", callback=writable)] = Path("runs"),
@@ -141,6 +152,7 @@ def compare(
     faults: FaultsOpt = None,
     device: DeviceOpt = "auto",
     profile: ProfileOpt = None,
+    model: ModelOpt = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
@@ -148,6 +160,11 @@ def compare(
     from loki_rl import compare as side_by_side
     from loki_rl.runs import RUNNERS
 
+    if suite is not None:
+        one_of("--suite", suite, ("paper",))
+        _alone(context, "--suite brings its own runs", OF_A_SUITE)
+        _paper(run_options(**flags, trace="diurnal", policy="loki"), logdir, range(seed, seed + seeds), jobs, as_json)
+        return
     names, drivers = split_names("--policies", policies), split_names("--driver", driver)
     for name in drivers:
         one_of("--driver", name, tuple(RUNNERS))
@@ -165,6 +182,14 @@ def compare(
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
         raise typer.Exit(1)
+
+
+def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, as_json: bool) -> None:
+    from loki_rl.compare import cores
+    from loki_rl.suite import paper_suite
+
+    found = paper_suite(options, logdir, seeds, jobs or cores(), terminal.note)
+    terminal.say(found, as_json, lambda: terminal.line(Path(str(found["report"])).read_text(encoding="utf-8")))
 
 
 def _show_comparison(found: Comparison, logdir: Path) -> None:

@@ -33,10 +33,14 @@ def mean(arrivals: Sequence[int], seconds: int) -> float:
 def envelope(arrivals: Sequence[int], window_s: int = 60, bin_s: int = 5) -> float:
     """The busiest `bin_s` [1/s] inside the last `window_s`: rises at once and falls only after the window has passed (the
     idea of InferLine's tuner, SoCC'20, section 5)."""
-    recent = arrivals[-window_s:]
-    if len(recent) <= bin_s:
-        return mean(recent, bin_s)
-    return max(sum(recent[i : i + bin_s]) for i in range(len(recent) - bin_s + 1)) / bin_s
+    return busiest(arrivals[-window_s:], bin_s)
+
+
+def busiest(arrivals: Sequence[int], bin_s: int) -> float:
+    """Rate [1/s] of the busiest `bin_s` seconds; of all, if there are fewer."""
+    if len(arrivals) <= bin_s:
+        return mean(arrivals, bin_s)
+    return max(sum(arrivals[i : i + bin_s]) for i in range(len(arrivals) - bin_s + 1)) / bin_s
 
 
 def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
@@ -56,6 +60,13 @@ def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: floa
     variance = max(misfit / (size - 2), center) / squares
     trusted = slope * max(0.0, 1 - doubt**2 * variance / slope**2) if slope else 0.0
     return max(0.0, center + trusted * (size / 2 + lead_s))
+
+
+def likely(arrivals: Sequence[int], lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
+    """Demand [1/s] to expect within `lead_s` seconds: the straight line, as far as it has been reached in the last
+    `window_s` seconds. Beyond, the line of a sudden step is far off: it ends long before the lead does."""
+    line = max(ahead(arrivals, 0.0), ahead(arrivals, lead_s))
+    return max(mean(arrivals, bin_s), min(line, busiest(arrivals[-window_s:], bin_s)))
 
 
 def spread(arrivals: Sequence[int], level: float, window_s: int = 60) -> float:

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import cached_property
+from math import ceil
 from typing import Protocol
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, ahead, envelope, ewma, spread
+from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
 from loki_rl.control.request import Queueing, Request, RequestError
+from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
 from loki_rl.control.solver import warm
+from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
 LOADS_PER_HORIZON = 2.0
+EXPECTED_BIN_S = 5
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -26,6 +32,9 @@ class PolicyOptions(Struct, frozen=True):
     servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
+    future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
+    model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
+    written down.
     """
 
     servers: int
@@ -38,6 +47,9 @@ class PolicyOptions(Struct, frozen=True):
     load_s: float | None = None
     time_limit_s: float = 2.0
     patience: float = 2.0
+    future: tuple[int, ...] = ()
+    model: str | None = None
+    shadow: bool = False
 
     @property
     def expected_rps(self) -> float:
@@ -121,19 +133,31 @@ class Loki:
 
 
 class Exact:
-    """The switch-aware allocator on demand as expected until the plan after this one is loaded, and its spread: what loading
-    models would cost on the way counts beside what the plan is worth after."""
+    """The switch-aware allocator on the demand that is worth having capacity for until the plan after this one is loaded:
+    what loading models would cost on the way counts beside what the plan is worth after."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
-        self._sigmas = 2.5
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        planner = self._planner
-        lead_s = snapshot.interval_s + planner.load_s
-        expected = planner.estimate(snapshot.arrivals, lambda arrivals: max(ahead(arrivals, 0.0), ahead(arrivals, lead_s)))
-        high = expected + self._sigmas * spread(snapshot.arrivals, expected)
-        return allocate(planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+        expected, high = self._demand(snapshot)
+        return allocate(self._planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+
+    @cached_property
+    def _reserve(self) -> Reserve:
+        """Made with the first plan: a policy that is only checked should cost nothing."""
+        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
+    def _lead_s(self, snapshot: Snapshot) -> float:
+        """Time until the models of the next plan are loaded [s]: so long this one must do."""
+        return snapshot.interval_s + self._planner.load_s
+
+    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+        """What is expected, and what capacity should suffice for [1/s]."""
+        arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
+        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
+        above = chances(self._reserve.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
+        return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
 
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
         """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
@@ -148,11 +172,56 @@ class Exact:
         )
 
 
+class Clairvoyant(Exact):
+    """The switch-aware allocator on the demand that will really come: what anticipation could win at most, with this
+    allocator and these intervals."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        super().__init__(pipeline, options)
+        if not options.future:
+            raise RequestError(
+                "policy 'clairvoyant' plans for demand known beforehand, as only a trace that is replayed can be; use it "
+                "with simulate or compare, and 'exact' where demand is still to come"
+            )
+        self._future = options.future
+        self._origin = 0.0
+
+    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+        second = self._second(snapshot)
+        coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
+        expected = busiest(coming, EXPECTED_BIN_S)
+        counts = np.array(coming, np.float64)
+        # A second's count is known, not when in it: a deviation more keeps its queues short.
+        above = seen(self._reserve.levels, counts + np.sqrt(counts))
+        return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
+
+    def _second(self, snapshot: Snapshot) -> int:
+        """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""
+        if len(snapshot.arrivals) < HISTORY_S:
+            self._origin = snapshot.now - snapshot.partial_s - len(snapshot.arrivals)
+        return round(snapshot.now - self._origin) if snapshot.arrivals else 0
+
+
+def _forecast(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Forecasting
+
+    return Forecasting(pipeline, options)
+
+
+def _ppo(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.adjusted import Adjusting
+
+    return Adjusting(pipeline, options)
+
+
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
     "loki": Loki,
     "exact": Exact,
+    "clairvoyant": Clairvoyant,
+    "forecast": _forecast,
+    "ppo": _ppo,
 }
 
 

@@ -67,7 +67,6 @@ class Router:
             range(len(self.service_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.service_s[v][1])
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
-        self.quickest = min(ranked, key=lambda v: self.service_s[v][1])
         self.floors = Floors(self.pipeline, task)
         self.queue = DeadlineQueue()
         self.pullers: dict[int, Puller] = {}
@@ -245,7 +244,9 @@ class Router:
         if items:
             hard = items[0].deadline - self.after_s
             late_s = now + seconds - (self._soft(items[0]) if overloaded else hard)
-            fitting = self.quickest if now + self.service_s[self.quickest][1] <= hard else -1
+            fitting = self.floors.quickest(items[0])
+            if fitting >= 0 and now + self.service_s[fitting][1] > hard:
+                fitting = -1
             self._settle(items, Outcome.DROPPED, effects, Cause(self.task, max(0.0, late_s), fitting))
 
     def _soft(self, item: Item) -> float:
@@ -255,7 +256,7 @@ class Router:
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.early_drop:
-            self._drop(self.queue.expire(now), now, self.service_s[self.quickest][1], False, effects)
+            self._drop(self.queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
         while self.expiries and self.expiries[0][0] <= now:
             batch = heapq.heappop(self.expiries)[1]
             if batch in self.leases:

@@ -163,6 +163,13 @@ def test_a_drop_tells_how_late_it_would_have_been_and_what_would_have_fitted() -
     assert lost.cause.late_s == pytest.approx(0.010)
 
 
+def test_what_would_have_fitted_respects_the_floor() -> None:
+    router = make()
+    router.handle(Submit([item(1, Terms(floor=0.6), timeout=0.012)]), 0.0)
+    (lost,) = messages(router.handle(Ready(1, 0, 1, FINE, 1), 0.002), Settled)
+    assert lost.cause.fitting == -1, "rough is quick enough, but not accurate enough"
+
+
 def test_the_answer_carries_the_first_cause_only() -> None:
     gateway = Gateway(ClusterOptions(PIPELINE, 4))
     (submit,) = messages(gateway.handle(Arrived([5], [0.0], {5: Terms(floor=0.5)}), 0.0), Submit)

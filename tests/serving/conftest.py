@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import zmq
 from msgspec import Struct
+from msgspec.structs import replace
 
+from loki_rl.config import load_pipeline
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn, describe
@@ -203,3 +206,13 @@ def ending() -> type[Ending]:
 @pytest.fixture(name="plane_state")
 def plane_state_fixture() -> PlaneState:
     return ten_requests()
+
+
+@pytest.fixture(scope="session")
+def quick_traffic() -> ClusterOptions:
+    """Six servers, loads in no time and an SLO that a busy machine meets."""
+    pipeline = load_pipeline("traffic").pipeline
+    tasks = tuple(
+        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
+    )
+    return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), 6)

@@ -13,6 +13,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,13 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 import zmq
-from msgspec.structs import replace
 from tritonclient.utils import InferenceServerException
 
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LaunchError, LocalPlane
 from loki_rl.serving.listening import listen
-
-SERVERS = 6
+from loki_rl.serving.state import PlaneState
 
 
 def free_port() -> int:
@@ -37,22 +35,13 @@ def free_port() -> int:
         return probe.bind_to_random_port("tcp://127.0.0.1")
 
 
-def options() -> ClusterOptions:
-    """Loads in no time and an SLO that a busy machine meets."""
-    pipeline = load_pipeline("traffic").pipeline
-    tasks = tuple(
-        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
-    )
-    return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), SERVERS)
-
-
 class Plane:
-    def __init__(self) -> None:
+    def __init__(self, options: ClusterOptions) -> None:
         self.http, self.grpc = free_port(), free_port()
         self.plane = LocalPlane(
-            options(),
+            options,
             policy="static",
-            policy_options={"servers": SERVERS, "demand_rps": 20.0},
+            policy_options={"servers": options.servers, "demand_rps": 20.0},
             http_port=self.http,
             http_processes=3,
             grpc_port=self.grpc,
@@ -70,11 +59,11 @@ class Plane:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Plane]:
+def served(quick_traffic: ClusterOptions) -> Iterator[Plane]:
     folder = Path(tempfile.mkdtemp(prefix="lt-"))
     former = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    plane = Plane()
+    plane = Plane(quick_traffic)
     with plane.plane:
         yield plane
     shutil.rmtree(folder)
@@ -111,14 +100,22 @@ def counts(served: Plane) -> dict[str, int]:
 
 def test_the_state_knows_plan_stages_and_workers(served: Plane) -> None:
     with Client(served.plane.front) as client:
-        state = client.state()
+        while not settled(state := client.state()):
+            continue  # a worker tells the controller before its first credit reaches the router
     assert state.control is not None
     assert state.control.plan is not None
     assert [stage.task for stage in state.stages] == ["object_detection", "car_classification", "facial_recognition"]
+    assert len(state.control.workers) == 6
+    assert all(worker.loads <= 1 for worker in state.control.workers)
+
+
+def settled(state: PlaneState) -> bool:
+    """As many workers pull, and say that they serve, as the plan has."""
+    assert state.control is not None
+    assert state.control.plan is not None
     used = sum(place.replicas for place in state.control.plan.placements)
-    assert sum(sum(stage.pulling.values()) for stage in state.stages) == used
-    assert len(state.control.workers) == SERVERS
-    assert sum(bool(worker.serving) for worker in state.control.workers) == used
+    pulling = sum(sum(stage.pulling.values()) for stage in state.stages)
+    return pulling == used == sum(bool(worker.serving) for worker in state.control.workers)
 
 
 def test_metrics_are_those_of_the_whole_plane(served: Plane) -> None:
@@ -149,11 +146,30 @@ def test_a_request_that_cannot_make_it_is_refused_with_a_reason(served: Plane) -
     assert "'object_detection' would have ended" in told["error"]
 
 
-def test_a_port_that_somebody_has_is_not_shared_silently(served: Plane) -> None:
+def test_a_front_end_that_is_killed_comes_back_and_the_others_go_on(served: Plane) -> None:
+    victim = served.plane.pids["http-1"]
+    os.kill(victim, signal.SIGKILL)
+    while served.plane.pids.get("http-1") in (None, victim):
+        with suppress(ConnectionError):  # a connection that the killed process had not taken yet
+            assert served.get("/v2/health/live")[0] == 200
+    assert served.plane.restarted == 1
+    served.plane.check()
+
+
+def test_a_port_that_somebody_has_is_not_shared_silently(served: Plane, quick_traffic: ClusterOptions) -> None:
     for port in ({"http_port": served.http, "http_processes": 2}, {"grpc_port": served.grpc}):
-        plane = LocalPlane(options(), policy="static", **port)  # type: ignore[arg-type]
+        plane = LocalPlane(quick_traffic, policy="static", **port)  # type: ignore[arg-type]
         with pytest.raises(LaunchError, match=r"cannot listen on 127.0.0.1:\d+: "), plane:
             pass
+
+
+def test_grpc_without_its_extra_is_told_before_anything_starts(
+    quick_traffic: ClusterOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loki_rl.serving.launch.find_spec", lambda name: None if name == "tritonclient" else name)
+    plane = LocalPlane(quick_traffic, grpc_port=free_port())
+    with pytest.raises(LaunchError, match=r"needs the extra loki-rl\[grpc\]"), plane:
+        pass
 
 
 def test_after_sigterm_a_server_is_not_ready_but_serves_until_a_second_one(tmp_path: Path) -> None:

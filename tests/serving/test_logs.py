@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LaunchError, LocalPlane
@@ -30,12 +29,11 @@ def test_a_record_is_one_line_with_its_fields_and_its_error() -> None:
     assert "ValueError: two" in line["error"]
 
 
-def test_every_process_keeps_its_log_and_tells_how_requests_ended(tmp_path: Path) -> None:
-    options = ClusterOptions(load_pipeline("traffic").pipeline, 6)
+def test_every_process_keeps_its_log_and_tells_how_requests_ended(tmp_path: Path, quick_traffic: ClusterOptions) -> None:
     logs = LogOptions(str(tmp_path / "logs"), as_json=True, level="debug")
     policy = {"servers": 6, "demand_rps": 5.0}
     with (
-        LocalPlane(options, policy="static", policy_options=policy, logs=logs) as plane,
+        LocalPlane(quick_traffic, policy="static", policy_options=policy, logs=logs) as plane,
         Client(plane.front) as client,
     ):
         answer = client.infer()
@@ -47,9 +45,8 @@ def test_every_process_keeps_its_log_and_tells_how_requests_ended(tmp_path: Path
     assert ended["process"] == "gateway"
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told_before_anything_starts(tmp_path: Path, quick_traffic: ClusterOptions) -> None:
     (tmp_path / "file").touch()
-    options = ClusterOptions(load_pipeline("traffic").pipeline, 6)
-    plane = LocalPlane(options, logs=LogOptions(str(tmp_path / "file" / "logs")))
+    plane = LocalPlane(quick_traffic, logs=LogOptions(str(tmp_path / "file" / "logs")))
     with pytest.raises(LaunchError, match="the logs cannot be kept in"), plane:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import signal
@@ -147,8 +148,9 @@ def test_outcomes_without_a_result_are_statuses_with_a_reason(
     with pytest.raises(grpc.RpcError, match=sentence) as caught:
         stub.ModelInfer(message())
     assert caught.value.code().name == code
-    retry = dict(caught.value.trailing_metadata()).get("retry-after")
-    assert retry == (None if outcome is Outcome.FAILED else {0.0: "1", 1.0: "1", 4.2: "5"}[retry_s])
+    told = dict(caught.value.trailing_metadata())
+    assert json.loads(told["loki-parameters"])["outcome"] == outcome.name.lower()
+    assert told.get("retry-after") == (None if outcome is Outcome.FAILED else {0.0: "1", 1.0: "1", 4.2: "5"}[retry_s])
 
 
 def message(**changes: Any) -> Any:

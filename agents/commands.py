@@ -1,0 +1,114 @@
+"""What the commands `train` and `evaluate` do. Owns their options and output; the command line only passes flags on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from loki_rl.agents.evaluate import as_json, evaluate, table
+from loki_rl.agents.train import BEST, TrainOptions, train
+from loki_rl.control.agent import NumpyAgent, load_agent
+from loki_rl.control.request import RequestError
+from loki_rl.env.cluster_options import ClusterEnvOptions
+
+
+class TrainFlags(Struct, frozen=True, kw_only=True):
+    """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
+    service rate, servers, lag and lost counts per window; scale: on the forecast quantile that the agent adjusts."""
+
+    pipeline: str
+    out: str = "runs/train"
+    steps: int = 600_000
+    seed: int = 0
+    seeds: int = 1
+    servers: int | None = None
+    trace: str | None = None
+    mean_rps: float | None = None
+    windows: int = 256
+    validation: int = 48
+    randomise: bool = True
+    scale: float = 1.1
+    give_up: int = 6
+    quiet: bool = False
+
+
+def run_train(flags: TrainFlags) -> dict[str, Any]:
+    """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
+    rows = []
+    for seed in range(flags.seed, flags.seed + flags.seeds):
+        folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
+        options = train_options(flags, seed)
+        progress = train(options, folder, quiet=flags.quiet)
+        from loki_rl.agents.export import export
+
+        agent = export(options, progress, folder / BEST, folder)
+        rows.append(
+            {
+                "seed": seed,
+                "folder": str(folder),
+                "model": str(folder / "agent.onnx"),
+                "steps": progress.steps,
+                "validation_gain": agent.card.gain,
+                "validation_gap_closed": agent.card.gap,
+            }
+        )
+    return {"pipeline": flags.pipeline, "agents": rows}
+
+
+def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
+    env = ClusterEnvOptions(
+        pipeline=flags.pipeline,
+        servers=flags.servers,
+        trace=flags.trace,
+        mean_rps=flags.mean_rps,
+        windows=flags.windows,
+        randomise=flags.randomise,
+        scale=flags.scale,
+    )
+    return TrainOptions(
+        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up,
+        evaluate_every=min(40_000, flags.steps),
+    )  # fmt: skip
+
+
+class EvaluateFlags(Struct, frozen=True, kw_only=True):
+    """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
+    windows that every base is tuned on; load_s, bursts, heights, trace: shifts."""
+
+    pipeline: str
+    models: tuple[str, ...] = ()
+    windows: int = 100
+    tuning: int = 32
+    servers: int | None = None
+    trace: str | None = None
+    mean_rps: float | None = None
+    load_s: float | None = None
+    bursts: float = 1.0
+    heights: float = 1.0
+    randomise: bool = False
+
+
+def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
+    """The report as JSON and as text. Raises RequestError if a model cannot be read."""
+    agents = [_numpy(Path(path)) for path in flags.models]
+    options = ClusterEnvOptions(
+        pipeline=flags.pipeline,
+        servers=flags.servers,
+        trace=flags.trace,
+        mean_rps=flags.mean_rps,
+        load_s=flags.load_s,
+        bursts=flags.bursts,
+        heights=flags.heights,
+        randomise=flags.randomise,
+    )
+    report = evaluate(options, agents, flags.windows, flags.tuning)
+    return as_json(report), table(report)
+
+
+def _numpy(path: Path) -> NumpyAgent:
+    agent = load_agent(path.with_suffix(".npz"))
+    if not isinstance(agent, NumpyAgent):
+        raise RequestError(f"{path} must be the .npz file that lies beside agent.onnx")
+    return agent

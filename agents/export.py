@@ -1,0 +1,158 @@
+"""From a trained model to files that need no torch: .npz for this package, .onnx for others. Owns the exchange and the check
+that all three say the same; knows no training loop."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec.structs import asdict
+from numpy.typing import NDArray
+
+from loki_rl.agents.train import Progress, TrainOptions
+from loki_rl.control.agent import ILLEGAL, MASK_RULE, METADATA, Agent, Card, NumpyAgent, card_text
+from loki_rl.control.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+from loki_rl.env.cluster_options import ONE_TASK, pool_for
+from loki_rl.env.fluid_batch import Pool
+from loki_rl.env.fluid_windows import RANDOMISED, Ranges
+from loki_rl.env.spaces import NAMES
+
+OPSET = 18
+SAMPLE = 32
+
+
+def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) -> NumpyAgent:
+    """Write agent.npz, agent.onnx and card.md for the model in `best`; returns the torch-free agent."""
+    from sb3_contrib import MaskablePPO
+
+    model = MaskablePPO.load(best, device="cpu")
+    agent = numpy_agent(model, make_card(options, progress))
+    folder.mkdir(parents=True, exist_ok=True)
+    agent.save(folder / "agent.npz")
+    write_onnx(model, agent.card, folder / "agent.onnx")
+    (folder / "card.md").write_text(model_card(agent.card), encoding="utf-8")
+    return agent
+
+
+def make_card(options: TrainOptions, progress: Progress) -> Card:
+    """What the files say about themselves; ranges of the observation come from training windows."""
+    env = options.env
+    pool = pool_for(env)
+    low, high = observed(pool, min(SAMPLE, pool.size))
+    ranges = asdict(RANDOMISED if env.randomise else Ranges())
+    return Card(
+        environment="LokiRL/OneTask-v0" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v0",
+        pipeline=env.pipeline,
+        features=NAMES,
+        multipliers=tuple(MULTIPLIERS.tolist()),
+        patiences=tuple(PATIENCES.tolist()),
+        mask_rule=MASK_RULE,
+        scale=env.scale,
+        patience=env.patience,
+        low=low,
+        high=high,
+        forecast_error=forecast_error(pool, min(SAMPLE, pool.size)),
+        ranges={**ranges, "windows": env.windows, "trace": env.trace or "bursty generator v0"},
+        gain=progress.best,
+        gap=progress.gap,
+        steps=progress.steps,
+        note=f"MaskablePPO, seed {options.seed}, {options.envs} clusters, on the fluid twin with the quick allocator table",
+    )
+
+
+def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Least and greatest observation over some windows, under actions drawn at random from the legal ones."""
+    from loki_rl.agents.rollouts import play
+
+    rng = np.random.default_rng(0)
+    low, high = np.full(OBSERVATION, np.inf), np.full(OBSERVATION, -np.inf)
+
+    def wander(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
+        np.minimum(low, observations.min(axis=0), out=low)
+        np.maximum(high, observations.max(axis=0), out=high)
+        chosen: NDArray[np.int64] = np.argmax(rng.random(masks.shape) * masks, axis=1)
+        return chosen
+
+    play(pool, wander, windows=windows)
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def forecast_error(pool: Pool, windows: int) -> float:
+    """Mean pinball error of the forecaster relative to demand, as the observation has it (a tenth of the feature)."""
+    feature = NAMES.index("forecast_error")
+    return float(pool.windows.exogenous[:windows, :, feature].mean() / 10)
+
+
+def numpy_agent(model: Any, card: Card) -> NumpyAgent:
+    """The policy network of an sb3 model: hidden layers, then the action layer."""
+    policy = model.policy
+    layers = [layer for layer in policy.mlp_extractor.policy_net if hasattr(layer, "weight")] + [policy.action_net]
+    weights = tuple(layer.weight.detach().numpy().T.astype(np.float32).copy() for layer in layers)
+    return NumpyAgent(weights, tuple(layer.bias.detach().numpy().astype(np.float32).copy() for layer in layers), card)
+
+
+def write_onnx(model: Any, card: Card, path: Path) -> None:
+    """An explicit small module, observation and mask in, logits and action out; the policy object itself does not export."""
+    import onnx
+    import torch
+
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.out = model.policy.mlp_extractor.policy_net, model.policy.action_net
+
+        def forward(self, observation: Any, mask: Any) -> Any:
+            logits = torch.where(mask, self.out(self.hidden(observation)), torch.tensor(ILLEGAL))
+            return logits, torch.argmax(logits, dim=1)
+
+    example = (torch.zeros(2, OBSERVATION), torch.ones(2, ACTIONS, dtype=torch.bool))
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch about its own use of itself
+        program = torch.onnx.export(
+            Masked().eval(), example, dynamo=True, opset_version=OPSET, verbose=False,
+            input_names=["observation", "mask"], output_names=["logits", "action"],
+            dynamic_shapes={"observation": {0: batch}, "mask": {0: batch}},
+        )  # fmt: skip
+    assert program is not None
+    made = program.model_proto
+    onnx.helper.set_model_props(made, {METADATA: card_text(card)})
+    onnx.checker.check_model(made)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(made, str(path))
+
+
+def agreement(agent: Agent, model: Any, pairs: int, seed: int = 0) -> float:
+    """Share of random (observation, mask) pairs on which an agent and the sb3 model choose the same action."""
+    from loki_rl.control.agent import act
+
+    rng = np.random.default_rng(seed)
+    observations = rng.uniform(-2, 2, (pairs, OBSERVATION)).astype(np.float32)
+    masks = rng.random((pairs, ACTIONS)) < 0.6
+    masks[:, 3] = True
+    expected, _ = model.predict(observations, action_masks=masks, deterministic=True)
+    same = sum(act(agent, o, m) == e for o, m, e in zip(observations, masks, expected, strict=True))
+    return float(same) / pairs
+
+
+def model_card(card: Card) -> str:
+    """The card as text for people."""
+    verdict = "saves" if card.gain > 0 else "does not save anything:"
+    return "\n".join(
+        (
+            f"# Agent for *{card.pipeline}*",
+            "",
+            f"Adjusts the demand that the allocator plans for, in {card.environment}. {card.note}; {card.steps} decisions.",
+            "",
+            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; that is "
+            f"{100 * card.gap:.0f} % of what knowing the future would save.",
+            f"- Base: forecast quantile .9 x {card.scale:g}, plans for {card.patience:g} intervals.",
+            f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
+            f"- Drawn in training: {card.ranges}.",
+            "- Trained and validated in the fluid twin. It falls back to no adjustment where an observation lies outside",
+            "  of the training range, where counts are stale, and where the forecaster is off by three times.",
+            "",
+        )
+    )

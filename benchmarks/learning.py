@@ -1,0 +1,234 @@
+"""The bars of learning: speed of environments and training, the training allocator against the exact one, agreement and
+speed of exported agents, fluid against event twin. Prints each figure beside its bar; asserts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import gymnasium as gym
+import numpy as np
+from msgspec.structs import replace
+
+import loki_rl.env
+from loki_rl.config import load_pipeline
+from loki_rl.control import switching
+from loki_rl.control.agent import act, load_agent
+from loki_rl.control.allocator import allocate
+from loki_rl.control.fleet import Floats
+from loki_rl.control.model import add_row
+from loki_rl.control.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
+from loki_rl.control.request import Request
+from loki_rl.control.setting import prepare
+from loki_rl.control.solver import solve
+from loki_rl.control.switching import ACCURACY, VIOLATION
+from loki_rl.control.table import Table, allocate_by_table, table_for
+from loki_rl.core.plan import Plan, Server
+from loki_rl.env.cluster_env import ClusterEnv
+from loki_rl.env.cluster_options import ClusterEnvOptions
+
+SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
+BATCHED = {"LokiRL/OneTask-v0": 300_000, "LokiRL/Cluster-v0": 100_000}
+CLUSTERS = 256
+SERVERS = 20
+# The exact allocator stops within this of the best cost J: two plans closer than that are equally good to it.
+TOLERANCE_J = 6 * switching.SWITCH_GAP
+
+
+def row(name: str, value: str, bar: str) -> None:
+    print(f"{name:58} {value:>28}   bar {bar}", flush=True)
+
+
+def per_second(run: Callable[[], int], times: int) -> float:
+    """Median over runs of steps per second of processor time: the machine is shared."""
+    rates = []
+    for _ in range(times):
+        began = time.process_time()
+        rates.append(run() / (time.process_time() - began))
+    return median(rates)
+
+
+def speed(times: int) -> None:
+    """Steps per second, no adjustment and legal random actions."""
+    for name, bar in SINGLE.items():
+        env = gym.make(name, windows=4)
+        rng = np.random.default_rng(0)
+
+        def single(env: gym.Env = env, rng: np.random.Generator = rng, wander: bool = False) -> int:  # type: ignore[type-arg]
+            env.reset(seed=1)
+            masks = env.get_wrapper_attr("action_masks")
+            for _ in range(60):
+                env.step(int(rng.choice(np.flatnonzero(masks()))) if wander else NO_ADJUSTMENT)
+            return 60
+
+        single()
+        row(f"{name}, steps/s, asked before", f"{per_second(single, times):,.0f}", f"{bar:,}")
+        row(f"{name}, steps/s, random actions", f"{per_second(lambda f=single: f(wander=True), times):,.0f}", f"{bar:,}")  # type: ignore[misc]
+    for name, bar in BATCHED.items():
+        batch = gym.make_vec(name, num_envs=CLUSTERS, windows=16)
+        actions = np.full(CLUSTERS, NO_ADJUSTMENT)
+
+        def batched(batch: gym.vector.VectorEnv = batch, actions: np.ndarray = actions) -> int:  # type: ignore[type-arg]
+            batch.reset(seed=1)
+            for _ in range(30):
+                batch.step(actions)
+            return 30 * CLUSTERS
+
+        batched()
+        row(f"{name} x {CLUSTERS}, steps/s, asked before", f"{per_second(batched, times):,.0f}", f"{bar:,}")
+
+
+def servers_of(table: Table, counts: Floats) -> tuple[Server, ...]:
+    models = [table.fleet.names(m) for m, count in enumerate(counts) for _ in range(int(count))]
+    return tuple(Server(i, (task, variant, 1), ((task, variant),)) for i, (task, variant) in enumerate(models))
+
+
+def request_of(table: Table, rng: np.random.Generator) -> Request:
+    """A state that plans leave behind, and a demand near it."""
+    level = int(rng.integers(2, len(table.levels) - 1))
+    demand = float(table.levels[level] * rng.uniform(0.6, 1.6))
+    return Request(
+        demand_rps=demand,
+        servers=SERVERS,
+        expected_rps=demand * float(rng.uniform(0.6, 1.0)),
+        current=servers_of(table, table.ladder[level]),
+        horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
+    )
+
+
+def cost_of(table: Table, request: Request, plan: Plan) -> float:
+    """Cost J in the exact allocator's own model, with the servers per variant fixed to those of the plan."""
+    setting = prepare(table.fleet.pipeline, request)
+    model = switching._Model(request, setting)
+    wanted = {(place.task, place.variant): 0 for place in plan.placements}
+    for place in plan.placements:
+        wanted[place.task, place.variant] += place.replicas
+    tasks = table.fleet.pipeline.tasks
+    for t, v in sorted({(c.task, c.variant) for c in setting.by_variant}):
+        mine = [
+            (column, 1)
+            for column, c in zip(model.counts.columns, setting.by_variant, strict=True)
+            if (c.task, c.variant) == (t, v)
+        ]
+        add_row(model.problem, mine, "==", wanted.get((tasks[t].name, tasks[t].variants[v].name), 0))
+    solved = solve(model.problem, 20.0)
+    ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
+    everything = VIOLATION * (1 - switching.UNLIKELY + switching.UNLIKELY * ratio) + ACCURACY
+    return everything - solved.objective if solved.found else everything
+
+
+def allocator(states: int) -> None:
+    """The training allocator against the exact one, both judged by the exact one's model."""
+    for name in ("traffic", "social"):
+        pipeline = load_pipeline(name).pipeline
+        table, rng = table_for(pipeline, SERVERS), np.random.default_rng(3)
+        same = {False: 0, True: 0}
+        excess, total = {False: 0.0, True: 0.0}, 0.0
+        for _ in range(states):
+            request = request_of(table, rng)
+            exact = cost_of(table, request, allocate(pipeline, replace(request, time_limit_s=10.0)))
+            total += exact
+            for deep in (False, True):
+                found = cost_of(table, request, allocate_by_table(pipeline, request, deep))
+                same[deep] += found <= exact + TOLERANCE_J
+                excess[deep] += max(0.0, found - exact)
+        for deep, word in ((True, "thorough"), (False, "quick")):
+            row(f"{name}: {word} search, agreement on {states} states", f"{100 * same[deep] / states:.1f} %", ">= 93 %")
+            row(f"{name}: {word} search, mean excess cost", f"{100 * excess[deep] / total:.2f} %", "<= 0.5 %")
+
+
+def training(pipeline: str, bar: int) -> None:
+    """Decisions per second of processor time, network and allocator in the loop."""
+    from loki_rl.agents.train import TrainOptions, _new_model
+    from loki_rl.agents.vec_env import ClusterVecEnv
+    from loki_rl.env.cluster_options import pool_for
+
+    options = TrainOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64), envs=64)
+    model = _new_model(options, ClusterVecEnv(pool_for(options.env), options.envs))
+    model.learn(3840)
+    began = time.process_time()
+    model.learn(4 * 3840, reset_num_timesteps=False)
+    row(
+        f"{pipeline}: training, decisions/s from a cold memo", f"{4 * 3840 / (time.process_time() - began):,.0f}", f"{bar:,}"
+    )
+
+
+def trainings() -> None:
+    training("one-task", 25_000)
+    training("traffic", 20_000)
+
+
+def exported(folder: Path) -> None:
+    """The forms of an agent against each other."""
+    agents = {
+        suffix: load_agent(folder / f"agent.{suffix}")
+        for suffix in ("npz", "onnx")
+        if (folder / f"agent.{suffix}").is_file()
+    }
+    rng = np.random.default_rng(0)
+    pairs = [(rng.uniform(-2, 2, OBSERVATION).astype(np.float32), rng.random(ACTIONS) < 0.6) for _ in range(10_000)]
+    for _, mask in pairs:
+        mask[NO_ADJUSTMENT] = True
+    chosen = {}
+    for suffix, agent in agents.items():
+        began = time.process_time()
+        chosen[suffix] = [act(agent, *pair) for pair in pairs]
+        row(f"{suffix}: decision", f"{1e6 * (time.process_time() - began) / len(pairs):.0f} us", "< 100 us")
+    if len(chosen) == 2:
+        same = np.mean(np.array(chosen["npz"]) == np.array(chosen["onnx"]))
+        row("npz and onnx choose the same of 10,000", f"{100 * same:.2f} %", "100 %")
+
+
+def fidelity(windows: int) -> None:
+    """The same windows and targets in both twins."""
+    for base, scale in (("exact", 1.0), ("forecast", 1.1), ("clairvoyant", 1.0)):
+        seen: dict[str, list[tuple[float, float]]] = {"fluid": [], "event": []}
+        for kind in seen:
+            env = ClusterEnv(fidelity=kind, split="test", windows=windows, intervals=12, base=base, scale=scale)
+            for number in range(windows):
+                env.reset(seed=0, options={"window": number})
+                rows = [env.step(NO_ADJUSTMENT)[-1] for _ in range(12)]
+                lost = sum(r["slo_violation_ratio"] * r["arrivals"] for r in rows) / sum(r["arrivals"] for r in rows)
+                quality = float(np.mean([r["accuracy"] for r in rows]))
+                cost = (
+                    5 * lost
+                    + (1 - quality / env.pool.table.fleet.best)
+                    + 0.1 * np.mean([r["servers"] for r in rows]) / SERVERS
+                )
+                seen[kind].append((lost, float(cost)))
+        values = {kind: np.mean(found, axis=0) for kind, found in seen.items()}
+        gap = abs(values["fluid"][0] - values["event"][0])
+        row(
+            f"{base}: violations fluid / event",
+            f"{100 * values['fluid'][0]:.2f} / {100 * values['event'][0]:.2f} %",
+            f"within 1 point ({100 * gap:.2f})",
+        )
+        row(f"{base}: cost J fluid / event", f"{values['fluid'][1]:.4f} / {values['event'][1]:.4f}", "same order")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=["speed", "allocator", "training", "exported", "fidelity"], help="one part")
+    parser.add_argument("--states", type=int, default=2000, help="random states for the allocator")
+    parser.add_argument("--windows", type=int, default=4, help="windows for fidelity")
+    parser.add_argument("--runs", type=int, default=5, help="runs a speed is the median of")
+    parser.add_argument("--agent", type=Path, default=Path("runs/train/traffic/seed0"), help="folder of an exported agent")
+    asked = parser.parse_args()
+    loki_rl.env.register_envs()
+    parts: dict[str, Callable[[], None]] = {
+        "speed": lambda: speed(asked.runs),
+        "allocator": lambda: allocator(asked.states),
+        "training": trainings,
+        "exported": lambda: exported(asked.agent),
+        "fidelity": lambda: fidelity(asked.windows),
+    }
+    for name, part in parts.items():
+        if asked.only in (None, name):
+            part()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""A batch of fluid clusters with their windows of demand. Owns the arrays, when a window is made and what its base costs;
+knows no gymnasium."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from loki_rl.control.fleet import Floats, Ints
+from loki_rl.control.observation import ACTIONS, EXOGENOUS, OBSERVATION
+from loki_rl.control.table import Table
+from loki_rl.env.fluid import EFFICIENCY as REALISED
+from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, new_clusters, scratch, waits_s
+from loki_rl.env.fluid_step import cost_of, observe, plan_and_play, step_all
+from loki_rl.env.fluid_windows import Window, WindowOptions, make_window
+
+
+class Base(Struct, frozen=True):
+    """The non-learning controller that actions adjust. scale: on its demand for capacity; patience: intervals its plans
+    should last."""
+
+    scale: float = 1.0
+    patience: float = 1.0
+
+
+class Windows:
+    """Windows by number, made when first used; window n has seed first_seed + n. Arrays [W, ...] as in Window."""
+
+    def __init__(self, options: WindowOptions, models: int, size: int, first_seed: int) -> None:
+        self.options, self.size, self.first_seed = options, size, first_seed
+        steps = options.steps
+        ticks = round(steps * options.interval_s / options.tick_s)
+        self.ticks = np.zeros((size, ticks), np.float32)
+        self.high, self.mean, self.floor = (np.ones((size, steps + 1)) for _ in range(3))
+        self.exogenous = np.zeros((size, steps + 1, EXOGENOUS))
+        self.reference = np.ones(size)
+        self.lag = np.zeros(size, np.int64)
+        self.load_s = np.zeros((size, models))
+        self.factor = np.ones(size)
+        self.servers = np.zeros(size, np.int64)
+        self.made = np.zeros(size, np.bool_)
+
+    def window(self, number: int) -> Window:
+        """The window of a number, made anew (arrival times are not kept)."""
+        return make_window(self.options, self.first_seed + number)
+
+    def ensure(self, numbers: Ints) -> None:
+        """Make the windows that are not there yet."""
+        for number in np.unique(numbers[~self.made[numbers]]):
+            self._put(int(number), self.window(int(number)))
+            self.made[number] = True
+
+    def _put(self, number: int, window: Window) -> None:
+        self.ticks[number], self.exogenous[number] = window.ticks, window.exogenous
+        self.high[number], self.mean[number], self.floor[number] = window.high, window.mean, window.floor
+        self.reference[number], self.lag[number] = window.reference, window.lag_s
+        self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
+
+
+class Pool:
+    """Windows with a base, and what the base costs on them."""
+
+    def __init__(self, table: Table, windows: Windows, base: Base) -> None:
+        self.table, self.windows, self.base = table, windows, base
+        self.options, self.size = windows.options, windows.size
+        self.base_cost = np.zeros((self.size, self.options.steps))
+        self.costed = np.zeros(self.size, np.bool_)
+
+    def ensure(self, numbers: Ints, costs: bool = True) -> None:
+        """Make the windows that are not there yet and, unless nobody asks for rewards, what the base costs on them."""
+        self.windows.ensure(numbers)
+        new = np.unique(numbers[~self.costed[numbers]])
+        if costs and len(new):
+            self.costed[new] = True
+            batch = Batch(self, len(new))
+            batch.start(np.arange(len(new)), new)
+            found = [batch.first_cost, *(batch.base_step() for _ in range(self.options.intervals))]
+            self.base_cost[new] = np.stack(found, axis=1)
+
+
+class Batch:
+    """E clusters on windows of a pool, stepped together.
+
+    observations [E, OBSERVATION], masks [E, ACTIONS], rewards [E], figures [E, FIGURES] and k [E] (next decision) are
+    overwritten by every step.
+    """
+
+    def __init__(self, pool: Pool, number: int, deep: bool = False, exponent: float = LOSS_EXPONENT) -> None:
+        self.pool, self.number = pool, number
+        table, options = pool.table, pool.options
+        fleet = table.fleet
+        self.clusters = new_clusters(fleet, number, pool.table.servers)
+        self.window = np.zeros(number, np.int64)
+        self.k = np.zeros(number, np.int64)
+        self.last = np.full(number, -1, np.int64)
+        self.observations = np.zeros((number, OBSERVATION), np.float32)
+        self.masks = np.zeros((number, ACTIONS), np.int8)
+        self.rewards = np.zeros(number)
+        self.figures = np.zeros((number, FIGURES))
+        self.first_cost = np.zeros(number)
+        self._waits, self._work = waits_s(fleet), scratch(fleet)
+        self._state, self._counts = np.zeros((3, fleet.models)), np.zeros(fleet.models)
+        self._serving = np.zeros(table.servers, np.int64)
+        self._table = (
+            fleet.rates, fleet.physical * REALISED, fleet.net, table.levels, table.ladder, table.memo, deep,
+        )  # fmt: skip
+        c = self.clusters
+        self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
+        p = pool.windows
+        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag)
+        self._settings = (
+            pool.base.scale, pool.base.patience, table.most_rps, table.servers, options.tick_s, options.interval_s, exponent,
+        )  # fmt: skip
+
+    def start(self, which: Ints, windows: Ints) -> None:
+        """Begin episodes: clusters `which` on these windows, with the base's first plan warm and its interval played."""
+        pool, c = self.pool.windows, self.clusters
+        self.window[which], self.k[which], self.last[which] = windows, 0, -1
+        c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
+        c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
+        c.load_s[which] = pool.load_s[windows]
+        for e in which:
+            plan_and_play(
+                int(e), int(self.window[e]), 0, -1, self._table, self._clusters, self._windows, self._settings, self._waits,
+                self._work, self._state, self._counts, self._serving, self.figures[e],
+            )  # fmt: skip
+            self.first_cost[e] = cost_of(self.figures[e], float(pool.reference[self.window[e]]), int(c.servers[e]))
+            self.k[e] = 1
+            observe(
+                int(e), int(self.window[e]), 1, -1, self._table, self._clusters, self._windows, self._settings, self._work,
+                self._state, self._counts, self.observations[e], self.masks[e],
+            )  # fmt: skip
+
+    def step(self, actions: NDArray[np.integer]) -> None:
+        """Carry out one action per cluster (-1: the base's own target and patience)."""
+        step_all(
+            np.asarray(actions, np.int64), self.window, self.k, self.last, self._table, self._clusters, self._windows,
+            self._settings, self._waits, self._work, self._state, self._counts, self._serving, self.figures, self.rewards,
+            self.observations, self.masks,
+        )  # fmt: skip
+
+    @property
+    def costs(self) -> Floats:
+        """[E] cost J of the last interval."""
+        found: Floats = self.pool.base_cost[self.window, self.k - 1] - self.rewards
+        return found
+
+    def base_step(self) -> Floats:
+        """A step of the base; returns its costs [E]."""
+        self.step(np.full(self.number, -1))
+        return self.costs.copy()
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """[E] whether the episode is over."""
+        over: NDArray[np.bool_] = self.k > self.pool.options.intervals
+        return over

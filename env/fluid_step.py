@@ -1,0 +1,146 @@
+"""One decision of a batch of clusters: action to plan, interval of the twin, cost, observation and mask, as one compiled
+loop. Owns the meaning of actions and of the state's features; knows no gymnasium."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loki_rl.control.compiled import compiled
+from loki_rl.control.fleet import Floats, Ints, Net
+from loki_rl.control.fleet_kernels import FLOW, ROOM, capacity, spread
+from loki_rl.control.observation import (
+    LOADS_PER_HORIZON,
+    LONG_S,
+    LONGEST_SHARE,
+    MULTIPLIERS,
+    PATIENCES,
+    adjusted,
+    fill_mask,
+)
+from loki_rl.control.switching import SERVERS, VIOLATION
+from loki_rl.control.table_kernels import Memo, answer
+from loki_rl.env.fluid import LOSS, LOST, USED, adopt, advance, begin_loads, held
+
+# rates, physical, net, levels, ladder, memo, deep: of control.table
+TableArrays = tuple[Floats, Floats, Net, Floats, Floats, Memo, bool]
+# model, left, want, old, queue, tokens, split, servers, load_s, factor: of env.fluid
+ClusterArrays = tuple[Ints, Floats, Ints, Ints, Floats, Floats, Ints, Ints, Floats, Floats]
+# ticks, high, mean, floor, exogenous, reference, base cost, lag: of windows [W, ...]
+WindowArrays = tuple[NDArray[np.float32], Floats, Floats, Floats, Floats, Floats, Floats, Ints]
+# scale and patience of the non-learning base, largest demand, nominal servers, tick [s], interval [s], loss exponent
+Settings = tuple[float, float, float, int, float, float, float]
+
+
+@compiled
+def horizon_share(load_s: float, patience: float, interval_s: float) -> float:
+    """Share of the planning horizon that passes while models load."""
+    return min(LONGEST_SHARE, load_s / max(patience * interval_s, LOADS_PER_HORIZON * load_s, 1e-9))
+
+
+@compiled
+def plan_and_play(
+    e: int, window: int, k: int, action: int, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
+    settings: Settings, waits: Floats, work: Floats, state: Floats, counts: Floats, serving: Ints, figures: Floats,
+) -> None:  # fmt: skip
+    """Decision k of cluster e, then its interval. k = 0 makes the first plan, whose models are warm at once."""
+    rates, physical, net, levels, ladder, memo, deep = table
+    model, left, want, old, queue, tokens, split, servers, load_s, factor = clusters
+    ticks, high, mean = windows[0], windows[1], windows[2]
+    demand, patience = adjusted(action, high[window, k], settings[0], settings[1])
+    share = 0.0 if k == 0 else horizon_share(load_s[e].max(), patience, settings[5])
+    held(model[e], left[e], old[e], servers[e], load_s[e], state)
+    target = np.array([demand, min(demand, mean[window, k]), share])
+    p = answer(memo, state, target, servers[e], rates, net, levels, ladder, deep, work, counts)
+    split[e] = p
+    most = capacity(counts, rates[p], net, work)
+    spread(net, min(demand, most), work)
+    for place in range(len(counts)):
+        tokens[e, place] = work[FLOW, place]
+    adopt(counts, model[e], left[e], want[e], servers[e], serving)
+    if k == 0:
+        begin_loads(model[e], left[e], want[e], old[e], servers[e], load_s[e], False, serving)
+        left[e] = 0.0
+    size = round(settings[5] / settings[4])
+    arrivals = ticks[window, k * size : (k + 1) * size].astype(np.float64)
+    advance(
+        arrivals, model[e], left[e], want[e], old[e], queue[e], tokens[e], physical[p], servers[e], load_s[e], factor[e],
+        waits, net, settings[6], settings[4], work, serving, figures,
+    )  # fmt: skip
+
+
+@compiled
+def cost_of(figures: Floats, reference: float, servers: int) -> float:
+    """Cost J of one interval (DESIGN, section 9), relative to the window's mean arrivals per interval."""
+    return float((VIOLATION * figures[LOST] + figures[LOSS]) / reference + SERVERS * figures[USED] / servers)
+
+
+@compiled
+def observe(
+    e: int, window: int, k: int, last: int, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
+    settings: Settings, work: Floats, state: Floats, counts: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
+) -> None:  # fmt: skip
+    """Observation and mask before decision k; last: the action before, -1 at the start."""
+    rates, net = table[0], table[2]
+    model, left, want, old, queue, _, split, servers, load_s, _ = clusters
+    high, exogenous = windows[1][window, k] * settings[0], windows[4][window, k]
+    fixed = len(exogenous)
+    for place in range(fixed):
+        out[place] = exogenous[place]
+    rate = rates[split[e]]
+    counts[:] = 0.0
+    state[:] = 0.0
+    used, loading, longest = 0.0, 0.0, 0.0
+    for server in range(servers[e]):
+        resident = model[e, server]
+        if left[e, server] > 0.0:
+            loading += 1.0
+            longest = max(longest, left[e, server])
+            state[0, resident] += 1.0
+            if old[e, server] >= 0:
+                counts[old[e, server]] += 1.0
+        elif want[e, server] >= 0:
+            counts[resident] += 1.0
+            state[0, resident] += 1.0
+        used += want[e, server] >= 0 or left[e, server] > 0.0
+    now = capacity(counts, rate, net, work)
+    wait = 0.0
+    for task in range(queue.shape[1]):
+        wait = max(wait, queue[e, task] / max(work[ROOM, task], 1e-6))
+    after = capacity(state[0], rate, net, work)
+    out[fixed] = clipped(np.log(max(now, 1e-3) / high))
+    out[fixed + 1] = clipped(np.log(max(after, 1e-3) / high))
+    out[fixed + 2] = loading / servers[e]
+    out[fixed + 3] = min(1.0, longest / LONG_S)
+    out[fixed + 4] = min(1.0, load_s[e].max() / LONG_S)
+    out[fixed + 5] = min(1.0, wait)
+    out[fixed + 6] = used / servers[e]
+    out[fixed + 7] = MULTIPLIERS[last % len(MULTIPLIERS)] - 1.0 if last >= 0 else 0.0
+    out[fixed + 8] = PATIENCES[last // len(MULTIPLIERS)] / PATIENCES[1] if last >= 0 else 0.0
+    out[fixed + 9] = servers[e] / settings[3]
+    out[fixed + 10] = windows[7][window] / 2.0
+    out[fixed + 11] = clipped(np.log(settings[2] / high))
+    fill_mask(mask, high, windows[3][window, k], settings[2] * servers[e] / settings[3])
+
+
+@compiled
+def clipped(value: float) -> float:
+    return min(2.0, max(-2.0, value))
+
+
+@compiled
+def step_all(
+    actions: Ints, window: Ints, k: Ints, last: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
+    settings: Settings, waits: Floats, work: Floats, state: Floats, counts: Floats, serving: Ints, figures: Floats,
+    rewards: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
+) -> None:  # fmt: skip
+    """Every cluster: decide, play, count, observe. figures [E, FIGURES], rewards [E] = cost of the base - cost."""
+    for e in range(len(actions)):
+        plan_and_play(
+            e, window[e], k[e], actions[e], table, clusters, windows, settings, waits, work, state, counts, serving,
+            figures[e],
+        )  # fmt: skip
+        rewards[e] = windows[6][window[e], k[e]] - cost_of(figures[e], windows[5][window[e]], clusters[7][e])
+        k[e] += 1
+        last[e] = actions[e]
+        observe(e, window[e], k[e], last[e], table, clusters, windows, settings, work, state, counts, out[e], mask[e])

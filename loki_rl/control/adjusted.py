@@ -1,0 +1,172 @@
+"""Policies that plan for forecast demand, as it is or adjusted by an agent. Owns when the agent is believed; the plan
+is always the switch-aware allocator's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from loki_rl.control.agent import Agent, act, load_agent, shipped
+from loki_rl.control.allocator import allocate
+from loki_rl.control.demand import FLOOR_RPS
+from loki_rl.control.forecast import HISTORY_S, TARGET, Forecast, Forecaster, Tracker, make_forecaster
+from loki_rl.control.forecast_learned import SHIPPED, shipped_net
+from loki_rl.control.observation import (
+    ACTIONS,
+    LOADS_PER_HORIZON,
+    NO_ADJUSTMENT,
+    adjusted,
+    exogenous,
+    fill_mask,
+    state_features,
+)
+from loki_rl.control.policies import Planner, PolicyOptions
+from loki_rl.control.table import Table, yardstick
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Plan, Snapshot
+
+# Tuned on validation windows of the bursty generator, with the same grid as every other base.
+SCALE, PATIENCE = 1.1, 1.0
+# The agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far
+# outside of what it saw in training (in units of the feature's range), nor before it has
+# sat out so many intervals after either.
+FORECASTER_OFF = 3.0
+OUTSIDE = 0.25
+SIT_OUT = 3
+STALE_S = 5.0
+FLOOR_S = 2
+
+
+class Forecasting:
+    """The forecast's .9 quantile as demand and its mean as what is expected, through the switch-aware allocator."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions, forecaster: Forecaster | None = None) -> None:
+        self._planner = Planner(pipeline, options, "tail", 0.0)
+        self._forecaster = forecaster or make_forecaster("quantile" if SHIPPED.is_file() else "holt", shipped_net)
+        self._scale, self._patience = SCALE, PATIENCE
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        if not snapshot.arrivals:
+            expected = self._planner.options.expected_rps
+            return self._plan(snapshot, self._scale * expected, expected, self._patience)
+        forecast = self._forecast(snapshot)
+        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
+        return self._plan(snapshot, high, float(forecast.mean[0]), self._patience)
+
+    def _forecast(self, snapshot: Snapshot) -> Forecast:
+        counts = np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
+        return self._forecaster(counts, self._lead_s(snapshot))
+
+    def _lead_s(self, snapshot: Snapshot) -> float:
+        return snapshot.interval_s + self._planner.load_s
+
+    def _plan(self, snapshot: Snapshot, high: float, mean: float, patience: float) -> Plan:
+        """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
+        planner = self._planner
+        request = replace(
+            planner.request(high),
+            expected_rps=max(min(mean, high), FLOOR_RPS),
+            current=snapshot.servers,
+            horizon_s=max(patience * snapshot.interval_s, LOADS_PER_HORIZON * planner.load_s),
+            load_s=planner.options.load_s,
+        )
+        return allocate(planner.pipeline, request)
+
+
+class Adjusting(Forecasting):
+    """Forecasting, with the two numbers that the allocator gets adjusted by a trained agent wherever it can be believed.
+
+    shadow: the adjustment is only written down. The reasons of every plan say what was done and why.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, options: PolicyOptions, agent: Agent | None = None, forecaster: Forecaster | None = None
+    ) -> None:
+        super().__init__(pipeline, options, forecaster)
+        file = Path(options.model) if options.model else shipped(pipeline.name)
+        self.agent = agent or (load_agent(file) if file else None)
+        self.fallbacks = 0
+        self._tracker, self._sitting_out, self._last = Tracker(), 0, -1
+        self._seconds = 0
+        self._table: Table | None = None
+        if self.agent is not None:
+            self._scale, self._patience = self.agent.card.scale, self.agent.card.patience
+            self._table = yardstick(pipeline, options.servers)
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile what a decision needs now, not inside a control tick."""
+        blank = Snapshot(0.0, 10.0, (1,) * FLOOR_S, 0, 0.0, ())
+        self._observe(blank, self._forecast(blank), 1.0)
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        if not snapshot.arrivals or self.agent is None:
+            plan = super().decide(snapshot)
+            return replace(plan, reasons=(*plan.reasons, "no adjustment: " + self._missing(snapshot)))
+        forecast = self._forecast(snapshot)
+        self._settle(snapshot, forecast)
+        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
+        observation, mask = self._observe(snapshot, forecast, high)
+        doubt = self._doubt(snapshot, observation)
+        action = -1 if doubt else act(self.agent, observation, mask)
+        self.fallbacks += bool(doubt)
+        taken = -1 if self._planner.options.shadow else action
+        demand, patience = adjusted(taken, high, 1.0, self._patience)
+        plan = self._plan(snapshot, demand, float(forecast.mean[0]), patience)
+        self._last = taken
+        return replace(plan, reasons=(*plan.reasons, self._said(action, taken, high, doubt)))
+
+    def _missing(self, snapshot: Snapshot) -> str:
+        return "no model file" if self.agent is None else f"nothing counted yet at {snapshot.now:g} s"
+
+    def _settle(self, snapshot: Snapshot, forecast: Forecast) -> None:
+        """Past forecasts meet what came. The controller keeps a limited history, so seconds are counted by the clock."""
+        self._seconds = round(snapshot.now)
+        counts = np.array(snapshot.arrivals, np.float64)
+        self._tracker.observe(self._seconds, counts)
+        self._tracker.made(self._seconds, self._lead_s(snapshot), forecast)
+
+    def _observe(self, snapshot: Snapshot, forecast: Forecast, high: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        assert self.agent is not None
+        assert self._table is not None
+        table, counts = self._table, np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
+        error = self.agent.card.forecast_error if self._tracker.error is None else self._tracker.error
+        demand = exogenous(counts, forecast.mean, forecast.quantiles, np.array([error]), table.best_rps)[0]
+        servers = self._planner.options.servers
+        state = state_features(table, snapshot, high, self._last, servers, self._planner.load_s, 0.0)
+        mask = np.zeros(ACTIONS, np.int8)
+        fill_mask(mask, high, float(counts[0, -FLOOR_S:].mean()), table.most_rps)
+        return np.concatenate((demand.astype(np.float32), state)), mask.astype(np.bool_)
+
+    def _doubt(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
+        """Why the agent is not believed now, or nothing."""
+        assert self.agent is not None
+        why = self._reason(snapshot, observation)
+        self._sitting_out = SIT_OUT if why else max(0, self._sitting_out - 1)
+        return why or (f"{self._sitting_out} intervals to sit out" if self._sitting_out else "")
+
+    def _reason(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
+        assert self.agent is not None
+        card = self.agent.card
+        if not np.isfinite(observation).all():
+            return "an observation is not a number"
+        if snapshot.partial_s > STALE_S:
+            return f"counts are {snapshot.partial_s:.0f} s old"
+        if self._tracker.error is not None and self._tracker.error > FORECASTER_OFF * card.forecast_error:
+            return f"the forecaster is off by {self._tracker.error / card.forecast_error:.1f} times its usual error"
+        low, high = np.array(card.low), np.array(card.high)
+        margin = OUTSIDE * np.maximum(high - low, 0.1)
+        outside = (observation < low - margin) | (observation > high + margin)
+        return f"{card.features[int(outside.argmax())]} lies outside of the training range" if outside.any() else ""
+
+    @staticmethod
+    def _said(action: int, taken: int, high: float, doubt: str) -> str:
+        if doubt:
+            return f"no adjustment: {doubt}"
+        demand, patience = adjusted(action, high, 1.0, 1.0)
+        word = "adjusted" if taken == action else "shadow: would adjust"
+        same = ", as without" if action == NO_ADJUSTMENT else ""
+        return f"{word} {high:.1f} to {demand:.1f} requests/s for {patience:g} intervals{same}"

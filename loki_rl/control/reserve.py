@@ -1,0 +1,85 @@
+"""How much demand to have capacity for: what a lost request costs against what room for it costs. Owns how likely demand
+above the expected is, and the price of capacity; knows no cluster state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import erf, sqrt
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from loki_rl.control.allocator import capacity
+from loki_rl.control.demand import FLOOR_RPS, spread
+from loki_rl.control.ladder import ladder
+from loki_rl.control.request import Request
+from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION
+from loki_rl.core.pipeline import Pipeline
+
+Floats = NDArray[np.float64]
+
+# Demand may jump at any time, up to HIGHEST times, to above r times what it is with chance rate / r per second. Room for it
+# is cheap while demand is low. The rate is JUMPS / CALM_S at first and falls with every second seen without one (the mean of
+# a gamma prior after Poisson events); a jump that did come is in what was seen. Chosen on generated bursts, crowds, steady
+# demand and one day of tweets: half of the rate misses first crowds, twice as much gives accuracy away all day.
+JUMPS = 0.4
+CALM_S = 80.0
+HIGHEST = 5.0
+# Levels that were reached a while ago come back. Three seconds together: a shorter peak is served from the queues.
+MEMORY_S = 300
+PEAK_S = 3
+
+GRID = 128
+STEPS = 8
+LOW = (0.1, 0.3, 0.6)
+
+
+class Reserve:
+    """The demand worth having capacity for, on the scale of cost J (DESIGN, section 9). request: all but its demand."""
+
+    def __init__(self, pipeline: Pipeline, request: Request) -> None:
+        top = capacity(pipeline, request.servers, request.min_accuracy, request.queueing, request.slo_s, request.headroom)
+        best = capacity(pipeline, request.servers, pipeline.best_accuracy, request.queueing, request.slo_s, request.headroom)
+        most = max(top.capacity_rps, 2 * FLOOR_RPS)
+        low = min(max(best.capacity_rps, FLOOR_RPS), most / 2)
+        demands = [share * low for share in LOW] + np.geomspace(low, most, STEPS).tolist()
+        plans = ladder(pipeline, replace(request, expected_rps=None), demands)
+        prices = [
+            ACCURACY * (1 - plan.accuracy / pipeline.best_accuracy) + SERVERS * plan.servers / request.servers
+            for plan in plans
+        ]
+        self.levels: Floats = np.geomspace(FLOOR_RPS, most, GRID)
+        self._prices: Floats = np.interp(self.levels, demands, prices)
+
+    def enough(self, chances: Floats, mean_rps: float) -> float:
+        """The demand [1/s] at which one more request would cost as much as it brings. chances [GRID]: that a second's
+        demand exceeds each level; mean_rps: what lost requests are a share of."""
+        between = (chances[1:] + chances[:-1]) / 2 * np.diff(self.levels)
+        short = np.append(np.cumsum(between[::-1])[::-1], 0.0)
+        return float(self.levels[np.argmin(VIOLATION * short / max(mean_rps, FLOOR_RPS) + self._prices)])
+
+
+def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
+    """How likely a second's demand within the lead exceeds each level: noise around what is expected, what has been seen
+    before, and jumps."""
+    rate = JUMPS / (CALM_S + min(len(arrivals), MEMORY_S))
+    sigma = sqrt(2) * spread(arrivals, expected)
+    noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in levels])
+    jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
+    total: Floats = np.where(levels <= expected, 1.0, noise + seen(levels, peaks(arrivals)) + jump)
+    return np.minimum(total, 1.0)
+
+
+def peaks(arrivals: Sequence[int]) -> Floats:
+    """Demand [1/s] of all PEAK_S seconds that can be remembered."""
+    recent = np.array(arrivals[-MEMORY_S:], np.float64)
+    return np.convolve(recent, np.full(PEAK_S, 1 / PEAK_S), "valid") if len(recent) >= PEAK_S else recent
+
+
+def seen(levels: Floats, demand: Floats) -> Floats:
+    """Share of the demand [n] above each level."""
+    if not len(demand):
+        return np.zeros(len(levels))
+    above: Floats = (demand[None, :] > levels[:, None]).mean(axis=1)
+    return above

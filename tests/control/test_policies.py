@@ -1,0 +1,115 @@
+"""What policies plan for: the demand that is worth having capacity for, by guess or by knowledge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from loki_rl.config import load_pipeline
+from loki_rl.control.policies import Policy, PolicyOptions, make_policy
+from loki_rl.control.request import Request, RequestError
+from loki_rl.control.reserve import GRID, Reserve, chances, seen
+from loki_rl.core.controller import HISTORY_S
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Server, Snapshot
+from loki_rl.runs import RunOptions, prepare, run_twin
+
+ROOT = Path(__file__).parents[2]
+SERVERS = 20
+PEAK = 600
+STEP = (100,) * 30 + (PEAK,) * 60
+
+
+@pytest.fixture(scope="module")
+def traffic() -> Pipeline:
+    return load_pipeline(ROOT / "pipelines" / "traffic.yaml").pipeline
+
+
+@pytest.fixture(scope="module")
+def reserve(traffic: Pipeline) -> Reserve:
+    return Reserve(traffic, Request(1.0, SERVERS))
+
+
+def seen_at(second: int, counts: tuple[int, ...] = STEP, origin: float = 0.0) -> Snapshot:
+    """A cluster that runs nothing yet, so many seconds after the origin."""
+    arrivals = counts[:second][-HISTORY_S:]
+    return Snapshot(origin + second, 10.0, arrivals, 0, 0.0, tuple(Server(number) for number in range(SERVERS)))
+
+
+def clairvoyant(pipeline: Pipeline, future: tuple[int, ...] = STEP) -> Policy:
+    return make_policy("clairvoyant", pipeline, PolicyOptions(servers=SERVERS, future=future))
+
+
+# -- clairvoyant ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_prepared_for_when_the_next_plan_would_be_late(traffic: Pipeline) -> None:
+    policy = clairvoyant(traffic)
+    assert policy.decide(seen_at(0)).capacity_rps < PEAK
+    assert policy.decide(seen_at(10)).capacity_rps < PEAK
+    assert policy.decide(seen_at(20)).capacity_rps >= PEAK * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("origin", [0.0, 5_000.0])
+def test_the_trace_is_followed_by_the_clock_beyond_what_the_controller_remembers(traffic: Pipeline, origin: float) -> None:
+    counts = (100,) * (HISTORY_S + 40) + (PEAK,) * 60
+    policy = clairvoyant(traffic, counts)
+    found = [
+        policy.decide(seen_at(second, counts, origin)).capacity_rps for second in (0, 10, HISTORY_S + 10, HISTORY_S + 30)
+    ]
+    assert [rps >= PEAK * (1 - 1e-6) for rps in found] == [False, False, False, True]
+
+
+def test_after_the_trace_its_last_second_goes_on(traffic: Pipeline) -> None:
+    assert clairvoyant(traffic).decide(seen_at(len(STEP))).capacity_rps >= PEAK * (1 - 1e-6)
+
+
+def test_demand_that_nobody_knows_is_refused(traffic: Pipeline) -> None:
+    with pytest.raises(RequestError, match="known beforehand"):
+        make_policy("clairvoyant", traffic, PolicyOptions(servers=SERVERS))
+
+
+def test_the_runner_hands_over_all_arrivals_and_the_options_stay_as_they_are(run_options: RunOptions) -> None:
+    options = replace(run_options, policy="clairvoyant")
+    assert sum(prepare(options).policy.future) == len(prepare(options).times)
+    assert run_twin(options).options == options
+
+
+# -- what is worth having capacity for --------------------------------------------------------------------------------------
+
+
+def test_room_is_kept_where_it_is_cheap_and_not_where_it_is_dear(reserve: Reserve) -> None:
+    spare = [enough(reserve, (rps,) * 30) / rps for rps in (100, 1000)]
+    assert spare[0] > 2
+    assert spare[1] < 1.3
+
+
+def test_room_is_given_up_after_a_calm_while_and_kept_after_a_jump(reserve: Reserve) -> None:
+    calm = [enough(reserve, (300,) * seconds) for seconds in (10, 60, 300)]
+    assert calm == sorted(calm, reverse=True)
+    assert calm[-1] < 400
+    assert enough(reserve, (1000,) * 30 + (300,) * 270) > 900
+
+
+def enough(reserve: Reserve, counts: tuple[int, ...]) -> float:
+    expected = float(counts[-1])
+    return reserve.enough(chances(reserve.levels, counts, expected, 15.0), float(np.mean(counts)))
+
+
+@given(st.lists(st.integers(0, 3000), max_size=60), st.floats(0.5, 3000), st.floats(0, 60))
+def test_chances_are_chances(counts: list[int], expected: float, lead_s: float) -> None:
+    levels = np.geomspace(0.5, 2000, GRID)
+    found = chances(levels, counts, expected, lead_s)
+    assert ((found >= 0) & (found <= 1)).all()
+    assert (np.diff(found) <= 1e-9).all()
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=20))
+def test_known_demand_asks_for_no_more_than_its_peak(reserve: Reserve, counts: list[int]) -> None:
+    found = reserve.enough(seen(reserve.levels, np.array(counts, np.float64)), float(np.mean(counts)))
+    assert found <= max(*counts, reserve.levels[0]) * 1.08
