@@ -85,10 +85,12 @@ class Search:
         pipeline, network = self.pipeline, found.network
         served_rps = real.served * found.demand_rps
         demand = served_rps if self.unlimited else self.request.demand_rps
+        # What the flow after the loads has no use for may be what serves during them: its price was in the objective.
+        counts = real.counts if self.request.horizon_s is None else found.counts
         return Plan(
             mode=found.mode,
-            placements=placements(pipeline, network, real.counts),
-            servers=sum(real.counts),
+            placements=placements(pipeline, network, counts),
+            servers=sum(counts),
             accuracy=min(1.0, real.accuracy),
             served_fraction=_whole(served_rps / demand),
             demand_rps=demand,
