@@ -111,10 +111,12 @@ class Search:
         if found.mode == "shed" and served == 1 and self.unproven:
             # Time ran out before it was known that these servers would do.
             found.mode, found.goal, found.bound = "accuracy", "most accurate", self.accuracy_bound
+        # What the flow after the loads has no use for may be what serves during them: its price was in the objective.
+        counts = real.counts if self.request.horizon_s is None else found.counts
         return Plan(
             mode=found.mode,
-            placements=placements(pipeline, network, real.counts),
-            servers=sum(real.counts),
+            placements=placements(pipeline, network, counts),
+            servers=sum(counts),
             accuracy=min(1.0, real.accuracy),
             served_fraction=served,
             demand_rps=demand,

@@ -78,3 +78,19 @@ def test_every_policy_answers_before_anything_was_counted(traffic: Pipeline, nam
     plan = policy.decide(snapshot)
     assert plan.accuracy > 0.97
     assert plan.capacity_rps >= 40 * (1 - 1e-6)
+
+
+def test_a_plan_holds_what_serves_while_its_models_load(traffic: Pipeline) -> None:
+    """Regression: servers that only the time of loading needs were left out, so that a task had no server until its new
+    models were warm."""
+    cluster = {
+        ("object_detection", "yolov5s"): 6,
+        ("object_detection", "yolov5m"): 4,
+        ("car_classification", "efficientnet-b0"): 2,
+        ("car_classification", "efficientnet-b3"): 7,
+        ("facial_recognition", "genderNet_19"): 1,
+    }
+    models = [model for model, count in cluster.items() for _ in range(count)]
+    current = tuple(Server(number, (*model, 1), (model,)) for number, model in enumerate(models))
+    plan = allocate(traffic, Request(187.0, 20, expected_rps=159.0, current=current, horizon_s=20.0))
+    assert {place.task for place in plan.placements if (place.task, place.variant) in cluster} == set(traffic.index)
