@@ -131,7 +131,7 @@ class Search:
         """What the plan reaches, however it was found, against what was proven."""
         reached, bound = found.objective, found.bound
         if found.goal == "fewest servers":
-            reached = sum(real.counts)
+            reached = float(sum(real.counts))
         elif found.goal == "most accurate":
             reached = real.accuracy
         elif found.goal == "most served":
