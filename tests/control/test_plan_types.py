@@ -1,4 +1,4 @@
-"""A plan holds what its types say: a whole number in the place of a float would come back from a journal as another number."""
+"""A plan holds what its types say: a whole number in the place of a float would come back from a journal as another one."""
 
 from __future__ import annotations
 
