@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # onnxruntime and onnxruntime-gpu share a folder and break each other, so exactly one is installed.
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
+LEARNED := $(VENV)/.learned
 
 .PHONY: install learn models demo test lint types contracts check bench clean
 
@@ -18,8 +19,11 @@ $(STAMP): pyproject.toml
 	touch $@
 
 # What training needs: torch among it, which a serving host does without.
-learn: install
+learn: $(LEARNED)
+
+$(LEARNED): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
+	touch $@
 
 # A second call needs no network.
 models: install
@@ -34,7 +38,8 @@ test: models
 lint: install
 	$(BIN)/ruff check .
 
-types: install
+# Types of what training imports are checked too.
+types: learn
 	$(BIN)/mypy
 
 contracts: install

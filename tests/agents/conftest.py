@@ -11,7 +11,6 @@ from loki_rl.agents.train import BEST, Progress, TrainOptions, train
 from loki_rl.control.agent import NumpyAgent
 from loki_rl.env.cluster_options import ClusterEnvOptions
 
-pytest.importorskip("sb3_contrib")
 TINY = TrainOptions(
     env=ClusterEnvOptions(pipeline="one-task", intervals=10, windows=8),
     steps=1280, envs=16, rollout=20, evaluate_every=640, validation=4,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
+
 from loki_rl.agents import evaluate as module
 from loki_rl.agents.evaluate import evaluate, table
 from loki_rl.agents.rollouts import base, play

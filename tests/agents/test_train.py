@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
+
 from loki_rl.agents.export import agreement
 from loki_rl.agents.train import BEST, LATEST, STATE, TrainOptions, train
 from loki_rl.agents.vec_env import ClusterVecEnv
