@@ -133,10 +133,6 @@ FORMATS = (
 )
 
 
-def _stem(file: Path) -> str:
-    return file.name.removesuffix(".gz").removesuffix(".csv")
-
-
 def columns_of(header: str) -> Columns:
     """The names in a header line."""
     return tuple(split(header))

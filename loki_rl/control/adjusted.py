@@ -99,7 +99,7 @@ class Adjusting(Forecasting):
 
     def _warm_up(self) -> None:
         """Compile what a decision needs now, not inside a control tick."""
-        blank = Snapshot(0.0, 10.0, (1,) * FLOOR_S, 0, 0.0, ())
+        blank = Snapshot(0.0, 10.0, (1,) * FLOOR_S, 0.0, ())
         self._observe(blank, self._forecast(blank), 1.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
@@ -153,8 +153,8 @@ class Adjusting(Forecasting):
         card = self.agent.card
         if not np.isfinite(observation).all():
             return "an observation is not a number"
-        if snapshot.partial_s > STALE_S:
-            return f"counts are {snapshot.partial_s:.0f} s old"
+        if snapshot.age_s > STALE_S:
+            return f"counts are {snapshot.age_s:.0f} s old"
         if self._tracker.error is not None and self._tracker.error > FORECASTER_OFF * card.forecast_error:
             return f"the forecaster is off by {self._tracker.error / card.forecast_error:.1f} times its usual error"
         low, high = np.array(card.low), np.array(card.high)

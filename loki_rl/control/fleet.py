@@ -34,7 +34,7 @@ class Fleet(Struct, frozen=True, eq=False):
     rated items/s of one server, 0 where no batch of the model fits the split; reserve [P, M]: servers that stay idle in its
     pool per item that arrives at once; rates [P, 2, M]: both, as the loops read them; batch [P, M]: the batch behind it;
     physical [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]:
-    the same, fewest children first; leaf_of [L], weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table
+    the same, fewest children first; weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table
     [L, X]: expected accuracy of every variant path, flat; best: accuracy of the best path mix; load_s [M]; make: whether an
     old model serves until the new one is warm.
     """
@@ -50,7 +50,6 @@ class Fleet(Struct, frozen=True, eq=False):
     fanout: Floats
     ranked: Ints
     cheap: Ints
-    leaf_of: Ints
     weight: Floats
     line: Ints
     table: Floats
@@ -107,7 +106,6 @@ def build_fleet(pipeline: Pipeline) -> Fleet:
         fanout=fanout,
         ranked=_ordered(first, [-v.accuracy for task in pipeline.tasks for v in task.variants]),
         cheap=_ordered(first, list((fanout @ _work(first, rate)).tolist())),
-        leaf_of=np.array(pipeline.leaves, dtype=np.int64),
         weight=np.array([pipeline.leaf_weights[pipeline.tasks[leaf].name] for leaf in pipeline.leaves]),
         line=_padded([pipeline.lines[leaf] for leaf in pipeline.leaves]),
         table=_tables(pipeline, setting),

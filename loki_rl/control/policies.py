@@ -198,7 +198,7 @@ class Clairvoyant(Exact):
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""
         if len(snapshot.arrivals) < HISTORY_S:
-            self._origin = snapshot.now - snapshot.partial_s - len(snapshot.arrivals)
+            self._origin = snapshot.now - snapshot.age_s - len(snapshot.arrivals)
         return round(snapshot.now - self._origin) if snapshot.arrivals else 0
 
 

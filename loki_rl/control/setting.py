@@ -8,7 +8,7 @@ from functools import cached_property
 from threading import Lock
 
 from loki_rl.control.accuracy import Accuracies
-from loki_rl.control.configurations import Configuration, enumerate_all, reduce, within_budget
+from loki_rl.control.configurations import Configuration, enumerate_all, reduce
 from loki_rl.control.latency import latency_model
 from loki_rl.control.network import Network, build_network
 from loki_rl.control.request import Request
@@ -71,11 +71,6 @@ class Setting:
         return build_network(
             self.pipeline, self.accuracies, configurations, self.budget_us, best_only=best_only, merge=merge
         )
-
-    @cached_property
-    def usable(self) -> list[Configuration]:
-        """All that meets the SLO, without reductions."""
-        return within_budget(self.pipeline, self.all, self.budget_us)
 
 
 _settings: OrderedDict[tuple[object, ...], Setting] = OrderedDict()

@@ -86,15 +86,14 @@ class Server(Struct, frozen=True):
 class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
-    now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. partial:
-    requests so far in the running second, and partial_s its age [s]. backlog_s: task -> predicted drain time of its queue.
+    now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
+    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s].
     """
 
     now: float
     interval_s: float
     arrivals: tuple[int, ...]
-    partial: int
-    partial_s: float
+    age_s: float
     servers: tuple[Server, ...]
     backlog_s: dict[str, float] = {}
     plan: Plan | None = None

@@ -41,9 +41,9 @@ def pipeline() -> Pipeline:
     return Pipeline("p", 0.5, (Task("t", variants, entry=1.0),), {"t": 1.0}, servers=SERVERS)
 
 
-def snapshot(rps: float = 60.0, seconds: int = 60, partial_s: float = 0.0, now: float = 60.0) -> Snapshot:
+def snapshot(rps: float = 60.0, seconds: int = 60, age_s: float = 0.0, now: float = 60.0) -> Snapshot:
     arrivals = tuple(int(x) for x in np.random.default_rng(0).poisson(rps, seconds))
-    return Snapshot(now, 10.0, arrivals, 0, partial_s, ())
+    return Snapshot(now, 10.0, arrivals, age_s, ())
 
 
 def adjusting(pipeline: Pipeline, agent: Fixed | None, **options: object) -> Adjusting:
@@ -83,7 +83,7 @@ class TestFallback:
 
     def test_stale_counts(self, pipeline: Pipeline) -> None:
         policy = adjusting(pipeline, Fixed(6))
-        plan = policy.decide(snapshot(partial_s=30.0))
+        plan = policy.decide(snapshot(age_s=30.0))
         assert any("s old" in reason for reason in plan.reasons)
         assert policy.fallbacks == 1
 
@@ -105,7 +105,7 @@ class TestFallback:
 
     def test_it_sits_out_some_intervals_before_it_is_believed_again(self, pipeline: Pipeline) -> None:
         policy = adjusting(pipeline, Fixed(6))
-        policy.decide(snapshot(partial_s=30.0))
+        policy.decide(snapshot(age_s=30.0))
         said = [policy.decide(snapshot(now=70.0 + 10 * i)).reasons[-1] for i in range(3)]
         assert ["sit out" in reason for reason in said] == [True, True, False]
 

@@ -38,7 +38,7 @@ def reserve(traffic: Pipeline) -> Reserve:
 def seen_at(second: int, counts: tuple[int, ...] = STEP, origin: float = 0.0) -> Snapshot:
     """A cluster that runs nothing yet, so many seconds after the origin."""
     arrivals = counts[:second][-HISTORY_S:]
-    return Snapshot(origin + second, 10.0, arrivals, 0, 0.0, tuple(Server(number) for number in range(SERVERS)))
+    return Snapshot(origin + second, 10.0, arrivals, 0.0, tuple(Server(number) for number in range(SERVERS)))
 
 
 def clairvoyant(pipeline: Pipeline, future: tuple[int, ...] = STEP) -> Policy:

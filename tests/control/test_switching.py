@@ -74,7 +74,7 @@ def test_loads_longer_than_the_interval_end(traffic: Pipeline, load_s: float, in
 @pytest.mark.parametrize("name", ["static", "hardware", "loki", "exact"])
 def test_every_policy_answers_before_anything_was_counted(traffic: Pipeline, name: str) -> None:
     policy = make_policy(name, traffic, PolicyOptions(servers=20, initial_rps=40.0))
-    snapshot = Snapshot(0.0, 10.0, (), 0, 0.0, tuple(Server(number) for number in range(20)))
+    snapshot = Snapshot(0.0, 10.0, (), 0.0, tuple(Server(number) for number in range(20)))
     plan = policy.decide(snapshot)
     assert plan.accuracy > 0.97
     assert plan.capacity_rps >= 40 * (1 - 1e-6)

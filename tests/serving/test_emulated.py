@@ -98,7 +98,7 @@ def test_its_alarm_wakes_a_poll_at_the_next_end(engine: EmulatedEngine) -> None:
 
 
 def test_an_effect_that_is_not_for_an_engine_is_an_error(engine: EmulatedEngine) -> None:
-    effect: Effect = Solve(Snapshot(0.0, 1.0, (), 0, 0.0, ()))
+    effect: Effect = Solve(Snapshot(0.0, 1.0, (), 0.0, ()))
     with pytest.raises(TypeError, match="Solve"):
         engine.carry("worker:0", effect, 0.0)
 

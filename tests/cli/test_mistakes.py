@@ -1,0 +1,165 @@
+"""A mistake is told in one sentence on stderr, with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loki_rl.cli import main as cli
+from loki_rl.serving.repository import model_path
+
+Call = Callable[..., Any]
+
+PIPELINES = {
+    "malformed.yaml": "line 2: malformed YAML",
+    "key.yaml": "unknown key 'slo_msec'; did you mean 'slo_ms'?",
+    "variant.yaml": "unknown key 'acuracy'; did you mean 'accuracy'?",
+    "absent.yaml": "no such pipeline file",
+}
+READERS = (("plan", "--demand", 5), ("capacity",), ("simulate",), ("compare",), ("serve",))
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("words", READERS, ids=lambda words: str(words[0]))
+def test_a_wrong_pipeline_file(call: Call, bad: Path, name: str, words: tuple[object, ...]) -> None:
+    command, *rest = words
+    said = call(command, bad / name, *rest, "--json")
+    assert said.out == ""
+    assert said.sentence.startswith(str(bad / name))
+    assert PIPELINES[name] in said.sentence
+
+
+TRACES = {
+    "negative.csv": "line 3: -3 requests; a count must lie between 0 and",
+    "columns.csv": "line 1: unknown columns 'time,users'; expected 't_seconds,requests'",
+    "empty.csv": "is empty",
+    "absent.csv": "no such trace file",
+}
+
+
+@pytest.mark.parametrize("name", TRACES)
+@pytest.mark.parametrize("command", ["simulate", "compare", "replay", "stats"])
+def test_a_wrong_trace(call: Call, small: Path, bad: Path, name: str, command: str) -> None:
+    words: dict[str, tuple[object, ...]] = {
+        "simulate": ("simulate", small, "--trace"),
+        "compare": ("compare", small, "--logdir", bad / "runs", "--trace"),
+        "replay": ("replay", "--url", "tcp://127.0.0.1:1", "--pipeline", small, "--trace"),
+        "stats": ("trace", "stats"),
+    }
+    said = call(*words[command], bad / name, "--json")
+    assert said.out == ""
+    assert said.sentence.startswith(str(bad / name))
+    assert TRACES[name] in said.sentence
+
+
+MISTAKES: list[tuple[str, str]] = [
+    ("plan SMALL --demand 0", "--demand must be a rate above 0"),
+    ("plan SMALL --demand -5", "--demand must be a rate above 0"),
+    ("plan SMALL --demand nan", "--demand must be a rate above 0"),
+    ("plan SMALL --demand many", "--demand must be a rate above 0 or FROM:TO:STEP, not 'many'"),
+    ("plan SMALL --demand 5:1:1", "FROM:TO:STEP"),
+    ("plan SMALL --demand 1:1e9:1e-3", "take a larger step"),
+    ("plan SMALL", "--demand"),
+    ("plan SMALL --demand 5 --servers 0", "servers must be at least 1, not 0"),
+    ("plan SMALL --demand 5 --slo-ms 5", "an SLO of 5 ms cannot be met, since the fastest path takes"),
+    ("plan SMALL --demand 5 --slo-ms nan", "SLO"),
+    ("plan SMALL --demand 5 --min-accuracy 1.5", "min_accuracy must lie in 0..1"),
+    ("plan SMALL --demand 5 --headroom -1", "headroom"),
+    ("plan SMALL --demand 5 --queueing tial", "--queueing must be one of tail, half-slo, not 'tial'"),
+    ("plan SMALL --demand 5 --plot BAD/x.png", "give --demand as FROM:TO:STEP"),
+    ("plan SMALL --demand 5:6:1 --plot BAD/file/x.png", "cannot be written"),
+    ("plan smal --demand 5", "no pipeline 'smal'"),
+    ("plan trafic --demand 5", "did you mean 'traffic'?"),
+    ("capacity SMALL --servers 0", "servers must be at least 1, not 0"),
+    ("capacity SMALL --slo-ms 5", "cannot be met"),
+    ("simulate", "name a pipeline"),
+    ("simulate SMALL --policy exat", "there is no policy 'exat'; did you mean 'exact'?"),
+    ("simulate SMALL --drop rerout", "--drop must be one of none, last-task, per-task, reroute, not 'rerout'"),
+    ("simulate SMALL --servers 0", "servers must be"),
+    ("simulate SMALL --servers few", "--servers"),
+    ("simulate SMALL --slo-ms 5", "cannot be met"),
+    ("simulate SMALL --interval-s 0", "interval_s must be"),
+    ("simulate SMALL --interval-s nan", "interval_s must be"),
+    ("simulate SMALL --load-s -1", "load_s must be"),
+    ("simulate SMALL --load-s inf", "load_s must be"),
+    ("simulate SMALL --mean-rps 0", "mean_rps must be above 0"),
+    ("simulate SMALL --mean-rps 5 --rate-scale 2", "exclude each other"),
+    ("simulate SMALL --compress 0", "compress must be above 0"),
+    ("simulate SMALL --from-s 9 --to-s 3", "window"),
+    ("simulate SMALL --seed -1", "seed"),
+    ("simulate SMALL --trace flash_crwd", "did you mean 'flash_crowd'?"),
+    ("simulate SMALL --logdir BAD/file", "nothing can be written to BAD/file"),
+    ("simulate SMALL --logdir BAD/file/runs", "name another folder"),
+    ("simulate SMALL --profil x", "No such option"),
+    ("simulate SMALL --profile BAD/none.json", "does not exist"),
+    ("simulate --config BAD/absent.json", "cannot be read"),
+    ("simulate --config BAD/columns.csv", "is not the run.json of a run"),
+    ("simulate --config BAD/key.json", "polcy"),
+    ("simulate --config BAD/servers.json", "servers must be"),
+    ("simulate SMALL --config BAD/servers.json", "leave pipeline out"),
+    ("simulate --config BAD/servers.json --mean-rps 5", "leave --mean-rps out"),
+    ("compare SMALL --policies ,", "--policies names nothing"),
+    ("compare SMALL --policies static,exat --logdir BAD/runs", "did you mean 'exact'?"),
+    ("compare SMALL --driver twin,plane", "--driver must be one of twin, emulated, onnx, not 'plane'"),
+    ("compare SMALL --driver onnx", "names no models"),
+    ("compare SMALL --seeds 0", "--seeds"),
+    ("compare SMALL --jobs 0", "--jobs"),
+    ("compare SMALL --servers 0", "servers must be"),
+    ("compare SMALL --drop rerout", "--drop must be one of"),
+    ("compare SMALL --logdir BAD/file", "nothing can be written to BAD/file"),
+    ("serve SMALL --workers 0", "workers must be"),
+    ("serve SMALL --engine onx", "--engine must be one of"),
+    ("serve SMALL --engine onnx", "names no models"),
+    ("serve SMALL --policy exat", "did you mean 'exact'?"),
+    ("serve SMALL --logdir BAD/file", "nothing can be written"),
+    ("replay --url ftp://x --pipeline SMALL", "neither tcp://, ipc:// nor http://"),
+    ("replay --pipeline SMALL", "--url"),
+    ("trace stats flash_crowd --compress -1", "compress must be above 0"),
+    ("profile SMALL --clock moon", "--clock must be one of wall, cpu"),
+    ("profile SMALL", "names no models"),
+    ("models fetch writing", "must be one of reading"),
+    ("simulat SMALL", "simulat"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_one_sentence(call: Call, small: Path, bad: Path, line: str, says: str) -> None:
+    said = call(*line.replace("SMALL", str(small)).replace("BAD", str(bad)).split())
+    assert said.out == ""
+    assert says.replace("BAD", str(bad)) in said.sentence
+
+
+def with_models(small: Path, folder: Path) -> Path:
+    """The small pipeline with a model for each variant, in a repository of its own."""
+    adapter = "    adapter: loki_rl.serving.adapters.detection:TextDetection\n"
+    text = (
+        small.read_text().replace("    variants:\n", adapter + "    variants:\n").replace("{accuracy", "{model: m, accuracy")
+    )
+    path = folder / "modelled.yaml"
+    path.write_text(text.replace("servers: 4\n", "servers: 4\nrepository: models\n"))
+    return path
+
+
+@pytest.mark.parametrize("words", [("serve",), ("compare", "--driver", "onnx")], ids=lambda words: str(words[0]))
+def test_a_missing_model_is_missed_before_anything_starts(
+    call: Call, small: Path, tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    pipeline = with_models(small, tmp_path)
+    command, *rest = words
+    said = call(command, pipeline, *rest, "--logdir", tmp_path / "runs")
+    assert said.out == ""
+    assert f"there is no model {model_path(tmp_path / 'models', 'm')}; run 'loki-rl models fetch" in said.sentence
+
+
+def test_a_fault_of_ours_keeps_its_traceback(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("nope")
+
+    monkeypatch.setattr("loki_rl.config.load_pipeline", broken)
+    monkeypatch.setattr(sys, "argv", ["loki-rl", "capacity", str(small)])
+    with pytest.raises(KeyError, match="nope"):
+        cli.main()

@@ -1,0 +1,151 @@
+"""What every command prints: one JSON object on stdout, or something for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+RUN_KEYS = {
+    "arrivals", "ok", "late", "dropped", "rejected", "cancelled", "failed", "slo_violation_ratio", "leaf_violation_ratio",
+    "accuracy", "servers_mean", "p50_ms", "p99_ms", "task_executions", "cost_j", "wall_s",
+}  # fmt: skip
+PLAN_KEYS = {
+    "mode", "servers", "accuracy", "served_fraction", "placements", "bound", "gap", "solve_ms", "build_ms", "reasons",
+}  # fmt: skip
+OUTCOMES = ("ok", "late", "dropped", "rejected", "cancelled", "failed")
+
+
+def test_plan(call: Call, small: Path) -> None:
+    said = call("plan", small, "--demand", 20, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS
+    assert (said.json["mode"], said.json["served_fraction"]) == ("hardware", 1.0)
+    assert {frozenset(one) for one in said.json["placements"]} == {frozenset({"task", "variant", "batch", "replicas"})}
+    assert "hardware mode at 20 requests/s" in call("plan", small, "--demand", 20).out
+
+
+def test_a_ladder_of_plans_with_its_picture(call: Call, small: Path, tmp_path: Path) -> None:
+    said = call("plan", small, "--demand", "50:450:200", "--plot", tmp_path / "phases.png", "--json")
+    assert [one["demand_rps"] for one in said.json["plans"]] == [50.0, 250.0, 450.0]
+    assert all(one.keys() > PLAN_KEYS for one in said.json["plans"])
+    assert (tmp_path / "phases.png").read_bytes().startswith(b"\x89PNG")
+    assert "optimal plans by demand" in call("plan", small, "--demand", "50:450:200").out
+
+
+def test_an_infeasible_plan_prints_its_json_and_fails(call: Call, small: Path) -> None:
+    said = call("plan", small, "--demand", 20, "--servers", 1, "--json")
+    assert said.json["mode"] == "infeasible"
+    assert said.json["reasons"][0] in said.sentence
+
+
+def test_capacity(call: Call, small: Path) -> None:
+    said = call("capacity", small, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > {"max_qps", "accuracy", "placements"}
+    accurate = call("capacity", small, "--min-accuracy", 1, "--json").json
+    assert 0 < accurate["max_qps"] < said.json["max_qps"]
+    assert "small" in call("capacity", small).out
+
+
+def test_simulate(call: Call, small: Path, crowd: Path) -> None:
+    said = call("simulate", small, "--trace", crowd, "--interval-s", 1, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > RUN_KEYS
+    assert said.json["arrivals"] == 100 == sum(said.json[name] for name in OUTCOMES)
+    assert "exact" in call("simulate", small, "--trace", crowd).out
+
+
+@pytest.mark.parametrize(("flags", "name", "value"), [
+    (("--servers", 2, "--policy", "static"), "servers_mean", 2.0),
+    (("--from-s", 1, "--to-s", 2), "arrivals", 20),
+    (("--rate-scale", 2), "arrivals", 200),
+    (("--seed", 5), "seed", 5),
+])  # fmt: skip
+def test_simulate_does_what_its_flags_say(
+    call: Call, small: Path, crowd: Path, flags: tuple[object, ...], name: str, value: float
+) -> None:
+    assert call("simulate", small, "--trace", crowd, *flags, "--json").json[name] == value
+
+
+def test_run_json_repeats_a_run(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    flags = ("--policy", "loki", "--servers", 3, "--seed", 4, "--interval-s", 1, "--drop", "per-task", "--rate-scale", 3)
+    first = call("simulate", small, "--trace", crowd, *flags, "--logdir", tmp_path, "--json").json
+    again = call("simulate", "--config", tmp_path / "twin/loki/crowd/seed4/run.json", "--json").json
+    assert again.pop("wall_s") > 0 < first.pop("wall_s")
+    assert again == first
+
+
+def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    from loki_rl import run_folder, runs
+
+    done = make_result(driver="emulated")
+    monkeypatch.setitem(runs.RUNNERS, "emulated", {done.options: done}.__getitem__)
+    folder = run_folder.save(done, tmp_path)
+    assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    calm = tmp_path / "calm.csv"
+    calm.write_text("t_seconds,requests\n0,5\n1,5\n")
+    words = ("compare", small, "--trace", crowd, "--trace", calm, "--policies", "static,exact", "--seeds", 2, "--seed", 7)
+    flags = ("--interval-s", 1, "--jobs", 1, "--logdir", tmp_path / "runs")
+    said = call(*words, *flags, "--json")
+    assert said.code == 0
+    assert said.json.keys() >= {"results", "summary"}
+    assert all(one.keys() > RUN_KEYS | {"trace", "policy", "seed"} for one in said.json["results"])
+    assert [(one["trace"], one["seed"], one["policy"]) for one in said.json["results"]] == [
+        (trace, seed, policy) for trace in ("crowd", "calm") for seed in (7, 8) for policy in ("static", "exact")
+    ]
+    assert [(one["trace"], one["policy"], one["n"]) for one in said.json["summary"]] == [
+        (trace, policy, 2) for trace in ("crowd", "calm") for policy in ("static", "exact")
+    ]
+    assert said.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): done"
+    assert (tmp_path / "runs/twin/exact/calm/seed8/run.json").is_file()
+    told = call(*words, *flags)
+    assert told.code == 0
+    assert told.out.splitlines()[-2:] == [
+        f"report: {tmp_path / 'runs/report.md'}", f"curves: tensorboard --logdir {tmp_path / 'runs'}",
+    ]  # fmt: skip
+    assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): resumed"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_compare_lists_what_failed(
+    call: Call, small: Path, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loki_rl import runs
+    from loki_rl.serving.launch import LaunchError
+
+    def refuse(_: runs.RunOptions) -> runs.RunResult:
+        raise LaunchError("no worker came up")
+
+    monkeypatch.setitem(runs.RUNNERS, "emulated", refuse)
+    words = ("compare", small, "--trace", crowd, "--policies", "static", "--driver", "twin,emulated", "--logdir", tmp_path)
+    said = call(*words, "--json")
+    assert said.code == 1
+    assert said.json["failures"][0]["sentence"] == "no worker came up"
+    assert [one["driver"] for one in said.json["results"]] == ["twin"]
+    assert said.err.splitlines()[-1] == "failed: static on crowd.csv (emulated, seed 0): no worker came up"
+    told = call(*words)
+    assert told.code == 1
+    assert "static" in told.out
+
+
+def test_trace_stats(call: Call, crowd: Path) -> None:
+    said = call("trace", "stats", crowd, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert (said.json["requests"], said.json["mean_rps"], said.json["peak_rps"]) == (100, 25.0, 50.0)
+    assert "mean_rps" in call("trace", "stats", crowd).out
+
+
+def test_help_names_every_command(call: Call) -> None:
+    said = call("--help")
+    assert (said.code, said.err) == (0, "")
+    for name in ("plan", "capacity", "simulate", "compare", "serve", "replay", "profile", "models", "trace"):
+        assert name in said.out
+    assert call().out == said.out
