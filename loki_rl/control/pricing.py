@@ -1,0 +1,293 @@
+"""The relaxation of one joint problem, its routes made as prices ask for them (column generation; Dantzig and Wolfe 1960). Owns
+the layout of its rows, its routes and bounds that hold whatever routes there are; branches on nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Literal
+
+import numpy as np
+from msgspec import Struct
+
+from loki_rl.control.configurations import Configuration
+from loki_rl.control.hull import Graph, best_routes, walk
+from loki_rl.control.master import Master
+from loki_rl.control.simplex import DOUBT, INFEASIBLE, OPTIMAL, Floats, Indices
+
+Goal = Literal["least price", "most accurate", "most served"]
+
+# A route that pays less is none.
+PAYS = 1e-9
+# No server is worth so much.
+FORBIDDEN = 1e6
+ROUNDS = 1000
+# What is not served costs at first, and at most. All else is worth 1 at most, so more than MISSING of it is never better.
+PENALTY, LARGEST_PENALTY = 10.0, 1e7
+MISSING = 1e-8
+# Routes that are kept beside those in use, as a multiple of the rows.
+SPARE = 2
+
+
+class Part(Struct):
+    """One pipeline's demand. servers [arc]: what the whole demand would take there. pools [configuration]: where its servers
+    come from. weight: of its accuracy and of what is served. served: range of the share that is let in. floor: (a, b):
+    accuracy of all requests >= a x served + b."""
+
+    graph: Graph
+    configurations: Sequence[Configuration]
+    servers: Floats
+    weight: float = 1.0
+    served: tuple[float, float] = (1.0, 1.0)
+    floor: tuple[float, float] = (0.0, -1.0)
+
+    @property
+    def pools(self) -> list[int]:
+        return [getattr(c, "pool", 0) for c in self.configurations]
+
+
+class Joint(Struct):
+    """What is asked of pipelines that share pools of servers. limits, prices [pool]: how many there are, and what one costs.
+    least: of the weighed accuracies. holdings: how many servers of a pool a part may have, by (part, pool)."""
+
+    goal: Goal
+    parts: Sequence[Part]
+    limits: Sequence[int]
+    prices: Sequence[float] = (1.0,)
+    least: float = -1.0
+    holdings: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def unit(self) -> float:
+        """What 1 of the minimised objective is in the goal's own, which is of size 1 so."""
+        if self.goal != "least price":
+            return -1.0
+        return float(sum(limit * price for limit, price in zip(self.limits, self.prices, strict=True)))
+
+
+class Layout:
+    """Numbers of the rows: what is served and the floor of each part, the least of all, pools, holdings, then the integers to
+    branch on: tasks, models and counts.
+
+    of [count, 5]: the rows that a server of a configuration counts in: its pool, holding, task, model and count. rank [row]:
+    0, or higher for integers to branch on first. start [part]: the first of its configurations, all parts' one after another.
+    """
+
+    def __init__(self, joint: Joint) -> None:
+        size = len(joint.parts)
+        keys = [
+            (part, c.task, c.variant, pool)
+            for part, one in enumerate(joint.parts)
+            for c, pool in zip(one.configurations, one.pools, strict=True)
+        ]
+        self.start = np.cumsum([0, *(len(part.configurations) for part in joint.parts)])
+        pools = np.array([pool for *_, pool in keys])
+        groups = [pools, *(_numbered([tuple(key[i] for i in by) for key in keys]) for by in ((0, 3), (0, 1), (0, 1, 2)))]
+        sizes = [size, size, 1, len(joint.limits), *(int(group.max()) + 1 for group in groups[1:]), len(keys)]
+        ends = np.cumsum([0, *sizes])
+        self.served, self.floor, _, self.pools, self.holdings, self.tasks, self.models, self.counts = (
+            np.arange(begin, end) for begin, end in zip(ends[:-1], ends[1:], strict=True)
+        )
+        self.least, self.size = 2 * size, int(ends[-1])
+        self.holding_of = {(part, pool): int(row) for (part, *_, pool), row in zip(keys, groups[1] + ends[4], strict=True)}
+        self.of = np.stack([*(group + begin for group, begin in zip(groups, ends[3:], strict=False)), self.counts], axis=1)
+        self.rank = np.zeros(self.size, dtype=np.int64)
+        self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 3, 2, 1
+
+    @property
+    def integers(self) -> slice:
+        return slice(int(self.tasks[0]), self.size)
+
+
+def _numbered(keys: list[tuple[int, ...]]) -> Indices:
+    numbers: dict[tuple[int, ...], int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
+
+class Route(Struct):
+    """A column that serves. arcs, amounts: its flow per unit of its part's demand."""
+
+    part: int
+    arcs: Indices
+    amounts: Floats
+
+
+class Relaxation:
+    """Ask with `solve` after any change of the bounds in `lower` and `upper` [row]. cutoff: of no interest above."""
+
+    def __init__(self, joint: Joint, left_s: Callable[[], float]) -> None:
+        self.joint, self.parts, self.left_s = joint, joint.parts, left_s
+        self.layout = Layout(joint)
+        self.master = Master(self.layout.size)
+        self.routes: dict[int, Route] = {}
+        self.price = np.array(joint.prices) / joint.unit if joint.goal == "least price" else np.zeros(len(joint.prices))
+        self._penalty = PENALTY
+        self._idle: set[int] = set()
+        self.cutoff = inf
+        self.rounds = 0
+        self._fit()
+        self._missing = [self._miss(p) for p in range(len(self.parts))]
+
+    def _fit(self) -> None:
+        layout, joint = self.layout, self.joint
+        for p, part in enumerate(self.parts):
+            self.lower[layout.served[p]], self.upper[layout.served[p]] = part.served
+            self.lower[layout.floor[p]] = part.floor[1]
+        self.lower[layout.least] = joint.least
+        self.upper[layout.pools] = joint.limits
+        for key, bounds in joint.holdings.items():
+            self.lower[layout.holding_of[key]], self.upper[layout.holding_of[key]] = bounds
+            self.hold(layout.holding_of[key])
+        floors = [row for row, part in zip(layout.floor, self.parts, strict=True) if part.floor[1] > -1]
+        for row in [*layout.served, *floors, *([layout.least] if joint.least > -1 else []), *layout.pools]:
+            self.master.bring(int(row))
+
+    @property
+    def lower(self) -> Floats:
+        return self.master.lower[self.master.slots :]
+
+    @property
+    def upper(self) -> Floats:
+        return self.master.upper[self.master.slots :]
+
+    # -- columns
+
+    def _column(self, rows: Indices, values: Floats | float, cost: float) -> int:
+        if not self.master.free:
+            self._make_room()
+        coefficients = np.zeros(self.layout.size)
+        np.add.at(coefficients, rows, values)
+        return self.master.add(coefficients, cost)
+
+    def _make_room(self) -> None:
+        """Forget routes that have been out of use, the least worth having first."""
+        slopes, x = self.master.slopes(), self.master.now.x
+        idle = [slot for slot in self.routes if slopes[slot] > PAYS and x[slot] == 0]
+        idle.sort(key=lambda slot: -slopes[slot])
+        surplus = len(self.routes) - SPARE * len(self.master.active)
+        if surplus < len(self.routes) // 4:
+            self.master.grow()
+            return
+        dropped = idle[:surplus]
+        self.master.drop(np.array(dropped, dtype=np.int64))
+        for slot in dropped:
+            del self.routes[slot]
+
+    def _miss(self, p: int) -> int:
+        """Serves without servers, at a penalty: so that there always is a solution."""
+        rows = np.array([self.layout.served[p], self.layout.floor[p], self.layout.least])
+        return self._column(rows, 1.0, self._penalty)
+
+    def hold(self, row: int) -> None:
+        """Let a row of servers take part, and servers idle in it."""
+        if row in self._idle:
+            return
+        self._idle.add(row)
+        self.master.bring(row)
+        of = self.layout.of
+        level = int(np.flatnonzero((of == row).any(axis=0))[0])
+        for rows in np.unique(of[of[:, level] == row, : level + 1], axis=0):
+            self._column(rows, 1.0, float(self.price[rows[0] - self.layout.pools[0]]))
+
+    def _add(self, p: int, taken: Indices) -> None:
+        part, layout = self.parts[p], self.layout
+        arcs, amounts = walk(part.graph, taken)
+        works = part.graph.configuration[arcs] >= 0
+        needs = part.servers[arcs[works]] * amounts[works]
+        accuracy = float(part.graph.accuracy[arcs] @ amounts)
+        rows = layout.of[part.graph.configuration[arcs[works]] + layout.start[p]]
+        at = np.concatenate([[layout.served[p], layout.floor[p], layout.least], rows.ravel()])
+        values = np.concatenate([[1.0, accuracy - part.floor[0], part.weight * accuracy], np.repeat(needs, rows.shape[1])])
+        worth, extra = self._worth(part)
+        cost = float(self.price[rows[:, 0] - layout.pools[0]] @ needs) - worth * accuracy - extra
+        self.routes[self._column(at, values, cost)] = Route(p, arcs, amounts)
+
+    def worth(self, p: int) -> float:
+        """Of a unit of a part's accuracy, what floors make of it included."""
+        part, layout, duals = self.parts[p], self.layout, self.master.duals()
+        return float(self._worth(part)[0] + duals[layout.floor[p]] + part.weight * duals[layout.least])
+
+    def _worth(self, part: Part) -> tuple[float, float]:
+        """Of a unit of accuracy and of a unit served."""
+        goal = self.joint.goal
+        return (part.weight if goal == "most accurate" else 0.0), (part.weight if goal == "most served" else 0.0)
+
+    # -- solving
+
+    def solve(self) -> tuple[int, float]:
+        """OPTIMAL, INFEASIBLE or DOUBT, and a bound on the relaxation that holds whatever routes there are."""
+        self.master.clean()
+        outcome, bound = self._converge(self.master.reoptimise())
+        if outcome in (DOUBT, INFEASIBLE):
+            outcome, again = self._converge(self.master.recover())
+            bound = max(bound, again)
+        return outcome, bound
+
+    def _converge(self, outcome: int) -> tuple[int, float]:
+        best = -inf
+        for _ in range(ROUNDS):
+            if outcome != OPTIMAL:
+                break
+            bound, found = self._price()
+            best = max(best, bound)
+            # Of solutions with nothing missing none is worth less than 0.
+            if best >= self.cutoff or (best > 0 and self.joint.goal != "least price") or self.left_s() <= 0:
+                return OPTIMAL, best
+            if not found and not self._insist():
+                return OPTIMAL, best
+            for p, taken in found:
+                self._add(p, taken)
+            outcome = self.master.improve()
+        return outcome if outcome != OPTIMAL else DOUBT, best
+
+    def _insist(self) -> bool:
+        """Raise the penalty while it is paid."""
+        if self.missing <= MISSING or self._penalty >= LARGEST_PENALTY:
+            return False
+        self._penalty *= 10
+        self.master.costs[self._missing] = self._penalty
+        self.master.reprice()
+        return True
+
+    @property
+    def missing(self) -> float:
+        return float(self.master.now.x[self._missing].max())
+
+    def prices(self) -> Floats:
+        """[count] = what a server of each configuration is worth."""
+        of = self.layout.of
+        prices: Floats = self.price[of[:, 0] - self.layout.pools[0]] - self.master.duals()[of].sum(axis=1)
+        return prices
+
+    def _price(self) -> tuple[float, list[tuple[int, Indices]]]:
+        """A bound by these prices, and the routes that pay."""
+        self.rounds += 1
+        layout, duals, bound, prices = self.layout, self.master.duals(), self.master.bound(), self.prices()
+        prices[(self.upper[layout.of] <= 0).any(axis=1)] = FORBIDDEN
+        found = []
+        for p, part in enumerate(self.parts):
+            mine = np.append(prices[layout.start[p] : layout.start[p + 1]], 0.0)
+            value, taken = best_routes(part.graph, part.servers, mine, self.worth(p))
+            value += self._worth(part)[1] + duals[layout.served[p]] - part.floor[0] * duals[layout.floor[p]]
+            if value > PAYS:
+                bound -= value * part.served[1]
+                found.append((p, taken))
+        return bound, found
+
+    # -- the solution
+
+    @property
+    def objective(self) -> float:
+        return self.master.objective
+
+    def usage(self) -> Floats:
+        """[row] = servers in it, as sums over the columns."""
+        return self.master.sums()
+
+    def flow(self, p: int) -> Floats:
+        """[arc of the part's graph] = share of its demand."""
+        total = np.zeros(len(self.parts[p].servers))
+        for slot, route in self.routes.items():
+            if route.part == p and self.master.now.x[slot] > 0:
+                total[route.arcs] += self.master.now.x[slot] * route.amounts
+        return total
