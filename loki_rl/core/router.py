@@ -78,6 +78,7 @@ class Router:
         self.split = 1.0 if not self.children else 0.5
         self.batches = 0
         self.credits = 0
+        self.arrived = 0  # since the last second was reported
         self.next_second: float | None = None
         self.kinds: set[tuple[int, int]] = set()  # (variant, batch) of those that pull
         self.rate = 0.0  # items per second of those that pull
@@ -104,7 +105,7 @@ class Router:
             case Cancelled(roots):
                 self._settle(self.queue.remove(set(roots), PATH_BITS), Outcome.CANCELLED, effects)
             case Begin(origin):
-                self.next_second = origin + 1.0
+                self.next_second, self.arrived = origin + 1.0, 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
@@ -132,6 +133,7 @@ class Router:
     # -- what comes in ------------------------------------------------------------------------------------------------
 
     def _enqueue(self, items: list[Item]) -> None:
+        self.arrived += len(items)
         push, after, split = self.queue.push, self.after_s, self.split
         for item in items:
             push(item, item.t0 + (item.deadline - item.t0) * split, item.deadline - after)
@@ -262,7 +264,8 @@ class Router:
             if batch in self.leases:
                 self._hung(self.leases[batch].worker)
         if self.next_second is not None and now >= self.next_second:
-            effects.append(Send(CONTROLLER, Backlog(self.task, len(self.queue), self._drain_s())))
+            effects.append(Send(CONTROLLER, Backlog(self.task, len(self.queue), self._drain_s(), self.arrived)))
+            self.arrived = 0
             while self.next_second <= now:
                 self.next_second += 1.0
 

@@ -225,7 +225,7 @@ class RouterMachine(RuleBasedStateMachine):
                 assert effect.to == router(PIPELINE.parents[self.task])
                 assert (task, overloaded) == (self.task, not self.pressing), "only changes are told"
                 self.pressing = overloaded
-            case Backlog(task, queued, _):
+            case Backlog(task, queued):
                 assert (effect.to, task, queued) == (CONTROLLER, self.task, len(self.router.queue))
             case _:
                 pytest.fail(f"a router does not send {effect.message}")
