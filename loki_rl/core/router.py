@@ -271,8 +271,7 @@ class Router:
             if batch in self.leases:
                 self._hung(self.leases[batch].worker)
         if self.next_second is not None and now >= self.next_second:
-            effects.append(Send(CONTROLLER, Backlog(self.task, self._waiting_items(), self._drain_s(), self.arrived)))
-            self.arrived = 0
+            effects.append(Send(CONTROLLER, self._backlog()))
             while self.next_second <= now:
                 self.next_second += 1.0
 
@@ -353,11 +352,12 @@ class Router:
 
     def _drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
-        waiting = self._waiting_items()
-        return waiting / self.rate if self.rate else (inf if waiting else 0.0)
+        return len(self.queue) / self.rate if self.rate else (inf if self.queue.heap else 0.0)
 
-    def _waiting_items(self) -> int:
-        return len(self.queue)
+    def _backlog(self) -> Backlog:
+        """Of the second that ends."""
+        arrived, self.arrived = self.arrived, 0
+        return Backlog(self.task, len(self.queue), self._drain_s(), arrived)
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""

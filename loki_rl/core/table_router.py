@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from functools import partial
 from math import inf
 
+from msgspec.structs import replace
+
 from loki_rl.core.draws import DEAL, uniform
-from loki_rl.core.messages import Effect, Item
+from loki_rl.core.messages import Backlog, Effect, Item
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Puller
@@ -167,8 +169,10 @@ class TableRouter(Router):
         """What could be rescued has moved already; what a batch then leaves behind is late."""
         return None
 
-    def _waiting_items(self) -> int:
-        return sum(len(queue) for queue in self.queues())
+    def _backlog(self) -> Backlog:
+        queued = sum(len(queue) for queue in self.queues())
+        drain_s = queued / self.rate if self.rate else (inf if queued else 0.0)
+        return replace(super()._backlog(), queued=queued, drain_s=drain_s)
 
     def _press(self, now: float, effects: list[Effect]) -> None:
         """Shares are kept by the tables: no parent is ever held back."""
