@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.master import combine
-from loki_rl.control.pricing import MISSING, Joint, Relaxation
+from loki_rl.control.pricing import Joint, Relaxation
 from loki_rl.control.simplex import CANDIDATE, FEASIBLE, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 INTEGRAL = 1e-7
@@ -44,9 +44,6 @@ class FleetSearch:
         self.limits = np.array(joint.limits)
         self.relaxation = Relaxation(joint, left_s)
         self.layout = self.relaxation.layout
-        # Nothing that is possible is worth less: serving at no accuracy, or with all servers.
-        self._worst = (1.0 if joint.goal == "least price" else 0.0) + FEASIBLE
-        self.relaxation.cutoff = self._worst
         self.best = Answer("infeasible")
         self._open: list[tuple[float, int, Floats, Floats]] = []
         self._floor = inf
@@ -77,7 +74,7 @@ class FleetSearch:
             self.best.nodes += 1
             outcome, mine = self.relaxation.solve()
             bound = max(bound, mine)
-            if outcome == INFEASIBLE or bound >= self._worst:
+            if outcome == INFEASIBLE or bound >= self.relaxation.worst:
                 return
             if outcome != OPTIMAL or bound >= self.relaxation.cutoff:
                 self._floor = min(self._floor, bound)
@@ -96,7 +93,7 @@ class FleetSearch:
         """Whether a node's relaxation, its counts rounded up, is a fleet that is as good."""
         counts = np.ceil(usage[self.layout.counts] - INTEGRAL).astype(np.int64)
         pools = np.bincount(self.layout.of[:, 0] - self.layout.pools[0], counts, len(self.limits))
-        if (pools > self.limits).any() or self.relaxation.missing > 10 * MISSING or not self._holds(counts):
+        if (pools > self.limits).any() or not self.relaxation.serves(bound) or not self._holds(counts):
             return False
         objective = self.relaxation.objective
         if self.joint.goal == "least price":
@@ -119,8 +116,7 @@ class FleetSearch:
         if not fractional.any():
             return -1, False
         rows = np.flatnonzero(fractional & (layout.rank == layout.rank[fractional].max()))
-        weights = np.hstack([master.matrix[:, rows].T, np.zeros((len(rows), layout.size))])
-        chosen, up_first = choose(master.now, weights, parts[rows], master.lower, master.upper)
+        chosen, up_first = choose(master.now, master.matrix, rows, parts[rows], master.lower, master.upper)
         return int(rows[chosen]), bool(up_first)
 
     def _branch(self, row: int, below: float, up_first: bool, bound: float) -> None:
@@ -157,14 +153,18 @@ class FleetSearch:
 
 
 @compiled
-def choose(now: Dictionary, weights: Floats, parts: Floats, lower: Floats, upper: Floats) -> tuple[int, bool]:
-    """Of sums over columns [candidate, variable] with fractional parts the one to branch on, and whether up is cheaper:
-    penalties of one dual step each way (Driebeek 1966; Tomlin 1971), the largest product."""
+def choose(
+    now: Dictionary, matrix: Floats, rows: Indices, parts: Floats, lower: Floats, upper: Floats
+) -> tuple[int, bool]:
+    """Of rows [slot, row] with fractional parts the one to branch on, and whether up is cheaper: penalties of one dual step
+    each way (Driebeek 1966; Tomlin 1971), the largest product."""
+    weights = np.zeros(len(lower))
     rises, falls = now.x[now.nonbasic] < upper[now.nonbasic], now.x[now.nonbasic] > lower[now.nonbasic]
     slopes = np.abs(now.slopes)
     chosen, up_first, best = 0, False, -1.0
     for i in range(len(parts)):
-        row = combine(now, weights[i])
+        weights[: len(matrix)] = matrix[:, rows[i]]
+        row = combine(now, weights)
         price = slopes / np.maximum(np.abs(row), CANDIDATE)
         up = (1 - parts[i]) * np.min(np.where(((row < -CANDIDATE) & rises) | ((row > CANDIDATE) & falls), price, 1e6))
         down = parts[i] * np.min(np.where(((row > CANDIDATE) & rises) | ((row < -CANDIDATE) & falls), price, 1e6))

@@ -145,10 +145,6 @@ class Master:
     def objective(self) -> float:
         return float(self.costs @ self.now.x)
 
-    def bound(self) -> float:
-        """What the rows' bounds alone are worth at these duals: a bound on the objective where no column costs less than 0."""
-        return float(bound(self.now, self.lower, self.upper, self.slots))
-
 
 @compiled
 def append(now: Dictionary, variable: int, rows: Indices, values: Floats, cost: float) -> None:
@@ -181,20 +177,6 @@ def combine(now: Dictionary, weights: Floats) -> Floats:
         if weights[now.basic[i]] != 0.0:
             row += weights[now.basic[i]] * now.table[i]
     return row
-
-
-@compiled
-def bound(now: Dictionary, lower: Floats, upper: Floats, slots: int) -> float:
-    total = 0.0
-    for q in range(len(now.nonbasic)):
-        v, slope = now.nonbasic[q], now.slopes[q]
-        if v >= slots and slope != 0.0:
-            side = lower[v] if slope > 0 else upper[v]
-            if np.abs(side) < np.inf:
-                total += slope * side
-            elif np.abs(slope) > 1e-9:
-                return -np.inf
-    return total
 
 
 @compiled

@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
+from loki_rl.control.compiled import compiled
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.hull import Graph, best_routes, walk
 from loki_rl.control.master import Master
-from loki_rl.control.simplex import DOUBT, INFEASIBLE, OPTIMAL, Floats, Indices
+from loki_rl.control.simplex import DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 Goal = Literal["least price", "most accurate", "most served"]
 
@@ -25,6 +26,8 @@ ROUNDS = 1000
 # What is not served costs at first, and at most. All else is worth 1 at most, so more than MISSING of it is never better.
 PENALTY, LARGEST_PENALTY = 10.0, 1e7
 MISSING = 1e-8
+# Errors are looked for once in so many solves.
+EVERY = 4
 # Routes that are kept beside those in use, as a multiple of the rows.
 SPARE = 2
 
@@ -121,10 +124,14 @@ class Relaxation:
         self.master = Master(self.layout.size)
         self.routes: dict[int, Route] = {}
         self.price = np.array(joint.prices) / joint.unit if joint.goal == "least price" else np.zeros(len(joint.prices))
+        self._base = self.price[self.layout.of[:, 0] - self.layout.pools[0]]
+        self._most = float(sum(joint.limits))
         self._penalty = PENALTY
         self._idle: set[int] = set()
-        self.cutoff = inf
-        self.rounds = 0
+        # Nothing that is possible is worth less than serving at no accuracy, or with all servers.
+        self.worst = (1.0 if joint.goal == "least price" else 0.0) + PAYS
+        self.cutoff = self.worst
+        self.solved = 0
         self._fit()
         self._missing = [self._miss(p) for p in range(len(self.parts))]
 
@@ -155,8 +162,7 @@ class Relaxation:
     def _column(self, rows: Indices, values: Floats | float, cost: float) -> int:
         if not self.master.free:
             self._make_room()
-        coefficients = np.zeros(self.layout.size)
-        np.add.at(coefficients, rows, values)
+        coefficients = np.bincount(rows, np.broadcast_to(values, rows.shape), self.layout.size)
         return self.master.add(coefficients, cost)
 
     def _make_room(self) -> None:
@@ -164,11 +170,10 @@ class Relaxation:
         slopes, x = self.master.slopes(), self.master.now.x
         idle = [slot for slot in self.routes if slopes[slot] > PAYS and x[slot] == 0]
         idle.sort(key=lambda slot: -slopes[slot])
-        surplus = len(self.routes) - SPARE * len(self.master.active)
-        if surplus < len(self.routes) // 4:
+        dropped = idle[: max(0, len(self.routes) - SPARE * len(self.master.active))]
+        if len(dropped) <= len(self.routes) // 4:
             self.master.grow()
             return
-        dropped = idle[:surplus]
         self.master.drop(np.array(dropped, dtype=np.int64))
         for slot in dropped:
             del self.routes[slot]
@@ -202,9 +207,9 @@ class Relaxation:
         cost = float(self.price[rows[:, 0] - layout.pools[0]] @ needs) - worth * accuracy - extra
         self.routes[self._column(at, values, cost)] = Route(p, arcs, amounts)
 
-    def worth(self, p: int) -> float:
+    def worth(self, p: int, duals: Floats) -> float:
         """Of a unit of a part's accuracy, what floors make of it included."""
-        part, layout, duals = self.parts[p], self.layout, self.master.duals()
+        part, layout = self.parts[p], self.layout
         return float(self._worth(part)[0] + duals[layout.floor[p]] + part.weight * duals[layout.least])
 
     def _worth(self, part: Part) -> tuple[float, float]:
@@ -216,7 +221,9 @@ class Relaxation:
 
     def solve(self) -> tuple[int, float]:
         """OPTIMAL, INFEASIBLE or DOUBT, and a bound on the relaxation that holds whatever routes there are."""
-        self.master.clean()
+        self.solved += 1
+        if self.solved % EVERY == 0:
+            self.master.clean()
         outcome, bound = self._converge(self.master.reoptimise())
         if outcome in (DOUBT, INFEASIBLE):
             outcome, again = self._converge(self.master.recover())
@@ -230,8 +237,7 @@ class Relaxation:
                 break
             bound, found = self._price()
             best = max(best, bound)
-            # Of solutions with nothing missing none is worth less than 0.
-            if best >= self.cutoff or (best > 0 and self.joint.goal != "least price") or self.left_s() <= 0:
+            if best >= self.cutoff or self.left_s() <= 0:
                 return OPTIMAL, best
             if not found and not self._insist():
                 return OPTIMAL, best
@@ -242,32 +248,33 @@ class Relaxation:
 
     def _insist(self) -> bool:
         """Raise the penalty while it is paid."""
-        if self.missing <= MISSING or self._penalty >= LARGEST_PENALTY:
+        if self.master.now.x[self._missing].max() <= MISSING or self._penalty >= LARGEST_PENALTY:
             return False
         self._penalty *= 10
         self.master.costs[self._missing] = self._penalty
         self.master.reprice()
         return True
 
-    @property
-    def missing(self) -> float:
-        return float(self.master.now.x[self._missing].max())
+    def serves(self, bound: float) -> bool:
+        """Whether the last solution, so bounded, serves what it must."""
+        return bound < self.worst and float(self.master.now.x[self._missing].max()) <= 10 * MISSING
 
-    def prices(self) -> Floats:
-        """[count] = what a server of each configuration is worth."""
-        of = self.layout.of
-        prices: Floats = self.price[of[:, 0] - self.layout.pools[0]] - self.master.duals()[of].sum(axis=1)
-        return prices
+    def quote(self) -> tuple[float, Floats, Floats]:
+        """What the rows' bounds are worth at the duals, these [row], and what a server of each configuration is [count]."""
+        master, layout = self.master, self.layout
+        quoted: tuple[float, Floats, Floats] = quote(
+            master.now, master.lower, master.upper, master.slots, layout.of, self._base, self._most
+        )
+        return quoted
 
     def _price(self) -> tuple[float, list[tuple[int, Indices]]]:
         """A bound by these prices, and the routes that pay."""
-        self.rounds += 1
-        layout, duals, bound, prices = self.layout, self.master.duals(), self.master.bound(), self.prices()
-        prices[(self.upper[layout.of] <= 0).any(axis=1)] = FORBIDDEN
+        layout = self.layout
+        bound, duals, prices = self.quote()
         found = []
         for p, part in enumerate(self.parts):
             mine = np.append(prices[layout.start[p] : layout.start[p + 1]], 0.0)
-            value, taken = best_routes(part.graph, part.servers, mine, self.worth(p))
+            value, taken = best_routes(part.graph, part.servers, mine, self.worth(p, duals))
             value += self._worth(part)[1] + duals[layout.served[p]] - part.floor[0] * duals[layout.floor[p]]
             if value > PAYS:
                 bound -= value * part.served[1]
@@ -284,10 +291,29 @@ class Relaxation:
         """[row] = servers in it, as sums over the columns."""
         return self.master.sums()
 
-    def flow(self, p: int) -> Floats:
-        """[arc of the part's graph] = share of its demand."""
-        total = np.zeros(len(self.parts[p].servers))
-        for slot, route in self.routes.items():
-            if route.part == p and self.master.now.x[slot] > 0:
-                total[route.arcs] += self.master.now.x[slot] * route.amounts
-        return total
+
+@compiled
+def quote(
+    now: Dictionary, lower: Floats, upper: Floats, slots: int, of: Indices, base: Floats, most: float
+) -> tuple[float, Floats, Floats]:
+    """A bound on the objective, but for columns that are not there yet; duals; prices. most: servers that may be idle."""
+    duals = np.zeros(len(lower) - slots)
+    total = 0.0
+    for q in range(len(now.nonbasic)):
+        v, slope = now.nonbasic[q], now.slopes[q]
+        if v >= slots:
+            side = lower[v] if slope > 0 else upper[v]
+            if np.abs(side) < np.inf:
+                total += slope * side
+                duals[v - slots] = slope
+            elif np.abs(slope) > PAYS:
+                total = -np.inf
+        elif slope < 0 and upper[v] > 0:
+            total += slope * most
+    prices = base.copy()
+    for k in range(len(of)):
+        for j in range(of.shape[1]):
+            prices[k] -= duals[of[k, j]]
+            if upper[slots + of[k, j]] <= 0:
+                prices[k] = FORBIDDEN
+    return total, duals, prices
