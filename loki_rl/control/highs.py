@@ -63,7 +63,7 @@ def solve_with_highs(
     """
     highs = _Silent()  # type: ignore[no-untyped-call]
     limits: Options = {"mip_rel_gap": gap, "time_limit": max(0.01, time_limit_s)}
-    for name, value in (ALWAYS | limits | (SMALL if program.dense else {})).items():
+    for name, value in (ALWAYS | limits | (SMALL if program.small else {})).items():
         highs.setOptionValue(name, value)
     mip = integer and bool(program.integer.any())
     highs.passModel(_model(program, mip))

@@ -8,11 +8,13 @@ from math import inf, nan
 from threading import local
 from typing import Any, Literal
 
-import pulp
+import numpy as np
 from msgspec.structs import replace
 
-from loki_rl.control.model import Counts, Flows, add_row, new_problem
+from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
 from loki_rl.control.network import Network
+from loki_rl.control.program import Program
+from loki_rl.control.simplex import Floats
 from loki_rl.control.solver import Solved, solve_again
 
 Goal = Literal["fewest servers", "most accurate", "most served"]
@@ -34,17 +36,23 @@ class KeptProblem:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.problem = new_problem(maximise=True)
-        self._counts = Counts(self.problem, network.configurations, USUAL_SERVERS)
-        self._flows = Flows(self.problem, network, 1.0)
-        self._flows.fit(self.problem, self._counts.columns)
-        self._floor = add_row(self.problem, [*self._flows.accuracy, (self._flows.served, 0.0)], ">=", NO_FLOOR[1])
+        problem = new_problem(maximise=True)
+        counts, flows = Counts(problem, network.configurations, USUAL_SERVERS), Flows(problem, network, 1.0)
+        flows.fit(problem, counts.columns)
+        floor = add_row(problem, [*flows.accuracy, (flows.served, 0.0)], ">=", NO_FLOOR[1])
+        set_objective(problem, flows.accuracy)
+        self.program = program = Program(problem)
         self._goals = {
-            "fewest servers": pulp.LpAffineExpression(self._counts.all_servers),
-            "most accurate": pulp.LpAffineExpression(self._flows.accuracy),
-            "most served": pulp.LpAffineExpression([(self._flows.served, 1.0)]),
+            "fewest servers": program.terms(dict(counts.all_servers)),
+            "most accurate": program.terms(dict(flows.accuracy)),
+            "most served": program.terms({flows.served: 1.0}),
         }
-        self._now: dict[str, Any] = {"demand": (1.0, True), "servers": USUAL_SERVERS, "floor": NO_FLOOR}
+        self._flows, self._loads = flows, flows.entries(program)
+        self._counts, self._arcs = program.columns(counts.columns), program.columns(flows.columns)
+        self._all_counts = np.concatenate([self._counts, program.columns(counts.sums)])
+        self._served, self._servers = program.index[id(flows.served)], program.row_of(counts.row)
+        self._floor, self._floor_entry = program.row_of(floor), program.entries(floor, [flows.served])
+        self._now: dict[str, Any] = {"demand": (1.0, True), "floor": 0.0}
         self._impossible: dict[tuple[int, bool], float] = {}
         self._answers: OrderedDict[tuple[object, ...], tuple[Solved, list[float], list[float]]] = OrderedDict()
         self.values: list[float] = []
@@ -53,7 +61,7 @@ class KeptProblem:
 
     def _begin(self) -> None:
         most = self.ask("most served", 1.0, USUAL_SERVERS, served=(0.0, None), integer=False, reserving=False)
-        self.problem.solverModel.kept = False
+        self.program.kept = False
         self.ask("most accurate", max(most.objective, 1e-6) / 2, USUAL_SERVERS, served=(0.0, 1.0), integer=False)
 
     def ask(
@@ -83,20 +91,20 @@ class KeptProblem:
             solved, self.values, self.flow = self._answers[question]
             return solved
         self._tune((demand_rps, reserving), servers, served, floor)
-        self._bind(servers, counts, start)
-        self.problem.sense = pulp.LpMinimize if goal == "fewest servers" else pulp.LpMaximize
-        self.problem.setObjective(self._goals[goal])
-        solved = solve_again(self.problem, time_limit_s, integer and counts is None, start is not None)
+        self._bind(servers, counts)
+        self._aim(goal)
+        known = None if start is None else self._known(start)
+        solved, values = solve_again(self.program, time_limit_s, integer and counts is None, known)
         if whole and solved.outcome == "infeasible":
             # What is too much stays too much for any larger demand.
             self._impossible[servers, reserving] = demand_rps
-        self._note(question, solved)
+        self._note(question, solved, values)
         return solved
 
-    def _note(self, question: tuple[object, ...], solved: Solved) -> None:
+    def _note(self, question: tuple[object, ...], solved: Solved, values: Floats | None) -> None:
         """Beyond what can be served at all every demand leads to the same questions."""
-        self.values = [column.varValue for column in self._counts.columns]
-        self.flow = [column.varValue for column in self._flows.columns]
+        self.values = [] if values is None else values[self._counts].tolist()
+        self.flow = [] if values is None else values[self._arcs].tolist()
         if solved.outcome in ("optimal", "infeasible"):
             self._answers[question] = replace(solved, seconds=0.0), self.values, self.flow
             if len(self._answers) > ANSWERS:
@@ -105,27 +113,28 @@ class KeptProblem:
     def _tune(
         self, demand: tuple[float, bool], servers: int, served: tuple[float, float | None], floor: tuple[float, float]
     ) -> None:
-        self._set("demand", demand, lambda demand: self._flows.rescale(*demand))
-        self._set("servers", servers, self._counts.row.changeRHS)
-        self._set("floor", floor, self._set_floor)
-        self._flows.served.bounds(*served)
+        program = self.program
+        if self._now["demand"] != demand:
+            program.change(self._loads, self._flows.servers(*demand))
+        if self._now["floor"] != floor[0]:
+            program.change(self._floor_entry, np.array([-floor[0]]))
+        self._now = {"demand": demand, "floor": floor[0]}
+        program.row_lower[self._floor], program.row_upper[self._servers] = floor[1], servers
+        program.lower[self._served], program.upper[self._served] = served[0], inf if served[1] is None else served[1]
 
-    def _bind(self, servers: int, counts: list[int] | None, start: list[int] | None) -> None:
-        for k, column in enumerate(self._counts.columns):
-            column.bounds(*((counts[k], counts[k]) if counts else (0, servers)))
-            column.varValue = start[k] if start else None
-        for total in self._counts.sums:
-            total.bounds(0, servers)
-            total.varValue = None
+    def _bind(self, servers: int, counts: list[int] | None) -> None:
+        self.program.lower[self._all_counts], self.program.upper[self._all_counts] = 0, servers
+        if counts:
+            self.program.lower[self._counts] = self.program.upper[self._counts] = counts
 
-    def _set(self, name: str, value: Any, change: Any) -> None:
-        if self._now[name] != value:
-            self._now[name] = value
-            change(value)
+    def _aim(self, goal: Goal) -> None:
+        self.program.sign = 1.0 if goal == "fewest servers" else -1.0
+        self.program.costs = self.program.sign * self._goals[goal]
 
-    def _set_floor(self, floor: tuple[float, float]) -> None:
-        self._floor.expr[self._flows.served] = -floor[0]
-        self._floor.changeRHS(floor[1])
+    def _known(self, start: list[int]) -> Floats:
+        values = np.full(len(self.program.variables), nan)
+        values[self._counts] = start
+        return values
 
     @property
     def counts(self) -> list[int]:

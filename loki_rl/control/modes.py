@@ -15,6 +15,9 @@ from loki_rl.core.plan import Mode
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
 SLACK = 1e-7
 
+# A relaxation that needs so much of a server more needs it whole.
+PART = 1e-6
+
 # A demand that can be served up to this share counts as served. What is missing adds to the gap.
 NEARLY_ALL = 1 - 2e-7
 
@@ -24,7 +27,7 @@ def hardware(search: Search) -> Found | None:
     kept = search.kept(search.setting.best_network)
     solved = search.ask(kept, "fewest servers", search.request.demand_rps)
     search.unproven |= solved.outcome == "unknown"
-    return _found("hardware", "fewest servers", kept, solved, search.request.demand_rps) if solved.found else None
+    return _whole("hardware", "fewest servers", kept, solved, search.request.demand_rps) if solved.found else None
 
 
 def accuracy(search: Search) -> Found | None:
@@ -37,8 +40,10 @@ def accuracy(search: Search) -> Found | None:
     if not solved.found or solved.objective < search.request.min_accuracy - TIE:
         search.unproven = solved.outcome == "feasible"  # else nothing serves all, with the best variants neither
         return None
-    found = _found("accuracy", "most accurate", kept, solved, search.request.demand_rps)
-    found.counts = _fewest(search, kept, found)
+    found = _whole("accuracy", "most accurate", kept, solved, search.request.demand_rps)
+    fewest = _fewest(search, kept, found)
+    if fewest != found.counts:
+        found.counts, found.flow = fewest, None
     return found
 
 
@@ -66,6 +71,9 @@ def _fewest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     if not search.has_time():
         return found.counts
     floor = (0.0, found.objective * (1 - SLACK))
+    relaxed = search.ask(kept, "fewest servers", found.demand_rps, floor=floor, integer=False)
+    if relaxed.found and relaxed.bound > sum(found.counts) - 1 + PART:
+        return found.counts
     solved = search.ask(kept, "fewest servers", found.demand_rps, floor=floor, start=found.counts)
     return kept.counts if solved.found else found.counts
 
@@ -123,6 +131,13 @@ def _most_accurate(search: Search, kept: KeptProblem, found: Found) -> list[int]
     served, floor = found.objective * (1 - SLACK), _floor(search, kept.network)
     solved = search.ask(kept, "most accurate", found.demand_rps, served=(served, served), floor=floor, start=found.counts)
     return kept.counts if solved.found else found.counts
+
+
+def _whole(mode: Mode, goal: Goal, kept: KeptProblem, solved: Solved, demand_rps: float) -> Found:
+    """Where all is served, most accurately for these counts."""
+    found = _found(mode, goal, kept, solved, demand_rps)
+    found.flow = kept.flow
+    return found
 
 
 def _found(mode: Mode, goal: Goal, kept: KeptProblem, solved: Solved, demand_rps: float) -> Found:

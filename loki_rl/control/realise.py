@@ -34,19 +34,28 @@ class Realised(Struct):
 
 
 def realise(
-    pipeline: Pipeline, network: Network, counts: list[int], demand_rps: float, min_accuracy: float
+    pipeline: Pipeline,
+    network: Network,
+    counts: list[int],
+    demand_rps: float,
+    min_accuracy: float,
+    flow: list[float] | None = None,
 ) -> Realised | None:
     """Serve as much of the demand as the servers can at the accuracy floor, most accurately, then spread the load evenly.
 
-    None if these servers can serve nothing.
+    flow: the most accurate one of those that serve all, if it is known. None if these servers can serve nothing.
     """
     kept = kept_problem(network)
-    served = _most_served(kept, counts, demand_rps, min_accuracy)
+    served = _most_served(kept, counts, demand_rps, min_accuracy) if flow is None else 1.0
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(kept, counts, demand_rps * served)
-    capacity, flow = _capacity(kept, counts, demand_rps * served, accuracy)
-    return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
+    accuracy = _most_accurate(kept, counts, demand_rps * served) if flow is None else _accuracy(network, flow)
+    capacity, even = _capacity(kept, counts, demand_rps * served, accuracy)
+    return Realised(served, accuracy, capacity, _needed(network, counts, even), even, chains(pipeline, network, even))
+
+
+def _accuracy(network: Network, flow: list[float]) -> float:
+    return sum(arc.accuracy * amount for arc, amount in zip(network.arcs, flow, strict=True))
 
 
 def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float, min_accuracy: float) -> float:

@@ -22,7 +22,8 @@ from loki_rl.core.plan import Certificate, Mode, Plan
 
 
 class Found(Struct):
-    """An answer before it is a plan. objective, bound: in the unit of the goal. demand_rps: what it was found for."""
+    """An answer before it is a plan. objective, bound: in the unit of the goal. demand_rps: what it was found for. flow: the
+    most accurate one of all that for these counts, if it is known."""
 
     mode: Mode
     goal: Goal | Literal["least cost"]
@@ -32,6 +33,7 @@ class Found(Struct):
     bound: float
     status: str
     demand_rps: float
+    flow: list[float] | None = None
 
 
 class Search:
@@ -95,7 +97,7 @@ class Search:
         """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
         began = perf_counter()
         floor = 0.0 if found.network is self.setting.best_network else min(self.request.min_accuracy, self._best)
-        real = realise(self.pipeline, found.network, found.counts, found.demand_rps, floor)
+        real = realise(self.pipeline, found.network, found.counts, found.demand_rps, floor, found.flow)
         self.solve_s += perf_counter() - began
         return None if real is None else self._write(found, real)
 
