@@ -4,7 +4,8 @@ variant, or run; knows no worker and no message."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 
 from loki_rl.core.messages import Item
 
@@ -20,12 +21,13 @@ class DeadlineQueue:
     overloaded first task hands over requests without slack, and later tasks run batches of one).
 
     known: every item that waits or is in a worker's hands, as it was stamped. newest_soft: of the item that came last.
+    beside: a queue of the same task; an item that one of them knows is known to all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, beside: DeadlineQueue | None = None) -> None:
         self.heap: list[Entry] = []
-        self.known: dict[int, Entry] = {}
-        self.order = 0
+        self.known: dict[int, Entry] = {} if beside is None else beside.known
+        self.orders: Iterator[int] = count(1) if beside is None else beside.orders
         self.newest_soft = 0.0
 
     def __len__(self) -> int:
@@ -35,11 +37,10 @@ class DeadlineQueue:
         """Take an item in; a repeat of one that is known is ignored."""
         if item.id in self.known:
             return
-        self.order += 1
         # Not the latest of all: one request with a very long deadline would hide every overload that follows.
         self.newest_soft = soft
         place = soft if item.terms is None else soft - item.terms.boost
-        entry = self.known[item.id] = (place, self.order, hard, item)
+        entry = self.known[item.id] = (place, next(self.orders), hard, item)
         heapq.heappush(self.heap, entry)
 
     def put_back(self, items: list[Item]) -> None:
@@ -104,6 +105,19 @@ class DeadlineQueue:
         for entry in left:
             heapq.heappush(self.heap, entry)
         return batch
+
+    def take_late(self, finish: float, soft_rule: bool) -> list[Item]:
+        """Remove the items at the head that would be late in a batch that ends at `finish` [s]."""
+        late: list[Item] = []
+        while self.heap and finish > self.limit(self.heap[0], soft_rule):
+            late.append(heapq.heappop(self.heap)[3])
+        return late
+
+    @staticmethod
+    def limit(entry: Entry, soft_rule: bool) -> float:
+        """When an item must have ended here to be of use [s]; an item's boost moves its place, not this."""
+        place, _, hard, item = entry
+        return hard if not soft_rule else place if item.terms is None else place + item.terms.boost
 
     def expire(self, now: float) -> list[Item]:
         """Remove the items at the head whose hard deadline has passed."""

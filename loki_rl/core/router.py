@@ -4,6 +4,7 @@ leases; knows nothing of models, sockets or other tasks' queues beyond their pre
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from functools import partial
 from math import inf
 
@@ -78,6 +79,7 @@ class Router:
         self.split = 1.0 if not self.children else 0.5
         self.batches = 0
         self.credits = 0
+        self.arrived = 0  # since the last second was reported
         self.next_second: float | None = None
         self.kinds: set[tuple[int, int]] = set()  # (variant, batch) of those that pull
         self.rate = 0.0  # items per second of those that pull
@@ -102,9 +104,10 @@ class Router:
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
-                self._settle(self.queue.remove(set(roots), PATH_BITS), Outcome.CANCELLED, effects)
+                gone = [item for queue in self.queues() for item in queue.remove(set(roots), PATH_BITS)]
+                self._settle(gone, Outcome.CANCELLED, effects)
             case Begin(origin):
-                self.next_second = origin + 1.0
+                self.next_second, self.arrived = origin + 1.0, 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
@@ -120,7 +123,7 @@ class Router:
         return None if wake == inf else wake
 
     def validate(self) -> None:
-        queued = [entry[3].id for entry in self.queue.heap]
+        queued = [entry[3].id for queue in self.queues() for entry in queue.heap]
         held = [item.id for lease in self.leases.values() for item in lease.items]
         here = {*queued, *held}
         assert len(here) == len(queued) + len(held), "an item is queued or leased twice"
@@ -129,9 +132,14 @@ class Router:
             assert lease.items, "an empty batch is leased"
         assert not self.silent.keys() & self.pullers.keys(), "a worker pulls and is silent"
 
+    def queues(self) -> Iterable[DeadlineQueue]:
+        """All that items wait in."""
+        return (self.queue,)
+
     # -- what comes in ------------------------------------------------------------------------------------------------
 
     def _enqueue(self, items: list[Item]) -> None:
+        self.arrived += len(items)
         push, after, split = self.queue.push, self.after_s, self.split
         for item in items:
             push(item, item.t0 + (item.deadline - item.t0) * split, item.deadline - after)
@@ -256,13 +264,14 @@ class Router:
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.early_drop:
-            self._drop(self.queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
+            for queue in self.queues():
+                self._drop(queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
         while self.expiries and self.expiries[0][0] <= now:
             batch = heapq.heappop(self.expiries)[1]
             if batch in self.leases:
                 self._hung(self.leases[batch].worker)
         if self.next_second is not None and now >= self.next_second:
-            effects.append(Send(CONTROLLER, Backlog(self.task, len(self.queue), self._drain_s())))
+            effects.append(Send(CONTROLLER, self._backlog()))
             while self.next_second <= now:
                 self.next_second += 1.0
 
@@ -281,7 +290,8 @@ class Router:
             for number in self._waiting():
                 if not self.queue.heap:
                     break
-                self._give(number, now, effects)
+                if not self.flow.bars(self.pullers[number].variant, now):
+                    self._give(number, self.queue, self._overloaded(now), now, effects)
         self._press(now, effects)
 
     def _waiting(self) -> list[int]:
@@ -291,20 +301,18 @@ class Router:
             waiting.sort(key=lambda number: (self.rank[self.pullers[number].variant], self.pullers[number].order))
         return waiting
 
-    def _give(self, number: int, now: float, effects: list[Effect]) -> None:
+    def _give(self, number: int, queue: DeadlineQueue, overloaded: bool, now: float, effects: list[Effect]) -> None:
         puller = self.pullers[number]
-        if self.flow.bars(puller.variant, now):
-            return
         times = self.service_s[puller.variant]
         cap = min(puller.batch, len(times) - 1)
         allows = partial(self.floors.allow, puller.variant)
         if self.early_drop:
-            overloaded, seconds = self._overloaded(now), times[min(cap, len(self.queue))]
+            seconds = times[min(cap, len(queue))]
             rescue_s = self._rescue_s(puller.variant, overloaded)
-            items, dropped = self.queue.form(cap, times, now, rescue_s, overloaded, allows)
+            items, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows)
             self._drop(dropped, now, seconds, overloaded, effects)
         else:
-            items = self.queue.take(cap, allows)
+            items = queue.take(cap, allows)
         if items:
             self._lease(number, puller, items, now, effects)
 
@@ -345,6 +353,11 @@ class Router:
     def _drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
         return len(self.queue) / self.rate if self.rate else (inf if self.queue.heap else 0.0)
+
+    def _backlog(self) -> Backlog:
+        """Of the second that ends."""
+        arrived, self.arrived = self.arrived, 0
+        return Backlog(self.task, len(self.queue), self._drain_s(), arrived)
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""
