@@ -20,8 +20,8 @@ from loki_rl.core.server_type import ServerType
 
 def allocate(pipeline: Pipeline, request: Request) -> Plan:
     """The best plan for a request: cheapest servers if the most accurate variants suffice, else the most accurate mix that
-    serves all (then the cheapest), else serve the most at the accuracy floor (then most accurately), else infeasible with the
-    reason. Where no types are named every server has price 1, so cheapest is fewest.
+    serves all (then the cheapest), else serve the most at the accuracy floor (then most accurately), else infeasible, with
+    the reason. Where no types are named every server has price 1, so cheapest is fewest.
 
     Raises RequestError for a request that makes no sense. The modes are Loki's (HPDC'24, section 4); the model is a linear
     one on trees, without its big-M and bilinear terms.

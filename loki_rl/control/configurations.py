@@ -1,5 +1,5 @@
-"""Configurations (task, variant, batch, server type) and the exact reductions that leave only those an optimal plan can need.
-Owns what may run; knows neither demand nor how many servers there are."""
+"""Configurations (task, variant, batch, server type) and the exact reductions that leave those a best plan can need. Owns
+what may run; knows neither demand nor how many servers there are."""
 
 from __future__ import annotations
 
@@ -110,6 +110,8 @@ def _add(sums: Sums | None, costs: Sums, budget: int) -> Sums | None:
 def within_budget(pipeline: Pipeline, configurations: list[Configuration], budget: int) -> list[Configuration]:
     """R1: drop what cannot meet the budget even with the fastest tasks around it. Empty if some task keeps nothing."""
     tree = Tree(pipeline, configurations)
+    if not tree.complete:
+        return []
     kept = [c for c in configurations if tree.fastest_head(c.task) + c.cost_us + tree.fastest_tail(c.task) <= budget]
     return kept if Tree(pipeline, kept).complete else []
 

@@ -28,8 +28,8 @@ Holdings = dict[tuple[int, int], tuple[int, int]]
 
 
 class _Fleet(Struct, frozen=True):
-    """Servers of one pipeline and the demand [1/s] of which they serve a share; with as many no more than bound_rps [1/s] can
-    be served."""
+    """Servers of one pipeline and the demand [1/s] of which they serve a share; with as many, no more than bound_rps [1/s]
+    can be served."""
 
     counts: list[int]
     demand_rps: float

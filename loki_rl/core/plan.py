@@ -24,9 +24,9 @@ class Certificate(Struct, frozen=True):
     """How good the plan is proven to be.
 
     objective and bound: value reached and best value possible, in the unit of the mode (price, accuracy, or served fraction;
-    or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| / max(|objective|, 1e-9).
-    status: the solver's own word, of the first question that it did not settle if there was one: then what the gap does not
-    cover, as the least price of an accuracy, is not proven. build_ms, solve_ms: time spent making the model and solving it.
+    or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| / max(|objective|,
+    1e-9). status: the solver's own word, of the first question that it did not settle if there was one: then what the gap
+    does not cover, as the least price of an accuracy, is not proven. build_ms, solve_ms: time to make and solve the model.
     """
 
     objective: float = 0.0

@@ -265,9 +265,8 @@ class Verdict:
         self._prices = [kind.price for kind in parts[0].request.types]
         total = sum(part.weight for part in parts)
         self._weights = [part.weight / total for part in parts]
-        if all(alone.brute.possible for alone in self._alone):
-            if not self._hardware() and not self._accurate():
-                self._shed()
+        if all(alone.brute.possible for alone in self._alone) and not self._hardware() and not self._accurate():
+            self._shed()
 
     def _price(self, splits: Sequence[Usage]) -> float:
         return sum(price * sum(split[pool] for split in splits) for pool, price in enumerate(self._prices))

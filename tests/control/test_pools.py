@@ -103,7 +103,7 @@ def shared(draw: st.DrawFn, queueing: Queueing, types: bool) -> list[Part]:
 
 @QUEUEINGS
 @pytest.mark.parametrize("types", [False, True])
-@QUIET
+@settings(QUIET, max_examples=12)
 @given(data=st.data())
 def test_two_pipelines_as_trying_everything(queueing: Queueing, types: bool, data: st.DataObject) -> None:
     parts = data.draw(shared(queueing, types))
@@ -145,15 +145,15 @@ def test_two_equal_types_are_one(queueing: Queueing, data: st.DataObject) -> Non
 @QUEUEINGS
 @QUIET
 @given(data=st.data())
-def test_an_idle_pipeline_takes_one_server_a_task_and_changes_nothing_else(queueing: Queueing, data: st.DataObject) -> None:
-    busy, idle = data.draw(small()), data.draw(small())
+def test_an_idle_pipeline_takes_one_server_and_changes_nothing_else(queueing: Queueing, data: st.DataObject) -> None:
+    busy, idle = data.draw(small()), data.draw(small(tasks=1))
     servers = data.draw(st.integers(2, 5))
-    most = capacity(busy, servers, queueing=queueing).capacity_rps
-    request = Request(most * data.draw(st.sampled_from([0.3, 0.6, 0.9])), servers, queueing=queueing)
+    most = capacity(busy, servers, queueing=queueing).capacity_rps or 10.0
+    request = Request(most * data.draw(st.sampled_from([0.3, 0.6, 0.9, 1.1])), servers, queueing=queueing)
     alone = allocate(busy, request)
-    wider = replace(request, servers=servers + len(idle.tasks))
-    joint = allocate_jointly([Part(busy, wider), Part(idle, replace(wider, demand_rps=1e-9))])
-    if joint.mode == "hardware" or joint.mode == alone.mode:
+    wider = replace(request, servers=servers + 1)
+    joint = allocate_jointly([Part(busy, wider), Part(idle, replace(wider, demand_rps=1e-3))])
+    if joint.mode != "infeasible":
+        assert joint.plans[0].served_fraction == pytest.approx(alone.served_fraction, abs=4e-6)
         assert joint.plans[0].accuracy == pytest.approx(alone.accuracy, abs=4e-6)
-        assert joint.plans[1].servers == len(idle.tasks)
-        assert joint.plans[0].servers == alone.servers
+        assert (joint.plans[0].servers, joint.plans[1].servers) == (alone.servers, 1)
