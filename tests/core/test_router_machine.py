@@ -35,7 +35,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
-from loki_rl.core.plan import Placement, Plan
+from loki_rl.core.plan import Placement, Plan, Route
 from loki_rl.core.router import RETURNED, Router
 
 MS = 0.001
@@ -63,6 +63,18 @@ PIPELINE = Pipeline(
 )
 
 
+# What rough found is read by fine and the reverse, so that items of two paths stand in lanes of their own.
+CROSSED = (("rough", "fine", 0.25), ("fine", "rough", 0.5), ("fine", "fine", 0.25))
+ROUTES = (
+    *(Route("c", ((above, 4), (below, 4)), share) for above, below, share in CROSSED),
+    *(
+        Route("d", ((above, 4), (below, 4), (last, 4)), share / 2)
+        for above, below, share in CROSSED
+        for last in ("rough", "fine")
+    ),
+)
+
+
 def plan(split: float, rate: float) -> Plan:
     shares = {"rough": 0.25, "fine": 0.75}
     names = [task.name for task in PIPELINE.tasks]
@@ -70,7 +82,7 @@ def plan(split: float, rate: float) -> Plan:
         mode="accuracy",
         placements=tuple(Placement(name, variant, 4, 1) for name in names for variant in shares),
         servers=8, accuracy=0.5, served_fraction=1.0, demand_rps=rate, capacity_rps=rate,
-        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares),
+        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares), routes=ROUTES,
     )  # fmt: skip
 
 
@@ -110,15 +122,19 @@ class RouterMachine(RuleBasedStateMachine):
         numbers=st.lists(st.integers(0, 5), min_size=1, max_size=5),
         age=st.integers(0, 60),
         timeout=st.sampled_from([0.1, 0.1, 0.02, 5.0]),
+        path=st.lists(st.integers(0, 1), min_size=2, max_size=2),
     )
-    def submit(self, root: int, numbers: list[int], age: int, timeout: float) -> None:
+    def submit(self, root: int, numbers: list[int], age: int, timeout: float, path: list[int]) -> None:
         """Repeats too, of anything that has not ended."""
         t0 = self.now - age * MS
+        prefix = 0
+        for variant in path[: len(PIPELINE.lines[self.task]) - 1]:
+            prefix = PIPELINE.extend(prefix, variant)
         items = []
         for number in numbers:
             item = PIPELINE.entry_id(root, number)
             if item not in self.ended:
-                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, 0)))
+                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, prefix)))
         self.tell(Submit(items))
 
     @rule(number=st.integers(0, WORKERS - 1), variant=st.integers(0, 1), batch=st.integers(1, 6), repeat=st.booleans())
@@ -165,7 +181,7 @@ class RouterMachine(RuleBasedStateMachine):
 
     @rule(roots=st.lists(st.integers(0, 5), min_size=1, max_size=3))
     def cancel(self, roots: list[int]) -> None:
-        waiting = {entry[3].id for entry in self.router.queue.heap}
+        waiting = {entry[3].id for lane in self.router.queue.lanes for entry in lane}
         self.cancelled |= {item for item in waiting if root_of(item) in roots}
         self.tell(Cancelled(roots))
 
@@ -280,7 +296,7 @@ class RouterMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_waits_while_an_able_worker_idles(self) -> None:
         if hasattr(self, "router") and self.drop == "none" and not self.pressed and len(self.router.queue):
-            assert not [number for number, puller in self.router.pullers.items() if puller.waiting is not None]
+            assert not self.router.pullers.idle
 
     def teardown(self) -> None:
         """Nobody pulls any more and all time passes: only where nothing may be dropped does anything stay."""
@@ -289,7 +305,7 @@ class RouterMachine(RuleBasedStateMachine):
         for number in range(WORKERS):
             self.lose(number)
         self.pass_time(10_000)
-        left = {entry[3].id for entry in self.router.queue.heap}
+        left = {entry[3].id for lane in self.router.queue.lanes for entry in lane}
         assert self.ended.keys() | left == self.submitted.keys()
         assert not left or not self.router.early_drop
 
