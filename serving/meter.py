@@ -80,7 +80,7 @@ class StageMeter:
         for puller in router.pullers.all.values():
             name = self._names[puller.variant]
             pulling[name] = pulling.get(name, 0) + 1
-        queued = len(router.queue)
+        queued = sum(map(len, router.queues()))
         drain_s = router.drain_s()
         counts = {name: count for name, count in zip(self._names, self._counts, strict=True) if count.items}
         return Stage(self._task, queued, drain_s if drain_s < inf else None, pulling, self._lost, counts)

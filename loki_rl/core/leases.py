@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from math import inf
 
 from loki_rl.core.messages import Item, Result
 
@@ -28,8 +29,9 @@ class Leases:
         self._expiries: list[tuple[float, int]] = []
 
     @property
-    def next_expiry(self) -> float | None:
-        return self._expiries[0][0] if self._expiries else None
+    def next_expiry(self) -> float:
+        """When the next batch should be back [s]; infinite if none is out."""
+        return self._expiries[0][0] if self._expiries else inf
 
     def give(self, batch: int, lease: Lease) -> None:
         self.all[batch] = lease

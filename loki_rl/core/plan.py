@@ -87,7 +87,8 @@ class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
-    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s].
+    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s]. items: task ->
+    items that came to its queue in each past second, oldest first.
     """
 
     now: float
@@ -96,4 +97,5 @@ class Snapshot(Struct, frozen=True):
     age_s: float
     servers: tuple[Server, ...]
     backlog_s: dict[str, float] = {}
+    items: dict[str, tuple[int, ...]] = {}
     plan: Plan | None = None

@@ -28,7 +28,7 @@ class Puller:
 class Pullers:
     """service_s: variant -> n -> service time [s]. all: by number. idle: those with a credit, who has waited longest first.
     kinds: (variant, batch) of those that pull. rate: items per second of all of them. silent: those whose batch did not
-    come back in time, until they are heard of."""
+    come back in time, until they are heard of. changes: rises whenever who pulls for what has changed."""
 
     def __init__(self, service_s: Sequence[tuple[float, ...]]) -> None:
         self.all: dict[int, Puller] = {}
@@ -36,6 +36,7 @@ class Pullers:
         self.silent: dict[int, Puller] = {}
         self.kinds: set[Kind] = set()
         self.rate = 0.0
+        self.changes = 0
         self._service_s = service_s
 
     def credit(self, event: Ready) -> None:
@@ -94,10 +95,16 @@ class Pullers:
         self._recount()
         return puller
 
+    def cap(self, puller: Puller) -> int:
+        """The largest batch that it runs."""
+        return min(puller.batch, len(self._service_s[puller.variant]) - 1)
+
+    def rate_of(self, puller: Puller) -> float:
+        """Items per second, in full batches."""
+        cap = self.cap(puller)
+        return cap / self._service_s[puller.variant][cap]
+
     def _recount(self) -> None:
+        self.changes += 1
         self.kinds = {(puller.variant, puller.batch) for puller in self.all.values()}
-        self.rate = 0.0
-        for puller in self.all.values():
-            times = self._service_s[puller.variant]
-            cap = min(puller.batch, len(times) - 1)
-            self.rate += cap / times[cap]
+        self.rate = sum(map(self.rate_of, self.all.values()))

@@ -4,7 +4,8 @@ variant, or run; knows no worker and no message."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from math import inf
 
 from loki_rl.core.messages import Item
@@ -25,15 +26,15 @@ class DeadlineQueue:
     means for it; whoever asks for no lane gets the earliest of all.
 
     known: every item that waits or is in a worker's hands, as it was stamped. waiting: how many wait. newest_soft: of the
-    item that came last.
+    item that came last. beside: a queue of the same task; an item that one of them knows is known to all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, beside: DeadlineQueue | None = None) -> None:
         self.lanes: list[Lane] = [[]]
-        self.known: dict[int, Entry] = {}
+        self.known: dict[int, Entry] = {} if beside is None else beside.known
+        self.orders: Iterator[int] = count(1) if beside is None else beside.orders
         self.waiting = 0
         self.newest_soft = 0.0
-        self._order = 0
         self._lane_of: Mapping[int, int] = {}
 
     def __len__(self) -> int:
@@ -54,12 +55,11 @@ class DeadlineQueue:
         known = self.known
         if item.id in known:
             return False
-        self._order += 1
         self.waiting += 1
         # Not the latest of all: one request with a very long deadline would hide every overload that follows.
         self.newest_soft = soft
         place = soft if item.terms is None else soft - item.terms.boost
-        entry = known[item.id] = (place, self._order, hard, item)
+        entry = known[item.id] = (place, next(self.orders), hard, item)
         heapq.heappush(self.lanes[self._lane_of.get(item.prefix, 0)], entry)
         return True
 
@@ -134,6 +134,28 @@ class DeadlineQueue:
         self.waiting -= len(batch) + len(left)
         self._return(left)
         return batch
+
+    def take_all(self) -> list[Item]:
+        """Everything that waits, in its order."""
+        entries = sorted(entry for lane in self.lanes for entry in lane)
+        self.lanes = [[] for _ in self.lanes]
+        self.waiting = 0
+        return [entry[3] for entry in entries]
+
+    def take_late(self, finish: float, soft_rule: bool) -> list[Item]:
+        """Remove the items at the heads that would be late in a batch that ends at `finish` [s]."""
+        late: list[Item] = []
+        for lane in self.lanes:
+            while lane and finish > self.limit(lane[0], soft_rule):
+                late.append(heapq.heappop(lane)[3])
+        self.waiting -= len(late)
+        return late
+
+    @staticmethod
+    def limit(entry: Entry, soft_rule: bool) -> float:
+        """When an item must have ended here to be of use [s]; an item's boost moves its place, not this."""
+        place, _, hard, item = entry
+        return hard if not soft_rule else place if item.terms is None else place + item.terms.boost
 
     def filled(self) -> list[int]:
         """Lanes in which something waits."""

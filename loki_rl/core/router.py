@@ -3,6 +3,7 @@ knows nothing of models, sockets or other tasks' queues beyond their pressure.""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 
@@ -83,6 +84,7 @@ class Router:
         self.pressing = False
         self.split = 1.0 if not self.children else 0.5
         self.batches = 0
+        self.arrived = 0  # since the last second was reported
         self.next_second: float | None = None
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -106,39 +108,46 @@ class Router:
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
-                self._settle(self.queue.remove(set(roots), PATH_BITS), Outcome.CANCELLED, effects)
+                gone = [item for queue in self.queues() for item in queue.remove(set(roots), PATH_BITS)]
+                self._settle(gone, Outcome.CANCELLED, effects)
             case Begin(origin):
-                self.next_second = origin + 1.0
+                self.next_second, self.arrived = origin + 1.0, 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
         return effects
 
     def wake_at(self) -> float | None:
-        unbar_at = self.flow.unbar_at
-        wake = unbar_at if self.next_second is None else min(self.next_second, unbar_at)
-        expiry = self.leases.next_expiry
-        if expiry is not None and expiry < wake:
-            wake = expiry
-        if self.early_drop and self.queue.waiting:
-            wake = min(wake, self.queue.next_hard())
+        wake = min(self.flow.unbar_at, self.leases.next_expiry)
+        if self.next_second is not None and self.next_second < wake:
+            wake = self.next_second
+        if self.early_drop:
+            for queue in self.queues():
+                if queue.waiting:
+                    wake = min(wake, queue.next_hard())
         return None if wake == inf else wake
 
     def validate(self) -> None:
-        queued = [entry[3].id for lane in self.queue.lanes for entry in lane]
+        queues = list(self.queues())
+        queued = [entry[3].id for queue in queues for lane in queue.lanes for entry in lane]
         held = [item.id for lease in self.leases.all.values() for item in lease.items]
         here = {*queued, *held}
         assert len(here) == len(queued) + len(held), "an item is queued or leased twice"
         assert here == self.queue.known.keys(), "the queue lost count of its items"
-        assert len(queued) == self.queue.waiting, "the queue lost count of those that wait"
+        assert len(queued) == sum(queue.waiting for queue in queues), "the queue lost count of those that wait"
         assert all(lease.items for lease in self.leases.all.values()), "an empty batch is leased"
         assert not self.pullers.silent.keys() & self.pullers.all.keys(), "a worker pulls and is silent"
         idle = {number for number, puller in self.pullers.all.items() if puller.waiting is not None}
         assert idle == self.pullers.idle.keys(), "who has a credit is not who waits"
 
+    def queues(self) -> Iterable[DeadlineQueue]:
+        """All that items wait in."""
+        return (self.queue,)
+
     # -- what comes in ------------------------------------------------------------------------------------------------
 
     def _enqueue(self, items: list[Item], now: float) -> None:
+        self.arrived += len(items)
         push, after, split = self.queue.push, self.after_s, self.split
         fresh = [item for item in items if push(item, item.t0 + (item.deadline - item.t0) * split, item.deadline - after)]
         self.shares.arrive(fresh, now)
@@ -154,6 +163,10 @@ class Router:
 
     def _adopt(self, plan: Plan, now: float) -> None:
         self.split = plan.split.get(self.pipeline.tasks[self.task].name, self.split)
+        self._follow(plan, now)
+
+    def _follow(self, plan: Plan, now: float) -> None:
+        """Keep to its mix of variants."""
         mix = mix_of(self.pipeline, self.task, plan)
         self.queue.arrange(mix.lane_of, len(mix.shares))
         self.shares.adopt(mix, now)
@@ -214,12 +227,13 @@ class Router:
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.early_drop:
-            self._drop(self.queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
+            for queue in self.queues():
+                self._drop(queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
         while (number := self.leases.overdue(now)) is not None:
             self.pullers.silence(number)
             self._revoke(number)
         if self.next_second is not None and now >= self.next_second:
-            effects.append(Send(CONTROLLER, Backlog(self.task, len(self.queue), self.drain_s())))
+            effects.append(Send(CONTROLLER, self._backlog()))
             while self.next_second <= now:
                 self.next_second += 1.0
 
@@ -229,7 +243,9 @@ class Router:
         self.flow.unbar_at = inf
         unable: set[Kind] = set()
         while self.queue.waiting and (puller := self._next(unable)) is not None:
-            if not self._give(puller, now, effects):
+            overloaded = self._overloaded(now)
+            lanes = self._lanes(puller.variant, overloaded, now)
+            if not lanes or not self._give(puller, self.queue, overloaded, now, effects, lanes):
                 unable.add((puller.variant, puller.batch))
         self._press(now, effects)
 
@@ -245,15 +261,19 @@ class Router:
                     best, least = puller, place
         return best
 
-    def _give(self, puller: Puller, now: float, effects: list[Effect]) -> bool:
-        """Give a worker a batch of what waits; False if nothing of it is for this variant now."""
-        variant, queue = puller.variant, self.queue
-        overloaded = self._overloaded(now)
-        lanes = self._lanes(variant, overloaded, now)
-        if not lanes:
-            return False
+    def _give(
+        self,
+        puller: Puller,
+        queue: DeadlineQueue,
+        overloaded: bool,
+        now: float,
+        effects: list[Effect],
+        lanes: Sequence[int] | None = None,
+    ) -> bool:
+        """Give a worker a batch of what waits in a queue (in these lanes of it); False if nothing is for its variant."""
+        variant = puller.variant
         times = self.service_s[variant]
-        cap = min(puller.batch, len(times) - 1)
+        cap = self.pullers.cap(puller)
         allows = partial(self.floors.allow, variant)
         if self.early_drop:
             seconds, rescue_s = times[min(cap, queue.waiting)], self._rescue_s(variant, overloaded)
@@ -318,6 +338,11 @@ class Router:
         """Predicted time [s] to serve the queue with the workers that pull now."""
         rate = self.pullers.rate
         return self.queue.waiting / rate if rate else (inf if self.queue.waiting else 0.0)
+
+    def _backlog(self) -> Backlog:
+        """Of the second that ends."""
+        arrived, self.arrived = self.arrived, 0
+        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived)
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""

@@ -15,7 +15,7 @@ from loki_rl.core import journal
 from loki_rl.core.flow import Flow
 from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
 from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, effects_decoder, encoder
-from loki_rl.core.options import ClusterOptions
+from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.core.pullers import Kind, Puller
@@ -56,7 +56,7 @@ PLANS = (plan(find_rough=1, find_fine=1, read_rough=1, read_fine=1), plan(find_f
 
 
 @cache
-def recorded() -> tuple[bytes, ...]:
+def recorded(routing: Routing = "pull") -> tuple[bytes, ...]:
     """A run of the twin under overload, with swaps, drops and refusals: one chunk per record."""
     chunks: list[bytes] = []
     plans = iter([PLANS[0], PLANS[1], PLANS[0], *PLANS])
@@ -67,7 +67,7 @@ def recorded() -> tuple[bytes, ...]:
         last = next(plans, last)
         return last
 
-    options = replace(OPTIONS, max_inflight=25)
+    options = replace(OPTIONS, max_inflight=25, routing=routing)
     world = World(options, decide, start=-2.0)
     world.record = Recorder(chunks.append, options, dict.fromkeys(world.players, 0)).record
     run(world, [k / 400 for k in range(1200)], duration_s=3.0, settle_s=2.0)
@@ -94,6 +94,10 @@ def _outcomes(entry: Entry) -> Iterator[int]:
     for effect in effects_decoder.decode(entry.effects):
         if type(effect).__name__ == "Reply":
             yield effect.outcome  # type: ignore[union-attr]
+
+
+def test_a_run_by_routing_tables_replays_as_well() -> None:
+    assert journal.replay(recorded("table"), check=True) == len(recorded("table")) - 1 > 1000
 
 
 def test_how_the_bytes_are_cut_does_not_matter() -> None:

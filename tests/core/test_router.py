@@ -300,10 +300,11 @@ def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:
     actor = make(drop="none")
     actor.handle(Begin(10.0), 10.0)
     actor.handle(items(1), 10.0)
-    assert actor.handle(Tick(), 11.0) == [Send(CONTROLLER, Backlog(READ, 1, inf))]
+    assert actor.handle(Tick(), 11.0) == [Send(CONTROLLER, Backlog(READ, 1, inf, 1))]
     actor.handle(items(2), 11.0)
-    assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf))]
-    assert actor.wake_at() == 15.0
+    assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 1))]
+    assert actor.handle(Tick(), 15.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 0))]
+    assert actor.wake_at() == 16.0
 
 
 def test_a_finished_batch_asks_for_no_tick() -> None:
