@@ -41,8 +41,8 @@ class Found(Struct):
 
 
 class Search:
-    """Shared by all modes of one question. unlimited: it is how much can be served, whatever the demand. known: a plan of each
-    part to begin with, or none."""
+    """Shared by all modes of one question. unlimited: it is how much can be served, whatever the demand. known: plans of the
+    parts to begin with, or none."""
 
     def __init__(self, parts: Sequence[Part], unlimited: bool = False, known: Sequence[Plan] = ()) -> None:
         self.parts, self.unlimited, self.known = parts, unlimited, known
