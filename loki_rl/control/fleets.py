@@ -25,13 +25,14 @@ Box = tuple[Floats, Floats]
 class Answer(Struct):
     """outcome: optimal (within the gap), infeasible, limit (of time) or doubt. objective, bound: of the minimisation.
 
-    counts [configuration of all parts]: servers.
+    counts [configuration of all parts]: servers. served [part]: share.
     """
 
     outcome: str
     objective: float = inf
     bound: float = -inf
-    counts: Indices | None = None
+    counts: Indices | Floats | None = None
+    served: Floats | None = None
     nodes: int = 0
 
 
@@ -50,10 +51,10 @@ class FleetSearch:
         for row in self.layout.tasks:
             self.relaxation.hold(int(row))
 
-    def know(self, counts: Indices, objective: float) -> None:
+    def know(self, counts: Indices | Floats, objective: float, served: Floats | None) -> None:
         """A fleet that is possible, and what it reaches."""
         if objective < self.best.objective:
-            self.best.objective, self.best.counts = objective, counts
+            self.best.objective, self.best.counts, self.best.served = objective, counts, served
             room = (1 - 1e-6) * self.step if self.step else 0.99 * self.gap * abs(objective)
             self.relaxation.cutoff = min(self.relaxation.cutoff, objective - max(room, NOISE))
 
@@ -98,7 +99,7 @@ class FleetSearch:
         objective = self.relaxation.objective
         if self.joint.goal == "least price":
             objective = float(pools @ self.joint.prices) / self.joint.unit
-        self.know(counts, objective)
+        self.know(counts, objective, usage[self.layout.served])
         return objective <= max(bound + self.step / 2, self.relaxation.objective + NOISE)
 
     def _holds(self, counts: Indices) -> bool:

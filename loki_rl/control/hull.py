@@ -3,7 +3,9 @@ notes, section 1). Owns the network as arrays and the dynamic program over its s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,8 @@ from loki_rl.control.network import Arc, Network
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+
+KEPT = 32
 
 
 class Graph(NamedTuple):
@@ -39,8 +43,33 @@ class Graph(NamedTuple):
     origin: Indices
 
 
+class _Graphs:
+    """Of the last networks asked for. A network stays while its arrays do, so its id cannot be taken over by another."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[int, tuple[Network, Graph]] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, network: Network) -> Graph:
+        with self._lock:
+            if id(network) not in self._found:
+                self._found[id(network)] = network, arrays(network)
+                if len(self._found) > KEPT:
+                    self._found.popitem(last=False)
+            self._found.move_to_end(id(network))
+            return self._found[id(network)][1]
+
+
+_graphs = _Graphs()
+
+
 def graph_of(network: Network) -> Graph:
-    """The arrays of a network."""
+    """The arrays of a network, from the last KEPT ones where possible."""
+    return _graphs.of(network)
+
+
+def arrays(network: Network) -> Graph:
+    """The arrays of a network, made anew."""
     states, arcs = network.states, network.arcs
     place = _order(network)
     state = np.array([place[arc.state] for arc in arcs], dtype=np.int64)

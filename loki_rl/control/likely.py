@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from loki_rl.control.fleets import Answer, FleetSearch
-from loki_rl.control.hull import Graph, best_routes, graph_of, losses, restrict, walk
+from loki_rl.control.hull import Graph, arrays, best_routes, losses, restrict, walk
 from loki_rl.control.network import Network
 from loki_rl.control.pricing import Joint, Part
 from loki_rl.control.simplex import Floats, Indices
@@ -35,7 +35,7 @@ def search(
     """The best fleet. known: one that is possible."""
     full = FleetSearch(joint, gap, step, left_s)
     if known is not None and known.counts is not None:
-        full.know(known.counts, known.objective)
+        full.know(known.counts, known.objective, known.served)
     _, bound = full.relaxation.solve()
     for size, share in STAGES:
         if bound >= full.relaxation.cutoff or left_s() <= 0:
@@ -45,7 +45,7 @@ def search(
         few.relaxation.cutoff = full.relaxation.cutoff
         found = few.run()
         if found.counts is not None:
-            full.know(_spread(full, chosen, found.counts), found.objective)
+            full.know(_spread(full, chosen, found.counts), found.objective, found.served)
     return full.run()
 
 
@@ -80,7 +80,7 @@ def _only(joint: Joint, networks: Sequence[Network], needs: Needs, chosen: list[
     parts = []
     for p, (part, network, keep) in enumerate(zip(joint.parts, networks, chosen, strict=True)):
         narrow = restrict(network, part.graph, keep.tolist())
-        graph = graph_of(narrow)
+        graph = arrays(narrow)
         parts.append(replace(part, graph=graph, configurations=narrow.configurations, servers=needs(p, graph)))
     return replace(joint, parts=parts)
 

@@ -7,9 +7,8 @@ from math import inf
 
 import numpy as np
 
-from loki_rl.control.branching import price
 from loki_rl.control.compiled import compiled
-from loki_rl.control.simplex import OPTIMAL, Dictionary, Floats, Indices, dual, pivot, primal, settle
+from loki_rl.control.simplex import OPTIMAL, Dictionary, Floats, Indices, dual, pivot, price, primal, settle
 
 PIVOTS = 5000
 FIRST_SLOTS = 128

@@ -6,7 +6,7 @@ from typing import Any
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.greedy import round_up
-from loki_rl.control.kept import LONG_S, Goal, KeptProblem
+from loki_rl.control.problem import LONG_S, Goal, Problem
 from loki_rl.control.search import SLACK, Found, Search
 from loki_rl.control.solver import Solved
 from loki_rl.core.plan import Mode
@@ -46,7 +46,7 @@ def _too_low(search: Search, solved: Solved) -> bool:
     return search.alone and solved.objective < search.parts[0].request.min_accuracy - TIE
 
 
-def _rounded(search: Search, kept: KeptProblem) -> Found | None:
+def _rounded(search: Search, kept: Problem) -> Found | None:
     """Time ran out before any fleet was found: one near the relaxation, if it serves all; the relaxation bounds all."""
     demands = search.demands
     relaxed = search.ask(kept, "most accurate", demands, integer=False, time_limit_s=LONG_S)
@@ -69,7 +69,7 @@ def _rounded(search: Search, kept: KeptProblem) -> Found | None:
     return found
 
 
-def _cheapest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
+def _cheapest(search: Search, kept: Problem, found: Found) -> list[int]:
     """The cheapest servers for the accuracy already reached, if cheaper ones there are."""
     if not search.has_time():
         return found.counts
@@ -81,12 +81,12 @@ def _cheapest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     return kept.counts if solved.found else found.counts
 
 
-def _whole(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:
+def _whole(mode: Mode, goal: Goal, search: Search, kept: Problem, solved: Solved) -> Found:
     """Where all is served, most accurately for these counts."""
     found = _found(mode, goal, search, kept, solved)
     found.flows = kept.flows
     return found
 
 
-def _found(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:
+def _found(mode: Mode, goal: Goal, search: Search, kept: Problem, solved: Solved) -> Found:
     return Found(mode, goal, kept.networks, kept.counts, solved.objective, solved.bound, solved.status, search.demands)

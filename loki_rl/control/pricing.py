@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -14,9 +13,8 @@ from loki_rl.control.compiled import compiled
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.hull import Graph, best_routes, walk
 from loki_rl.control.master import Master
+from loki_rl.control.problem import Goal
 from loki_rl.control.simplex import DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
-
-Goal = Literal["least price", "most accurate", "most served"]
 
 # A route that pays less is none.
 PAYS = 1e-9
@@ -46,7 +44,7 @@ class Part(Struct):
 
     @property
     def pools(self) -> list[int]:
-        return [getattr(c, "pool", 0) for c in self.configurations]
+        return [c.pool for c in self.configurations]
 
 
 class Joint(Struct):

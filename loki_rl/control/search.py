@@ -12,12 +12,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.accuracy import TIE
-from loki_rl.control.kept import NO_FLOOR, Floor, Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
+from loki_rl.control.problem import NO_FLOOR, Floor, Goal, Problem
 from loki_rl.control.realise import Holding, holdings, placements
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
 from loki_rl.control.solver import Solved, solve, warm
+from loki_rl.control.wide import problem_of
 from loki_rl.core.plan import Mode, Plan
 
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
@@ -124,15 +125,15 @@ class Search:
         yield
         self.build_s += perf_counter() - began
 
-    def kept(self, networks: tuple[Network, ...]) -> KeptProblem:
+    def kept(self, networks: tuple[Network, ...]) -> Problem:
         with self.building():
-            return kept_problem(networks, self._prices)
+            return problem_of(networks, self._prices)
 
     @property
     def _prices(self) -> tuple[float, ...]:
         return tuple(kind.price for kind in self.types)
 
-    def ask(self, kept: KeptProblem, goal: Goal, demands: tuple[float, ...], **limits: Any) -> Solved:
+    def ask(self, kept: Problem, goal: Goal, demands: tuple[float, ...], **limits: Any) -> Solved:
         """Ask a kept problem, about the whole cluster and in the time that is left unless the limits say otherwise."""
         began = perf_counter()
         limits = {"servers": self.servers, "weights": self.weights, "time_limit_s": self.left_s, **limits}

@@ -1,28 +1,30 @@
-"""A problem too large to be written down: the questions of a kept problem, answered by branch and price. Owns their
-translation and what is remembered; knows no mode."""
+"""Problems too large to be written down, answered by branch and price. Owns the translation of questions and of answers, and
+which problems these are; knows no mode."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import nan
+from threading import local
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
-from msgspec.structs import replace
 
 from loki_rl.control.fleets import Answer
 from loki_rl.control.highs import Outcome
 from loki_rl.control.hull import Graph, best_routes, graph_of, restrict, servers_per_flow
+from loki_rl.control.kept import kept_problem
 from loki_rl.control.likely import search
 from loki_rl.control.network import Network
 from loki_rl.control.pricing import Joint, Part, Relaxation
+from loki_rl.control.problem import Problem, Question, Span
 from loki_rl.control.simplex import OPTIMAL, Floats
 from loki_rl.control.solver import GAP, Solved
 
-# Networks with more arcs are searched so; measured, smaller ones are sooner written down.
+# With more arcs a problem is not written down: measured, it then takes longer.
 WIDE_ARCS = 1500
-ANSWERS = 64
+WIDE_KEPT = 16
 
 _OUTCOMES: dict[str, tuple[Outcome, str]] = {
     "optimal": ("optimal", "Optimal"),
@@ -32,116 +34,133 @@ _OUTCOMES: dict[str, tuple[Outcome, str]] = {
 }
 
 
-class WideProblem:
-    """Ask as a kept problem. values: servers per configuration in the last answer, empty if there is none."""
+class WideProblem(Problem):
+    """Flows are not told: only those of a fleet's own network are worth having (`narrowed`)."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self._graph = graph_of(network)
-        self._answers: OrderedDict[tuple[object, ...], tuple[Solved, list[float]]] = OrderedDict()
-        self.values: list[float] = []
+    def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
+        super().__init__(networks, prices)
+        self.graphs = [graph_of(network) for network in networks]
 
-    @property
-    def counts(self) -> list[int]:
-        """Servers per configuration in the last answer, whole."""
-        return [round(value) for value in self.values]
-
-    def narrowed(self, counts: list[int]) -> tuple[Network, list[int]]:
-        """The network of a fleet's own configurations, and its counts. Where a task gets no items its fastest gets them."""
-        configurations = self.network.configurations
-        fastest = dict(sorted(((c.task, k) for k, c in enumerate(configurations)), key=lambda at: -configurations[at[1]].cost_us))
-        keep = sorted({*fastest.values(), *(k for k, count in enumerate(counts) if count)})
-        return restrict(self.network, self._graph, keep), [counts[k] for k in keep]
-
-    def ask(
-        self,
-        goal: Literal["fewest servers", "most accurate", "most served"],
-        demand_rps: float,
-        servers: int,
-        served: tuple[float, float | None] = (1.0, 1.0),
-        floor: tuple[float, float] = (0.0, -1.0),
-        counts: list[int] | None = None,
-        start: list[int] | None = None,
-        integer: bool = True,
-        reserving: bool = True,
-        time_limit_s: float = 10.0,
-    ) -> Solved:
-        """The best way to reach a goal, as `KeptProblem.ask` says."""
-        fleet, first = tuple(counts or ()), tuple(start or ())
-        question = (goal, demand_rps, servers, served, floor, fleet, first, integer, reserving)
-        if question in self._answers:
-            self._answers.move_to_end(question)
-            solved, self.values = self._answers[question]
-            return solved
+    def _answer(self, question: Question, time_limit_s: float) -> Solved:
         began = perf_counter()
-        asked = _Question(self.network, self._graph, goal, demand_rps, servers, served, floor, reserving, began + time_limit_s)
-        answer = asked.fleet(start) if integer and counts is None else asked.relaxed(counts)
-        self.values = [] if answer.counts is None else answer.counts.tolist()
+        asked = _Asked(self, question, began + time_limit_s)
+        answer = asked.fleet() if question.integer and not question.counts else asked.relaxed(question.counts)
+        found = answer.counts is not None
+        self.values = [0.0] * len(self.configurations) if answer.counts is None else answer.counts.tolist()
+        self.served = [0.0] * len(self.graphs) if answer.served is None else (answer.served * asked.scales).tolist()
+        self.flows = []
         outcome, status = _OUTCOMES[answer.outcome]
-        outcome = "unknown" if outcome == "feasible" and not self.values else outcome
-        objective, bound = (float(value * asked.unit) for value in (answer.objective, answer.bound))
-        solved = Solved(outcome, status, objective if self.values else nan, bound, perf_counter() - began, {})
-        if outcome in ("optimal", "infeasible"):
-            self._answers[question] = replace(solved, seconds=0.0), self.values
-            if len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        return solved
+        outcome = "unknown" if outcome == "feasible" and not found else outcome
+        objective, bound = float(answer.objective * asked.unit), float(answer.bound * asked.unit)
+        return Solved(outcome, status, objective if found else nan, bound, perf_counter() - began, {})
 
 
-class _Question:
-    """One question as a joint problem of one part. unit: what 1 of its objective is in the goal's own."""
+class _Asked:
+    """A question as a joint problem. scales: what a share 1 of a part is there of its demand. unit: what an objective of 1 is
+    in the goal's own."""
 
-    def __init__(
-        self,
-        network: Network,
-        graph: Graph,
-        goal: Literal["fewest servers", "most accurate", "most served"],
-        demand_rps: float,
-        servers: int,
-        served: tuple[float, float | None],
-        floor: tuple[float, float],
-        reserving: bool,
-        end: float,
-    ) -> None:
-        self._network, self._demand, self._reserving, self._end = network, demand_rps, reserving, end
-        self._scale = 1.0
-        self._scale = 1.0 if served[1] is not None else servers / self._least_servers(graph)
-        span = (served[0] / self._scale, 1.0 if served[1] is None else served[1])
-        part = Part(graph, network.configurations, self._needs(0, graph), served=span, floor=floor)
-        self.joint = Joint("least price" if goal == "fewest servers" else goal, [part], [servers])
-        self.unit = self.joint.unit * self._scale
+    def __init__(self, problem: WideProblem, question: Question, end: float) -> None:
+        self._problem, self._question, self._end = problem, question, end
+        self.scales = np.array([self._scale(p, span) for p, span in enumerate(question.served)])
+        weights = self.scales * np.array(question.weights)
+        size = float(weights.max())
+        parts = [self._part(p, weight / size) for p, weight in enumerate(weights.tolist())]
+        least = question.least / size if question.least > -1 else -1.0
+        self.joint = Joint(
+            question.goal, parts, question.servers, problem.prices, least, holdings=dict(question.holdings)
+        )
+        self.unit = self.joint.unit * (1.0 if question.goal == "least price" else size)
 
-    def _needs(self, _: int, graph: Graph) -> Floats:
-        return servers_per_flow(graph, self._demand, self._reserving) * self._scale
+    def _scale(self, p: int, served: Span) -> float:
+        """Where the share has no limit, the most there can be, so that shares are of size 1."""
+        if served[1] is not None:
+            return 1.0
+        graph = self._problem.graphs[p]
+        alike = np.append(np.ones(len(graph.rate) - 1), 0.0)
+        needed, _ = best_routes(graph, self._servers(p, graph), alike, 0.0)
+        return sum(self._question.servers) / max(-needed, 1e-12)
 
-    def _least_servers(self, graph: Graph) -> float:
-        """For the whole demand."""
-        prices = np.append(np.ones(len(graph.rate) - 1), 0.0)
-        return -float(best_routes(graph, self._needs(0, graph), prices, 0.0)[0])
+    def _part(self, p: int, weight: float) -> Part:
+        question, scale = self._question, self.scales[p]
+        low, high = question.served[p]
+        a, b = question.floors[p]
+        return Part(
+            self._problem.graphs[p],
+            self._problem.networks[p].configurations,
+            self.needs(p, self._problem.graphs[p]),
+            weight,
+            (low / scale, 1.0 if high is None else high),
+            (a, b if b <= -1 else b / scale),
+        )
+
+    def _servers(self, p: int, graph: Graph) -> Floats:
+        return servers_per_flow(graph, self._question.demands[p], self._question.reserving)
+
+    def needs(self, p: int, graph: Graph) -> Floats:
+        """[arc] = servers for a share 1 of a part."""
+        return self._servers(p, graph) * self.scales[p]
 
     def _left_s(self) -> float:
         return self._end - perf_counter()
 
-    def fleet(self, start: list[int] | None) -> Answer:
-        step = 1 / self.joint.unit if self.joint.goal == "least price" else 0.0
-        known = None
-        if start is not None:
-            cheap = Answer("optimal", sum(start) * step, counts=np.array(start))
-            known = cheap if step else self.relaxed(start)
-        return search(self.joint, [self._network], self._needs, GAP, step, self._left_s, known)
+    def fleet(self) -> Answer:
+        """The best whole servers."""
+        step = self._problem.step / self.joint.unit if self.joint.goal == "least price" else 0.0
+        start = self._question.start
+        known = self.relaxed(start) if start else None
+        if known is not None and self.joint.goal == "least price":
+            known.objective = self._problem.price(start) / self.joint.unit
+        return search(self.joint, self._problem.networks, self.needs, GAP, step, self._left_s, known)
 
-    def relaxed(self, counts: list[int] | None) -> Answer:
-        """Where servers can be split, or with these and no others."""
+    def relaxed(self, counts: Sequence[int]) -> Answer:
+        """Where servers can be split; or with these counts and no others, if there are any."""
         relaxation = Relaxation(self.joint, self._left_s)
         layout = relaxation.layout
-        if counts is not None:
+        if counts:
             relaxation.upper[layout.counts] = counts
             for k in np.flatnonzero(counts):
                 relaxation.hold(int(layout.counts[k]))
         outcome, bound = relaxation.solve()
-        if outcome != OPTIMAL:
-            return Answer("doubt", bound=bound)
         if not relaxation.serves(bound):
-            return Answer("infeasible")
-        usage = relaxation.usage()[layout.counts] if counts is None else np.array(counts)
-        return Answer("optimal", relaxation.objective, bound, usage)
+            return Answer("infeasible" if outcome == OPTIMAL else "doubt", bound=bound)
+        usage = relaxation.usage()
+        used = np.array(counts) if counts else usage[layout.counts]
+        settled = "optimal" if outcome == OPTIMAL else "doubt"
+        return Answer(settled, relaxation.objective, bound, used, usage[layout.served])
+
+
+class _Wide(local):
+    """Of each thread its own: an answer is read before the next question."""
+
+    def __init__(self) -> None:
+        self.problems: OrderedDict[tuple[object, ...], WideProblem] = OrderedDict()
+
+
+_wide = _Wide()
+
+
+def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
+    """The problem of the networks, kept or wide, from the last ones of this thread where possible."""
+    if not is_wide(networks):
+        return kept_problem(networks, prices)
+    problems, key = _wide.problems, (prices, *map(id, networks))
+    if key not in problems:
+        problems[key] = WideProblem(networks, prices)
+        while len(problems) > WIDE_KEPT:
+            problems.popitem(last=False)
+    problems.move_to_end(key)
+    return problems[key]
+
+
+def is_wide(networks: Sequence[Network]) -> bool:
+    return sum(len(network.arcs) for network in networks) > WIDE_ARCS
+
+
+def narrowed(network: Network, counts: Sequence[int]) -> tuple[Network, list[int]]:
+    """The network of a fleet's own configurations, and its counts. A task's fastest is among them, for ways without items."""
+    fastest: dict[int, int] = {}
+    for k, c in enumerate(network.configurations):
+        if c.task not in fastest or c.cost_us < network.configurations[fastest[c.task]].cost_us:
+            fastest[c.task] = k
+    keep = sorted({*fastest.values(), *(k for k, count in enumerate(counts) if count)})
+    return restrict(network, graph_of(network), keep), [counts[k] for k in keep]
