@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.master import combine
-from loki_rl.control.pricing import Joint, Relaxation
+from loki_rl.control.pricing import LATE, Joint, Relaxation
 from loki_rl.control.simplex import CANDIDATE, FEASIBLE, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 INTEGRAL = 1e-7
@@ -77,6 +77,9 @@ class FleetSearch:
             bound = max(bound, mine)
             if outcome == INFEASIBLE or bound >= self.relaxation.worst:
                 return
+            if outcome == LATE:
+                self._push(bound, self._box())
+                return
             if outcome != OPTIMAL or bound >= self.relaxation.cutoff:
                 self._floor = min(self._floor, bound)
                 return
@@ -94,7 +97,7 @@ class FleetSearch:
         """Whether a node's relaxation, its counts rounded up, is a fleet that is as good."""
         counts = np.ceil(usage[self.layout.counts] - INTEGRAL).astype(np.int64)
         pools = np.bincount(self.layout.of[:, 0] - self.layout.pools[0], counts, len(self.limits))
-        if (pools > self.limits).any() or not self.relaxation.serves(bound) or not self._holds(counts):
+        if (pools > self.limits).any() or not self.relaxation.serves or not self._holds(counts):
             return False
         objective = self.relaxation.objective
         if self.joint.goal == "least price":

@@ -110,7 +110,7 @@ def servers_per_flow(graph: Graph, demand_rps: float, reserving: bool = True) ->
 
 @compiled
 def _worth(graph: Graph, servers: Floats, prices: Floats, worth: float, value: Floats, e: int) -> float:
-    here = worth * graph.accuracy[e] - prices[graph.configuration[e]] * servers[e]
+    here: float = worth * graph.accuracy[e] - prices[graph.configuration[e]] * servers[e]
     for j in range(graph.below[e], graph.below[e + 1]):
         here += graph.gain[j] * value[graph.into[j]]
     return here

@@ -85,7 +85,7 @@ def _only(joint: Joint, networks: Sequence[Network], needs: Needs, chosen: list[
     return replace(joint, parts=parts)
 
 
-def _spread(full: FleetSearch, chosen: list[Indices], counts: Indices) -> Indices:
+def _spread(full: FleetSearch, chosen: list[Indices], counts: Indices | Floats) -> Indices:
     """Counts of the chosen as counts of all."""
     everything = np.zeros(int(full.layout.start[-1]), dtype=np.int64)
     places = [keep + start for keep, start in zip(chosen, full.layout.start[:-1], strict=True)]

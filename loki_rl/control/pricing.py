@@ -14,13 +14,14 @@ from loki_rl.control.configurations import Configuration
 from loki_rl.control.hull import Graph, best_routes, walk
 from loki_rl.control.master import Master
 from loki_rl.control.problem import Goal
-from loki_rl.control.simplex import DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
+from loki_rl.control.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 # A route that pays less is none.
 PAYS = 1e-9
 # No server is worth so much.
 FORBIDDEN = 1e6
 ROUNDS = 1000
+LATE = 4
 # What is not served costs at first, and at most. All else is worth 1 at most, so more than MISSING of it is never better.
 PENALTY, LARGEST_PENALTY = 10.0, 1e7
 MISSING = 1e-8
@@ -160,7 +161,7 @@ class Relaxation:
     def _column(self, rows: Indices, values: Floats | float, cost: float) -> int:
         if not self.master.free:
             self._make_room()
-        coefficients = np.bincount(rows, np.broadcast_to(values, rows.shape), self.layout.size)
+        coefficients: Floats = np.bincount(rows, np.broadcast_to(values, rows.shape), self.layout.size).astype(np.float64)
         return self.master.add(coefficients, cost)
 
     def _make_room(self) -> None:
@@ -218,7 +219,8 @@ class Relaxation:
     # -- solving
 
     def solve(self) -> tuple[int, float]:
-        """OPTIMAL, INFEASIBLE or DOUBT, and a bound on the relaxation that holds whatever routes there are."""
+        """OPTIMAL, CUT_OFF, LATE, INFEASIBLE (not even idle servers fit) or DOUBT, and a bound that holds whatever routes there
+        are."""
         self.solved += 1
         if self.solved % EVERY == 0:
             self.master.clean()
@@ -235,8 +237,10 @@ class Relaxation:
                 break
             bound, found = self._price()
             best = max(best, bound)
-            if best >= self.cutoff or self.left_s() <= 0:
-                return OPTIMAL, best
+            if best >= self.cutoff:
+                return CUT_OFF, best
+            if self.left_s() <= 0:
+                return LATE, best
             if not found and not self._insist():
                 return OPTIMAL, best
             for p, taken in found:
@@ -253,9 +257,10 @@ class Relaxation:
         self.master.reprice()
         return True
 
-    def serves(self, bound: float) -> bool:
-        """Whether the last solution, so bounded, serves what it must."""
-        return bound < self.worst and float(self.master.now.x[self._missing].max()) <= 10 * MISSING
+    @property
+    def serves(self) -> bool:
+        """Whether the last solution serves what it must."""
+        return float(self.master.now.x[self._missing].max()) <= 10 * MISSING
 
     def quote(self) -> tuple[float, Floats, Floats]:
         """What the rows' bounds are worth at the duals, these [row], and what a server of each configuration is [count]."""

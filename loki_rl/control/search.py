@@ -18,7 +18,8 @@ from loki_rl.control.realise import Holding, holdings, placements
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
 from loki_rl.control.solver import Solved, solve, warm
-from loki_rl.control.wide import problem_of
+from loki_rl.control.wide import is_wide, problem_of
+from loki_rl.control.wide import warm as warm_wide
 from loki_rl.core.plan import Mode, Plan
 
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
@@ -60,7 +61,14 @@ class Search:
         self.accuracy_bound = self.weighed([part.pipeline.best_accuracy for part in parts])
         self.doubt = ""
         warm()
+        self._prepare()
         self._end = perf_counter() + parts[0].request.time_limit_s
+
+    def _prepare(self) -> None:
+        """What is made once for all demands takes its time."""
+        if all(setting.feasible for setting in self.settings) and is_wide(self.networks):
+            warm_wide()
+            self.kept(self.networks)
 
     @property
     def alone(self) -> bool:

@@ -5,19 +5,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from math import nan
 from threading import local
 from time import perf_counter
 
 import numpy as np
 
+from loki_rl.control.configurations import Configuration
 from loki_rl.control.fleets import Answer
 from loki_rl.control.highs import Outcome
 from loki_rl.control.hull import Graph, best_routes, graph_of, restrict, servers_per_flow
 from loki_rl.control.kept import kept_problem
 from loki_rl.control.likely import search
-from loki_rl.control.network import Network
-from loki_rl.control.pricing import Joint, Part, Relaxation
+from loki_rl.control.network import Arc, Network, State
+from loki_rl.control.pricing import LATE, Joint, Part, Relaxation
 from loki_rl.control.problem import Problem, Question, Span
 from loki_rl.control.simplex import OPTIMAL, Floats
 from loki_rl.control.solver import GAP, Solved
@@ -77,7 +79,7 @@ class _Asked:
             return 1.0
         graph = self._problem.graphs[p]
         alike = np.append(np.ones(len(graph.rate) - 1), 0.0)
-        needed, _ = best_routes(graph, self._servers(p, graph), alike, 0.0)
+        needed = float(best_routes(graph, self._servers(p, graph), alike, 0.0)[0])
         return sum(self._question.servers) / max(-needed, 1e-12)
 
     def _part(self, p: int, weight: float) -> Part:
@@ -98,7 +100,8 @@ class _Asked:
 
     def needs(self, p: int, graph: Graph) -> Floats:
         """[arc] = servers for a share 1 of a part."""
-        return self._servers(p, graph) * self.scales[p]
+        scaled: Floats = self._servers(p, graph) * self.scales[p]
+        return scaled
 
     def _left_s(self) -> float:
         return self._end - perf_counter()
@@ -121,12 +124,29 @@ class _Asked:
             for k in np.flatnonzero(counts):
                 relaxation.hold(int(layout.counts[k]))
         outcome, bound = relaxation.solve()
-        if not relaxation.serves(bound):
-            return Answer("infeasible" if outcome == OPTIMAL else "doubt", bound=bound)
+        if bound >= relaxation.worst:
+            return Answer("infeasible")
+        settled = {OPTIMAL: "optimal", LATE: "limit"}.get(outcome, "doubt")
+        if settled == "doubt" or not relaxation.serves:
+            return Answer("limit" if outcome == LATE else "doubt", bound=bound)
         usage = relaxation.usage()
         used = np.array(counts) if counts else usage[layout.counts]
-        settled = "optimal" if outcome == OPTIMAL else "doubt"
         return Answer(settled, relaxation.objective, bound, used, usage[layout.served])
+
+
+@cache
+def warm() -> None:
+    """Load the compiled code, or compile it (once per installation, some 20 s), before a time limit runs."""
+    configurations = tuple(Configuration(0, v, 1, 1, 10.0 * (1 + v), 0.1) for v in range(2))
+    states = (State(0, (), 2, 1.0, 1.0), State(0, (), 1, 1.0, 0.0))
+    arcs = (Arc(0, 0, 1.0, 0.1, 1.0, ()), Arc(0, -1, 0.0, 0.0, 0.0, ((1, 1.0),)), Arc(1, 1, 1.0, 0.1, 0.5, ()))
+    network = Network(configurations, states, arcs)
+    WideProblem((network,), (1.0,)).ask("most accurate", (33.0,), (3,))
+    graph = graph_of(network)
+    part = Part(graph, configurations, servers_per_flow(graph, 33.0))
+    relaxation = Relaxation(Joint("most accurate", [part], (3,)), lambda: 1.0)
+    relaxation.solve()
+    relaxation.master.recover()
 
 
 class _Wide(local):
