@@ -1,9 +1,9 @@
-"""Branch and price (Barnhart et al. 1998): the exact search for whole servers above a relaxation whose routes are made as needed.
-Owns nodes, proofs and incumbents; knows no modes and no clock but the one it is given."""
+"""Branch and price (Barnhart et al. 1998): the exact search for whole servers above a relaxation that makes its routes as
+needed. Owns nodes, proofs and incumbents; knows no modes and no clock but the one it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from heapq import heappop, heappush
 from math import ceil, inf
 
@@ -11,8 +11,9 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
+from loki_rl.control.joint import Joint
 from loki_rl.control.master import combine
-from loki_rl.control.pricing import LATE, Joint, Relaxation
+from loki_rl.control.pricing import LATE, Relaxation
 from loki_rl.control.simplex import CANDIDATE, FEASIBLE, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 INTEGRAL = 1e-7
@@ -37,8 +38,8 @@ class Answer(Struct):
 
 
 class FleetSearch:
-    """gap: relative. step: what the objective of two fleets differs by at least, 0 if that can be anything. Equal questions get
-    equal answers unless the time limit strikes."""
+    """gap: relative. step: what the objectives of two fleets differ by at least, 0 if that can be anything. Equal questions
+    get equal answers unless the time limit strikes."""
 
     def __init__(self, joint: Joint, gap: float, step: float, left_s: Callable[[], float]) -> None:
         self.joint, self.gap, self.step, self.left_s = joint, gap, step, left_s
@@ -87,15 +88,18 @@ class FleetSearch:
             if self._settles(usage, bound):
                 self._floor = min(self._floor, bound)
                 return
-            row, up_first = self._choose(usage)
-            if row < 0 or self.left_s() <= 0:
+            if self.left_s() <= 0:
                 self._push(bound, self._box())
+                return
+            row, up_first = self._choose(usage)
+            if row < 0:
+                self._floor = min(self._floor, bound)
                 return
             self._branch(row, float(np.floor(usage[row] + INTEGRAL)), up_first, bound)
 
     def _settles(self, usage: Floats, bound: float) -> bool:
         """Whether a node's relaxation, its counts rounded up, is a fleet that is as good."""
-        counts = np.ceil(usage[self.layout.counts] - INTEGRAL).astype(np.int64)
+        counts = self._filled(np.ceil(usage[self.layout.counts] - INTEGRAL).astype(np.int64))
         pools = np.bincount(self.layout.of[:, 0] - self.layout.pools[0], counts, len(self.limits))
         if (pools > self.limits).any() or not self.relaxation.serves or not self._holds(counts):
             return False
@@ -105,11 +109,17 @@ class FleetSearch:
         self.know(counts, objective, usage[self.layout.served])
         return objective <= max(bound + self.step / 2, self.relaxation.objective + NOISE)
 
+    def _filled(self, counts: Indices) -> Indices:
+        """With the idle servers that a part must hold."""
+        for key, (low, _) in self.joint.holdings.items():
+            mine = np.flatnonzero(self.layout.of[:, 1] == self.layout.holding_of[key])
+            counts[mine[0]] += max(0, low - int(counts[mine].sum()))
+        return counts
+
     def _holds(self, counts: Indices) -> bool:
         held = self.layout.of[:, 1]
         return all(
-            low <= counts[held == self.layout.holding_of[key]].sum() <= high
-            for key, (low, high) in self.joint.holdings.items()
+            counts[held == self.layout.holding_of[key]].sum() <= high for key, (_, high) in self.joint.holdings.items()
         )
 
     def _choose(self, usage: Floats) -> tuple[int, bool]:
@@ -149,7 +159,7 @@ class FleetSearch:
     def _end(self, outcome: str) -> Answer:
         best = self.best
         bound = min(self._floor, min((node[0] for node in self._open), default=inf), best.objective)
-        if self.step and bound > -inf:
+        if self.step and -inf < bound < inf:
             bound = min(ceil(bound / self.step - 1e-6) * self.step, best.objective)
         best.outcome = "doubt" if outcome == "infeasible" and self._floor < inf else outcome
         best.bound = bound
@@ -157,9 +167,7 @@ class FleetSearch:
 
 
 @compiled
-def choose(
-    now: Dictionary, matrix: Floats, rows: Indices, parts: Floats, lower: Floats, upper: Floats
-) -> tuple[int, bool]:
+def choose(now: Dictionary, matrix: Floats, rows: Indices, parts: Floats, lower: Floats, upper: Floats) -> tuple[int, bool]:
     """Of rows [slot, row] with fractional parts the one to branch on, and whether up is cheaper: penalties of one dual step
     each way (Driebeek 1966; Tomlin 1971), the largest product."""
     weights = np.zeros(len(lower))

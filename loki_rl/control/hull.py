@@ -131,7 +131,9 @@ def best_routes(graph: Graph, servers: Floats, prices: Floats, worth: float) -> 
             if here > best:
                 best, chosen = here, e
         value[s], taken[s] = best, chosen
-        total += graph.supply[s] * best
+        # Not where there is none: a state that leads nowhere is worth -inf.
+        if graph.supply[s] > 0:
+            total += graph.supply[s] * best
     return total, taken
 
 

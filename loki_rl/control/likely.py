@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from loki_rl.control.fleets import Answer, FleetSearch
 from loki_rl.control.hull import Graph, arrays, best_routes, losses, restrict, walk
+from loki_rl.control.joint import Joint, Part
 from loki_rl.control.network import Network
-from loki_rl.control.pricing import Joint, Part
 from loki_rl.control.simplex import Floats, Indices
 
 # How many configurations of a part the first searches have, and which share of the time left they may take.
@@ -37,8 +37,10 @@ def search(
     if known is not None and known.counts is not None:
         full.know(known.counts, known.objective, known.served)
     _, bound = full.relaxation.solve()
+    server = float(full.relaxation.quote()[2].max())
     for size, share in STAGES:
-        if bound >= full.relaxation.cutoff or left_s() <= 0:
+        # Less than a server's worth is left: most configurations are soon ruled out (allocator notes, R5).
+        if bound >= full.relaxation.cutoff or full.best.objective - bound < server or left_s() <= 0:
             break
         chosen = likely(full, size)
         few = FleetSearch(_only(joint, networks, needs, chosen), gap, step, _part_of(left_s, share))
@@ -55,7 +57,7 @@ def _part_of(left_s: Callable[[], float], share: float) -> Callable[[], float]:
 
 
 def likely(full: FleetSearch, size: int) -> list[Indices]:
-    """Per part the configurations that lose least at the prices of the relaxation, in use there, or best at higher prices."""
+    """Per part the configurations that lose least at the relaxation's prices, in use there, or best at higher prices."""
     relaxation, layout = full.relaxation, full.layout
     (_, duals, prices), usage = relaxation.quote(), relaxation.usage()[layout.counts]
     chosen = []

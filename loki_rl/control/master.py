@@ -19,7 +19,7 @@ CLEAN = 1e-10
 class Master:
     """minimise costs x columns, with bounds on sums over the columns (rows) and columns at least 0.
 
-    matrix [slot, row]: coefficients of all rows, those that bind nothing yet included: only `bring`ed ones take part. Variable
+    matrix [slot, row]: coefficients of all rows; those that bind nothing yet take no part until brought in. Variable
     j < slots is a column, slots + r a row. lower, upper [variable].
     """
 
@@ -102,7 +102,7 @@ class Master:
         price(self.now, self.costs)
 
     def recover(self) -> int:
-        """After DOUBT: the same basis without the rounding errors of earlier pivots, any x inside the bounds, then the best."""
+        """After DOUBT: the same basis free of rounding errors, from there any x inside the bounds, then the best."""
         self.renew()
         self.now.slopes[:] = 0.0
         settle(self.now, self.costs, self.lower, self.upper)

@@ -1,19 +1,18 @@
-"""The relaxation of one joint problem, its routes made as prices ask for them (column generation; Dantzig and Wolfe 1960). Owns
-the layout of its rows, its routes and bounds that hold whatever routes there are; branches on nothing."""
+"""The relaxation of a joint problem, its routes made as prices ask for them (column generation; Dantzig and Wolfe 1960).
+Owns its routes, its prices and bounds that hold whatever routes there are; branches on nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 
 import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
-from loki_rl.control.configurations import Configuration
-from loki_rl.control.hull import Graph, best_routes, walk
+from loki_rl.control.hull import best_routes, walk
+from loki_rl.control.joint import Joint, Layout, Part
 from loki_rl.control.master import Master
-from loki_rl.control.problem import Goal
 from loki_rl.control.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 # A route that pays less is none.
@@ -29,81 +28,6 @@ MISSING = 1e-8
 EVERY = 4
 # Routes that are kept beside those in use, as a multiple of the rows.
 SPARE = 2
-
-
-class Part(Struct):
-    """One pipeline's demand. servers [arc]: what the whole demand would take there. pools [configuration]: where its servers
-    come from. weight: of its accuracy and of what is served. served: range of the share that is let in. floor: (a, b):
-    accuracy of all requests >= a x served + b."""
-
-    graph: Graph
-    configurations: Sequence[Configuration]
-    servers: Floats
-    weight: float = 1.0
-    served: tuple[float, float] = (1.0, 1.0)
-    floor: tuple[float, float] = (0.0, -1.0)
-
-    @property
-    def pools(self) -> list[int]:
-        return [c.pool for c in self.configurations]
-
-
-class Joint(Struct):
-    """What is asked of pipelines that share pools of servers. limits, prices [pool]: how many there are, and what one costs.
-    least: of the weighed accuracies. holdings: how many servers of a pool a part may have, by (part, pool)."""
-
-    goal: Goal
-    parts: Sequence[Part]
-    limits: Sequence[int]
-    prices: Sequence[float] = (1.0,)
-    least: float = -1.0
-    holdings: dict[tuple[int, int], tuple[int, int]] = {}
-
-    @property
-    def unit(self) -> float:
-        """What 1 of the minimised objective is in the goal's own, which is of size 1 so."""
-        if self.goal != "least price":
-            return -1.0
-        return float(sum(limit * price for limit, price in zip(self.limits, self.prices, strict=True)))
-
-
-class Layout:
-    """Numbers of the rows: what is served and the floor of each part, the least of all, pools, holdings, then the integers to
-    branch on: tasks, models and counts.
-
-    of [count, 5]: the rows that a server of a configuration counts in: its pool, holding, task, model and count. rank [row]:
-    0, or higher for integers to branch on first. start [part]: the first of its configurations, all parts' one after another.
-    """
-
-    def __init__(self, joint: Joint) -> None:
-        size = len(joint.parts)
-        keys = [
-            (part, c.task, c.variant, pool)
-            for part, one in enumerate(joint.parts)
-            for c, pool in zip(one.configurations, one.pools, strict=True)
-        ]
-        self.start = np.cumsum([0, *(len(part.configurations) for part in joint.parts)])
-        pools = np.array([pool for *_, pool in keys])
-        groups = [pools, *(_numbered([tuple(key[i] for i in by) for key in keys]) for by in ((0, 3), (0, 1), (0, 1, 2)))]
-        sizes = [size, size, 1, len(joint.limits), *(int(group.max()) + 1 for group in groups[1:]), len(keys)]
-        ends = np.cumsum([0, *sizes])
-        self.served, self.floor, _, self.pools, self.holdings, self.tasks, self.models, self.counts = (
-            np.arange(begin, end) for begin, end in zip(ends[:-1], ends[1:], strict=True)
-        )
-        self.least, self.size = 2 * size, int(ends[-1])
-        self.holding_of = {(part, pool): int(row) for (part, *_, pool), row in zip(keys, groups[1] + ends[4], strict=True)}
-        self.of = np.stack([*(group + begin for group, begin in zip(groups, ends[3:], strict=False)), self.counts], axis=1)
-        self.rank = np.zeros(self.size, dtype=np.int64)
-        self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 3, 2, 1
-
-    @property
-    def integers(self) -> slice:
-        return slice(int(self.tasks[0]), self.size)
-
-
-def _numbered(keys: list[tuple[int, ...]]) -> Indices:
-    numbers: dict[tuple[int, ...], int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
 
 
 class Route(Struct):
@@ -219,8 +143,8 @@ class Relaxation:
     # -- solving
 
     def solve(self) -> tuple[int, float]:
-        """OPTIMAL, CUT_OFF, LATE, INFEASIBLE (not even idle servers fit) or DOUBT, and a bound that holds whatever routes there
-        are."""
+        """OPTIMAL, CUT_OFF, LATE, INFEASIBLE (not even idle servers fit) or DOUBT; and a bound that holds whatever routes
+        there are."""
         self.solved += 1
         if self.solved % EVERY == 0:
             self.master.clean()

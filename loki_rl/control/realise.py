@@ -12,7 +12,7 @@ from msgspec import Struct
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.kept import KeptProblem, kept_problem
 from loki_rl.control.network import Network
-from loki_rl.control.problem import ANY, NO_FLOOR, Goal
+from loki_rl.control.problem import ANY, NO_FLOOR
 from loki_rl.control.solver import Solved
 from loki_rl.control.wide import is_wide, narrowed
 from loki_rl.core.pipeline import Pipeline
@@ -73,7 +73,7 @@ def holdings(
         mine = counts[start : start + len(network.configurations)]
         start += len(network.configurations)
         if is_wide([network]):
-            network, mine = narrowed(network, mine)  # noqa: PLW2901  (what it was is of no use any more)
+            network, mine = narrowed(network, mine)
         found.append(Holding(kept_problem((network,), prices), mine, flow))
     return found
 

@@ -16,10 +16,11 @@ from loki_rl.control.configurations import Configuration
 from loki_rl.control.fleets import Answer
 from loki_rl.control.highs import Outcome
 from loki_rl.control.hull import Graph, best_routes, graph_of, restrict, servers_per_flow
+from loki_rl.control.joint import Joint, Part
 from loki_rl.control.kept import kept_problem
 from loki_rl.control.likely import search
 from loki_rl.control.network import Arc, Network, State
-from loki_rl.control.pricing import LATE, Joint, Part, Relaxation
+from loki_rl.control.pricing import LATE, Relaxation
 from loki_rl.control.problem import Problem, Question, Span
 from loki_rl.control.simplex import OPTIMAL, Floats
 from loki_rl.control.solver import GAP, Solved
@@ -58,8 +59,8 @@ class WideProblem(Problem):
 
 
 class _Asked:
-    """A question as a joint problem. scales: what a share 1 of a part is there of its demand. unit: what an objective of 1 is
-    in the goal's own."""
+    """A question as a joint problem. scales: what a share 1 of a part is there of its demand. unit: what an objective of 1
+    is in the goal's own."""
 
     def __init__(self, problem: WideProblem, question: Question, end: float) -> None:
         self._problem, self._question, self._end = problem, question, end
@@ -68,9 +69,7 @@ class _Asked:
         size = float(weights.max())
         parts = [self._part(p, weight / size) for p, weight in enumerate(weights.tolist())]
         least = question.least / size if question.least > -1 else -1.0
-        self.joint = Joint(
-            question.goal, parts, question.servers, problem.prices, least, holdings=dict(question.holdings)
-        )
+        self.joint = Joint(question.goal, parts, question.servers, problem.prices, least, holdings=dict(question.holdings))
         self.unit = self.joint.unit * (1.0 if question.goal == "least price" else size)
 
     def _scale(self, p: int, served: Span) -> float:
@@ -177,7 +176,7 @@ def is_wide(networks: Sequence[Network]) -> bool:
 
 
 def narrowed(network: Network, counts: Sequence[int]) -> tuple[Network, list[int]]:
-    """The network of a fleet's own configurations, and its counts. A task's fastest is among them, for ways without items."""
+    """The network of a fleet's own configurations, and its counts. The fastest of each task is there for ways without items."""
     fastest: dict[int, int] = {}
     for k, c in enumerate(network.configurations):
         if c.task not in fastest or c.cost_us < network.configurations[fastest[c.task]].cost_us:
