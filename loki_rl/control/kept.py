@@ -4,11 +4,11 @@ bounds and the objective only. Owns these changes and the keeping; knows no mode
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import gcd, inf, lcm, nan
 from threading import local
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -23,6 +23,8 @@ Goal = Literal["least price", "most accurate", "most served"]
 # Least and most of the demand to serve, and a floor (a, b): accuracy of all requests >= a x served + b.
 Span = tuple[float, float | None]
 Floor = tuple[float, float]
+
+Kept = TypeVar("Kept")
 
 KEPT = 16
 ANSWERS = 64
@@ -260,24 +262,27 @@ def whole_prices(prices: Sequence[float]) -> tuple[list[float], float]:
 
 
 class _Kept(local):
-    """Of each thread its own: a PuLP problem is not to be shared."""
+    """Of each thread its own: a program is not to be shared."""
 
     def __init__(self) -> None:
-        self.problems: OrderedDict[tuple[object, ...], KeptProblem] = OrderedDict()
+        self.problems: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
 
 _kept = _Kept()
 
 
-def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
-    """The problem of the networks, from the last KEPT ones of this thread where possible.
-
-    A kept problem holds its networks, so their ids cannot be taken over by others.
-    """
-    problems, key = _kept.problems, (prices, *map(id, networks))
+def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+    """What was made under that key, from the last KEPT problems of this thread where possible."""
+    problems = _kept.problems
     if key not in problems:
-        problems[key] = KeptProblem(networks, prices)
+        problems[key] = make()
         while len(problems) > KEPT:
             problems.popitem(last=False)
     problems.move_to_end(key)
-    return problems[key]
+    kept: Kept = problems[key]
+    return kept
+
+
+def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
+    """The problem of the networks. It holds them, so their ids cannot be taken over by others."""
+    return keep((prices, *map(id, networks)), lambda: KeptProblem(networks, prices))

@@ -21,8 +21,9 @@ class Counts:
     """Integer servers per configuration of each part, with totals per type, task and variant to branch on (allocator notes,
     section 1).
 
-    parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. holdings:
-    all servers of a type that a part has, by (part, type), where there are several parts.
+    parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. models:
+    all servers of a variant, by (part, type, task, variant). holdings: all servers of a type that a part has, by (part,
+    type), where there are several parts.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Counts:
         for column, (part, c) in zip(self.columns, self.configurations, strict=True):
             models.setdefault((part, c.pool, c.task), {}).setdefault(c.variant, []).append(column)
         self.sums: list[tuple[Any, int]] = []
+        self.models: dict[tuple[int, int, int, int], Any] = {}
         self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
         self.holdings: dict[tuple[int, int], Any] = {}
         for part, pool in product(range(len(parts)), range(len(servers))) if len(parts) > 1 else ():
@@ -54,11 +56,10 @@ class Counts:
     def _task(self, key: tuple[int, int, int], variants: dict[int, list[Any]]) -> Any:
         part, pool, task = key
         place = f"{part:02d}_{pool:02d}_{task:02d}"
-        parts = [
-            mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
-            for variant, mine in sorted(variants.items())
-        ]
-        return self._sum(f"t{place}", pool, parts)
+        for variant, mine in sorted(variants.items()):
+            total = mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
+            self.models[*key, variant] = total
+        return self._sum(f"t{place}", pool, [self.models[*key, variant] for variant in sorted(variants)])
 
     def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
         total = self._column(name, pool)
