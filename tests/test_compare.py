@@ -50,6 +50,7 @@ class Made:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots have tests of their own, and take longer than everything else here."""
     monkeypatch.setattr(report, "timeline_png", lambda _, path: path.write_bytes(b""))
+    monkeypatch.setattr(report, "costs_png", lambda _, path, __: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_a_process_that_dies_is_a_failed_run_and_no_traceback() -> None:
 
 def test_the_document_has_the_keys_of_the_contract(cases: list[RunOptions], make_result: Any, tmp_path: Path) -> None:
     found = document(play(cases, Made(make_result), tmp_path))
-    assert found.keys() == {"results", "summary", "failures", "report"}
+    assert found.keys() == {"results", "summary", "failures", "reused", "report"}
     rows: Any = found["results"]
     assert [(row["trace"], row["policy"], row["seed"]) for row in rows] == [
         ("crowd", policy, seed) for seed in (0, 1) for policy in ("static", "exact")
