@@ -41,9 +41,11 @@ class Difference(Struct, frozen=True):
 
 
 class Contrast(Struct, frozen=True):
-    """One driver: policies from the lowest cost to the highest, and every other one against the first."""
+    """One driver: policies from the lowest cost to the highest, and every other one against the first. policies: in the
+    order in which they were given."""
 
     driver: str
+    policies: tuple[str, ...]
     estimates: tuple[Estimate, ...]
     differences: tuple[Difference, ...]
 
@@ -61,12 +63,12 @@ def _contrast(driver: str, results: Sequence[RunResult]) -> Contrast:
         played.setdefault(done.options.policy, {})[done.trace, done.options.seed] = done
     windows = [window for window in next(iter(played.values())) if all(window in mine for mine in played.values())]
     if not windows:
-        return Contrast(driver, (), ())
+        return Contrast(driver, tuple(played), (), ())
     runs = {policy: [mine[window] for window in windows] for policy, mine in played.items()}
     estimates = sorted((_estimate(policy, mine) for policy, mine in runs.items()), key=lambda one: one.cost.value)
     first = estimates[0].policy
     differences = [_difference(one.policy, runs[one.policy], first, runs[first]) for one in estimates[1:]]
-    return Contrast(driver, tuple(estimates), tuple(differences))
+    return Contrast(driver, tuple(played), tuple(estimates), tuple(differences))
 
 
 def _estimate(policy: str, runs: Sequence[RunResult]) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loki_rl.agents.statistics import Interval
 from loki_rl.contrasts import Contrast
@@ -36,7 +36,7 @@ def costs_png(found: Sequence[Contrast], path: Path, title: str) -> None:
 
 
 def _costs(axis: Axes, one: Contrast, driver: str) -> None:
-    _points(axis, [estimate.policy for estimate in one.estimates], [estimate.cost for estimate in one.estimates])
+    _points(axis, one, {found.policy: found.cost for found in one.estimates})
     n = one.estimates[0].n
     axis.set_xlabel("cost J (less is better)")
     axis.set_xlim(left=0)
@@ -46,19 +46,19 @@ def _costs(axis: Axes, one: Contrast, driver: str) -> None:
 def _differences(axis: Axes, one: Contrast) -> None:
     axis.set_title(f"J less that of {one.estimates[0].policy}, same requests", loc="left")
     axis.axvline(0, color="#888888", linewidth=0.9)
-    _points(axis, [found.policy for found in one.differences], [found.cost for found in one.differences], first=1)
+    _points(axis, one, {found.policy: found.cost for found in one.differences})
     axis.set_xlabel("difference in J")
 
 
-def _points(axis: Axes, names: Sequence[str], values: Sequence[Interval], first: int = 0) -> None:
-    for place, value in enumerate(values):
-        colour: Any = COLOURS[(first + place) % len(COLOURS)]
+def _points(axis: Axes, one: Contrast, values: dict[str, Interval]) -> None:
+    """A policy has the colour that it has over time."""
+    for place, (policy, value) in enumerate(values.items()):
+        colour = COLOURS[one.policies.index(policy) % len(COLOURS)]
         axis.plot([value.low, value.high], [-place, -place], color=colour, linewidth=2.2, solid_capstyle="butt")
         axis.plot([value.value], [-place], marker="o", color=colour, markersize=6)
-        axis.annotate(
-            f"{value.value:.3f}", (value.high, -place), (7, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axis.set_yticks([-place for place in range(len(names))], names)
-    axis.set_ylim(-max(1, len(names)) + 0.4, 0.6)
+        text = f"{value.value:.3f}"
+        axis.annotate(text, (value.high, -place), (7, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set_yticks([-place for place in range(len(values))], list(values))
+    axis.set_ylim(-max(1, len(values)) + 0.4, 0.6)
     axis.grid(visible=False, axis="y")
     axis.margins(x=0.16)
