@@ -146,8 +146,8 @@ def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str])
     parts = ["# Comparison", ""]
     if lines := summary_lines(results):
         parts += ["Over all traces and seeds:", "", *(f"- {line}" for line in lines), ""]
-    notes = [*_provenance(rows), *_arrivals(results)]
-    parts += ["## By trace", "", *_markdown(rows), "", *(f"- {note}" for note in notes), "", DEFINITIONS]
+    notes = [f"- {note}" for note in (*_provenance(rows), *_arrivals(results))]
+    parts += ["## By trace", "", *_markdown(rows), "", *notes, "", "What the columns mean:", "", DEFINITIONS]
     if failures:
         parts += ["## Runs that failed", "", *(f"- {sentence}" for sentence in failures), ""]
     if lines := _costs(rows):

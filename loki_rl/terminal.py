@@ -79,7 +79,7 @@ def run_bar() -> Iterator[Callable[[Ended], None]]:
         return
     columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} runs{task.fields[reused]}"))
     with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bars:
-        task = bars.add_task("", total=None, reused="")
+        task = bars.add_task("", total=0, reused="")
 
         def show(step: Ended) -> None:
             reused = f", {step.reused} reused" if step.reused else ""

@@ -208,7 +208,8 @@ def _show_comparison(found: Comparison, logdir: Path) -> None:
         terminal.line("\n".join(summary_lines(found.results)))
     if found.reused:
         terminal.line(f"reused: {found.reused} of {len(found.results)} runs, made before with the same options and code")
-    terminal.line(f"report: {found.report} (and {found.report.with_suffix('.html').name}, one page with its pictures)")
+    terminal.line(f"report: {found.report}")
+    terminal.line(f"as one page: {found.report.with_suffix('.html')}")
     terminal.line(f"curves: tensorboard --logdir {logdir}")
 
 
