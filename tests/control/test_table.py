@@ -122,9 +122,7 @@ def test_a_load_longer_than_the_interval_is_not_abandoned(pipeline: Pipeline) ->
     current = tuple(
         Server(i, None, (), (task, names[-1], 1), remaining_s=12.0) if i < 6 else Server(i, None, ()) for i in range(SERVERS)
     )
-    request = Request(
-        demand_rps=60.0, servers=SERVERS, expected_rps=60.0, current=current, horizon_s=40.0, load_s=20.0
-    )
+    request = Request(demand_rps=60.0, servers=SERVERS, expected_rps=60.0, current=current, horizon_s=40.0, load_s=20.0)
     plan = allocate_by_table(pipeline, request)
     kept = sum(p.replicas for p in plan.placements if (p.task, p.variant) == (task, names[-1]))
     assert kept >= 2
