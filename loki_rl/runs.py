@@ -18,7 +18,7 @@ from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.control.policies import PolicyOptions, make_policy
 from loki_rl.control.request import Queueing
 from loki_rl.core.ledger import Summary, Tally
-from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
 from loki_rl.env.simulate import simulate, with_load_s
@@ -63,6 +63,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     initial_rps: float | None = None
     demand_rps: float | None = None
     parallel_loads: int = 0
+    routing: Routing = "pull"
     device: str = "auto"
     faults: Faults = NO_FAULTS
     profile: str | None = None
@@ -131,6 +132,7 @@ def prepare(options: RunOptions) -> Scene:
         interval_s=options.interval_s,
         drop=options.drop,
         parallel_loads=options.parallel_loads,
+        routing=options.routing,
     )
     return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, servers, times, length))
 

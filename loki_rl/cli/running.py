@@ -27,6 +27,7 @@ from loki_rl.cli.flags import (
     PolicyOpt,
     ProfileOpt,
     QueueingOpt,
+    RoutingOpt,
     ScaleOpt,
     SeedOpt,
     ServersOpt,
@@ -67,6 +68,7 @@ def simulate(
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
     drop: DropOpt = "reroute",
+    routing: RoutingOpt = "pull",
     load_s: LoadOpt = None,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
@@ -92,7 +94,8 @@ def simulate(
     else:
         options = run_options(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
-            drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
+            drop=drop, routing=routing, load_s=load_s,
+            queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,
             model=model,
@@ -140,6 +143,7 @@ def compare(
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
     drop: DropOpt = "reroute",
+    routing: RoutingOpt = "pull",
     load_s: LoadOpt = None,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,

@@ -199,6 +199,12 @@ class Clairvoyant(Exact):
         return round(snapshot.now - self._origin) if snapshot.arrivals else 0
 
 
+def _proteus(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.proteus import Proteus
+
+    return Proteus(pipeline, options)
+
+
 def _forecast(pipeline: Pipeline, options: PolicyOptions) -> Policy:
     from loki_rl.control.adjusted import Forecasting
 
@@ -214,6 +220,7 @@ def _ppo(pipeline: Pipeline, options: PolicyOptions) -> Policy:
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
+    "proteus": _proteus,
     "loki": Loki,
     "exact": Exact,
     "clairvoyant": Clairvoyant,

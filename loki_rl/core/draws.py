@@ -58,6 +58,7 @@ def service_s(latency: Latency, u: float) -> float:
 # Streams keep draws that share a key apart: child tasks use their position, the others start above any position.
 SERVICE = 1 << 20
 ENTRY = 1 << 21
+DEAL = 1 << 23
 
 
 def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:
