@@ -21,7 +21,7 @@ from loki_rl.control.request import Queueing, Request
 from loki_rl.control.verify import verify
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server
-from tests.control.test_exactness import Brute, pipelines
+from tests.control.brute import Brute, pipelines
 
 Model = tuple[int, int]
 Terms = dict[int, float]
@@ -168,7 +168,7 @@ class Judge:
         """The fleet of a plan."""
         fleet = np.zeros(len(self.configs))
         for place in plan.placements:
-            fleet[self.configs.index((*self._model((place.task, place.variant)), place.batch))] += place.replicas
+            fleet[self.configs.index((*self._model((place.task, place.variant)), place.batch, 0))] += place.replicas
         return fleet
 
 
