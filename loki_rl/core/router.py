@@ -76,6 +76,7 @@ class Router:
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
         self.floors = Floors(self.pipeline, task)
+        self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.service_s))]
         self.queue = DeadlineQueue()
         self.pullers = Pullers(self.service_s)
         self.leases = Leases()
@@ -274,9 +275,9 @@ class Router:
         variant = puller.variant
         times = self.service_s[variant]
         cap = self.pullers.cap(puller)
-        allows = partial(self.floors.allow, variant)
+        allows = self.allows[variant]
         if self.early_drop:
-            seconds, rescue_s = times[min(cap, queue.waiting)], self._rescue_s(variant, overloaded)
+            seconds, rescue_s = times[min(cap, queue.waiting)], partial(self._rescue_s, variant, overloaded)
             items, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows, lanes)
             self._drop(dropped, now, seconds, overloaded, effects)
         else:
@@ -315,14 +316,14 @@ class Router:
         self.flow.spend(variant, items, now)
         effects.append(Send(worker(puller.number), Execute(batch, variant, items)))
 
-    def _rescue_s(self, variant: int, overloaded: bool) -> float | None:
-        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one.
+    def _rescue_s(self, variant: int, overloaded: bool) -> float:
+        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one; infinite if none.
 
         Under overload only of those that are free. Items kept for a busy one go on without slack or not at all: at load 1.2
         that cost 55 % of the requests of traffic-published, where plain dropping costs 36 % and this rule 25 %.
         """
         if not self.reroute:
-            return None
+            return inf
         kinds = self.pullers.kinds
         if overloaded:
             kinds = {(puller.variant, puller.batch) for puller in self.pullers.idle.values()}
@@ -332,7 +333,7 @@ class Router:
             for kind, batch in kinds
             if kind != variant
         ]
-        return min(times, default=None)
+        return min(times, default=inf)
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
