@@ -86,8 +86,8 @@ class DeadlineQueue:
 
         The batch is not shrunk to save its head: an item that would be late in it is left for a variant that takes
         rescue_s() [s], if that one can still make it (infinite: no other variant), else dropped (Nexus' early drop,
-        SOSP'19). allows: whether the variant may serve an item that has terms; one that it may not is left too. lanes: the only ones
-        to look at (None: all).
+        SOSP'19). allows: whether the variant may serve an item that has terms; one that it may not is left too. lanes: the
+        only ones to look at (None: all).
         """
         heaps = self._chosen(lanes)
         finish = now + service_s[min(cap, sum(map(len, heaps)))]
