@@ -71,6 +71,7 @@ class Router:
         self.after_s = self.pipeline.rest_s[task] + 3 * self.pipeline.hop_s + options.lead_s
         self.early_drop = options.drop != "none" and (options.drop != "last-task" or not self.children)
         self.reroute = options.drop == "reroute"
+        self.soft_deadlines = options.soft_deadlines
         ranked = sorted(
             range(len(self.service_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.service_s[v][1])
         )
@@ -347,7 +348,7 @@ class Router:
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""
-        return self.queue.waiting > 0 and self.drain_s() > self.queue.newest_soft - now
+        return self.soft_deadlines and self.queue.waiting > 0 and self.drain_s() > self.queue.newest_soft - now
 
     def _press(self, now: float, effects: list[Effect]) -> None:
         """Tell the parent when this task starts or stops falling behind."""
