@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise, product
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 from msgspec import Struct
@@ -34,7 +34,8 @@ class Variant(Struct, frozen=True):
 
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
-    dominated: another variant is at least as good in every respect, so planners may skip it.
+    dominated: another variant is at least as good in every respect, so planners may skip it. runnable: on the type of server
+    that the figures are for.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Variant(Struct, frozen=True):
     load_s: float = 0.0
     memory_mb: float = 0.0
     dominated: bool = False
+    runnable: bool = True
 
 
 class Task(Struct, frozen=True):
@@ -138,6 +140,11 @@ class Pipeline(Struct, frozen=True, dict=True):
             for position, task in enumerate(self.tasks)
         )
 
+    @cached_property
+    def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
+        """What server_type.as_run_by keeps."""
+        return {}
+
     # -- service times ----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -160,8 +167,11 @@ class Pipeline(Struct, frozen=True, dict=True):
 
     @cached_property
     def fastest_s(self) -> tuple[float, ...]:
-        """[task] = shortest median service time of one item, over all variants."""
-        return tuple(min(rows[1] for rows in task) for task in self.service_s)
+        """[task] = shortest median service time of one item, over all variants that run; infinite if none does."""
+        return tuple(
+            min((rows[1] for rows, variant in zip(times, task.variants, strict=True) if variant.runnable), default=inf)
+            for times, task in zip(self.service_s, self.tasks, strict=True)
+        )
 
     @cached_property
     def rest_s(self) -> tuple[float, ...]:
