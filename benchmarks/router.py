@@ -134,7 +134,7 @@ class Stage:
         for route in plan.routes:
             if self.pipeline.index[route.leaf] in self.pipeline.leaves and depth:
                 prefix = 0
-                for above, (name, _) in zip(self.pipeline.lines[self.task][:depth], route.stages, strict=False):
+                for above, (name, *_) in zip(self.pipeline.lines[self.task][:depth], route.stages, strict=False):
                     prefix = self.pipeline.extend(prefix, self.pipeline.variant_index[above][name])
                 found += [prefix] * max(1, round(10 * route.share))
         return found or [0]

@@ -3,7 +3,7 @@ message."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -28,7 +28,8 @@ def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Targ
 
     Of the servers that have or load a model those that serve it come first, then those that keep it warm, those that have it
     and load another, and those that load it; to load it, parked ones first; lowest number among equals. A load in flight is
-    left alone while another server can be had. Raises ValueError when the plan wants more servers than there are.
+    left alone while another server can be had. Of the models to load those come first whose task fewest servers serve: a
+    parked one takes over before the only one leaves. Raises ValueError when the plan wants more servers than there are.
     """
     wanted = [(place.task, place.variant, place.batch) for place in sorted(placements) for _ in range(place.replicas)]
     if len(wanted) > len(seats):
@@ -40,8 +41,15 @@ def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Targ
     free = [seat for seat in seats if seat.number not in holders]
     free.sort(key=lambda seat: (seat.loading is not None, seat.serving is not None, seat.number), reverse=True)
     chosen: dict[int, Target | None] = {seat.number: None for seat in seats}
+    serving = Counter(seat.serving[0] for seat in seats if seat.serving is not None)
+    loaded: list[Target] = []
     for target in wanted:
-        chosen[mine[target[:2]].pop() if mine[target[:2]] else free.pop().number] = target
+        if mine[target[:2]]:
+            chosen[mine[target[:2]].pop()] = target
+        else:
+            loaded.append(target)
+    for target in sorted(loaded, key=lambda target: (serving[target[0]], target)):
+        chosen[free.pop().number] = target
     return chosen
 
 
