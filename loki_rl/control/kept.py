@@ -198,15 +198,14 @@ class KeptProblem:
         counts: Sequence[int] | None,
         start: Sequence[int] | None,
     ) -> None:
-        for k, (column, (_, c)) in enumerate(zip(self._counts.columns, self._counts.configurations, strict=True)):
-            column.bounds(*((counts[k], counts[k]) if counts else (0, servers[c.pool])))
+        self._counts.bound(servers)
+        for k, column in enumerate(self._counts.columns):
+            if counts is not None:
+                column.bounds(counts[k], counts[k])
             column.varValue = start[k] if start else None
-        for total, pool in self._counts.sums:
-            total.bounds(0, servers[pool])
-            total.varValue = None
-        for (part, pool), total in self._counts.holdings.items():
-            total.bounds(*holdings.get((part, pool), (0, servers[pool])))
-            total.varValue = None
+        for place, total in self._counts.holdings.items():
+            if place in holdings:
+                total.bounds(*holdings[place])
 
     def _set(self, name: object, value: Any, change: Any) -> None:
         if self._now[name] != value:
