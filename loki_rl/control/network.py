@@ -69,8 +69,9 @@ def build_network(
     """The chain form of all ways inside the budget; at least one must exist.
 
     Leaf states are the remaining budgets that flow can come with, joined by "give up budget" arcs; inner states are (variant
-    path, remaining budget rounded down to what makes a difference). best_only: only arcs that can still end in the best accuracy.
-    merge: forget the variant path and accuracy, for questions about capacity alone; units are then items, not requests.
+    path, remaining budget rounded down to what makes a difference). best_only: only arcs that can still end in the best
+    accuracy. merge: forget the variant path and accuracy, for questions about capacity alone; units are then items, not
+    requests.
     """
     return _Builder(pipeline, accuracies, configurations, budget_us, best_only, merge).build()
 
