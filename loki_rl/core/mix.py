@@ -61,7 +61,7 @@ def _flows(pipeline: Pipeline, task: int, plan: Plan) -> dict[int, dict[int, flo
         if route.leaf != pipeline.tasks[leaf].name:
             continue
         prefix, items = 0, rps * route.share
-        for above, below, (name, _) in zip(line, line[1 : depth + 1], route.stages, strict=False):
+        for above, below, (name, _, _) in zip(line, line[1 : depth + 1], route.stages, strict=False):
             variant = pipeline.variant_index[above][name]
             prefix = pipeline.extend(prefix, variant)
             items *= pipeline.fanouts[above][variant][pipeline.children[above].index(below)]

@@ -34,12 +34,12 @@ PLAN = Plan(
     servers=4, accuracy=0.5, served_fraction=1.0, demand_rps=90.0, capacity_rps=100.0, split={},
     flows={"find": {"rough": 0.4, "fine": 0.6}, "sort": {"fine": 1.0}},
     routes=(
-        Route("read", (("rough", 1), ("fine", 4)), 0.3),
-        Route("read", (("rough", 1), ("fine", 1)), 0.1),
-        Route("read", (("fine", 1), ("rough", 1)), 0.45),
-        Route("read", (("fine", 1), ("fine", 4)), 0.15),
-        Route("sort", (("rough", 1), ("fine", 1)), 0.4),
-        Route("sort", (("fine", 1), ("fine", 1)), 0.6),
+        Route("read", (("rough", 1, ""), ("fine", 4, "")), 0.3),
+        Route("read", (("rough", 1, ""), ("fine", 1, "")), 0.1),
+        Route("read", (("fine", 1, ""), ("rough", 1, "")), 0.45),
+        Route("read", (("fine", 1, ""), ("fine", 4, "")), 0.15),
+        Route("sort", (("rough", 1, ""), ("fine", 1, "")), 0.4),
+        Route("sort", (("fine", 1, ""), ("fine", 1, "")), 0.6),
     ),
 )  # fmt: skip
 

@@ -66,7 +66,7 @@ FROM_ROUGH, FROM_FINE = DEEP.extend(0, ROUGH), DEEP.extend(0, FINE)
 def deep_plan(rps: float) -> Plan:
     """What fine made goes on to fine, what rough made to rough."""
     paths = (("rough", "rough"), ("fine", "fine"))
-    routes = tuple(Route("c", ((a, 1), (b, 1), ("fine", 1)), 0.5) for a, b in paths)
+    routes = tuple(Route("c", ((a, 1, ""), (b, 1, ""), ("fine", 1, "")), 0.5) for a, b in paths)
     flows = {name: {"rough": 0.5, "fine": 0.5} for name in "ab"} | {"c": {"fine": 1.0}}
     placements = tuple(Placement(name, variant, 1, 1) for name in "ab" for variant in ("rough", "fine"))
     return Plan("accuracy", placements, 4, 0.5, 1.0, rps, rps, {"a": 0.3, "b": 0.6, "c": 1.0}, flows, routes=routes)
@@ -142,7 +142,7 @@ def test_idle_variants_serve_their_shares_and_spare_time_goes_to_the_accurate_on
     to the more accurate one."""
     actor = make(READ, drop="none")
     both = {"find": {"fine": 1.0}, "read": {"rough": 0.5, "fine": 0.5}, "sort": {"fine": 1.0}}
-    routes = tuple(Route("read", (("fine", 1), (name, 1)), 0.5) for name in ("rough", "fine"))
+    routes = tuple(Route("read", (("fine", 1, ""), (name, 1, "")), 0.5) for name in ("rough", "fine"))
     # Two children an item: rps of the task, not of the requests.
     actor.handle(PlanChanged(Plan("accuracy", (), 2, 0.5, 1.0, rps / 2, rps / 2, {}, both, routes=routes)), 0.0)
     served = {ROUGH: 0, FINE: 0}

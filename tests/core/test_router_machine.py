@@ -68,9 +68,9 @@ PIPELINE = Pipeline(
 # What rough found is read by fine and the reverse, so that items of two paths stand in lanes of their own.
 CROSSED = (("rough", "fine", 0.25), ("fine", "rough", 0.5), ("fine", "fine", 0.25))
 ROUTES = (
-    *(Route("c", ((above, 4), (below, 4)), share) for above, below, share in CROSSED),
+    *(Route("c", ((above, 4, ""), (below, 4, "")), share) for above, below, share in CROSSED),
     *(
-        Route("d", ((above, 4), (below, 4), (last, 4)), share / 2)
+        Route("d", ((above, 4, ""), (below, 4, ""), (last, 4, "")), share / 2)
         for above, below, share in CROSSED
         for last in ("rough", "fine")
     ),
