@@ -22,8 +22,8 @@ _DEVICE = re.compile(r"cpu|cuda:\d+")
 
 
 class TypeTable(Struct, frozen=True):
-    """speed: how many times as fast as the pipeline's own figures say. profile: what 'loki-rl profile' measured there: a file,
-    or one per pipeline."""
+    """speed: how many times as fast as the pipeline's own figures say. profile: what 'loki-rl profile' measured there: a
+    file, or one per pipeline."""
 
     count: int
     price: float = 1.0
@@ -86,13 +86,11 @@ def _check(text: TypeTable, name: str, where: str) -> None:
     kinds = {device.partition(":")[0] for device in text.devices}
     _require(len(kinds) < 2, where, "servers of one type are alike: name either cpu or cuda devices")
     _require(len(set(text.devices)) == len(text.devices), where, "a device stands twice")
-    few = not text.count or len(text.devices) <= text.count
+    few = len(text.devices) <= max(1, text.count)
     _require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
 
 
-def _profiles(
-    text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]
-) -> dict[str, TypeProfile]:
+def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, TypeProfile]:
     names = [pipeline.name for pipeline in pipelines]
     named = text.profile or {}
     if isinstance(named, str):
@@ -116,7 +114,9 @@ def _profile(path: Path, where: str, pipeline: PipelineFile) -> TypeProfile:
     if not figures:
         names = sorted({f"{row.task}/{row.variant}" for row in measured.variants})
         wanted = "/".join(min(own))
-        raise ConfigError(f"{where}: {path} measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}")
+        raise ConfigError(
+            f"{where}: {path} measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}"
+        )
     return TypeProfile(figures, measured.padded)
 
 

@@ -31,7 +31,11 @@ MEASURED = ProfileFile(
     created="2026-01-01T00:00:00+00:00",
     command="loki-rl profile small",
     provenance="by hand",
-    variants=(Timing("find", "quick", 1, 20, 22, 24), Timing("read", "fast", 1, 6, 7, 8), Timing("read", "gone", 1, 1, 1, 1)),
+    variants=(
+        Timing("find", "quick", 1, 20, 22, 24),
+        Timing("read", "fast", 1, 6, 7, 8),
+        Timing("read", "gone", 1, 1, 1, 1),
+    ),
     loads=(Load("find", "quick", 2.0, 300.0),),
 )
 
@@ -124,16 +128,16 @@ def test_a_profile_of_another_pipeline(write: Write) -> None:
 
 
 def test_one_profile_for_two_pipelines(write: Write, small: Path) -> None:
-    with pytest.raises(ConfigError, match="'profile' must name a file for each of small, traffic: {small: FILE}"):
+    with pytest.raises(ConfigError, match=r"'profile' must name a file for each of small, traffic: \{small: FILE\}"):
         load_pool(write(GOOD), [load_pipeline(small), load_pipeline("traffic")])
 
 
 def test_a_profile_without_single_items(write: Write, small: Path, tmp_path: Path) -> None:
     replace(MEASURED, variants=(Timing("find", "quick", 2, 20, 22, 24),)).save(tmp_path / "cpu.json")
-    with pytest.raises(ConfigError, match="type 'cpu': .*the latency of batch 1 is missing"):
+    with pytest.raises(ConfigError, match=r"type 'cpu': .*the latency of batch 1 is missing"):
         load_pool(write(GOOD), [load_pipeline(small)])
 
 
 def test_no_such_pool(small: Path) -> None:
-    with pytest.raises(ConfigError, match="no pool 'three-type' in .*did you mean 'three-types'"):
+    with pytest.raises(ConfigError, match=r"no pool 'three-type' in .*did you mean 'three-types'"):
         load_pool("three-type", [load_pipeline(small)])

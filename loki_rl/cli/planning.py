@@ -47,7 +47,9 @@ def plan(
     weight: Annotated[
         list[float] | None, typer.Option(help="How much a pipeline counts beside the others; one for each pipeline.")
     ] = None,
-    slo_ms: Annotated[list[float] | None, typer.Option(help="End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
+    slo_ms: Annotated[
+        list[float] | None, typer.Option(help="End-to-end deadline [ms]; for all, or for each pipeline.")
+    ] = None,
     min_accuracy: Annotated[
         list[float] | None, typer.Option(help="Least mean accuracy, 0..1; for all, or for each pipeline.")
     ] = None,
@@ -66,7 +68,7 @@ def plan(
 
     if profile is not None and len(pipeline) > 1:
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
-    slos = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
+    slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
     files = [load_pipeline(name, profile=profile, slo_ms=slo) for name, slo in zip(pipeline, slos, strict=True)]
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
@@ -93,9 +95,7 @@ def plan(
         _plan_once(files, requests, weights, as_json)
 
 
-def _plan_once(
-    files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool
-) -> None:
+def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
     from loki_rl.control.allocator import allocate_jointly
     from loki_rl.control.prices import explain
     from loki_rl.control.request import Part
