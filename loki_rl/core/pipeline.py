@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import accumulate, pairwise, product
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 from msgspec import Struct
@@ -37,6 +37,7 @@ class Variant(Struct, frozen=True):
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
     dominated: another variant is at least as good in every respect, so planners may skip it. fanout_counts: child task ->
     weights of 0, 1, 2 ... children, where such were counted; without, counts are drawn from Poisson around the mean.
+    runnable: on the type of server that the figures are for.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant(Struct, frozen=True):
     memory_mb: float = 0.0
     dominated: bool = False
     fanout_counts: dict[str, tuple[float, ...]] = {}
+    runnable: bool = True
 
 
 class Task(Struct, frozen=True):
@@ -152,6 +154,11 @@ class Pipeline(Struct, frozen=True, dict=True):
             for position, task in enumerate(self.tasks)
         )
 
+    @cached_property
+    def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
+        """What server_type.as_run_by keeps."""
+        return {}
+
     # -- service times ----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -174,8 +181,11 @@ class Pipeline(Struct, frozen=True, dict=True):
 
     @cached_property
     def fastest_s(self) -> tuple[float, ...]:
-        """[task] = shortest median service time of one item, over all variants."""
-        return tuple(min(rows[1] for rows in task) for task in self.service_s)
+        """[task] = shortest median service time of one item, over all variants that run; infinite if none does."""
+        return tuple(
+            min((rows[1] for rows, variant in zip(times, task.variants, strict=True) if variant.runnable), default=inf)
+            for times, task in zip(self.service_s, self.tasks, strict=True)
+        )
 
     @cached_property
     def rest_s(self) -> tuple[float, ...]:

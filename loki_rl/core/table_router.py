@@ -19,7 +19,7 @@ from loki_rl.core.router import Router
 from loki_rl.core.routing_table import RoutingTable, Seat
 
 
-class Lane(DeadlineQueue):
+class WorkerQueue(DeadlineQueue):
     """What waits for one worker, while it serves this variant."""
 
     def __init__(self, task: DeadlineQueue, variant: int) -> None:
@@ -39,61 +39,45 @@ class TableRouter(Router):
 
     def __init__(self, options: ClusterOptions, task: int) -> None:
         super().__init__(options, task)
-        self.lanes: dict[int, Lane] = {}  # by worker; what is not dealt yet waits in self.queue
+        self.dealt: dict[int, WorkerQueue] = {}  # by worker; what is not dealt yet waits in self.queue
         self.plan: Plan | None = None
         self.table = RoutingTable(self.pipeline, task, None, ())
-        self.stale = False
+        self.made_for = 0  # Pullers.changes when the table was made, -1 if there is a newer plan
 
     def queues(self) -> Iterable[DeadlineQueue]:
-        return (self.queue, *self.lanes.values())
-
-    def wake_at(self) -> float | None:
-        wake = inf if self.next_second is None else self.next_second
-        if self.expiries:
-            wake = min(wake, self.expiries[0][0])
-        if self.early_drop:
-            wake = min([wake, *(queue.heap[0][2] for queue in self.queues() if queue.heap)])
-        return None if wake == inf else wake
+        return (self.queue, *self.dealt.values())
 
     def validate(self) -> None:
         super().validate()
-        assert self.lanes.keys() == self.pullers.keys(), "a queue without its worker, or the reverse"
-        for number, lane in self.lanes.items():
-            assert lane.variant == self.pullers[number].variant, "a queue was dealt for another variant"
+        pullers = self.pullers.all
+        assert self.dealt.keys() == pullers.keys(), "a queue without its worker, or the reverse"
+        for number, queue in self.dealt.items():
+            assert queue.variant == pullers[number].variant, "a queue was dealt for another variant"
 
     # -- the table ----------------------------------------------------------------------------------------------------
 
-    def _recount(self) -> None:
-        super()._recount()
-        self.stale = True
-
-    def _adopt(self, plan: Plan, now: float) -> None:
-        super()._adopt(plan, now)
-        self.plan, self.stale = plan, True
+    def _follow(self, plan: Plan, now: float) -> None:  # noqa: ARG002
+        self.plan, self.made_for = plan, -1
 
     def _renew(self) -> None:
         """A table for the workers there are; what waits for one that is gone, or served another variant, is dealt again."""
-        self.stale = False
-        self.table = RoutingTable(self.pipeline, self.task, self.plan, map(self._seat, self.pullers))
-        for number, lane in list(self.lanes.items()):
-            if number not in self.pullers or self.pullers[number].variant != lane.variant:
-                self.queue.put_back([entry[3] for entry in lane.heap])
-                del self.lanes[number]
-        for number, puller in self.pullers.items():
-            if number not in self.lanes:
-                self.lanes[number] = Lane(self.queue, puller.variant)
+        self.made_for = self.pullers.changes
+        pullers = self.pullers.all
+        self.table = RoutingTable(self.pipeline, self.task, self.plan, map(self._seat, pullers.values()))
+        for number, queue in list(self.dealt.items()):
+            if number not in pullers or pullers[number].variant != queue.variant:
+                self.queue.put_back(queue.take_all())
+                del self.dealt[number]
+        for number, puller in pullers.items():
+            if number not in self.dealt:
+                self.dealt[number] = WorkerQueue(self.queue, puller.variant)
 
-    def _seat(self, number: int) -> Seat:
-        puller = self.pullers[number]
-        return Seat(number, puller.variant, self._cap(puller) / self.service_s[puller.variant][self._cap(puller)])
-
-    def _cap(self, puller: Puller) -> int:
-        return min(puller.batch, len(self.service_s[puller.variant]) - 1)
+    def _seat(self, puller: Puller) -> Seat:
+        return Seat(puller.number, puller.variant, self.pullers.rate_of(puller))
 
     def _deal(self) -> None:
         """Everything that is in no worker's queue yet, in the order of deadlines."""
-        waiting, self.queue.heap = sorted(self.queue.heap), []
-        for _, _, _, item in waiting:
+        for item in self.queue.take_all():
             able = None if item.terms is None else partial(self._may_serve, item)
             seat = self.table.pick(item.prefix, uniform(self.options.seed, item.id, DEAL), able)
             if seat is None:
@@ -105,64 +89,67 @@ class TableRouter(Router):
         return self.floors.allow(seat.variant, item)
 
     def _hand(self, item: Item, number: int) -> None:
-        lane = self.lanes[number]
-        lane.newest_soft = self._soft(item)
-        lane.put_back([item])
+        queue = self.dealt[number]
+        queue.newest_soft = self._soft(item)
+        queue.put_back([item])
 
     # -- dispatch -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
-        if self.stale:
+        if self.made_for != self.pullers.changes:
             self._renew()
-        if self.queue.heap and self.lanes:
+        if self.queue.waiting and self.dealt:
             self._deal()
         again = True
         while again:  # an item that moves goes to a faster variant, so this ends
             again = False
-            for number in self._waiting():
-                lane = self.lanes[number]
-                overloaded = bool(lane.heap) and self._falls_behind(number, now)
-                if lane.heap and self.reroute:
-                    again |= self._rescue(number, overloaded, now)
-                if lane.heap:
-                    self._give(number, lane, overloaded, now, effects)
+            for puller in sorted(self.pullers.idle.values(), key=self._turn):
+                queue = self.dealt[puller.number]
+                overloaded = queue.waiting > 0 and self._falls_behind(puller, now)
+                if queue.waiting and self.reroute:
+                    again |= self._rescue(puller, overloaded, now)
+                if queue.waiting:
+                    self._give(puller, queue, overloaded, now, effects)
 
-    def _falls_behind(self, number: int, now: float) -> bool:
+    def _turn(self, puller: Puller) -> int:
+        """The most accurate first; of equals, who has waited longest."""
+        return self.rank[puller.variant]
+
+    def _falls_behind(self, puller: Puller, now: float) -> bool:
         """Whether the newest item of a worker's queue cannot be served by its soft deadline."""
-        lane = self.lanes[number]
-        return len(lane) / self._seat(number).capacity > lane.newest_soft - now
+        queue = self.dealt[puller.number]
+        return queue.waiting / self.pullers.rate_of(puller) > queue.newest_soft - now
 
-    def _rescue(self, number: int, overloaded: bool, now: float) -> bool:
+    def _rescue(self, puller: Puller, overloaded: bool, now: float) -> bool:
         """Move what this worker would end too late to workers that would not; whether anything moved."""
-        puller, lane = self.pullers[number], self.lanes[number]
-        finish = now + self.service_s[puller.variant][min(self._cap(puller), len(lane))]
-        late, stays = lane.take_late(finish, overloaded), []
+        queue = self.dealt[puller.number]
+        finish = now + self.service_s[puller.variant][min(self.pullers.cap(puller), queue.waiting)]
+        late, stays = queue.take_late(finish, overloaded), []
         for item in late:
-            target = self._rescuer(number, item, overloaded, now)
+            target = self._rescuer(puller, item, overloaded, now)
             if target is None:
                 stays.append(item)
             else:
                 self._hand(item, target)
-        lane.put_back(stays)
+        queue.put_back(stays)
         return len(stays) < len(late)
 
-    def _rescuer(self, number: int, item: Item, overloaded: bool, now: float) -> int | None:
+    def _rescuer(self, puller: Puller, item: Item, overloaded: bool, now: float) -> int | None:
         """The worker of a faster variant that would end this item first, if in time."""
-        own_s = self.service_s[self.pullers[number].variant][1]
+        own_s = self.service_s[puller.variant][1]
         limit = self.queue.limit(self.queue.known[item.id], overloaded)
         ends = [
-            (self._ends(other, now), other)
-            for other, puller in self.pullers.items()
-            if self.service_s[puller.variant][1] < own_s and self.floors.allow(puller.variant, item)
+            (self._ends(other, now), other.number)
+            for other in self.pullers.all.values()
+            if self.service_s[other.variant][1] < own_s and self.floors.allow(other.variant, item)
         ]
         first = min(ends, default=(inf, -1))
         return first[1] if first[0] <= limit else None
 
-    def _ends(self, number: int, now: float) -> float:
+    def _ends(self, puller: Puller, now: float) -> float:
         """When a worker would end one more item [s], the batch that it may be running taken at its full length."""
-        puller = self.pullers[number]
-        times, cap = self.service_s[puller.variant], self._cap(puller)
-        batches, rest = divmod(len(self.lanes[number]), cap)
+        times, cap = self.service_s[puller.variant], self.pullers.cap(puller)
+        batches, rest = divmod(self.dealt[puller.number].waiting, cap)
         return now + (batches + (puller.waiting is None)) * times[cap] + times[rest + 1]
 
     def _rescue_s(self, variant: int, overloaded: bool) -> float | None:  # noqa: ARG002
@@ -170,8 +157,8 @@ class TableRouter(Router):
         return None
 
     def _backlog(self) -> Backlog:
-        queued = sum(len(queue) for queue in self.queues())
-        drain_s = queued / self.rate if self.rate else (inf if queued else 0.0)
+        queued, rate = sum(queue.waiting for queue in self.queues()), self.pullers.rate
+        drain_s = queued / rate if rate else (inf if queued else 0.0)
         return replace(super()._backlog(), queued=queued, drain_s=drain_s)
 
     def _press(self, now: float, effects: list[Effect]) -> None:

@@ -29,7 +29,8 @@ def test_plan(call: Call, small: Path) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.json.keys() > PLAN_KEYS
     assert (said.json["mode"], said.json["served_fraction"]) == ("hardware", 1.0)
-    assert {frozenset(one) for one in said.json["placements"]} == {frozenset({"task", "variant", "batch", "replicas"})}
+    keys = {"task", "variant", "batch", "replicas", "server_type"}
+    assert {frozenset(one) for one in said.json["placements"]} == {frozenset(keys)}
     assert "hardware mode at 20 requests/s" in call("plan", small, "--demand", 20).out
 
 

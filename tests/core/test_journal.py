@@ -18,6 +18,7 @@ from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, e
 from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
+from loki_rl.core.pullers import Kind, Puller
 from loki_rl.core.queue import DeadlineQueue
 from loki_rl.core.router import Router
 from loki_rl.env.world import World, run
@@ -193,16 +194,16 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
     assert journal.replay(before) == found.index, "all before it agrees"
 
 
-def _least_accurate_first(actor: Router) -> list[int]:
-    waiting = [number for number, puller in actor.pullers.items() if puller.waiting is not None]
-    return sorted(waiting, key=lambda number: (-actor.rank[actor.pullers[number].variant], number))
+def _least_accurate_first(actor: Router, unable: set[Kind]) -> Puller | None:
+    able = [puller for puller in actor.pullers.idle.values() if (puller.variant, puller.batch) not in unable]
+    return max(able, key=lambda puller: (actor.rank[puller.variant], -puller.number), default=None)
 
 
 RULES: dict[str, tuple[type, str, object]] = {
-    "least accurate first": (Router, "_waiting", _least_accurate_first),
+    "least accurate first": (Router, "_next", _least_accurate_first),
     "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
     "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: None),
-    "never barred": (Flow, "bars", lambda _self, _variant, _now: False),
+    "never barred": (Flow, "bars", lambda _self, _lane, _variant, _now: False),
 }
 
 

@@ -36,7 +36,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
-from loki_rl.core.plan import Placement, Plan
+from loki_rl.core.plan import Placement, Plan, Route
 from loki_rl.core.router import RETURNED, Router
 from loki_rl.core.table_router import TableRouter
 
@@ -65,6 +65,18 @@ PIPELINE = Pipeline(
 )
 
 
+# What rough found is read by fine and the reverse, so that items of two paths stand in lanes of their own.
+CROSSED = (("rough", "fine", 0.25), ("fine", "rough", 0.5), ("fine", "fine", 0.25))
+ROUTES = (
+    *(Route("c", ((above, 4, ""), (below, 4, "")), share) for above, below, share in CROSSED),
+    *(
+        Route("d", ((above, 4, ""), (below, 4, ""), (last, 4, "")), share / 2)
+        for above, below, share in CROSSED
+        for last in ("rough", "fine")
+    ),
+)
+
+
 def plan(split: float, rate: float) -> Plan:
     shares = {"rough": 0.25, "fine": 0.75}
     names = [task.name for task in PIPELINE.tasks]
@@ -72,7 +84,7 @@ def plan(split: float, rate: float) -> Plan:
         mode="accuracy",
         placements=tuple(Placement(name, variant, 4, 1) for name in names for variant in shares),
         servers=8, accuracy=0.5, served_fraction=1.0, demand_rps=rate, capacity_rps=rate,
-        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares),
+        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares), routes=ROUTES,
     )  # fmt: skip
 
 
@@ -116,15 +128,19 @@ class RouterMachine(RuleBasedStateMachine):
         numbers=st.lists(st.integers(0, 5), min_size=1, max_size=5),
         age=st.integers(0, 60),
         timeout=st.sampled_from([0.1, 0.1, 0.02, 5.0]),
+        path=st.lists(st.integers(0, 1), min_size=2, max_size=2),
     )
-    def submit(self, root: int, numbers: list[int], age: int, timeout: float) -> None:
+    def submit(self, root: int, numbers: list[int], age: int, timeout: float, path: list[int]) -> None:
         """Repeats too, of anything that has not ended."""
         t0 = self.now - age * MS
+        prefix = 0
+        for variant in path[: len(PIPELINE.lines[self.task]) - 1]:
+            prefix = PIPELINE.extend(prefix, variant)
         items = []
         for number in numbers:
             item = PIPELINE.entry_id(root, number)
             if item not in self.ended:
-                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, 0)))
+                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, prefix)))
         self.tell(Submit(items))
 
     @rule(number=st.integers(0, WORKERS - 1), variant=st.integers(0, 1), batch=st.integers(1, 6), repeat=st.booleans())
@@ -201,7 +217,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.now = end
 
     def waiting(self) -> set[int]:
-        return {entry[3].id for queue in self.router.queues() for entry in queue.heap}
+        return {entry[3].id for queue in self.router.queues() for lane in queue.lanes for entry in lane}
 
     # -- what must come of it -----------------------------------------------------------------------------------------
 
@@ -290,12 +306,12 @@ class RouterMachine(RuleBasedStateMachine):
         """Where each worker has a queue of its own: nothing waits in that of an idle one, and all is dealt."""
         if not hasattr(self, "router") or self.drop != "none" or self.pressed:
             return
-        idle = [number for number, puller in self.router.pullers.items() if puller.waiting is not None]
+        idle = self.router.pullers.idle
         if isinstance(self.router, TableRouter):
-            assert not [number for number in idle if len(self.router.lanes[number])]
-            assert not self.router.pullers or not len(self.router.queue)
+            assert not [number for number in idle if self.router.dealt[number].waiting]
+            assert not self.router.pullers.all or not self.router.queue.waiting
         else:
-            assert not idle or not len(self.router.queue)
+            assert not idle or not self.router.queue.waiting
 
     def teardown(self) -> None:
         """Nobody pulls any more and all time passes: only where nothing may be dropped does anything stay."""

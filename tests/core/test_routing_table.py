@@ -119,8 +119,11 @@ def given_to(effects: Sequence[object]) -> dict[str, int]:
     }
 
 
-def lanes(actor: TableRouter) -> dict[int, list[int]]:
-    return {number: sorted(entry[3].id >> 31 for entry in lane.heap) for number, lane in actor.lanes.items()}
+def dealt(actor: TableRouter) -> dict[int, list[int]]:
+    """Worker -> roots of what waits for it."""
+    return {
+        number: sorted(entry[3].id >> 31 for lane in queue.lanes for entry in lane) for number, queue in actor.dealt.items()
+    }
 
 
 def test_an_item_waits_for_the_worker_it_was_dealt_to_however_idle_another_is() -> None:
@@ -131,7 +134,7 @@ def test_an_item_waits_for_the_worker_it_was_dealt_to_however_idle_another_is() 
     to_sure = [root for root in range(100) if uniform(0, item(root).id, DEAL) < 50 / 60]
     effects = actor.handle(Submit([item(root) for root in to_sure[:3]]), 0.0)
     assert given_to(effects) == {worker(1): to_sure[0]}
-    assert lanes(actor) == {1: to_sure[1:3], 2: []}
+    assert dealt(actor) == {1: to_sure[1:3], 2: []}
     actor.validate()
 
 
@@ -140,10 +143,10 @@ def test_a_worker_that_leaves_has_its_queue_dealt_again() -> None:
     actor.handle(Ready(1, 0, 1, SURE, 1), 0.0)
     actor.handle(Submit([item(root) for root in range(4)]), 0.0)
     actor.handle(Leaving(1, 0), 0.0)
-    assert lanes(actor) == {}
+    assert dealt(actor) == {}
     assert len(actor.queue) == 3
     assert given_to(actor.handle(Ready(2, 0, 1, QUICK, 1), 0.0)) == {worker(2): 1}
-    assert lanes(actor) == {2: [2, 3]}
+    assert dealt(actor) == {2: [2, 3]}
     actor.validate()
 
 
@@ -165,8 +168,8 @@ def test_an_item_that_asks_for_accuracy_is_dealt_to_who_may_serve_it() -> None:
     actor.handle(Ready(1, 0, 1, SURE, 1), 0.0)
     actor.handle(Ready(2, 0, 1, QUICK, 1), 0.0)
     actor.handle(Submit([item(root, terms=Terms(floor=0.95)) for root in range(30)]), 0.0)
-    assert lanes(actor)[2] == []
-    assert len(lanes(actor)[1]) == 29
+    assert dealt(actor)[2] == []
+    assert len(dealt(actor)[1]) == 29
 
 
 def test_equal_histories_deal_alike() -> None:
@@ -175,5 +178,5 @@ def test_equal_histories_deal_alike() -> None:
         actor = make()
         actor.handle(Ready(1, 0, 1, SURE, 1), 0.0)
         actor.handle(Ready(2, 0, 1, QUICK, 1), 0.0)
-        found.append((actor.handle(Submit([item(root) for root in range(9)]), 0.0), lanes(actor)))
+        found.append((actor.handle(Submit([item(root) for root in range(9)]), 0.0), dealt(actor)))
     assert found[0] == found[1]
