@@ -22,7 +22,6 @@ from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
-LOADS_PER_HORIZON = 2.0
 EXPECTED_BIN_S = 5
 
 
@@ -160,14 +159,12 @@ class Exact:
         return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
 
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
-        """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
         options = self._planner.options
-        horizon = max(options.patience * snapshot.interval_s, LOADS_PER_HORIZON * self._planner.load_s)
         return replace(
             self._planner.request(high),
             expected_rps=expected,
             current=snapshot.servers,
-            horizon_s=horizon,
+            horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
         )
 

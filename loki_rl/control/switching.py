@@ -31,8 +31,9 @@ UNLIKELY = 0.2
 # than the servers that are ready could.
 UNBALANCED = 1.25
 
-# While models load the plan must never look worthless, else a load longer than the horizon is begun and abandoned for ever.
-LONGEST_SHARE = 0.8
+# What comes after the loads counts at least half, however long they take. A plan that is judged by the time of loading alone
+# keeps a cluster that is too small for ever: no load is worth its server.
+LONGEST_SHARE = 0.5
 
 NEARLY = 1e-6
 
@@ -84,7 +85,7 @@ def load_time_s(pipeline: Pipeline, request: Request, model: Model) -> float:
 
 
 def loading_share(pipeline: Pipeline, request: Request) -> float:
-    """Share of the horizon that passes while the slowest model loads."""
+    """Share of the horizon that passes while the slowest model loads, of a horizon that is long enough."""
     models = [
         (t, v, pool)
         for pool in range(len(request.types))

@@ -35,9 +35,9 @@ class Variant(Struct, frozen=True):
 
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
-    dominated: another variant is at least as good in every respect, so planners may skip it. fanout_counts: child task ->
-    weights of 0, 1, 2 ... children, where such were counted; without, counts are drawn from Poisson around the mean.
-    runnable: on the type of server that the figures are for.
+    dominated: another variant is at least as good in every respect, so planners may skip it. runnable: on the type of server
+    that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children, where such were counted; without,
+    counts are drawn from Poisson around the mean.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Variant(Struct, frozen=True):
     load_s: float = 0.0
     memory_mb: float = 0.0
     dominated: bool = False
-    fanout_counts: dict[str, tuple[float, ...]] = {}
     runnable: bool = True
+    fanout_counts: dict[str, tuple[float, ...]] = {}
 
 
 class Task(Struct, frozen=True):
@@ -144,6 +144,11 @@ class Pipeline(Struct, frozen=True, dict=True):
         )
 
     @cached_property
+    def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
+        """What server_type.as_run_by keeps."""
+        return {}
+
+    @cached_property
     def fanout_cdfs(self) -> tuple[tuple[tuple[Cdf | None, ...], ...], ...]:
         """[task][variant][k] = how likely at most 0, 1, 2 ... children of the k-th child task are; None if not counted."""
         return tuple(
@@ -153,11 +158,6 @@ class Pipeline(Struct, frozen=True, dict=True):
             )
             for position, task in enumerate(self.tasks)
         )
-
-    @cached_property
-    def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
-        """What server_type.as_run_by keeps."""
-        return {}
 
     # -- service times ----------------------------------------------------------------------------------------------
 
