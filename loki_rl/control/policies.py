@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
+from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
 from loki_rl.control.solver import warm
@@ -108,16 +109,19 @@ class Static:
 
 
 class Hardware:
-    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants, replicas for the busiest recent
-    seconds; beyond the cluster it serves the largest share it can."""
+    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants that fit the SLO, replicas for the
+    busiest recent seconds; beyond the cluster it serves the largest share it can."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
+    @cached_property
+    def _floor(self) -> float:
+        return highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
     def decide(self, snapshot: Snapshot) -> Plan:
-        pipeline = self._planner.pipeline
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(pipeline, self._planner.request(demand, min_accuracy=pipeline.best_accuracy))
+        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
 
 
 class Loki:
