@@ -59,6 +59,11 @@ class Reserve:
         short = np.append(np.cumsum(between[::-1])[::-1], 0.0)
         return float(self.levels[np.argmin(VIOLATION * short / max(mean_rps, FLOOR_RPS) + self._prices)])
 
+    def chance(self, chances: Floats, low_rps: float, high_rps: float) -> float:
+        """How likely the demand between two levels is to come, on average."""
+        levels = np.linspace(low_rps, high_rps, STEPS)
+        return float(np.interp(levels, self.levels, chances).mean())
+
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
     """Share of the seconds of the lead in which demand is likely to exceed each level: what the estimate may be off, what has
@@ -82,13 +87,12 @@ def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
     """Share of the lead above each level, from below it: it has been crossed before, so it will be, at a time that is as
     likely early as late. Never more than the share of all seconds [n] that were above it."""
     above = demand[None, :] > levels[:, None]
-    share: Floats = seen(levels, demand)
-    if len(demand) < 2:
-        return share
-    below = (~above[:, :-1]).sum(axis=1)
-    crossings = (above[:, 1:] & ~above[:, :-1]).sum(axis=1)
-    late: Floats = crossings / np.maximum(below, 1) * lead_s / 2
-    return np.where(below > 0, np.minimum(share, late), share)
+    below = np.maximum((~above).sum(axis=1), 1)
+    crossings = np.diff(above, axis=1, prepend=False).sum(axis=1) / 2  # up and down are counted, and the end is not
+    late = np.minimum(seen(levels, demand), np.ceil(crossings) / below * lead_s / 2)
+    # Who is above a level is above all lower ones.
+    highest: Floats = np.maximum.accumulate(late[::-1])[::-1]
+    return highest
 
 
 def peaks(arrivals: Sequence[int]) -> Floats:

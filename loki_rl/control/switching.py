@@ -24,7 +24,8 @@ VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1
 
-# Demand beyond what is expected counts by how likely it is to come: the mean of a normal tail from 0 to 2 deviations.
+# Demand beyond what is expected counts by how likely it is to come; where nobody says, as the mean of a normal tail from 0
+# to 2 deviations.
 UNLIKELY = 0.2
 
 # While models load, servers are where the old plan wanted them and queues are long: the event twin then serves so much less
@@ -101,7 +102,7 @@ def switch(search: Search) -> Found | None:
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 price / cluster's, f = load time /
     horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
-    of demand_rps but not of expected_rps counts UNLIKELY as much: else every rise of the estimate would set off loads.
+    of demand_rps but not of expected_rps counts by its chance to come: else every rise of the estimate would set off loads.
     """
     with search.building():
         model = _Model(search.parts[0].request, search.settings[0])
@@ -180,7 +181,8 @@ class _Model:
         likely = self.problem.add_variable(f"{flows.served.name}_likely", 0, expected / demand)
         add_row(self.problem, [(likely, 1), (flows.served, -1)], "<=", 0)
         scale = weight * demand / expected
-        return [(likely, scale * (1 - UNLIKELY)), (flows.served, scale * UNLIKELY)]
+        chance = UNLIKELY if self.request.chance is None else self.request.chance
+        return [(likely, scale * (1 - chance)), (flows.served, scale * chance)]
 
     def mode(self, solved: Solved) -> Mode:
         """Which of the plain modes the plan amounts to."""
