@@ -66,8 +66,8 @@ class Reserve:
 
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
-    """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen comes
-    back, and demand jumps."""
+    """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen
+    comes back, and demand jumps."""
     rate = JUMPS / (CALM_S + min(len(arrivals), MEMORY_S))
     sigma = sqrt(2) * doubt(arrivals, expected)
     noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in levels])
