@@ -1,75 +1,28 @@
-"""Many runs side by side: policies x traces x seeds x drivers. Owns their order, resuming and what happens when one fails;
+"""Policies side by side: policies x traces x seeds x drivers, and what is told of them. Owns which runs a comparison needs;
 must not know how a run is made nor how a figure is printed."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from signal import SIG_DFL, SIGINT, signal
-from threading import Thread
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from loki_rl.averages import Average, averages
-from loki_rl.control.policies import make_policy
+from loki_rl.cases import Case, Failure, Progress, Runner, play
 from loki_rl.report import result_row, write_report
-from loki_rl.run_folder import folder_of, load, load_current, save
-from loki_rl.runs import Driver, RunOptions, RunResult, prepare
-
-log = logging.getLogger(__name__)
-
-Runner = Callable[[RunOptions], RunResult]
-State = Literal["started", "done", "resumed", "failed"]
-
-
-class CompareError(ValueError):
-    """These runs cannot be compared; the message is one sentence that says why and what to do."""
-
-
-class Progress(Struct, frozen=True):
-    """Something happened to a case; ended of total cases are over. sentence: why it failed."""
-
-    options: RunOptions
-    state: State
-    ended: int
-    total: int
-    sentence: str = ""
-
-    def __str__(self) -> str:
-        return f"[{self.ended}/{self.total}] {label(self.options)}: {self.sentence or self.state}"
-
-
-class Failure(Struct, frozen=True):
-    """A case that gave no result, and why."""
-
-    options: RunOptions
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{label(self.options)}: {self.sentence}"
+from loki_rl.runs import Driver, RunOptions, RunResult
 
 
 class Comparison(Struct):
-    """All that came out, in the order of the cases. report: the Markdown file."""
+    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it."""
 
     results: list[RunResult]
     summary: list[Average]
     failures: list[Failure]
+    reused: int
     report: Path
-
-
-def label(options: RunOptions) -> str:
-    """A case in a few words."""
-    return f"{options.policy} on {Path(options.trace).name} ({options.driver}, seed {options.seed})"
 
 
 def build_cases(
@@ -107,6 +60,7 @@ def document(found: Comparison) -> dict[str, object]:
             }
             for failure in found.failures
         ],
+        "reused": found.reused,
         "report": str(found.report),
     }
 
@@ -121,143 +75,10 @@ def compare(
 ) -> Comparison:
     """Run all cases and write their folders, results.csv and report.md with its plots into the log folder.
 
-    run: driver -> what makes a run, importable by another process. Cases of the twin share `jobs` processes (default: one
-    for each core; 1 stays in this process); then the others run one after another, since each needs the machine for
-    itself. A case whose folder holds exactly this run is read back, unless fresh. A failed case does not stop the others,
-    but what is wrong with the options of any is raised before the first one runs: CompareError, ConfigError, TraceError or
-    RequestError.
+    The rest is as in `play`.
     """
-    check(cases, logdir)
-    work = _Work(cases, run, logdir, progress)
-    waiting = work.open(fresh)
-    work.together([place for place in waiting if cases[place].driver == "twin"], jobs or cores())
-    work.in_turn([place for place in waiting if cases[place].driver != "twin"])
-    results = [work.results[place] for place in range(len(cases)) if place in work.results]
-    failures = [work.failures[place] for place in sorted(work.failures)]
+    played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh)
+    results = [played.results[place] for place in sorted(played.results)]
+    failures = [played.failures[place] for place in sorted(played.failures)]
     report = write_report(results, logdir, [str(failure) for failure in failures])
-    return Comparison(results, averages(results), failures, report)
-
-
-def check(cases: Sequence[RunOptions], logdir: Path) -> None:
-    """Raise what would stop a case, as far as its options alone tell: nobody should learn of a typing error after hours."""
-    if not cases:
-        raise CompareError("there is nothing to compare; give at least one policy, trace, seed and driver")
-    owners: dict[Path, RunOptions] = {}
-    for options in cases:
-        other = owners.setdefault(folder_of(options, logdir), options)
-        if other != options:
-            raise CompareError(f"two runs would share the folder of {label(options)}; give the traces different file names")
-    # What neither policy nor driver changes is prepared once; a policy's name is right or wrong on any pipeline.
-    for options in dict.fromkeys(replace(options, policy="", driver="twin") for options in cases):
-        scene = prepare(options)
-    for policy in dict.fromkeys(options.policy for options in cases):
-        make_policy(policy, scene.pipeline, scene.policy)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Work:
-    """What has ended so far. A case is known by its place in the list."""
-
-    def __init__(
-        self,
-        cases: Sequence[RunOptions],
-        run: Mapping[str, Runner],
-        logdir: Path,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.cases, self.run, self.logdir, self.progress = cases, run, logdir, progress
-        self.results: dict[int, RunResult] = {}
-        self.failures: dict[int, Failure] = {}
-
-    def open(self, fresh: bool) -> list[int]:
-        """Cases that must run; those with a current folder have ended."""
-        waiting = []
-        for place, options in enumerate(self.cases):
-            found = None if fresh else load_current(folder_of(options, self.logdir), options)
-            if found is None:
-                waiting.append(place)
-            else:
-                self._succeed(place, found, "resumed")
-        return waiting
-
-    def together(self, places: Sequence[int], jobs: int) -> None:
-        """Several at a time, each process taking the next."""
-        if jobs == 1 or len(places) < 2:
-            self.in_turn(places)
-            return
-        with ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
-            for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}):
-                self._end(place, end)
-
-    def in_turn(self, places: Sequence[int]) -> None:
-        for place in places:
-            self._tell(place, "started")
-            self._end(place, self._attempt(place)())
-
-    def _attempt(self, place: int) -> Callable[[], Path | str]:
-        options = self.cases[place]
-        return partial(attempt, self.run[options.driver], options, self.logdir)
-
-    def _end(self, place: int, end: Path | str) -> None:
-        if isinstance(end, str):
-            self._fail(place, end)
-        else:
-            # Read back even when it was made here: a result is what its folder says.
-            self._succeed(place, load(end), "done")
-
-    def _succeed(self, place: int, found: RunResult, state: State) -> None:
-        self.results[place] = found
-        self._tell(place, state)
-
-    def _fail(self, place: int, why: str) -> None:
-        self.failures[place] = Failure(self.cases[place], why)
-        self._tell(place, "failed", why)
-
-    def _tell(self, place: int, state: State, why: str = "") -> None:
-        if self.progress is not None:
-            ended = len(self.results) + len(self.failures)
-            self.progress(Progress(self.cases[place], state, ended, len(self.cases), why))
-
-
-def _tie() -> None:
-    """A process of the pool ends with the one that started it, however that ends; and Ctrl-C, which reaches it too, ends it
-    at once instead of passing for the failure of one run."""
-    signal(SIGINT, SIG_DFL)
-    Thread(target=_follow, args=(parent_process(),), daemon=True).start()
-
-
-def _follow(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _as_they_end(pool: Executor, work: Mapping[int, Callable[[], Path | str]]) -> Iterator[tuple[int, Path | str]]:
-    futures: dict[Future[Path | str], int] = {pool.submit(task): place for place, task in work.items()}
-    try:
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                yield futures[future], "its process died, perhaps for want of memory; run again with fewer jobs to resume"
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
-    """The folder of a finished run, or one sentence."""
-    try:
-        return save(run(options), logdir)
-    except Exception as error:
-        return sentence(error)
-
-
-def sentence(error: Exception) -> str:
-    """What a user is told. An error that is not one of this package's is a fault of ours: its traceback is logged."""
-    if type(error).__module__.startswith("loki_rl") or isinstance(error, OSError):
-        return " ".join(str(error).split())
-    log.error("a run failed", exc_info=error)
-    return f"{type(error).__name__}: {error}"
+    return Comparison(results, averages(results), failures, played.reused, report)

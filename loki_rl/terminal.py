@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loki_rl.core.plan import Plan
+from loki_rl.core.plan import Certificate, JointPlan, Plan
 
 
 def say(row: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
@@ -55,6 +55,37 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
     finally:
         if known:  # without any bar it would leave an empty line
             bars.stop()
+
+
+class Ended(Protocol):
+    """How far many runs are: ended of total, reused of these from before; what happened last."""
+
+    @property
+    def ended(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def reused(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+
+
+@contextmanager
+def run_bar() -> Iterator[Callable[[Ended], None]]:
+    """A bar on stderr over all runs, with what was reused; a line for each event where nobody looks at a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda step: note(str(step))
+        return
+    columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} runs{task.fields[reused]}"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bars:
+        task = bars.add_task("", total=0, reused="")
+
+        def show(step: Ended) -> None:
+            reused = f", {step.reused} reused" if step.reused else ""
+            bars.update(task, completed=step.ended, total=step.total, reused=reused, description=step.what)
+
+        yield show
 
 
 def shown(what: RenderableType) -> None:
@@ -104,16 +135,36 @@ def _shown(value: Any) -> str:
 
 def plan(name: str, found: Plan) -> None:
     """A plan's placements, promises and reasons."""
-    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", "task", "variant", "batch>", "replicas>")
+    _placements(name, found)
+    _proof(found.certificate, found.reasons)
+
+
+def joint_plan(names: Sequence[str], joint: JointPlan) -> None:
+    """Several pipelines' plans and what they cost together."""
+    for name, found in zip(names, joint.plans, strict=True):
+        _placements(name, found)
+    line(f"together: {joint.mode} mode  servers {joint.servers}  price {joint.price:g}")
+    _proof(joint.certificate, joint.reasons)
+
+
+def _placements(name: str, found: Plan) -> None:
+    typed = any(place.server_type for place in found.placements)
+    columns = ["task", "variant", *(["server type"] if typed else []), "batch>", "replicas>"]
+    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", *columns)
     for place in found.placements:
-        table.add_row(place.task, place.variant, str(place.batch), str(place.replicas))
+        kind = [place.server_type] if typed else []
+        table.add_row(place.task, place.variant, *kind, str(place.batch), str(place.replicas))
     Console().print(table)
-    proof = found.certificate
+    price = f"  price {found.price:g}" if typed else ""
     line(
-        f"servers {found.servers}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
-        f"capacity {found.capacity_rps:.1f}/s  gap {proof.gap:.1e}  solved in {proof.build_ms + proof.solve_ms:.0f} ms"
+        f"servers {found.servers}{price}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
+        f"capacity {found.capacity_rps:.1f}/s"
     )
-    for reason in found.reasons:
+
+
+def _proof(proof: Certificate, reasons: Sequence[str]) -> None:
+    line(f"gap {proof.gap:.1e}  solved in {proof.build_ms + proof.solve_ms:.0f} ms")
+    for reason in reasons:
         line(f"- {reason}")
 
 

@@ -4,10 +4,10 @@ bounds and the objective only. Owns these changes and the keeping; knows no mode
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, nan
 from threading import local
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +18,8 @@ from loki_rl.control.problem import ANY, NO_FLOOR, NO_LEAST, Goal, Problem, Ques
 from loki_rl.control.program import Program
 from loki_rl.control.simplex import Floats, Indices
 from loki_rl.control.solver import Solved, solve_again
+
+Kept = TypeVar("Kept")
 
 KEPT = 16
 # Every question starts from the relaxation of half the demand that this many servers of each type can serve.
@@ -49,8 +51,8 @@ class KeptProblem(Problem):
         """Where the program holds what changes."""
         program = self.program
         self._counts = program.columns(counts.columns)
-        self._wholes = np.concatenate([self._counts, program.columns([total for total, _ in counts.sums])])
-        self._pool_of = np.array([c.pool for _, c in counts.configurations] + [pool for _, pool in counts.sums])
+        self._wholes = np.concatenate([self._counts, program.columns(counts.sums)])
+        self._of_types = counts.of_types()
         self._holdings = {key: program.index[id(total)] for key, total in counts.holdings.items()}
         self._rows = np.array([program.row_of(row) for row in counts.rows])
         self._price = program.terms(dict(counts.price))
@@ -115,7 +117,7 @@ class KeptProblem(Problem):
 
     def _bound(self, question: Question) -> None:
         program, servers, holdings = self.program, question.servers, dict(question.holdings)
-        program.lower[self._wholes], program.upper[self._wholes] = 0, np.array(servers)[self._pool_of]
+        program.lower[self._wholes], program.upper[self._wholes] = 0, self._of_types @ servers
         if question.counts:
             program.lower[self._counts] = program.upper[self._counts] = question.counts
         for (part, pool), total in self._holdings.items():
@@ -150,24 +152,27 @@ class KeptProblem(Problem):
 
 
 class _Kept(local):
-    """Of each thread its own: a PuLP problem is not to be shared."""
+    """Of each thread its own: a program is not to be shared."""
 
     def __init__(self) -> None:
-        self.problems: OrderedDict[tuple[object, ...], KeptProblem] = OrderedDict()
+        self.problems: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
 
 _kept = _Kept()
 
 
-def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
-    """The problem of the networks, from the last KEPT ones of this thread where possible.
-
-    A kept problem holds its networks, so their ids cannot be taken over by others.
-    """
-    problems, key = _kept.problems, (prices, *map(id, networks))
+def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+    """What was made under that key, from the last KEPT problems of this thread where possible."""
+    problems = _kept.problems
     if key not in problems:
-        problems[key] = KeptProblem(networks, prices)
+        problems[key] = make()
         while len(problems) > KEPT:
             problems.popitem(last=False)
     problems.move_to_end(key)
-    return problems[key]
+    kept: Kept = problems[key]
+    return kept
+
+
+def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
+    """The problem of the networks. It holds them, so their ids cannot be taken over by others."""
+    return keep((prices, *map(id, networks)), lambda: KeptProblem(networks, prices))

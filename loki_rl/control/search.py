@@ -17,7 +17,7 @@ from loki_rl.control.problem import NO_FLOOR, Floor, Goal, Problem
 from loki_rl.control.realise import Holding, holdings, placements
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import Solved, solve, warm
+from loki_rl.control.solver import Solved, warm
 from loki_rl.control.wide import is_wide, problem_of
 from loki_rl.control.wide import warm as warm_wide
 from loki_rl.core.plan import Mode, Plan
@@ -147,12 +147,10 @@ class Search:
         limits = {"servers": self.servers, "weights": self.weights, "time_limit_s": self.left_s, **limits}
         solved = kept.ask(goal, demands, **limits)
         self.build_s += perf_counter() - began - solved.seconds
-        return self._noted(solved)
+        return self.noted(solved)
 
-    def solve(self, problem: Any, start: dict[str, float], gap: float) -> Solved:
-        return self._noted(solve(problem, self.left_s, gap, start))
-
-    def _noted(self, solved: Solved) -> Solved:
+    def noted(self, solved: Solved) -> Solved:
+        """The answer to a question, on record."""
         self.solve_s += solved.seconds
         if solved.outcome in ("feasible", "unknown"):
             self.doubt = self.doubt or solved.status

@@ -53,10 +53,10 @@ def solve(problem: Any, time_limit_s: float, gap: float = GAP, start: dict[str, 
 
 
 def solve_again(
-    program: Program, time_limit_s: float, integer: bool = True, start: Floats | None = None
+    program: Program, time_limit_s: float, integer: bool = True, start: Floats | None = None, gap: float = GAP
 ) -> tuple[Solved, Floats | None]:
     """Solve a kept program as it is now; with values by variable. integer, start: as of `optimise`."""
-    report, values = optimise(program, integer, max(0.01, time_limit_s), GAP, start)
+    report, values = optimise(program, integer, max(0.01, time_limit_s), gap, start)
     return _solved(report), values
 
 

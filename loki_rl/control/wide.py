@@ -3,11 +3,9 @@ which problems these are; knows no mode."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from math import nan
-from threading import local
 from time import perf_counter
 
 import numpy as np
@@ -17,7 +15,7 @@ from loki_rl.control.fleets import Answer
 from loki_rl.control.highs import Outcome
 from loki_rl.control.hull import Graph, best_routes, graph_of, restrict, servers_per_flow
 from loki_rl.control.joint import Joint, Part
-from loki_rl.control.kept import kept_problem
+from loki_rl.control.kept import keep, kept_problem
 from loki_rl.control.likely import search
 from loki_rl.control.network import Arc, Network, State
 from loki_rl.control.pricing import LATE, Relaxation
@@ -27,7 +25,6 @@ from loki_rl.control.solver import GAP, Solved
 
 # With more arcs a problem is not written down: measured, it then takes longer.
 WIDE_ARCS = 1500
-WIDE_KEPT = 16
 
 _OUTCOMES: dict[str, tuple[Outcome, str]] = {
     "optimal": ("optimal", "Optimal"),
@@ -148,27 +145,11 @@ def warm() -> None:
     relaxation.master.recover()
 
 
-class _Wide(local):
-    """Of each thread its own: an answer is read before the next question."""
-
-    def __init__(self) -> None:
-        self.problems: OrderedDict[tuple[object, ...], WideProblem] = OrderedDict()
-
-
-_wide = _Wide()
-
-
 def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
-    """The problem of the networks, kept or wide, from the last ones of this thread where possible."""
+    """The problem of the networks, written down or wide, from the last ones of this thread where possible."""
     if not is_wide(networks):
         return kept_problem(networks, prices)
-    problems, key = _wide.problems, (prices, *map(id, networks))
-    if key not in problems:
-        problems[key] = WideProblem(networks, prices)
-        while len(problems) > WIDE_KEPT:
-            problems.popitem(last=False)
-    problems.move_to_end(key)
-    return problems[key]
+    return keep(("wide", prices, *map(id, networks)), lambda: WideProblem(networks, prices))
 
 
 def is_wide(networks: Sequence[Network]) -> bool:
@@ -176,7 +157,7 @@ def is_wide(networks: Sequence[Network]) -> bool:
 
 
 def narrowed(network: Network, counts: Sequence[int]) -> tuple[Network, list[int]]:
-    """The network of a fleet's own configurations, and its counts. The fastest of each task is there for ways without items."""
+    """The network of a fleet's own configurations, and its counts; for ways without items also each task's fastest."""
     fastest: dict[int, int] = {}
     for k, c in enumerate(network.configurations):
         if c.task not in fastest or c.cost_us < network.configurations[fastest[c.task]].cost_us:

@@ -4,7 +4,7 @@ tree (paths, accuracies, service times, item numbering); knows no file, no queue
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise, product
+from itertools import accumulate, pairwise, product
 from math import inf, prod
 from typing import Literal
 
@@ -17,6 +17,7 @@ ROOT_BITS = 32
 PATH_BITS = 31
 ENTRY_BITS = 4
 
+Cdf = tuple[float, ...]
 Swap = Literal["break", "make"]
 Provenance = Literal["measured", "published", "assumed"]
 
@@ -35,7 +36,8 @@ class Variant(Struct, frozen=True):
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
     dominated: another variant is at least as good in every respect, so planners may skip it. runnable: on the type of server
-    that the figures are for.
+    that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children, where such were counted; without,
+    counts are drawn from Poisson around the mean.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Variant(Struct, frozen=True):
     memory_mb: float = 0.0
     dominated: bool = False
     runnable: bool = True
+    fanout_counts: dict[str, tuple[float, ...]] = {}
 
 
 class Task(Struct, frozen=True):
@@ -144,6 +147,17 @@ class Pipeline(Struct, frozen=True, dict=True):
     def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
         """What server_type.as_run_by keeps."""
         return {}
+
+    @cached_property
+    def fanout_cdfs(self) -> tuple[tuple[tuple[Cdf | None, ...], ...], ...]:
+        """[task][variant][k] = how likely at most 0, 1, 2 ... children of the k-th child task are; None if not counted."""
+        return tuple(
+            tuple(
+                tuple(_cdf(variant.fanout_counts.get(self.tasks[child].name)) for child in self.children[position])
+                for variant in task.variants
+            )
+            for position, task in enumerate(self.tasks)
+        )
 
     # -- service times ----------------------------------------------------------------------------------------------
 
@@ -258,6 +272,13 @@ class Pipeline(Struct, frozen=True, dict=True):
     def child_id(self, parent: int, task: int, number: int) -> int:
         """Id of the number-th child (from 0, counted over all child tasks) of an item; task = any child task."""
         return parent | ((number + 1) << self.shifts[task])
+
+
+def _cdf(weights: tuple[float, ...] | None) -> Cdf | None:
+    if weights is None:
+        return None
+    total = sum(weights)
+    return (*(below / total for below in accumulate(weights[:-1])), 1.0)
 
 
 def root_of(item: int) -> int:

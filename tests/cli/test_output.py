@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
+
+from loki_rl import terminal
+from loki_rl.cases import Progress
+from loki_rl.runs import RunOptions
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -41,6 +46,44 @@ def test_an_infeasible_plan_prints_its_json_and_fails(call: Call, small: Path) -
     said = call("plan", small, "--demand", 20, "--servers", 1, "--json")
     assert said.json["mode"] == "infeasible"
     assert said.json["reasons"][0] in said.sentence
+
+
+def test_a_plan_for_a_pool(call: Call, small: Path) -> None:
+    said = call("plan", small, "--demand", 20, "--pool", "three-types", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price"}
+    assert {one["server_type"] for one in said.json["placements"]} <= {"large", "medium", "small"}
+    prices = {"large": 3, "medium": 2, "small": 1}
+    assert said.json["price"] == sum(one["replicas"] * prices[one["server_type"]] for one in said.json["placements"])
+    told = call("plan", small, "--demand", 2000, "--pool", "three-types").out
+    assert "server type" in told
+    assert "one more server of type 'medium':" in told
+
+
+def test_plans_for_several_pipelines(call: Call, small: Path) -> None:
+    flags = ("--demand", 150, "--demand", 40, "--weight", 1, "--weight", 3, "--min-accuracy", 0.3, "--servers", 25)
+    said = call("plan", small, "traffic", *flags, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price", "plans"}
+    first, second = said.json["plans"]
+    assert (first["pipeline"], first["weight"], second["pipeline"], second["weight"]) == ("small", 1.0, "traffic", 3.0)
+    assert all(one.keys() > PLAN_KEYS for one in (first, second))
+    assert said.json["servers"] == first["servers"] + second["servers"] <= 25
+    assert said.json["accuracy"] == pytest.approx((first["accuracy"] + 3 * second["accuracy"]) / 4)
+    assert {one["pipeline"] for one in said.json["placements"]} == {"small", "traffic"}
+    told = call("plan", small, "traffic", *flags).out
+    assert "small: " in told
+    assert "traffic: " in told
+    assert "together: " in told
+
+
+def test_capacity_of_a_pool(call: Call, small: Path) -> None:
+    plain = call("capacity", small, "--servers", 20, "--json").json["max_qps"]
+    typed = call("capacity", small, "--pool", "three-types", "--json").json
+    assert 0 < typed["max_qps"] < plain
+    assert (
+        call("plan", small, "--demand", typed["max_qps"] * 0.999, "--pool", "three-types", "--json").json["mode"] != "shed"
+    )
 
 
 def test_capacity(call: Call, small: Path) -> None:
@@ -109,10 +152,12 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs/twin/exact/calm/seed8/run.json").is_file()
     told = call(*words, *flags)
     assert told.code == 0
-    assert told.out.splitlines()[-2:] == [
-        f"report: {tmp_path / 'runs/report.md'}", f"curves: tensorboard --logdir {tmp_path / 'runs'}",
+    assert told.out.splitlines()[-4:] == [
+        "reused: 8 of 8 runs, made before with the same options and code", f"report: {tmp_path / 'runs/report.md'}",
+        f"as one page: {tmp_path / 'runs/report.html'}", f"curves: tensorboard --logdir {tmp_path / 'runs'}",
     ]  # fmt: skip
-    assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): resumed"
+    assert any(line.startswith("exact: violations ") for line in told.out.splitlines())
+    assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): reused"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -150,3 +195,23 @@ def test_help_names_every_command(call: Call) -> None:
     for name in ("plan", "capacity", "simulate", "compare", "serve", "replay", "profile", "models", "trace"):
         assert name in said.out
     assert call().out == said.out
+
+
+def test_a_bar_says_how_far_all_runs_are_and_what_was_reused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_options: RunOptions
+) -> None:
+    steps = [Progress(run_options, "reused", 1, 4, 1), Progress(run_options, "failed", 2, 4, 1, "it broke")]
+    with terminal.run_bar() as tell:
+        for step in steps:
+            tell(step)
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/4] exact on crowd.csv (twin, seed 0): reused", "[2/4] exact on crowd.csv (twin, seed 0): it broke"
+    ]  # fmt: skip
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with terminal.run_bar() as tell:
+        for step in steps:
+            tell(step)
+    drawn = Text.from_ansi(capsys.readouterr().err).plain
+    assert "2/4 runs, 1 reused" in drawn
+    assert "it broke" in drawn

@@ -15,6 +15,7 @@ from loki_rl.config import load_pipeline
 from loki_rl.control import wide
 from loki_rl.control.allocator import allocate, capacity
 from loki_rl.control.kept import KeptProblem
+from loki_rl.control.network import Network
 from loki_rl.control.problem import ANY, NO_FLOOR, Floor, Problem
 from loki_rl.control.request import Queueing, Request
 from loki_rl.control.setting import prepare
@@ -43,7 +44,7 @@ def pair(rng: Rng) -> tuple[Problem, Problem, tuple[int, ...]]:
     """One or two pipelines on one or two types of servers, written down and not."""
     queueing: Queueing = "tail" if rng.random() < 0.5 else "half-slo"
     pool = (ServerType("a", 1), ServerType("b", 1, 2.0, speed=1.7))[: int(rng.integers(1, 3))]
-    asked, size, networks = Request(1.0, len(pool), queueing=queueing, pool=pool), int(rng.integers(1, 3)), []
+    asked, size, networks = Request(1.0, len(pool), queueing=queueing, pool=pool), int(rng.integers(1, 3)), list[Network]()
     while len(networks) < size:
         setting = prepare(small_pipeline(rng), asked)
         networks += [setting.network] if setting.feasible else []
