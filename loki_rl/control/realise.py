@@ -73,7 +73,8 @@ def holdings(
         mine = counts[start : start + len(network.configurations)]
         start += len(network.configurations)
         if is_wide([network]):
-            network, mine = narrowed(network, mine)
+            # A flow through the whole network is none through this one: it is solved for anew.
+            (network, mine), flow = narrowed(network, mine), ()
         found.append(Holding(kept_problem((network,), prices), mine, flow))
     return found
 

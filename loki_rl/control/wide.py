@@ -11,9 +11,9 @@ from time import perf_counter
 import numpy as np
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.fleets import Answer
+from loki_rl.control.fleets import Answer, choose
 from loki_rl.control.highs import Outcome
-from loki_rl.control.hull import Graph, best_routes, graph_of, restrict, servers_per_flow
+from loki_rl.control.hull import Graph, best_routes, graph_of, losses, restrict, servers_per_flow
 from loki_rl.control.joint import Joint, Part
 from loki_rl.control.kept import keep, kept_problem
 from loki_rl.control.likely import search
@@ -143,6 +143,10 @@ def warm() -> None:
     relaxation = Relaxation(Joint("most accurate", [part], (3,)), lambda: 1.0)
     relaxation.solve()
     relaxation.master.recover()
+    losses(graph, part.servers, np.ones(len(graph.rate)), 1.0)
+    restrict(network, graph, (0, 1))
+    master, rows = relaxation.master, relaxation.layout.counts
+    choose(master.now, master.matrix, rows, np.full(len(rows), 0.5), master.lower, master.upper)
 
 
 def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
