@@ -17,6 +17,8 @@ from loki_rl.control.pricing import LATE, Relaxation
 from loki_rl.control.simplex import CANDIDATE, FEASIBLE, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
 
 INTEGRAL = 1e-7
+# Servers that a count which is not whole yet is expected to take more: one of these usually leads to a fleet.
+ROUNDINGS = (0.3, 0.45, 0.6)
 # What two solutions of one relaxation may differ by.
 NOISE = 1e-12
 
@@ -69,6 +71,37 @@ class FleetSearch:
             self._restore((box[0], box[1]))
             self._dive(bound)
         return self._end("optimal" if self.best.counts is not None else "infeasible")
+
+    def round(self) -> None:
+        """Fleets near the relaxation: one count after another is rounded up, the one nearest to it first, and the relaxation
+        solved again with so many fewer servers as the others will still take."""
+        box = self._box()
+        for each in ROUNDINGS:
+            self._rounded(each)
+            self._restore(box)
+        self.relaxation.upper[self.layout.pools] = self.limits
+
+    def _rounded(self, each: float) -> None:
+        relaxation, counts, pools = self.relaxation, self.layout.counts, self.layout.pools
+        pool_of = self.layout.of[:, 0] - pools[0]
+        left = np.zeros(len(pools))
+        while self.left_s() > 0:
+            relaxation.upper[pools] = self.limits - each * left
+            self.best.nodes += 1
+            outcome, bound = relaxation.solve()
+            usage = relaxation.usage()
+            if outcome != OPTIMAL or bound >= relaxation.cutoff or self._settles(usage, bound):
+                return
+            parts = usage[counts] - np.floor(usage[counts] + INTEGRAL)
+            fractional = parts > INTEGRAL
+            if not fractional.any():
+                return
+            left = np.bincount(pool_of[fractional], minlength=len(pools)).astype(float)
+            k = int(np.argmax(parts))
+            left[pool_of[k]] -= 1
+            row = int(counts[k])
+            relaxation.hold(row)
+            relaxation.lower[row] = np.floor(usage[row] + INTEGRAL) + 1
 
     def _dive(self, bound: float) -> None:
         """Branch down from a node to one without children."""

@@ -77,8 +77,15 @@ class Layout:
         self.least, self.size = 2 * size, int(ends[-1])
         self.holding_of = {(part, pool): int(row) for (part, *_, pool), row in zip(keys, groups[1] + ends[4], strict=True)}
         self.of = np.stack([*(group + begin for group, begin in zip(groups, ends[3:], strict=False)), self.counts], axis=1)
+        self._above: dict[int, list[Indices]] = {}
+        for line in dict.fromkeys(tuple(rows[:end]) for end in range(2, 6) for rows in self.of.tolist()):
+            self._above.setdefault(line[-1], []).append(np.array(line))
         self.rank = np.zeros(self.size, dtype=np.int64)
         self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 3, 2, 1
+
+    def above(self, row: int) -> list[Indices]:
+        """The rows that a server of a row counts in, that row the last: one list for each pool that it may come from."""
+        return self._above[row]
 
     @property
     def integers(self) -> slice:

@@ -45,6 +45,7 @@ def search(
         chosen = likely(full, size)
         few = FleetSearch(_only(joint, networks, needs, chosen), gap, step, _part_of(left_s, share))
         few.relaxation.cutoff = full.relaxation.cutoff
+        few.round()
         found = few.run()
         if found.counts is not None:
             full.know(_spread(full, chosen, found.counts), found.objective, found.served)

@@ -112,9 +112,7 @@ class Relaxation:
             return
         self._idle.add(row)
         self.master.bring(row)
-        of = self.layout.of
-        level = int(np.flatnonzero((of == row).any(axis=0))[0])
-        for rows in np.unique(of[of[:, level] == row, : level + 1], axis=0):
+        for rows in self.layout.above(row):
             self._column(rows, 1.0, float(self.price[rows[0] - self.layout.pools[0]]))
 
     def _add(self, p: int, taken: Indices) -> None:

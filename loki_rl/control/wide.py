@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from math import nan
+from math import inf, nan
 from time import perf_counter
 
 import numpy as np
@@ -76,7 +76,8 @@ class _Asked:
         graph = self._problem.graphs[p]
         alike = np.append(np.ones(len(graph.rate) - 1), 0.0)
         needed = float(best_routes(graph, self._servers(p, graph), alike, 0.0)[0])
-        return sum(self._question.servers) / max(-needed, 1e-12)
+        # A network may have no route at all, or one without work.
+        return sum(self._question.servers) / -needed if 0 < -needed < inf else 1.0
 
     def _part(self, p: int, weight: float) -> Part:
         question, scale = self._question, self.scales[p]
