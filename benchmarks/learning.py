@@ -19,13 +19,13 @@ from loki_rl.control import switching
 from loki_rl.control.agent import act, load_agent
 from loki_rl.control.allocator import allocate
 from loki_rl.control.fleet import Floats
-from loki_rl.control.model import add_row
 from loki_rl.control.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.control.request import Request
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import solve
+from loki_rl.control.solver import GAP
 from loki_rl.control.switching import ACCURACY, VIOLATION
 from loki_rl.control.table import Table, allocate_by_table, table_for
+from loki_rl.control.transition import kept_transition
 from loki_rl.core.plan import Plan, Server
 from loki_rl.env.cluster_env import ClusterEnv
 from loki_rl.env.cluster_options import ClusterEnvOptions
@@ -102,19 +102,13 @@ def request_of(table: Table, rng: np.random.Generator) -> Request:
 def cost_of(table: Table, request: Request, plan: Plan) -> float:
     """Cost J in the exact allocator's own model, with the servers per variant fixed to those of the plan."""
     setting = prepare(table.fleet.pipeline, request)
-    model = switching._Model(request, setting)
-    wanted = {(place.task, place.variant): 0 for place in plan.placements}
+    problem = kept_transition(setting)
+    wanted = dict.fromkeys(problem.models, 0)
     for place in plan.placements:
-        wanted[place.task, place.variant] += place.replicas
-    tasks = table.fleet.pipeline.tasks
-    for t, v in sorted({(c.task, c.variant) for c in setting.by_variant}):
-        mine = [
-            (column, 1)
-            for column, c in zip(model.counts.columns, setting.by_variant, strict=True)
-            if (c.task, c.variant) == (t, v)
-        ]
-        add_row(model.problem, mine, "==", wanted.get((tasks[t].name, tasks[t].variants[v].name), 0))
-    solved = solve(model.problem, 20.0)
+        task = table.fleet.pipeline.index[place.task]
+        variant = table.fleet.pipeline.variant_index[task][place.variant]
+        wanted[task, variant, 0] = wanted.get((task, variant, 0), 0) + place.replicas
+    solved = problem.ask(switching.question_of(request, setting), 20.0, GAP, wanted)
     ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
     everything = VIOLATION * (1 - switching.UNLIKELY + switching.UNLIKELY * ratio) + ACCURACY
     return everything - solved.objective if solved.found else everything

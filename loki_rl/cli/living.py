@@ -46,6 +46,8 @@ def serve(
     policy: PolicyOpt = "exact",
     engine: Annotated[str | None, typer.Option(help="onnx, or emulated (default: onnx if the file names models).")] = None,
     device: DeviceOpt = "auto",
+    workers_per_gpu: Annotated[int | None, typer.Option(help="Workers on each GPU, instead of --workers.")] = None,
+    parallel_loads: Annotated[int, typer.Option(help="Servers that may leave their model at once (0: all).")] = 0,
     http_port: Annotated[int, typer.Option(help="Open Inference Protocol over HTTP.")] = 8000,
     http_host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_processes: Annotated[int, typer.Option(help="Processes that share the HTTP port.")] = 1,

@@ -15,8 +15,9 @@ from loki_rl.control.fleet import Fleet, Floats, build_fleet
 from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
 from loki_rl.control.request import Request, RequestError, check
-from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, Model, loading_share, ready
+from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
+from loki_rl.control.transition import Model
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
 
