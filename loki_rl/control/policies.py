@@ -15,12 +15,14 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
+from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.control.reserve import MEMORY_S, Floats, Reserve, chances, seen
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 EXPECTED_BIN_S = 5
 
@@ -33,7 +35,7 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down.
+    written down. pool: types of the servers, as in Request.
     """
 
     servers: int
@@ -49,6 +51,7 @@ class PolicyOptions(Struct, frozen=True):
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
+    pool: tuple[ServerType, ...] = ()
 
     @property
     def expected_rps(self) -> float:
@@ -82,6 +85,7 @@ class Planner:
             headroom=self._headroom,
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
+            pool=options.pool,
         )
 
     @property
@@ -89,7 +93,8 @@ class Planner:
         """Longest time to load a model [s]."""
         if self.options.load_s is not None:
             return self.options.load_s
-        return max(variant.load_s for task in self.pipeline.tasks for variant in task.variants)
+        by_type = [as_run_by(self.pipeline, kind) for kind in types_of(self.options.pool, self.options.servers)]
+        return max(variant.load_s for one in by_type for task in one.tasks for variant in task.variants)
 
     def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
         """What the estimator says [1/s], or the expected demand before the first whole second."""
@@ -108,16 +113,19 @@ class Static:
 
 
 class Hardware:
-    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants, replicas for the busiest recent
-    seconds; beyond the cluster it serves the largest share it can."""
+    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants that fit the SLO, replicas for the
+    busiest recent seconds; beyond the cluster it serves the largest share it can."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
+    @cached_property
+    def _floor(self) -> float:
+        return highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
     def decide(self, snapshot: Snapshot) -> Plan:
-        pipeline = self._planner.pipeline
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(pipeline, self._planner.request(demand, min_accuracy=pipeline.best_accuracy))
+        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
 
 
 class Loki:
@@ -242,9 +250,17 @@ POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
 }
 
 
+# Made for, or trained on, servers that are alike.
+ALIKE = {"proteus", "ppo"}
+
+
 def make_policy(name: str, pipeline: Pipeline, options: PolicyOptions) -> Policy:
-    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does."""
+    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does, and for one
+    that knows no types of servers where there are some."""
     if name not in POLICIES:
         near = get_close_matches(name, POLICIES, n=1, cutoff=0.0)
         raise RequestError(f"there is no policy '{name}'; did you mean '{near[0]}'? ({', '.join(POLICIES)})")
+    if options.pool and name in ALIKE:
+        others = ", ".join(one for one in POLICIES if one not in ALIKE)
+        raise RequestError(f"policy '{name}' plans for servers of one type; take one of {others}")
     return POLICIES[name](pipeline, options)
