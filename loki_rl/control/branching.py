@@ -91,13 +91,25 @@ class Result(Struct):
 
 @compiled
 def relax(tree: Tree, now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: float) -> tuple[int, float]:
-    """The relaxation of a node: its outcome and its proven bound; DOUBT if the proof fails."""
-    outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS)
+    """The relaxation of a node: its outcome and its proven bound; DOUBT if the proof fails even from a renewed dictionary."""
+    outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS, FEASIBLE)
     if outcome == DOUBT or error(tree.first, now.x) > FEASIBLE:
-        return DOUBT, -np.inf
-    bound = safe_bound(tree.first, now, row, np.maximum(lower, tree.reach_lower), np.minimum(upper, tree.reach_upper))
+        renew(tree.first, now)
+        price(now, tree.first.costs)
+        start = settle(now, tree.first.costs, lower, upper)
+        outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS, FEASIBLE)
+        if outcome == DOUBT or error(tree.first, now.x) > FEASIBLE:
+            return DOUBT, -np.inf
+    least, most = np.maximum(lower, tree.reach_lower), np.minimum(upper, tree.reach_upper)
+    bound = safe_bound(tree.first, now, row, least, most)
     if outcome == INFEASIBLE:
-        return (INFEASIBLE, np.inf) if bound > PROVEN else (DOUBT, -np.inf)
+        if bound > PROVEN:
+            return INFEASIBLE, np.inf
+        # Too little is missing for a proof: then it may be missing.
+        outcome, row, objective = dual(now, lower, upper, objective, cutoff, PIVOTS, 2 * PROVEN)
+        if outcome == DOUBT or outcome == INFEASIBLE:
+            return DOUBT, -np.inf
+        bound = safe_bound(tree.first, now, row, least, most)
     return (outcome, bound) if bound > objective - PROVEN * max(1.0, abs(objective)) else (DOUBT, -np.inf)
 
 
@@ -294,10 +306,10 @@ def root(first: First, from_: Dictionary, lower: Floats, upper: Floats) -> tuple
     x = now.x[now.nonbasic]
     rises, falls = x < upper[now.nonbasic], x > lower[now.nonbasic]
     if not (((now.slopes < -FEASIBLE) & rises) | ((now.slopes > FEASIBLE) & falls)).any():
-        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS)[0]
+        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS, FEASIBLE)[0]
     else:
         now.slopes[:] = 0.0
-        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS)[0]
+        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS, FEASIBLE)[0]
         if outcome == OPTIMAL:
             price(now, first.costs)
             outcome = primal(now, lower, upper, PIVOTS)

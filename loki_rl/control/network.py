@@ -4,8 +4,10 @@ with O(1) coefficients. Owns the chain form; knows neither demand nor servers no
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.control.accuracy import Accuracies
 from loki_rl.control.configurations import Configuration, Tree
@@ -108,7 +110,7 @@ class _Builder:
         while done < len(self._states):
             self._expand(done)
             done += 1
-        return Network(tuple(self._configurations), tuple(self._states), tuple(self._arcs))
+        return _without_chains(Network(tuple(self._configurations), tuple(self._states), tuple(self._arcs)))
 
     def _need_list(self, task: int) -> list[int] | None:
         sums = self._tree.needs(task, self._budget)
@@ -183,3 +185,28 @@ class _Builder:
         if self._merge:
             return 0.0
         return self._accuracies.weights[leaf] * float(self._accuracies.tables[leaf][path])
+
+
+def _without_chains(network: Network) -> Network:
+    """The same network without the classes that nothing but the next higher one enters: what may step down to them may as
+    well take their arcs."""
+    entered = Counter(into for arc in network.arcs for into, _ in arc.into)
+    above = {
+        arc.into[0][0]: arc.state
+        for arc in network.arcs
+        if arc.configuration < 0 and entered[arc.into[0][0]] == 1 and not network.states[arc.into[0][0]].supply
+    }
+
+    def top(state: int) -> int:
+        while state in above:
+            state = above[state]
+        return state
+
+    kept = [state for state in range(len(network.states)) if state not in above]
+    number = {state: i for i, state in enumerate(kept)}
+    arcs = [
+        replace(arc, state=number[top(arc.state)], into=tuple((number[into], gain) for into, gain in arc.into))
+        for arc in network.arcs
+        if arc.configuration >= 0 or arc.into[0][0] not in above
+    ]
+    return Network(network.configurations, tuple(network.states[state] for state in kept), tuple(arcs))
