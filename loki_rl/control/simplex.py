@@ -83,8 +83,8 @@ def dual(
 ) -> tuple[int, int, float]:
     """Dual simplex from slopes of the right signs: (outcome, row that cannot be met, objective).
 
-    start: objective at x; the method stops where it passes the cutoff. feasible: by how much bounds may be missed. Rows by steepest edge, columns by Harris' two passes
-    (Koberstein 2005, chapters 3 and 6).
+    start: objective at x; the method stops where it passes the cutoff. feasible: by how much bounds may be missed. Rows by
+    steepest edge, columns by Harris' two passes (Koberstein 2005, chapters 3 and 6).
     """
     table, slopes, x, basic, nonbasic = now
     objective, edges = start, np.zeros(len(basic))
