@@ -167,6 +167,7 @@ def warm() -> None:
         for costs in (program.costs, -program.costs):
             program.costs = costs
             _search(program, True, 1e-6, None, lambda: 1.0)
+            _checked(program, False, _search(program, False, 1e-6, None, lambda: 1.0))
         # What only later solves need: changed rows, errors cleared.
         program.change(program.entries(program.constraints[0], [y]), np.array([4.0]))
 
