@@ -3,6 +3,7 @@ nothing of how a plan is found."""
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil, inf
 
 from msgspec.structs import replace
@@ -29,6 +30,8 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Placement, Plan, Server, Snapshot
+from loki_rl.core.rollout import Rollout
+from loki_rl.core.servers import Servers
 from loki_rl.core.transition import Model, Seat, Target, assign
 
 HISTORY_S = 300
@@ -42,13 +45,13 @@ class Controller:
     """Actor at address `controller`.
 
     Every interval_s after the origin, and when a server is lost or found, it emits Solve(snapshot); Planned answers. Loads
-    in flight are in the snapshot. At most parallel_loads servers leave their variant at once (0: all); parked servers load
-    at any time, since that costs nothing.
+    in flight are in the snapshot. Who goes over to a new plan when: see Rollout.
     """
 
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
         self.pipeline = options.pipeline
+        self.servers = Servers(options)
         self.machines: dict[int, Machine] = {}
         self.arrivals: list[int] = []
         self.counted = 0
@@ -64,6 +67,7 @@ class Controller:
         self.items: dict[str, list[int]] = {}
         self.loads = 0
         self.failures: list[str] = []
+        self.rollout = Rollout(self.servers, options.parallel_loads)
 
     @property
     def settled(self) -> bool:
@@ -98,6 +102,9 @@ class Controller:
 
     def validate(self) -> None:
         targets = [machine.target for machine in self.machines.values() if machine.target is not None]
+        for machine in self.machines.values():
+            here = self.servers.pipelines[machine.server_type]
+            assert machine.target is None or here.variant(*machine.target[:2]).runnable, "a target that does not run there"
         wanted = 0 if self.plan is None else sum(place.replicas for place in self.plan.placements)
         assert len(targets) <= max(wanted, 0), "more servers have a target than the plan wants"
         assert len(self.machines) <= self.options.servers, "an unknown server"
@@ -171,11 +178,11 @@ class Controller:
         loading, remaining = None, 0.0
         if machine.loading is not None:
             loading = (*machine.loading, machine.batch)
-            total = self.pipeline.variant(*machine.loading).load_s
+            total = self.servers.pipelines[machine.server_type].variant(*machine.loading).load_s
             remaining = max(0.0, machine.started + total - now)
         serving = None if machine.serving is None else (*machine.serving, machine.batch)
         resident = () if machine.resident is None else (machine.resident,)
-        return Server(number, serving, resident, loading, remaining)
+        return Server(number, serving, resident, loading, remaining, self.servers.types[machine.server_type].name)
 
     # -- what the servers say -----------------------------------------------------------------------------------------
 
@@ -188,8 +195,8 @@ class Controller:
         self.loads += event.loads - machine.loads
         machine.started, machine.loads = event.started, event.loads
         machine.resident = machine.serving or machine.resident
-        if machine.loading is not None and self.pipeline.swap == "break":
-            machine.resident = None
+        if machine.loading is not None:
+            machine.resident = machine.serving
         if event.error:
             self._failed(f"worker {event.worker}: {event.error}")
             machine.ordered = False
@@ -205,7 +212,7 @@ class Controller:
         known = self.machines.get(event.worker)
         if known is not None and event.incarnation <= known.incarnation:
             return known
-        fresh = self.machines[event.worker] = Machine(event.incarnation)
+        fresh = self.machines[event.worker] = Machine(event.incarnation, self.servers.type_of(event.worker))
         if known is not None:
             fresh.target, fresh.ordered = known.target, known.target is None
         elif self.plan is not None:
@@ -236,8 +243,10 @@ class Controller:
             return
         self.epoch += 1
         self.plan = replace(plan, epoch=self.epoch)
+        self.rollout.adopt(plan)
         seats = [
-            Seat(number, machine.serving, machine.loading, machine.resident) for number, machine in self.machines.items()
+            Seat(number, machine.serving, machine.loading, machine.resident, self.servers.types[machine.server_type].name)
+            for number, machine in self.machines.items()
         ]
         for number, target in assign(self._within(plan), seats).items():
             machine = self.machines[number]
@@ -249,25 +258,19 @@ class Controller:
 
     def _within(self, plan: Plan) -> list[Placement]:
         """The plan's placements, cut to the servers there are (one may have died while the policy was thinking)."""
-        left, kept = len(self.machines), []
+        left = Counter(self.servers.types[machine.server_type].name for machine in self.machines.values())
+        kept = []
         for place in plan.placements:
-            replicas = min(place.replicas, left)
-            left -= replicas
+            replicas = min(place.replicas, left[place.server_type])
+            left[place.server_type] -= replicas
             if replicas:
                 kept.append(replace(place, replicas=replicas))
         return kept
 
     def _order(self, now: float, effects: list[Effect]) -> None:
-        """Tell servers their targets, as many as may swap at once."""
-        limit = self.options.parallel_loads or len(self.machines)
-        swapping = sum(machine.swapping for machine in self.machines.values())
-        for number, machine in sorted(self.machines.items()):
-            if machine.ordered or now < machine.held_until:
-                continue
-            costs = machine.target is not None and machine.serving is not None and machine.serving != machine.target[:2]
-            if costs and swapping >= limit:
-                continue
-            swapping += costs
+        """Tell servers their targets, as many as may leave what they serve."""
+        for number in self.rollout.next(self.machines, now):
+            machine = self.machines[number]
             machine.ordered = True
             effects.append(Send(worker(number), self._assignment(machine.target)))
 

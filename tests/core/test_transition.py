@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from loki_rl.core.plan import Placement
 from loki_rl.core.transition import Model, Seat, Target, assign
@@ -84,6 +85,29 @@ def test_among_equals_the_lowest_number_is_chosen_whatever_the_order(
                 assert chosen[high.number] is None, f"{high.number} works, its equal {low.number} does not"
 
 
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(clusters(), clusters())
+def test_every_type_is_assigned_as_if_it_were_alone(
+    one: tuple[list[Placement], list[Seat]], two: tuple[list[Placement], list[Seat]]
+) -> None:
+    """As that is the same for each, no assignment needs fewer loads."""
+    placements: list[Placement] = []
+    seats: list[Seat] = []
+    expected: dict[int, Target | None] = {}
+    for number, (kind, (places, held)) in enumerate((("a", one), ("b", two))):
+        mine = [replace(seat, number=100 * number + seat.number, server_type=kind) for seat in held]
+        seats += mine
+        placements += [replace(place, server_type=kind) for place in places]
+        expected |= assign(places, [replace(seat, server_type="") for seat in mine])
+    assert assign(placements, seats) == expected
+
+
+def test_no_type_lends_servers_to_another() -> None:
+    seats = [Seat(0, server_type="a"), Seat(1, server_type="b")]
+    with pytest.raises(ValueError, match="the plan wants 2 servers of type 'a', 1 are there"):
+        assign([Placement(*A, 4, 2, "a")], seats)
+
+
 def test_a_server_that_is_warm_is_ready_sooner_than_one_that_still_loads() -> None:
     loading, warm = Seat(0, loading=A), Seat(1, resident=A)
     assert assign([Placement(*A, 4, 1)], [loading, warm]) == {0: None, 1: (*A, 4)}
@@ -121,3 +145,9 @@ def test_a_cluster_of_ten_thousand_is_assigned() -> None:
     seats += [Seat(number, loading=B) for number in range(5000, 10_000)]
     chosen = assign([Placement(*A, 4, 6000), Placement(*B, 4, 4000)], seats)
     assert sum(needs_load(seat, target) for seat in seats if (target := chosen[seat.number])) == 1000
+
+
+def test_a_parked_server_goes_to_the_task_that_fewest_serve_and_the_others_stay_with_theirs() -> None:
+    seats = [Seat(0, ("a", "old")), Seat(1, ("b", "old")), Seat(2, ("a", "old")), Seat(3, resident=("c", "x"))]
+    placements = [Placement("a", "new", 1, 2), Placement("b", "new", 1, 1)]
+    assert assign(placements, seats) == {0: ("a", "new", 1), 1: None, 2: ("a", "new", 1), 3: ("b", "new", 1)}
