@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from loki_rl.control.demand import FLOOR_RPS, ahead
-from loki_rl.control.forecast import TARGET, Floats, Forecaster, deviation, outcome, pinball
+from loki_rl.control.demand import FLOOR_RPS, likely
+from loki_rl.control.fleet import Ints
+from loki_rl.control.forecast import Floats, Forecast, Forecaster, outcome, pinball
 from loki_rl.control.observation import exogenous
+from loki_rl.control.reserve import Reserve
+from loki_rl.core.controller import HISTORY_S
 from loki_rl.env.fluid_demand import bursty
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
@@ -22,7 +26,6 @@ LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
 SMOOTHING = 0.8
 FLOOR_S = 2
-SIGMAS = 2.5
 
 Sampler = Callable[[int, int], Trace]
 Bases = ("forecast", "exact", "clairvoyant")
@@ -51,7 +54,8 @@ RANDOMISED = Ranges(
 
 class WindowOptions(Struct, frozen=True, eq=False):
     """How windows are made. intervals: K, decisions of an episode; interval_s [s], tick_s [s]. sample(seconds, seed): a
-    trace at least that long. forecaster: of the features and of base `forecast`. best_rps: what the cluster serves with its
+    trace at least that long. forecaster: of the features and of base `forecast`. reserve: of a cluster of so many
+    servers. best_rps: what the cluster serves with its
     best variants, the yardstick of the level. load_s: the pipeline's longest; models: M."""
 
     intervals: int
@@ -59,6 +63,7 @@ class WindowOptions(Struct, frozen=True, eq=False):
     tick_s: float
     sample: Sampler
     forecaster: Forecaster
+    reserve: Callable[[int], Reserve]
     best_rps: float
     servers: int
     load_s: Floats
@@ -134,7 +139,7 @@ def make_window(options: WindowOptions, seed: int) -> Window:
     ticks = np.bincount((played / options.tick_s + 1e-9).astype(np.int64), minlength=steps)[:steps]
     actual = np.array([outcome(seconds[end : end + max(1, round(lead_s))]) for end in ends])
     forecast = options.forecaster(history, lead_s)
-    high, mean = _targets(options.base, history, lead_s, actual, forecast.quantiles[:, TARGET], forecast.mean)
+    high, mean = _targets(options.base, options.reserve(servers), seconds, seen, ends, lag_s, lead_s, forecast)
     errors = pinball(forecast.quantiles, actual[:, 1]) / np.maximum(actual[:, 0], FLOOR_RPS)
     late = int(np.ceil(lead_s / options.interval_s))
     return Window(
@@ -168,14 +173,26 @@ def _seen(seconds: Floats, lost: float, rng: np.random.Generator) -> Floats:
     return kept
 
 
-def _targets(base: str, history: Floats, lead_s: float, actual: Floats, high: Floats, mean: Floats) -> tuple[Floats, Floats]:
-    """Demand for capacity and for accuracy of a non-learning base."""
-    if base == "clairvoyant":
-        return actual[:, 1], actual[:, 0]
-    if base == "exact":  # as policies.Exact
-        expected = np.array([max(ahead(row, 0.0), ahead(row, lead_s)) for row in history.astype(int).tolist()])
-        return expected + SIGMAS * deviation(history, expected), expected
-    return high, mean
+def _targets(
+    base: str, reserve: Reserve, seconds: Floats, seen: Floats, ends: Ints, lag_s: int, lead_s: float, forecast: Forecast
+) -> tuple[Floats, Floats]:
+    """Demand for capacity and expected demand of a non-learning base at every decision, by the same functions as its
+    policy."""
+    counts, known = seconds.astype(int).tolist(), seen.astype(int).tolist()
+    rows = []
+    for k, end in enumerate(ends.tolist()):
+        arrivals = known[max(0, end - lag_s - HISTORY_S) : end - lag_s]
+        if base == "clairvoyant":
+            expected, high = reserve.knowing(counts[end : end + ceil(lead_s)])
+        elif base == "exact":
+            expected = likely(arrivals, lead_s)
+            high = reserve.after(arrivals, expected, lead_s)
+        else:
+            expected = float(forecast.mean[k])
+            high = reserve.beside(arrivals, expected, forecast.quantiles[k], lead_s)
+        rows.append((high, expected))
+    high_rps, mean_rps = np.array(rows).T
+    return high_rps, mean_rps
 
 
 def _recent(errors: Floats, late: int) -> Floats:

@@ -9,21 +9,19 @@ from functools import cached_property
 from math import ceil
 from typing import Protocol
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
+from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
+from loki_rl.control.reserve import Reserve
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
 LOADS_PER_HORIZON = 2.0
-EXPECTED_BIN_S = 5
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -156,8 +154,7 @@ class Exact:
         """What is expected, and what capacity should suffice for [1/s]."""
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
         expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        above = chances(self._reserve.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
-        return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
+        return expected, self._reserve.after(arrivals, expected, lead_s)
 
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
         """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
@@ -188,12 +185,7 @@ class Clairvoyant(Exact):
 
     def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
         second = self._second(snapshot)
-        coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
-        expected = busiest(coming, EXPECTED_BIN_S)
-        counts = np.array(coming, np.float64)
-        # A second's count is known, not when in it: a deviation more keeps its queues short.
-        above = seen(self._reserve.levels, counts + np.sqrt(counts))
-        return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
+        return self._reserve.knowing(self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:])
 
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.control.allocator import capacity
-from loki_rl.control.demand import FLOOR_RPS, spread
+from loki_rl.control.demand import FLOOR_RPS, busiest, mean, spread
+from loki_rl.control.forecast import QUANTILES, TARGET
 from loki_rl.control.ladder import ladder
 from loki_rl.control.request import Request
 from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION
@@ -29,6 +30,8 @@ HIGHEST = 5.0
 # Levels that were reached a while ago come back. Three seconds together: a shorter peak is served from the queues.
 MEMORY_S = 300
 PEAK_S = 3
+EXPECTED_BIN_S = 5
+WEIGHT = 1.0
 
 GRID = 128
 STEPS = 8
@@ -59,6 +62,25 @@ class Reserve:
         short = np.append(np.cumsum(between[::-1])[::-1], 0.0)
         return float(self.levels[np.argmin(VIOLATION * short / max(mean_rps, FLOOR_RPS) + self._prices)])
 
+    def after(self, arrivals: Sequence[int], expected: float, lead_s: float) -> float:
+        """Demand to have capacity for [1/s] where `expected` follows these counts per second within the lead."""
+        above = chances(self.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
+        return max(expected, self.enough(above, max(expected, mean(arrivals, MEMORY_S))))
+
+    def beside(self, arrivals: Sequence[int], mean_rps: float, quantiles: Floats, lead_s: float) -> float:
+        """Demand to have capacity for [1/s] where quantiles [6] of the busiest seconds within the lead are forecast."""
+        jumps = chances(self.levels, arrivals, max(mean_rps, FLOOR_RPS), lead_s)
+        above = np.maximum(beyond(self.levels, mean_rps, quantiles), WEIGHT * jumps)
+        return max(mean_rps, self.enough(above, max(mean_rps, mean(arrivals, MEMORY_S))))
+
+    def knowing(self, coming: Sequence[int]) -> tuple[float, float]:
+        """Expected demand and demand to have capacity for [1/s] where the counts per second to come are known."""
+        expected = busiest(coming, EXPECTED_BIN_S)
+        counts = np.array(coming, np.float64)
+        # A second's count is known, not when in it: a deviation more keeps its queues short.
+        above = seen(self.levels, counts + np.sqrt(counts))
+        return expected, max(expected, self.enough(above, mean(coming, len(coming))))
+
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
     """How likely a second's demand within the lead exceeds each level: noise around what is expected, what has been seen
@@ -69,6 +91,16 @@ def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: fl
     jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
     total: Floats = np.where(levels <= expected, 1.0, noise + seen(levels, peaks(arrivals)) + jump)
     return np.minimum(total, 1.0)
+
+
+def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
+    """How likely the busiest seconds exceed each level, by their quantiles [6]; exponential beyond the last of them."""
+    known = np.log(1 - np.array((0.0, *QUANTILES)))
+    places = np.concatenate(([min(mean_rps, quantiles[0])], quantiles))
+    inside = np.interp(levels, places, known)
+    slope = (known[-1] - known[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
+    total: Floats = np.exp(inside + slope * np.maximum(levels - quantiles[-1], 0.0))
+    return total
 
 
 def peaks(arrivals: Sequence[int]) -> Floats:
