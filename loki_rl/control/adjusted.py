@@ -3,6 +3,7 @@ is always the switch-aware allocator's."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from loki_rl.control.agent import Agent, act, load_agent, shipped
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS
-from loki_rl.control.forecast import HISTORY_S, TARGET, Forecast, Forecaster, Tracker, make_forecaster
+from loki_rl.control.forecast import HISTORY_S, Forecast, Forecaster, Tracker, make_forecaster
 from loki_rl.control.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.observation import (
     ACTIONS,
@@ -24,6 +25,7 @@ from loki_rl.control.observation import (
     state_features,
 )
 from loki_rl.control.policies import Planner, PolicyOptions
+from loki_rl.control.reserve import Reserve
 from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
@@ -41,7 +43,8 @@ FLOOR_S = 2
 
 
 class Forecasting:
-    """The forecast's .9 quantile as demand and its mean as what is expected, through the switch-aware allocator."""
+    """The demand that is worth having capacity for by the forecast's quantiles, and its mean as what is expected, through
+    the switch-aware allocator."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, forecaster: Forecaster | None = None) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
@@ -53,8 +56,18 @@ class Forecasting:
             expected = self._planner.options.expected_rps
             return self._plan(snapshot, self._scale * expected, expected, self._patience)
         forecast = self._forecast(snapshot)
-        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
-        return self._plan(snapshot, high, float(forecast.mean[0]), self._patience)
+        return self._plan(snapshot, self._high(snapshot, forecast), float(forecast.mean[0]), self._patience)
+
+    @cached_property
+    def _reserve(self) -> Reserve:
+        """Made with the first plan: a policy that is only checked should cost nothing."""
+        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
+    def _high(self, snapshot: Snapshot, forecast: Forecast) -> float:
+        """Demand to have capacity for [1/s]."""
+        mean, quantiles = float(forecast.mean[0]), forecast.quantiles[0]
+        worth = self._reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
+        return self._scale * max(FLOOR_RPS, worth)
 
     def _forecast(self, snapshot: Snapshot) -> Forecast:
         counts = np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
@@ -108,7 +121,7 @@ class Adjusting(Forecasting):
             return replace(plan, reasons=(*plan.reasons, "no adjustment: " + self._missing(snapshot)))
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
-        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
+        high = self._high(snapshot, forecast)
         observation, mask = self._observe(snapshot, forecast, high)
         doubt = self._doubt(snapshot, observation)
         action = -1 if doubt else act(self.agent, observation, mask)
