@@ -1,4 +1,4 @@
-"""The twin with faults: crashes, slow servers, late metrics, noisy services, resampled fan-outs. Carries out a description
+"""The twin with faults: crashes, slow servers, late metrics, noisy services. Carries out a description
 of faults; contains no scheduling decision, and the actors are not told that anything is amiss."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from statistics import NormalDist
 
 from loki_rl.core.cluster import build
 from loki_rl.core.draws import uniform
+from loki_rl.core.journal import address_of, life
 from loki_rl.core.messages import (
     CONTROLLER,
     Actor,
@@ -16,7 +17,6 @@ from loki_rl.core.messages import (
     Counted,
     Effect,
     Event,
-    Item,
     Run,
     Send,
     WorkerGone,
@@ -25,14 +25,13 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.env.faults import Crash, Faults, Slow
-from loki_rl.env.histogram import Resampler
 from loki_rl.env.world import Decide, Player, Recorder, World
 
 # From the end of a process to the word of it: a kernel handle wakes the launcher.
 NOTICED_S = 0.001
 NOISE = 1 << 22  # stream of the keyed draws, above those of the core
 LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
-FATE = "fate"
+FATE, NOBODY = "fate", "nobody"  # what no journal can repeat
 
 
 class Nobody:
@@ -78,11 +77,19 @@ class Fate:
         pass
 
 
+def _alive_only(record: Recorder) -> Recorder:
+    def record_the_living(address: str, now: float, event: Event, effects: list[Effect]) -> None:
+        if address not in (FATE, NOBODY):
+            record(address, now, event, effects)
+
+    return record_the_living
+
+
 class DisturbedWorld(World):
     """A cluster in virtual time in which things go wrong.
 
-    A message to a dead server is lost, as is what it was doing. record is not called for a server once it has crashed: its
-    second life begins from nothing, which is another journal.
+    A message to a dead server is lost, as is what it was doing. record is told of every later life of a server under an
+    address of its own (journal.life), since it begins from nothing.
     """
 
     def __init__(
@@ -94,24 +101,16 @@ class DisturbedWorld(World):
         record: Recorder | None = None,
         check: bool = False,
     ) -> None:
-        self.lives: dict[str, int] = {}
-        super().__init__(options, decide, start, None if record is None else self._alive_only(record), check)
+        self.lives: dict[int, int] = {}
+        super().__init__(options, decide, start, None if record is None else _alive_only(record), check)
         self.faults = faults
         if faults.metric_lag_s:
             self.lags = dict.fromkeys(LAGGING, faults.metric_lag_s)
-        self.resampler = Resampler(faults.fanout, self.pipeline, options.seed) if faults.fanout else None
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
         fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
         self._enter(Player(FATE, fate))
-
-    def _alive_only(self, record: Recorder) -> Recorder:
-        def record_first_life(address: str, now: float, event: Event, effects: list[Effect]) -> None:
-            if address != FATE and address not in self.lives:
-                record(address, now, event, effects)
-
-        return record_first_life
 
     # -- crashes ------------------------------------------------------------------------------------------------------
 
@@ -119,20 +118,20 @@ class DisturbedWorld(World):
         """Whatever is on its way to this process is lost with it, since events hold the player they are for."""
         player = self.players[worker(server)]
         player.play(Nobody())
-        self.lives.setdefault(player.address, 0)
+        player.address = NOBODY
 
     def _revive(self, server: int) -> None:
         address = worker(server)
-        self.lives[address] += 1
-        actor: Actor = build(address, self.options, self.lives[address])
-        self.players[address] = Player(address, actor)
+        self.lives[server] = self.lives.get(server, 0) + 1
+        actor: Actor = build(address, self.options, self.lives[server])
+        self.players[address] = Player(life(address, self.lives[server]), actor)
         self._enter(self.players[address])
 
     # -- everything else ----------------------------------------------------------------------------------------------
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:
         seconds = super()._seconds(player, run, now)
-        for slow in self.slow.get(player.address, ()):
+        for slow in self.slow.get(address_of(player.address), ()):
             if slow.from_s <= now < (inf if slow.to_s is None else slow.to_s):
                 seconds *= slow.factor
         sigma = self.faults.service_noise
@@ -141,8 +140,3 @@ class DisturbedWorld(World):
     def _normal(self, batch: int) -> float:
         """A standard normal number that depends on seed and batch alone; the uniform may be 0, which has no quantile."""
         return NormalDist().inv_cdf(max(uniform(self.options.seed, batch, NOISE), 2**-54))
-
-    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
-        if self.resampler is None:
-            return super()._counts(items, task, variant)
-        return [self.resampler.draw(item.id, task, variant) for item in items]

@@ -11,15 +11,13 @@ from loki_rl.control.fleet import Floats, Ints, Net
 from loki_rl.control.fleet_kernels import FLOW, ROOM, TRIAL, capacity, spread
 from loki_rl.control.fleet_search import Library
 from loki_rl.control.observation import (
-    LOADS_PER_HORIZON,
     LONG_S,
-    LONGEST_SHARE,
     MULTIPLIERS,
     PATIENCES,
     adjusted,
     fill_mask,
 )
-from loki_rl.control.switching import SERVERS, VIOLATION
+from loki_rl.control.switching import LONGEST_SHARE, SERVERS, VIOLATION
 from loki_rl.control.table_kernels import Memo, answer
 from loki_rl.env.fluid import LOSS, LOST, SERVING, USED, adopt, advance, begin_loads, held
 
@@ -35,8 +33,8 @@ Settings = tuple[float, float, float, int, float, float, float]
 
 @inlined
 def horizon_share(load_s: float, patience: float, interval_s: float) -> float:
-    """Share of the planning horizon that passes while models load."""
-    return min(LONGEST_SHARE, load_s / max(patience * interval_s, LOADS_PER_HORIZON * load_s, 1e-9))
+    """Share of the planning horizon that passes while models load (control/switching.py)."""
+    return min(LONGEST_SHARE, load_s / (patience * interval_s))
 
 
 @inlined

@@ -1,26 +1,21 @@
-"""Fan-outs resampled from measured counts. Owns the histogram's file and the keyed draw from it; knows no event and no
-server."""
+"""Fan-outs as they were counted. Owns the histogram's file and how a pipeline takes it up; draws nothing."""
 
 from __future__ import annotations
 
 import csv
-from bisect import bisect_right
 from collections import defaultdict
 from io import StringIO
-from itertools import accumulate
 from math import isfinite
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from loki_rl.core.draws import poisson, uniform
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.tables import ConfigError, read_text
 
 COLUMNS = ["task", "variant", "child", "count", "weight"]
 MAX_COUNT = 10_000
-
-Cdf = tuple[float, ...]
 
 
 class FanoutRow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,28 +54,17 @@ def _numbers(cells: list[str], where: str) -> tuple[int, float]:
     return count, weight
 
 
-class Resampler:
-    """Keyed draws from histograms: the same uniform as the Poisson draw of core.draws, so a variant that tends to make more
-    children makes more for the same item. What no row names stays Poisson around the profile's mean."""
-
-    def __init__(self, rows: tuple[FanoutRow, ...], pipeline: Pipeline, seed: int) -> None:
-        self.pipeline = pipeline
-        self.seed = seed
-        self.cdfs: dict[tuple[int, int, int], Cdf] = {}
-        for row in rows:
-            task = pipeline.index[row.task]
-            total = sum(row.weights)
-            cdf = tuple(below / total for below in accumulate(row.weights))
-            self.cdfs[task, pipeline.variant_index[task][row.variant], pipeline.index[row.child]] = cdf
-
-    def draw(self, item: int, task: int, variant: int) -> tuple[int, ...]:
-        """Children of an item, one count per child task."""
-        room, counts = self.pipeline.max_children, []
-        for place, child in enumerate(self.pipeline.children[task]):
-            u = uniform(self.seed, item, child)
-            cdf = self.cdfs.get((task, variant, child))
-            mean = self.pipeline.fanouts[task][variant][place]
-            drawn = poisson(u, mean) if cdf is None else min(bisect_right(cdf, u), len(cdf) - 1)
-            counts.append(min(room, drawn))
-            room -= counts[-1]
-        return tuple(counts)
+def with_counts(pipeline: Pipeline, rows: tuple[FanoutRow, ...]) -> Pipeline:
+    """The same pipeline whose variants make children as these rows counted them. The means stay, so that planners know no
+    more than before; what no row names stays Poisson."""
+    counts: defaultdict[tuple[str, str], dict[str, tuple[float, ...]]] = defaultdict(dict)
+    for row in rows:
+        counts[row.task, row.variant][row.child] = row.weights
+    tasks = tuple(
+        replace(
+            task,
+            variants=tuple(replace(variant, fanout_counts=counts[task.name, variant.name]) for variant in task.variants),
+        )
+        for task in pipeline.tasks
+    )
+    return replace(pipeline, tasks=tasks)

@@ -13,6 +13,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
+from loki_rl.env.histogram import with_counts
 from loki_rl.env.world import Decide, Recorder, World, run
 
 
@@ -53,6 +54,8 @@ def simulate(
     if faults == NO_FAULTS:
         world = World(options, decide, start=-settle_s, record=record, check=check)
     else:
+        if faults.fanout:
+            options = replace(options, pipeline=with_counts(options.pipeline, faults.fanout))
         world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check)
     run(world, arrivals.tolist(), duration_s, settle_s)
     tally = world.gateway.tally

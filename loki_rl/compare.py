@@ -28,24 +28,43 @@ from loki_rl.runs import Driver, RunOptions, RunResult, prepare
 log = logging.getLogger(__name__)
 
 Runner = Callable[[RunOptions], RunResult]
-State = Literal["started", "done", "resumed", "failed"]
+State = Literal["started", "done", "reused", "failed"]
 
 
 class CompareError(ValueError):
     """These runs cannot be compared; the message is one sentence that says why and what to do."""
 
 
+class Case(Struct, frozen=True):
+    """A run and the log folder that its own folder lies in."""
+
+    options: RunOptions
+    logdir: Path
+
+    @property
+    def folder(self) -> Path:
+        """Raises TraceError if the trace cannot be read."""
+        return folder_of(self.options, self.logdir)
+
+
 class Progress(Struct, frozen=True):
-    """Something happened to a case; ended of total cases are over. sentence: why it failed."""
+    """Something happened to a case; ended of total cases are over, reused of these without a run. sentence: why it
+    failed."""
 
     options: RunOptions
     state: State
     ended: int
     total: int
+    reused: int
     sentence: str = ""
 
     def __str__(self) -> str:
-        return f"[{self.ended}/{self.total}] {label(self.options)}: {self.sentence or self.state}"
+        return f"[{self.ended}/{self.total}] {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The event itself."""
+        return f"{label(self.options)}: {self.sentence or self.state}"
 
 
 class Failure(Struct, frozen=True):
@@ -58,12 +77,21 @@ class Failure(Struct, frozen=True):
         return f"{label(self.options)}: {self.sentence}"
 
 
+class Played(Struct):
+    """What came of the cases, by their place in the list: a result or a failure each. reused: how many needed no run."""
+
+    results: dict[int, RunResult]
+    failures: dict[int, Failure]
+    reused: int
+
+
 class Comparison(Struct):
-    """All that came out, in the order of the cases. report: the Markdown file."""
+    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it."""
 
     results: list[RunResult]
     summary: list[Average]
     failures: list[Failure]
+    reused: int
     report: Path
 
 
@@ -107,6 +135,7 @@ def document(found: Comparison) -> dict[str, object]:
             }
             for failure in found.failures
         ],
+        "reused": found.reused,
         "report": str(found.report),
     }
 
@@ -121,37 +150,53 @@ def compare(
 ) -> Comparison:
     """Run all cases and write their folders, results.csv and report.md with its plots into the log folder.
 
+    The rest is as in `play`.
+    """
+    played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh)
+    results = [played.results[place] for place in sorted(played.results)]
+    failures = [played.failures[place] for place in sorted(played.failures)]
+    report = write_report(results, logdir, [str(failure) for failure in failures])
+    return Comparison(results, averages(results), failures, played.reused, report)
+
+
+def play(
+    cases: Sequence[Case],
+    run: Mapping[str, Runner],
+    jobs: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    fresh: bool = False,
+) -> Played:
+    """Run all cases and write their folders. What was killed goes on where it stopped when it is asked for again.
+
     run: driver -> what makes a run, importable by another process. Cases of the twin share `jobs` processes (default: one
     for each core; 1 stays in this process); then the others run one after another, since each needs the machine for
     itself. A case whose folder holds exactly this run is read back, unless fresh. A failed case does not stop the others,
     but what is wrong with the options of any is raised before the first one runs: CompareError, ConfigError, TraceError or
     RequestError.
     """
-    check(cases, logdir)
-    work = _Work(cases, run, logdir, progress)
+    check(cases)
+    work = _Work(cases, run, progress)
     waiting = work.open(fresh)
-    work.together([place for place in waiting if cases[place].driver == "twin"], jobs or cores())
-    work.in_turn([place for place in waiting if cases[place].driver != "twin"])
-    results = [work.results[place] for place in range(len(cases)) if place in work.results]
-    failures = [work.failures[place] for place in sorted(work.failures)]
-    report = write_report(results, logdir, [str(failure) for failure in failures])
-    return Comparison(results, averages(results), failures, report)
+    work.together([place for place in waiting if cases[place].options.driver == "twin"], jobs or cores())
+    work.in_turn([place for place in waiting if cases[place].options.driver != "twin"])
+    return Played(work.results, work.failures, work.reused)
 
 
-def check(cases: Sequence[RunOptions], logdir: Path) -> None:
+def check(cases: Sequence[Case]) -> None:
     """Raise what would stop a case, as far as its options alone tell: nobody should learn of a typing error after hours."""
     if not cases:
         raise CompareError("there is nothing to compare; give at least one policy, trace, seed and driver")
     owners: dict[Path, RunOptions] = {}
-    for options in cases:
-        other = owners.setdefault(folder_of(options, logdir), options)
-        if other != options:
-            raise CompareError(f"two runs would share the folder of {label(options)}; give the traces different file names")
-    # What neither policy nor driver changes is prepared once; a policy's name is right or wrong on any pipeline.
-    for options in dict.fromkeys(replace(options, policy="", driver="twin") for options in cases):
-        scene = prepare(options)
-    for policy in dict.fromkeys(options.policy for options in cases):
-        make_policy(policy, scene.pipeline, scene.policy)
+    for case in cases:
+        if owners.setdefault(case.folder, case.options) != case.options:
+            what = label(case.options)
+            raise CompareError(f"two runs would share the folder of {what}; give the traces different file names")
+    # What neither policy nor driver changes is prepared once, whatever the seed; a name is right or wrong on any pipeline.
+    scenes = {}
+    for options in dict.fromkeys(replace(case.options, policy="", driver="twin") for case in cases):
+        scenes[options.pipeline] = prepare(options)
+    for policy, pipeline in dict.fromkeys((case.options.policy, case.options.pipeline) for case in cases):
+        make_policy(policy, scenes[pipeline].pipeline, scenes[pipeline].policy)
 
 
 def cores() -> int:
@@ -163,25 +208,23 @@ class _Work:
     """What has ended so far. A case is known by its place in the list."""
 
     def __init__(
-        self,
-        cases: Sequence[RunOptions],
-        run: Mapping[str, Runner],
-        logdir: Path,
-        progress: Callable[[Progress], None] | None,
+        self, cases: Sequence[Case], run: Mapping[str, Runner], progress: Callable[[Progress], None] | None
     ) -> None:
-        self.cases, self.run, self.logdir, self.progress = cases, run, logdir, progress
+        self.cases, self.run, self.progress = cases, run, progress
         self.results: dict[int, RunResult] = {}
         self.failures: dict[int, Failure] = {}
+        self.reused = 0
 
     def open(self, fresh: bool) -> list[int]:
         """Cases that must run; those with a current folder have ended."""
         waiting = []
-        for place, options in enumerate(self.cases):
-            found = None if fresh else load_current(folder_of(options, self.logdir), options)
+        for place, case in enumerate(self.cases):
+            found = None if fresh else load_current(case.folder, case.options)
             if found is None:
                 waiting.append(place)
             else:
-                self._succeed(place, found, "resumed")
+                self.reused += 1
+                self._succeed(place, found, "reused")
         return waiting
 
     def together(self, places: Sequence[int], jobs: int) -> None:
@@ -199,8 +242,8 @@ class _Work:
             self._end(place, self._attempt(place)())
 
     def _attempt(self, place: int) -> Callable[[], Path | str]:
-        options = self.cases[place]
-        return partial(attempt, self.run[options.driver], options, self.logdir)
+        case = self.cases[place]
+        return partial(attempt, self.run[case.options.driver], case.options, case.logdir)
 
     def _end(self, place: int, end: Path | str) -> None:
         if isinstance(end, str):
@@ -214,13 +257,13 @@ class _Work:
         self._tell(place, state)
 
     def _fail(self, place: int, why: str) -> None:
-        self.failures[place] = Failure(self.cases[place], why)
+        self.failures[place] = Failure(self.cases[place].options, why)
         self._tell(place, "failed", why)
 
     def _tell(self, place: int, state: State, why: str = "") -> None:
         if self.progress is not None:
             ended = len(self.results) + len(self.failures)
-            self.progress(Progress(self.cases[place], state, ended, len(self.cases), why))
+            self.progress(Progress(self.cases[place].options, state, ended, len(self.cases), self.reused, why))
 
 
 def _tie() -> None:

@@ -29,7 +29,7 @@ from loki_rl.serving.logs import Level, LogOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
 from loki_rl.serving.replay import replay
-from loki_rl.traces.arrivals import arrivals, duration_s
+from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import TraceOptions, load_trace
 
 
@@ -243,6 +243,7 @@ def replay_trace(options: ReplayOptions) -> RunResult:
         provenance=file.provenance,
         duration_s=duration_s(trace, chosen),
         wall_s=seen.wall_s,
+        synthetic=made_up(trace, chosen),
     )
 
 

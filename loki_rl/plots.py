@@ -60,7 +60,7 @@ class Curve(Struct):
 def timeline_png(results: Sequence[RunResult], path: Path) -> None:
     """Demand and goodput, servers, accuracy, violations and modes over time: a colour for each policy, a column for each
     driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
-    figure_class, style = _matplotlib()
+    figure_class, style = matplotlib_parts()
     drivers = [driver for driver in DRIVERS if any(done.options.driver == driver for done in results)]
     policies = list(dict.fromkeys(done.options.policy for done in results))
     if not drivers:
@@ -79,10 +79,11 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
             axis.set_ylabel(label)
         figure.align_ylabels(axes[:, 0])
         _legend(figure, axes, policies)
-        _save(figure, _title(results), path)
+        save_figure(figure, _title(results), path)
 
 
-def _matplotlib() -> tuple[type[Figure], Any]:
+def matplotlib_parts() -> tuple[type[Figure], Any]:
+    """What draws: a figure that needs no screen, and the context of a style. Raises PlotError without matplotlib."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -91,7 +92,8 @@ def _matplotlib() -> tuple[type[Figure], Any]:
     return Figure, rc_context
 
 
-def _save(figure: Figure, title: str, path: Path) -> None:
+def save_figure(figure: Figure, title: str, path: Path) -> None:
+    """Write a figure under its title as PNG. Raises PlotError if that cannot be."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     try:
         figure.savefig(path, format="png", dpi=130)
@@ -207,7 +209,7 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
 def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
     """Accuracy, servers and served share against demand for a ladder of plans, the modes behind them. Raises PlotError
     without matplotlib or plans, or if it cannot write."""
-    figure_class, style = _matplotlib()
+    figure_class, style = matplotlib_parts()
     if not plans:
         raise PlotError("there is no plan to draw; give at least one demand")
     ordered = sorted(plans, key=lambda plan: plan.demand_rps)
@@ -229,7 +231,7 @@ def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
         axes[2].set_xlabel("demand [requests/s]")
         figure.align_ylabels(axes)
         _mode_names(axes[0], ordered)
-        _save(figure, title, path)
+        save_figure(figure, title, path)
 
 
 def _phases(plans: Sequence[Plan]) -> list[tuple[str, float, float]]:

@@ -12,11 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
 from rich.table import Table
 
+from loki_rl.agents.statistics import Interval
 from loki_rl.averages import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
+from loki_rl.contrasts import Contrast, Estimate, contrasts
+from loki_rl.cost_chart import costs_png
+from loki_rl.page import write_page
 from loki_rl.plots import PlotError, timeline_png
 from loki_rl.runs import RunResult, row
 
-REPORT, RESULTS = "report.md", "results.csv"
+REPORT, PAGE, RESULTS, COSTS = "report.md", "report.html", "results.csv", "costs.png"
 LEFT = {"trace", "policy", "driver"}
 DEFINITIONS = """\
 - *violations*: share of the requests that arrived and were not answered in full and in time; late, dropped and rejected are
@@ -26,6 +30,8 @@ DEFINITIONS = """\
 - *p50, p99*: latency from the intended arrival, of the requests answered in time or late.
 - *J* = 5 x violations + accuracy lost by the answered (relative to the best path) + 0.1 x share of the servers used.
 - Figures are means over *n* seeds; the seeds of all policies are the same requests.
+- Intervals in brackets hold 95 % of the means of windows (a trace and a seed) drawn again with repetition; differences are
+  of pairs, so what all policies meet alike does not widen them.
 """
 
 
@@ -36,7 +42,7 @@ def table(results: Sequence[RunResult]) -> Table:
     traces = list(dict.fromkeys(one.trace for one in rows))
     found = Table(
         title=traces[0] if len(traces) == 1 else None,
-        caption="\n".join([*_provenance(rows), *_order_lines(rows)]),
+        caption="\n".join([*_provenance(rows), *_arrivals(results), *_order_lines(rows)]),
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=0,
@@ -70,6 +76,33 @@ def _provenance(rows: Sequence[Average]) -> list[str]:
     return lines + [f"{ASSUMED} assumed: made with figures that nobody measured." for name in known if name == "assumed"]
 
 
+def _arrivals(results: Sequence[RunResult]) -> list[str]:
+    """What about the requests was not observed."""
+    made = dict.fromkeys((done.trace, done.synthetic) for done in results if done.synthetic)
+    return [f"Arrivals of {trace}: {text}." for trace, text in made]
+
+
+def summary_lines(results: Sequence[RunResult]) -> list[str]:
+    """A line for each policy and driver over all traces and seeds, from the lowest cost to the highest."""
+    found = contrasts(results)
+    return [
+        _summary_line(one, contrast.driver if len(found) > 1 else "") for contrast in found for one in contrast.estimates
+    ]
+
+
+def _summary_line(one: Estimate, driver: str) -> str:
+    return (
+        f"{one.policy}{f' ({driver})' if driver else ''}: violations {one.violations:.2%}, accuracy {one.accuracy:.2%}, "
+        f"servers {one.servers:.1f} of {one.of_servers:g}, J {_with_interval(one.cost, one.n)}"
+    )
+
+
+def _with_interval(value: Interval, n: int, scale: float = 1.0, sign: str = "", digits: int = 3) -> str:
+    form = f"{sign}.{digits}f"
+    text = format(scale * value.value, form)
+    return text if n < 2 else f"{text} [{format(scale * value.low, form)}, {format(scale * value.high, form)}]"
+
+
 def _order_lines(rows: Sequence[Average]) -> list[str]:
     """Does the winner depend on what a violation costs? A line for each driver where it does not."""
     found = orders(rows)
@@ -93,7 +126,8 @@ def result_row(done: RunResult) -> dict[str, object]:
 
 
 def write_report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str] = ()) -> Path:
-    """results.csv, report.md and a timeline of each trace in the log folder. Without matplotlib the report says so."""
+    """results.csv, report.md with its pictures, and the same as one page in the log folder. Without matplotlib the report
+    says so."""
     logdir.mkdir(parents=True, exist_ok=True)
     rows = [result_row(done) for done in results]
     with (logdir / RESULTS).open("w", newline="", encoding="utf-8") as file:
@@ -101,17 +135,23 @@ def write_report(results: Sequence[RunResult], logdir: Path, failures: Sequence[
         writer.writeheader()
         writer.writerows(rows)
     path = logdir / REPORT
-    path.write_text("\n".join(_report(results, logdir, failures)) + "\n", encoding="utf-8")
+    text = "\n".join(_report(results, logdir, failures)) + "\n"
+    path.write_text(text, encoding="utf-8")
+    write_page(text, logdir / PAGE)
     return path
 
 
 def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str]) -> list[str]:
     rows = averages(results)
-    parts = ["# Comparison", "", *_markdown(rows), "", *_provenance(rows), "", DEFINITIONS]
+    parts = ["# Comparison", ""]
+    if lines := summary_lines(results):
+        parts += ["Over all traces and seeds:", "", *(f"- {line}" for line in lines), ""]
+    notes = [f"- {note}" for note in (*_provenance(rows), *_arrivals(results))]
+    parts += ["## By trace", "", *_markdown(rows), "", *notes, "", "What the columns mean:", "", DEFINITIONS]
     if failures:
         parts += ["## Runs that failed", "", *(f"- {sentence}" for sentence in failures), ""]
     if lines := _costs(rows):
-        parts += ["## Policies by cost J", "", *lines, ""]
+        parts += ["## Policies by cost J", "", *lines, "", *_contrasts(contrasts(results), logdir), ""]
     return [*parts, "## Over time", "", *_timelines(results, logdir), "", "## Options", "", *_options(results)]
 
 
@@ -128,6 +168,28 @@ def _costs(rows: Sequence[Average]) -> list[str]:
         for trace, driver, order in orders(rows)
         for weight, costs in order.items()
     ]
+
+
+def _contrasts(found: Sequence[Contrast], logdir: Path) -> list[str]:
+    """The picture of costs, and a table of what every policy has more than the cheapest."""
+    lines = []
+    try:
+        costs_png(found, logdir / COSTS, "Cost by policy")
+        lines += [f"![Cost of every policy with its interval, and paired differences from the cheapest]({COSTS})", ""]
+    except PlotError as error:
+        lines += [f"No picture: {error}.", ""]
+    heads = ["driver", "policies", "pairs", "J", "violations, points", "accuracy, points", "servers"]
+    lines += [f"| {' | '.join(heads)} |", f"| :-- | :-- |{' --: |' * (len(heads) - 2)}"]
+    for contrast in found:
+        for one in contrast.differences:
+            figures = [
+                _with_interval(one.cost, one.n, sign="+"),
+                *(_with_interval(share, one.n, 100, "+", 2) for share in (one.violations, one.accuracy)),
+                _with_interval(one.servers, one.n, sign="+", digits=2),
+            ]
+            names = f"{one.policy} less {one.reference}"
+            lines.append(f"| {contrast.driver} | {names} | {one.n} | {' | '.join(figures)} |")
+    return lines
 
 
 def _timelines(results: Sequence[RunResult], logdir: Path) -> list[str]:

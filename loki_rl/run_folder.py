@@ -41,6 +41,7 @@ def save(done: RunResult, logdir: Path) -> Path:
             provenance=done.provenance,
             duration_s=done.duration_s,
             wall_s=done.wall_s,
+            synthetic=done.synthetic,
             inputs=_inputs(done.options),
         ),
     )
@@ -59,6 +60,7 @@ def load(folder: Path) -> RunResult:
         provenance=run.provenance,
         duration_s=run.duration_s,
         wall_s=run.wall_s,
+        synthetic=run.synthetic,
     )
 
 

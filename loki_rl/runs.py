@@ -18,11 +18,11 @@ from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.control.policies import PolicyOptions, make_policy
 from loki_rl.control.request import Queueing
 from loki_rl.core.ledger import Summary, Tally
-from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
 from loki_rl.env.simulate import simulate, with_load_s
-from loki_rl.traces.arrivals import arrivals, duration_s
+from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import Trace, TraceOptions, load_trace
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     initial_rps: float | None = None
     demand_rps: float | None = None
     parallel_loads: int = 0
+    routing: Routing = "pull"
     device: str = "auto"
     faults: Faults = NO_FAULTS
     profile: str | None = None
@@ -87,7 +88,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 class RunResult(Struct):
     """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how
-    long the run took."""
+    long the run took; synthetic: what about its arrivals was not observed, in words."""
 
     options: RunOptions
     trace: str
@@ -98,6 +99,7 @@ class RunResult(Struct):
     provenance: str
     duration_s: float
     wall_s: float
+    synthetic: str = ""
 
 
 class Scene(Struct):
@@ -131,6 +133,7 @@ def prepare(options: RunOptions) -> Scene:
         interval_s=options.interval_s,
         drop=options.drop,
         parallel_loads=options.parallel_loads,
+        routing=options.routing,
     )
     return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, servers, times, length))
 
@@ -170,13 +173,15 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
         provenance=scene.file.provenance,
         duration_s=scene.duration_s,
         wall_s=wall_s,
+        synthetic=made_up(scene.trace, scene.options.trace_options),
     )
 
 
 def row(done: RunResult) -> dict[str, object]:
     """The JSON of one run: the contract's keys (DESIGN section 9)."""
     head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
-    return {**head, **asdict(done.summary), "wall_s": done.wall_s, "provenance": done.provenance}
+    tail = {"wall_s": done.wall_s, "provenance": done.provenance, "synthetic": done.synthetic}
+    return {**head, **asdict(done.summary), **tail}
 
 
 def read_options(text: bytes) -> RunOptions:

@@ -42,8 +42,8 @@ class RunFolderError(ValueError):
 
 
 class Head(Struct, kw_only=True):
-    """A finished run in short. trace: its short name. best_accuracy, servers: what `cost_j` is relative to. inputs:
-    fingerprint of the files that the run read."""
+    """A finished run in short. trace: its short name. best_accuracy, servers: what `cost_j` is relative to. synthetic:
+    what about its arrivals was not observed, in words. inputs: fingerprint of the files that the run read."""
 
     driver: str
     policy: str
@@ -56,6 +56,7 @@ class Head(Struct, kw_only=True):
     duration_s: float
     wall_s: float
     inputs: str = ""
+    synthetic: str = ""
 
 
 class Run(Head, kw_only=True):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -55,6 +55,37 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
     finally:
         if known:  # without any bar it would leave an empty line
             bars.stop()
+
+
+class Ended(Protocol):
+    """How far many runs are: ended of total, reused of these from before; what happened last."""
+
+    @property
+    def ended(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def reused(self) -> int: ...
+    @property
+    def what(self) -> str: ...
+
+
+@contextmanager
+def run_bar() -> Iterator[Callable[[Ended], None]]:
+    """A bar on stderr over all runs, with what was reused; a line for each event where nobody looks at a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda step: note(str(step))
+        return
+    columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} runs{task.fields[reused]}"))
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bars:
+        task = bars.add_task("", total=0, reused="")
+
+        def show(step: Ended) -> None:
+            reused = f", {step.reused} reused" if step.reused else ""
+            bars.update(task, completed=step.ended, total=step.total, reused=reused, description=step.what)
+
+        yield show
 
 
 def shown(what: RenderableType) -> None:

@@ -3,6 +3,8 @@ decide anything, nor keep anything that an actor needs."""
 
 from __future__ import annotations
 
+from math import inf
+
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
@@ -75,13 +77,13 @@ class StageMeter:
     def state(self) -> Stage:
         router = self._router
         pulling: dict[str, int] = {}
-        for puller in router.pullers.values():
+        for puller in router.pullers.all.values():
             name = self._names[puller.variant]
             pulling[name] = pulling.get(name, 0) + 1
-        queued = len(router.queue)
-        drain_s = queued / router.rate if router.rate else (None if queued else 0.0)
+        queued = sum(map(len, router.queues()))
+        drain_s = router.drain_s()
         counts = {name: count for name, count in zip(self._names, self._counts, strict=True) if count.items}
-        return Stage(self._task, queued, drain_s, pulling, self._lost, counts)
+        return Stage(self._task, queued, drain_s if drain_s < inf else None, pulling, self._lost, counts)
 
     def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:
         for item in message.ids:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -50,6 +52,7 @@ class Made:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots have tests of their own, and take longer than everything else here."""
     monkeypatch.setattr(report, "timeline_png", lambda _, path: path.write_bytes(b""))
+    monkeypatch.setattr(report, "costs_png", lambda _, path, __: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -131,6 +134,32 @@ def test_what_is_there_is_read_back_unless_fresh(cases: list[RunOptions], make_r
     assert len(fresh.ran) == 4
 
 
+def test_a_comparison_that_was_killed_goes_on_where_it_was(
+    cases: list[RunOptions], make_result: Any, tmp_path: Path
+) -> None:
+    """The command itself, killed as a kernel kills, its pool with it; what had been written is not run again."""
+    logdir, options = tmp_path / "runs", cases[0]
+    words = [
+        "compare", options.pipeline, "--trace", options.trace, "--policies", "static,exact", "--seeds", "8",
+        "--interval-s", "1", "--jobs", "2", "--logdir", str(logdir),
+    ]  # fmt: skip
+    with subprocess.Popen([sys.executable, "-m", "loki_rl", *words], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = next(line for line in process.stderr if line.rstrip().endswith(": done"))
+        process.kill()
+        process.stderr.read()  # ends when the last process of the pool has
+    assert first.startswith("[1/16] ")
+    every = build_cases(options, policies=["static", "exact"], traces=[options.trace], seeds=range(8))
+    kept = len(list(logdir.glob("twin/*/*/*/summary.json")))
+    assert 1 <= kept < 16
+    run, steps = Made(make_result), list[Progress]()
+    found = play(every, run, logdir, progress=steps.append)
+    assert (len(run.ran), found.reused) == (16 - kept, kept)
+    assert [step.state for step in steps[:kept]] == ["reused"] * kept
+    assert steps[-1].reused == kept
+    assert len(found.results) == 16
+
+
 def test_other_options_are_run_anew(cases: list[RunOptions], make_result: Any, tmp_path: Path) -> None:
     again = Made(make_result)
     play(cases, Made(make_result), tmp_path)
@@ -202,7 +231,7 @@ def test_a_process_that_dies_is_a_failed_run_and_no_traceback() -> None:
 
 def test_the_document_has_the_keys_of_the_contract(cases: list[RunOptions], make_result: Any, tmp_path: Path) -> None:
     found = document(play(cases, Made(make_result), tmp_path))
-    assert found.keys() == {"results", "summary", "failures", "report"}
+    assert found.keys() == {"results", "summary", "failures", "reused", "report"}
     rows: Any = found["results"]
     assert [(row["trace"], row["policy"], row["seed"]) for row in rows] == [
         ("crowd", policy, seed) for seed in (0, 1) for policy in ("static", "exact")

@@ -66,6 +66,16 @@ def scale(trace: Trace, options: TraceOptions) -> float:
     return options.mean_rps * duration_s(trace, options) / total
 
 
+def made_up(trace: Trace, options: TraceOptions) -> str:
+    """What about the arrivals of a replay was not observed, to be said beside every result; empty if all was. Raises
+    TraceError as `arrivals` does."""
+    factor = scale(trace, options)
+    copied = f"each request of the trace stands for {factor:.3g}" if factor > 1 else ""
+    if copied and trace.exact:
+        copied += ", the copies drawn inside its second"
+    return "; ".join(part for part in (trace.synthetic, copied) if part)
+
+
 def generator(seed: int, stream: int) -> np.random.Generator:
     """A generator that depends on nothing but its key; streams of one seed are independent."""
     if not 0 <= seed < 1 << 64:

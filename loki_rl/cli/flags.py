@@ -26,11 +26,14 @@ FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
 TracesOpt = Annotated[list[str], typer.Option(help="Trace file, or the name of one that ships; may be repeated.")]
-PolicyOpt = Annotated[str, typer.Option(help="static, hardware, loki, exact, forecast, ppo or clairvoyant.")]
+PolicyOpt = Annotated[str, typer.Option(help="static, hardware, proteus, loki, exact, forecast, ppo or clairvoyant.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
 IntervalOpt = Annotated[float, typer.Option(help="Time between plans [s].")]
 DropOpt = Annotated[str, typer.Option(help="Dropping: none, last-task, per-task or reroute.")]
+RoutingOpt = Annotated[
+    str, typer.Option(help="Workers pull from their task's queue (pull), or a table deals to each worker's own (table).")
+]
 LoadOpt = Annotated[float | None, typer.Option(help="Time to load any model [s] (default: as in the pipeline file).")]
 MeanOpt = Annotated[float | None, typer.Option(help="Scale the trace to this mean rate [1/s].")]
 ScaleOpt = Annotated[float | None, typer.Option(help="Copies made of each request of the trace.")]
@@ -83,11 +86,13 @@ def convert(flags: dict[str, Any], kind: type[T]) -> T:
     """Flags as a struct; what is not allowed is named as the user typed it."""
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
     from loki_rl.control.request import QUEUEINGS
-    from loki_rl.core.options import DROPS
+    from loki_rl.core.options import DROPS, ROUTINGS
     from loki_rl.serving.logs import LEVELS
     from loki_rl.serving.plane import ENGINES
 
-    choices = (("drop", DROPS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS))
+    choices = (
+        ("drop", DROPS), ("routing", ROUTINGS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS),
+    )  # fmt: skip
     for name, allowed in choices:
         one_of(f"--{name.replace('_', '-')}", flags.get(name), allowed)
     try:

@@ -44,10 +44,10 @@ def plan(
 ) -> None:
     """The best use of the servers for a demand: hardware scaling, then accuracy scaling, then shedding."""
     from loki_rl.config import load_pipeline
-    from loki_rl.control.allocator import allocate
+    from loki_rl.control.allocator import allocate_jointly
     from loki_rl.control.ladder import ladder
     from loki_rl.control.prices import explain
-    from loki_rl.control.request import Request
+    from loki_rl.control.request import Part, Request
 
     loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     demands = _demands(demand)
@@ -61,8 +61,8 @@ def plan(
         headroom=headroom or 0.0,
     )
     if len(demands) == 1:
-        found = allocate(loaded.pipeline, request)
-        found = msgspec.structs.replace(found, reasons=explain(loaded.pipeline, request, found))
+        joint = allocate_jointly([Part(loaded.pipeline, request)])
+        found = msgspec.structs.replace(joint.plans[0], reasons=explain([Part(loaded.pipeline, request)], joint))
         terminal.say(plan_row(found), as_json, lambda: terminal.plan(loaded.name, found))
         if found.mode == "infeasible":
             raise UsageError("; ".join(found.reasons))

@@ -27,6 +27,7 @@ from loki_rl.cli.flags import (
     PolicyOpt,
     ProfileOpt,
     QueueingOpt,
+    RoutingOpt,
     ScaleOpt,
     SeedOpt,
     ServersOpt,
@@ -53,7 +54,8 @@ DEFAULT_TRACES = ["flash_crowd"]
 NOT_OF_ONE_RUN = ("context", "suite", "trace", "policies", "seeds", "driver", "logdir", "jobs", "fresh", "as_json")
 # Flags that a suite heeds; it brings traces, policies and all else of its own.
 OF_A_SUITE = {
-    "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "as_json",
+    "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "fresh",
+    "as_json",
 }  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def simulate(
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
     drop: DropOpt = "reroute",
+    routing: RoutingOpt = "pull",
     load_s: LoadOpt = None,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
@@ -92,7 +95,8 @@ def simulate(
     else:
         options = run_options(
             pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
-            drop=drop, load_s=load_s, queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
+            drop=drop, routing=routing, load_s=load_s,
+            queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,
             model=model,
@@ -140,6 +144,7 @@ def compare(
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
     drop: DropOpt = "reroute",
+    routing: RoutingOpt = "pull",
     load_s: LoadOpt = None,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
@@ -163,7 +168,8 @@ def compare(
     if suite is not None:
         one_of("--suite", suite, ("paper",))
         _alone(context, "--suite brings its own runs", OF_A_SUITE)
-        _paper(run_options(**flags, trace="diurnal", policy="loki"), logdir, range(seed, seed + seeds), jobs, as_json)
+        options = run_options(**flags, trace="diurnal", policy="loki")
+        _paper(options, logdir, range(seed, seed + seeds), jobs, fresh, as_json)
         return
     names, drivers = split_names("--policies", policies), split_names("--driver", driver)
     for name in drivers:
@@ -177,25 +183,33 @@ def compare(
         seeds=range(seed, seed + seeds),
         drivers=cast("list[Driver]", drivers),
     )
-    found = side_by_side.compare(cases, RUNNERS, logdir, jobs, lambda step: terminal.note(str(step)), fresh)
+    with terminal.run_bar() as progress:
+        found = side_by_side.compare(cases, RUNNERS, logdir, jobs, progress, fresh)
     terminal.say(side_by_side.document(found), as_json, lambda: _show_comparison(found, logdir))
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
         raise typer.Exit(1)
 
 
-def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, as_json: bool) -> None:
-    from loki_rl.compare import cores
+def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, fresh: bool, as_json: bool) -> None:
     from loki_rl.suite import paper_suite
 
-    found = paper_suite(options, logdir, seeds, jobs or cores(), terminal.note)
+    with terminal.run_bar() as progress:
+        found = paper_suite(options, logdir, seeds, jobs, progress, fresh)
     terminal.say(found, as_json, lambda: terminal.line(Path(str(found["report"])).read_text(encoding="utf-8")))
 
 
 def _show_comparison(found: Comparison, logdir: Path) -> None:
+    from loki_rl.report import summary_lines
+
     if found.results:
         show_runs(found.results)
+    if len({done.trace for done in found.results}) > 1:
+        terminal.line("\n".join(summary_lines(found.results)))
+    if found.reused:
+        terminal.line(f"reused: {found.reused} of {len(found.results)} runs, made before with the same options and code")
     terminal.line(f"report: {found.report}")
+    terminal.line(f"as one page: {found.report.with_suffix('.html')}")
     terminal.line(f"curves: tensorboard --logdir {logdir}")
 
 

@@ -17,7 +17,6 @@ from loki_rl.control.forecast import HISTORY_S, Forecast, Forecaster, Tracker, m
 from loki_rl.control.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.observation import (
     ACTIONS,
-    LOADS_PER_HORIZON,
     NO_ADJUSTMENT,
     adjusted,
     exogenous,
@@ -77,13 +76,12 @@ class Forecasting:
         return snapshot.interval_s + self._planner.load_s
 
     def _plan(self, snapshot: Snapshot, high: float, mean: float, patience: float) -> Plan:
-        """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
         planner = self._planner
         request = replace(
             planner.request(high),
             expected_rps=max(min(mean, high), FLOOR_RPS),
             current=snapshot.servers,
-            horizon_s=max(patience * snapshot.interval_s, LOADS_PER_HORIZON * planner.load_s),
+            horizon_s=patience * snapshot.interval_s,
             load_s=planner.options.load_s,
         )
         return allocate(planner.pipeline, request)

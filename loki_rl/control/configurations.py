@@ -1,5 +1,5 @@
-"""Configurations (task, variant, batch) and the exact reductions that leave only those an optimal plan can need. Owns
-what may run; knows neither demand nor servers."""
+"""Configurations (task, variant, batch, server type) and the exact reductions that leave those a best plan can need. Owns
+what may run; knows neither demand nor how many servers there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMS_LIMIT = 20_000
 
 class Configuration(Struct, frozen=True):
     """One way to use a server: `rate` items per second at `cost_us` of the latency budget. reserve: servers that must stay
-    idle beside it per item that arrives at once."""
+    idle beside it per item that arrives at once. pool: position of the server's type among those of the request."""
 
     task: int
     variant: int
@@ -27,10 +27,14 @@ class Configuration(Struct, frozen=True):
     cost_us: int
     rate: float
     reserve: float
+    pool: int = 0
 
 
-def enumerate_all(pipeline: Pipeline, model: LatencyModel, headroom: float, max_batch: int | None) -> list[Configuration]:
-    """Every profiled (task, variant, batch), in the order of the pipeline file; headroom is taken off the rate."""
+def enumerate_all(
+    pipeline: Pipeline, model: LatencyModel, headroom: float, max_batch: int | None, pool: int = 0
+) -> list[Configuration]:
+    """Every profiled (task, variant, batch) that runs on a type, in the order of the pipeline file; headroom is taken off
+    the rate. pipeline: as the type runs it."""
     return [
         Configuration(
             task=t,
@@ -39,9 +43,11 @@ def enumerate_all(pipeline: Pipeline, model: LatencyModel, headroom: float, max_
             cost_us=model.cost_us(t, v, batch),
             rate=model.rate(t, v, batch) / (1 + headroom),
             reserve=model.reserve(t, v, batch),
+            pool=pool,
         )
         for t, task in enumerate(pipeline.tasks)
         for v, variant in enumerate(task.variants)
+        if variant.runnable
         for batch in sorted(variant.latency)
         if max_batch is None or batch <= max_batch or batch == 1
     ]
@@ -104,6 +110,8 @@ def _add(sums: Sums | None, costs: Sums, budget: int) -> Sums | None:
 def within_budget(pipeline: Pipeline, configurations: list[Configuration], budget: int) -> list[Configuration]:
     """R1: drop what cannot meet the budget even with the fastest tasks around it. Empty if some task keeps nothing."""
     tree = Tree(pipeline, configurations)
+    if not tree.complete:
+        return []
     kept = [c for c in configurations if tree.fastest_head(c.task) + c.cost_us + tree.fastest_tail(c.task) <= budget]
     return kept if Tree(pipeline, kept).complete else []
 
@@ -117,10 +125,10 @@ def reduce(
 ) -> list[Configuration]:
     """R1-R4: the configurations that can stand in an optimal plan, whatever demand and servers.
 
-    k' replaces k server by server if it is no slower in rate, fits wherever k fits, costs no accuracy on any path and
-    makes no more children. "Fits wherever" is by class: the cost of k is raised by the smallest slack of any path through
-    it. Tasks are treated one by one, their sums recomputed, until nothing falls. across_variants off: only batches of the
-    same variant replace each other, for objectives that reward keeping a variant.
+    k' replaces k server by server if it runs on the same type, is no slower in rate, fits wherever k fits, costs no accuracy
+    on any path and makes no more children. "Fits wherever" is by class: the cost of k is raised by the smallest slack of any
+    path through it. Tasks are treated one by one, their sums recomputed, until nothing falls. across_variants off: only
+    batches of the same variant replace each other, for objectives that reward keeping a variant.
     """
     kept = within_budget(pipeline, configurations, budget)
     if not kept:
@@ -178,7 +186,8 @@ def _undominated(mine: list[Configuration], limits: list[int], substitutes: set[
     alive = [True] * len(mine)
 
     def replaces(j: int, i: int) -> bool:
-        return (mine[j].variant, mine[i].variant) in substitutes and _does(mine[j], mine[i], limits[i])
+        same = mine[j].pool == mine[i].pool and (mine[j].variant, mine[i].variant) in substitutes
+        return same and _does(mine[j], mine[i], limits[i])
 
     for i in range(len(mine)):
         # Of two that replace each other the first stays.

@@ -210,7 +210,7 @@ def loading_cost(counts: Floats, state: Floats, rate: Floats, net: Net, target: 
         able = state[0, model] + state[1, model]
         work[KEPT, model] = able if old else min(counts[model], able)
     kept = capacity(work[KEPT], rate, net, 0.0, work)
-    return VIOLATION * target[2] * short(min(1.0, kept / (target[0] * UNBALANCED)), target)
+    return float(VIOLATION * target[2] * short(min(1.0, kept / (target[0] * UNBALANCED)), target))
 
 
 @inlined
@@ -220,9 +220,9 @@ def serving_cost(counts: Floats, rate: Floats, net: Net, target: Floats, spent: 
     served = min(1.0, able / target[0])
     value = spent + VIOLATION * (1.0 - target[2]) * short(served, target) + ACCURACY * (1.0 - served)
     if value > most or served <= 0.0:
-        return value
+        return float(value)
     spread(net, min(target[0], able), work)
-    return value + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net[9])
+    return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net[9]))
 
 
 @inlined

@@ -6,27 +6,36 @@ from collections.abc import Sequence
 from math import floor
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.core.pipeline import Pipeline
 
 
 def round_up(
-    pipeline: Pipeline, configurations: Sequence[Configuration], fractional: list[float], servers: int
+    configurations: Sequence[tuple[int, Configuration]], fractional: Sequence[float], servers: Sequence[int]
 ) -> list[int]:
-    """Counts that sum to at most `servers`, near the fractional ones, with a server for every task while there are enough.
+    """Counts that sum to at most `servers` of each type, near the fractional ones, with a server for every task while there
+    are enough. configurations: (part, configuration).
 
-    Every task first gets its most wanted configuration once; then whole servers in order of what is still missing.
+    Every task of every part first gets its most wanted configuration once; then whole servers in order of what is still
+    missing.
     """
-    counts = [0] * len(fractional)
-    for task in range(len(pipeline.tasks)):
-        mine = [k for k, c in enumerate(configurations) if c.task == task]
-        if sum(counts) < servers:
-            counts[max(mine, key=lambda k: (fractional[k], -k))] = 1
+    counts, free = [0] * len(fractional), list(servers)
+    pools = [c.pool for _, c in configurations]
+
+    def give(k: int, number: int) -> None:
+        counts[k] += number
+        free[pools[k]] -= number
+
+    for place in sorted({(part, c.task) for part, c in configurations}):
+        mine = [k for k, (part, c) in enumerate(configurations) if (part, c.task) == place and free[c.pool]]
+        if mine:
+            give(max(mine, key=lambda k: (fractional[k], -k)), 1)
     for k, wanted in enumerate(fractional):
-        counts[k] += max(0, min(floor(wanted) - counts[k], servers - sum(counts)))
-    while sum(counts) < servers:
-        missing = [wanted - count for wanted, count in zip(fractional, counts, strict=True)]
+        give(k, max(0, min(floor(wanted) - counts[k], free[pools[k]])))
+    while any(free):
+        missing = [
+            wanted - count if free[pool] else 0.0 for wanted, count, pool in zip(fractional, counts, pools, strict=True)
+        ]
         worst = max(range(len(missing)), key=lambda k: (missing[k], -k))
         if missing[worst] <= 0:
             break
-        counts[worst] += 1
+        give(worst, 1)
     return counts

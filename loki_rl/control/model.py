@@ -4,6 +4,7 @@ knows no solver and no order of modes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import pulp
@@ -14,38 +15,59 @@ from loki_rl.control.network import Arc, Network
 
 
 class Counts:
-    """Integer servers per configuration, with totals per variant and task to branch on (allocator notes, section 1)."""
+    """Integer servers per configuration of each part, with totals per type, task and variant to branch on (allocator notes,
+    section 1).
 
-    def __init__(self, problem: Any, configurations: Sequence[Configuration], servers: int, integer: bool = True) -> None:
+    parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. holdings:
+    all servers of a type that a part has, by (part, type), where there are several parts.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        parts: Sequence[Sequence[Configuration]],
+        servers: Sequence[int],
+        prices: Sequence[float],
+    ) -> None:
         self._problem, self._servers = problem, servers
-        self._category = pulp.LpInteger if integer else pulp.LpContinuous
-        self.columns = [self._column(f"n{k:04d}") for k in range(len(configurations))]
-        models: dict[int, dict[int, list[Any]]] = {}
-        for column, c in zip(self.columns, configurations, strict=True):
-            models.setdefault(c.task, {}).setdefault(c.variant, []).append(column)
-        self.sums: list[Any] = []
-        self.totals = {task: self._task(task, models[task]) for task in sorted(models)}
-        self.row = add_row(problem, [(total, 1) for total in self.totals.values()], "<=", servers)
+        self.configurations = [(part, c) for part, mine in enumerate(parts) for c in mine]
+        self.columns = [self._column(f"n{k:04d}", c.pool) for k, (_, c) in enumerate(self.configurations)]
+        models: dict[tuple[int, int, int], dict[int, list[Any]]] = {}
+        for column, (part, c) in zip(self.columns, self.configurations, strict=True):
+            models.setdefault((part, c.pool, c.task), {}).setdefault(c.variant, []).append(column)
+        self.sums: list[tuple[Any, int]] = []
+        self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
+        self.holdings: dict[tuple[int, int], Any] = {}
+        for part, pool in product(range(len(parts)), range(len(servers))) if len(parts) > 1 else ():
+            mine = [total for (p, where, _), total in self.totals.items() if (p, where) == (part, pool)]
+            self.holdings[part, pool] = self._column(f"p{part:02d}_{pool:02d}", pool)
+            add_row(problem, [*((total, 1) for total in mine), (self.holdings[part, pool], -1)], "==", 0)
+        self.rows = [add_row(problem, self.all_of(pool), "<=", count) for pool, count in enumerate(servers)]
+        self.price = [(total, prices[pool]) for (_, pool, _), total in self.totals.items()]
 
-    def _column(self, name: str) -> Any:
-        return self._problem.add_variable(name, 0, self._servers, self._category)
+    def _column(self, name: str, pool: int) -> Any:
+        return self._problem.add_variable(name, 0, self._servers[pool], pulp.LpInteger)
 
-    def _task(self, task: int, variants: dict[int, list[Any]]) -> Any:
+    def _task(self, key: tuple[int, int, int], variants: dict[int, list[Any]]) -> Any:
+        part, pool, task = key
+        place = f"{part:02d}_{pool:02d}_{task:02d}"
         parts = [
-            mine[0] if len(mine) == 1 else self._sum(f"v{task:02d}_{variant:02d}", mine)
+            mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
             for variant, mine in sorted(variants.items())
         ]
-        return self._sum(f"t{task:02d}", parts)
+        return self._sum(f"t{place}", pool, parts)
 
-    def _sum(self, name: str, parts: list[Any]) -> Any:
-        total = self._column(name)
+    def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
+        total = self._column(name, pool)
         add_row(self._problem, [*((part, 1) for part in parts), (total, -1)], "==", 0)
-        self.sums.append(total)
+        self.sums.append((total, pool))
         return total
 
-    @property
-    def all_servers(self) -> list[tuple[Any, float]]:
-        return [(total, 1.0) for total in self.totals.values()]
+    def all_of(self, pool: int) -> list[tuple[Any, float]]:
+        """Terms of all servers of a type."""
+        if self.holdings:
+            return [(total, 1.0) for (_, where), total in self.holdings.items() if where == pool]
+        return [(total, 1.0) for (_, where, _), total in self.totals.items() if where == pool]
 
 
 class Flows:

@@ -27,9 +27,6 @@ EXOGENOUS = len(BINS) + 10
 STATE = 12
 OBSERVATION = EXOGENOUS + STATE
 LONG_S = 20.0
-# The horizon exceeds the load time, else every wave of loads looks worthless and is begun and abandoned for ever.
-LOADS_PER_HORIZON = 2.0
-LONGEST_SHARE = 0.8
 
 
 def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, best_rps: float) -> Floats:

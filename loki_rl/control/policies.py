@@ -21,8 +21,6 @@ from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
-LOADS_PER_HORIZON = 2.0
-
 
 class PolicyOptions(Struct, frozen=True):
     """What all policies may be told.
@@ -157,14 +155,12 @@ class Exact:
         return expected, self._reserve.after(arrivals, expected, lead_s)
 
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
-        """The horizon exceeds the load time: else every wave of loads looks worthless and is abandoned (a livelock)."""
         options = self._planner.options
-        horizon = max(options.patience * snapshot.interval_s, LOADS_PER_HORIZON * self._planner.load_s)
         return replace(
             self._planner.request(high),
             expected_rps=expected,
             current=snapshot.servers,
-            horizon_s=horizon,
+            horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
         )
 
@@ -194,6 +190,12 @@ class Clairvoyant(Exact):
         return round(snapshot.now - self._origin) if snapshot.arrivals else 0
 
 
+def _proteus(pipeline: Pipeline, options: PolicyOptions) -> Policy:
+    from loki_rl.control.proteus import Proteus
+
+    return Proteus(pipeline, options)
+
+
 def _forecast(pipeline: Pipeline, options: PolicyOptions) -> Policy:
     from loki_rl.control.adjusted import Forecasting
 
@@ -209,6 +211,7 @@ def _ppo(pipeline: Pipeline, options: PolicyOptions) -> Policy:
 POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "static": Static,
     "hardware": Hardware,
+    "proteus": _proteus,
     "loki": Loki,
     "exact": Exact,
     "clairvoyant": Clairvoyant,

@@ -4,14 +4,18 @@ and deadlines. Owns the numbers in a Plan; does not choose counts."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.kept import NO_FLOOR, KeptProblem, kept_problem
+from loki_rl.control.kept import ANY, NO_FLOOR, KeptProblem, kept_problem
 from loki_rl.control.network import Network
+from loki_rl.control.solver import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
+from loki_rl.core.server_type import ServerType
 
 NOTHING = 1e-9
 TOLERANCE = 1e-7  # of the solver: what one LP reaches another may miss by so much
@@ -33,28 +37,53 @@ class Realised(Struct):
     chains: dict[int, list[Chain]]
 
 
-def realise(
-    pipeline: Pipeline, network: Network, counts: list[int], demand_rps: float, min_accuracy: float
-) -> Realised | None:
+class Holding(Struct, frozen=True):
+    """Servers that one pipeline has to itself: a kept problem of its network alone, and the counts per configuration."""
+
+    kept: KeptProblem
+    counts: Sequence[int]
+
+    @property
+    def network(self) -> Network:
+        return self.kept.networks[0]
+
+    def ask(self, goal: Any, demand_rps: float, **limits: Any) -> Solved:
+        """What they can do."""
+        servers = [0] * self.kept.types
+        for configuration, count in zip(self.network.configurations, self.counts, strict=True):
+            servers[configuration.pool] += count
+        return self.kept.ask(goal, (demand_rps,), tuple(servers), counts=self.counts, **limits)
+
+
+def holdings(networks: Sequence[Network], prices: tuple[float, ...], counts: Sequence[int]) -> list[Holding]:
+    """Each pipeline's own servers: once counts are given, none depends on another."""
+    found, start = [], 0
+    for network in networks:
+        end = start + len(network.configurations)
+        found.append(Holding(kept_problem((network,), prices), counts[start:end]))
+        start = end
+    return found
+
+
+def realise(pipeline: Pipeline, held: Holding, demand_rps: float, min_accuracy: float) -> Realised | None:
     """Serve as much of the demand as the servers can at the accuracy floor, most accurately, then spread the load evenly.
 
     None if these servers can serve nothing.
     """
-    kept = kept_problem(network)
-    served = _most_served(kept, counts, demand_rps, min_accuracy)
+    served = most_served(held, demand_rps, min_accuracy)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(kept, counts, demand_rps * served)
-    capacity, flow = _capacity(kept, counts, demand_rps * served, accuracy)
-    return Realised(served, accuracy, capacity, _needed(network, counts, flow), flow, chains(pipeline, network, flow))
+    accuracy = _most_accurate(held, demand_rps * served)
+    capacity, flow = _capacity(held, demand_rps * served, accuracy)
+    counts = _needed(held.network, held.counts, flow)
+    return Realised(served, accuracy, capacity, counts, flow, chains(pipeline, held.network, flow))
 
 
-def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float, min_accuracy: float) -> float:
+def most_served(held: Holding, demand_rps: float, min_accuracy: float) -> float:
     """Share of the demand, with the idle servers that this share needs: a fixed point from above, as in shedding."""
     floor, share = (min_accuracy * (1 - TOLERANCE), 0.0) if min_accuracy > 0 else NO_FLOOR, 1.0
     while True:
-        rps = demand_rps * share
-        solved = kept.ask("most served", rps, sum(counts), served=(0.0, 1.0), floor=floor, counts=counts)
+        solved = held.ask("most served", demand_rps * share, served=[ANY], floors=[floor])
         if not solved.found or solved.objective < NOTHING:
             return 0.0
         share *= solved.objective
@@ -62,34 +91,34 @@ def _most_served(kept: KeptProblem, counts: list[int], demand_rps: float, min_ac
             return share
 
 
-def _most_accurate(kept: KeptProblem, counts: list[int], demand_rps: float) -> float:
+def _most_accurate(held: Holding, demand_rps: float) -> float:
     """Mean accuracy where all is served, or all but what one LP misses another by."""
     served = 1 - TOLERANCE
-    return kept.ask("most accurate", demand_rps, sum(counts), served=(served, served), counts=counts).objective / served
+    return held.ask("most accurate", demand_rps, served=[(served, served)]).objective / served
 
 
-def _capacity(kept: KeptProblem, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+def _capacity(held: Holding, demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest demand [1/s] that can be served at this accuracy, and the flow per unit of it.
 
     More demand needs more idle servers, but less than in proportion: so each step falls short of the answer, and the next
     starts there.
     """
     while True:
-        scale, flow = _most_scaled(kept, counts, demand_rps, accuracy)
+        scale, flow = _most_scaled(held, demand_rps, accuracy)
         demand_rps *= max(scale, 1.0)
         if scale < 1 + CLOSE:
             return demand_rps, flow
 
 
-def _most_scaled(kept: KeptProblem, counts: list[int], demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
+def _most_scaled(held: Holding, demand_rps: float, accuracy: float) -> tuple[float, list[float]]:
     """The largest multiple of a demand at this accuracy, its idle servers in proportion."""
     floor = (accuracy * (1 - TOLERANCE), 0.0)
-    solved = kept.ask("most served", demand_rps, sum(counts), served=(0.0, None), floor=floor, counts=counts)
+    solved = held.ask("most served", demand_rps, served=[(0.0, None)], floors=[floor])
     scale = max(solved.objective, NOTHING)
-    return scale, [amount / scale for amount in kept.flow]
+    return scale, [amount / scale for amount in held.kept.flows[0]]
 
 
-def _needed(network: Network, counts: list[int], flow: list[float]) -> list[int]:
+def _needed(network: Network, counts: Sequence[int], flow: list[float]) -> list[int]:
     """Counts without the configurations that no flow takes."""
     used = {arc.configuration for arc, amount in zip(network.arcs, flow, strict=True) if amount > NOTHING}
     return [count if k in used else 0 for k, count in enumerate(counts)]
@@ -138,28 +167,33 @@ def _walk(
             _walk(pipeline, network, flow, outgoing, leaf, below, (*way, arc.configuration), part, ways)
 
 
-def placements(pipeline: Pipeline, network: Network, counts: list[int]) -> tuple[Placement, ...]:
-    """Counts by name, in the order of the pipeline file."""
+def placements(
+    pipeline: Pipeline, types: Sequence[ServerType], network: Network, counts: Sequence[int]
+) -> tuple[Placement, ...]:
+    """Counts by name, in the order of the configurations."""
     return tuple(
-        Placement(task.name, task.variants[c.variant].name, c.batch, count)
+        Placement(task.name, task.variants[c.variant].name, c.batch, count, types[c.pool].name)
         for c, count in zip(network.configurations, counts, strict=True)
         for task in (pipeline.tasks[c.task],)
         if count
     )
 
 
-def routes(pipeline: Pipeline, network: Network, ways: dict[int, list[Chain]]) -> tuple[Route, ...]:
-    """Ways by name; those through the same variants and batches are one."""
-    totals: dict[tuple[str, tuple[tuple[str, int], ...]], float] = defaultdict(float)
+def routes(
+    pipeline: Pipeline, types: Sequence[ServerType], network: Network, ways: dict[int, list[Chain]]
+) -> tuple[Route, ...]:
+    """Ways by name; those through the same variants, batches and types are one."""
+    totals: dict[tuple[str, tuple[tuple[str, int, str], ...]], float] = defaultdict(float)
     for leaf, found in ways.items():
         for way, share in found:
-            stages = tuple(_stage(pipeline, network.configurations[k]) for k in way)
+            chosen = [network.configurations[k] for k in way]
+            stages = tuple((_variant(pipeline, c), c.batch, types[c.pool].name) for c in chosen)
             totals[pipeline.tasks[leaf].name, stages] += share
     return tuple(Route(leaf, stages, share) for (leaf, stages), share in totals.items())
 
 
-def _stage(pipeline: Pipeline, configuration: Configuration) -> tuple[str, int]:
-    return pipeline.tasks[configuration.task].variants[configuration.variant].name, configuration.batch
+def _variant(pipeline: Pipeline, configuration: Configuration) -> str:
+    return pipeline.tasks[configuration.task].variants[configuration.variant].name
 
 
 def shares(pipeline: Pipeline, network: Network, flow: list[float]) -> dict[str, dict[str, float]]:
@@ -170,7 +204,7 @@ def shares(pipeline: Pipeline, network: Network, flow: list[float]) -> dict[str,
             task = network.configurations[arc.configuration].task
             # A stage that gets no items on average still needs shares for the few that come.
             weight = max(arc.load, NOTHING)
-            items[task][_stage(pipeline, network.configurations[arc.configuration])[0]] += amount * weight
+            items[task][_variant(pipeline, network.configurations[arc.configuration])] += amount * weight
     return {
         task.name: {name: amount / (sum(mine.values()) or 1.0) for name, amount in mine.items()}
         for task, mine in zip(pipeline.tasks, items, strict=True)

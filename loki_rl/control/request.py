@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server
+from loki_rl.core.server_type import ServerType
 
 Queueing = Literal["half-slo", "tail"]
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
@@ -23,7 +27,8 @@ class Request(Struct, frozen=True):
     demand_rps: requests per second that must be served [1/s]. servers: size of the cluster. slo_s: deadline [s], the
     pipeline's if None. min_accuracy: floor 0..1 on the mean accuracy of what is served. headroom: share of demand added
     before planning. queueing: name of the latency model. max_batch: largest batch considered. time_limit_s: after it the
-    best plan found so far is returned.
+    best plan found so far is returned. pool: types of the servers, which must add up to `servers`; empty: all are alike and
+    run as the pipeline says, at price 1.
 
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
     long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
@@ -42,10 +47,43 @@ class Request(Struct, frozen=True):
     horizon_s: float | None = None
     load_s: float | None = None
     expected_rps: float | None = None
+    pool: tuple[ServerType, ...] = ()
+
+    @property
+    def types(self) -> tuple[ServerType, ...]:
+        """The types of which there are servers."""
+        return tuple(kind for kind in self.pool if kind.count) or (ServerType(count=self.servers),)
+
+
+class Part(Struct, frozen=True):
+    """One of the pipelines that share a cluster: its own request, and how much its accuracy and its requests count."""
+
+    pipeline: Pipeline
+    request: Request
+    weight: float = 1.0
+
+
+def with_count(request: Request, kind: ServerType, count: int) -> Request:
+    """The request for another number of servers of one of its types."""
+    pool = tuple(replace(one, count=count) if one.name == kind.name else one for one in request.pool)
+    return replace(request, pool=pool, servers=request.servers - kind.count + count)
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise RequestError where a request contradicts itself or two of them do not ask about one cluster."""
+    _require(bool(parts), "name at least one pipeline")
+    for part in parts:
+        check(part.request)
+        _require(_positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
+        alone = len(parts) == 1 or part.request.horizon_s is None
+        _require(alone, "several pipelines are planned for empty servers only, without a horizon")
+    shared = [(part.request.servers, part.request.pool, part.request.time_limit_s) for part in parts]
+    _require(all(one == shared[0] for one in shared), "pipelines that share a cluster need the same servers and time limit")
 
 
 def check(request: Request) -> None:
     """Raise RequestError where the request contradicts itself."""
+    _check_pool(request)
     _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
     _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
     _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
@@ -58,6 +96,19 @@ def check(request: Request) -> None:
     likely = request.expected_rps
     _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
     _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
+
+
+def _check_pool(request: Request) -> None:
+    names = [kind.name for kind in request.pool]
+    _require(len(set(names)) == len(names), f"two server types have the same name: {', '.join(names)}")
+    total = sum(kind.count for kind in request.pool)
+    _require(not names or total == request.servers, f"the types have {total} servers together, not {request.servers}")
+    for kind in request.pool:
+        where = f"server type '{kind.name}'"
+        _require(kind.count >= 0, f"{where}: count must be at least 0, not {kind.count}")
+        _require(_positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
+        _require(kind.memory_mb > 0, f"{where}: memory_mb must be above 0, not {kind.memory_mb}")
+        _require(kind.speed is None or _positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
 
 
 def _positive(number: float) -> bool:

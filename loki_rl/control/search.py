@@ -1,8 +1,8 @@
-"""One allocation in progress: its deadline, the time it took, and how its answer becomes a plan. Knows no order of modes."""
+"""One allocation in progress: its parts, its deadline and the time it took. Knows no order of modes and writes no plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from time import perf_counter
@@ -11,44 +11,87 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from loki_rl.control.accuracy import TIE
-from loki_rl.control.kept import Goal, KeptProblem, kept_problem
+from loki_rl.control.kept import NO_FLOOR, Floor, Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Realised, placements, realise, routes, shares, split
-from loki_rl.control.request import Request
+from loki_rl.control.realise import Holding, holdings
+from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
 from loki_rl.control.solver import Solved, solve, warm
-from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Certificate, Mode, Plan
+from loki_rl.core.plan import Mode
+
+# A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
+SLACK = 1e-7
 
 
 class Found(Struct):
-    """An answer before it is a plan. objective, bound: in the unit of the goal. demand_rps: what it was found for."""
+    """An answer before it is a plan. networks, demands: of each part, what it was found for. counts: part after part.
+    objective, bound: in the unit of the goal."""
 
     mode: Mode
     goal: Goal | Literal["least cost"]
-    network: Network
+    networks: tuple[Network, ...]
     counts: list[int]
     objective: float
     bound: float
     status: str
-    demand_rps: float
+    demands: tuple[float, ...]
 
 
 class Search:
-    """Shared by all modes of one request. unlimited: the question is how much can be served, whatever the demand."""
+    """Shared by all modes of one question. unlimited: it is how much can be served, whatever the demand."""
 
-    def __init__(self, pipeline: Pipeline, request: Request, unlimited: bool = False) -> None:
-        self.pipeline, self.request, self.unlimited = pipeline, request, unlimited
-        self.setting = prepare(pipeline, request)
+    def __init__(self, parts: Sequence[Part], unlimited: bool = False) -> None:
+        self.parts, self.unlimited = parts, unlimited
+        self.settings = [prepare(part.pipeline, part.request) for part in parts]
+        self.types = parts[0].request.types
+        self.servers = tuple(kind.count for kind in self.types)
+        total = sum(part.weight for part in parts)
+        self.weights = tuple(part.weight / total for part in parts)
         self.build_s = 0.0
         self.solve_s = 0.0
         # unproven: serving all was passed over because time ran out; accuracy_bound: of all plans that would. doubt: the
         # solver's word when it first ran out.
         self.unproven = False
-        self.accuracy_bound = pipeline.best_accuracy
+        self.accuracy_bound = self.weighed([part.pipeline.best_accuracy for part in parts])
         self.doubt = ""
         warm()
-        self._end = perf_counter() + request.time_limit_s
+        self._end = perf_counter() + parts[0].request.time_limit_s
+
+    @property
+    def alone(self) -> bool:
+        """Whether one pipeline has the cluster to itself."""
+        return len(self.parts) == 1
+
+    @property
+    def demands(self) -> tuple[float, ...]:
+        return tuple(part.request.demand_rps for part in self.parts)
+
+    @property
+    def demand_limits(self) -> tuple[float, ...]:
+        return tuple(inf if self.unlimited else demand for demand in self.demands)
+
+    @property
+    def tasks(self) -> int:
+        """Of all pipelines."""
+        return sum(len(part.pipeline.tasks) for part in self.parts)
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Where a floor is the best accuracy there is, only the best paths; a row would leave it to tolerances."""
+        return tuple(
+            setting.best_network if part.request.min_accuracy >= part.pipeline.best_accuracy - TIE else setting.network
+            for part, setting in zip(self.parts, self.settings, strict=True)
+        )
+
+    @property
+    def floors(self) -> tuple[Floor, ...]:
+        """The accuracy floors as a kept problem of `networks` takes them."""
+        floors = [self.floor(part, network) for part, network in enumerate(self.networks)]
+        return tuple((floor, 0.0) if floor > 0 else NO_FLOOR for floor in floors)
+
+    def weighed(self, values: Sequence[float]) -> float:
+        """The mean of what the parts reach, by weight."""
+        return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
 
     @property
     def left_s(self) -> float:
@@ -60,25 +103,25 @@ class Search:
             self.doubt = self.doubt or "Time limit"
         return self.left_s > 0
 
-    @property
-    def demand_limit(self) -> float:
-        return inf if self.unlimited else self.request.demand_rps
-
     @contextmanager
     def building(self) -> Iterator[None]:
         began = perf_counter()
         yield
         self.build_s += perf_counter() - began
 
-    def kept(self, network: Network) -> KeptProblem:
+    def kept(self, networks: tuple[Network, ...]) -> KeptProblem:
         with self.building():
-            return kept_problem(network)
+            return kept_problem(networks, self._prices)
 
-    def ask(self, kept: KeptProblem, goal: Goal, demand_rps: float, **limits: Any) -> Solved:
+    @property
+    def _prices(self) -> tuple[float, ...]:
+        return tuple(kind.price for kind in self.types)
+
+    def ask(self, kept: KeptProblem, goal: Goal, demands: tuple[float, ...], **limits: Any) -> Solved:
         """Ask a kept problem, about the whole cluster and in the time that is left unless the limits say otherwise."""
         began = perf_counter()
-        limits = {"servers": self.request.servers, "time_limit_s": self.left_s, **limits}
-        solved = kept.ask(goal, demand_rps, **limits)
+        limits = {"servers": self.servers, "weights": self.weights, "time_limit_s": self.left_s, **limits}
+        solved = kept.ask(goal, demands, **limits)
         self.build_s += perf_counter() - began - solved.seconds
         return self._noted(solved)
 
@@ -91,56 +134,10 @@ class Search:
             self.doubt = self.doubt or solved.status
         return solved
 
-    def plan(self, found: Found) -> Plan | None:
-        """The plan for these counts, its flows solved anew for whole servers; None if they can serve nothing."""
-        began = perf_counter()
-        floor = 0.0 if found.network is self.setting.best_network else min(self.request.min_accuracy, self._best)
-        real = realise(self.pipeline, found.network, found.counts, found.demand_rps, floor)
-        self.solve_s += perf_counter() - began
-        return None if real is None else self._write(found, real)
+    def holdings(self, networks: tuple[Network, ...], counts: list[int]) -> list[Holding]:
+        return holdings(networks, self._prices, counts)
 
-    @property
-    def _best(self) -> float:
-        return self.pipeline.best_accuracy - TIE
-
-    def _write(self, found: Found, real: Realised) -> Plan:
-        pipeline, network = self.pipeline, found.network
-        served_rps = real.served * found.demand_rps
-        demand = served_rps if self.unlimited else self.request.demand_rps
-        served = _whole(served_rps / demand)
-        if found.mode == "shed" and served == 1 and self.unproven:
-            # Time ran out before it was known that these servers would do.
-            found.mode, found.goal, found.bound = "accuracy", "most accurate", self.accuracy_bound
-        # What the flow after the loads has no use for may be what serves during them: its price was in the objective.
-        counts = real.counts if self.request.horizon_s is None else found.counts
-        return Plan(
-            mode=found.mode,
-            placements=placements(pipeline, network, counts),
-            servers=sum(counts),
-            accuracy=min(1.0, real.accuracy),
-            served_fraction=served,
-            demand_rps=demand,
-            capacity_rps=real.capacity_rps,
-            split=split(pipeline, network, real.chains),
-            flows=shares(pipeline, network, real.flow),
-            certificate=self._certificate(found, real, demand),
-            routes=routes(pipeline, network, real.chains),
-        )
-
-    def _certificate(self, found: Found, real: Realised, demand_rps: float) -> Certificate:
-        """What the plan reaches, however it was found, against what was proven."""
-        reached, bound = found.objective, found.bound
-        if found.goal == "fewest servers":
-            reached = float(sum(real.counts))
-        elif found.goal == "most accurate":
-            reached = real.accuracy
-        elif found.goal == "most served":
-            share = found.demand_rps / demand_rps
-            reached, bound = real.served * share, 1.0 if self.unproven else found.bound * share
-        gap = abs(bound - reached) / max(abs(reached), 1e-9)
-        return Certificate(reached, bound, gap, self.doubt or found.status, 1000 * self.build_s, 1000 * self.solve_s)
-
-
-def _whole(served: float) -> float:
-    """1 where only the solver's tolerance is missing."""
-    return 1.0 if served > 1 - 1e-6 else served
+    def floor(self, part: int, network: Network) -> float:
+        """The accuracy that a part must reach; a network of the best ways needs no floor."""
+        asked, best = self.parts[part].request.min_accuracy, self.parts[part].pipeline.best_accuracy
+        return 0.0 if network is self.settings[part].best_network else min(asked, best - TIE)

@@ -1,5 +1,5 @@
-"""What stays the same while demand changes: configurations, accuracies and networks of a pipeline under one latency model.
-Owns their reuse between calls; knows no demand and no mode."""
+"""What stays the same while demand changes: configurations, accuracies and networks of a pipeline on some types of servers
+under one latency model. Owns their reuse between calls; knows no demand, no mode and not how many servers there are."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from loki_rl.control.latency import latency_model
 from loki_rl.control.network import Network, build_network
 from loki_rl.control.request import Request
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.server_type import as_run_by
 
 KEPT = 64
 
 
 class Setting:
-    """Prepared once per (pipeline, latency model, SLO, headroom, largest batch)."""
+    """Prepared once per (pipeline, types of servers, latency model, SLO, headroom, largest batch).
+
+    by_type: the pipeline as each type runs it.
+    """
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
         self.pipeline = pipeline
         self.slo_s = pipeline.slo_s if request.slo_s is None else request.slo_s
-        model = latency_model(request.queueing, pipeline, self.slo_s)
-        self.budget_us = model.budget_us
+        self.by_type = [as_run_by(pipeline, kind) for kind in request.types]
+        models = [latency_model(request.queueing, one, self.slo_s) for one in self.by_type]
+        self.budget_us = models[0].budget_us  # of the SLO and the tree alone
         self.accuracies = Accuracies(pipeline)
-        self.all = enumerate_all(pipeline, model, request.headroom, request.max_batch)
+        self.all = [
+            c
+            for pool, (one, model) in enumerate(zip(self.by_type, models, strict=True))
+            for c in enumerate_all(one, model, request.headroom, request.max_batch, pool)
+        ]
 
     @property
     def reserving(self) -> bool:
@@ -82,7 +91,8 @@ def prepare(pipeline: Pipeline, request: Request) -> Setting:
 
     Pipelines cannot be hashed; a kept setting holds its pipeline, so the id in the key cannot be taken over by another.
     """
-    key = (id(pipeline), request.queueing, request.slo_s, request.headroom, request.max_batch)
+    types = tuple(id(as_run_by(pipeline, kind)) for kind in request.types)
+    key = (id(pipeline), types, request.queueing, request.slo_s, request.headroom, request.max_batch)
     with _lock:
         if key not in _settings:
             _settings[key] = Setting(pipeline, request)

@@ -4,6 +4,7 @@ of the servers as the allocator sees it; knows no forecast."""
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from loki_rl.control.setting import Setting
 from loki_rl.control.solver import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Mode
+from loki_rl.core.server_type import as_run_by
 
 # Cost J (DESIGN, section 9): violations, accuracy loss, servers used as a share of the cluster.
 VIOLATION = 5.0
@@ -29,19 +31,21 @@ UNLIKELY = 0.2
 # than the servers that are ready could.
 UNBALANCED = 1.25
 
-# While models load the plan must never look worthless, else a load longer than the horizon is begun and abandoned for ever.
-LONGEST_SHARE = 0.8
+# What comes after the loads counts at least half, however long they take. A plan that is judged by the time of loading alone
+# keeps a cluster that is too small for ever: no load is worth its server.
+LONGEST_SHARE = 0.5
 
 NEARLY = 1e-6
 
 # The objective is about 6 (5 of it for serving all), so this is 1e-4 of J; more would save no time.
 SWITCH_GAP = 2e-5
 
-Model = tuple[int, int]
+# Task, variant, and position of the server's type.
+Model = tuple[int, int, int]
 
 
 class Ready(Struct):
-    """Servers by (task, variant): able to serve now, and loading (with the sum of the shares already done)."""
+    """Servers by model and type: able to serve now, and loading (with the sum of the shares already done)."""
 
     now: Counter[Model]
     loading: Counter[Model]
@@ -53,31 +57,41 @@ def ready(pipeline: Pipeline, request: Request) -> Ready:
     now: Counter[Model] = Counter()
     loading: Counter[Model] = Counter()
     credit: dict[Model, float] = {}
+    pools = {kind.name: pool for pool, kind in enumerate(request.types)}
     for server in request.current:
+        pool = pools.get(server.server_type)
         held = [server.serving[:2]] if server.serving else [] if server.loading else list(server.resident)
-        now.update(model for name in held if (model := _model(pipeline, *name)))
-        if server.loading and (model := _model(pipeline, *server.loading[:2])):
+        now.update(model for name in held if (model := _model(pipeline, pool, *name)))
+        if server.loading and (model := _model(pipeline, pool, *server.loading[:2])):
             load_s = max(load_time_s(pipeline, request, model), server.remaining_s, 1e-9)
             loading[model] += 1
             credit[model] = credit.get(model, 0.0) + 1 - server.remaining_s / load_s
     return Ready(now, loading, credit)
 
 
-def _model(pipeline: Pipeline, task: str, variant: str) -> Model | None:
+def _model(pipeline: Pipeline, pool: int | None, task: str, variant: str) -> Model | None:
     position = pipeline.index.get(task)
-    if position is None or variant not in pipeline.variant_index[position]:
+    if position is None or variant not in pipeline.variant_index[position] or pool is None:
         return None
-    return position, pipeline.variant_index[position][variant]
+    return position, pipeline.variant_index[position][variant], pool
 
 
 def load_time_s(pipeline: Pipeline, request: Request, model: Model) -> float:
     """Time to load a model [s]."""
-    return pipeline.tasks[model[0]].variants[model[1]].load_s if request.load_s is None else request.load_s
+    task, variant, pool = model
+    if request.load_s is not None:
+        return request.load_s
+    return as_run_by(pipeline, request.types[pool]).tasks[task].variants[variant].load_s
 
 
 def loading_share(pipeline: Pipeline, request: Request) -> float:
-    """Share of the horizon that passes while the slowest model loads."""
-    models = [(t, v) for t, task in enumerate(pipeline.tasks) for v in range(len(task.variants))]
+    """Share of the horizon that passes while the slowest model loads, of a horizon that is long enough."""
+    models = [
+        (t, v, pool)
+        for pool in range(len(request.types))
+        for t, task in enumerate(pipeline.tasks)
+        for v in range(len(task.variants))
+    ]
     slowest = max(load_time_s(pipeline, request, model) for model in models)
     return min(LONGEST_SHARE, slowest / (request.horizon_s or 1.0))
 
@@ -85,18 +99,19 @@ def loading_share(pipeline: Pipeline, request: Request) -> float:
 def switch(search: Search) -> Found | None:
     """The plan of least cost J over the horizon, reached from the servers as they are; None if nothing can be served.
 
-    minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 servers / cluster, f = load time /
+    minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 price / cluster's, f = load time /
     horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
     of demand_rps but not of expected_rps counts UNLIKELY as much: else every rise of the estimate would set off loads.
     """
     with search.building():
-        model = _Model(search.request, search.setting)
+        model = _Model(search.parts[0].request, search.settings[0])
     solved = search.solve(model.problem, model.start(), SWITCH_GAP)
     if not solved.found:
         return None
     counts = [round(solved.values[column.name]) for column in model.counts.columns]
-    network, demand = search.setting.variant_network, search.request.demand_rps
-    return Found(model.mode(solved), "least cost", network, counts, solved.objective, solved.bound, solved.status, demand)
+    networks = (search.settings[0].variant_network,)
+    mode = model.mode(solved)
+    return Found(mode, "least cost", networks, counts, solved.objective, solved.bound, solved.status, search.demands)
 
 
 class _Model:
@@ -106,13 +121,17 @@ class _Model:
         self.request, self.setting, self.pipeline = request, setting, setting.pipeline
         self.configurations = setting.by_variant
         self.problem = new_problem(maximise=True)
-        self.counts = Counts(self.problem, self.configurations, self.request.servers)
+        self.types = request.types
+        prices, servers = [kind.price for kind in self.types], [kind.count for kind in self.types]
+        # What a server costs, as a share of the cluster.
+        self.prices = [price / sum(map(prod, zip(prices, servers, strict=True))) for price in prices]
+        self.counts = Counts(self.problem, [self.configurations], servers, self.prices)
         demand = self.request.demand_rps
         self.after = Flows(self.problem, self.setting.variant_network, demand, "c", served=(0.0, 1.0))
         self.after.fit(self.problem, self.counts.columns)
         self._floor(self.after)
         self.loading = Flows(self.problem, self.setting.merged_network, demand * UNBALANCED, "l", served=(0.0, 1.0))
-        self.loads: list[Any] = []
+        self.loads: list[tuple[Any, float]] = []
         self._while_loading()
         set_objective(self.problem, self._objective())
 
@@ -126,31 +145,32 @@ class _Model:
         state = ready(self.pipeline, self.request)
         kept: list[Any] = [self.problem.add_variable(f"k{k:04d}", 0) for k in range(len(self.configurations))]
         self.loading.fit(self.problem, kept)
-        models = sorted({(c.task, c.variant) for c in self.configurations})
+        models = sorted({(c.task, c.variant, c.pool) for c in self.configurations})
         for model in models:
-            mine = [k for k, c in enumerate(self.configurations) if (c.task, c.variant) == model]
+            mine = [k for k, c in enumerate(self.configurations) if (c.task, c.variant, c.pool) == model]
             able = state.now[model] + state.credit.get(model, 0.0)
             add_row(self.problem, [(kept[k], 1) for k in mine], "<=", able)
             wanted = [(self.counts.columns[k], -1) for k in mine]
             if self.pipeline.swap == "break":
                 add_row(self.problem, [*((kept[k], 1) for k in mine), *wanted], "<=", 0)
-            load = self.problem.add_variable(f"u{model[0]:02d}_{model[1]:02d}", 0)
+            load = self.problem.add_variable(f"u{model[0]:02d}_{model[1]:02d}_{model[2]:02d}", 0)
             add_row(self.problem, [*wanted, (load, 1)], ">=", -(state.now[model] + state.loading[model]))
-            self.loads.append(load)
-        if self.pipeline.swap == "make":
-            add_row(self.problem, [*((x, 1) for x in kept), *((t, -1) for t in self.counts.totals.values())], "<=", 0)
+            self.loads.append((load, self.prices[model[2]]))
+        for pool in range(len(self.types)) if self.pipeline.swap == "make" else ():
+            mine = [k for k, c in enumerate(self.configurations) if c.pool == pool]
+            planned = [(total, -value) for total, value in self.counts.all_of(pool)]
+            add_row(self.problem, [*((kept[k], 1) for k in mine), *planned], "<=", 0)
 
     def _objective(self) -> list[tuple[Any, float]]:
         """Coefficients in units of J; a load costs its server's share while it lasts, so that ties stay as they are."""
         share = loading_share(self.pipeline, self.request)
-        server = SERVERS / self.request.servers
         best = self.pipeline.best_accuracy
         return [
             *self._worth(self.loading, VIOLATION * share),
             *self._worth(self.after, VIOLATION * (1 - share)),
             *((column, ACCURACY * value / best) for column, value in self.after.accuracy),
-            *((column, -server) for column, _ in self.counts.all_servers),
-            *((load, -server * share) for load in self.loads),
+            *((column, -SERVERS * price) for column, price in self.counts.price),
+            *((load, -SERVERS * price * share) for load, price in self.loads),
         ]
 
     def _worth(self, flows: Flows, weight: float) -> list[tuple[Any, float]]:
@@ -174,7 +194,8 @@ class _Model:
         """What runs now, as a first plan."""
         state = ready(self.pipeline, self.request)
         left = state.now + state.loading
-        values = {}
+        values, used = {}, [0.0] * len(self.types)
         for column, c in zip(self.counts.columns, self.configurations, strict=True):
-            values[column.name] = float(left.pop((c.task, c.variant), 0))
-        return values if sum(values.values()) <= self.request.servers else {}
+            values[column.name] = float(left.pop((c.task, c.variant, c.pool), 0))
+            used[c.pool] += values[column.name]
+        return values if all(used[pool] <= kind.count for pool, kind in enumerate(self.types)) else {}

@@ -15,8 +15,8 @@ from loki_rl.control.fleet import Fleet, Floats, build_fleet
 from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
 from loki_rl.control.fleet_search import Library, search
-from loki_rl.control.request import Request, check
-from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, loading_share, ready
+from loki_rl.control.request import Request, RequestError, check
+from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, Model, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
@@ -113,9 +113,9 @@ def state_of(fleet: Fleet, request: Request) -> Floats:
     """[3, M]: servers ready, credit of the loading ones, servers loading, as the exact allocator counts them."""
     held = ready(fleet.pipeline, request)
     state = np.zeros((3, fleet.models))
-    parts: tuple[Mapping[tuple[int, int], float], ...] = (held.now, held.credit, held.loading)
+    parts: tuple[Mapping[Model, float], ...] = (held.now, held.credit, held.loading)
     for row, counted in enumerate(parts):
-        for (task, variant), number in counted.items():
+        for (task, variant, _), number in counted.items():
             state[row, int(fleet.first[task]) + variant] = number
     return state
 
@@ -126,6 +126,8 @@ def allocate_by_table(pipeline: Pipeline, request: Request, deep: bool = True) -
     deep: the thorough search. The certificate has the cost J of the objective and no bound.
     """
     check(request)
+    if request.pool:
+        raise RequestError("tables are made for servers of one type; leave the types out")
     began = perf_counter()
     table = table_for(pipeline, request.servers)
     share = 0.0 if request.horizon_s is None else loading_share(pipeline, request)

@@ -4,23 +4,64 @@ the model that found it. Changes no plan."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from loki_rl.control.accuracy import Accuracies
 from loki_rl.control.latency import latency_model, with_idle
-from loki_rl.control.request import Request
+from loki_rl.control.request import Part, Request
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Placement, Plan, Route
+from loki_rl.core.plan import JointPlan, Placement, Plan, Route
+from loki_rl.core.server_type import as_run_by
 
 TOLERANCE = 1e-6
 
-Key = tuple[int, int, int]
+# Task, variant, batch, type of server.
+Key = tuple[int, int, int, int]
+
+
+def verify_jointly(parts: Sequence[Part], joint: JointPlan) -> list[str]:
+    """Every promise that plans of pipelines on one cluster break, alone or together."""
+    broken = [
+        f"'{part.pipeline.name}': {sentence}"
+        for part, plan in zip(parts, joint.plans, strict=True)
+        for sentence in verify(part.pipeline, plan, part.request)
+    ]
+    places = [place for plan in joint.plans for place in plan.placements]
+    return [*broken, *_servers(parts[0].request, places), *_sums(parts, joint)]
+
+
+def _servers(request: Request, places: Sequence[Placement]) -> Iterator[str]:
+    """No type has more servers than there are."""
+    there = {kind.name: kind.count for kind in request.types}
+    for name in sorted({place.server_type for place in places}):
+        used = sum(place.replicas for place in places if place.server_type == name)
+        if used > there.get(name, 0):
+            yield f"{used} servers of type '{name}' placed, {there.get(name, 0)} there"
+
+
+def _sums(parts: Sequence[Part], joint: JointPlan) -> Iterator[str]:
+    if joint.servers != sum(plan.servers for plan in joint.plans):
+        yield f"{joint.servers} servers promised, {sum(plan.servers for plan in joint.plans)} by the plans"
+    if abs(joint.price - sum(plan.price for plan in joint.plans)) > TOLERANCE * max(1.0, joint.price):
+        yield f"price {joint.price} promised, {sum(plan.price for plan in joint.plans)} by the plans"
+    total = sum(part.weight for part in parts)
+    worths = {
+        "hardware": joint.price,
+        "accuracy": sum(part.weight * plan.accuracy / total for part, plan in zip(parts, joint.plans, strict=True)),
+        "shed": sum(part.weight * plan.served_fraction / total for part, plan in zip(parts, joint.plans, strict=True)),
+    }
+    worth = worths.get(joint.mode, 0.0)
+    aware = parts[0].request.horizon_s is not None
+    if not aware and abs(worth - joint.certificate.objective) > TOLERANCE * max(1.0, worth):
+        yield f"the certificate says {joint.certificate.objective}, the plans reach {worth}"
 
 
 def verify(pipeline: Pipeline, plan: Plan, request: Request) -> list[str]:
     """Every promise that the plan breaks, one sentence each; empty for a sound plan."""
     if plan.mode == "infeasible":
         return ["an infeasible plan places servers"] if plan.placements or not plan.reasons else []
+    if not plan.placements and plan.served_fraction == 0:
+        return []
     check = _Check(pipeline, plan, request)
     return [*check.servers(), *check.shares(), *check.latency(), *check.load(), *check.accuracy(), *check.split()]
 
@@ -28,22 +69,37 @@ def verify(pipeline: Pipeline, plan: Plan, request: Request) -> list[str]:
 class _Check:
     def __init__(self, pipeline: Pipeline, plan: Plan, request: Request) -> None:
         self.pipeline, self.plan, self.request = pipeline, plan, request
-        self.model = latency_model(request.queueing, pipeline, pipeline.slo_s if request.slo_s is None else request.slo_s)
+        self.names = [kind.name for kind in request.types]
+        self.by_type = [as_run_by(pipeline, kind) for kind in request.types]
+        slo_s = pipeline.slo_s if request.slo_s is None else request.slo_s
+        self.models = [latency_model(request.queueing, one, slo_s) for one in self.by_type]
         self.replicas = {self._key(placement): placement.replicas for placement in plan.placements}
 
     def _key(self, placement: Placement) -> Key:
         task = self.pipeline.index[placement.task]
-        return task, self.pipeline.variant_index[task][placement.variant], placement.batch
+        variant = self.pipeline.variant_index[task][placement.variant]
+        return task, variant, placement.batch, self.names.index(placement.server_type)
 
     def _way(self, route: Route) -> list[Key]:
         line = self.pipeline.lines[self.pipeline.index[route.leaf]]
         names = self.pipeline.variant_index
-        return [(t, names[t][variant], batch) for t, (variant, batch) in zip(line, route.stages, strict=True)]
+        return [
+            (t, names[t][variant], batch, self.names.index(kind))
+            for t, (variant, batch, kind) in zip(line, route.stages, strict=True)
+        ]
 
     def servers(self) -> Iterator[str]:
         used = sum(placement.replicas for placement in self.plan.placements)
         if used != self.plan.servers or used > self.request.servers:
             yield f"{used} servers placed, {self.plan.servers} promised, {self.request.servers} there"
+        yield from _servers(self.request, self.plan.placements)
+        price = sum(self.request.types[key[3]].price * count for key, count in self.replicas.items())
+        if abs(price - self.plan.price) > TOLERANCE * max(1.0, price):
+            yield f"price {self.plan.price} promised, {price} by its placements"
+        for task, variant, _, pool in self.replicas:
+            kind, model = self.request.types[pool], self.by_type[pool].tasks[task].variants[variant]
+            if not model.runnable or model.memory_mb > kind.memory_mb:
+                yield f"{model.name} cannot run on type '{kind.name}'"
         if min(self.replicas.values()) < 1 or len(self.replicas) < len(self.plan.placements):
             yield "a placement without replicas, or twice the same"
 
@@ -59,9 +115,9 @@ class _Check:
 
     def latency(self) -> Iterator[str]:
         for route in self.plan.routes:
-            cost = sum(self.model.cost_us(*key) for key in self._way(route))
-            if cost > self.model.budget_us:
-                yield f"{route} costs {cost} of {self.model.budget_us} microseconds"
+            cost = sum(self.models[key[3]].cost_us(*key[:3]) for key in self._way(route))
+            if cost > self.models[0].budget_us:
+                yield f"{route} costs {cost} of {self.models[0].budget_us} microseconds"
 
     def load(self) -> Iterator[str]:
         """A task on the way to several leaves is counted on one of them; all must agree about it."""
@@ -90,8 +146,9 @@ class _Check:
             burst = 1.0
             for key, below in zip(way, [*way[1:], None], strict=True):
                 # As if all requests went this way, for the share that does.
-                busy = rps * weight / self.model.rate(*key)
-                needs[key] += route.share * with_idle(busy, burst * self.model.reserve(*key))
+                model = self.models[key[3]]
+                busy, reserve = rps * weight / model.rate(*key[:3]), model.reserve(*key[:3])
+                needs[key] += route.share * with_idle(busy, burst * reserve)
                 if below is not None:
                     fanout = self.pipeline.fanouts[key[0]][key[1]][self.pipeline.children[key[0]].index(below[0])]
                     weight, burst = weight * fanout, 1.0 + fanout
@@ -102,7 +159,7 @@ class _Check:
         total = 0.0
         for route in self.plan.routes:
             leaf = self.pipeline.index[route.leaf]
-            path = tuple(variant for _, variant, _ in self._way(route))
+            path = tuple(key[1] for key in self._way(route))
             total += accuracies.weights[leaf] * route.share * float(accuracies.tables[leaf][path])
         if abs(total - self.plan.accuracy) > TOLERANCE:
             yield f"accuracy {self.plan.accuracy} promised, {total} by its routes"

@@ -8,6 +8,7 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Actor, router, worker
 from loki_rl.core.options import ClusterOptions as ClusterOptions
 from loki_rl.core.router import Router
+from loki_rl.core.table_router import TableRouter
 from loki_rl.core.worker import Worker
 
 
@@ -25,7 +26,7 @@ def build(address: str, options: ClusterOptions, incarnation: int = 0) -> Actor:
     if address == CONTROLLER:
         return Controller(options)
     if kind == "router":
-        return Router(options, int(number))
+        return (TableRouter if options.routing == "table" else Router)(options, int(number))
     if kind == "worker":
         return Worker(options, int(number), incarnation)
     raise ValueError(f"no actor has the address '{address}'")

@@ -79,6 +79,10 @@ def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
         _require(0 < row.p50 <= row.p95 <= row.p99 < inf, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
     _require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
     _require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
+    for child, weights in variant.fanout_counts.items():
+        _require(child in children, f"{where}: fanout_counts of '{child}', which is not a child task")
+        fits = bool(weights) and min(weights) >= 0 and 0 < sum(weights) < inf
+        _require(fits, f"{where}: the fanout_counts of '{child}' must be at least 0 and not all 0")
     _require(0 <= variant.load_s < inf, f"{where}: load_s must be at least 0, not {variant.load_s}")
 
 

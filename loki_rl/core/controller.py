@@ -61,6 +61,7 @@ class Controller:
         self.replan_at = inf
         self.retry_at = inf
         self.backlog_s: dict[str, float] = {}
+        self.items: dict[str, list[int]] = {}
         self.loads = 0
         self.failures: list[str] = []
 
@@ -76,8 +77,8 @@ class Controller:
                 self._count(second, arrivals, now)
             case Report():
                 self._report(event, now, effects)
-            case Backlog(task, _, drain_s):
-                self.backlog_s[self.pipeline.tasks[task].name] = drain_s
+            case Backlog(task, _, drain_s, arrived):
+                self._backlog(self.pipeline.tasks[task].name, drain_s, arrived)
             case Planned(plan, error):
                 self._planned(plan, error, now, effects)
             case Tick():
@@ -106,7 +107,7 @@ class Controller:
     def _begin(self, origin: float) -> None:
         """Trace time starts: second and interval boundaries are counted from here."""
         self.origin = origin
-        self.arrivals = []
+        self.arrivals, self.items = [], {}
         self.counted = 0
         self.next_second = origin + 1.0
         self.next_solve = origin + self.options.interval_s + COUNTED_S
@@ -119,6 +120,12 @@ class Controller:
         self.counted = second + 1
         self.arrivals.append(arrivals)
         del self.arrivals[:-HISTORY_S]
+
+    def _backlog(self, task: str, drain_s: float, arrived: int) -> None:
+        self.backlog_s[task] = drain_s
+        counts = self.items.setdefault(task, [])
+        counts.append(arrived)
+        del counts[:-HISTORY_S]
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         while self.next_second is not None and now >= self.next_second:
@@ -156,6 +163,7 @@ class Controller:
             age_s=age,
             servers=tuple(self._server(number, machine, now) for number, machine in sorted(self.machines.items())),
             backlog_s=dict(self.backlog_s),
+            items={task: tuple(counts) for task, counts in self.items.items()},
             plan=self.plan,
         )
 

@@ -58,15 +58,18 @@ def service_s(latency: Latency, u: float) -> float:
 # Streams keep draws that share a key apart: child tasks use their position, the others start above any position.
 SERVICE = 1 << 20
 ENTRY = 1 << 21
+DEAL = 1 << 23
 
 
 def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:
-    """Children of an item, one count per child task: Poisson around the variant's means, one uniform for all variants, so
-    that a variant with a larger mean never makes fewer."""
+    """Children of an item, one count per child task: Poisson around the variant's means (or as they were counted, where the
+    variant says so), one uniform for all variants, so that a variant with a larger mean never makes fewer."""
     room = pipeline.max_children
     counts = []
-    for child, mean in zip(pipeline.children[task], pipeline.fanouts[task][variant], strict=True):
-        count = min(room, poisson(uniform(seed, item, child), mean))
+    means, cdfs = pipeline.fanouts[task][variant], pipeline.fanout_cdfs[task][variant]
+    for child, mean, cdf in zip(pipeline.children[task], means, cdfs, strict=True):
+        u = uniform(seed, item, child)
+        count = min(room, poisson(u, mean) if cdf is None else bisect_right(cdf, u))
         room -= count
         counts.append(count)
     return tuple(counts)

@@ -1,19 +1,22 @@
-"""The flow from a task to its children: each variant has tokens for the share that the plan gives it. Owns who is held back
+"""The flow from a task to its children: each variant has tokens for what the plan lets it hand on. Owns who is held back
 and until when; knows no queue and no worker."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from math import inf
 
-from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan
+from loki_rl.core.messages import Item
+from loki_rl.core.mix import ELSE, Mix
 
 EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
+MARGIN = 1.1  # of the planned flow
 
 
 class Bucket:
-    """Tokens of one variant at a task with children: its planned flow, so that accurate variants do not make more children
-    than the next task can serve. rate [items/s], burst [items]."""
+    """Tokens of one variant for the items of one lane: its planned flow, so that accurate variants do not make more
+    children than the next task can serve. rate [items/s], burst [items]."""
 
     __slots__ = ("burst", "rate", "time", "tokens")
 
@@ -34,41 +37,39 @@ class Bucket:
 
 class Flow:
     """pressed: child tasks that cannot keep up; only then an empty bucket bars. unbar_at: when the first of those barred
-    since it was last reset may pull again [s]. Only entry tasks have buckets: below, the demand is not in the plan."""
+    since it was last reset may pull again [s]."""
 
-    def __init__(self, pipeline: Pipeline, task: int) -> None:
-        self.pipeline = pipeline
-        self.task = task
-        self.buckets: dict[int, Bucket] = {}
+    def __init__(self) -> None:
+        self.buckets: dict[tuple[int, int], Bucket] = {}  # (lane, variant)
         self.pressed: set[int] = set()
         self.unbar_at = inf
+        self._lane_of: Mapping[int, int] = {}
 
     def press(self, task: int, overloaded: bool) -> None:
         """A child task falls behind, or has caught up."""
         (self.pressed.add if overloaded else self.pressed.discard)(task)
 
-    def adopt(self, plan: Plan, now: float) -> None:
+    def adopt(self, mix: Mix, now: float) -> None:
         """Fresh buckets for a new plan: a tenth above its flows, a burst of two batches."""
-        self.buckets = {}
-        task = self.pipeline.tasks[self.task]
-        if not self.pipeline.children[self.task] or task.parent is not None:
-            return
-        rate = plan.demand_rps * plan.served_fraction * task.entry
-        caps = {place.variant: place.batch for place in plan.placements if place.task == task.name}
-        for variant, share in plan.flows.get(task.name, {}).items():
-            number = self.pipeline.variant_index[self.task][variant]
-            self.buckets[number] = Bucket(1.1 * rate * share, 2.0 * caps.get(variant, 1), now)
+        self._lane_of = mix.lane_of
+        self.buckets = {
+            (lane, variant): Bucket(MARGIN * rate, mix.bursts.get(variant, 2.0), now)
+            for lane, rates in enumerate(mix.rates)
+            for variant, rate in rates.items()
+        }
 
-    def spend(self, variant: int, items: int, now: float) -> None:
-        """This variant takes so many items."""
-        bucket = self.buckets.get(variant)
-        if bucket is not None:
-            bucket.refill(now)
-            bucket.tokens -= items
+    def spend(self, variant: int, items: list[Item], now: float) -> None:
+        """This variant takes these items."""
+        if self.buckets:
+            for lane, count in Counter(self._lane_of.get(item.prefix, ELSE) for item in items).items():
+                bucket = self.buckets.get((lane, variant))
+                if bucket is not None:
+                    bucket.refill(now)
+                    bucket.tokens -= count
 
-    def bars(self, variant: int, now: float) -> bool:
-        """Whether this variant must wait, since it is ahead of its share and a child task cannot keep up."""
-        bucket = self.buckets.get(variant) if self.pressed else None
+    def bars(self, lane: int, variant: int, now: float) -> bool:
+        """Whether this variant must leave this lane alone, since it is ahead of its flow and a child cannot keep up."""
+        bucket = self.buckets.get((lane, variant)) if self.pressed else None
         if bucket is None:
             return False
         bucket.refill(now)

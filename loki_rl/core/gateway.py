@@ -195,9 +195,7 @@ class Gateway:
         for root in gone:
             root.cause = root.cause or Outcome.CANCELLED
             effects.append(self._reply(root, root.cause, now))
-        message = Cancelled([root.number for root in gone])
-        effects += [Send(router(task), message) for task in range(len(self.pipeline.tasks))]
-        return effects
+        return effects + self._recall([root.number for root in gone])
 
     def _expire(self, now: float) -> list[Effect]:
         """The timer of a request answers if nothing else has."""
@@ -212,6 +210,7 @@ class Gateway:
 
     def _settle(self, event: Settled, now: float) -> list[Effect]:
         effects: list[Effect] = []
+        lost: list[int] = []
         task, outcome = event.task, event.outcome
         leaf = not self.pipeline.children[task]
         fanouts = event.fanouts or [()] * len(event.ids)
@@ -222,15 +221,26 @@ class Gateway:
             root.seen.add(item)
             root.settled[task] += 1
             if outcome is not Outcome.OK:
+                if root.cause is None:
+                    lost.append(root.number)
                 root.blame = root.blame or event.cause
                 self._lose(root, task, item, outcome)
             elif leaf:
                 self._end_leaf(root, task, item, prefix, now)
             else:
                 self._spawn(root, task, prefix, fanout)
+                if root.cause is not None:
+                    lost.append(root.number)
             if root.settled == root.spawned:
                 effects += self._finish(root, now)
-        return effects
+        return effects + self._recall(lost)
+
+    def _recall(self, roots: list[int]) -> list[Effect]:
+        """Nothing that still waits for these requests is worth running: they are violated whatever comes."""
+        still = [number for number in dict.fromkeys(roots) if number in self.roots]
+        if not still:
+            return []
+        return [Send(router(task), Cancelled(still)) for task in range(len(self.pipeline.tasks))]
 
     def _lose(self, root: Root, task: int, item: int, outcome: Outcome) -> None:
         """First cause wins. Every leaf that can no longer be counts as violated."""

@@ -16,6 +16,7 @@ from loki_rl.core.options import ClusterOptions
 T = TypeVar("T")
 
 VERSION = 1
+LIFE = "#"
 LENGTH_BYTES = 4
 
 
@@ -92,6 +93,8 @@ def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
     actors = {address: build(address, head.options, number) for address, number in head.incarnations.items()}
     count = 0
     for count, entry in enumerate(entries, start=1):
+        if entry.address not in actors and address_of(entry.address) in actors:
+            actors[entry.address] = _reborn(entry.address, head.options)
         actor = actors.get(entry.address)
         if actor is None:
             raise JournalError(f"entry {count - 1} is for '{entry.address}', which the journal does not begin with")
@@ -101,6 +104,23 @@ def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
         if check:
             actor.validate()
     return count
+
+
+def life(address: str, incarnation: int) -> str:
+    """The address under which a later life of an actor's process is recorded."""
+    return f"{address}{LIFE}{incarnation}"
+
+
+def address_of(recorded: str) -> str:
+    """The actor's own address, whichever of its lives it is."""
+    return recorded.partition(LIFE)[0]
+
+
+def _reborn(recorded: str, options: ClusterOptions) -> Actor:
+    address, _, incarnation = recorded.partition(LIFE)
+    if not incarnation.isdecimal():
+        raise JournalError(f"'{recorded}' is no life of '{address}'")
+    return build(address, options, int(incarnation))
 
 
 def _again(actor: Actor, entry: Entry, index: int) -> Mismatch | None:

@@ -224,11 +224,13 @@ class Counted(Message, array_like=True, tag=True):
 
 
 class Backlog(Message, array_like=True, tag=True):
-    """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it."""
+    """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it; arrived: items
+    since the last report."""
 
     task: int
     queued: int
     drain_s: float
+    arrived: int = 0
 
 
 class Sample(Message, array_like=True, tag=True):

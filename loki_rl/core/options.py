@@ -10,6 +10,8 @@ from loki_rl.core.pipeline import Pipeline
 
 DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
 DROPS: tuple[DropPolicy, ...] = ("none", "last-task", "per-task", "reroute")
+Routing = Literal["pull", "table"]
+ROUTINGS: tuple[Routing, ...] = ("pull", "table")
 
 
 class ClusterOptions(Struct, frozen=True):
@@ -18,7 +20,8 @@ class ClusterOptions(Struct, frozen=True):
     seed: of the keyed draws. interval_s: time between plans. grace_s: a request unanswered this long after its deadline
     is late (default one SLO). lead_s: a worker gives its next credit this long before its batch should end.
     lease: a batch is given to another worker after this many times its profiled p99 (plus 50 ms). max_inflight: requests
-    in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit.
+    in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit. routing: workers pull from the
+    queue of their task, or items are dealt to the queues of single workers by a routing table, as published.
     """
 
     pipeline: Pipeline
@@ -31,3 +34,4 @@ class ClusterOptions(Struct, frozen=True):
     lease: float = 3.0
     max_inflight: int = 100_000
     parallel_loads: int = 0
+    routing: Routing = "pull"

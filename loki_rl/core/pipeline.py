@@ -4,8 +4,8 @@ tree (paths, accuracies, service times, item numbering); knows no file, no queue
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise, product
-from math import prod
+from itertools import accumulate, pairwise, product
+from math import inf, prod
 from typing import Literal
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ ROOT_BITS = 32
 PATH_BITS = 31
 ENTRY_BITS = 4
 
+Cdf = tuple[float, ...]
 Swap = Literal["break", "make"]
 Provenance = Literal["measured", "published", "assumed"]
 
@@ -34,7 +35,9 @@ class Variant(Struct, frozen=True):
 
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
-    dominated: another variant is at least as good in every respect, so planners may skip it.
+    dominated: another variant is at least as good in every respect, so planners may skip it. runnable: on the type of server
+    that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children, where such were counted; without,
+    counts are drawn from Poisson around the mean.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Variant(Struct, frozen=True):
     load_s: float = 0.0
     memory_mb: float = 0.0
     dominated: bool = False
+    runnable: bool = True
+    fanout_counts: dict[str, tuple[float, ...]] = {}
 
 
 class Task(Struct, frozen=True):
@@ -138,6 +143,22 @@ class Pipeline(Struct, frozen=True, dict=True):
             for position, task in enumerate(self.tasks)
         )
 
+    @cached_property
+    def as_run(self) -> dict[tuple[float | None, float, int], tuple[object, Pipeline]]:
+        """What server_type.as_run_by keeps."""
+        return {}
+
+    @cached_property
+    def fanout_cdfs(self) -> tuple[tuple[tuple[Cdf | None, ...], ...], ...]:
+        """[task][variant][k] = how likely at most 0, 1, 2 ... children of the k-th child task are; None if not counted."""
+        return tuple(
+            tuple(
+                tuple(_cdf(variant.fanout_counts.get(self.tasks[child].name)) for child in self.children[position])
+                for variant in task.variants
+            )
+            for position, task in enumerate(self.tasks)
+        )
+
     # -- service times ----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -160,8 +181,11 @@ class Pipeline(Struct, frozen=True, dict=True):
 
     @cached_property
     def fastest_s(self) -> tuple[float, ...]:
-        """[task] = shortest median service time of one item, over all variants."""
-        return tuple(min(rows[1] for rows in task) for task in self.service_s)
+        """[task] = shortest median service time of one item, over all variants that run; infinite if none does."""
+        return tuple(
+            min((rows[1] for rows, variant in zip(times, task.variants, strict=True) if variant.runnable), default=inf)
+            for times, task in zip(self.service_s, self.tasks, strict=True)
+        )
 
     @cached_property
     def rest_s(self) -> tuple[float, ...]:
@@ -248,6 +272,13 @@ class Pipeline(Struct, frozen=True, dict=True):
     def child_id(self, parent: int, task: int, number: int) -> int:
         """Id of the number-th child (from 0, counted over all child tasks) of an item; task = any child task."""
         return parent | ((number + 1) << self.shifts[task])
+
+
+def _cdf(weights: tuple[float, ...] | None) -> Cdf | None:
+    if weights is None:
+        return None
+    total = sum(weights)
+    return (*(below / total for below in accumulate(weights[:-1])), 1.0)
 
 
 def root_of(item: int) -> int:

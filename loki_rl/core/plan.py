@@ -11,21 +11,22 @@ Mode = Literal["hardware", "accuracy", "shed", "infeasible"]
 
 
 class Placement(Struct, frozen=True, order=True):
-    """`replicas` servers run one variant of a task and pull batches of at most `batch` items."""
+    """`replicas` servers of a type run one variant of a task and pull batches of at most `batch` items."""
 
     task: str
     variant: str
     batch: int
     replicas: int
+    server_type: str = ""
 
 
 class Certificate(Struct, frozen=True):
     """How good the plan is proven to be.
 
-    objective and bound: value reached and best value possible, in the unit of the mode (servers, accuracy, or served
-    fraction; or the switch-aware objective). gap: |bound - objective| / max(|objective|, 1e-9). status: the solver's own
-    word, of the first question that it did not settle if there was one: then what the gap does not cover, as the fewest
-    servers at an accuracy, is not proven. build_ms, solve_ms: time spent making the model and solving it.
+    objective and bound: value reached and best value possible, in the unit of the mode (price, accuracy, or served fraction;
+    or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| / max(|objective|,
+    1e-9). status: the solver's own word, of the first question that it did not settle if there was one: then what the gap
+    does not cover, as the least price of an accuracy, is not proven. build_ms, solve_ms: time to make and solve the model.
     """
 
     objective: float = 0.0
@@ -37,18 +38,18 @@ class Certificate(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """A share of the requests takes these (variant, batch) stages from an entry task to a leaf task."""
+    """A share of the requests takes these (variant, batch, server type) stages from an entry task to a leaf task."""
 
     leaf: str
-    stages: tuple[tuple[str, int], ...]
+    stages: tuple[tuple[str, int, str], ...]
     share: float
 
 
 class Plan(Struct, frozen=True):
     """The answer of a policy.
 
-    servers: used of the cluster. accuracy: expected, 0..1, of the served requests. served_fraction: of the demand.
-    demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
+    servers: used of the cluster; price: of these. accuracy: expected, 0..1, of the served requests. served_fraction: of the
+    demand. demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
     cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
     items which the variant should serve. routes: the same flow by whole paths; per leaf the shares sum to 1. epoch: set by
     the controller, rises with every plan.
@@ -67,13 +68,25 @@ class Plan(Struct, frozen=True):
     reasons: tuple[str, ...] = ()
     epoch: int = 0
     routes: tuple[Route, ...] = ()
+    price: float = 0.0
+
+
+class JointPlan(Struct, frozen=True):
+    """Plans of several pipelines that share a cluster, in the order asked, with one certificate for all."""
+
+    mode: Mode
+    plans: tuple[Plan, ...]
+    servers: int
+    price: float
+    certificate: Certificate = Certificate()
+    reasons: tuple[str, ...] = ()
 
 
 class Server(Struct, frozen=True):
     """One server as the controller sees it.
 
     serving: placement it pulls for now, as (task, variant, batch), or None. resident: (task, variant) of the models in
-    memory. loading: (task, variant, batch) in flight, and remaining_s until it is ready.
+    memory. loading: (task, variant, batch) in flight, and remaining_s until it is ready. server_type: its name.
     """
 
     id: int
@@ -81,13 +94,15 @@ class Server(Struct, frozen=True):
     resident: tuple[tuple[str, str], ...] = ()
     loading: tuple[str, str, int] | None = None
     remaining_s: float = 0.0
+    server_type: str = ""
 
 
 class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
-    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s].
+    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s]. items: task ->
+    items that came to its queue in each past second, oldest first.
     """
 
     now: float
@@ -96,4 +111,5 @@ class Snapshot(Struct, frozen=True):
     age_s: float
     servers: tuple[Server, ...]
     backlog_s: dict[str, float] = {}
+    items: dict[str, tuple[int, ...]] = {}
     plan: Plan | None = None

@@ -1,33 +1,110 @@
-"""What a router keeps of its workers: who pulls, and which batch is in whose hands. Owns these records; decides nothing."""
+"""The workers of one task as its router sees them: who pulls, who has a credit, who is silent. Owns these records; knows no
+item and no plan."""
 
 from __future__ import annotations
 
-from loki_rl.core.messages import Item
+from collections.abc import Sequence
+
+from loki_rl.core.messages import Ready
+
+Kind = tuple[int, int]  # variant, batch
 
 
 class Puller:
     """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch."""
 
-    __slots__ = ("batch", "incarnation", "latest", "order", "serial", "variant", "waiting")
+    __slots__ = ("batch", "incarnation", "latest", "number", "serial", "variant", "waiting")
 
-    def __init__(self, incarnation: int, variant: int, batch: int) -> None:
+    def __init__(self, number: int, incarnation: int, variant: int, batch: int) -> None:
+        self.number = number
         self.incarnation = incarnation
         self.variant = variant
         self.batch = batch
         self.serial = -1
         self.waiting: int | None = None
-        self.order = 0
         self.latest = -1
 
 
-class Lease:
-    """A batch in a worker's hands."""
+class Pullers:
+    """service_s: variant -> n -> service time [s]. all: by number. idle: those with a credit, who has waited longest first.
+    kinds: (variant, batch) of those that pull. rate: items per second of all of them. silent: those whose batch did not
+    come back in time, until they are heard of. changes: rises whenever who pulls for what has changed."""
 
-    __slots__ = ("expiry", "incarnation", "items", "variant", "worker")
+    def __init__(self, service_s: Sequence[tuple[float, ...]]) -> None:
+        self.all: dict[int, Puller] = {}
+        self.idle: dict[int, Puller] = {}
+        self.silent: dict[int, Puller] = {}
+        self.kinds: set[Kind] = set()
+        self.rate = 0.0
+        self.changes = 0
+        self._service_s = service_s
 
-    def __init__(self, worker: int, incarnation: int, variant: int, items: list[Item], expiry: float) -> None:
-        self.worker = worker
-        self.incarnation = incarnation
-        self.variant = variant
-        self.items = items
-        self.expiry = expiry
+    def credit(self, event: Ready) -> None:
+        """A credit for one batch; a repeat of one that is used is nothing, of one that is open takes its place."""
+        number = event.worker
+        if self.silent:
+            self.heard(number, event.incarnation)
+        puller = self.all.get(number)
+        if puller is None or event.incarnation > puller.incarnation:
+            puller = self.all[number] = Puller(number, event.incarnation, event.variant, event.batch)
+        if event.incarnation < puller.incarnation or event.serial <= puller.serial:
+            return
+        self.idle.pop(number, None)
+        self.idle[number] = puller
+        puller.waiting = event.serial
+        if puller.variant != event.variant or puller.batch != event.batch or puller.serial < 0:
+            puller.variant, puller.batch = event.variant, event.batch
+            self._recount()
+
+    def spend(self, puller: Puller) -> None:
+        """Its credit is used."""
+        assert puller.waiting is not None
+        puller.serial, puller.waiting = puller.waiting, None
+        del self.idle[puller.number]
+
+    def leave(self, number: int, incarnation: int) -> None:
+        """It pulls no more; a batch in its hands will still come back."""
+        self.silent.pop(number, None)
+        puller = self.all.get(number)
+        if puller is not None and puller.incarnation == incarnation:
+            self._remove(number)
+
+    def lose(self, number: int) -> Puller | None:
+        """It is gone, or treated as gone."""
+        self.silent.pop(number, None)
+        return self._remove(number) if number in self.all else None
+
+    def silence(self, number: int) -> None:
+        """Nothing came back in time: nothing more is given to it until it is heard of again."""
+        puller = self.lose(number)
+        if puller is not None:
+            self.silent[number] = puller
+
+    def heard(self, number: int, incarnation: int) -> None:
+        """A silent worker was only slow. It will not repeat the credit it had given before, so that stands again."""
+        puller = self.silent.pop(number, None)
+        if puller is not None and puller.incarnation == incarnation:
+            self.all[number] = puller
+            if puller.waiting is not None:
+                self.idle[number] = puller
+            self._recount()
+
+    def _remove(self, number: int) -> Puller:
+        self.idle.pop(number, None)
+        puller = self.all.pop(number)
+        self._recount()
+        return puller
+
+    def cap(self, puller: Puller) -> int:
+        """The largest batch that it runs."""
+        return min(puller.batch, len(self._service_s[puller.variant]) - 1)
+
+    def rate_of(self, puller: Puller) -> float:
+        """Items per second, in full batches."""
+        cap = self.cap(puller)
+        return cap / self._service_s[puller.variant][cap]
+
+    def _recount(self) -> None:
+        self.changes += 1
+        self.kinds = {(puller.variant, puller.batch) for puller in self.all.values()}
+        self.rate = sum(map(self.rate_of, self.all.values()))

@@ -4,12 +4,15 @@ variant, or run; knows no worker and no message."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
+from math import inf
 
 from loki_rl.core.messages import Item
 
 Entry = tuple[float, int, float, Item]  # soft deadline less the item's boost, order of arrival, hard deadline, item
 Allows = Callable[[Item], bool]
+Lane = list[Entry]
 
 
 class DeadlineQueue:
@@ -19,33 +22,50 @@ class DeadlineQueue:
     the hard deadline, or the soft one while the task is overloaded (DESIGN section 4: with the hard rule alone an
     overloaded first task hands over requests without slack, and later tasks run batches of one).
 
-    known: every item that waits or is in a worker's hands, as it was stamped. newest_soft: of the item that came last.
+    Items stand in lanes by the variants that made them (`arrange`), so that a variant can be given those that the plan
+    means for it; whoever asks for no lane gets the earliest of all.
+
+    known: every item that waits or is in a worker's hands, as it was stamped. waiting: how many wait. newest_soft: of the
+    item that came last. beside: a queue of the same task; an item that one of them knows is known to all.
     """
 
-    def __init__(self) -> None:
-        self.heap: list[Entry] = []
-        self.known: dict[int, Entry] = {}
-        self.order = 0
+    def __init__(self, beside: DeadlineQueue | None = None) -> None:
+        self.lanes: list[Lane] = [[]]
+        self.known: dict[int, Entry] = {} if beside is None else beside.known
+        self.orders: Iterator[int] = count(1) if beside is None else beside.orders
+        self.waiting = 0
         self.newest_soft = 0.0
+        self._lane_of: Mapping[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self.heap)
+        return self.waiting
 
-    def push(self, item: Item, soft: float, hard: float) -> None:
-        """Take an item in; a repeat of one that is known is ignored."""
-        if item.id in self.known:
-            return
-        self.order += 1
+    def arrange(self, lane_of: Mapping[int, int], lanes: int) -> None:
+        """From now on items of these prefixes stand in these lanes (others in lane 0), also those that wait already."""
+        entries = [entry for lane in self.lanes for entry in lane]
+        self._lane_of = lane_of
+        self.lanes = [[] for _ in range(lanes)]
+        for entry in entries:
+            self._lane(entry).append(entry)
+        for lane in self.lanes:
+            heapq.heapify(lane)
+
+    def push(self, item: Item, soft: float, hard: float) -> bool:
+        """Take an item in; a repeat of one that is known is ignored (False)."""
+        known = self.known
+        if item.id in known:
+            return False
+        self.waiting += 1
         # Not the latest of all: one request with a very long deadline would hide every overload that follows.
         self.newest_soft = soft
         place = soft if item.terms is None else soft - item.terms.boost
-        entry = self.known[item.id] = (place, self.order, hard, item)
-        heapq.heappush(self.heap, entry)
+        entry = known[item.id] = (place, next(self.orders), hard, item)
+        heapq.heappush(self.lanes[self._lane_of.get(item.prefix, 0)], entry)
+        return True
 
     def put_back(self, items: list[Item]) -> None:
         """Items that a worker did not finish wait again, each in its old place."""
-        for item in items:
-            heapq.heappush(self.heap, self.known[item.id])
+        self._return([self.known[item.id] for item in items])
 
     def forget(self, items: list[Item]) -> None:
         """These items have ended."""
@@ -60,19 +80,26 @@ class DeadlineQueue:
         rescue_s: float | None,
         soft_rule: bool,
         allows: Allows | None = None,
+        lanes: Sequence[int] | None = None,
     ) -> tuple[list[Item], list[Item]]:
         """The next batch for a variant with these service times [s], of at most cap items, and the items dropped.
 
         The batch is not shrunk to save its head: an item that would be late in it is left for a variant that takes
         rescue_s [s], if that one can still make it (None: no other variant), else dropped (Nexus' early drop, SOSP'19).
-        allows: whether the variant may serve an item that has terms; one that it may not is left too.
+        allows: whether the variant may serve an item that has terms; one that it may not is left too. lanes: the only ones
+        to look at (None: all).
         """
-        finish = now + service_s[min(cap, len(self.heap))]
+        heaps = self._chosen(lanes)
+        finish = now + service_s[min(cap, sum(map(len, heaps)))]
         batch: list[Item] = []
         dropped: list[Item] = []
         left: list[Entry] = []
-        while self.heap and len(batch) < cap:
-            entry = heapq.heappop(self.heap)
+        pop = heapq.heappop
+        while len(batch) < cap:
+            heap = heaps[0] if len(heaps) == 1 else _earliest(heaps)
+            if not heap:
+                break
+            entry = pop(heap)
             place, _, hard, item = entry
             limit = place if soft_rule else hard
             if item.terms is not None:
@@ -86,39 +113,97 @@ class DeadlineQueue:
                 left.append(entry)
             else:
                 dropped.append(item)
-        for entry in left:
-            heapq.heappush(self.heap, entry)
-        self.forget(dropped)
+        self.waiting -= len(batch) + len(dropped) + len(left)
+        if left:
+            self._return(left)
+        if dropped:
+            self.forget(dropped)
         return batch, dropped
 
-    def take(self, cap: int, allows: Allows | None = None) -> list[Item]:
+    def take(self, cap: int, allows: Allows | None = None, lanes: Sequence[int] | None = None) -> list[Item]:
         """The next batch with no regard to lateness."""
+        heaps = self._chosen(lanes)
         batch: list[Item] = []
         left: list[Entry] = []
-        while self.heap and len(batch) < cap:
-            entry = heapq.heappop(self.heap)
+        while len(batch) < cap and (heap := _earliest(heaps)):
+            entry = heapq.heappop(heap)
             if entry[3].terms is None or allows is None or allows(entry[3]):
                 batch.append(entry[3])
             else:
                 left.append(entry)
-        for entry in left:
-            heapq.heappush(self.heap, entry)
+        self.waiting -= len(batch) + len(left)
+        self._return(left)
         return batch
 
+    def take_all(self) -> list[Item]:
+        """Everything that waits, in its order."""
+        entries = sorted(entry for lane in self.lanes for entry in lane)
+        self.lanes = [[] for _ in self.lanes]
+        self.waiting = 0
+        return [entry[3] for entry in entries]
+
+    def take_late(self, finish: float, soft_rule: bool) -> list[Item]:
+        """Remove the items at the heads that would be late in a batch that ends at `finish` [s]."""
+        late: list[Item] = []
+        for lane in self.lanes:
+            while lane and finish > self.limit(lane[0], soft_rule):
+                late.append(heapq.heappop(lane)[3])
+        self.waiting -= len(late)
+        return late
+
+    @staticmethod
+    def limit(entry: Entry, soft_rule: bool) -> float:
+        """When an item must have ended here to be of use [s]; an item's boost moves its place, not this."""
+        place, _, hard, item = entry
+        return hard if not soft_rule else place if item.terms is None else place + item.terms.boost
+
+    def filled(self) -> list[int]:
+        """Lanes in which something waits."""
+        return [number for number, lane in enumerate(self.lanes) if lane]
+
+    def next_hard(self) -> float:
+        """The hard deadline [s] of the first item in a lane, the nearest of them; infinite while nothing waits."""
+        return min((lane[0][2] for lane in self.lanes if lane), default=inf)
+
     def expire(self, now: float) -> list[Item]:
-        """Remove the items at the head whose hard deadline has passed."""
+        """Remove the items at the heads whose hard deadline has passed."""
         dropped: list[Item] = []
-        while self.heap and self.heap[0][2] <= now:
-            dropped.append(heapq.heappop(self.heap)[3])
+        for lane in self.lanes:
+            while lane and lane[0][2] <= now:
+                dropped.append(heapq.heappop(lane)[3])
+        self.waiting -= len(dropped)
         self.forget(dropped)
         return dropped
 
     def remove(self, roots: set[int], root_bits: int) -> list[Item]:
         """Take out every item of these requests."""
-        gone = [entry[3] for entry in self.heap if entry[3].id >> root_bits in roots]
-        if gone:
-            ids = {item.id for item in gone}
-            self.heap = [entry for entry in self.heap if entry[3].id not in ids]
-            heapq.heapify(self.heap)
-            self.forget(gone)
+        gone: list[Item] = []
+        for number, lane in enumerate(self.lanes):
+            here = [entry[3] for entry in lane if entry[3].id >> root_bits in roots]
+            if here:
+                gone += here
+                self.lanes[number] = [entry for entry in lane if entry[3].id >> root_bits not in roots]
+                heapq.heapify(self.lanes[number])
+        self.waiting -= len(gone)
+        self.forget(gone)
         return gone
+
+    def _lane(self, entry: Entry) -> Lane:
+        return self.lanes[self._lane_of.get(entry[3].prefix, 0)]
+
+    def _chosen(self, lanes: Sequence[int] | None) -> list[Lane]:
+        return self.lanes if lanes is None else [self.lanes[number] for number in lanes]
+
+    def _return(self, entries: list[Entry]) -> None:
+        self.waiting += len(entries)
+        for entry in entries:
+            heapq.heappush(self._lane(entry), entry)
+
+
+def _earliest(heaps: list[Lane]) -> Lane:
+    """The lane whose head comes first; an empty one if nothing waits."""
+    return min((heap for heap in heaps if heap), key=_head, default=[])
+
+
+def _head(heap: Lane) -> Entry:
+    return heap[0]

@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
+
+from loki_rl import terminal
+from loki_rl.compare import Progress
+from loki_rl.runs import RunOptions
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -24,7 +29,8 @@ def test_plan(call: Call, small: Path) -> None:
     assert (said.code, said.err) == (0, "")
     assert said.json.keys() > PLAN_KEYS
     assert (said.json["mode"], said.json["served_fraction"]) == ("hardware", 1.0)
-    assert {frozenset(one) for one in said.json["placements"]} == {frozenset({"task", "variant", "batch", "replicas"})}
+    keys = {"task", "variant", "batch", "replicas", "server_type"}
+    assert {frozenset(one) for one in said.json["placements"]} == {frozenset(keys)}
     assert "hardware mode at 20 requests/s" in call("plan", small, "--demand", 20).out
 
 
@@ -108,10 +114,12 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs/twin/exact/calm/seed8/run.json").is_file()
     told = call(*words, *flags)
     assert told.code == 0
-    assert told.out.splitlines()[-2:] == [
-        f"report: {tmp_path / 'runs/report.md'}", f"curves: tensorboard --logdir {tmp_path / 'runs'}",
+    assert told.out.splitlines()[-4:] == [
+        "reused: 8 of 8 runs, made before with the same options and code", f"report: {tmp_path / 'runs/report.md'}",
+        f"as one page: {tmp_path / 'runs/report.html'}", f"curves: tensorboard --logdir {tmp_path / 'runs'}",
     ]  # fmt: skip
-    assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): resumed"
+    assert any(line.startswith("exact: violations ") for line in told.out.splitlines())
+    assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): reused"
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -149,3 +157,23 @@ def test_help_names_every_command(call: Call) -> None:
     for name in ("plan", "capacity", "simulate", "compare", "serve", "replay", "profile", "models", "trace"):
         assert name in said.out
     assert call().out == said.out
+
+
+def test_a_bar_says_how_far_all_runs_are_and_what_was_reused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_options: RunOptions
+) -> None:
+    steps = [Progress(run_options, "reused", 1, 4, 1), Progress(run_options, "failed", 2, 4, 1, "it broke")]
+    with terminal.run_bar() as tell:
+        for step in steps:
+            tell(step)
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/4] exact on crowd.csv (twin, seed 0): reused", "[2/4] exact on crowd.csv (twin, seed 0): it broke"
+    ]  # fmt: skip
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    with terminal.run_bar() as tell:
+        for step in steps:
+            tell(step)
+    drawn = Text.from_ansi(capsys.readouterr().err).plain
+    assert "2/4 runs, 1 reused" in drawn
+    assert "it broke" in drawn

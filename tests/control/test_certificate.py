@@ -67,9 +67,9 @@ def test_without_time_for_a_fleet_the_relaxation_bounds_it(pipeline: Pipeline, m
     """What large problems meet: no answer but that of the relaxations."""
     ask = KeptProblem.ask
 
-    def late(self: KeptProblem, goal: Goal, demand_rps: float, servers: int, **limits: Any) -> Solved:
+    def late(self: KeptProblem, goal: Goal, demands: tuple[float, ...], servers: tuple[int, ...], **limits: Any) -> Solved:
         settled = not limits.get("integer", True) or limits.get("counts") is not None
-        return ask(self, goal, demand_rps, servers, **limits) if settled else Solved("unknown", "Late", nan, nan, 0.0, {})
+        return ask(self, goal, demands, servers, **limits) if settled else Solved("unknown", "Late", nan, nan, 0.0, {})
 
     most = capacity(pipeline, pipeline.servers).capacity_rps
     for share in (0.2, 0.6, 0.9, 1.1):

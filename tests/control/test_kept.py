@@ -57,10 +57,10 @@ def test_order_of_questions_does_not_matter_on_small_pipelines(seed: int) -> Non
 
 def test_what_is_too_much_is_remembered_for_that_size_only(traffic: Pipeline) -> None:
     setting = prepare(traffic, Request(1.0, 20))
-    kept = kept_problem(setting.best_network)
-    assert kept.ask("fewest servers", 400.0, 20).outcome == "infeasible"
+    kept = kept_problem((setting.best_network,), (1.0,))
+    assert kept.ask("least price", (400.0,), (20,)).outcome == "infeasible"
     solves = kept.problem.report
-    assert kept.ask("fewest servers", 401.0, 20).outcome == "infeasible"
+    assert kept.ask("least price", (401.0,), (20,)).outcome == "infeasible"
     assert kept.problem.report is solves
-    assert kept.ask("fewest servers", 100.0, 20).found
-    assert kept.ask("fewest servers", 401.0, 200).found
+    assert kept.ask("least price", (100.0,), (20,)).found
+    assert kept.ask("least price", (401.0,), (200,)).found

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
+from loki_rl.control.allocator import allocate, allocate_jointly
 from loki_rl.control.prices import explain, fewest_servers
-from loki_rl.control.request import Queueing, Request
+from loki_rl.control.request import Part, Queueing, Request
 from loki_rl.core.pipeline import Pipeline
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
@@ -23,7 +23,8 @@ def traffic() -> Pipeline:
 
 
 def told(pipeline: Pipeline, request: Request) -> str:
-    return "; ".join(explain(pipeline, request, allocate(pipeline, request)))
+    parts = [Part(pipeline, request)]
+    return "; ".join(explain(parts, allocate_jointly(parts)))
 
 
 def test_enough_servers(traffic: Pipeline) -> None:
@@ -52,7 +53,7 @@ def test_prices_are_differences_of_plans(traffic: Pipeline) -> None:
 
 def test_shedding_names_cluster_and_floor_that_would_do(traffic: Pipeline) -> None:
     request = Request(700.0, 20, min_accuracy=0.9)
-    said, needed = told(traffic, request), fewest_servers(traffic, request)
+    said, needed = told(traffic, request), fewest_servers([Part(traffic, request)])
     assert needed is not None
     assert f"20 servers bind: to serve all needs {needed}" in said
     assert allocate(traffic, replace(request, servers=needed)).served_fraction == 1
@@ -71,9 +72,9 @@ def test_the_slo_may_be_what_binds(traffic: Pipeline) -> None:
 @pytest.mark.parametrize("slo_s", [0.005, 0.015])
 def test_an_impossible_slo_names_the_nearest_possible(traffic: Pipeline, queueing: Queueing, slo_s: float) -> None:
     request = Request(20.0, 20, slo_s=slo_s, queueing=queueing)
-    plan = allocate(traffic, request)
+    plan = allocate_jointly([Part(traffic, request)])
     assert plan.mode == "infeasible"
-    assert explain(traffic, request, plan) == plan.reasons
+    assert explain([Part(traffic, request)], plan) == plan.reasons
     found = re.search(r"the SLO must be at least ([\d.]+) ms", plan.reasons[0])
     assert found
     nearest = float(found[1]) / 1000

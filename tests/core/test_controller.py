@@ -218,12 +218,13 @@ def test_the_snapshot_has_the_loads_in_flight_and_the_backlog() -> None:
     cluster.report(0, serves="f0")
     cluster.begins(1, "r1", now=8.0)
     cluster.tell(Begin(5.0))
-    cluster.tell(Backlog(1, 7, 0.25))
+    cluster.tell(Backlog(1, 7, 0.25, 12))
     snapshot = snapshots(cluster.tell(Tick(), 15.0 + COUNTED_S))[0]
     loading = Server(1, None, (), ("read", "r1", 1), 0.0)
     assert snapshot.servers[0] == Server(0, ("find", "f0", 1), (("find", "f0"),))
     assert snapshot.servers[1] == loading
     assert snapshot.backlog_s == {"read": 0.25}
+    assert snapshot.items == {"read": (12,)}
     cluster = Cluster(1)
     cluster.up(plan(f0=1))
     cluster.begins(0, "f0", now=8.0)

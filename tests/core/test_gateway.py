@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core import draws
-from loki_rl.core.gateway import Gateway
 from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
-    Abandoned,
-    Arrived,
     Begin,
-    Cancelled,
     Counted,
     Drain,
     Drop,
-    Effect,
     Event,
     Outcome,
     PlanChanged,
@@ -33,71 +27,9 @@ from loki_rl.core.messages import (
     Submit,
     Tick,
 )
-from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
+from loki_rl.core.pipeline import Pipeline, Task, root_of
 from loki_rl.core.plan import Plan
-
-FAST = {1: Latency(0.01, 0.02, 0.03)}
-SLO = 0.2
-
-
-def pair(**fanout: float) -> tuple[Variant, ...]:
-    return (Variant("rough", 0.5, FAST, fanout), Variant("fine", 0.9, FAST, fanout))
-
-
-DEEP = Pipeline(
-    name="deep",
-    slo_s=SLO,
-    tasks=(
-        Task("a", pair(b=1.5, c=1.0), entry=1.0),
-        Task("b", pair(d=1.0, e=0.5), parent="a"),
-        Task("c", pair(f=1.0), parent="a"),
-        Task("d", pair(), parent="b"),
-        Task("e", pair(), parent="b"),
-        Task("f", pair(), parent="c"),
-        Task("g", pair(), entry=0.5),
-    ),
-    leaf_weights={"d": 0.4, "e": 0.1, "f": 0.3, "g": 0.2},
-)
-CHAIN = Pipeline(
-    name="chain",
-    slo_s=SLO,
-    tasks=(Task("a", pair(b=1.0), entry=1.0), Task("b", pair(), parent="a")),
-    leaf_weights={"b": 1.0},
-)
-OTHERS = [outcome for outcome in Outcome if outcome in (Outcome.DROPPED, Outcome.FAILED, Outcome.CANCELLED)]
-
-
-def make(pipeline: Pipeline = CHAIN, **options: Any) -> Gateway:
-    gateway = Gateway(ClusterOptions(pipeline, 1, **options))
-    gateway.handle(Begin(0.0), 0.0)
-    return gateway
-
-
-def replies(effects: list[Effect]) -> list[Reply]:
-    return [effect for effect in effects if isinstance(effect, Reply)]
-
-
-def arrive(gateway: Gateway, *keys: int, now: float = 0.0, timeout: float = 0.0) -> list[Effect]:
-    return gateway.handle(Arrived(list(keys), [timeout] * len(keys)), now)
-
-
-def entry(root: int) -> int:
-    return CHAIN.entry_id(root, 0)
-
-
-def child(root: int, number: int = 0) -> int:
-    return CHAIN.child_id(entry(root), 1, number)
-
-
-def first(root: int, children: int, variant: int = 1) -> Settled:
-    return Settled(0, Outcome.OK, [entry(root)], [CHAIN.extend(0, variant)], [(children,)])
-
-
-def leaf(root: int, number: int = 0, outcome: Outcome = Outcome.OK) -> Settled:
-    prefix = CHAIN.extend(CHAIN.extend(0, 1), 1) if outcome is Outcome.OK else CHAIN.extend(0, 1)
-    return Settled(1, outcome, [child(root, number)], [prefix], [])
-
+from tests.core.requests import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, make, pair, replies
 
 # -- the join -------------------------------------------------------------------------------------------------------------
 
@@ -280,32 +212,7 @@ def test_every_second_is_counted_also_the_quiet_ones() -> None:
     assert sorted(gateway.tally.seconds) == [0, 3]
 
 
-# -- cancelled, refused, begun again ----------------------------------------------------------------------------------------
-
-
-def test_a_cancelled_request_is_answered_at_once_and_its_parts_do_not_answer_again() -> None:
-    gateway = make()
-    arrive(gateway, 1, 2)
-    gateway.handle(first(0, 2), 0.1)
-    effects = gateway.handle(Abandoned([1, 77]), 0.1)
-    assert [(reply.key, reply.outcome, reply.missing) for reply in replies(effects)] == [(1, Outcome.CANCELLED, 2)]
-    assert [effect for effect in effects if isinstance(effect, Send)] == [
-        Send("router:0", Cancelled([0])),
-        Send("router:1", Cancelled([0])),
-    ]
-    assert gateway.handle(Abandoned([1]), 0.1) == [], "it is gone already"
-    gateway.validate()
-    assert replies(gateway.handle(leaf(0, 0, Outcome.CANCELLED), 0.1) + gateway.handle(leaf(0, 1), 0.1)) == []
-    assert list(gateway.roots) == [1]
-    assert gateway.tally.outcome(Outcome.CANCELLED) == 1
-
-
-def test_what_was_dropped_before_the_client_left_stays_dropped() -> None:
-    gateway = make()
-    arrive(gateway, 1)
-    gateway.handle(first(0, 2), 0.1)
-    gateway.handle(leaf(0, 0, Outcome.DROPPED), 0.1)
-    assert [reply.outcome for reply in replies(gateway.handle(Abandoned([1]), 0.1))] == [Outcome.DROPPED]
+# -- refused, begun again ---------------------------------------------------------------------------------------------------
 
 
 def test_a_full_cluster_refuses_and_counts_what_it_refused() -> None:

@@ -15,9 +15,10 @@ from loki_rl.core import journal
 from loki_rl.core.flow import Flow
 from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
 from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, effects_decoder, encoder
-from loki_rl.core.options import ClusterOptions
+from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
+from loki_rl.core.pullers import Kind, Puller
 from loki_rl.core.queue import DeadlineQueue
 from loki_rl.core.router import Router
 from loki_rl.env.world import World, run
@@ -55,7 +56,7 @@ PLANS = (plan(find_rough=1, find_fine=1, read_rough=1, read_fine=1), plan(find_f
 
 
 @cache
-def recorded() -> tuple[bytes, ...]:
+def recorded(routing: Routing = "pull") -> tuple[bytes, ...]:
     """A run of the twin under overload, with swaps, drops and refusals: one chunk per record."""
     chunks: list[bytes] = []
     plans = iter([PLANS[0], PLANS[1], PLANS[0], *PLANS])
@@ -66,7 +67,7 @@ def recorded() -> tuple[bytes, ...]:
         last = next(plans, last)
         return last
 
-    options = replace(OPTIONS, max_inflight=25)
+    options = replace(OPTIONS, max_inflight=25, routing=routing)
     world = World(options, decide, start=-2.0)
     world.record = Recorder(chunks.append, options, dict.fromkeys(world.players, 0)).record
     run(world, [k / 400 for k in range(1200)], duration_s=3.0, settle_s=2.0)
@@ -93,6 +94,10 @@ def _outcomes(entry: Entry) -> Iterator[int]:
     for effect in effects_decoder.decode(entry.effects):
         if type(effect).__name__ == "Reply":
             yield effect.outcome  # type: ignore[union-attr]
+
+
+def test_a_run_by_routing_tables_replays_as_well() -> None:
+    assert journal.replay(recorded("table"), check=True) == len(recorded("table")) - 1 > 1000
 
 
 def test_how_the_bytes_are_cut_does_not_matter() -> None:
@@ -189,16 +194,16 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
     assert journal.replay(before) == found.index, "all before it agrees"
 
 
-def _least_accurate_first(actor: Router) -> list[int]:
-    waiting = [number for number, puller in actor.pullers.items() if puller.waiting is not None]
-    return sorted(waiting, key=lambda number: (-actor.rank[actor.pullers[number].variant], number))
+def _least_accurate_first(actor: Router, unable: set[Kind]) -> Puller | None:
+    able = [puller for puller in actor.pullers.idle.values() if (puller.variant, puller.batch) not in unable]
+    return max(able, key=lambda puller: (actor.rank[puller.variant], -puller.number), default=None)
 
 
 RULES: dict[str, tuple[type, str, object]] = {
-    "least accurate first": (Router, "_waiting", _least_accurate_first),
+    "least accurate first": (Router, "_next", _least_accurate_first),
     "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
     "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: None),
-    "never barred": (Flow, "bars", lambda _self, _variant, _now: False),
+    "never barred": (Flow, "bars", lambda _self, _lane, _variant, _now: False),
 }
 
 

@@ -4,7 +4,6 @@ worker."""
 from __future__ import annotations
 
 from math import inf
-from typing import Any
 
 import pytest
 
@@ -15,14 +14,10 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
-    Effect,
-    Execute,
     Item,
     Leaving,
     Outcome,
     PlanChanged,
-    Pressure,
-    Ready,
     Result,
     Send,
     Settled,
@@ -31,71 +26,24 @@ from loki_rl.core.messages import (
     WorkerGone,
     router,
 )
-from loki_rl.core.options import ClusterOptions, DropPolicy
-from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Placement, Plan
-from loki_rl.core.router import HUNG_S, RETURNED, Router
-
-MS = 0.001
-SLO = 0.1
-
-
-def latency(first: float, each: float) -> dict[int, Latency]:
-    times = {n: (first + (n - 1) * each) * MS for n in (1, 2, 4)}
-    return {n: Latency(s, s, 2 * s) for n, s in times.items()}
-
-
-def variants(children: dict[str, float]) -> tuple[Variant, ...]:
-    """fine: 20 ms and 10 more for each further item; rough: 5 ms and 1 more."""
-    return (Variant("rough", 0.5, latency(5, 1), children), Variant("fine", 0.9, latency(20, 10), children))
-
-
-PIPELINE = Pipeline(
-    name="fork",
-    slo_s=SLO,
-    tasks=(
-        Task("find", variants({"read": 2.0, "sort": 1.0}), entry=1.0),
-        Task("read", variants({}), parent="find"),
-        Task("sort", variants({}), parent="find"),
-    ),
-    leaf_weights={"read": 0.5, "sort": 0.5},
-    hop_s=0.0,
+from loki_rl.core.router import HUNG_S, RETURNED
+from tests.core.fork import (
+    FIND,
+    FINE,
+    MS,
+    PIPELINE,
+    READ,
+    ROUGH,
+    SLO,
+    batches,
+    items,
+    make,
+    plan,
+    ready,
+    result,
+    roots,
+    settled,
 )
-FIND, READ = 0, 1
-ROUGH, FINE = 0, 1
-
-
-def make(task: int = READ, drop: DropPolicy = "reroute", **options: Any) -> Router:
-    return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0, **options), task)
-
-
-def items(*numbers: int, t0: float = 0.0, timeout: float = SLO) -> Submit:
-    return Submit([Item(PIPELINE.entry_id(number, 0), t0, t0 + timeout, 0) for number in numbers])
-
-
-def roots(batch: Execute) -> list[int]:
-    return [item.id >> 31 for item in batch.items]
-
-
-def batches(effects: list[Effect]) -> dict[str, Execute]:
-    return {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Execute)}
-
-
-def settled(effects: list[Effect]) -> list[Settled]:
-    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Settled)]
-
-
-def pressures(effects: list[Effect]) -> list[tuple[str, bool]]:
-    return [(e.to, e.message.overloaded) for e in effects if isinstance(e, Send) and isinstance(e.message, Pressure)]
-
-
-def ready(number: int, variant: int, batch: int = 4, serial: int = 1) -> Ready:
-    return Ready(number, 0, serial, variant, batch)
-
-
-def result(batch: Execute, number: int, fanouts: list[tuple[int, ...]] | None = None, error: str = "") -> Result:
-    return Result(number, 0, batch.batch, batch.variant, fanouts or [], 0.0, error)
-
 
 # -- who is served ------------------------------------------------------------------------------------------------------
 
@@ -238,50 +186,6 @@ def test_a_new_plan_moves_no_deadline_not_even_of_items_that_come_back() -> None
     assert {number: entry[:3] for number, entry in actor.queue.known.items()} == before
 
 
-# -- the flow to the next task ------------------------------------------------------------------------------------------
-
-
-def plan(split: float, fine: float = 0.5, rps: float = 20.0) -> Plan:
-    flows = {"find": {"rough": 1 - fine, "fine": fine}, "read": {"fine": 1.0}, "sort": {"fine": 1.0}}
-    placements = (Placement("find", "fine", 1, 1), Placement("find", "rough", 1, 1))
-    return Plan("accuracy", placements, 2, 0.5, 1.0, rps, rps, {"find": split, "read": 1.0, "sort": 1.0}, flows)
-
-
-def pulled(actor: Router, number: int, serial: int, variant: int, now: float) -> bool:
-    return f"worker:{number}" in batches(actor.handle(ready(number, variant, 1, serial), now))
-
-
-def test_an_empty_bucket_bars_a_variant_only_while_a_child_is_pressed() -> None:
-    """Planned for 10 items/s of the accurate variant: a burst of two, then 11 a second."""
-    actor = make(FIND, drop="none", lease=30.0)
-    actor.handle(PlanChanged(plan(0.5)), 0.0)
-    actor.handle(items(*range(20)), 0.0)
-    assert all(pulled(actor, 0, serial, FINE, 0.0) for serial in range(1, 6)), "pulling conserves work"
-    actor.handle(PlanChanged(plan(0.5)), 0.0)
-    actor.handle(Pressure(READ, True), 0.0)
-    assert [pulled(actor, 0, serial, FINE, 0.0) for serial in (11, 12, 13)] == [True, True, False]
-    assert pulled(actor, 1, 1, ROUGH, 0.0), "the other variant has tokens of its own"
-    wake = actor.wake_at()
-    assert wake is not None
-    assert wake == pytest.approx(1 / 11, abs=1e-5)
-    assert list(batches(actor.handle(Tick(), wake))) == ["worker:0"], "a token is there when the router said so"
-    assert not pulled(actor, 0, 14, FINE, wake)
-    assert list(batches(actor.handle(Pressure(READ, False), wake))) == ["worker:0"]
-
-
-def test_a_task_tells_its_parent_when_it_falls_behind_and_when_it_has_caught_up() -> None:
-    actor = make(READ)
-    actor.handle(ready(0, FINE, batch=1), 0.0)
-    assert pressures(actor.handle(items(*range(5)), 0.0)) == []
-    assert pressures(actor.handle(items(*range(5, 9)), 0.0)) == [("router:0", True)]
-    assert pressures(actor.handle(items(9), 0.0)) == [], "only changes"
-    assert pressures(actor.handle(Cancelled(list(range(10))), 0.0)) == [("router:0", False)]
-
-
-def test_a_task_without_workers_falls_behind() -> None:
-    assert pressures(make(READ).handle(items(1), 0.0)) == [("router:0", True)]
-
-
 # -- results --------------------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +281,7 @@ def test_the_time_of_a_batch_given_early_counts_from_the_end_of_the_one_before()
     actor.handle(ready(0, FINE), 0.0)
     actor.handle(items(5), 0.05)
     actor.handle(ready(0, FINE, serial=2), 0.05)
-    first, second = sorted(lease.expiry for lease in actor.leases.values())
+    first, second = sorted(lease.expiry for lease in actor.leases.all.values())
     assert first == pytest.approx(3 * 0.100 + HUNG_S)
     assert second == pytest.approx(first + 3 * 0.040 + HUNG_S)
 
@@ -396,10 +300,11 @@ def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:
     actor = make(drop="none")
     actor.handle(Begin(10.0), 10.0)
     actor.handle(items(1), 10.0)
-    assert actor.handle(Tick(), 11.0) == [Send(CONTROLLER, Backlog(READ, 1, inf))]
+    assert actor.handle(Tick(), 11.0) == [Send(CONTROLLER, Backlog(READ, 1, inf, 1))]
     actor.handle(items(2), 11.0)
-    assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf))]
-    assert actor.wake_at() == 15.0
+    assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 1))]
+    assert actor.handle(Tick(), 15.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 0))]
+    assert actor.wake_at() == 16.0
 
 
 def test_a_finished_batch_asks_for_no_tick() -> None:

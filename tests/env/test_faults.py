@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.core.draws import fanouts
-from loki_rl.core.journal import Recorder, replay
-from loki_rl.core.messages import BatchDone, Effect, Event, Outcome
+from loki_rl.core.journal import JournalError, Recorder, read, replay
+from loki_rl.core.messages import BatchDone, Effect, Event, Outcome, Tick
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, check_faults, load_faults
-from loki_rl.env.histogram import FanoutRow, Resampler
+from loki_rl.env.histogram import FanoutRow, with_counts
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.runs import RunOptions, prepare, read_options
 from loki_rl.tables import ConfigError
@@ -171,11 +171,20 @@ def test_draws_are_keyed_monotone_and_poisson_where_nothing_was_measured(item: i
         FanoutRow("detect", "small", "read", (2.0, 1.0, 1.0)),
         FanoutRow("detect", "large", "read", (1.0, 1.0, 2.0)),
     )
-    resampler = Resampler(rows, pipeline, seed)
-    few, many = (resampler.draw(item, 0, variant) for variant in (0, 1))
+    counted = with_counts(pipeline, rows)
+    few, many = (fanouts(seed, counted, item, 0, variant) for variant in (0, 1))
     assert few <= many
-    assert few == resampler.draw(item, 0, 0)
-    assert Resampler(rows[:1], pipeline, seed).draw(item, 0, 1) == fanouts(seed, pipeline, item, 0, 1)
+    assert few == fanouts(seed, counted, item, 0, 0)
+    assert fanouts(seed, with_counts(pipeline, rows[:1]), item, 0, 1) == fanouts(seed, pipeline, item, 0, 1)
+    assert counted.fanouts == pipeline.fanouts
+
+
+def test_leaves_of_what_is_lost_are_drawn_as_they_would_have_come() -> None:
+    """Nothing serves the first task, so every leaf is one that never was."""
+    rows = (FanoutRow("detect", "large", "read", (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)),)
+    dead = tuple(Crash(server, 0.0) for server in range(SERVERS))
+    done = _run(Faults(crashes=dead, fanout=rows))
+    assert done.tally.leaves == done.tally.leaves_bad == 7 * done.tally.arrivals
 
 
 faults = st.builds(
@@ -213,7 +222,18 @@ def test_the_journal_of_a_run_with_faults_replays() -> None:
     recorder = Recorder(blobs.append, options, lives)
     broken = Faults(crashes=(Crash(2, 3.0, 2.0), Crash(4, 6.0)), service_noise=0.2, metric_lag_s=1.0)
     simulate(options, _decide, _arrivals(40.0), SECONDS, record=recorder.record, faults=broken)
-    assert replay(blobs) == len(blobs) - 1
+    assert replay(blobs, check=True) == len(blobs) - 1
+    lived = {entry.address for entry in read(blobs)[1]}
+    assert lived == {*lives, "worker:2#1"}
+
+
+@pytest.mark.parametrize("address", ["worker:9#1", "worker:0#one", "nobody"])
+def test_a_journal_with_a_life_that_cannot_be_is_refused(address: str) -> None:
+    blobs: list[bytes] = []
+    recorder = Recorder(blobs.append, _options(), {"worker:0": 0})
+    recorder.record(address, 0.0, Tick(), [])
+    with pytest.raises(JournalError, match=address.partition("#")[0]):
+        replay(blobs)
 
 
 # -- description ------------------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ def watched(decide: Alternating, seed: int = 3, **change: Any) -> tuple[dict[int
 def test_two_policies_meet_the_same_arrivals_and_fanouts() -> None:
     """Also if one of them refuses requests. Where they serve an item alike it has the same children, else the variant with
     the larger mean has no fewer."""
-    fine, fine_served, fine_times = watched(Alternating("f"), max_inflight=30)
+    fine, fine_served, fine_times = watched(Alternating("f"), max_inflight=20)
     rough, rough_served, rough_times = watched(Alternating("rr", "r"))
     assert fine_times == rough_times
     assert len(fine) < len(rough), "one refuses requests"

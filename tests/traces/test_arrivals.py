@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.traces.arrivals import arrivals, duration_s, expected, scale
+from loki_rl.traces.arrivals import arrivals, duration_s, expected, made_up, scale
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions, load_trace
 
 seeds = st.integers(0, 2**64 - 1)
@@ -150,3 +150,26 @@ def test_more_than_memory_holds_is_refused() -> None:
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(TraceError, match="the seed must lie between 0 and"):
         arrivals(_bins([1]), WHOLE, seed)
+
+
+@pytest.mark.parametrize(
+    ("trace", "options", "says"),
+    [
+        (_exact([0.5, 1.5]), WHOLE, ""),
+        (_exact([0.5, 1.5]), TraceOptions(rate_scale=0.5), ""),
+        (
+            _exact([0.5, 1.5]),
+            TraceOptions(rate_scale=3),
+            "each request of the trace stands for 3, the copies drawn inside its second",
+        ),
+        (_bins([4, 4], 60.0), WHOLE, "times inside the bins of 60 s are synthetic: drawn uniformly, not observed"),
+        (
+            _bins([4, 4]),
+            TraceOptions(mean_rps=10.0),
+            "times inside the bins of 1 s are synthetic: drawn uniformly, not observed; "
+            "each request of the trace stands for 2.5",
+        ),
+    ],
+)
+def test_what_is_made_up_about_a_replay_is_said(trace: Trace, options: TraceOptions, says: str) -> None:
+    assert made_up(trace, options) == says

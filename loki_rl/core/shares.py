@@ -1,0 +1,72 @@
+"""Who should serve what: keeps the variants of one task at the shares of the plan. Owns the accounts; knows no worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import exp
+
+from loki_rl.core.messages import Item
+from loki_rl.core.mix import ELSE, NO_MIX, Mix
+from loki_rl.core.queue import DeadlineQueue
+
+MEMORY_S = 2.0  # of the rate at which items come
+SPARE = 0.85  # of the planned rate; what demand leaves free below it is spent on accuracy
+
+
+class Shares:
+    """Each item that comes is credited to the variants of its lane by their shares, and debited to the one that serves it:
+    a variant owns a lane while its account there is above zero (deficit round robin, Shreedhar and Varghese, SIGCOMM'95).
+
+    Nobody idles for it: who owns nothing that waits takes what there is. While fewer items come than planned, credits grow
+    by as much, so that spare time goes to the most accurate variants.
+    """
+
+    def __init__(self) -> None:
+        self.mix = NO_MIX
+        self.accounts: list[dict[int, float]] = [{}]
+        self.rate = 0.0  # items per second, of late
+        self._time = 0.0
+
+    def adopt(self, mix: Mix, now: float) -> None:
+        self.mix = mix
+        self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
+        self.rate, self._time = mix.rate, now
+
+    def arrive(self, items: list[Item], now: float) -> None:
+        """These came."""
+        if self.mix.single:
+            return
+        self.rate = self.rate * exp((self._time - now) / MEMORY_S) + len(items) / MEMORY_S
+        self._time = now
+        boost = max(1.0, SPARE * self.mix.rate / self.rate) if self.rate else 1.0
+        lane_of = self.mix.lane_of
+        counts = Counter(lane_of.get(item.prefix, ELSE) for item in items) if lane_of else {ELSE: len(items)}
+        for lane, count in counts.items():
+            account = self.accounts[lane]
+            for variant, share in self.mix.shares[lane].items():
+                account[variant] = min(self._burst(variant), account[variant] + boost * share * count)
+
+    def served(self, variant: int, items: list[Item], each: float = 1.0) -> None:
+        """This variant serves them."""
+        if self.mix.single:
+            return
+        lane_of = self.mix.lane_of
+        for item in items:
+            account = self.accounts[lane_of.get(item.prefix, ELSE)]
+            if variant in account:
+                account[variant] = max(-self._burst(variant), account[variant] - each)
+
+    def returned(self, variant: int, items: list[Item]) -> None:
+        """It did not."""
+        self.served(variant, items, -1.0)
+
+    def own(self, variant: int, lanes: list[int]) -> list[int]:
+        """Those lanes whose items are this variant's to serve."""
+        return [lane for lane in lanes if self.accounts[lane].get(variant, 0.0) > 0.0]
+
+    def owns_any(self, variant: int, queue: DeadlineQueue) -> bool:
+        """Whether any item that waits is this variant's to serve."""
+        return any(account.get(variant, 0.0) > 0.0 for lane, account in zip(queue.lanes, self.accounts, strict=True) if lane)
+
+    def _burst(self, variant: int) -> float:
+        return self.mix.bursts.get(variant, 2.0)

@@ -1,0 +1,43 @@
+"""A report as one page that needs nothing else: Markdown in, HTML with its pictures inside out. Owns how a page looks; must
+not know what it says."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+
+from markdown import markdown
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1.5rem; }
+h1, h2, h3 { line-height: 1.25; margin-top: 2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
+thead th { border-bottom: 2px solid #888; }
+tbody tr:hover { background: #f6f8fa; }
+img { max-width: 100%; height: auto; }
+code { background: #f3f3f3; padding: .1rem .3rem; border-radius: 3px; }
+"""
+PICTURE = re.compile(r'src="([^"]+\.png)"')
+
+
+def write_page(text: str, path: Path) -> None:
+    """The Markdown text as a page; pictures are looked for beside it. Raises OSError."""
+    title = next((line.lstrip("# ") for line in text.splitlines() if line.startswith("# ")), path.stem).replace("*", "")
+    body = markdown(text, extensions=["tables", "sane_lists"], output_format="html")
+    path.write_text(
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{_with_pictures(body, path.parent)}\n</body>\n</html>\n",
+        encoding="utf-8",
+    )
+
+
+def _with_pictures(body: str, folder: Path) -> str:
+    def inside(found: re.Match[str]) -> str:
+        data = b64encode((folder / found[1]).read_bytes()).decode()
+        return f'src="data:image/png;base64,{data}"'
+
+    return PICTURE.sub(inside, body)
