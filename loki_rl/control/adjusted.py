@@ -30,7 +30,7 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
 # Tuned on validation windows of the bursty generator, with the same grid as every other base.
-SCALE, PATIENCE = 1.1, 1.0
+SCALE, PATIENCE = 0.9, 1.0
 # The agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far
 # outside of what it saw in training (in units of the feature's range), nor before it has
 # sat out so many intervals after either.

@@ -31,7 +31,8 @@ HIGHEST = 5.0
 MEMORY_S = 300
 PEAK_S = 3
 EXPECTED_BIN_S = 5
-WEIGHT = 1.0
+# A forecast has learnt how often demand rises and how far; what it never saw still may come, at this share of the rate above.
+UNSEEN = 0.05
 
 GRID = 128
 STEPS = 8
@@ -70,7 +71,7 @@ class Reserve:
     def beside(self, arrivals: Sequence[int], mean_rps: float, quantiles: Floats, lead_s: float) -> float:
         """Demand to have capacity for [1/s] where quantiles [6] of the busiest seconds within the lead are forecast."""
         jumps = chances(self.levels, arrivals, max(mean_rps, FLOOR_RPS), lead_s)
-        above = np.maximum(beyond(self.levels, mean_rps, quantiles), WEIGHT * jumps)
+        above = np.maximum(beyond(self.levels, mean_rps, quantiles), UNSEEN * jumps)
         return max(mean_rps, self.enough(above, max(mean_rps, mean(arrivals, MEMORY_S))))
 
     def knowing(self, coming: Sequence[int]) -> tuple[float, float]:
