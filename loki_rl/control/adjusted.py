@@ -27,7 +27,7 @@ from loki_rl.control.policies import Planner, PolicyOptions
 from loki_rl.control.reserve import Reserve
 from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
 # Tuned on validation windows of the bursty generator, with the same grid as every other base.
 SCALE, PATIENCE = 0.9, 1.0
@@ -116,7 +116,9 @@ class Adjusting(Forecasting):
     def decide(self, snapshot: Snapshot) -> Plan:
         if not snapshot.arrivals or self.agent is None:
             plan = super().decide(snapshot)
-            return replace(plan, reasons=(*plan.reasons, "no adjustment: " + self._missing(snapshot)))
+            reasons = (*plan.reasons, "no adjustment: " + self._missing(snapshot))
+            self.fallbacks += 1
+            return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
         high = self._high(snapshot, forecast)
@@ -128,7 +130,12 @@ class Adjusting(Forecasting):
         demand, patience = adjusted(taken, high, 1.0, self._patience)
         plan = self._plan(snapshot, demand, float(forecast.mean[0]), patience)
         self._last = taken
-        return replace(plan, reasons=(*plan.reasons, self._said(action, taken, high, doubt)))
+        reasons = (*plan.reasons, self._said(action, taken, high, doubt))
+        return replace(plan, reasons=reasons, adjustment=self._asked(action, bool(doubt)))
+
+    def _asked(self, action: int, fallback: bool) -> Adjustment:
+        factor, patience = adjusted(action, 1.0, 1.0, self._patience)
+        return Adjustment(float(factor), float(patience), fallback, self._planner.options.shadow)
 
     def _missing(self, snapshot: Snapshot) -> str:
         return "no model file" if self.agent is None else f"nothing counted yet at {snapshot.now:g} s"
