@@ -16,7 +16,7 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which the agent adjusts."""
+    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts."""
 
     pipeline: str
     out: str = "runs/train"

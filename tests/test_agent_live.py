@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from loki_rl.control.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
 from loki_rl.control.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
@@ -23,7 +24,8 @@ from loki_rl.runs import RunResult
 ALWAYS = 6
 CARD = Card(
     environment="LokiRL/Cluster-v0", pipeline="small", features=tuple(f"f{i}" for i in range(OBSERVATION)),
-    multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0, patience=1.0,
+    multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0,
+    patience=1.0,
     low=(-9.0,) * OBSERVATION, high=(9.0,) * OBSERVATION, forecast_error=10.0, ranges={}, gain=0.0, gap=0.0, steps=0,
 )  # fmt: skip
 
@@ -37,7 +39,7 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def layer() -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def layer() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A network of one layer that always wants the same."""
     bias = np.zeros(ACTIONS, np.float32)
     bias[ALWAYS] = 5.0

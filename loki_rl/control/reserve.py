@@ -31,7 +31,7 @@ HIGHEST = 5.0
 MEMORY_S = 300
 PEAK_S = 3
 EXPECTED_BIN_S = 5
-# A forecast has learnt how often demand rises and how far; what it never saw may still come, at this share of the rate above.
+# A forecast has learnt how demand rises. What it never saw may still come, at this share of the rate above.
 UNSEEN = 0.05
 
 GRID = 128
