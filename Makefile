@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check bench clean
+.PHONY: install learn models demo test lint types contracts check bench gpu-check clean
 
 install: $(STAMP)
 
@@ -48,7 +48,11 @@ contracts: install
 check: lint types contracts test
 
 bench: install
-	for file in benchmarks/*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/gpu_check.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+# One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
+gpu-check: models
+	$(BIN)/python -m benchmarks.gpu_check --device cuda
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -69,7 +69,7 @@ class EventCluster:
         assert self.world.pending is not None
         return self.world.pending
 
-    def decide(self, demand_rps: float, mean_rps: float, patience: float) -> Plan:
+    def decide(self, demand_rps: float, mean_rps: float, chance: float, patience: float) -> Plan:
         """Answer with the exact allocator's plan for these, and play until the next question."""
         load_s = float(self.window.load_s.max())
         first = self.world.controller.plan is None
@@ -77,6 +77,7 @@ class EventCluster:
             demand_rps=demand_rps,
             servers=self.window.servers,
             expected_rps=min(demand_rps, mean_rps),
+            chance=chance,
             current=() if first else self.snapshot.servers,
             horizon_s=patience * self.interval_s,
             load_s=0.0 if first else load_s,

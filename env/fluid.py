@@ -80,7 +80,7 @@ def waits_s(fleet: Fleet) -> Floats:
 
 def scratch(fleet: Fleet, servers: int) -> tuple[Floats, Ints]:
     """Room for the loops, sized for this fleet."""
-    width = max(fleet.models, len(fleet.entry), fleet.table.shape[1], 3)
+    width = max(fleet.models, len(fleet.entry), fleet.table.shape[1], 4)
     return np.zeros((ALL_ROWS, width)), np.zeros((3, max(fleet.models, len(fleet.entry) + 1, servers)), np.int64)
 
 

@@ -32,7 +32,7 @@ class Windows:
         steps = options.steps
         ticks = round(steps * options.interval_s / options.tick_s)
         self.ticks = np.zeros((size, ticks), np.float32)
-        self.high, self.mean, self.floor = (np.ones((size, steps + 1)) for _ in range(3))
+        self.high, self.mean, self.floor, self.chance = (np.ones((size, steps + 1)) for _ in range(4))
         self.exogenous = np.zeros((size, steps + 1, EXOGENOUS))
         self.reference = np.ones(size)
         self.lag = np.zeros(size, np.int64)
@@ -54,6 +54,7 @@ class Windows:
     def _put(self, number: int, window: Window) -> None:
         self.ticks[number], self.exogenous[number] = window.ticks, window.exogenous
         self.high[number], self.mean[number], self.floor[number] = window.high, window.mean, window.floor
+        self.chance[number] = window.chance
         self.reference[number], self.lag[number] = window.reference, window.lag_s
         self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
 
@@ -105,7 +106,7 @@ class Batch:
         c = self.clusters
         self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
         p = pool.windows
-        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag)
+        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag, p.chance)
         self._settings = (
             pool.base.scale, pool.base.patience, table.most_rps, table.servers, options.tick_s, options.interval_s, exponent,
         )  # fmt: skip

@@ -25,8 +25,8 @@ from loki_rl.env.fluid import LOSS, LOST, SERVING, USED, adopt, advance, begin_l
 TableArrays = tuple[Floats, Floats, Net, Library, Memo, bool]
 # model, left, want, old, queue, tokens, split, servers, load_s, factor: of env.fluid
 ClusterArrays = tuple[Ints, Floats, Ints, Ints, Floats, Floats, Ints, Ints, Floats, Floats]
-# ticks, high, mean, floor, exogenous, reference, base cost, lag: of windows [W, ...]
-WindowArrays = tuple[NDArray[np.float32], Floats, Floats, Floats, Floats, Floats, Floats, Ints]
+# ticks, high, mean, floor, exogenous, reference, base cost, lag, chance: of windows [W, ...]
+WindowArrays = tuple[NDArray[np.float32], Floats, Floats, Floats, Floats, Floats, Floats, Ints, Floats]
 # scale and patience of the non-learning base, largest demand, nominal servers, tick [s], interval [s], loss exponent
 Settings = tuple[float, float, float, int, float, float, float]
 
@@ -57,8 +57,8 @@ def plan_and_play(
     demand, patience = adjusted(action, high[window, k], settings[0], settings[1])
     share = 0.0 if k == 0 else horizon_share(longest(load_s[e]), patience, settings[5])
     held(model[e], left[e], old[e], servers[e], load_s[e], state)
-    target = work[TRIAL, :3]
-    target[0], target[1], target[2] = demand, min(demand, mean[window, k]), share
+    target = work[TRIAL, :4]
+    target[0], target[1], target[2], target[3] = demand, min(demand, mean[window, k]), share, windows[8][window, k]
     p = answer(memo, state, target, servers[e], rates, net, library, deep or k == 0, work, counts)
     split[e] = p
     most = capacity(counts, rates[p], net, demand, work)

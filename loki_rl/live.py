@@ -29,6 +29,8 @@ from loki_rl.serving.logs import Level, LogOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
 from loki_rl.serving.replay import replay
+from loki_rl.serving.sessions import choose_devices
+from loki_rl.serving.span_options import SpanOptions
 from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -40,14 +42,18 @@ class LiveError(ValueError):
 class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
     use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. model: a
-    trained agent, for `ppo`; shadow: what it would do is only written down. drain_s: time
-    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
+    trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
+    then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
+    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
+    otlp, trace_ratio: endpoint and ratio of SpanOptions."""
 
     pipeline: str
     workers: int | None = None
     policy: str = "exact"
     engine: EngineKind | None = None
     device: str = "auto"
+    workers_per_gpu: Annotated[int, Meta(ge=1, le=64)] | None = None
+    parallel_loads: Annotated[int, Meta(ge=0)] = 0
     http_port: int = 8000
     http_host: str = "127.0.0.1"
     http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -56,6 +62,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     logs: str = ""
     log_json: bool = False
     log_level: Level = "info"
+    otlp: str = ""
+    trace_ratio: float = 1.0
     native: str | None = None
     slo_ms: float | None = None
     interval_s: float = 10.0
@@ -97,11 +105,18 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     profile = None if options.profile is None else Path(options.profile)
     file = load_pipeline(options.pipeline, profile=profile, slo_ms=options.slo_ms)
     pipeline = with_load_s(file.pipeline, options.load_s)
-    servers = pipeline.servers if options.workers is None else options.workers
-    cluster = ClusterOptions(pipeline, servers, seed=options.seed, interval_s=options.interval_s, drop=options.drop)
+    engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
+    servers = _servers(options, engine, pipeline.servers)
+    cluster = ClusterOptions(
+        pipeline,
+        servers,
+        seed=options.seed,
+        interval_s=options.interval_s,
+        drop=options.drop,
+        parallel_loads=options.parallel_loads,
+    )
     policy = _policy_options(options, servers)
     make_policy(options.policy, pipeline, policy)  # a wrong name is told before anything starts
-    engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     if engine == "onnx" and not options.any_profile:
         _check_profile(file, options.device)
     keep = LogOptions(options.logs, options.log_json, options.log_level)
@@ -122,6 +137,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             grpc_port=options.grpc_port,
             journal=journal,
             logs=keep,
+            traces=SpanOptions(options.otlp, options.trace_ratio),
         ) as plane,
         Client(plane.front) as client,
     ):
@@ -169,6 +185,23 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
         duration_s=length,
         wall_s=length,
     )
+
+
+def _servers(options: ServeOptions, engine: EngineKind, usual: int) -> int:
+    """Workers of the plane; on GPUs as many on each as was asked for."""
+    if options.workers_per_gpu is None:
+        return usual if options.workers is None else options.workers
+    devices = choose_devices(options.device) if engine == "onnx" else ()
+    if not devices or devices[0].kind != "cuda":
+        where = "emulated workers" if engine == "emulated" else "the CPU"
+        raise LiveError(f"--workers-per-gpu needs GPUs, and this would run on {where}; use --workers")
+    count = options.workers_per_gpu * len(devices)
+    if options.workers not in (None, count):
+        raise LiveError(
+            f"--workers {options.workers} is not --workers-per-gpu {options.workers_per_gpu} on {len(devices)} GPUs "
+            f"({count}); leave one of them out"
+        )
+    return count
 
 
 def _policy_options(options: ServeOptions, servers: int) -> PolicyOptions:

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from loki_rl.serving.engine import EngineError
-from loki_rl.serving.sessions import Device, choose_device
+from loki_rl.serving.sessions import Device, choose_devices
 
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/self/statm")
 
@@ -28,9 +28,12 @@ def device_name(device: Device) -> str:
 def measured_on(device: str) -> tuple[str, str, str]:
     """What a profile made here with --device would be keyed by: device name, execution provider, ONNX Runtime version.
 
-    Raises EngineError if the device is not there."""
-    chosen = choose_device(device)
-    return device_name(chosen), chosen.provider, ort.__version__
+    Raises EngineError if the device is not there, or if several are not alike: a profile holds for one kind."""
+    chosen = choose_devices(device)
+    names = sorted({device_name(one) for one in chosen})
+    if len(names) > 1:
+        raise EngineError(f"{device} are not alike ({', '.join(names)}), and a profile holds for one kind; name alike ones")
+    return names[0], chosen[0].provider, ort.__version__
 
 
 def resident_mb() -> float:

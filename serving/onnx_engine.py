@@ -86,6 +86,10 @@ class OnnxEngine:
             for item in items
         ]
 
+    def raw(self, task: str, variant: str, items: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """For each prepared item what a resident variant's session gives, before its adapter finishes it."""
+        return self._infer(self.residents[task, variant], items, self._padded_size(task, variant, len(items)))
+
     def sample(self, task: str, variant: str) -> Array:
         """A valid payload for a resident variant."""
         return self.residents[task, variant].adapter.sample()

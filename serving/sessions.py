@@ -48,22 +48,33 @@ class Device(Struct, frozen=True):
 def choose_device(wanted: str) -> Device:
     """The device for auto, cpu, cuda or cuda:N. auto: CUDA if this ONNX Runtime was built for it and a driver is loaded,
     else the CPU. Raises EngineError for another word, for CUDA without such a build, or if both wheels are installed."""
+    chosen = choose_devices(wanted)
+    if len(chosen) > 1:
+        raise EngineError(f"one device is needed here, not '{wanted}'; use cuda:N")
+    return chosen[0]
+
+
+def choose_devices(wanted: str) -> tuple[Device, ...]:
+    """As choose_device, and several GPUs for cuda:0,1: workers are dealt out to them in turn."""
     check_wheels()
-    device = _named(wanted)
-    if device.provider not in ort.get_available_providers():
-        raise EngineError(f"{device.name} was asked for, but this ONNX Runtime has no CUDA; {ADVICE}")
-    return device
+    devices = _named(wanted)
+    if devices[0].provider not in ort.get_available_providers():
+        raise EngineError(f"{devices[0].name} was asked for, but this ONNX Runtime has no CUDA; {ADVICE}")
+    return devices
 
 
-def _named(wanted: str) -> Device:
+def _named(wanted: str) -> tuple[Device, ...]:
     if wanted == "auto":
-        return Device("cuda" if cuda_answers() else "cpu")
-    kind, colon, index = wanted.partition(":")
+        return (Device("cuda" if cuda_answers() else "cpu"),)
+    kind, colon, numbers = wanted.partition(":")
     if kind == "cpu" and not colon:
-        return Device("cpu")
-    if kind == "cuda" and (index.isdecimal() or not colon):
-        return Device("cuda", int(index or 0))
-    raise EngineError(f"device '{wanted}' is unknown; use auto, cpu, cuda or cuda:N")
+        return (Device("cpu"),)
+    indices = numbers.split(",") if colon else ["0"]
+    if kind != "cuda" or not all(index.isdecimal() for index in indices):
+        raise EngineError(f"device '{wanted}' is unknown; use auto, cpu, cuda, cuda:N or cuda:0,1")
+    if len(set(indices)) < len(indices):
+        raise EngineError(f"device '{wanted}' names a GPU twice; --workers-per-gpu puts several workers on each")
+    return tuple(Device("cuda", int(index)) for index in indices)
 
 
 def check_wheels() -> None:

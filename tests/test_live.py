@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from loki_rl.control.request import RequestError
 from loki_rl.core.messages import Outcome
-from loki_rl.live import LiveError, ReplayOptions, ServeOptions, replay_trace, serve_until_stopped
+from loki_rl.live import LiveError, ReplayOptions, ServeOptions, _servers, replay_trace, serve_until_stopped
 from loki_rl.runs import RunResult
 from loki_rl.serving.client import ClientError
 from loki_rl.serving.sender import ReplayError
+from loki_rl.serving.sessions import Device
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -118,3 +119,20 @@ def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
 def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
     with pytest.raises((ClientError, ReplayError)):
         replay_trace(ReplayOptions(f"http://127.0.0.1:{free_port()}", str(small), str(crowd)))
+
+
+def test_workers_per_gpu_need_gpus(small: Path) -> None:
+    with pytest.raises(LiveError, match="--workers-per-gpu needs GPUs, and this would run on emulated workers"):
+        serve_until_stopped(ServeOptions(str(small), workers_per_gpu=2), None, lambda _: None)
+
+
+def test_workers_per_gpu_are_on_each_of_the_gpus(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loki_rl.live.choose_devices", lambda _: (Device("cuda", 0), Device("cuda", 1)))
+    options = ServeOptions(str(small), device="cuda:0,1", workers_per_gpu=3)
+    assert _servers(options, "onnx", 4) == 6
+    assert _servers(replace(options, workers=6), "onnx", 4) == 6
+    with pytest.raises(LiveError, match=r"--workers 4 is not --workers-per-gpu 3 on 2 GPUs \(6\)"):
+        _servers(replace(options, workers=4), "onnx", 4)
+    monkeypatch.setattr("loki_rl.live.choose_devices", lambda _: (Device("cpu"),))
+    with pytest.raises(LiveError, match="this would run on the CPU; use --workers"):
+        _servers(options, "onnx", 4)

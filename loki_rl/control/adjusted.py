@@ -24,7 +24,7 @@ from loki_rl.control.observation import (
     state_features,
 )
 from loki_rl.control.policies import Planner, PolicyOptions
-from loki_rl.control.reserve import Reserve
+from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
@@ -52,21 +52,18 @@ class Forecasting:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         if not snapshot.arrivals:
-            expected = self._planner.options.expected_rps
-            return self._plan(snapshot, self._scale * expected, expected, self._patience)
-        forecast = self._forecast(snapshot)
-        return self._plan(snapshot, self._high(snapshot, forecast), float(forecast.mean[0]), self._patience)
+            return self._plan(snapshot, self._reserve.after((), self._planner.options.expected_rps, 0.0), self._patience)
+        return self._plan(snapshot, self._demand(snapshot, self._forecast(snapshot)), self._patience)
 
     @cached_property
     def _reserve(self) -> Reserve:
         """Made with the first plan: a policy that is only checked should cost nothing."""
         return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
 
-    def _high(self, snapshot: Snapshot, forecast: Forecast) -> float:
-        """Demand to have capacity for [1/s]."""
+    def _demand(self, snapshot: Snapshot, forecast: Forecast) -> Demand:
         mean, quantiles = float(forecast.mean[0]), forecast.quantiles[0]
-        worth = self._reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
-        return self._scale * max(FLOOR_RPS, worth)
+        found = self._reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
+        return replace(found, high_rps=self._scale * found.high_rps)
 
     def _forecast(self, snapshot: Snapshot) -> Forecast:
         counts = np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
@@ -75,11 +72,12 @@ class Forecasting:
     def _lead_s(self, snapshot: Snapshot) -> float:
         return snapshot.interval_s + self._planner.load_s
 
-    def _plan(self, snapshot: Snapshot, high: float, mean: float, patience: float) -> Plan:
+    def _plan(self, snapshot: Snapshot, demand: Demand, patience: float) -> Plan:
         planner = self._planner
         request = replace(
-            planner.request(high),
-            expected_rps=max(min(mean, high), FLOOR_RPS),
+            planner.request(demand.high_rps),
+            expected_rps=max(min(demand.expected_rps, demand.high_rps), FLOOR_RPS),
+            chance=demand.chance,
             current=snapshot.servers,
             horizon_s=patience * snapshot.interval_s,
             load_s=planner.options.load_s,
@@ -121,14 +119,15 @@ class Adjusting(Forecasting):
             return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
-        high = self._high(snapshot, forecast)
+        base = self._demand(snapshot, forecast)
+        high = base.high_rps
         observation, mask = self._observe(snapshot, forecast, high)
         doubt = self._doubt(snapshot, observation)
         action = -1 if doubt else act(self.agent, observation, mask)
         self.fallbacks += bool(doubt)
         taken = -1 if self._planner.options.shadow else action
         demand, patience = adjusted(taken, high, 1.0, self._patience)
-        plan = self._plan(snapshot, demand, float(forecast.mean[0]), patience)
+        plan = self._plan(snapshot, replace(base, high_rps=demand), patience)
         self._last = taken
         reasons = (*plan.reasons, self._said(action, taken, high, doubt))
         return replace(plan, reasons=reasons, adjustment=self._asked(action, bool(doubt)))

@@ -18,25 +18,26 @@ from loki_rl.core.plan import JointPlan, Plan
 from loki_rl.core.server_type import ServerType
 
 
-def allocate(pipeline: Pipeline, request: Request) -> Plan:
+def allocate(pipeline: Pipeline, request: Request, known: Plan | None = None) -> Plan:
     """The best plan for a request: cheapest servers if the most accurate variants suffice, else the most accurate mix that
     serves all (then the cheapest), else serve the most at the accuracy floor (then most accurately), else infeasible, with
-    the reason. Where no types are named every server has price 1, so cheapest is fewest.
+    the reason. Where no types are named every server has price 1, so cheapest is fewest. known: a plan of the same pipeline
+    to begin with; of equally good plans it may decide which comes out.
 
     Raises RequestError for a request that makes no sense. The modes are Loki's (HPDC'24, section 4); the model is a linear
     one on trees, without its big-M and bilinear terms.
     """
-    return allocate_jointly([Part(pipeline, request)]).plans[0]
+    return allocate_jointly([Part(pipeline, request)], [known] if known else []).plans[0]
 
 
-def allocate_jointly(parts: Sequence[Part]) -> JointPlan:
+def allocate_jointly(parts: Sequence[Part], known: Sequence[Plan] = ()) -> JointPlan:
     """The best plans for pipelines that share a cluster, with the modes of `allocate`: accuracies and what is served count
-    by weight. Nothing is shed while all can be served, and nothing is planned if one is infeasible.
+    by weight. Nothing is shed while all can be served, and nothing is planned if one is infeasible. known: a plan of each.
 
     Raises RequestError for a request that makes no sense, or requests about different clusters.
     """
     check_parts(parts)
-    search = Search(parts)
+    search = Search(parts, known=known)
     if not _possible(search):
         return explain_impossible(search)
     plans = _moved(search) if parts[0].request.horizon_s is not None else _fresh(search)

@@ -4,12 +4,13 @@ the tree, its bounds and its proof; knows no PuLP and no clock but the one it is
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
 from math import ceil, inf
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
+from loki_rl.control.compiled import compiled
 from loki_rl.control.simplex import (
     CANDIDATE,
     CUT_OFF,
@@ -22,10 +23,10 @@ from loki_rl.control.simplex import (
     First,
     Floats,
     Indices,
-    compiled,
     copy_of,
     dual,
     error,
+    price,
     primal,
     renew,
     safe_bound,
@@ -39,13 +40,15 @@ PIVOTS = 2000
 # A root with larger errors is solved for anew: every node starts from it.
 CLEAN = 1e-11
 DEPTH = 1000
+# Dives between two looks at the clock.
+DIVES = 8
 
 
-class Tree(Struct):
+class Tree(NamedTuple):
     """A problem in dictionary form. rank: 0 for continuous variables, else higher for those to branch on first.
 
     lower, upper: bounds of all variables. reach_lower, reach_upper: what the equations allow at most, for proofs. root: the
-    dictionary every search starts from. whole: the objective can take whole values only.
+    dictionary every search starts from.
     """
 
     first: First
@@ -55,7 +58,25 @@ class Tree(Struct):
     upper: Floats
     reach_lower: Floats
     reach_upper: Floats
-    whole: bool
+
+
+class Nodes(NamedTuple):
+    """Per open node its bound, and lower and upper of the integer variables; those from `State.open` on are free."""
+
+    bound: Floats
+    lower: Floats
+    upper: Floats
+
+
+class State(NamedTuple):
+    """Of a search. open: nodes. cutoff: what is not below it is of no use. floor: least bound of what was cut off or solved.
+    objective: of the best solution. nodes: made so far."""
+
+    open: int
+    cutoff: float
+    floor: float
+    objective: float
+    nodes: int
 
 
 class Result(Struct):
@@ -69,14 +90,12 @@ class Result(Struct):
 
 
 @compiled
-def relax(
-    first: First, now: Dictionary, lower: Floats, upper: Floats, reach: tuple[Floats, Floats], start: float, cutoff: float
-) -> tuple[int, float]:
+def relax(tree: Tree, now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: float) -> tuple[int, float]:
     """The relaxation of a node: its outcome and its proven bound; DOUBT if the proof fails."""
     outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS)
-    if outcome == DOUBT or error(first, now.x) > FEASIBLE:
+    if outcome == DOUBT or error(tree.first, now.x) > FEASIBLE:
         return DOUBT, -np.inf
-    bound = safe_bound(first, now, row, np.maximum(lower, reach[0]), np.minimum(upper, reach[1]))
+    bound = safe_bound(tree.first, now, row, np.maximum(lower, tree.reach_lower), np.minimum(upper, tree.reach_upper))
     if outcome == INFEASIBLE:
         return (INFEASIBLE, np.inf) if bound > PROVEN else (DOUBT, -np.inf)
     return (outcome, bound) if bound > objective - PROVEN * max(1.0, abs(objective)) else (DOUBT, -np.inf)
@@ -85,86 +104,182 @@ def relax(
 @compiled
 def tighten(now: Dictionary, rank: Indices, lower: Floats, upper: Floats, slack: float) -> None:
     """Reduced-cost fixing: an integer variable moves no further than the slack to the cutoff pays for."""
-    for j in np.flatnonzero((rank[now.nonbasic] > 0) & (np.abs(now.slopes) > FEASIBLE)):
-        v = now.nonbasic[j]
-        steps = np.floor(slack / abs(now.slopes[j]) + 1e-6)
-        if now.slopes[j] > 0 and now.x[v] == lower[v]:
-            upper[v] = min(upper[v], lower[v] + steps)
-        elif now.slopes[j] < 0 and now.x[v] == upper[v]:
-            lower[v] = max(lower[v], upper[v] - steps)
+    for j in range(len(now.nonbasic)):
+        v, slope = now.nonbasic[j], now.slopes[j]
+        if rank[v] > 0 and abs(slope) > FEASIBLE:
+            steps = np.floor(slack / abs(slope) + 1e-6)
+            if slope > 0 and now.x[v] == lower[v]:
+                upper[v] = min(upper[v], lower[v] + steps)
+            elif slope < 0 and now.x[v] == upper[v]:
+                lower[v] = max(lower[v], upper[v] - steps)
 
 
 @compiled
 def choose(now: Dictionary, rank: Indices, lower: Floats, upper: Floats) -> tuple[int, bool]:
     """Row to branch on (-1: all integers are) and whether up is cheaper: penalties of one dual step each way (Driebeek 1966;
     Tomlin 1971), the largest product among the highest rank."""
-    values, ranks = now.x[now.basic], rank[now.basic]
-    parts = values - np.floor(values + INTEGRAL)
-    rows = np.flatnonzero((ranks > 0) & (parts > INTEGRAL))
-    rises, falls = now.x[now.nonbasic] < upper[now.nonbasic], now.x[now.nonbasic] > lower[now.nonbasic]
-    slopes = np.abs(now.slopes)
-    chosen, up_first, best, top = -1, False, -1.0, 0
-    for i in rows:
-        top = max(top, int(ranks[i]))
-    for i in rows:
-        if ranks[i] == top:
-            row = now.table[i]
-            price = slopes / np.maximum(np.abs(row), CANDIDATE)
-            up = (1 - parts[i]) * np.min(np.where(((row < -CANDIDATE) & rises) | ((row > CANDIDATE) & falls), price, 1e6))
-            down = parts[i] * np.min(np.where(((row > CANDIDATE) & rises) | ((row < -CANDIDATE) & falls), price, 1e6))
-            score = max(up, INTEGRAL) * max(down, INTEGRAL) + FEASIBLE * min(parts[i], 1 - parts[i])
+    top = 0
+    for i in range(len(now.basic)):
+        if rank[now.basic[i]] > top and _part(now.x[now.basic[i]]) > INTEGRAL:
+            top = rank[now.basic[i]]
+    chosen, up_first, best = -1, False, -1.0
+    for i in range(len(now.basic)):
+        part = _part(now.x[now.basic[i]])
+        if top > 0 and rank[now.basic[i]] == top and part > INTEGRAL:
+            up, down = _penalties(now, lower, upper, i)
+            up, down = (1 - part) * up, part * down
+            score = max(up, INTEGRAL) * max(down, INTEGRAL) + FEASIBLE * min(part, 1 - part)
             if score > best:
-                chosen, up_first, best = int(i), up < down, score
+                chosen, up_first, best = i, up < down, score
     return chosen, up_first
 
 
 @compiled
-def dive(
-    first: First,
-    now: Dictionary,
-    rank: Indices,
-    lower: Floats,
-    upper: Floats,
-    reach: tuple[Floats, Floats],
-    cutoff: float,
-    siblings: tuple[Floats, Floats, Floats],
-) -> tuple[int, float, int]:
-    """Branch down to a node without children: (outcome, its bound, number of siblings left open on the way).
+def _part(value: float) -> float:
+    return float(value - np.floor(value + INTEGRAL))
 
-    OPTIMAL: x is integral. lower and upper become those of the last node. siblings: per depth the bound, and lower and upper
-    of the integer variables.
+
+@compiled
+def _penalties(now: Dictionary, lower: Floats, upper: Floats, row: int) -> tuple[float, float]:
+    """What one unit more and one unit less of a row's variable cost at least."""
+    table, slopes, x, _, nonbasic = now
+    up, down = 1e6, 1e6
+    for j in range(len(nonbasic)):
+        element, v = table[row, j], nonbasic[j]
+        if abs(element) > CANDIDATE:
+            ratio = abs(slopes[j] / element)
+            if x[v] < upper[v]:
+                up, down = (up, min(down, ratio)) if element > 0 else (min(up, ratio), down)
+            if x[v] > lower[v]:
+                up, down = (min(up, ratio), down) if element > 0 else (up, min(down, ratio))
+    return up, down
+
+
+@compiled
+def dive(
+    tree: Tree, now: Dictionary, lower: Floats, upper: Floats, cutoff: float, integers: Indices, nodes: Nodes, begin: int
+) -> tuple[int, float, int]:
+    """Branch down to a node without children: (outcome, its bound, number of open nodes, siblings on the way included).
+
+    OPTIMAL: x is integral. lower and upper become those of the last node.
     """
-    integers = np.flatnonzero(rank > 0)
-    bounds, lowers, uppers = siblings
-    objective, rounded = settle(now, first.costs, lower, upper), False
-    depth = 0
-    while depth < len(bounds):
-        outcome, bound = relax(first, now, lower, upper, reach, objective, cutoff)
+    rank, rounded, end = tree.rank, False, begin
+    objective = settle(now, tree.first.costs, lower, upper)
+    while end < begin + DEPTH:
+        outcome, bound = relax(tree, now, lower, upper, objective, cutoff)
         if outcome == INFEASIBLE and rounded:
-            return DOUBT, bound, depth
+            return DOUBT, bound, end
         if outcome != OPTIMAL or bound >= cutoff:
-            return (CUT_OFF if outcome == OPTIMAL else outcome), bound, depth
+            return (CUT_OFF if outcome == OPTIMAL else outcome), bound, end
         row, up_first = choose(now, rank, lower, upper)
         if row < 0:
-            whole = np.round(now.x[integers])
-            if rounded or integers.size == 0 or np.max(np.abs(now.x[integers] - whole)) == 0.0:
-                return OPTIMAL, bound, depth
-            lower[integers] = whole
-            upper[integers] = whole
+            if rounded or not _round(now.x, integers, lower, upper):
+                return OPTIMAL, bound, end
             rounded = True
-            objective = settle(now, first.costs, lower, upper)
+            objective = settle(now, tree.first.costs, lower, upper)
             continue
         objective = bound
         tighten(now, rank, lower, upper, cutoff - bound)
-        v, floor = now.basic[row], np.floor(now.x[now.basic[row]] + INTEGRAL)
-        before_lower, before_upper = lower[v], upper[v]
+        v = now.basic[row]
+        floor, before_lower, before_upper = np.floor(now.x[v] + INTEGRAL), lower[v], upper[v]
         lower[v], upper[v] = (before_lower, floor) if up_first else (floor + 1, before_upper)
-        bounds[depth] = bound
-        lowers[depth] = lower[integers]
-        uppers[depth] = upper[integers]
+        push(nodes, end, bound, lower, upper, integers)
         lower[v], upper[v] = (floor + 1, before_upper) if up_first else (before_lower, floor)
-        depth += 1
-    return DOUBT, -np.inf, depth
+        end += 1
+    return DOUBT, -np.inf, end
+
+
+@compiled
+def _round(x: Floats, integers: Indices, lower: Floats, upper: Floats) -> bool:
+    """Fix the integer variables at their values, rounded; whether that moves any of them."""
+    moved = False
+    for v in integers:
+        whole = np.round(x[v])
+        moved |= whole != x[v]
+        lower[v] = upper[v] = whole
+    return moved
+
+
+@compiled
+def push(nodes: Nodes, at: int, bound: float, lower: Floats, upper: Floats, integers: Indices) -> None:
+    """Write a node."""
+    nodes.bound[at] = bound
+    for k in range(len(integers)):
+        nodes.lower[at, k], nodes.upper[at, k] = lower[integers[k]], upper[integers[k]]
+
+
+@compiled
+def explore(
+    tree: Tree,
+    now: Dictionary,
+    nodes: Nodes,
+    integers: Indices,
+    state: State,
+    best: Floats,
+    gain: tuple[float, float],
+    dives: int,
+) -> tuple[int, State]:
+    """So many dives, each from the best open node. best: receives x. gain: how much better a solution must be than the one
+    before, and what share of it at least.
+
+    CUT_OFF: no open node can be better. OPTIMAL: one may be. DOUBT: neither the current nor the root's dictionary gives a
+    proof.
+    """
+    count, cutoff, floor, objective, made = state
+    lower, upper = tree.lower.copy(), tree.upper.copy()
+    for _ in range(dives):
+        chosen = _best(nodes, count)
+        if chosen < 0 or nodes.bound[chosen] >= cutoff:
+            return CUT_OFF, State(count, cutoff, floor, objective, made)
+        if count + DEPTH > len(nodes.bound):
+            break
+        count -= 1
+        least, most = _take(nodes, chosen, count)
+        outcome, bound, end = DOUBT, 0.0, count
+        for again in range(2):
+            if outcome == DOUBT:
+                if again:
+                    restore(now, tree.root)
+                lower[integers], upper[integers] = least, most
+                outcome, bound, end = dive(tree, now, lower, upper, cutoff, integers, nodes, count)
+        if outcome == DOUBT:
+            return DOUBT, State(count, cutoff, floor, objective, made)
+        made, count = made + end - count, end
+        floor = floor if outcome == INFEASIBLE else min(floor, bound)
+        value = float(np.sum(tree.first.costs * now.x)) if outcome == OPTIMAL else np.inf
+        if value < objective:
+            best[:] = now.x
+            objective, cutoff = value, min(cutoff, value - max(gain[0], gain[1] * abs(value)))
+    return OPTIMAL, State(count, cutoff, floor, objective, made)
+
+
+@compiled
+def _best(nodes: Nodes, count: int) -> int:
+    """The open node of the least bound, of equal ones the youngest: it is deeper. -1 if there is none."""
+    chosen = -1
+    for k in range(count):
+        if chosen < 0 or nodes.bound[k] <= nodes.bound[chosen]:
+            chosen = k
+    return chosen
+
+
+@compiled
+def _take(nodes: Nodes, chosen: int, last: int) -> tuple[Floats, Floats]:
+    """Bounds of a node, whose place the last one takes."""
+    least, most = nodes.lower[chosen].copy(), nodes.upper[chosen].copy()
+    nodes.bound[chosen] = nodes.bound[last]
+    nodes.lower[chosen], nodes.upper[chosen] = nodes.lower[last], nodes.upper[last]
+    return least, most
+
+
+@compiled
+def restore(now: Dictionary, root: Dictionary) -> None:
+    """Start from the root's dictionary again."""
+    now.table[:] = root.table
+    now.slopes[:] = root.slopes
+    now.x[:] = root.x
+    now.basic[:] = root.basic
+    now.nonbasic[:] = root.nonbasic
 
 
 def root(first: First, from_: Dictionary, lower: Floats, upper: Floats) -> tuple[int, Dictionary]:
@@ -192,88 +307,59 @@ def root(first: First, from_: Dictionary, lower: Floats, upper: Floats) -> tuple
     return outcome, now
 
 
-def price(now: Dictionary, costs: Floats) -> None:
-    """Slopes from costs."""
-    now.slopes[:] = costs[now.nonbasic]
-    for i in np.flatnonzero(costs[now.basic]):
-        now.slopes[:] -= costs[now.basic[i]] * now.table[i]
-
-
 class Search:
-    """One branch and bound. Equal trees give equal results unless the time limit strikes."""
+    """One branch and bound. whole: the objective can take whole values only. Equal trees give equal results unless the time
+    limit strikes."""
 
-    def __init__(self, tree: Tree, gap: float, most_nodes: int, left_s: Callable[[], float]) -> None:
-        self.tree, self.gap, self.most_nodes, self.left_s = tree, gap, most_nodes, left_s
-        self.now = copy_of(tree.root)
-        self.lower, self.upper = tree.lower.copy(), tree.upper.copy()
+    def __init__(self, tree: Tree, gap: float, whole: bool, most_nodes: int, left_s: Callable[[], float]) -> None:
+        self.tree, self.whole, self.most_nodes, self.left_s = tree, whole, most_nodes, left_s
+        self.gain = (1 - 1e-6, 0.0) if whole else (NOISE, 0.99 * gap)
         self.integers = np.flatnonzero(tree.rank > 0)
-        size = (DEPTH, len(self.integers))
-        self.siblings = (np.empty(DEPTH), np.empty(size), np.empty(size))
-        self.open: list[tuple[float, int, Floats, Floats]] = []
-        self.cutoff, self.floor = inf, inf
-        self.result = Result("infeasible")
+        self.nodes = self._blank(2 * DEPTH)
+        self.state = State(0, inf, inf, inf, 0)
+        self.x = np.empty(len(tree.rank))
+
+    def _blank(self, size: int) -> Nodes:
+        shape = (size, len(self.integers))
+        return Nodes(np.empty(size), np.empty(shape), np.empty(shape))
 
     def run(self, start: Floats | None = None) -> Result:
         """Search from the root; start: values of the integer variables (NaN: free) to look at first."""
-        self._push(-inf, self.lower[self.integers], self.upper[self.integers])
+        now, tree = copy_of(self.tree.root), self.tree
+        lower, upper = tree.lower[self.integers], tree.upper[self.integers]
+        self._push(lower, upper)
         if start is not None and len(self.integers):
             known = ~np.isnan(start)
-            self._push(
-                -inf,
-                np.where(known, start, self.lower[self.integers]),
-                np.where(known, start, self.upper[self.integers]),
-            )
+            self._push(np.where(known, start, lower), np.where(known, start, upper))
         # The known solution, which comes first, is looked at even without time.
-        owed = start is not None
-        while self.open and self.open[0][0] < self.cutoff:
-            bound, _, lower, upper = heappop(self.open)
-            if not owed and (self.result.nodes > self.most_nodes or self.left_s() <= 0):
-                return self._end("limit", bound)
+        outcome, owed = OPTIMAL, start is not None
+        while outcome == OPTIMAL:
+            if not owed and (self.state.nodes > self.most_nodes or self.left_s() <= 0):
+                return self._end("limit")
+            if self.state.open + DEPTH > len(self.nodes.bound):
+                self._grow()
+            most = 1 if owed else DIVES
+            args = (tree, now, self.nodes, self.integers, self.state, self.x, self.gain, most)
+            outcome, self.state = explore(*args)
             owed = False
-            if not self._explore(lower, upper):
-                return Result("doubt", nodes=self.result.nodes)
-        return self._end("optimal" if self.result.x is not None else "infeasible", inf)
+        if outcome == DOUBT:
+            return Result("doubt", nodes=self.state.nodes)
+        return self._end("optimal" if self.state.objective < inf else "infeasible")
 
-    def _push(self, bound: float, lower: Floats, upper: Floats) -> None:
-        # Of equal bounds the youngest first: it is deeper.
-        self.result.nodes += 1
-        heappush(self.open, (bound, -self.result.nodes, lower, upper))
+    def _push(self, lower: Floats, upper: Floats) -> None:
+        number = self.state.open
+        self.nodes.bound[number], self.nodes.lower[number], self.nodes.upper[number] = -inf, lower, upper
+        self.state = self.state._replace(open=number + 1, nodes=self.state.nodes + 1)
 
-    def _explore(self, lower: Floats, upper: Floats) -> bool:
-        """A dive from a node; False where neither the current nor the root's dictionary gives a proof."""
-        for again in (False, True):
-            if again:
-                for mine, root in zip(self.now, self.tree.root, strict=True):
-                    mine[:] = root
-            self.lower[self.integers], self.upper[self.integers] = lower, upper
-            tree, reach = self.tree, (self.tree.reach_lower, self.tree.reach_upper)
-            outcome, bound, left = dive(
-                tree.first, self.now, tree.rank, self.lower, self.upper, reach, self.cutoff, self.siblings
-            )
-            if outcome != DOUBT:
-                break
-        else:
-            return False
-        if outcome == OPTIMAL:
-            self._accept(bound)
-        elif outcome == CUT_OFF:
-            self.floor = min(self.floor, bound)
-        for depth in range(left):
-            at = (float(self.siblings[0][depth]), self.siblings[1][depth].copy(), self.siblings[2][depth].copy())
-            self._push(*at)
-        return True
+    def _grow(self) -> None:
+        more = self._blank(2 * len(self.nodes.bound))
+        for mine, bigger in zip(self.nodes, more, strict=True):
+            bigger[: len(mine)] = mine
+        self.nodes = more
 
-    def _accept(self, bound: float) -> None:
-        objective = float(self.tree.first.costs @ self.now.x)
-        self.floor = min(self.floor, bound)
-        if objective < self.result.objective:
-            self.result.objective, self.result.x = objective, self.now.x.copy()
-            room = 1 - 1e-6 if self.tree.whole else 0.99 * self.gap * abs(objective)
-            self.cutoff = min(self.cutoff, objective - max(room, NOISE))
-
-    def _end(self, outcome: str, open_bound: float) -> Result:
-        bound = min(self.floor, open_bound, min((node[0] for node in self.open), default=inf), self.result.objective)
-        if self.tree.whole and bound > -inf and bound < inf:
-            bound = min(ceil(bound - 1e-6), self.result.objective)
-        self.result.outcome, self.result.bound = outcome, bound
-        return self.result
+    def _end(self, outcome: str) -> Result:
+        objective, open_ = self.state.objective, self.nodes.bound[: self.state.open]
+        bound = min(self.state.floor, float(open_.min(initial=inf)), objective)
+        if self.whole and abs(bound) < inf:
+            bound = min(ceil(bound - 1e-6), objective)
+        return Result(outcome, objective, bound, self.x if objective < inf else None, self.state.nodes)

@@ -7,7 +7,7 @@ import numpy as np
 
 from loki_rl.control.compiled import inlined, lean
 from loki_rl.control.fleet import Floats, Net
-from loki_rl.control.switching import ACCURACY, SERVERS, UNBALANCED, UNLIKELY, VIOLATION
+from loki_rl.control.switching import ACCURACY, SERVERS, UNBALANCED, VIOLATION
 
 TINY = 1e-12
 TOO_MANY = 100.0  # price of a server that the cluster does not have, so that a search walks back into it
@@ -198,7 +198,7 @@ def short(served: float, target: Floats) -> float:
     """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
     come (control/switching.py)."""
     ratio = target[0] / target[1]
-    return float((1.0 - UNLIKELY) * (1.0 - min(1.0, served * ratio)) + UNLIKELY * ratio * (1.0 - served))
+    return float((1.0 - target[3]) * (1.0 - min(1.0, served * ratio)) + target[3] * ratio * (1.0 - served))
 
 
 @inlined
@@ -252,7 +252,8 @@ def best_splits(
     budget that are best once models are loaded, and while they load.
 
     state [3, M]: servers ready now, credit of those that load, and how many load. rates [P, 2, M]; target: demand [1/s],
-    expected demand [1/s], share of the horizon that passes while models load.
+    expected demand [1/s], share of the horizon that passes while models load, chance that what lies between the demands
+    comes.
     """
     old = held_back(counts, state, net)
     loading, serving, split, while_loading = np.inf, np.inf, 0, 0

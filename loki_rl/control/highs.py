@@ -15,9 +15,8 @@ Options = dict[str, bool | int | float | str]
 
 # It is process-wide in HiGHS: a second value would refuse every later solve.
 ALWAYS: Options = {"threads": 1}
-# Small models are tight, so quick nodes beat presolve, heuristics and cuts; large ones need them.
+# Small models are tight, so quick nodes beat heuristics and cuts; large ones need them.
 SMALL: Options = {
-    "presolve": "off",
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
@@ -63,7 +62,7 @@ def solve_with_highs(
     """
     highs = _Silent()  # type: ignore[no-untyped-call]
     limits: Options = {"mip_rel_gap": gap, "time_limit": max(0.01, time_limit_s)}
-    for name, value in (ALWAYS | limits | (SMALL if program.dense else {})).items():
+    for name, value in (ALWAYS | limits | (SMALL if program.small else {})).items():
         highs.setOptionValue(name, value)
     mip = integer and bool(program.integer.any())
     highs.passModel(_model(program, mip))

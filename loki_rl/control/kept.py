@@ -4,17 +4,19 @@ bounds and the objective only. Owns these changes and the keeping; knows no mode
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import gcd, inf, lcm, nan
 from threading import local
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-import pulp
+import numpy as np
 from msgspec.structs import replace
 
-from loki_rl.control.model import Counts, Flows, add_row, new_problem
+from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
 from loki_rl.control.network import Network
+from loki_rl.control.program import Program
+from loki_rl.control.simplex import Floats, Indices
 from loki_rl.control.solver import Solved, solve_again
 
 Goal = Literal["least price", "most accurate", "most served"]
@@ -22,9 +24,10 @@ Goal = Literal["least price", "most accurate", "most served"]
 Span = tuple[float, float | None]
 Floor = tuple[float, float]
 
+Kept = TypeVar("Kept")
+
 KEPT = 16
 ANSWERS = 64
-GOALS = 16
 ALL: Span = (1.0, 1.0)
 ANY: Span = (0.0, 1.0)
 NO_FLOOR: Floor = (0.0, -1.0)
@@ -39,28 +42,29 @@ class KeptProblem:
     """Ask, then read the answer before the next question. Equal questions get equal answers, whatever was asked before.
 
     networks: of the pipelines that share the cluster; what is asked per part is in their order. prices: of a server of each
-    type. values: servers per configuration, part after part. flows: per part the flow per arc, as shares of the demand asked
-    for. served: per part the share of it.
+    type. step: by which prices of fleets differ at least. values: servers per configuration, part after part. flows: per
+    part the flow per arc, as shares of the demand asked for. served: per part the share of it.
     """
 
     def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
         self.networks = networks
-        self.problem = new_problem(maximise=True)
+        self._parts = range(len(networks))
         self._pools = (USUAL_SERVERS,) * len(prices)
         whole, self._unit = whole_prices(prices)
-        self._counts = Counts(self.problem, [network.configurations for network in networks], self._pools, whole)
-        self._flows = [Flows(self.problem, network, 1.0, f"x{part:02d}_") for part, network in enumerate(networks)]
-        for flows, columns in zip(self._flows, self.split(self._counts.columns), strict=True):
-            flows.fit(self.problem, columns)
-        self._floors = [
-            add_row(self.problem, [*flows.accuracy, (flows.served, 0.0)], ">=", NO_FLOOR[1]) for flows in self._flows
-        ]
-        self._weights = (1.0,) * len(networks)
-        self._least = add_row(self.problem, [*self._weighed("accuracy"), (self._flows[0].served, 0.0)], ">=", NO_LEAST)
-        self._goals: OrderedDict[tuple[object, ...], Any] = OrderedDict()
-        self._now: dict[object, Any] = {"servers": self._pools, "least": NO_LEAST, "weights": self._weights}
-        self._now |= {("demand", part): (1.0, True) for part in range(len(networks))}
-        self._now |= {("floor", part): NO_FLOOR for part in range(len(networks))}
+        self._prices, self.step = prices, self._unit if all(map(float.is_integer, whole)) else 0.0
+        problem = new_problem(maximise=True)
+        counts = Counts(problem, [network.configurations for network in networks], self._pools, whole)
+        flows = [Flows(problem, network, 1.0, f"x{part:02d}_") for part, network in enumerate(networks)]
+        for flow, columns in zip(flows, self.split(counts.columns), strict=True):
+            flow.fit(problem, columns)
+        floors = [add_row(problem, [*flow.accuracy, (flow.served, 0.0)], ">=", NO_FLOOR[1]) for flow in flows]
+        accuracy = [term for flow in flows for term in flow.accuracy]
+        least = add_row(problem, [*accuracy, (flows[0].served, 0.0)], ">=", NO_LEAST)
+        set_objective(problem, accuracy)
+        self.program = Program(problem)
+        self.configurations: list[tuple[int, Any]] = counts.configurations
+        self._place(counts, flows, floors, least)
+        self._now: dict[object, Any] = {"weights": (1.0,) * len(networks)}
         self._impossible: dict[tuple[tuple[int, ...], bool], tuple[float, ...]] = {}
         self._answers: OrderedDict[tuple[object, ...], tuple[Solved, list[float], list[list[float]], list[float]]] = (
             OrderedDict()
@@ -70,10 +74,23 @@ class KeptProblem:
         self.served: list[float] = []
         self._begin()
 
-    @property
-    def configurations(self) -> list[tuple[int, Any]]:
-        """What `values` count: (part, configuration)."""
-        return self._counts.configurations
+    def _place(self, counts: Counts, flows: list[Flows], floors: list[Any], least: Any) -> None:
+        """Where the program holds what changes."""
+        program = self.program
+        self._counts = program.columns(counts.columns)
+        self._wholes = np.concatenate([self._counts, program.columns(counts.sums)])
+        self._of_types = counts.of_types()
+        self._holdings = {key: program.index[id(total)] for key, total in counts.holdings.items()}
+        self._rows = np.array([program.row_of(row) for row in counts.rows])
+        self._price = program.terms(dict(counts.price))
+        self._accuracies = [program.terms(dict(flow.accuracy)) for flow in flows]
+        self._arcs = [program.columns(flow.columns) for flow in flows]
+        self._served = [program.index[id(flow.served)] for flow in flows]
+        self._needs, self._loads = [flow.servers for flow in flows], [flow.entries(program) for flow in flows]
+        self._floor_rows = [program.row_of(row) for row in floors]
+        self._floors = [program.entries(row, [flow.served]) for row, flow in zip(floors, flows, strict=True)]
+        self._least_row = program.row_of(least)
+        self._leasts = program.entries(least, [column for flow in flows for column, _ in flow.accuracy])
 
     @property
     def types(self) -> int:
@@ -88,15 +105,18 @@ class KeptProblem:
             start += len(network.configurations)
         return parts
 
+    def price(self, counts: Sequence[int]) -> float:
+        """Of a fleet."""
+        return float(sum(count * self._prices[c.pool] for count, (_, c) in zip(counts, self.configurations, strict=True)))
+
     def _begin(self) -> None:
-        parts = range(len(self.networks))
         most = []
-        for part in parts:
-            alone: list[Span] = [(0.0, None if part == other else 0.0) for other in parts]
-            solved = self.ask("most served", (1.0,) * len(parts), self._pools, alone, integer=False, reserving=False)
-            self.problem.solverModel.kept = False
-            most.append(max(solved.objective, 1e-6) / 2 / len(parts))
-        self.ask("most accurate", tuple(most), self._pools, [ANY for _ in parts], integer=False)
+        for part in self._parts:
+            alone: list[Span] = [(0.0, None if part == other else 0.0) for other in self._parts]
+            solved = self.ask("most served", (1.0,) * len(self._parts), self._pools, alone, integer=False, reserving=False)
+            self.program.kept = False
+            most.append(max(solved.objective, 1e-6) / 2 / len(self._parts))
+        self.ask("most accurate", tuple(most), self._pools, [ANY for _ in self._parts], integer=False)
 
     def ask(
         self,
@@ -129,103 +149,99 @@ class KeptProblem:
         known = self._impossible.get((servers, reserving))
         if whole and known and all(demand >= too_much for demand, too_much in zip(demands, known, strict=True)):
             return Solved("infeasible", "Infeasible", nan, nan, 0.0, {})
-        fleet, first, held = tuple(counts or ()), tuple(start or ()), tuple(sorted(holdings.items()))
-        question = (goal, demands, servers, served, floors, weights, least, held, fleet, first, integer, reserving)
+        given = (tuple(sorted(holdings.items())), tuple(counts or ()), tuple(start or ()))
+        question = (goal, demands, servers, served, floors, weights, least, given, integer, reserving)
         if question in self._answers:
             self._answers.move_to_end(question)
             solved, self.values, self.flows, self.served = self._answers[question]
             return solved
-        self._tune([(demand, reserving) for demand in demands], servers, served, floors, weights, least)
-        self._bind(servers, holdings, counts, start)
-        self.problem.sense = pulp.LpMinimize if goal == "least price" else pulp.LpMaximize
-        self.problem.setObjective(self._goal(goal))
-        solved = solve_again(self.problem, time_limit_s, integer and counts is None, start is not None)
+        self._tune([(demand, reserving) for demand in demands], [a for a, _ in floors], weights)
+        self._bound(servers, served, [b for _, b in floors], least, holdings, counts)
+        self._aim(goal, weights)
+        first = self._known(start) if start else None
+        solved, values = solve_again(self.program, time_limit_s, integer and counts is None, first)
         if goal == "least price":
             solved = replace(solved, objective=solved.objective * self._unit, bound=solved.bound * self._unit)
         if whole and solved.outcome == "infeasible":
             # What is too much stays too much for any larger demands.
             self._impossible[servers, reserving] = demands
-        self._note(question, solved)
+        self._note(question, solved, values)
         return solved
 
-    def _goal(self, goal: Goal) -> Any:
-        key = (goal, self._weights)
-        if key not in self._goals:
-            terms = {"least price": self._counts.price, "most accurate": self._weighed("accuracy")}
-            self._goals[key] = pulp.LpAffineExpression(terms.get(goal) or self._weighed("served"))
-            if len(self._goals) > GOALS:
-                self._goals.popitem(last=False)
-        return self._goals[key]
-
-    def _weighed(self, what: Literal["accuracy", "served"]) -> list[tuple[Any, float]]:
-        return [
-            (column, weight * value)
-            for weight, flows in zip(self._weights, self._flows, strict=True)
-            for column, value in (flows.accuracy if what == "accuracy" else [(flows.served, 1.0)])
-        ]
-
-    def _note(self, question: tuple[object, ...], solved: Solved) -> None:
+    def _note(self, question: tuple[object, ...], solved: Solved, values: Floats | None) -> None:
         """Beyond what can be served at all every demand leads to the same questions."""
-        self.values = [column.varValue for column in self._counts.columns]
-        self.flows = [[column.varValue for column in flows.columns] for flows in self._flows]
-        self.served = [flows.served.varValue for flows in self._flows]
+        found = np.zeros(len(self.program.variables)) if values is None else values
+        self.values, self.served = found[self._counts].tolist(), found[self._served].tolist()
+        self.flows = [found[arcs].tolist() for arcs in self._arcs]
         if solved.outcome in ("optimal", "infeasible"):
             self._answers[question] = replace(solved, seconds=0.0), self.values, self.flows, self.served
             if len(self._answers) > ANSWERS:
                 self._answers.popitem(last=False)
 
-    def _tune(
+    def _tune(self, demands: list[tuple[float, bool]], floors: list[float], weights: tuple[float, ...]) -> None:
+        """Coefficients that differ from those of the last question."""
+        changes = [
+            *(self._changed(("floor", i), floors[i], self._floors[i], lambda a: np.array([-a])) for i in self._parts),
+            *(
+                self._changed(("demand", i), demands[i], self._loads[i], lambda d, i=i: self._needs[i](*d))
+                for i in self._parts
+            ),
+            self._changed(
+                "weights", weights, self._leasts, lambda _: self._weighed(weights)[self.program.column[self._leasts]]
+            ),
+        ]
+        made = [change for change in changes if change is not None]
+        if made:
+            entries, values = zip(*made, strict=True)
+            self.program.change(np.concatenate(entries), np.concatenate(values))
+
+    def _changed(self, name: object, value: Any, entries: Indices, values: Any) -> tuple[Indices, Floats] | None:
+        if self._now.get(name) == value:
+            return None
+        self._now[name] = value
+        return entries, values(value)
+
+    def _bound(
         self,
-        demands: Sequence[tuple[float, bool]],
         servers: tuple[int, ...],
         served: Sequence[Span],
-        floors: Sequence[Floor],
-        weights: tuple[float, ...],
+        floors: Sequence[float],
         least: float,
-    ) -> None:
-        for part, flows in enumerate(self._flows):
-            self._set(("demand", part), demands[part], lambda demand, flows=flows: flows.rescale(*demand))
-            self._set(("floor", part), floors[part], lambda floor, part=part: self._set_floor(part, floor))
-            flows.served.bounds(*served[part])
-        self._set("servers", servers, self._set_servers)
-        self._set("weights", weights, self._set_weights)
-        self._set("least", least, self._least.changeRHS)
-
-    def _bind(
-        self,
-        servers: tuple[int, ...],
         holdings: dict[tuple[int, int], tuple[int, int]],
         counts: Sequence[int] | None,
-        start: Sequence[int] | None,
     ) -> None:
-        for k, (column, (_, c)) in enumerate(zip(self._counts.columns, self._counts.configurations, strict=True)):
-            column.bounds(*((counts[k], counts[k]) if counts else (0, servers[c.pool])))
-            column.varValue = start[k] if start else None
-        for total, pool in self._counts.sums:
-            total.bounds(0, servers[pool])
-            total.varValue = None
-        for (part, pool), total in self._counts.holdings.items():
-            total.bounds(*holdings.get((part, pool), (0, servers[pool])))
-            total.varValue = None
+        program = self.program
+        program.lower[self._wholes], program.upper[self._wholes] = 0, self._of_types @ servers
+        if counts:
+            program.lower[self._counts] = program.upper[self._counts] = counts
+        for (part, pool), total in self._holdings.items():
+            program.lower[total], program.upper[total] = holdings.get((part, pool), (0, servers[pool]))
+        program.row_upper[self._rows] = servers
+        program.row_lower[self._floor_rows], program.row_lower[self._least_row] = floors, least
+        program.lower[self._served] = [low for low, _ in served]
+        program.upper[self._served] = [inf if high is None else high for _, high in served]
 
-    def _set(self, name: object, value: Any, change: Any) -> None:
-        if self._now[name] != value:
-            self._now[name] = value
-            change(value)
+    def _aim(self, goal: Goal, weights: tuple[float, ...]) -> None:
+        self.program.sign = 1.0 if goal == "least price" else -1.0
+        if goal == "least price":
+            self.program.costs = self._price
+        elif goal == "most accurate":
+            self.program.costs = -self._weighed(weights)
+        else:
+            self.program.costs = np.zeros(len(self.program.variables))
+            self.program.costs[self._served] = [-weight for weight in weights]
 
-    def _set_servers(self, servers: tuple[int, ...]) -> None:
-        for row, count in zip(self._counts.rows, servers, strict=True):
-            row.changeRHS(count)
+    def _weighed(self, weights: tuple[float, ...]) -> Floats:
+        """The accuracies of all parts."""
+        return sum(
+            (weight * accuracy for weight, accuracy in zip(weights, self._accuracies, strict=True)),
+            np.zeros(len(self.program.variables)),
+        )
 
-    def _set_weights(self, weights: tuple[float, ...]) -> None:
-        self._weights = weights
-        for column, value in self._weighed("accuracy"):
-            self._least.expr[column] = value
-        self._least.modified = True
-
-    def _set_floor(self, part: int, floor: Floor) -> None:
-        self._floors[part].expr[self._flows[part].served] = -floor[0]
-        self._floors[part].changeRHS(floor[1])
+    def _known(self, start: Sequence[int]) -> Floats:
+        values = np.full(len(self.program.variables), nan)
+        values[self._counts] = start
+        return values
 
     @property
     def counts(self) -> list[int]:
@@ -246,24 +262,27 @@ def whole_prices(prices: Sequence[float]) -> tuple[list[float], float]:
 
 
 class _Kept(local):
-    """Of each thread its own: a PuLP problem is not to be shared."""
+    """Of each thread its own: a program is not to be shared."""
 
     def __init__(self) -> None:
-        self.problems: OrderedDict[tuple[object, ...], KeptProblem] = OrderedDict()
+        self.problems: OrderedDict[tuple[object, ...], Any] = OrderedDict()
 
 
 _kept = _Kept()
 
 
-def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
-    """The problem of the networks, from the last KEPT ones of this thread where possible.
-
-    A kept problem holds its networks, so their ids cannot be taken over by others.
-    """
-    problems, key = _kept.problems, (prices, *map(id, networks))
+def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+    """What was made under that key, from the last KEPT problems of this thread where possible."""
+    problems = _kept.problems
     if key not in problems:
-        problems[key] = KeptProblem(networks, prices)
+        problems[key] = make()
         while len(problems) > KEPT:
             problems.popitem(last=False)
     problems.move_to_end(key)
-    return problems[key]
+    kept: Kept = problems[key]
+    return kept
+
+
+def kept_problem(networks: tuple[Network, ...], prices: tuple[float, ...]) -> KeptProblem:
+    """The problem of the networks. It holds them, so their ids cannot be taken over by others."""
+    return keep((prices, *map(id, networks)), lambda: KeptProblem(networks, prices))

@@ -3,13 +3,17 @@ stay idle beside it. Owns the queueing allowance; knows neither demand nor plans
 
 from __future__ import annotations
 
-from math import sqrt
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loki_rl.control.request import Queueing
 from loki_rl.core.pipeline import Latency, Pipeline
 
 MICRO = 1_000_000
+
+Amount = TypeVar("Amount", float, NDArray[np.float64])
 
 
 class LatencyModel(Protocol):
@@ -76,9 +80,10 @@ class Tail:
         return self.URGENCY * mean_s(self._rows[task][variant][batch]) / batch / self._wait_s[task]
 
 
-def with_idle(busy: float, reserve: float) -> float:
+def with_idle(busy: Amount, reserve: Amount) -> Amount:
     """Servers of a pool that keeps `busy` of them busy: the solution of idle = reserve x busy / (busy + idle)."""
-    return (busy + sqrt(busy * (busy + 4 * reserve))) / 2
+    root: Amount = (busy * (busy + 4 * reserve)) ** 0.5
+    return (busy + root) / 2
 
 
 def mean_s(row: Latency) -> float:

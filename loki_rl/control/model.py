@@ -4,22 +4,26 @@ knows no solver and no order of modes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
+import numpy as np
 import pulp
 
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.latency import with_idle
 from loki_rl.control.network import Arc, Network
+from loki_rl.control.program import Program
+from loki_rl.control.simplex import Floats, Indices
 
 
 class Counts:
-    """Integer servers per configuration of each part, with totals per type, task and variant to branch on (allocator notes,
-    section 1).
+    """Integer servers per configuration of each part, with totals to branch on (allocator notes, section 1): per variant and
+    task of each type, per task of all types, and per part.
 
-    parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. holdings:
-    all servers of a type that a part has, by (part, type), where there are several parts.
+    parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. models:
+    all servers of a variant, by (part, type, task, variant). holdings: all servers of a type that a part has, by (part,
+    type), where there are several parts.
     """
 
     def __init__(
@@ -31,43 +35,67 @@ class Counts:
     ) -> None:
         self._problem, self._servers = problem, servers
         self.configurations = [(part, c) for part, mine in enumerate(parts) for c in mine]
-        self.columns = [self._column(f"n{k:04d}", c.pool) for k, (_, c) in enumerate(self.configurations)]
+        self.columns = [self._column(f"n{k:04d}", [c.pool]) for k, (_, c) in enumerate(self.configurations)]
+        self._sums: list[tuple[Any, Sequence[int]]] = []
         models: dict[tuple[int, int, int], dict[int, list[Any]]] = {}
         for column, (part, c) in zip(self.columns, self.configurations, strict=True):
-            models.setdefault((part, c.pool, c.task), {}).setdefault(c.variant, []).append(column)
-        self.sums: list[tuple[Any, int]] = []
+            models.setdefault((part, c.task, c.pool), {}).setdefault(c.variant, []).append(column)
+        self.models: dict[tuple[int, int, int, int], Any] = {}
         self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
-        self.holdings: dict[tuple[int, int], Any] = {}
-        for part, pool in product(range(len(parts)), range(len(servers))) if len(parts) > 1 else ():
-            mine = [total for (p, where, _), total in self.totals.items() if (p, where) == (part, pool)]
-            self.holdings[part, pool] = self._column(f"p{part:02d}_{pool:02d}", pool)
-            add_row(problem, [*((total, 1) for total in mine), (self.holdings[part, pool], -1)], "==", 0)
+        self._over_types()
+        self.holdings = self._over_tasks() if len(parts) > 1 else {}
         self.rows = [add_row(problem, self.all_of(pool), "<=", count) for pool, count in enumerate(servers)]
-        self.price = [(total, prices[pool]) for (_, pool, _), total in self.totals.items()]
+        self.price = [(total, prices[pool]) for (_, _, pool), total in self.totals.items()]
 
-    def _column(self, name: str, pool: int) -> Any:
-        return self._problem.add_variable(name, 0, self._servers[pool], pulp.LpInteger)
+    def _column(self, name: str, pools: Sequence[int]) -> Any:
+        return self._problem.add_variable(name, 0, sum(self._servers[pool] for pool in pools), pulp.LpInteger)
 
     def _task(self, key: tuple[int, int, int], variants: dict[int, list[Any]]) -> Any:
-        part, pool, task = key
+        part, task, pool = key
         place = f"{part:02d}_{pool:02d}_{task:02d}"
-        parts = [
-            mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
-            for variant, mine in sorted(variants.items())
-        ]
-        return self._sum(f"t{place}", pool, parts)
+        for variant, mine in sorted(variants.items()):
+            total = mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", [pool], mine)
+            self.models[part, pool, task, variant] = total
+        return self._sum(f"t{place}", [pool], [self.models[part, pool, task, variant] for variant in sorted(variants)])
 
-    def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
-        total = self._column(name, pool)
+    def _over_types(self) -> None:
+        """How many servers a task has at all says more than how many of one type."""
+        for (part, task), found in groupby(self.totals, lambda key: key[:2]):
+            keys = list(found)
+            if len(keys) > 1:
+                self._sum(f"w{part:02d}_{task:02d}", [pool for *_, pool in keys], [self.totals[key] for key in keys])
+
+    def _over_tasks(self) -> dict[tuple[int, int], Any]:
+        places = product(sorted({part for part, *_ in self.totals}), range(len(self._servers)))
+        return {
+            (part, pool): self._sum(f"p{part:02d}_{pool:02d}", [pool], mine)
+            for part, pool in places
+            if (mine := [total for (p, _, where), total in self.totals.items() if (p, where) == (part, pool)])
+        }
+
+    def _sum(self, name: str, pools: Sequence[int], parts: Sequence[Any]) -> Any:
+        total = self._column(name, pools)
         add_row(self._problem, [*((part, 1) for part in parts), (total, -1)], "==", 0)
-        self.sums.append((total, pool))
+        self._sums.append((total, pools))
         return total
 
     def all_of(self, pool: int) -> list[tuple[Any, float]]:
         """Terms of all servers of a type."""
-        if self.holdings:
-            return [(total, 1.0) for (_, where), total in self.holdings.items() if where == pool]
-        return [(total, 1.0) for (_, where, _), total in self.totals.items() if where == pool]
+        held = {key: total for key, total in self.holdings.items() if key[1] == pool}
+        return [(total, 1.0) for total in held.values()] or [(t, 1.0) for key, t in self.totals.items() if key[2] == pool]
+
+    @property
+    def sums(self) -> list[Any]:
+        """The totals that have columns of their own."""
+        return [total for total, _ in self._sums]
+
+    def of_types(self) -> Floats:
+        """[column, then total; type] = 1 where it counts servers of that type."""
+        pools = [[c.pool] for _, c in self.configurations] + [list(pools) for _, pools in self._sums]
+        found = np.zeros((len(pools), len(self._servers)))
+        for row, mine in zip(found, pools, strict=True):
+            row[mine] = 1
+        return found
 
 
 class Flows:
@@ -85,7 +113,7 @@ class Flows:
         name: str = "x",
         served: tuple[float, float | None] = (1.0, 1.0),
     ) -> None:
-        self._network, self._demand_rps, self._reserving = network, demand_rps, True
+        self._network, self._demand_rps = network, demand_rps
         self.served = problem.add_variable(f"{name}_served", *served)
         self.columns = [problem.add_variable(f"{name}{i:05d}", 0) for i in range(len(network.arcs))]
         self.accuracy = [(column, arc.accuracy) for column, arc in self._arcs() if arc.accuracy]
@@ -93,7 +121,8 @@ class Flows:
         for column, arc in self._arcs():
             if arc.configuration >= 0 and arc.load > 0:
                 self._carried[arc.configuration].append((column, arc))
-        self._rows: list[tuple[Any, int]] = []
+        self._rows: list[Any] = []
+        self._busy, self._reserve = self._per_demand()
         self._balance(problem)
 
     def _arcs(self) -> Iterator[tuple[Any, Arc]]:
@@ -110,25 +139,36 @@ class Flows:
             supply = [(self.served, -node.supply)] if node.supply else []
             add_row(problem, terms + supply, "==", 0)
 
+    def _per_demand(self) -> tuple[Floats, Floats]:
+        """Of every carried arc: busy servers per unit of demand, and what must stay idle."""
+        carried = [(arc.load / self._network.configurations[k].rate, arc.reserve) for k, arc in self._each()]
+        busy, reserve = np.array(carried, dtype=np.float64).reshape(-1, 2).T
+        return busy.copy(), reserve.copy()
+
+    def _each(self) -> Iterator[tuple[int, Arc]]:
+        return ((k, arc) for k, carried in enumerate(self._carried) for _, arc in carried)
+
     def fit(self, problem: Any, counts: Sequence[Any]) -> None:
         """Bind each configuration's load to its column of servers."""
-        for k, (carried, count) in enumerate(zip(self._carried, counts, strict=True)):
+        servers = iter(self.servers(self._demand_rps).tolist())
+        for carried, count in zip(self._carried, counts, strict=True):
             if carried:
-                terms = [(column, self._servers(arc)) for column, arc in carried]
-                self._rows.append((add_row(problem, [*terms, (count, -1.0)], "<=", 0), k))
+                terms = [(column, next(servers)) for column, _ in carried]
+                self._rows.append(add_row(problem, [*terms, (count, -1.0)], "<=", 0))
 
-    def rescale(self, demand_rps: float, reserving: bool = True) -> None:
-        """The same flows for another demand: changes the coefficients of what `fit` bound."""
-        self._demand_rps, self._reserving = demand_rps, reserving
-        for row, k in self._rows:
-            for column, arc in self._carried[k]:
-                row.expr[column] = self._servers(arc)
-            row.modified = True
+    def servers(self, demand_rps: float, reserving: bool = True) -> Floats:
+        """Servers that a whole demand would take on each carried arc: busy ones and, if `reserving`, those that must stay
+        idle."""
+        busy = self._busy * demand_rps
+        return with_idle(busy, self._reserve) if reserving else busy
 
-    def _servers(self, arc: Arc) -> float:
-        """Servers that the whole demand would take here: busy ones and, if `reserving`, those that must stay idle."""
-        busy = arc.load * self._demand_rps / self._network.configurations[arc.configuration].rate
-        return with_idle(busy, arc.reserve) if self._reserving else busy
+    def entries(self, program: Program) -> Indices:
+        """Where a program holds these servers."""
+        carried = [columns for columns in self._carried if columns]
+        found = [
+            program.entries(row, [column for column, _ in columns]) for row, columns in zip(self._rows, carried, strict=True)
+        ]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
 def add_row(problem: Any, terms: list[tuple[Any, float]], sense: str, rhs: float) -> Any:

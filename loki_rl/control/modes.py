@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.greedy import round_up
 from loki_rl.control.kept import LONG_S, Goal, KeptProblem
@@ -9,13 +11,16 @@ from loki_rl.control.search import SLACK, Found, Search
 from loki_rl.control.solver import Solved
 from loki_rl.core.plan import Mode
 
+# A relaxation that needs so much of one more server needs it whole.
+PART = 1e-6
+
 
 def hardware(search: Search) -> Found | None:
     """Cheapest servers that serve all with variants of the best accuracy; None if the cluster is too small for that."""
     kept = search.kept(tuple(setting.best_network for setting in search.settings))
     solved = search.ask(kept, "least price", search.demands)
     search.unproven |= solved.outcome == "unknown"
-    return _found("hardware", "least price", search, kept, solved) if solved.found else None
+    return _whole("hardware", "least price", search, kept, solved) if solved.found else None
 
 
 def accuracy(search: Search) -> Found | None:
@@ -24,14 +29,16 @@ def accuracy(search: Search) -> Found | None:
     kept = search.kept(search.networks)
     # The most accurate plan of a single pipeline is above its floor if any is.
     floors = () if search.alone else search.floors
-    solved = search.ask(kept, "most accurate", search.demands, floors=floors)
+    solved = search.ask(kept, "most accurate", search.demands, floors=floors, start=search.start(kept.networks))
     if solved.outcome == "unknown":
         return _rounded(search, kept)
     if not solved.found or _too_low(search, solved):
         search.unproven = solved.outcome == "feasible"  # else nothing serves all, with the best variants neither
         return None
-    found = _found("accuracy", "most accurate", search, kept, solved)
-    found.counts = _cheapest(search, kept, found)
+    found = _whole("accuracy", "most accurate", search, kept, solved)
+    cheapest = _cheapest(search, kept, found)
+    if cheapest != found.counts:
+        found.counts, found.flows = cheapest, ()
     return found
 
 
@@ -66,9 +73,19 @@ def _cheapest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     """The cheapest servers for the accuracy already reached, if cheaper ones there are."""
     if not search.has_time():
         return found.counts
-    least, floors = found.objective * (1 - SLACK), () if search.alone else search.floors
-    solved = search.ask(kept, "least price", found.demands, floors=floors, least=least, start=found.counts)
+    limits: dict[str, Any] = {"floors": () if search.alone else search.floors, "least": found.objective * (1 - SLACK)}
+    relaxed = search.ask(kept, "least price", found.demands, integer=False, **limits)
+    if relaxed.found and relaxed.bound > kept.price(found.counts) - kept.step * (1 - PART):
+        return found.counts
+    solved = search.ask(kept, "least price", found.demands, start=found.counts, **limits)
     return kept.counts if solved.found else found.counts
+
+
+def _whole(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:
+    """Where all is served, most accurately for these counts."""
+    found = _found(mode, goal, search, kept, solved)
+    found.flows = kept.flows
+    return found
 
 
 def _found(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:

@@ -3,6 +3,7 @@ Owns the choice between the two, every check and the report; knows nothing of wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from math import nan
 from time import perf_counter
@@ -15,7 +16,7 @@ from msgspec import Struct
 from loki_rl.control.branching import Result, Search, Tree, root
 from loki_rl.control.highs import Answer, Outcome, solve_with_highs
 from loki_rl.control.program import Program, reachable
-from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats, renew
+from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats
 
 # Beyond these HiGHS, which uses cuts, goes on.
 MOST_NODES = 20_000
@@ -48,12 +49,9 @@ class Report(Struct):
 
 
 class OwnSolver(pulp.LpSolver):  # type: ignore[misc]
-    """For small mixed-integer problems that are solved thousands of times.
+    """For small mixed-integer problems, as any PuLP solver. The report is `problem.report`.
 
-    Every solution is checked against the problem as it was written and against its proven bound; every other answer is
-    HiGHS's. `problem.resolve()` after a solve takes changed bounds, right-hand sides of inequalities and objectives, and
-    starts from the first solve's relaxation. A known solution in the variables' initial values is used with
-    warmStart=True. The report is `problem.report`.
+    A known solution in the variables' initial values is used with warmStart=True.
     """
 
     name = "OwnSolver"
@@ -68,102 +66,107 @@ class OwnSolver(pulp.LpSolver):  # type: ignore[misc]
         super().__init__(mip=mip, msg=False, timeLimit=timeLimit, gapRel=gapRel, warmStart=warmStart)
 
     def available(self) -> bool:
-        """It is always there; numba only makes it faster."""
+        """It is always there: without numba HiGHS does its work."""
         return True
 
     def actualSolve(self, lp: Any) -> int:  # noqa: N802  (PuLP's name)
-        """Solve from nothing."""
-        warm()
-        began = perf_counter()
-        lp.solverModel = Program(lp)
-        lp.resolveOK = True
-        return self._solve(lp, lp.solverModel, began)
+        """Read the problem, solve it, write the answer where PuLP keeps it."""
+        program = Program(lp)
+        given = np.array([nan if v.varValue is None else v.varValue for v in program.variables], dtype=np.float64)
+        start = given if self.mip and self.optionsDict["warmStart"] else None
+        lp.report, values = optimise(program, self.mip, self.timeLimit, self.optionsDict["gapRel"], start)
+        told = [None] * len(program.variables) if values is None else values.tolist()
+        for variable, value in zip(program.variables, told, strict=True):
+            variable.varValue = value
+        status, solution = _STATUS[lp.report.outcome]
+        lp.assignStatus(status, solution)
+        return int(status)
 
-    def actualResolve(self, lp: Any) -> int:  # noqa: N802  (PuLP's name)
-        """Solve again after a change of bounds, right-hand sides or the objective."""
-        began, program = perf_counter(), lp.solverModel
-        return self._solve(lp, program, began) if program.refresh(lp) else self.actualSolve(lp)
 
-    def _solve(self, lp: Any, program: Program, began: float) -> int:
-        self._end, gap = began + self.timeLimit, self.optionsDict["gapRel"]
-        start = _start(program) if self.mip and self.optionsDict["warmStart"] else None
-        own = self._own(program, gap, start)
-        mine = self._checked(program, own)
-        answer = mine or self._ask_highs(program, own, gap, start)
-        if mine and mine.outcome == "feasible" and self._left_s() > 0:
-            answer = _better(mine, solve_with_highs(program, self._left_s(), gap, self.mip, mine.values))
-        report = _report(program, own, answer, answer is mine)
-        report.seconds = perf_counter() - began
-        return _tell(lp, program, report, answer.values)
+def optimise(
+    program: Program, integer: bool, time_limit_s: float, gap: float, start: Floats | None = None
+) -> tuple[Report, Floats | None]:
+    """Solve a program, integer off: its relaxation; with values by variable where there is a solution.
 
-    def _checked(self, program: Program, own: Result) -> Answer | None:
-        """An own solution inside every row and bound, worth what was said, and not better than what was proven."""
-        if own.x is None or own.outcome not in ("optimal", "limit"):
-            return None
-        values, size = program.values(own.x, self.mip), max(1.0, abs(own.objective))
-        same = abs(float(program.costs @ values) - own.objective) <= TOLERANCE * size
-        if not same or own.bound > own.objective + TOLERANCE * size or program.miss(values) > TOLERANCE:
-            return None
-        outcome: Outcome = "optimal" if own.outcome == "optimal" else "feasible"
-        return Answer(outcome, own.outcome.capitalize(), own.objective, own.bound, values)
+    Every own solution is checked against the problem as it was written and against its proven bound; every other answer is
+    HiGHS's. The second solve of a program starts from the relaxation of the first. start: values of integer variables of a
+    known solution (NaN: unknown, or continuous). Deterministic unless the time limit strikes.
+    """
+    warm()
+    began = perf_counter()
+    if start is not None:
+        start = np.where(program.integer, np.round(start), nan)
 
-    def _ask_highs(self, program: Program, own: Result, gap: float, start: Floats | None) -> Answer:
-        """Where not even the relaxation has a solution, it is enough to ask for that."""
-        if own.outcome == "no relaxation":
-            answer = solve_with_highs(program, self._left_s(), gap, integer=False)
-            if answer.outcome == "infeasible":
-                return answer
-        return solve_with_highs(program, self._left_s(), gap, self.mip, start)
+    def left_s() -> float:
+        return began + time_limit_s - perf_counter()
 
-    def _left_s(self) -> float:
-        return float(self._end - perf_counter())
+    own = _search(program, integer, gap, start, left_s)
+    mine = _checked(program, integer, own)
+    answer = mine or _ask_highs(program, integer, own, gap, start, left_s)
+    if mine and mine.outcome == "feasible" and left_s() > 0:
+        answer = _better(mine, solve_with_highs(program, left_s(), gap, integer, mine.values))
+    report = _report(program, own, answer, answer is mine)
+    report.seconds = perf_counter() - began
+    return report, answer.values
 
-    def _own(self, program: Program, gap: float, start: Floats | None) -> Result:
-        if not program.dense:
-            return Result("none")
-        lower, upper = program.bounds()
-        if (lower > upper).any():
-            return Result("no relaxation")
-        size = len(program.constraints)
-        costs = np.concatenate([program.costs, np.zeros(size)])[program.order]
-        first = program.first._replace(costs=costs)
-        outcome, now = root(first, program.root, lower, upper)
-        if outcome != OPTIMAL:
-            return Result({INFEASIBLE: "no relaxation", CUT_OFF: "no limit"}.get(outcome, "doubt"))
-        program.keep(now)
-        reach = reachable(first, lower, upper)
-        ranks = program.ranks if self.mip else np.zeros_like(program.ranks)
-        tree = Tree(first, now, ranks, lower, upper, *reach, self.mip and program.whole)
-        return Search(tree, gap, MOST_NODES, self._left_s).run(None if start is None else program.integers_of(start))
+
+def _checked(program: Program, integer: bool, own: Result) -> Answer | None:
+    """An own solution inside every row and bound, worth what was said, and not better than what was proven."""
+    if own.x is None or own.outcome not in ("optimal", "limit"):
+        return None
+    values, size = program.values(own.x, integer), max(1.0, abs(own.objective))
+    same = abs(float(program.costs @ values) - own.objective) <= TOLERANCE * size
+    if not same or own.bound > own.objective + TOLERANCE * size or program.miss(values) > TOLERANCE:
+        return None
+    outcome: Outcome = "optimal" if own.outcome == "optimal" else "feasible"
+    return Answer(outcome, own.outcome.capitalize(), own.objective, own.bound, values)
+
+
+def _ask_highs(
+    program: Program, integer: bool, own: Result, gap: float, start: Floats | None, left_s: Callable[[], float]
+) -> Answer:
+    """Where not even the relaxation has a solution, it is enough to ask for that."""
+    if own.outcome == "no relaxation":
+        answer = solve_with_highs(program, left_s(), gap, integer=False)
+        if answer.outcome == "infeasible":
+            return answer
+    return solve_with_highs(program, left_s(), gap, integer, start)
+
+
+def _search(program: Program, integer: bool, gap: float, start: Floats | None, left_s: Callable[[], float]) -> Result:
+    if not program.dense:
+        return Result("none")
+    lower, upper = program.bounds()
+    if (lower > upper).any():
+        return Result("no relaxation")
+    costs = np.concatenate([program.costs, np.zeros(len(program.constraints))])[program.order]
+    first = program.first._replace(costs=costs)
+    outcome, now = root(first, program.root, lower, upper)
+    if outcome != OPTIMAL:
+        return Result({INFEASIBLE: "no relaxation", CUT_OFF: "no limit"}.get(outcome, "doubt"))
+    program.keep(now)
+    # Bounds of a relaxation prune nothing.
+    reach = reachable(first, lower, upper) if integer else (lower, upper)
+    ranks = program.ranks if integer else np.zeros_like(program.ranks)
+    search = Search(Tree(first, now, ranks, lower, upper, *reach), gap, integer and program.whole, MOST_NODES, left_s)
+    return search.run(None if start is None else program.integers_of(start))
 
 
 @cache
 def warm() -> None:
-    """Load the compiled code, or compile it (once per installation, some 15 s), before a time limit runs."""
+    """Load the compiled code, or compile it (once per installation, some 25 s), before a time limit runs."""
     problem = pulp.LpProblem("warm", pulp.LpMaximize)
     x, y = problem.add_variable("x", 0, 9, pulp.LpInteger), problem.add_variable("y", 0, 9)
     problem.setObjective(x + y)
     problem.addConstraint(2 * x + 3 * y <= 7.5)
     problem.addConstraint(x - y == 0.5)
-    solver, program = OwnSolver(), Program(problem)
-    solver._solve(problem, program, perf_counter())
-    # What only later solves of a kept problem need: changed rows, an objective the other way round, errors cleared.
-    row = problem.constraints()[0]
-    row.expr[y], row.modified = 4.0, True
-    problem.setObjective(-1 * x)
-    program.refresh(problem)
-    solver._solve(problem, program, perf_counter())
-    renew(program.first, program.root)
-
-
-def _start(program: Program) -> Floats:
-    """Initial values of the integer variables, NaN where there is none."""
-    given = [nan if v.varValue is None or not integer else round(v.varValue) for v, integer in _with_kind(program)]
-    return np.array(given, dtype=np.float64)
-
-
-def _with_kind(program: Program) -> list[tuple[Any, bool]]:
-    return list(zip(program.variables, program.integer.tolist(), strict=True))
+    program = Program(problem)
+    if program.dense:
+        for costs in (program.costs, -program.costs):
+            program.costs = costs
+            _search(program, True, 1e-6, None, lambda: 1.0)
+        # What only later solves need: changed rows, errors cleared.
+        program.change(program.entries(program.constraints[0], [y]), np.array([4.0]))
 
 
 def _better(mine: Answer, theirs: Answer) -> Answer:
@@ -176,14 +179,3 @@ def _report(program: Program, own: Result, answer: Answer, mine: bool) -> Report
     """In the sense of the problem, with the constant of its objective."""
     objective, bound = (program.sign * value + program.offset for value in (answer.objective, answer.bound))
     return Report(answer.outcome, "own" if mine else "highs", own.outcome, answer.status, objective, bound, 0.0, own.nodes)
-
-
-def _tell(lp: Any, program: Program, report: Report, values: Floats | None) -> int:
-    """Write an answer where PuLP keeps it."""
-    lp.report = report
-    told = [None] * len(program.variables) if values is None else values.tolist()
-    for variable, value in zip(program.variables, told, strict=True):
-        variable.varValue = value
-    status, solution = _STATUS[report.outcome]
-    lp.assignStatus(status, solution)
-    return int(status)

@@ -17,7 +17,7 @@ NEARLY = 1e-6
 def write(search: Search, found: Found) -> JointPlan | None:
     """The plans for these counts; None if they can serve nothing."""
     began = perf_counter()
-    held = search.holdings(found.networks, found.counts)
+    held = search.holdings(found)
     real = [
         realise(part.pipeline, mine, demand, search.floor(i, mine.network))
         for i, (part, mine, demand) in enumerate(zip(search.parts, held, found.demands, strict=True))

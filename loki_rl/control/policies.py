@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
+from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import Reserve
+from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
@@ -105,16 +106,19 @@ class Static:
 
 
 class Hardware:
-    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants, replicas for the busiest recent
-    seconds; beyond the cluster it serves the largest share it can."""
+    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants that fit the SLO, replicas for the
+    busiest recent seconds; beyond the cluster it serves the largest share it can."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
+    @cached_property
+    def _floor(self) -> float:
+        return highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
     def decide(self, snapshot: Snapshot) -> Plan:
-        pipeline = self._planner.pipeline
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(pipeline, self._planner.request(demand, min_accuracy=pipeline.best_accuracy))
+        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
 
 
 class Loki:
@@ -136,8 +140,7 @@ class Exact:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        expected, high = self._demand(snapshot)
-        return allocate(self._planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+        return allocate(self._planner.pipeline, self._request(snapshot, self._demand(snapshot)))
 
     @cached_property
     def _reserve(self) -> Reserve:
@@ -148,17 +151,17 @@ class Exact:
         """Time until the models of the next plan are loaded [s]: so long this one must do."""
         return snapshot.interval_s + self._planner.load_s
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
-        """What is expected, and what capacity should suffice for [1/s]."""
+    def _demand(self, snapshot: Snapshot) -> Demand:
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
         expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        return expected, self._reserve.after(arrivals, expected, lead_s)
+        return self._reserve.after(arrivals, expected, lead_s)
 
-    def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
+    def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(high),
-            expected_rps=expected,
+            self._planner.request(demand.high_rps),
+            expected_rps=demand.expected_rps,
+            chance=demand.chance,
             current=snapshot.servers,
             horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
@@ -179,7 +182,7 @@ class Clairvoyant(Exact):
         self._future = options.future
         self._origin = 0.0
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+    def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
         return self._reserve.knowing(self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:])
 

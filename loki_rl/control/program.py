@@ -1,27 +1,22 @@
-"""A PuLP problem as arrays and as the dictionary that searches start from. Owns the reading, what a second solve may keep of
-the first, and the check of a solution against the problem as it was written; solves nothing."""
+"""A PuLP problem as arrays and as the dictionary that searches start from. Owns the reading, what may change between two
+solves, and the check of a solution against the problem as it was written; solves nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pulp
 from numpy.typing import NDArray
 
-from loki_rl.control.simplex import (
-    FEASIBLE,
-    Dictionary,
-    First,
-    Floats,
-    Indices,
-    compiled,
-    pivot,
-    renew,
-)
+from loki_rl.control.compiled import compiled, njit
+from loki_rl.control.simplex import FEASIBLE, Dictionary, First, Floats, Indices, pivot, renew
 
 Flags = NDArray[np.bool_]
 SUMS_OF_SUMS = 3
+# Of implied bounds.
+PASSES = 3
 # A larger dictionary is left to HiGHS, which uses sparsity.
 LARGEST_TABLE = 200_000
 
@@ -29,7 +24,8 @@ LARGEST_TABLE = 200_000
 class Program:
     """rows: matrix entries (row, column, value), row bounds; columns: bounds, costs of a minimisation, which are integer.
 
-    dense: there is a dictionary of it.
+    All but the equations and the pattern may change between two solves: bounds, costs, sign and offset in place, values by
+    `change`. small: not for the sparse methods of HiGHS. dense: there is a dictionary of it; it needs numba.
     """
 
     def __init__(self, problem: Any) -> None:
@@ -37,75 +33,28 @@ class Program:
         self.constraints: list[Any] = list(problem._constraints.values())
         self.integer = np.array([v.cat == pulp.LpInteger for v in self.variables], dtype=bool)
         self._read_matrix()
-        self._read_sides(problem)
+        self._read_sides()
+        self._read_objective(problem)
         self.equal = self.row_lower == self.row_upper
         self.kept = False
-        self.dense = 0 < len(self.constraints) * (len(self.variables) - int(self.equal.sum())) <= LARGEST_TABLE
+        self.first: First
+        self.small = 0 < len(self.constraints) * (len(self.variables) - int(self.equal.sum())) <= LARGEST_TABLE
+        self.dense = self.small and njit is not None
         if self.dense:
             self._plant()
             self.root = self._stand()
 
     def _read_matrix(self) -> None:
         self.index = {id(variable): i for i, variable in enumerate(self.variables)}
+        self._rows = {id(constraint): i for i, constraint in enumerate(self.constraints)}
         counts = [len(constraint) for constraint in self.constraints]
         self.begin = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.row = np.repeat(np.arange(len(counts)), counts)
         terms = [term for constraint in self.constraints for term in constraint.items()]
         self.column = np.array([self.index[id(variable)] for variable, _ in terms], dtype=np.int64)
         self.value = np.array([value for _, value in terms], dtype=np.float64)
-        for constraint in self.constraints:
-            constraint.modified = False
 
-    def refresh(self, problem: Any) -> bool:
-        """Read again what may change between two solves: bounds, the objective, and the rows that are marked as modified.
-
-        False where an equation or the pattern of a row has changed: then everything must be read again.
-        """
-        marked = [i for i, constraint in enumerate(self.constraints) if constraint.modified]
-        read = [self._reread(i) for i in marked]
-        if None in read:
-            return False
-        self._read_sides(problem)
-        changed = np.array([i for i, new in zip(marked, read, strict=True) if new], dtype=np.int64)
-        if len(changed) and self.dense:
-            self._rewrite(changed)
-        return True
-
-    def _reread(self, i: int) -> bool | None:
-        """Whether coefficients of a row have changed; None where that is not to be done in place."""
-        constraint = self.constraints[i]
-        constraint.modified = False
-        mine = slice(self.begin[i], self.begin[i + 1])
-        if self.equal[i] or self.column[mine].tolist() != [self.index.get(id(v), -1) for v in constraint.keys()]:  # noqa: SIM118
-            return None
-        before, now = self.value[mine].tolist(), list(constraint.values())
-        self.value[mine] = now
-        return bool(before != now)
-
-    def _rewrite(self, changed: Indices) -> None:
-        matrix = (self.begin, self.column, self.value)
-        rewrite(self.table, self.first.constant, self.place, *matrix, changed)
-        self._index_table()
-        if not self.kept:
-            self.root = self._stand()
-            return
-        basic = np.full(len(self.place), -1)
-        basic[self.order[self.root.basic]] = np.arange(len(self.root.basic))
-        if (basic[len(self.variables) + changed] < 0).any():
-            renew(self.first, self.root)
-            return
-        basic[self.order[self.root.nonbasic]] = np.arange(len(self.root.nonbasic)) + len(self.root.basic)
-        rewrite(self.root.table, np.zeros(len(self.root.basic)), basic, *matrix, changed)
-        self._place_slacks(changed)
-
-    def _place_slacks(self, changed: Indices) -> None:
-        everything = np.zeros(len(self.place))
-        everything[self.order] = self.root.x
-        for i in changed:
-            mine = slice(self.begin[i], self.begin[i + 1])
-            self.root.x[self.place[len(self.variables) + i]] = self.value[mine] @ everything[self.column[mine]]
-
-    def _read_sides(self, problem: Any) -> None:
+    def _read_sides(self) -> None:
         self.lower = np.array([-np.inf if v.lowBound is None else v.lowBound for v in self.variables], dtype=np.float64)
         self.upper = np.array([np.inf if v.upBound is None else v.upBound for v in self.variables], dtype=np.float64)
         self.lower[self.integer] = np.ceil(self.lower[self.integer] - FEASIBLE)
@@ -114,11 +63,44 @@ class Program:
         senses = np.array([constraint.sense for constraint in self.constraints], dtype=np.int64)
         self.row_lower = np.where(senses >= 0, sides, -np.inf)
         self.row_upper = np.where(senses <= 0, sides, np.inf)
+
+    def _read_objective(self, problem: Any) -> None:
         self.sign = -1.0 if problem.sense == pulp.LpMaximize else 1.0
-        self.costs = np.zeros(len(self.variables))
-        self.offset = problem.objective.constant
-        for variable, value in problem.objective.items():
-            self.costs[self.index[id(variable)]] = self.sign * value
+        self.offset = problem.objective.constant if problem.objective else 0.0
+        self.costs = self.sign * self.terms(problem.objective or {})
+
+    def terms(self, expression: Any) -> Floats:
+        """Coefficients by variable of a PuLP expression."""
+        found = np.zeros(len(self.variables))
+        for variable, value in expression.items():
+            found[self.index[id(variable)]] += value
+        return found
+
+    def row_of(self, constraint: Any) -> int:
+        """Its number."""
+        return self._rows[id(constraint)]
+
+    def entries(self, constraint: Any, variables: Sequence[Any]) -> Indices:
+        """Where the coefficients of a row's variables stand."""
+        row = self.row_of(constraint)
+        mine = self.column[self.begin[row] : self.begin[row + 1]].tolist()
+        return np.array([self.begin[row] + mine.index(self.index[id(v)]) for v in variables], dtype=np.int64)
+
+    def columns(self, variables: Sequence[Any]) -> Indices:
+        """Their numbers."""
+        return np.array([self.index[id(variable)] for variable in variables], dtype=np.int64)
+
+    def change(self, entries: Indices, values: Floats) -> None:
+        """New coefficients of inequalities."""
+        self.value[entries] = values
+        if self.dense:
+            rows = np.unique(self.row[entries])
+            rewrite(self.table, self.first.constant, self.place, self.begin, self.column, self.value, rows)
+            self.first = self.first._replace(value=self.table[self.first.row, self.first.column])
+            if self.kept:
+                renew(self.first, self.root)
+            else:
+                self.root = self._stand()
 
     @property
     def whole(self) -> bool:
@@ -160,14 +142,12 @@ class Program:
         self.table = np.ascontiguousarray(table[:, ~gone])
         self.order = np.concatenate([now.basic, now.nonbasic[~gone]])
         self.place = np.argsort(np.concatenate([self.order, now.nonbasic[gone]]))
-        none = np.zeros(0, dtype=np.int64)
-        self.first = First(none, none, np.zeros(0), constant, np.zeros(len(self.order)))
-        self._index_table()
+        # Entries that are 0 only for now count: with such values of the rows none is.
+        shape, values = self.table.copy(), np.sqrt(np.arange(2.0, len(self.value) + 2))
+        rewrite(shape, constant.copy(), self.place, self.begin, self.column, values, np.flatnonzero(~self.equal))
+        row, column = np.nonzero((self.table != 0) | (shape != 0))
+        self.first = First(row, column, self.table[row, column], constant, np.zeros(len(self.order)))
         self.ranks = self._rank()[self.order]
-
-    def _index_table(self) -> None:
-        row, column = np.nonzero(self.table)
-        self.first = self.first._replace(row=row, column=column, value=self.table[row, column])
 
     def _stand(self) -> Dictionary:
         """Every nonbasic variable at a bound."""
@@ -205,8 +185,9 @@ class Program:
 
     def miss(self, values: Floats) -> float:
         """Largest violation of a row or bound of the problem as it was written, relative to the row's size."""
-        activity = np.bincount(self.row, self.value * values[self.column], len(self.constraints))
-        size = np.maximum(1.0, np.bincount(self.row, np.abs(self.value * values[self.column]), len(self.constraints)))
+        terms = self.value * values[self.column]
+        activity = np.bincount(self.row, terms, len(self.constraints))
+        size = np.maximum(1.0, np.bincount(self.row, np.abs(terms), len(self.constraints)))
         rows = np.maximum(self.row_lower - activity, activity - self.row_upper) / size
         columns = np.maximum(self.lower - values, values - self.upper)
         return float(max(rows.max(initial=0.0), columns.max(initial=0.0)))
@@ -261,22 +242,51 @@ def eliminate(now: Dictionary, equal: Flags) -> Flags:
 def reachable(first: First, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
     """Bounds that the equations imply; finite ones let proofs treat rounding errors of slopes exactly."""
     size = len(first.constant)
-    row = np.concatenate((np.arange(size), first.row))
-    column = np.concatenate((np.arange(size), first.column + size))
-    value = np.concatenate((np.ones(size), first.value))
     least, most = lower.copy(), upper.copy()
-    for _ in range(2):
-        for side in (1.0, -1.0):
-            ends = np.where(side * value > 0, least[column], most[column])
-            finite = np.abs(ends) < np.inf
-            part = np.where(finite, value * np.where(finite, ends, 0.0), 0.0)
-            total = np.bincount(row, part, size)
-            endless = np.bincount(row, np.where(finite, 0.0, 1.0), size)
-            for k in np.flatnonzero(endless[row] == np.where(finite, 0.0, 1.0)):
-                end = (first.constant[row[k]] - total[row[k]] + part[k]) / value[k]
+    for _ in range(PASSES):
+        low, high = least.copy(), most.copy()
+        # Of each row: what its variables bring together at least and at most, and how many of them are endless.
+        down, up = low[:size].copy(), high[:size].copy()
+        no_down, no_up = np.zeros(size), np.zeros(size)
+        for i in range(size):
+            if down[i] == -np.inf:
+                down[i], no_down[i] = 0.0, 1.0
+            if up[i] == np.inf:
+                up[i], no_up[i] = 0.0, 1.0
+        for k in range(len(first.row)):
+            i, v, value = first.row[k], size + first.column[k], first.value[k]
+            from_, to = (low[v] * value, high[v] * value) if value > 0 else (high[v] * value, low[v] * value)
+            if from_ > -np.inf:
+                down[i] += from_
+            else:
+                no_down[i] += 1
+            if to < np.inf:
+                up[i] += to
+            else:
+                no_up[i] += 1
+        for k in range(len(first.row)):
+            i, v, value = first.row[k], size + first.column[k], first.value[k]
+            from_, to = (low[v] * value, high[v] * value) if value > 0 else (high[v] * value, low[v] * value)
+            # The others at their least leave so much at most, and the other way round.
+            if no_down[i] == (0 if from_ > -np.inf else 1):
+                end = (first.constant[i] - down[i] + (from_ if from_ > -np.inf else 0.0)) / value
                 room = FEASIBLE * max(1.0, abs(end))
-                if side * value[k] > 0:
-                    most[column[k]] = min(most[column[k]], end + room)
+                if value > 0:
+                    most[v] = min(most[v], end + room)
                 else:
-                    least[column[k]] = max(least[column[k]], end - room)
+                    least[v] = max(least[v], end - room)
+            if no_up[i] == (0 if to < np.inf else 1):
+                end = (first.constant[i] - up[i] + (to if to < np.inf else 0.0)) / value
+                room = FEASIBLE * max(1.0, abs(end))
+                if value > 0:
+                    least[v] = max(least[v], end - room)
+                else:
+                    most[v] = min(most[v], end + room)
+        for i in range(size):
+            if no_down[i] == (0 if low[i] > -np.inf else 1):
+                end = first.constant[i] - down[i] + (low[i] if low[i] > -np.inf else 0.0)
+                most[i] = min(most[i], end + FEASIBLE * max(1.0, abs(end)))
+            if no_up[i] == (0 if high[i] < np.inf else 1):
+                end = first.constant[i] - up[i] + (high[i] if high[i] < np.inf else 0.0)
+                least[i] = max(least[i], end - FEASIBLE * max(1.0, abs(end)))
     return least, most

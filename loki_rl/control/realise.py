@@ -38,10 +38,14 @@ class Realised(Struct):
 
 
 class Holding(Struct, frozen=True):
-    """Servers that one pipeline has to itself: a kept problem of its network alone, and the counts per configuration."""
+    """Servers that one pipeline has to itself: a kept problem of its network alone, and the counts per configuration.
+
+    flow: the most accurate of those that serve all, if it is known.
+    """
 
     kept: KeptProblem
     counts: Sequence[int]
+    flow: Sequence[float] = ()
 
     @property
     def network(self) -> Network:
@@ -55,12 +59,17 @@ class Holding(Struct, frozen=True):
         return self.kept.ask(goal, (demand_rps,), tuple(servers), counts=self.counts, **limits)
 
 
-def holdings(networks: Sequence[Network], prices: tuple[float, ...], counts: Sequence[int]) -> list[Holding]:
-    """Each pipeline's own servers: once counts are given, none depends on another."""
+def holdings(
+    networks: Sequence[Network],
+    prices: tuple[float, ...],
+    counts: Sequence[int],
+    flows: Sequence[Sequence[float]] = (),
+) -> list[Holding]:
+    """Each pipeline's own servers: once counts are given, none depends on another. flows: each as of a Holding."""
     found, start = [], 0
-    for network in networks:
+    for network, flow in zip(networks, flows or ((),) * len(networks), strict=True):
         end = start + len(network.configurations)
-        found.append(Holding(kept_problem((network,), prices), counts[start:end]))
+        found.append(Holding(kept_problem((network,), prices), counts[start:end], flow))
         start = end
     return found
 
@@ -70,13 +79,17 @@ def realise(pipeline: Pipeline, held: Holding, demand_rps: float, min_accuracy: 
 
     None if these servers can serve nothing.
     """
-    served = most_served(held, demand_rps, min_accuracy)
+    served = 1.0 if held.flow else most_served(held, demand_rps, min_accuracy)
     if served < NOTHING:
         return None
-    accuracy = _most_accurate(held, demand_rps * served)
+    accuracy = _accuracy(held) if held.flow else _most_accurate(held, demand_rps * served)
     capacity, flow = _capacity(held, demand_rps * served, accuracy)
     counts = _needed(held.network, held.counts, flow)
     return Realised(served, accuracy, capacity, counts, flow, chains(pipeline, held.network, flow))
+
+
+def _accuracy(held: Holding) -> float:
+    return sum(arc.accuracy * amount for arc, amount in zip(held.network.arcs, held.flow, strict=True))
 
 
 def most_served(held: Holding, demand_rps: float, min_accuracy: float) -> float:

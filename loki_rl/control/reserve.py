@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import erf, sqrt
 
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
@@ -39,6 +40,15 @@ STEPS = 8
 LOW = (0.1, 0.3, 0.6)
 
 
+class Demand(Struct, frozen=True):
+    """expected_rps: what is likely to come; high_rps: what there should be capacity for [1/s]; chance: how likely what lies
+    between them is to come."""
+
+    expected_rps: float
+    high_rps: float
+    chance: float
+
+
 class Reserve:
     """The demand worth having capacity for, on the scale of cost J (DESIGN, section 9). request: all but its demand."""
 
@@ -63,34 +73,46 @@ class Reserve:
         short = np.append(np.cumsum(between[::-1])[::-1], 0.0)
         return float(self.levels[np.argmin(VIOLATION * short / max(mean_rps, FLOOR_RPS) + self._prices)])
 
-    def after(self, arrivals: Sequence[int], expected: float, lead_s: float) -> float:
-        """Demand to have capacity for [1/s] where `expected` follows these counts per second within the lead."""
-        above = chances(self.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
-        return max(expected, self.enough(above, max(expected, mean(arrivals, MEMORY_S))))
+    def chance(self, chances: Floats, low_rps: float, high_rps: float) -> float:
+        """How likely the demand between two levels is to come, on average."""
+        levels = np.linspace(low_rps, high_rps, STEPS)
+        return float(np.interp(levels, self.levels, chances).mean())
 
-    def beside(self, arrivals: Sequence[int], mean_rps: float, quantiles: Floats, lead_s: float) -> float:
-        """Demand to have capacity for [1/s] where quantiles [6] of the busiest seconds within the lead are forecast."""
-        jumps = chances(self.levels, arrivals, max(mean_rps, FLOOR_RPS), lead_s)
-        above = np.maximum(beyond(self.levels, mean_rps, quantiles), UNSEEN * jumps)
-        return max(mean_rps, self.enough(above, max(mean_rps, mean(arrivals, MEMORY_S))))
+    def after(self, arrivals: Sequence[int], expected: float, lead_s: float) -> Demand:
+        """Where `expected` follows these counts per second within the lead."""
+        expected = max(FLOOR_RPS, expected)
+        above = chances(self.levels, arrivals, expected, lead_s)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
 
-    def knowing(self, coming: Sequence[int]) -> tuple[float, float]:
-        """Expected demand and demand to have capacity for [1/s] where the counts per second to come are known."""
-        expected = busiest(coming, EXPECTED_BIN_S)
+    def beside(self, arrivals: Sequence[int], mean_rps: float, quantiles: Floats, lead_s: float) -> Demand:
+        """Where a mean and quantiles [6] of the busiest seconds within the lead are forecast."""
+        expected = max(FLOOR_RPS, mean_rps)
+        jumps = chances(self.levels, arrivals, expected, lead_s)
+        above = np.maximum(beyond(self.levels, expected, quantiles), UNSEEN * jumps)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
+
+    def knowing(self, coming: Sequence[int]) -> Demand:
+        """Where the counts per second to come are known."""
+        expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
         counts = np.array(coming, np.float64)
         # A second's count is known, not when in it: a deviation more keeps its queues short.
         above = seen(self.levels, counts + np.sqrt(counts))
-        return expected, max(expected, self.enough(above, mean(coming, len(coming))))
+        return self._room(expected, above, mean(coming, len(coming)))
+
+    def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
+        """above, mean_rps: as in `enough`."""
+        high = max(expected, self.enough(above, mean_rps))
+        return Demand(expected, high, self.chance(above, expected, high))
 
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
-    """How likely a second's demand within the lead exceeds each level: noise around what is expected, what has been seen
-    before, and jumps."""
+    """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen
+    comes back, and demand jumps."""
     rate = JUMPS / (CALM_S + min(len(arrivals), MEMORY_S))
-    sigma = sqrt(2) * spread(arrivals, expected)
+    sigma = sqrt(2) * doubt(arrivals, expected)
     noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in levels])
     jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
-    total: Floats = np.where(levels <= expected, 1.0, noise + seen(levels, peaks(arrivals)) + jump)
+    total: Floats = np.where(levels <= expected, 1.0, noise + again(levels, peaks(arrivals), lead_s) + jump)
     return np.minimum(total, 1.0)
 
 
@@ -102,6 +124,25 @@ def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
     slope = (known[-1] - known[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
     total: Floats = np.exp(inside + slope * np.maximum(levels - quantiles[-1], 0.0))
     return total
+
+
+def doubt(arrivals: Sequence[int], expected: float) -> float:
+    """Standard deviation [1/s] of demand around what is expected. That single requests come at random is no part of it, for
+    the latency model keeps servers idle for that; but the estimate, a mean of PEAK_S seconds, has some of it."""
+    variance = spread(arrivals, expected) ** 2 - expected * (1 - 1 / PEAK_S)
+    return sqrt(variance)
+
+
+def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
+    """Share of the lead above each level, from below it: it has been crossed before, so it will be, at a time that is as
+    likely early as late. Never more than the share of all seconds [n] that were above it."""
+    above = demand[None, :] > levels[:, None]
+    below = np.maximum((~above).sum(axis=1), 1)
+    crossings = np.diff(above, axis=1, prepend=False).sum(axis=1) / 2  # up and down are counted, and the end is not
+    late = np.minimum(seen(levels, demand), np.ceil(crossings) / below * lead_s / 2)
+    # Who is above a level is above all lower ones.
+    highest: Floats = np.maximum.accumulate(late[::-1])[::-1]
+    return highest
 
 
 def peaks(arrivals: Sequence[int]) -> Floats:

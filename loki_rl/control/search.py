@@ -9,15 +9,16 @@ from time import perf_counter
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.kept import NO_FLOOR, Floor, Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Holding, holdings
+from loki_rl.control.realise import Holding, holdings, placements
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
-from loki_rl.control.solver import Solved, solve, warm
-from loki_rl.core.plan import Mode
+from loki_rl.control.solver import Solved, warm
+from loki_rl.core.plan import Mode, Plan
 
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
 SLACK = 1e-7
@@ -25,7 +26,8 @@ SLACK = 1e-7
 
 class Found(Struct):
     """An answer before it is a plan. networks, demands: of each part, what it was found for. counts: part after part.
-    objective, bound: in the unit of the goal."""
+    objective, bound: in the unit of the goal. flows: of each part the most accurate one of those that serve all with these
+    counts; empty: not known."""
 
     mode: Mode
     goal: Goal | Literal["least cost"]
@@ -35,13 +37,15 @@ class Found(Struct):
     bound: float
     status: str
     demands: tuple[float, ...]
+    flows: Sequence[Sequence[float]] = ()
 
 
 class Search:
-    """Shared by all modes of one question. unlimited: it is how much can be served, whatever the demand."""
+    """Shared by all modes of one question. unlimited: it is how much can be served, whatever the demand. known: plans of the
+    parts to begin with, or none."""
 
-    def __init__(self, parts: Sequence[Part], unlimited: bool = False) -> None:
-        self.parts, self.unlimited = parts, unlimited
+    def __init__(self, parts: Sequence[Part], unlimited: bool = False, known: Sequence[Plan] = ()) -> None:
+        self.parts, self.unlimited, self.known = parts, unlimited, known
         self.settings = [prepare(part.pipeline, part.request) for part in parts]
         self.types = parts[0].request.types
         self.servers = tuple(kind.count for kind in self.types)
@@ -89,6 +93,17 @@ class Search:
         floors = [self.floor(part, network) for part, network in enumerate(self.networks)]
         return tuple((floor, 0.0) if floor > 0 else NO_FLOOR for floor in floors)
 
+    def start(self, networks: tuple[Network, ...]) -> list[int] | None:
+        """The servers of the known plans per configuration, as far as the networks have them."""
+        if not self.known:
+            return None
+        counts = []
+        for part, network, plan in zip(self.parts, networks, self.known, strict=True):
+            names = placements(part.pipeline, self.types, network, [1] * len(network.configurations))
+            held = {replace(place, replicas=1): place.replicas for place in plan.placements}
+            counts += [held.get(name, 0) for name in names]
+        return counts
+
     def weighed(self, values: Sequence[float]) -> float:
         """The mean of what the parts reach, by weight."""
         return sum(weight * value for weight, value in zip(self.weights, values, strict=True))
@@ -123,19 +138,18 @@ class Search:
         limits = {"servers": self.servers, "weights": self.weights, "time_limit_s": self.left_s, **limits}
         solved = kept.ask(goal, demands, **limits)
         self.build_s += perf_counter() - began - solved.seconds
-        return self._noted(solved)
+        return self.noted(solved)
 
-    def solve(self, problem: Any, start: dict[str, float], gap: float) -> Solved:
-        return self._noted(solve(problem, self.left_s, gap, start))
-
-    def _noted(self, solved: Solved) -> Solved:
+    def noted(self, solved: Solved) -> Solved:
+        """The answer to a question, on record."""
         self.solve_s += solved.seconds
         if solved.outcome in ("feasible", "unknown"):
             self.doubt = self.doubt or solved.status
         return solved
 
-    def holdings(self, networks: tuple[Network, ...], counts: list[int]) -> list[Holding]:
-        return holdings(networks, self._prices, counts)
+    def holdings(self, found: Found) -> list[Holding]:
+        """Of an answer."""
+        return holdings(found.networks, self._prices, found.counts, found.flows)
 
     def floor(self, part: int, network: Network) -> float:
         """The accuracy that a part must reach; a network of the best ways needs no floor."""

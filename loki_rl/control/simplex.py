@@ -3,44 +3,19 @@ methods and safe bounds; knows no integers and no PuLP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loki_rl.control.compiled import compiled
+
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 OPTIMAL, INFEASIBLE, CUT_OFF, DOUBT = 0, 1, 2, 3
 # Bounds hold to FEASIBLE and signs of slopes to FEASIBLE; a pivot has at least PIVOT, what is below NOISE is rounding.
 FEASIBLE, CANDIDATE, PIVOT, NOISE = 1e-9, 1e-8, 1e-6, 1e-13
-
-numba: Any = import_module("numba") if find_spec("numba") else None
-
-
-def compiled(function: F) -> F:
-    """Compiled once, kept on disk; without numba the same arithmetic runs in numpy, 20 times slower."""
-    return cast(F, numba.njit(cache=True)(function)) if numba else function
-
-
-if numba is None:
-
-    def _subtract(table: Floats, column: Floats, row: Floats) -> None:
-        rows, columns = np.flatnonzero(column), np.flatnonzero(row)
-        table[rows[:, None], columns] -= column[rows, None] * row[columns]
-else:
-
-    @compiled
-    def _subtract(table: Floats, column: Floats, row: Floats) -> None:
-        for i in range(len(column)):
-            if column[i] != 0.0:
-                # Rows are dense soon: all of it, many at a time, is quicker than the elements that count one by one.
-                for j in range(len(row)):
-                    table[i, j] -= column[i] * row[j]
 
 
 class First(NamedTuple):
@@ -74,21 +49,31 @@ def copy_of(now: Dictionary) -> Dictionary:
     return Dictionary(now.table.copy(), now.slopes.copy(), now.x.copy(), now.basic.copy(), now.nonbasic.copy())
 
 
+# Loops over single elements: array expressions and views of rows would take most of the time of a pivot.
+
+
 @compiled
 def pivot(now: Dictionary, leaving: int, entering: int) -> None:
     """Exchange the variables of a row and a column."""
     table, slopes, _, basic, nonbasic = now
-    element = table[leaving, entering]
-    column = np.where(np.abs(table[:, entering]) > NOISE, table[:, entering], 0.0)
-    row = np.where(np.abs(table[leaving]) > NOISE, table[leaving], 0.0) / element
-    row[entering] = 1 / element
-    column[leaving] = 0.0
-    table[:, entering] = 0.0
-    _subtract(table, column, row)
-    table[leaving] = row
+    height, width = table.shape
+    row = np.empty(width)
+    inverse = 1 / table[leaving, entering]
+    for j in range(width):
+        row[j] = table[leaving, j] * inverse if abs(table[leaving, j]) > NOISE else 0.0
+    row[entering] = inverse
+    for i in range(height):
+        factor = table[i, entering]
+        if factor != 0.0:
+            table[i, entering] = 0.0
+            if abs(factor) > NOISE:
+                for j in range(width):
+                    table[i, j] -= factor * row[j]
     slope = slopes[entering]
     slopes[entering] = 0.0
-    slopes -= slope * row
+    for j in range(width):
+        table[leaving, j] = row[j]
+        slopes[j] -= slope * row[j]
     basic[leaving], nonbasic[entering] = nonbasic[entering], basic[leaving]
 
 
@@ -100,15 +85,9 @@ def dual(now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: fl
     (Koberstein 2005, chapters 3 and 6).
     """
     table, slopes, x, basic, nonbasic = now
-    objective = start
+    objective, edges = start, np.zeros(len(basic))
     for _ in range(limit):
-        values = x[basic]
-        excess = np.maximum(lower[basic] - values, values - upper[basic])
-        leaving, best = -1, 0.0
-        for i in np.flatnonzero(excess > FEASIBLE):
-            score = excess[i] ** 2 / (1.0 + table[i] @ table[i])
-            if score > best:
-                leaving, best = int(i), score
+        leaving = _leaving(now, lower, upper, edges)
         if leaving < 0:
             return OPTIMAL, -1, objective
         out = basic[leaving]
@@ -121,7 +100,10 @@ def dual(now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: fl
             return DOUBT, leaving, objective
         step = (x[out] - target) / element
         objective += abs(slopes[entering] * step)
-        x[basic] -= table[:, entering] * step
+        for i in range(len(basic)):
+            if table[i, entering] != 0.0:
+                x[basic[i]] -= table[i, entering] * step
+                edges[i] = 0.0
         x[nonbasic[entering]] += step
         x[out] = target
         pivot(now, leaving, entering)
@@ -131,18 +113,53 @@ def dual(now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: fl
 
 
 @compiled
+def _leaving(now: Dictionary, lower: Floats, upper: Floats, edges: Floats) -> int:
+    """Row that is farthest outside its bounds along its edge; -1 if none is. edges: squared lengths, 0: not known."""
+    table, _, x, basic, _ = now
+    leaving, best = -1, 0.0
+    for i in range(len(basic)):
+        v = basic[i]
+        excess = max(lower[v] - x[v], x[v] - upper[v])
+        if excess > FEASIBLE:
+            if edges[i] == 0.0:
+                edges[i] = _length(table, i)
+            score = excess * excess / edges[i]
+            if score > best:
+                leaving, best = i, score
+    return leaving
+
+
+@compiled
+def _length(table: Floats, i: int) -> float:
+    """Squared, of the edge along which the variable of a row moves; in two sums, which a processor adds side by side."""
+    length, other = 1.0, 0.0
+    for j in range(0, table.shape[1] - 1, 2):
+        length += table[i, j] * table[i, j]
+        other += table[i, j + 1] * table[i, j + 1]
+    if table.shape[1] % 2:
+        other += table[i, -1] * table[i, -1]
+    return length + other
+
+
+@compiled
 def _entering(now: Dictionary, lower: Floats, upper: Floats, leaving: int, sign: float) -> int:
     """Column that keeps the signs of the slopes; of those nearly as good the one with the largest element."""
     table, slopes, x, _, nonbasic = now
-    row, values = sign * table[leaving], x[nonbasic]
-    rises = (row > CANDIDATE) & (values < upper[nonbasic])
-    falls = (row < -CANDIDATE) & (values > lower[nonbasic])
-    able = np.flatnonzero(rises | falls)
-    if able.size == 0:
-        return -1
-    size, slope = np.abs(row[able]), np.abs(slopes[able])
-    close = slope / size <= np.min((slope + FEASIBLE) / size)
-    return int(able[np.argmax(np.where(close, size, 0.0))])
+    able = np.empty(len(nonbasic), dtype=np.int64)
+    count, limit = 0, np.inf
+    for j in range(len(nonbasic)):
+        element, v = sign * table[leaving, j], nonbasic[j]
+        if (element > CANDIDATE and x[v] < upper[v]) or (element < -CANDIDATE and x[v] > lower[v]):
+            able[count] = j
+            count += 1
+            limit = min(limit, (abs(slopes[j]) + FEASIBLE) / abs(element))
+    entering, size = -1, 0.0
+    for k in range(count):
+        j = able[k]
+        element = abs(table[leaving, j])
+        if element > size and abs(slopes[j]) <= limit * element:
+            entering, size = j, element
+    return entering
 
 
 @compiled
@@ -150,37 +167,61 @@ def primal(now: Dictionary, lower: Floats, upper: Floats, limit: int) -> int:
     """Primal simplex from an x inside its bounds. CUT_OFF: the objective has no limit."""
     table, slopes, x, basic, nonbasic = now
     for _ in range(limit):
-        values = x[nonbasic]
-        rises = (slopes < -FEASIBLE) & (values < upper[nonbasic])
-        falls = (slopes > FEASIBLE) & (values > lower[nonbasic])
-        gain = np.where(rises | falls, np.abs(slopes), 0.0)
-        entering = int(np.argmax(gain))
-        if gain[entering] == 0.0:
+        entering = _improving(now, lower, upper)
+        if entering < 0:
             return OPTIMAL
         into = nonbasic[entering]
         way = 1.0 if slopes[entering] < 0 else -1.0
-        change = -way * table[:, entering]
-        room = np.maximum(np.where(change > 0, upper[basic] - x[basic], x[basic] - lower[basic]), 0.0)
-        moves = np.abs(change) > CANDIDATE
-        size = np.where(moves, np.abs(change), 1.0)
-        reach = np.where(moves, room / size, np.inf)
-        step = np.min(np.where(moves, (room + FEASIBLE) / size, np.inf))
         across = upper[into] - lower[into]
+        leaving, step = _blocking(now, lower, upper, entering, way)
         if step == np.inf and across == np.inf:
             return CUT_OFF
-        leaving = int(np.argmax(np.where(moves & (reach <= step), size, 0.0)))
-        step = min(reach[leaving], across)
-        x[basic] += change * step
-        if across <= reach[leaving]:
+        if across <= step:
+            leaving, step = -1, across
+        elif abs(table[leaving, entering]) < PIVOT:
+            return DOUBT
+        for i in range(len(basic)):
+            x[basic[i]] -= way * step * table[i, entering]
+        if leaving < 0:
             x[into] = upper[into] if way > 0 else lower[into]
             continue
-        if size[leaving] < PIVOT:
-            return DOUBT
         out = basic[leaving]
         x[into] += way * step
-        x[out] = upper[out] if change[leaving] > 0 else lower[out]
+        x[out] = upper[out] if way * table[leaving, entering] < 0 else lower[out]
         pivot(now, leaving, entering)
     return DOUBT
+
+
+@compiled
+def _improving(now: Dictionary, lower: Floats, upper: Floats) -> int:
+    """Column with the steepest useful slope, -1 if none is useful."""
+    _, slopes, x, _, nonbasic = now
+    entering, best = -1, FEASIBLE
+    for j in range(len(nonbasic)):
+        v, size = nonbasic[j], abs(slopes[j])
+        if size > best and (x[v] < upper[v] if slopes[j] < 0 else x[v] > lower[v]):
+            entering, best = j, size
+    return entering
+
+
+@compiled
+def _blocking(now: Dictionary, lower: Floats, upper: Floats, entering: int, way: float) -> tuple[int, float]:
+    """Row that reaches a bound first, and the step until then: of those nearly as near the one with the largest element."""
+    table, _, x, basic, _ = now
+    limit = np.inf
+    for i in range(len(basic)):
+        change, v = -way * table[i, entering], basic[i]
+        if abs(change) > CANDIDATE:
+            room = upper[v] - x[v] if change > 0 else x[v] - lower[v]
+            limit = min(limit, (max(room, 0.0) + FEASIBLE) / abs(change))
+    leaving, size, step = -1, 0.0, np.inf
+    for i in range(len(basic)):
+        change, v = -way * table[i, entering], basic[i]
+        if abs(change) > size and abs(change) > CANDIDATE:
+            room = upper[v] - x[v] if change > 0 else x[v] - lower[v]
+            if max(room, 0.0) <= limit * abs(change):
+                leaving, size, step = i, abs(change), max(room, 0.0) / abs(change)
+    return leaving, step
 
 
 @compiled
@@ -195,17 +236,26 @@ def settle(now: Dictionary, costs: Floats, lower: Floats, upper: Floats) -> floa
         elif slopes[j] < -FEASIBLE and upper[v] < np.inf:
             wanted = upper[v]
         if wanted != x[v]:
-            x[basic] -= table[:, j] * (wanted - x[v])
+            for i in range(len(basic)):
+                x[basic[i]] -= table[i, j] * (wanted - x[v])
             x[v] = wanted
-    return float(np.sum(costs * x))
+    total = 0.0
+    for v in range(len(x)):
+        total += costs[v] * x[v]
+    return total
 
 
 @compiled
 def error(first: First, x: Floats) -> float:
     """How far x is from the equations as they were read."""
     size = len(first.constant)
-    left = np.bincount(first.row, first.value * x[size:][first.column], size)
-    return float(np.max(np.abs(x[:size] + left - first.constant)))
+    left = first.constant - x[:size]
+    for k in range(len(first.row)):
+        left[first.row[k]] -= first.value[k] * x[size + first.column[k]]
+    most = 0.0
+    for i in range(size):
+        most = max(most, abs(left[i]))
+    return most
 
 
 @compiled
@@ -214,26 +264,43 @@ def safe_bound(first: First, now: Dictionary, infeasible_row: int, lower: Floats
     Shcherbina 2004). With a row that cannot be met: by how much at least, above 0 only if there is no solution (Farkas).
     """
     size, x = len(first.constant), now.x
-    full = np.zeros(len(x))
+    multipliers, rest = np.zeros(len(x)), np.zeros(len(x))
     if infeasible_row < 0:
-        full[now.nonbasic] = now.slopes
-        costs = first.costs
-        multipliers = costs[:size] - full[:size]
+        for j in range(len(now.nonbasic)):
+            multipliers[now.nonbasic[j]] = -now.slopes[j]
+        for v in range(len(x)):
+            rest[v] = first.costs[v]
+            multipliers[v] += first.costs[v]
     else:
         out = now.basic[infeasible_row]
-        full[now.nonbasic] = now.table[infeasible_row]
-        full[out] = 1.0
-        costs = np.zeros(len(x))
-        multipliers = full[:size] if x[out] > upper[out] else -full[:size]
-    rest = costs.copy()
-    rest[:size] -= multipliers
-    rest[size:] -= np.bincount(first.column, first.value * multipliers[first.row], len(x) - size)
-    total = np.sum(multipliers * first.constant)
-    for v in np.flatnonzero(np.abs(rest) > NOISE):
-        bound = lower[v] if rest[v] > 0 else upper[v]
-        if abs(bound) < np.inf or abs(rest[v]) > FEASIBLE:
-            total += rest[v] * bound
-    return float(total)
+        sign = 1.0 if x[out] > upper[out] else -1.0
+        for j in range(len(now.nonbasic)):
+            multipliers[now.nonbasic[j]] = sign * now.table[infeasible_row, j]
+        multipliers[out] = sign
+    total = 0.0
+    for i in range(size):
+        rest[i] -= multipliers[i]
+        total += multipliers[i] * first.constant[i]
+    for k in range(len(first.row)):
+        rest[size + first.column[k]] -= first.value[k] * multipliers[first.row[k]]
+    for v in range(len(x)):
+        if abs(rest[v]) > NOISE:
+            bound = lower[v] if rest[v] > 0 else upper[v]
+            if abs(bound) < np.inf or abs(rest[v]) > FEASIBLE:
+                total += rest[v] * bound
+    return total
+
+
+@compiled
+def price(now: Dictionary, costs: Floats) -> None:
+    """Slopes from costs."""
+    table, slopes, _, basic, nonbasic = now
+    for j in range(len(nonbasic)):
+        slopes[j] = costs[nonbasic[j]]
+    for i in range(len(basic)):
+        if costs[basic[i]] != 0.0:
+            for j in range(len(nonbasic)):
+                slopes[j] -= costs[basic[i]] * table[i, j]
 
 
 @compiled
@@ -250,13 +317,22 @@ def renew(first: First, now: Dictionary) -> None:
     table[:, -1] = first.constant
     fresh = Dictionary(table, np.zeros(total - size + 1), now.x, np.arange(size), np.arange(size, total + 1))
     stays = np.zeros(total + 1, dtype=np.bool_)
-    stays[now.basic] = True
+    for v in now.basic:
+        stays[v] = True
     for j in range(total - size):
         if stays[fresh.nonbasic[j]]:
-            pivot(fresh, int(np.argmax(np.where(stays[fresh.basic], 0.0, np.abs(table[:, j])))), j)
-    now.table[:] = table[:, :-1]
-    now.basic[:] = fresh.basic
-    now.nonbasic[:] = fresh.nonbasic[:-1]
-    now.x[now.basic] = table[:, -1]
+            leaving = 0
+            largest = -1.0
+            for i in range(size):
+                if not stays[fresh.basic[i]] and abs(table[i, j]) > largest:
+                    leaving, largest = i, abs(table[i, j])
+            pivot(fresh, leaving, j)
+    for i in range(size):
+        now.basic[i] = fresh.basic[i]
+        now.x[now.basic[i]] = table[i, total - size]
     for j in range(total - size):
-        now.x[now.basic] -= table[:, j] * now.x[now.nonbasic[j]]
+        v = fresh.nonbasic[j]
+        now.nonbasic[j] = v
+        for i in range(size):
+            now.table[i, j] = table[i, j]
+            now.x[now.basic[i]] -= table[i, j] * now.x[v]

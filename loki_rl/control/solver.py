@@ -8,7 +8,9 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.control.highs import Outcome
-from loki_rl.control.own_solver import OwnSolver, Report, warm
+from loki_rl.control.own_solver import OwnSolver, Report, optimise, warm
+from loki_rl.control.program import Program
+from loki_rl.control.simplex import Floats
 
 __all__ = ["Solved", "solve", "solve_again", "warm"]
 
@@ -44,27 +46,19 @@ def solve(problem: Any, time_limit_s: float, gap: float = GAP, start: dict[str, 
     for variable in problem.variables() if start else ():
         variable.varValue = start.get(variable.name) if start else None
     problem.solve(OwnSolver(timeLimit=max(0.01, time_limit_s), gapRel=gap, warmStart=start is not None))
-    solved = _read(problem)
+    solved = _solved(problem.report)
     if solved.found:
-        solved.values = {variable.name: variable.varValue for variable in problem.solverModel.variables}
+        solved.values = {variable.name: variable.varValue for variable in problem.variables()}
     return solved
 
 
-def solve_again(problem: Any, time_limit_s: float, integer: bool = True, start: bool = False) -> Solved:
-    """Solve a kept problem after changes that PuLP's resolve allows; values are left in its variables.
-
-    start: the variables' values are a known solution. integer off: the relaxation.
-    """
-    problem.setSolver(OwnSolver(mip=integer, timeLimit=max(0.01, time_limit_s), gapRel=GAP, warmStart=start))
-    if problem.solverModel is None:
-        problem.solve(problem.solver)
-    else:
-        # PuLP forbids it after a change of the objective; this solver reads the objective anew.
-        problem.resolveOK = True
-        problem.resolve()
-    return _read(problem)
+def solve_again(
+    program: Program, time_limit_s: float, integer: bool = True, start: Floats | None = None, gap: float = GAP
+) -> tuple[Solved, Floats | None]:
+    """Solve a kept program as it is now; with values by variable. integer, start: as of `optimise`."""
+    report, values = optimise(program, integer, max(0.01, time_limit_s), gap, start)
+    return _solved(report), values
 
 
-def _read(problem: Any) -> Solved:
-    report: Report = problem.report
+def _solved(report: Report) -> Solved:
     return Solved(report.outcome, report.status, report.objective, report.bound, report.seconds, {})

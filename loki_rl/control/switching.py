@@ -4,17 +4,14 @@ of the servers as the allocator sees it; knows no forecast."""
 from __future__ import annotations
 
 from collections import Counter
-from math import prod
-from typing import Any
 
 from msgspec import Struct
 
 from loki_rl.control.accuracy import TIE
-from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
 from loki_rl.control.request import Request
 from loki_rl.control.search import Found, Search
 from loki_rl.control.setting import Setting
-from loki_rl.control.solver import Solved
+from loki_rl.control.transition import Model, Question, kept_transition
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Mode
 from loki_rl.core.server_type import as_run_by
@@ -24,7 +21,8 @@ VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1
 
-# Demand beyond what is expected counts by how likely it is to come: the mean of a normal tail from 0 to 2 deviations.
+# Demand beyond what is expected counts by how likely it is to come; where nobody says, as the mean of a normal tail from 0
+# to 2 deviations.
 UNLIKELY = 0.2
 
 # While models load, servers are where the old plan wanted them and queues are long: the event twin then serves so much less
@@ -39,9 +37,6 @@ NEARLY = 1e-6
 
 # The objective is about 6 (5 of it for serving all), so this is 1e-4 of J; more would save no time.
 SWITCH_GAP = 2e-5
-
-# Task, variant, and position of the server's type.
-Model = tuple[int, int, int]
 
 
 class Ready(Struct):
@@ -101,101 +96,38 @@ def switch(search: Search) -> Found | None:
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 price / cluster's, f = load time /
     horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
-    of demand_rps but not of expected_rps counts UNLIKELY as much: else every rise of the estimate would set off loads.
+    of demand_rps but not of expected_rps counts by its chance to come: else every rise of the estimate would set off loads.
     """
     with search.building():
-        model = _Model(search.parts[0].request, search.settings[0])
-    solved = search.solve(model.problem, model.start(), SWITCH_GAP)
+        kept = kept_transition(search.settings[0])
+        question = question_of(search.parts[0].request, search.settings[0])
+    solved = search.noted(kept.ask(question, search.left_s, SWITCH_GAP))
     if not solved.found:
         return None
-    counts = [round(solved.values[column.name]) for column in model.counts.columns]
-    networks = (search.settings[0].variant_network,)
-    mode = model.mode(solved)
-    return Found(mode, "least cost", networks, counts, solved.objective, solved.bound, solved.status, search.demands)
+    networks, best = (search.settings[0].variant_network,), search.parts[0].pipeline.best_accuracy
+    mode: Mode = "shed" if kept.served < 1 - NEARLY else "hardware" if kept.accuracy > best - NEARLY else "accuracy"
+    flows = [kept.flow] if kept.served == 1 else ()
+    return Found(
+        mode, "least cost", networks, kept.counts, solved.objective, solved.bound, solved.status, search.demands, flows
+    )
 
 
-class _Model:
-    """The MILP: one fleet, two flows (while loading, which may use any variant, and after)."""
-
-    def __init__(self, request: Request, setting: Setting) -> None:
-        self.request, self.setting, self.pipeline = request, setting, setting.pipeline
-        self.configurations = setting.by_variant
-        self.problem = new_problem(maximise=True)
-        self.types = request.types
-        prices, servers = [kind.price for kind in self.types], [kind.count for kind in self.types]
-        # What a server costs, as a share of the cluster.
-        self.prices = [price / sum(map(prod, zip(prices, servers, strict=True))) for price in prices]
-        self.counts = Counts(self.problem, [self.configurations], servers, self.prices)
-        demand = self.request.demand_rps
-        self.after = Flows(self.problem, self.setting.variant_network, demand, "c", served=(0.0, 1.0))
-        self.after.fit(self.problem, self.counts.columns)
-        self._floor(self.after)
-        self.loading = Flows(self.problem, self.setting.merged_network, demand * UNBALANCED, "l", served=(0.0, 1.0))
-        self.loads: list[tuple[Any, float]] = []
-        self._while_loading()
-        set_objective(self.problem, self._objective())
-
-    def _floor(self, flows: Flows) -> None:
-        if self.request.min_accuracy > 0:
-            floor = min(self.request.min_accuracy, self.pipeline.best_accuracy - TIE)
-            add_row(self.problem, [*flows.accuracy, (flows.served, -floor)], ">=", 0)
-
-    def _while_loading(self) -> None:
-        """break: a server that loads serves nothing. make: it serves its old model until the new one is warm."""
-        state = ready(self.pipeline, self.request)
-        kept: list[Any] = [self.problem.add_variable(f"k{k:04d}", 0) for k in range(len(self.configurations))]
-        self.loading.fit(self.problem, kept)
-        models = sorted({(c.task, c.variant, c.pool) for c in self.configurations})
-        for model in models:
-            mine = [k for k, c in enumerate(self.configurations) if (c.task, c.variant, c.pool) == model]
-            able = state.now[model] + state.credit.get(model, 0.0)
-            add_row(self.problem, [(kept[k], 1) for k in mine], "<=", able)
-            wanted = [(self.counts.columns[k], -1) for k in mine]
-            if self.pipeline.swap == "break":
-                add_row(self.problem, [*((kept[k], 1) for k in mine), *wanted], "<=", 0)
-            load = self.problem.add_variable(f"u{model[0]:02d}_{model[1]:02d}_{model[2]:02d}", 0)
-            add_row(self.problem, [*wanted, (load, 1)], ">=", -(state.now[model] + state.loading[model]))
-            self.loads.append((load, self.prices[model[2]]))
-        for pool in range(len(self.types)) if self.pipeline.swap == "make" else ():
-            mine = [k for k, c in enumerate(self.configurations) if c.pool == pool]
-            planned = [(total, -value) for total, value in self.counts.all_of(pool)]
-            add_row(self.problem, [*((kept[k], 1) for k in mine), *planned], "<=", 0)
-
-    def _objective(self) -> list[tuple[Any, float]]:
-        """Coefficients in units of J; a load costs its server's share while it lasts, so that ties stay as they are."""
-        share = loading_share(self.pipeline, self.request)
-        best = self.pipeline.best_accuracy
-        return [
-            *self._worth(self.loading, VIOLATION * share),
-            *self._worth(self.after, VIOLATION * (1 - share)),
-            *((column, ACCURACY * value / best) for column, value in self.after.accuracy),
-            *((column, -SERVERS * price) for column, price in self.counts.price),
-            *((load, -SERVERS * price * share) for load, price in self.loads),
-        ]
-
-    def _worth(self, flows: Flows, weight: float) -> list[tuple[Any, float]]:
-        """Terms for what is served: in full up to the expected demand, beyond it by how likely it is to come."""
-        demand = self.request.demand_rps
-        expected = min(demand, self.request.expected_rps or demand)
-        likely = self.problem.add_variable(f"{flows.served.name}_likely", 0, expected / demand)
-        add_row(self.problem, [(likely, 1), (flows.served, -1)], "<=", 0)
-        scale = weight * demand / expected
-        return [(likely, scale * (1 - UNLIKELY)), (flows.served, scale * UNLIKELY)]
-
-    def mode(self, solved: Solved) -> Mode:
-        """Which of the plain modes the plan amounts to."""
-        served = solved.values[self.after.served.name]
-        accuracy = sum(weight * solved.values[column.name] for column, weight in self.after.accuracy)
-        if served < 1 - NEARLY:
-            return "shed"
-        return "hardware" if accuracy > self.pipeline.best_accuracy - NEARLY else "accuracy"
-
-    def start(self) -> dict[str, float]:
-        """What runs now, as a first plan."""
-        state = ready(self.pipeline, self.request)
-        left = state.now + state.loading
-        values, used = {}, [0.0] * len(self.types)
-        for column, c in zip(self.counts.columns, self.configurations, strict=True):
-            values[column.name] = float(left.pop((c.task, c.variant, c.pool), 0))
-            used[c.pool] += values[column.name]
-        return values if all(used[pool] <= kind.count for pool, kind in enumerate(self.types)) else {}
+def question_of(request: Request, setting: Setting) -> Question:
+    """The request in units of J; a load costs its server's share while it lasts, so that ties stay as they are."""
+    pipeline, state, share = setting.pipeline, ready(setting.pipeline, request), loading_share(setting.pipeline, request)
+    expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
+    whole = sum(kind.price * kind.count for kind in request.types)
+    floor = min(request.min_accuracy, pipeline.best_accuracy - TIE) if request.min_accuracy > 0 else 0.0
+    return Question(
+        demand_rps=request.demand_rps,
+        loading_rps=request.demand_rps * UNBALANCED,
+        likely=expected / request.demand_rps,
+        unlikely=UNLIKELY if request.chance is None else request.chance,
+        floor=floor,
+        servers=tuple(kind.count for kind in request.types),
+        able={model: state.now[model] + state.credit.get(model, 0.0) for model in (*state.now, *state.credit)},
+        there=dict(state.now + state.loading),
+        worth=(VIOLATION * share, VIOLATION * (1 - share), ACCURACY / pipeline.best_accuracy),
+        prices=tuple(SERVERS * kind.price / whole for kind in request.types),
+        load_share=share,
+    )

@@ -16,8 +16,9 @@ from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
 from loki_rl.control.fleet_search import Library, search
 from loki_rl.control.request import Request, RequestError, check
-from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, Model, loading_share, ready
+from loki_rl.control.switching import ACCURACY, SERVERS, UNLIKELY, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
+from loki_rl.control.transition import Model
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
 
@@ -49,7 +50,7 @@ class Table(Struct, frozen=True, eq=False):
 
     def solve(self, state: Floats, target: Floats, servers: int, deep: bool = True) -> tuple[Floats, int]:
         """Servers per model [M] and the split they hold for. state [3, M]: ready, credit, loading (see `cost`); target:
-        demand, expected demand [1/s], loading share."""
+        demand, expected demand [1/s], loading share, chance (see `best_splits`)."""
         counts = np.zeros(self.fleet.models)
         split = answer(
             self.memo, state, target, servers, self.fleet.rates, self.fleet.net, self.library, deep, self.work, counts,
@@ -89,7 +90,7 @@ def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table
 
 def new_work(fleet: Fleet) -> Floats:
     """Scratch for the loops, sized for this fleet."""
-    return np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1], 3)))
+    return np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1], 4)))
 
 
 def _library(fleet: Fleet, servers: int, demands: Floats, ladder: Floats, work: Floats) -> Library:
@@ -99,7 +100,7 @@ def _library(fleet: Fleet, servers: int, demands: Floats, ladder: Floats, work: 
     exact: Library = (demands, np.ones(1), ladder[:, None, :].copy(), np.zeros(fleet.models, np.int64))
     for level, demand in enumerate(demands):
         for row, share in enumerate(shares):
-            target = np.array([demand, share * demand, 0.0])
+            target = np.array([demand, share * demand, 0.0, UNLIKELY])
             search(empty, target, servers, fleet.rates, fleet.net, exact, len(demands), work, plans[level, row])
     return demands, shares, plans, np.zeros(fleet.models, np.int64)
 
@@ -132,7 +133,8 @@ def allocate_by_table(pipeline: Pipeline, request: Request, deep: bool = True) -
     table = table_for(pipeline, request.servers)
     share = 0.0 if request.horizon_s is None else loading_share(pipeline, request)
     expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
-    target = np.array([request.demand_rps, expected, share])
+    chance = UNLIKELY if request.chance is None else request.chance
+    target = np.array([request.demand_rps, expected, share, chance])
     counts, split = table.solve(state_of(table.fleet, request), target, request.servers, deep)
     return plan_of(table, counts, split, request.demand_rps, 1000 * (perf_counter() - began))
 

@@ -12,7 +12,7 @@ from loki_rl.control.fleet_kernels import ASKED
 from loki_rl.control.fleet_search import Library, search
 
 # A quick search rounds demand up by less than 4 %, so that questions recur, a deep one by less than 0.2 %; the mean to parts
-# of the demand, the loading share to fortieths, the credit of loads to quarters.
+# of the demand, the loading share and the chance of what is not expected to fortieths, the credit of loads to quarters.
 QUICK_STEP, DEEP_STEP = 0.04, 0.002
 QUICK_PARTS, DEEP_PARTS = 20.0, 200.0
 SHARE_STEPS = 40.0
@@ -38,6 +38,7 @@ def rounded(target: Floats, deep: bool, out: Floats) -> None:
     out[0] = LOWEST_RPS * (1.0 + size) ** step
     out[1] = out[0] * max(1.0, np.round(min(1.0, target[1] / out[0]) * parts)) / parts
     out[2] = np.round(target[2] * SHARE_STEPS) / SHARE_STEPS
+    out[3] = np.round(target[3] * SHARE_STEPS) / SHARE_STEPS
 
 
 @inlined
@@ -52,7 +53,8 @@ def mixed(key: np.uint64, value: int) -> np.uint64:
 @inlined
 def hashed(state: Floats, target: Floats, servers: int, deep: bool) -> np.uint64:
     key = mixed(np.uint64(servers * 2 + deep), int(np.round(np.log(target[0]) * 2000.0)) + 100_000)
-    key = mixed(key, int(np.round(target[1] / target[0] * DEEP_PARTS)) * 64 + int(np.round(target[2] * SHARE_STEPS)))
+    key = mixed(key, int(np.round(target[1] / target[0] * DEEP_PARTS)))
+    key = mixed(key, int(np.round(target[2] * SHARE_STEPS)) * 64 + int(np.round(target[3] * SHARE_STEPS)))
     for model in range(state.shape[1]):
         ready, loading, credit = int(state[0, model]), int(state[2, model]), int(np.round(state[1, model] * CREDIT_STEPS))
         if ready + loading > 0:
@@ -70,7 +72,7 @@ def answer(
     state: as in `best_splits`; its credit is rounded in place. The memo starts anew when it is three quarters full.
     """
     keys, answers, used = memo
-    asked = work[ASKED, :3]
+    asked = work[ASKED, :4]
     rounded(target, deep, asked)
     for model in range(state.shape[1]):
         state[1, model] = np.round(state[1, model] * CREDIT_STEPS) / CREDIT_STEPS

@@ -29,6 +29,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Placement, Plan, Server, Snapshot
+from loki_rl.core.rollout import Rollout
 from loki_rl.core.transition import Model, Seat, Target, assign
 
 HISTORY_S = 300
@@ -42,8 +43,7 @@ class Controller:
     """Actor at address `controller`.
 
     Every interval_s after the origin, and when a server is lost or found, it emits Solve(snapshot); Planned answers. Loads
-    in flight are in the snapshot. At most parallel_loads servers leave their variant at once (0: all); parked servers load
-    at any time, since that costs nothing.
+    in flight are in the snapshot. Who goes over to a new plan when: see Rollout.
     """
 
     def __init__(self, options: ClusterOptions) -> None:
@@ -64,6 +64,7 @@ class Controller:
         self.items: dict[str, list[int]] = {}
         self.loads = 0
         self.failures: list[str] = []
+        self.rollout = Rollout(self.pipeline, options.parallel_loads)
 
     @property
     def settled(self) -> bool:
@@ -236,6 +237,7 @@ class Controller:
             return
         self.epoch += 1
         self.plan = replace(plan, epoch=self.epoch)
+        self.rollout.adopt(plan)
         seats = [
             Seat(number, machine.serving, machine.loading, machine.resident) for number, machine in self.machines.items()
         ]
@@ -258,16 +260,9 @@ class Controller:
         return kept
 
     def _order(self, now: float, effects: list[Effect]) -> None:
-        """Tell servers their targets, as many as may swap at once."""
-        limit = self.options.parallel_loads or len(self.machines)
-        swapping = sum(machine.swapping for machine in self.machines.values())
-        for number, machine in sorted(self.machines.items()):
-            if machine.ordered or now < machine.held_until:
-                continue
-            costs = machine.target is not None and machine.serving is not None and machine.serving != machine.target[:2]
-            if costs and swapping >= limit:
-                continue
-            swapping += costs
+        """Tell servers their targets, as many as may leave what they serve."""
+        for number in self.rollout.next(self.machines, now):
+            machine = self.machines[number]
             machine.ordered = True
             effects.append(Send(worker(number), self._assignment(machine.target)))
 

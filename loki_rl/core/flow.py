@@ -3,12 +3,10 @@ and until when; knows no queue and no worker."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
 from math import inf
 
 from loki_rl.core.messages import Item
-from loki_rl.core.mix import ELSE, Mix
+from loki_rl.core.mix import NO_MIX, Mix
 
 EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
 MARGIN = 1.1  # of the planned flow
@@ -43,7 +41,7 @@ class Flow:
         self.buckets: dict[tuple[int, int], Bucket] = {}  # (lane, variant)
         self.pressed: set[int] = set()
         self.unbar_at = inf
-        self._lane_of: Mapping[int, int] = {}
+        self._mix = NO_MIX
 
     def press(self, task: int, overloaded: bool) -> None:
         """A child task falls behind, or has caught up."""
@@ -51,7 +49,7 @@ class Flow:
 
     def adopt(self, mix: Mix, now: float) -> None:
         """Fresh buckets for a new plan: a tenth above its flows, a burst of two batches."""
-        self._lane_of = mix.lane_of
+        self._mix = mix
         self.buckets = {
             (lane, variant): Bucket(MARGIN * rate, mix.bursts.get(variant, 2.0), now)
             for lane, rates in enumerate(mix.rates)
@@ -61,7 +59,7 @@ class Flow:
     def spend(self, variant: int, items: list[Item], now: float) -> None:
         """This variant takes these items."""
         if self.buckets:
-            for lane, count in Counter(self._lane_of.get(item.prefix, ELSE) for item in items).items():
+            for lane, count in self._mix.lanes(items):
                 bucket = self.buckets.get((lane, variant))
                 if bucket is not None:
                     bucket.refill(now)

@@ -22,6 +22,7 @@ class ClusterOptions(Struct, frozen=True):
     lease: a batch is given to another worker after this many times its profiled p99 (plus 50 ms). max_inflight: requests
     in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit. routing: workers pull from the
     queue of their task, or items are dealt to the queues of single workers by a routing table, as published.
+    soft_deadlines: while a task is overloaded, stage deadlines decide what it drops; else root deadlines alone do.
     """
 
     pipeline: Pipeline
@@ -35,3 +36,4 @@ class ClusterOptions(Struct, frozen=True):
     max_inflight: int = 100_000
     parallel_loads: int = 0
     routing: Routing = "pull"
+    soft_deadlines: bool = True

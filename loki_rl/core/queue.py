@@ -77,7 +77,7 @@ class DeadlineQueue:
         cap: int,
         service_s: tuple[float, ...],
         now: float,
-        rescue_s: float | None,
+        rescue_s: Callable[[], float],
         soft_rule: bool,
         allows: Allows | None = None,
         lanes: Sequence[int] | None = None,
@@ -85,18 +85,20 @@ class DeadlineQueue:
         """The next batch for a variant with these service times [s], of at most cap items, and the items dropped.
 
         The batch is not shrunk to save its head: an item that would be late in it is left for a variant that takes
-        rescue_s [s], if that one can still make it (None: no other variant), else dropped (Nexus' early drop, SOSP'19).
-        allows: whether the variant may serve an item that has terms; one that it may not is left too. lanes: the only ones
-        to look at (None: all).
+        rescue_s() [s], if that one can still make it (infinite: no other variant), else dropped (Nexus' early drop,
+        SOSP'19). allows: whether the variant may serve an item that has terms; one that it may not is left too. lanes: the
+        only ones to look at (None: all).
         """
         heaps = self._chosen(lanes)
         finish = now + service_s[min(cap, sum(map(len, heaps)))]
         batch: list[Item] = []
         dropped: list[Item] = []
         left: list[Entry] = []
-        pop = heapq.heappop
+        pop, heap = heapq.heappop, heaps[0]
+        several = len(heaps) > 1
         while len(batch) < cap:
-            heap = heaps[0] if len(heaps) == 1 else _earliest(heaps)
+            if several:
+                heap = _earliest(heaps)
             if not heap:
                 break
             entry = pop(heap)
@@ -109,7 +111,7 @@ class DeadlineQueue:
                 limit = place + item.terms.boost if soft_rule else hard
             if finish <= limit:
                 batch.append(item)
-            elif rescue_s is not None and now + rescue_s <= limit:
+            elif now + rescue_s() <= limit:
                 left.append(entry)
             else:
                 dropped.append(item)
@@ -202,8 +204,9 @@ class DeadlineQueue:
 
 def _earliest(heaps: list[Lane]) -> Lane:
     """The lane whose head comes first; an empty one if nothing waits."""
-    return min((heap for heap in heaps if heap), key=_head, default=[])
-
-
-def _head(heap: Lane) -> Entry:
-    return heap[0]
+    first = heaps[0]
+    if len(heaps) > 1:
+        for heap in heaps:
+            if heap and (not first or heap[0] < first[0]):
+                first = heap
+    return first

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from math import exp
 
 from loki_rl.core.messages import Item
-from loki_rl.core.mix import ELSE, NO_MIX, Mix
+from loki_rl.core.mix import NO_MIX, Mix
 from loki_rl.core.queue import DeadlineQueue
 
 MEMORY_S = 2.0  # of the rate at which items come
@@ -25,12 +24,14 @@ class Shares:
         self.mix = NO_MIX
         self.accounts: list[dict[int, float]] = [{}]
         self.rate = 0.0  # items per second, of late
+        self._planned = 0.0
         self._time = 0.0
 
     def adopt(self, mix: Mix, now: float) -> None:
         self.mix = mix
         self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
-        self.rate, self._time = mix.rate, now
+        self.rate = self._planned = mix.rate
+        self._time = now
 
     def arrive(self, items: list[Item], now: float) -> None:
         """These came."""
@@ -38,27 +39,26 @@ class Shares:
             return
         self.rate = self.rate * exp((self._time - now) / MEMORY_S) + len(items) / MEMORY_S
         self._time = now
-        boost = max(1.0, SPARE * self.mix.rate / self.rate) if self.rate else 1.0
-        lane_of = self.mix.lane_of
-        counts = Counter(lane_of.get(item.prefix, ELSE) for item in items) if lane_of else {ELSE: len(items)}
-        for lane, count in counts.items():
+        boost = max(1.0, SPARE * self._planned / self.rate) if self.rate else 1.0
+        for lane, count in self.mix.lanes(items):
             account = self.accounts[lane]
             for variant, share in self.mix.shares[lane].items():
                 account[variant] = min(self._burst(variant), account[variant] + boost * share * count)
 
-    def served(self, variant: int, items: list[Item], each: float = 1.0) -> None:
+    def served(self, variant: int, items: list[Item]) -> None:
         """This variant serves them."""
-        if self.mix.single:
-            return
-        lane_of = self.mix.lane_of
-        for item in items:
-            account = self.accounts[lane_of.get(item.prefix, ELSE)]
-            if variant in account:
-                account[variant] = max(-self._burst(variant), account[variant] - each)
+        if not self.mix.single:
+            for lane, count in self.mix.lanes(items):
+                account = self.accounts[lane]
+                if variant in account:
+                    account[variant] = max(-self._burst(variant), account[variant] - count)
 
     def returned(self, variant: int, items: list[Item]) -> None:
         """It did not."""
-        self.served(variant, items, -1.0)
+        if not self.mix.single:
+            for lane, count in self.mix.lanes(items):
+                if variant in self.accounts[lane]:
+                    self.accounts[lane][variant] += count
 
     def own(self, variant: int, lanes: list[int]) -> list[int]:
         """Those lanes whose items are this variant's to serve."""

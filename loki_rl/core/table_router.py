@@ -152,9 +152,9 @@ class TableRouter(Router):
         batches, rest = divmod(self.dealt[puller.number].waiting, cap)
         return now + (batches + (puller.waiting is None)) * times[cap] + times[rest + 1]
 
-    def _rescue_s(self, variant: int, overloaded: bool) -> float | None:  # noqa: ARG002
+    def _rescue_s(self, variant: int, overloaded: bool) -> float:  # noqa: ARG002
         """What could be rescued has moved already; what a batch then leaves behind is late."""
-        return None
+        return inf
 
     def _backlog(self) -> Backlog:
         queued, rate = sum(queue.waiting for queue in self.queues()), self.pullers.rate

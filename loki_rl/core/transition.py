@@ -3,7 +3,7 @@ message."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -27,8 +27,9 @@ def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Targ
     """Server -> target; None parks it. As few loads as possible.
 
     Of the servers that have or load a model those that serve it come first, then those that keep it warm, those that have it
-    and load another, and those that load it; to load it, parked ones first; lowest number among equals. A load in flight is
-    left alone while another server can be had. Raises ValueError when the plan wants more servers than there are.
+    and load another, and those that load it; to load it, parked ones first, then those of the same task; lowest number among
+    equals. A load in flight is left alone while another server can be had. Raises ValueError when the plan wants more
+    servers than there are.
     """
     wanted = [(place.task, place.variant, place.batch) for place in sorted(placements) for _ in range(place.replicas)]
     if len(wanted) > len(seats):
@@ -37,12 +38,37 @@ def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Targ
     mine: dict[Model, list[int]] = defaultdict(list)
     for number, model in sorted(holders.items(), reverse=True):
         mine[model].append(number)
-    free = [seat for seat in seats if seat.number not in holders]
-    free.sort(key=lambda seat: (seat.loading is not None, seat.serving is not None, seat.number), reverse=True)
     chosen: dict[int, Target | None] = {seat.number: None for seat in seats}
+    loaded: list[Target] = []
     for target in wanted:
-        chosen[mine[target[:2]].pop() if mine[target[:2]] else free.pop().number] = target
+        if mine[target[:2]]:
+            chosen[mine[target[:2]].pop()] = target
+        else:
+            loaded.append(target)
+    chosen.update(_loaders(loaded, [seat for seat in seats if seat.number not in holders], seats))
     return chosen
+
+
+def _loaders(wanted: list[Target], free: list[Seat], seats: list[Seat]) -> dict[int, Target]:
+    """A free server for every target that has to be loaded: parked ones for the tasks that fewest servers serve, then such
+    as serve the same task, so that none falls short while another has too many."""
+    serving = Counter(seat.serving[0] for seat in seats if seat.serving is not None)
+    wanted = sorted(wanted, key=lambda target: (serving[target[0]], target))
+    free = sorted(free, key=lambda seat: (seat.loading is not None, seat.serving is not None, seat.number))
+    parked = [seat for seat in free if seat.loading is None and seat.serving is None]
+    found = {seat.number: target for seat, target in zip(parked, wanted, strict=False)}
+    alike: dict[str, deque[int]] = defaultdict(deque)
+    for seat in free[len(parked) :]:
+        if seat.loading is None and seat.serving is not None:
+            alike[seat.serving[0]].append(seat.number)
+    rest: list[Target] = []
+    for target in wanted[len(parked) :]:
+        if alike[target[0]]:
+            found[alike[target[0]].popleft()] = target
+        else:
+            rest.append(target)
+    left = (seat.number for seat in free if seat.number not in found)
+    return found | dict(zip(left, rest, strict=False))
 
 
 def _offers(seat: Seat) -> list[tuple[int, Model]]:

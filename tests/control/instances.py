@@ -4,14 +4,17 @@ infeasible, unbounded or full of equations. Owns their making; solves nothing.""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
 import pulp
 
+from loki_rl.control import own_solver, solver
 from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.own_solver import OwnSolver, warm
+from loki_rl.control.own_solver import warm
+from loki_rl.control.program import Program
 from loki_rl.control.request import Queueing, Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
@@ -117,28 +120,37 @@ def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
 def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, float] | None], None]) -> None:
     """Show every problem that one allocation solves, as it is when it is solved, and the start that it is given."""
     warm()
-    solve = OwnSolver._solve
+    solve = own_solver.optimise
 
-    def seen(self: OwnSolver, problem: Any, program: Any, began: float) -> int:
-        # Those that `see` solves are not shown; a kept problem must not notice that it was looked at.
-        start = {v.name: v.varValue for v in program.variables if v.varValue is not None and v.cat == pulp.LpInteger}
-        with patch.object(OwnSolver, "_solve", solve):
-            see(_copy(problem, self.mip), start if self.optionsDict["warmStart"] else None)
-        return solve(self, problem, program, began)
+    def seen(program: Program, integer: bool, limit_s: float, gap: float, start: Any = None) -> Any:
+        # Those that `see` solves are not shown.
+        known = None if start is None else {v.name: x for v, x in zip(program.variables, start, strict=True) if x == x}
+        with patch.object(solver, "optimise", solve):
+            see(as_problem(program, integer), known)
+        return solve(program, integer, limit_s, gap, start)
 
-    with patch.object(OwnSolver, "_solve", seen):
+    with patch.object(solver, "optimise", seen):
         allocate(pipeline, request)
 
 
-def _copy(problem: Any, integer: bool) -> Any:
-    """The same problem in objects of its own."""
-    twin = pulp.LpProblem("twin", problem.sense)
-    columns = {
-        id(v): twin.add_variable(v.name, v.lowBound, v.upBound, v.cat if integer else pulp.LpContinuous)
-        for v in problem.solverModel.variables
-    }
-    for row in problem.constraints():
-        terms = pulp.LpAffineExpression([(columns[id(v)], a) for v, a in row.items()])
-        twin.addConstraint(pulp.LpConstraint(terms, sense=row.sense, rhs=-row.constant))
-    twin.setObjective(pulp.LpAffineExpression([(columns[id(v)], a) for v, a in problem.objective.items()]))
-    return twin
+def as_problem(program: Program, integer: bool = True) -> Any:
+    """A program as it is now as a PuLP problem, for any solver."""
+    problem = pulp.LpProblem("twin", pulp.LpMaximize if program.sign < 0 else pulp.LpMinimize)
+    columns = [
+        problem.add_variable(v.name, _end(low), _end(high), pulp.LpInteger if whole and integer else pulp.LpContinuous)
+        for v, low, high, whole in zip(program.variables, program.lower, program.upper, program.integer, strict=True)
+    ]
+    for row, (low, high) in enumerate(zip(program.row_lower, program.row_upper, strict=True)):
+        mine = slice(program.begin[row], program.begin[row + 1])
+        terms = pulp.LpAffineExpression(
+            [(columns[j], float(a)) for j, a in zip(program.column[mine], program.value[mine], strict=True)]
+        )
+        sense = pulp.LpConstraintEQ if low == high else pulp.LpConstraintLE if high < inf else pulp.LpConstraintGE
+        problem.addConstraint(pulp.LpConstraint(terms, sense=sense, rhs=float(high if high < inf else low)))
+    costs = [(x, float(program.sign * c)) for x, c in zip(columns, program.costs, strict=True) if c]
+    problem.setObjective(pulp.LpAffineExpression(costs, program.offset))
+    return problem
+
+
+def _end(bound: float) -> float | None:
+    return float(bound) if abs(bound) < inf else None

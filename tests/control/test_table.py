@@ -15,6 +15,7 @@ from loki_rl.control.fleet import Floats
 from loki_rl.control.fleet_kernels import best_splits, capacity
 from loki_rl.control.observation import ACTIONS, fill_mask
 from loki_rl.control.request import Request, RequestError
+from loki_rl.control.switching import UNLIKELY
 from loki_rl.control.table import Table, allocate_by_table, state_of, table_for
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Server
@@ -58,7 +59,7 @@ def cost_of(table: Table, request: Request, plan: Plan, share: float) -> float:
     for place in plan.placements:
         counts[table.fleet.model(place.task, place.variant)] += place.replicas
     assert request.expected_rps is not None
-    target = np.array([request.demand_rps, request.expected_rps, share])
+    target = np.array([request.demand_rps, request.expected_rps, share, UNLIKELY])
     state = state_of(table.fleet, request)
     return best_splits(counts, state, table.fleet.rates, table.fleet.net, SERVERS, target, table.work)[0]
 
@@ -150,7 +151,7 @@ def test_results_without_numba_are_the_same(table: Table) -> None:
         "from loki_rl.control.fleet_kernels import best_splits\n"
         "from loki_rl.control.table import new_work\n"
         "fleet = build_fleet(load_pipeline('social').pipeline)\n"
-        f"counts, target = np.array({table.ladder[20].tolist()}), np.array([60.0, 50.0, 0.25])\n"
+        f"counts, target = np.array({table.ladder[20].tolist()}), np.array([60.0, 50.0, 0.25, 0.2])\n"
         "state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))\n"
         f"print(best_splits(counts, state, fleet.rates, fleet.net, {SERVERS}, target, new_work(fleet)))\n"
     )
@@ -158,6 +159,6 @@ def test_results_without_numba_are_the_same(table: Table) -> None:
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     counts, fleet = table.ladder[20], table.fleet
     state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))
-    expected = best_splits(counts, state, fleet.rates, fleet.net, SERVERS, np.array([60.0, 50.0, 0.25]), table.work)
+    expected = best_splits(counts, state, fleet.rates, fleet.net, SERVERS, np.array([60.0, 50.0, 0.25, 0.2]), table.work)
     found = eval(done.stdout, {"np": np})  # three numbers that the script printed
     assert tuple(found) == pytest.approx(tuple(expected), abs=1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import msgspec
@@ -202,7 +203,7 @@ def _least_accurate_first(actor: Router, unable: set[Kind]) -> Puller | None:
 RULES: dict[str, tuple[type, str, object]] = {
     "least accurate first": (Router, "_next", _least_accurate_first),
     "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
-    "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: None),
+    "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: inf),
     "never barred": (Flow, "bars", lambda _self, _lane, _variant, _now: False),
 }
 

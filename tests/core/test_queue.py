@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -72,7 +74,7 @@ def test_a_batch_is_the_first_items_that_it_would_serve_in_time(
             batch.append(number)
         elif rescue_s is None or now + rescue_s > limit:
             dropped.append(number)
-    made = queue.form(cap, SLOW, now, rescue_s, soft_rule)
+    made = queue.form(cap, SLOW, now, lambda: inf if rescue_s is None else rescue_s, soft_rule)
     assert ([item.id for item in made[0]], [item.id for item in made[1]]) == (batch, dropped)
     rest = [number for number in in_order(items) if number not in {*batch, *dropped}]
     assert queue.known.keys() == {*rest, *batch}, "what is in a worker's hands stays known, what is dropped does not"
@@ -82,7 +84,7 @@ def test_a_batch_is_the_first_items_that_it_would_serve_in_time(
 def test_dropping_preserves_the_batch() -> None:
     """One urgent item must not turn batches of four into batches of one: that is how an overload becomes a collapse."""
     queue = filled([Waiting(0.015, 0.015), *[Waiting(0.050, 0.050)] * 4])
-    batch, dropped = queue.form(4, SLOW, 0.0, None, soft_rule=False)
+    batch, dropped = queue.form(4, SLOW, 0.0, lambda: inf, soft_rule=False)
     assert ([item.id for item in batch], [item.id for item in dropped]) == ([1, 2, 3, 4], [0])
 
 

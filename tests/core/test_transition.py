@@ -121,3 +121,9 @@ def test_a_cluster_of_ten_thousand_is_assigned() -> None:
     seats += [Seat(number, loading=B) for number in range(5000, 10_000)]
     chosen = assign([Placement(*A, 4, 6000), Placement(*B, 4, 4000)], seats)
     assert sum(needs_load(seat, target) for seat in seats if (target := chosen[seat.number])) == 1000
+
+
+def test_a_parked_server_goes_to_the_task_that_fewest_serve_and_the_others_stay_with_theirs() -> None:
+    seats = [Seat(0, ("a", "old")), Seat(1, ("b", "old")), Seat(2, ("a", "old")), Seat(3, resident=("c", "x"))]
+    placements = [Placement("a", "new", 1, 2), Placement("b", "new", 1, 1)]
+    assert assign(placements, seats) == {0: ("a", "new", 1), 1: None, 2: ("a", "new", 1), 3: ("b", "new", 1)}

@@ -30,9 +30,8 @@ def engines(reading: PipelineFile) -> tuple[OnnxEngine, OnnxEngine]:
 def raw(engine: OnnxEngine, task: str, variant: str, payloads: list[Array]) -> list[Array]:
     engine.load(task, variant)
     resident = engine.residents[task, variant]
-    size = next(size for size in SIZES if size >= len(payloads))
     items = [resident.adapter.prepare(payload).inputs for payload in payloads]
-    return [output for rows in engine._infer(resident, items, size) for output in rows.values()]
+    return [output for rows in engine.raw(task, variant, items) for output in rows.values()]
 
 
 def test_sessions_run_on_the_gpu(engines: tuple[OnnxEngine, OnnxEngine]) -> None:

@@ -12,11 +12,21 @@ from loki_rl.config import ModelSpec, PipelineFile
 from loki_rl.serving import sessions
 from loki_rl.serving.adapters.recognition import Reading
 from loki_rl.serving.engine import EngineError
+from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.onnx_engine import OnnxEngine
 from loki_rl.serving.quality import encoded, same_text, true_crops
 from loki_rl.serving.repository import model_path, write_whole
 from loki_rl.serving.scenes import render
-from loki_rl.serving.sessions import BoundSession, Device, check_provider, check_wheels, choose_device, open_session
+from loki_rl.serving.sessions import (
+    BoundSession,
+    Device,
+    check_provider,
+    check_wheels,
+    choose_device,
+    choose_devices,
+    open_session,
+)
+from loki_rl.serving.workshop import device_of
 
 KEY = ("double", "only")
 Spec = Callable[..., ModelSpec]
@@ -111,8 +121,29 @@ def test_cuda_on_a_host_without_it(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:", "cpu:0", ""])
 def test_unknown_device(wanted: str) -> None:
-    with pytest.raises(EngineError, match="use auto, cpu, cuda or cuda:N"):
+    with pytest.raises(EngineError, match="use auto, cpu, cuda, cuda:N or cuda:0,1"):
         choose_device(wanted)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that says it knows CUDA, with two GPUs of one kind and a third of another."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr("loki_rl.serving.hardware._gpu_name", ["one kind", "one kind", "another"].__getitem__)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_several_gpus_are_named_once_each_and_are_alike() -> None:
+    assert choose_devices("cuda:1,0") == (Device("cuda", 1), Device("cuda", 0))
+    assert measured_on("cuda:0,1")[:2] == ("one kind", "CUDAExecutionProvider")
+    assert [device_of("cuda:1,0", worker) for worker in range(3)] == ["cuda:1", "cuda:0", "cuda:1"]
+    for wanted, sentence in (("cuda:0,0", "names a GPU twice"), ("cuda:0,", "is unknown"), ("cuda:0,x", "is unknown")):
+        with pytest.raises(EngineError, match=sentence):
+            choose_devices(wanted)
+    with pytest.raises(EngineError, match="one device is needed here"):
+        choose_device("cuda:0,1")
+    with pytest.raises(EngineError, match="are not alike"):
+        measured_on("cuda:0,2")
 
 
 def test_a_silent_fallback_is_found(doubling: Spec, tmp_path: Path) -> None:
