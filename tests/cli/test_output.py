@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from loki_rl import terminal
-from loki_rl.compare import Progress
+from loki_rl.cases import Progress
 from loki_rl.runs import RunOptions
 
 Call = Callable[..., Any]
