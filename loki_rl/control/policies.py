@@ -72,11 +72,12 @@ class Planner:
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
 
-    def request(self, demand_rps: float, min_accuracy: float | None = None) -> Request:
+    def request(self, demand_rps: float, min_accuracy: float | None = None, servers: int = 0) -> Request:
+        """servers: those that are there, 0 for as many as there should be."""
         options = self.options
         return Request(
             demand_rps=max(demand_rps, FLOOR_RPS),
-            servers=options.servers,
+            servers=servers or options.servers,
             slo_s=options.slo_s,
             min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
             headroom=self._headroom,
@@ -117,7 +118,7 @@ class Hardware:
     def decide(self, snapshot: Snapshot) -> Plan:
         pipeline = self._planner.pipeline
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(pipeline, self._planner.request(demand, min_accuracy=pipeline.best_accuracy))
+        return allocate(pipeline, self._planner.request(demand, pipeline.best_accuracy, len(snapshot.servers)))
 
 
 class Loki:
@@ -128,7 +129,7 @@ class Loki:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, ewma)
-        return allocate(self._planner.pipeline, self._planner.request(demand))
+        return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
 
 
 class Exact:
@@ -161,7 +162,7 @@ class Exact:
     def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(high),
+            self._planner.request(high, servers=len(snapshot.servers)),
             expected_rps=expected,
             current=snapshot.servers,
             horizon_s=options.patience * snapshot.interval_s,
