@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.compare import cores
+from loki_rl.cases import cores
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import capacity
 from loki_rl.core.ledger import Summary

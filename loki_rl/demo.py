@@ -11,7 +11,7 @@ from msgspec import Struct
 from rich.console import RenderableType
 
 from loki_rl.averages import averages
-from loki_rl.compare import Progress as Case
+from loki_rl.cases import Progress as Case
 from loki_rl.compare import build_cases, compare
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import capacity

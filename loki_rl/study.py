@@ -10,6 +10,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from loki_rl.control.allocator import capacity
+from loki_rl.control.reasons import highest_floor
+from loki_rl.control.request import Request
 from loki_rl.core.ledger import Summary
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.runs import RunOptions, RunResult
@@ -73,9 +75,14 @@ class Subject(Struct, frozen=True):
     folder: Path
 
     @property
+    def best(self) -> float:
+        """Accuracy without any loss: the best that fits the SLO."""
+        return highest_floor(self.pipeline, Request(demand_rps=1.0, servers=self.servers))
+
+    @property
     def hardware_rps(self) -> float:
         """What the most accurate variants alone can serve."""
-        return capacity(self.pipeline, self.servers, self.pipeline.best_accuracy).capacity_rps
+        return capacity(self.pipeline, self.servers, self.best).capacity_rps
 
 
 def means(runs: Runs) -> dict[str, Summary]:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.compare import Case, Progress, play
+from loki_rl.cases import Case, Progress, play
 from loki_rl.config import PipelineFile
 from loki_rl.page import write_page
 from loki_rl.plots import PlotError, timeline_png

@@ -17,17 +17,8 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl import report
-from loki_rl.compare import (
-    CompareError,
-    Comparison,
-    Progress,
-    _as_they_end,
-    attempt,
-    build_cases,
-    compare,
-    document,
-    label,
-)
+from loki_rl.cases import CasesError, Progress, _as_they_end, attempt, label
+from loki_rl.compare import Comparison, build_cases, compare, document
 from loki_rl.config import ConfigError
 from loki_rl.control.request import RequestError
 from loki_rl.run_folder import save
@@ -99,12 +90,12 @@ def test_two_traces_of_one_name_cannot_share_a_folder(run_options: RunOptions, m
     other = tmp_path / "crowd.csv"
     other.write_text("t_seconds,requests\n0,5\n1,5\n")
     cases = build_cases(run_options, policies=["static"], traces=[run_options.trace, str(other)], seeds=[0])
-    with pytest.raises(CompareError, match="give the traces different file names"):
+    with pytest.raises(CasesError, match="give the traces different file names"):
         play(cases, Made(make_result), tmp_path / "runs")
 
 
 def test_nothing_to_compare_is_said(make_result: Any, tmp_path: Path) -> None:
-    with pytest.raises(CompareError, match="nothing to compare"):
+    with pytest.raises(CasesError, match="nothing to compare"):
         play([], Made(make_result), tmp_path)
 
 

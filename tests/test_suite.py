@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from loki_rl import studies, suite
+from loki_rl.cases import Progress
 from loki_rl.cli.main import main
-from loki_rl.compare import Progress
 from loki_rl.core.options import DROPS
 from loki_rl.runs import RunOptions
 from loki_rl.studies import BY_TABLE, FLOORS, PUBLISHED, SLO_FACTORS

@@ -4,7 +4,6 @@ knows no solver and no order of modes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from loki_rl.control.simplex import Floats, Indices
 
 
 class Counts:
-    """Integer servers per configuration of each part, with totals per type, task and variant to branch on (allocator notes,
-    section 1).
+    """Integer servers per configuration of each part, with totals to branch on (allocator notes, section 1): per variant and
+    task of each type, per task of all types, per part.
 
     parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. models:
     all servers of a variant, by (part, type, task, variant). holdings: all servers of a type that a part has, by (part,
@@ -42,11 +41,9 @@ class Counts:
         self.sums: list[tuple[Any, int]] = []
         self.models: dict[tuple[int, int, int, int], Any] = {}
         self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
-        self.holdings: dict[tuple[int, int], Any] = {}
-        for part, pool in product(range(len(parts)), range(len(servers))) if len(parts) > 1 else ():
-            mine = [total for (p, where, _), total in self.totals.items() if (p, where) == (part, pool)]
-            self.holdings[part, pool] = self._column(f"p{part:02d}_{pool:02d}", pool)
-            add_row(problem, [*((total, 1) for total in mine), (self.holdings[part, pool], -1)], "==", 0)
+        if len(servers) > 1:
+            self._over_types()
+        self.holdings = self._over_tasks() if len(parts) > 1 else {}
         self.rows = [add_row(problem, self.all_of(pool), "<=", count) for pool, count in enumerate(servers)]
         self.price = [(total, prices[pool]) for (_, pool, _), total in self.totals.items()]
 
@@ -60,6 +57,24 @@ class Counts:
             total = mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
             self.models[*key, variant] = total
         return self._sum(f"t{place}", pool, [self.models[*key, variant] for variant in sorted(variants)])
+
+    def _over_types(self) -> None:
+        """How many servers a task has at all settles more than how many of one type; their bounds bound it."""
+        for part, task in sorted({(part, task) for part, _, task in self.totals}):
+            mine = [total for (p, _, t), total in self.totals.items() if (p, t) == (part, task)]
+            whole = self._problem.add_variable(f"w{part:02d}_{task:02d}", 0, None, pulp.LpInteger)
+            add_row(self._problem, [*((total, 1) for total in mine), (whole, -1)], "==", 0)
+
+    def _over_tasks(self) -> dict[tuple[int, int], Any]:
+        places = sorted({(part, pool) for part, pool, _ in self.totals})
+        return {
+            (part, pool): self._sum(
+                f"p{part:02d}_{pool:02d}",
+                pool,
+                [total for (p, where, _), total in self.totals.items() if (p, where) == (part, pool)],
+            )
+            for part, pool in places
+        }
 
     def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
         total = self._column(name, pool)

@@ -15,12 +15,14 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
+from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
+from loki_rl.control.reserve import MEMORY_S, Floats, Reserve, chances, seen
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 EXPECTED_BIN_S = 5
 
@@ -33,7 +35,7 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down.
+    written down. pool: types of the servers, as in Request.
     """
 
     servers: int
@@ -49,6 +51,7 @@ class PolicyOptions(Struct, frozen=True):
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
+    pool: tuple[ServerType, ...] = ()
 
     @property
     def expected_rps(self) -> float:
@@ -83,6 +86,7 @@ class Planner:
             headroom=self._headroom,
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
+            pool=options.pool,
         )
 
     @property
@@ -90,7 +94,8 @@ class Planner:
         """Longest time to load a model [s]."""
         if self.options.load_s is not None:
             return self.options.load_s
-        return max(variant.load_s for task in self.pipeline.tasks for variant in task.variants)
+        by_type = [as_run_by(self.pipeline, kind) for kind in types_of(self.options.pool, self.options.servers)]
+        return max(variant.load_s for one in by_type for task in one.tasks for variant in task.variants)
 
     def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
         """What the estimator says [1/s], or the expected demand before the first whole second."""
@@ -109,16 +114,19 @@ class Static:
 
 
 class Hardware:
-    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants, replicas for the busiest recent
-    seconds; beyond the cluster it serves the largest share it can."""
+    """Hardware scaling alone, as InferLine (SoCC'20): only the most accurate variants that fit the SLO, replicas for the
+    busiest recent seconds; beyond the cluster it serves the largest share it can."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
+    @cached_property
+    def _floor(self) -> float:
+        return highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
     def decide(self, snapshot: Snapshot) -> Plan:
-        pipeline = self._planner.pipeline
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(pipeline, self._planner.request(demand, pipeline.best_accuracy, len(snapshot.servers)))
+        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, len(snapshot.servers)))
 
 
 class Loki:
@@ -132,6 +140,15 @@ class Loki:
         return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
 
 
+class Demand(Struct, frozen=True):
+    """expected_rps: what is likely to come; high_rps: what there should be capacity for [1/s]; chance: how likely what lies
+    between them is to come."""
+
+    expected_rps: float
+    high_rps: float
+    chance: float
+
+
 class Exact:
     """The switch-aware allocator on the demand that is worth having capacity for until the plan after this one is loaded:
     what loading models would cost on the way counts beside what the plan is worth after."""
@@ -140,8 +157,7 @@ class Exact:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        expected, high = self._demand(snapshot)
-        return allocate(self._planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+        return allocate(self._planner.pipeline, self._request(snapshot, self._demand(snapshot)))
 
     @cached_property
     def _reserve(self) -> Reserve:
@@ -152,18 +168,23 @@ class Exact:
         """Time until the models of the next plan are loaded [s]: so long this one must do."""
         return snapshot.interval_s + self._planner.load_s
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
-        """What is expected, and what capacity should suffice for [1/s]."""
+    def _demand(self, snapshot: Snapshot) -> Demand:
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
-        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        above = chances(self._reserve.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
-        return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
+        expected = max(FLOOR_RPS, self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s)))
+        above = chances(self._reserve.levels, arrivals, expected, lead_s)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
 
-    def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
+    def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
+        """above, mean_rps: as in Reserve.enough."""
+        high = max(expected, self._reserve.enough(above, mean_rps))
+        return Demand(expected, high, self._reserve.chance(above, expected, high))
+
+    def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(high, servers=len(snapshot.servers)),
-            expected_rps=expected,
+            self._planner.request(demand.high_rps, servers=len(snapshot.servers)),
+            expected_rps=demand.expected_rps,
+            chance=demand.chance,
             current=snapshot.servers,
             horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
@@ -184,14 +205,14 @@ class Clairvoyant(Exact):
         self._future = options.future
         self._origin = 0.0
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+    def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
         coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
-        expected = busiest(coming, EXPECTED_BIN_S)
+        expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
         counts = np.array(coming, np.float64)
         # A second's count is known, not when in it: a deviation more keeps its queues short.
         above = seen(self._reserve.levels, counts + np.sqrt(counts))
-        return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
+        return self._room(expected, above, mean(coming, len(coming)))
 
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""
@@ -230,9 +251,17 @@ POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
 }
 
 
+# Made for, or trained on, servers that are alike.
+ALIKE = {"proteus", "ppo"}
+
+
 def make_policy(name: str, pipeline: Pipeline, options: PolicyOptions) -> Policy:
-    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does."""
+    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does, and for one
+    that knows no types of servers where there are some."""
     if name not in POLICIES:
         near = get_close_matches(name, POLICIES, n=1, cutoff=0.0)
         raise RequestError(f"there is no policy '{name}'; did you mean '{near[0]}'? ({', '.join(POLICIES)})")
+    if options.pool and name in ALIKE:
+        others = ", ".join(one for one in POLICIES if one not in ALIKE)
+        raise RequestError(f"policy '{name}' plans for servers of one type; take one of {others}")
     return POLICIES[name](pipeline, options)

@@ -208,7 +208,7 @@ def _hosts(pipeline: Pipeline, slo_s: float, longest: Sequence[int]) -> list[Hos
         found += [
             Host(task, variant, batch, model.rate(task, variant, batch), stage.variants[variant].accuracy)
             for variant, batch in enumerate(fitting)
-            if batch
+            if batch and stage.variants[variant].runnable
         ]
     return found
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from math import ceil
 
+from loki_rl.control.accuracy import TIE
 from loki_rl.control.configurations import Configuration
 from loki_rl.control.latency import latency_model
-from loki_rl.control.request import Part
+from loki_rl.control.request import Part, Request
 from loki_rl.control.search import Search
-from loki_rl.control.setting import Setting
+from loki_rl.control.setting import Setting, prepare
+from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, JointPlan, Plan
+
+MISSED = 1e-6
 
 
 def explain_impossible(search: Search) -> JointPlan:
@@ -91,6 +95,13 @@ def reachable(setting: Setting) -> float:
             leaf = setting.network.states[arc.state].task
             best[leaf] = max(best[leaf], arc.accuracy)
     return sum(best.values())
+
+
+def highest_floor(pipeline: Pipeline, request: Request) -> float:
+    """The highest accuracy floor that plans can keep: the pipeline's best or, where its models do not fit the SLO, the best
+    of those that do, less what a solver may miss it by. The request's demand and floor do not matter."""
+    best = reachable(prepare(pipeline, request))
+    return pipeline.best_accuracy if best > pipeline.best_accuracy - TIE else best * (1 - MISSED)
 
 
 def _slo(setting: Setting, part: Part) -> str:

@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from loki_rl import terminal
-from loki_rl.compare import Progress
+from loki_rl.cases import Progress
 from loki_rl.runs import RunOptions
 
 Call = Callable[..., Any]
@@ -48,6 +48,44 @@ def test_an_infeasible_plan_prints_its_json_and_fails(call: Call, small: Path) -
     assert said.json["reasons"][0] in said.sentence
 
 
+def test_a_plan_for_a_pool(call: Call, small: Path) -> None:
+    said = call("plan", small, "--demand", 20, "--pool", "three-types", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price"}
+    assert {one["server_type"] for one in said.json["placements"]} <= {"large", "medium", "small"}
+    prices = {"large": 3, "medium": 2, "small": 1}
+    assert said.json["price"] == sum(one["replicas"] * prices[one["server_type"]] for one in said.json["placements"])
+    told = call("plan", small, "--demand", 2000, "--pool", "three-types").out
+    assert "server type" in told
+    assert "one more server of type 'medium':" in told
+
+
+def test_plans_for_several_pipelines(call: Call, small: Path) -> None:
+    flags = ("--demand", 150, "--demand", 40, "--weight", 1, "--weight", 3, "--min-accuracy", 0.3, "--servers", 25)
+    said = call("plan", small, "traffic", *flags, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price", "plans"}
+    first, second = said.json["plans"]
+    assert (first["pipeline"], first["weight"], second["pipeline"], second["weight"]) == ("small", 1.0, "traffic", 3.0)
+    assert all(one.keys() > PLAN_KEYS for one in (first, second))
+    assert said.json["servers"] == first["servers"] + second["servers"] <= 25
+    assert said.json["accuracy"] == pytest.approx((first["accuracy"] + 3 * second["accuracy"]) / 4)
+    assert {one["pipeline"] for one in said.json["placements"]} == {"small", "traffic"}
+    told = call("plan", small, "traffic", *flags).out
+    assert "small: " in told
+    assert "traffic: " in told
+    assert "together: " in told
+
+
+def test_capacity_of_a_pool(call: Call, small: Path) -> None:
+    plain = call("capacity", small, "--servers", 20, "--json").json["max_qps"]
+    typed = call("capacity", small, "--pool", "three-types", "--json").json
+    assert 0 < typed["max_qps"] < plain
+    assert (
+        call("plan", small, "--demand", typed["max_qps"] * 0.999, "--pool", "three-types", "--json").json["mode"] != "shed"
+    )
+
+
 def test_capacity(call: Call, small: Path) -> None:
     said = call("capacity", small, "--json")
     assert (said.code, said.err) == (0, "")
@@ -63,6 +101,15 @@ def test_simulate(call: Call, small: Path, crowd: Path) -> None:
     assert said.json.keys() > RUN_KEYS
     assert said.json["arrivals"] == 100 == sum(said.json[name] for name in OUTCOMES)
     assert "exact" in call("simulate", small, "--trace", crowd).out
+
+
+def test_a_run_on_a_pool_is_repeated(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    flags = ("--pool", "three-types", "--policy", "static", "--rate-scale", 9, "--logdir", tmp_path)
+    first = call("simulate", small, "--trace", crowd, *flags, "--json").json
+    again = call("simulate", "--config", tmp_path / "twin/static/crowd/seed0/run.json", "--json").json
+    assert again.pop("wall_s") > 0 < first.pop("wall_s")
+    assert again == first
+    assert first["arrivals"] == 900
 
 
 @pytest.mark.parametrize(("flags", "name", "value"), [

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
 from loki_rl.control.policies import Policy, PolicyOptions, make_policy
+from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Request, RequestError
 from loki_rl.control.reserve import GRID, Reserve, chances, seen
 from loki_rl.core.controller import HISTORY_S
@@ -113,3 +114,17 @@ def test_chances_are_chances(counts: list[int], expected: float, lead_s: float) 
 def test_known_demand_asks_for_no_more_than_its_peak(reserve: Reserve, counts: list[int]) -> None:
     found = reserve.enough(seen(reserve.levels, np.array(counts, np.float64)), float(np.mean(counts)))
     assert found <= max(*counts, reserve.levels[0]) * 1.08
+
+
+def test_hardware_scaling_takes_the_best_models_that_fit_the_slo() -> None:
+    """The best captioning model of *social* leaves no time for a queue."""
+    social = load_pipeline(ROOT / "pipelines" / "social.yaml").pipeline
+    floor = highest_floor(social, Request(1.0, SERVERS))
+    assert 0.99 < floor < social.best_accuracy
+    plan = make_policy("hardware", social, PolicyOptions(servers=SERVERS)).decide(seen_at(20))
+    assert plan.mode != "infeasible"
+    assert plan.accuracy == pytest.approx(floor, abs=1e-5)
+
+
+def test_where_the_best_models_fit_they_are_the_floor(traffic: Pipeline) -> None:
+    assert highest_floor(traffic, Request(1.0, SERVERS)) == traffic.best_accuracy
