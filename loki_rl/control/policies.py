@@ -72,11 +72,12 @@ class Planner:
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
 
-    def request(self, demand_rps: float, min_accuracy: float | None = None) -> Request:
+    def request(self, demand_rps: float, min_accuracy: float | None = None, servers: int = 0) -> Request:
+        """servers: those that are there, 0 for as many as there should be."""
         options = self.options
         return Request(
             demand_rps=max(demand_rps, FLOOR_RPS),
-            servers=options.servers,
+            servers=servers or options.servers,
             slo_s=options.slo_s,
             min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
             headroom=self._headroom,
@@ -122,7 +123,7 @@ class Hardware:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
+        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, len(snapshot.servers)))
 
 
 class Loki:
@@ -133,7 +134,7 @@ class Loki:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, ewma)
-        return allocate(self._planner.pipeline, self._planner.request(demand))
+        return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
 
 
 class Exact:
@@ -163,7 +164,7 @@ class Exact:
     def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(demand.high_rps),
+            self._planner.request(demand.high_rps, servers=len(snapshot.servers)),
             expected_rps=demand.expected_rps,
             chance=demand.chance,
             current=snapshot.servers,
