@@ -3,6 +3,7 @@ not know what the actors decide."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sys
 import time
@@ -14,13 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zmq
+from msgspec.structs import replace
+
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.listening import check_free
 from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
-from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
+from loki_rl.serving.span_options import SpanError, SpanOptions, check_spans
+from loki_rl.serving.supervisor import Supervisor
 from loki_rl.serving.wire import Bye, Leave
 
 HTTP, GRPC = "http", "grpc"
@@ -52,9 +57,10 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs, check:
-    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of
-    each worker process. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
+    on http_host, HTTP with this many processes. join_port: where nodes of this host may join. policy_factory,
+    policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. start_s: longest wait for all nodes
+    to be up and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node
+    said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -72,8 +78,10 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
+        join_port: int | None = None,
         journal: Path | None = None,
         logs: LogOptions | None = None,
+        traces: SpanOptions | None = None,
         start_s: float = 60.0,
         restarts: int = 3,
         check: bool = False,
@@ -84,6 +92,7 @@ class LocalPlane:
         self._http_port = http_port
         self._http_processes = http_processes
         self._grpc_port = grpc_port
+        self._join_port = join_port
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
@@ -96,6 +105,8 @@ class LocalPlane:
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
             "logs": self._logs,
+            "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
+            "guests": join_port is not None,
             "check": check,
         }
         self._fronts = fronts
@@ -131,6 +142,11 @@ class LocalPlane:
         return 0 if self._supervisor is None else self._supervisor.restarted
 
     @property
+    def guests(self) -> int:
+        """Workers of nodes that joined."""
+        return 0 if self._supervisor is None else self._supervisor.guests.workers
+
+    @property
     def pids(self) -> dict[str, int]:
         """Process of each node."""
         children = {} if self._supervisor is None else self._supervisor.children
@@ -159,12 +175,16 @@ class LocalPlane:
     def _launch(self) -> None:
         folder = self._folder.path
         _make(self._logs.folder)
+        try:
+            check_spans(self._settings["traces"])
+        except SpanError as error:
+            raise LaunchError(str(error)) from None
         plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
         _check_paths(plane, folder)
         plane.write(folder)
         self._nodes = plane.nodes
         self._commands = self._front_ends()
-        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._restarts)
+        supervisor = self._supervisor = self._supervise(folder, plane)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         deadline = time.monotonic() + self._start_s
@@ -177,6 +197,13 @@ class LocalPlane:
             self._wait_for(deadline, self._http_port, _ready)
         if self._grpc_port is not None:
             self._wait_for(deadline, self._grpc_port, _listens)
+
+    def _supervise(self, folder: Path, plane: PlaneFile) -> Supervisor:
+        join = "" if self._join_port is None else f"tcp://127.0.0.1:{self._join_port}"
+        try:
+            return Supervisor(folder, plane, self._commands, self._restarts, join)
+        except zmq.ZMQError as error:
+            raise LaunchError(f"nodes cannot join at {join}: {error}") from None
 
     def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor
@@ -229,8 +256,8 @@ class LocalPlane:
         self.byes = supervisor.byes
 
     def _stages(self) -> list[list[str]]:
-        routers = [node.name for node in self._nodes if is_router(node)]
-        workers = [node.name for node in self._nodes if is_worker(node)]
+        routers = [node.name for node in self._nodes if node.is_router]
+        workers = [node.name for node in self._nodes if node.is_worker]
         return [list(self._commands), [GATEWAY], routers, workers, [CONTROLLER]]
 
 

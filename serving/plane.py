@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.logs import LogOptions
+from loki_rl.serving.span_options import SpanOptions
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
@@ -27,23 +28,33 @@ class PlaneError(ValueError):
 
 
 class NodeSpec(Struct, frozen=True):
-    """One process. incarnation: rises with every start of it."""
+    """One process. incarnation: rises with every start of it. tcp: where it listens if it shares no folder with others."""
 
     name: str
     actors: tuple[str, ...]
     incarnation: int = 0
+    tcp: str = ""
 
     def endpoint(self, folder: Path) -> str:
         """Each life has an address of its own, so that what was meant for the former one never arrives."""
-        return f"ipc://{folder}/{self.name}.{self.incarnation}"
+        return self.tcp or f"ipc://{folder}/{self.name}.{self.incarnation}"
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether the plane can go on without this node."""
+        return bool(self.actors) and all(address.startswith("worker:") for address in self.actors)
+
+    @property
+    def is_router(self) -> bool:
+        return any(address.startswith("router:") for address in self.actors)
 
 
 class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run; device: where
     (see choose_device; "cuda:0,1" deals workers out in turn). pipeline_file: where the models of an onnx engine are named.
     policy_factory: "module:function", called as f(policy, pipeline, policy_options). fronts: endpoints for clients.
-    journal: folder for one journal per node. logs: how processes log, and where. check: validate every actor after every
-    burst (tests).
+    journal: folder for one journal per node. logs: how processes log, and where. traces: of requests, and where they go.
+    guests: whether nodes may join. check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
@@ -57,6 +68,8 @@ class PlaneFile(Struct, frozen=True, dict=True):
     policy_options: dict[str, Any] = {}
     journal: str | None = None
     logs: LogOptions = LogOptions()
+    traces: SpanOptions = SpanOptions()
+    guests: bool = False
     check: bool = False
 
     @cached_property

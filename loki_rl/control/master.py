@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from loki_rl.control.compiled import compiled
-from loki_rl.control.simplex import OPTIMAL, Dictionary, Floats, Indices, dual, pivot, price, primal, settle
+from loki_rl.control.simplex import FEASIBLE, OPTIMAL, Dictionary, Floats, Indices, dual, pivot, price, primal, settle
 
 PIVOTS = 5000
 FIRST_SLOTS = 128
@@ -90,7 +90,7 @@ class Master:
     def reoptimise(self) -> int:
         """After changed bounds or new columns: OPTIMAL, INFEASIBLE or DOUBT."""
         objective = settle(self.now, self.costs, self.lower, self.upper)
-        outcome = int(dual(self.now, self.lower, self.upper, objective, inf, PIVOTS)[0])
+        outcome = int(dual(self.now, self.lower, self.upper, objective, inf, PIVOTS, FEASIBLE)[0])
         return self.improve() if outcome == OPTIMAL else outcome
 
     def improve(self) -> int:
@@ -106,7 +106,7 @@ class Master:
         self.renew()
         self.now.slopes[:] = 0.0
         settle(self.now, self.costs, self.lower, self.upper)
-        outcome = int(dual(self.now, self.lower, self.upper, 0.0, inf, PIVOTS)[0])
+        outcome = int(dual(self.now, self.lower, self.upper, 0.0, inf, PIVOTS, FEASIBLE)[0])
         self.reprice()
         return self.improve() if outcome == OPTIMAL else outcome
 

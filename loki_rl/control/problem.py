@@ -62,6 +62,9 @@ class Problem(ABC):
     per part the share of it.
     """
 
+    # Whether what is found at the time limit may be far from the relaxation.
+    coarse = True
+
     def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
         self.networks, self.prices = networks, prices
         self.units, self.unit = whole_prices(prices)

@@ -37,6 +37,9 @@ _OUTCOMES: dict[str, tuple[Outcome, str]] = {
 class WideProblem(Problem):
     """Flows are not told: only those of a fleet's own network are worth having (`narrowed`)."""
 
+    # Its search begins near the relaxation, with bounds that are no worse.
+    coarse = False
+
     def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
         super().__init__(networks, prices)
         self.graphs = [graph_of(network) for network in networks]
