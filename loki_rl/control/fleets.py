@@ -61,11 +61,11 @@ class FleetSearch:
             room = (1 - 1e-6) * self.step if self.step else 0.99 * self.gap * abs(objective)
             self.relaxation.cutoff = min(self.relaxation.cutoff, objective - max(room, NOISE))
 
-    def run(self) -> Answer:
-        """Search until nothing better than the best fleet can be left, or time is over."""
+    def run(self, most_nodes: int | None = None) -> Answer:
+        """Search until nothing better than the best fleet can be left, or time is over, or so many nodes were looked at."""
         self._push(-inf, self._box())
         while self._open and self._open[0][0] < self.relaxation.cutoff:
-            if self.best.nodes and self.left_s() <= 0:
+            if self.best.nodes and (self.left_s() <= 0 or (most_nodes and self.best.nodes > most_nodes)):
                 return self._end("limit")
             bound, _, *box = heappop(self._open)
             self._restore((box[0], box[1]))

@@ -14,8 +14,9 @@ from loki_rl.control.joint import Joint, Part
 from loki_rl.control.network import Network
 from loki_rl.control.simplex import Floats, Indices
 
-# How many configurations of a part the first searches have, and which share of the time left they may take.
-STAGES = ((30, 0.5), (80, 0.5))
+# How many configurations of a part the first searches have, how many nodes, and which share of the time left: that strikes
+# first only where time is so short that plans depend on it anyway.
+STAGES = ((30, 2000, 0.5), (80, 1500, 0.5))
 # Besides, those of the routes that are best where servers are so many times dearer: whole ones are.
 DEARER = (1.0, 1.5, 2.0, 3.0)
 
@@ -38,7 +39,7 @@ def search(
         full.know(known.counts, known.objective, known.served)
     _, bound = full.relaxation.solve()
     server = float(full.relaxation.quote()[2].max())
-    for size, share in STAGES:
+    for size, nodes, share in STAGES:
         # Less than a server's worth is left: most configurations are soon ruled out (allocator notes, R5).
         if bound >= full.relaxation.cutoff or full.best.objective - bound < server or left_s() <= 0:
             break
@@ -46,7 +47,7 @@ def search(
         few = FleetSearch(_only(joint, networks, needs, chosen), gap, step, _part_of(left_s, share))
         few.relaxation.cutoff = full.relaxation.cutoff
         few.round()
-        found = few.run()
+        found = few.run(nodes)
         if found.counts is not None:
             full.know(_spread(full, chosen, found.counts), found.objective, found.served)
     return full.run()

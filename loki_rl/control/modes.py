@@ -33,7 +33,7 @@ def accuracy(search: Search) -> Found | None:
     found = (
         None if not solved.found or _too_low(search, solved) else _whole("accuracy", "most accurate", search, kept, solved)
     )
-    if solved.outcome == "unknown" or (solved.outcome == "feasible" and kept.coarse):
+    if solved.outcome == "unknown" or (solved.outcome == "feasible" and (kept.coarse or not found)):
         found = _better(found, _rounded(search, kept))
     if found is None:
         return None
