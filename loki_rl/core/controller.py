@@ -107,7 +107,6 @@ class Controller:
             assert machine.target is None or here.variant(*machine.target[:2]).runnable, "a target that does not run there"
         wanted = 0 if self.plan is None else sum(place.replicas for place in self.plan.placements)
         assert len(targets) <= max(wanted, 0), "more servers have a target than the plan wants"
-        assert len(self.machines) <= self.options.servers, "an unknown server"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
