@@ -1,4 +1,4 @@
-"""The HTTP front end and the gateway behind it: readiness, a gateway that is absent, silent or back again; and its process."""
+"""The HTTP front end and the gateway behind it: readiness, a gateway that is absent, silent or back; and its process."""
 
 from __future__ import annotations
 
