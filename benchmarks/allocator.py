@@ -19,12 +19,13 @@ import pulp
 from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.allocator import allocate, allocate_jointly, capacity
 from loki_rl.control.ladder import ladder
-from loki_rl.control.request import Request
+from loki_rl.control.request import Part, Request
 from loki_rl.control.solver import warm
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Plan
+from loki_rl.core.plan import JointPlan, Plan
+from loki_rl.core.server_type import ServerType
 from tests.control.instances import watch
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -95,6 +96,18 @@ CASES: dict[str, tuple[Callable[[], Pipeline], int, float]] = {
 }
 
 
+# Count, price and speed beside the figures of the file.
+TYPES = (ServerType("large", 8, 3.0), ServerType("medium", 6, 2.0, speed=0.7), ServerType("small", 6, 1.0, speed=0.45))
+# Servers that four pipelines share, and the time for a plan.
+SHARED = {"4 pipelines, 1,000 servers": (1_000, 5.0), "4 pipelines, 10,000 servers": (10_000, 5.0)}
+
+
+def four() -> list[Pipeline]:
+    """Two published pipelines, a chain and a tree."""
+    social = load_pipeline(PIPELINES / "social.yaml").pipeline
+    return [paper(), social, synthetic((-1, 0, 1), 8, 0.6), synthetic((-1, 0, 0, 1, 1, 2, 2), 8, 0.6)]
+
+
 def stock(seconds: float) -> dict[str, Any]:
     """Solvers through PuLP, one thread."""
     options = {"msg": False, "gapRel": GAP, "timeLimit": seconds}
@@ -141,6 +154,45 @@ def compare(pipeline: Pipeline, requests: list[Request], seconds: float) -> None
         print(f"  {name:7} median {median(times):8.1f} ms, largest {max(times):9.1f} ms, {late[name]} out of time")
 
 
+def measure_types() -> None:
+    """Plans of the paper's pipeline on servers of three types, in CPU time."""
+    pipeline, servers = paper(), sum(kind.count for kind in TYPES)
+    first = cpu_ms(lambda: allocate(paper(), Request(1.0, servers, pool=TYPES)))
+    most = capacity(pipeline, servers, pool=TYPES).capacity_rps
+    print(f"3 server types: {servers} servers, first plan {first:.0f} ms with its models")
+    tell({share: [Part(pipeline, Request(share * most, servers, pool=TYPES, time_limit_s=20.0))] for share in SHARES})
+
+
+def measure_shared(name: str) -> None:
+    """Plans of four pipelines on one cluster; shares: of what a quarter of the cluster could serve of each."""
+    servers, limit_s = SHARED[name]
+    pipelines = four()
+    most = [capacity(pipeline, servers // 4).capacity_rps for pipeline in pipelines]
+    questions = {
+        share: [
+            Part(pipeline, Request(share * rps, servers, time_limit_s=limit_s))
+            for pipeline, rps in zip(pipelines, most, strict=True)
+        ]
+        for share in SHARES
+    }
+    first = cpu_ms(lambda: allocate_jointly(questions[SHARES[0]]))
+    print(f"{name}: first plan {first:.0f} ms with its models")
+    tell(questions)
+
+
+def tell(questions: dict[float, list[Part]]) -> None:
+    """Median and largest CPU time of joint plans, then each."""
+    plans: dict[float, JointPlan] = {}
+    took = {
+        share: cpu_ms(lambda share=share, parts=parts: plans.__setitem__(share, allocate_jointly(parts)))  # type: ignore[misc]
+        for share, parts in questions.items()
+    }
+    print(f"  {'own':7} median {median(took.values()):8.1f} ms, largest {max(took.values()):9.1f} ms")
+    for share, plan in plans.items():
+        c = plan.certificate
+        print(f"    {share:.2f} of the most {plan.mode:9} {took[share]:8.1f} ms, gap {c.gap:.1e}, {c.status}")
+
+
 def measure_ladder() -> None:
     pipeline = paper()
     most = capacity(pipeline, 20).capacity_rps
@@ -157,6 +209,11 @@ def main() -> None:
     warm()
     if options.only in (None, "ladder"):
         measure_ladder()
+    if options.only in (None, "types"):
+        measure_types()
+    for name in SHARED:
+        if options.only in (None, name):
+            measure_shared(name)
     for name in CASES:
         if options.only in (None, name):
             measure(name, options.stock_seconds)

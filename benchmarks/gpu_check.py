@@ -132,7 +132,7 @@ def swapped(check: Check) -> Found:
     """Both workers change their models every few seconds while requests come: none is lost, all are answered in time."""
     pipeline = replace(load_pipeline("reading", profile=check.profile).pipeline, slo_s=5.0)
     # Three: a server keeps two models, so between two it would not have to load.
-    plans = [_plan(*names) for names in (("d320", "rt96"), ("d480", "rt128"), ("d640", "rt160"))]
+    plans = [alternating_plan(*names) for names in (("d320", "rt96"), ("d480", "rt128"), ("d640", "rt160"))]
     times = np.arange(0.0, SWAP_S, 1 / SWAP_RPS)
     with LocalPlane(
         ClusterOptions(pipeline, 2, interval_s=SWAP_EVERY_S),
@@ -155,7 +155,7 @@ def swapped(check: Check) -> Found:
     }
 
 
-def _plan(detector: str, recogniser: str) -> Plan:
+def alternating_plan(detector: str, recogniser: str) -> Plan:
     placed = (Placement("detection", detector, 1, 1), Placement("recognition", recogniser, 4, 1))
     flows = {"detection": {detector: 1.0}, "recognition": {recogniser: 1.0}}
     split = {"detection": 0.5, "recognition": 1.0}

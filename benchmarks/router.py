@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -42,12 +45,14 @@ from loki_rl.core.plan import Plan
 from loki_rl.serving.child import Child
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.span_options import SpanOptions
 from loki_rl.serving.wire import Letter, Up
 
 BAR_US, BAR_RATE = 5.0, 100_000.0
 WORKERS = 20
 OUTSTANDING = 2_000  # items in the router and on the way
 OTHERS = "others"
+NO_TRACES = SpanOptions()
 
 
 class Figure(Struct):
@@ -141,13 +146,15 @@ class Stage:
 
 
 @contextmanager
-def process(options: ClusterOptions, task: int) -> Iterator[tuple[Mailbox, str, int]]:
+def process(options: ClusterOptions, task: int, traces: SpanOptions = NO_TRACES) -> Iterator[tuple[Mailbox, str, int]]:
     """The router's process, the mailbox of everybody else, and its process id."""
     mine = f"router-{task}"
     others = tuple(address for address in addresses(options) if address != router(task))
     with TemporaryDirectory() as name, zmq.Context() as context:
         folder = Path(name)
-        plane = PlaneFile(pack_options(options), (NodeSpec(mine, (router(task),)), NodeSpec(OTHERS, others)), ())
+        plane = PlaneFile(
+            pack_options(options), (NodeSpec(mine, (router(task),)), NodeSpec(OTHERS, others)), (), traces=traces
+        )
         plane.write(folder)
         launcher = Mailbox(context, LAUNCHER, plane.endpoints(folder))
         mailbox = Mailbox(context, OTHERS, plane.endpoints(folder))
@@ -169,8 +176,6 @@ def _words(mailbox: Mailbox) -> list[object]:
 
 
 def _command(folder: Path, name: str) -> list[str]:
-    import sys
-
     return [sys.executable, "-m", "loki_rl.serving.node", str(folder), name]
 
 
@@ -180,14 +185,48 @@ def cpu_s(pid: int) -> float:
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()) / 1e9
 
 
-def measure(pipeline: Pipeline, plan: Plan, task: int, per_message: int, seconds: float) -> Figure:
-    with process(ClusterOptions(pipeline, WORKERS, lease=1000.0), task) as (mailbox, node, pid):
+def measure(
+    pipeline: Pipeline, plan: Plan, task: int, per_message: int, seconds: float, traces: SpanOptions = NO_TRACES
+) -> Figure:
+    with process(ClusterOptions(pipeline, WORKERS, lease=1000.0), task, traces) as (mailbox, node, pid):
         stage = Stage(pipeline, plan, task, per_message, mailbox, node)
         stage.play(0.3)  # until everything is warm
         before, ended, began = cpu_s(pid), stage.ended, time.monotonic()
         stage.play(seconds)
         items = stage.ended - ended
         return Figure(1e6 * (cpu_s(pid) - before) / items, items / (time.monotonic() - began))
+
+
+class Sink(BaseHTTPRequestHandler):
+    """A collector that keeps nothing."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def collector() -> Iterator[str]:
+    """Endpoint of a collector for traces."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def print_traces(pipeline: Pipeline, plan: Plan, seconds: float, runs: int) -> None:
+    """What traces cost the busiest router."""
+    task = max(range(len(pipeline.tasks)), key=lambda task: len(pipeline.lines[task]))
+    with collector() as endpoint:
+        for ratio in (None, 0.0, 0.01, 0.1):
+            traces = SpanOptions() if ratio is None else SpanOptions(endpoint, ratio)
+            cpu_us = median(measure(pipeline, plan, task, 46, seconds, traces).cpu_us for _ in range(runs))
+            share = "no traces" if ratio is None else f"{ratio:.0%} traced"
+            print(f"{pipeline.tasks[task].name:22}{46:14}{cpu_us:13.2f}  {share}", flush=True)
 
 
 def main() -> None:
@@ -210,6 +249,8 @@ def main() -> None:
             verdict = "" if per_message < 8 else f"<= {BAR_US:g} us {'met' if cpu_us <= BAR_US else 'MISSED'}"
             name = pipeline.tasks[task].name
             print(f"{name:22}{per_message:14}{cpu_us:13.2f}{1e6 / cpu_us:14.0f}{rate:14.0f}  {verdict}", flush=True)
+
+    print_traces(pipeline, plan, args.seconds, args.runs)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def load_pipeline(
     """
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent
-    named = None if text.head.profile is None else _beside(folder, text.head.profile)
+    named = None if text.head.profile is None else beside(folder, text.head.profile)
     source = profile or named
     measured = _measured(text, source) if source is not None and need_profile else None
     return PipelineFile(
@@ -85,7 +85,7 @@ def load_pipeline(
         path=text.path,
         tree=tuple(_task_spec(text, name) for name in text.tasks),
         models=_models(text),
-        repository=_beside(folder, text.head.repository),
+        repository=beside(folder, text.head.repository),
         profile=source,
         provenance=text.provenance,
         source=text.head.source,
@@ -98,20 +98,28 @@ def find_pipeline(name: str | Path) -> Path:
     """The file of a path, or of a bare name: pipelines/NAME.yaml of the working folder, then of the project.
 
     Raises ConfigError if there is none; it suggests the nearest name."""
+    return find_file(name, FOLDER, "pipeline")
+
+
+def find_file(name: str | Path, place: str, what: str) -> Path:
+    """The YAML file of a path, or of a bare name in a folder `place` of the working folder, then of the project.
+
+    Raises ConfigError, about `what` it is, if there is none."""
     given = Path(name).expanduser()
-    folders = (Path(FOLDER), Path(__file__).resolve().parents[1] / FOLDER)
+    folders = (Path(place), Path(__file__).resolve().parents[1] / place)
     if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
         if given.is_file():
             return given
-        raise ConfigError(f"{given}: no such pipeline file; check the path")
+        raise ConfigError(f"{given}: no such {what} file; check the path")
     for folder in folders:
         if (folder / f"{given}.yaml").is_file():
             return folder / f"{given}.yaml"
     known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
-    raise ConfigError(f"no pipeline '{given}' in {folders[0]}/ or {folders[1]}/{nearest(str(given), known)}")
+    raise ConfigError(f"no {what} '{given}' in {folders[0]}/ or {folders[1]}/{nearest(str(given), known)}")
 
 
-def _beside(folder: Path, name: str) -> Path:
+def beside(folder: Path, name: str) -> Path:
+    """A path written in a file of this folder."""
     return Path(os.path.normpath(folder / Path(name).expanduser()))
 
 
@@ -155,19 +163,24 @@ def _measured(text: PipelineText, file: Path) -> ProfileFile:
     return ProfileFile.load(file)
 
 
+def latencies(measured: ProfileFile) -> dict[Key, dict[int, Latency]]:
+    """(task, variant) -> batch -> service time [s]."""
+    found: dict[Key, dict[int, Latency]] = {}
+    for row in measured.variants:
+        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
+        found.setdefault((row.task, row.variant), {})[row.batch] = seconds
+    return found
+
+
 def _figures(file: Path | None, measured: ProfileFile | None) -> _Figures:
     if measured is None:
         return _Figures(file)
-    latency: dict[Key, dict[int, Latency]] = {}
-    for row in measured.variants:
-        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
-        latency.setdefault((row.task, row.variant), {})[row.batch] = seconds
     fanout: dict[Key, dict[str, float]] = {}
     for mean in measured.fanouts:
         fanout.setdefault((mean.task, mean.variant), {})[mean.child] = mean.mean
     return _Figures(
         file=file,
-        latency=latency,
+        latency=latencies(measured),
         accuracy={(row.task, row.variant): row.accuracy for row in measured.accuracies},
         fanout=fanout,
         load_s={(row.task, row.variant): row.load_s for row in measured.loads},

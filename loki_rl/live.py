@@ -30,6 +30,7 @@ from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.quality import reads_text
 from loki_rl.serving.replay import replay
 from loki_rl.serving.sessions import choose_devices
+from loki_rl.serving.span_options import SpanOptions
 from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -43,7 +44,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. model: a
     trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
     then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
-    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions."""
+    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
+    otlp, trace_ratio: endpoint and ratio of SpanOptions."""
 
     pipeline: str
     workers: int | None = None
@@ -60,6 +62,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     logs: str = ""
     log_json: bool = False
     log_level: Level = "info"
+    otlp: str = ""
+    trace_ratio: float = 1.0
     native: str | None = None
     slo_ms: float | None = None
     interval_s: float = 10.0
@@ -133,6 +137,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             grpc_port=options.grpc_port,
             journal=journal,
             logs=keep,
+            traces=SpanOptions(options.otlp, options.trace_ratio),
         ) as plane,
         Client(plane.front) as client,
     ):

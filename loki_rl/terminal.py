@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loki_rl.core.plan import Plan
+from loki_rl.core.plan import Certificate, JointPlan, Plan
 
 
 def say(row: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
@@ -135,16 +135,36 @@ def _shown(value: Any) -> str:
 
 def plan(name: str, found: Plan) -> None:
     """A plan's placements, promises and reasons."""
-    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", "task", "variant", "batch>", "replicas>")
+    _placements(name, found)
+    _proof(found.certificate, found.reasons)
+
+
+def joint_plan(names: Sequence[str], joint: JointPlan) -> None:
+    """Several pipelines' plans and what they cost together."""
+    for name, found in zip(names, joint.plans, strict=True):
+        _placements(name, found)
+    line(f"together: {joint.mode} mode  servers {joint.servers}  price {joint.price:g}")
+    _proof(joint.certificate, joint.reasons)
+
+
+def _placements(name: str, found: Plan) -> None:
+    typed = any(place.server_type for place in found.placements)
+    columns = ["task", "variant", *(["server type"] if typed else []), "batch>", "replicas>"]
+    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", *columns)
     for place in found.placements:
-        table.add_row(place.task, place.variant, str(place.batch), str(place.replicas))
+        kind = [place.server_type] if typed else []
+        table.add_row(place.task, place.variant, *kind, str(place.batch), str(place.replicas))
     Console().print(table)
-    proof = found.certificate
+    price = f"  price {found.price:g}" if typed else ""
     line(
-        f"servers {found.servers}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
-        f"capacity {found.capacity_rps:.1f}/s  gap {proof.gap:.1e}  solved in {proof.build_ms + proof.solve_ms:.0f} ms"
+        f"servers {found.servers}{price}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
+        f"capacity {found.capacity_rps:.1f}/s"
     )
-    for reason in found.reasons:
+
+
+def _proof(proof: Certificate, reasons: Sequence[str]) -> None:
+    line(f"gap {proof.gap:.1e}  solved in {proof.build_ms + proof.solve_ms:.0f} ms")
+    for reason in reasons:
         line(f"- {reason}")
 
 

@@ -3,6 +3,7 @@ not know what the actors decide."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 import sys
 import time
@@ -14,12 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from msgspec.structs import replace
+
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.listening import check_free
 from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.span_options import SpanError, SpanOptions, check_spans
 from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
 from loki_rl.serving.wire import Bye, Leave
 
@@ -52,9 +56,10 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs, check:
-    as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded. restarts: of
-    each worker process. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
+    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
+    traces, check: as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded.
+    restarts: of each worker process. byes: after the end, what each node said that stopped in good order. Entering raises
+    LaunchError.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class LocalPlane:
         grpc_port: int | None = None,
         journal: Path | None = None,
         logs: LogOptions | None = None,
+        traces: SpanOptions | None = None,
         start_s: float = 60.0,
         restarts: int = 3,
         check: bool = False,
@@ -96,6 +102,7 @@ class LocalPlane:
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
             "logs": self._logs,
+            "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
             "check": check,
         }
         self._fronts = fronts
@@ -159,6 +166,10 @@ class LocalPlane:
     def _launch(self) -> None:
         folder = self._folder.path
         _make(self._logs.folder)
+        try:
+            check_spans(self._settings["traces"])
+        except SpanError as error:
+            raise LaunchError(str(error)) from None
         plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
         _check_paths(plane, folder)
         plane.write(folder)

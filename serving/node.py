@@ -25,7 +25,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
 from loki_rl.serving.doorbell import Doorbell
-from loki_rl.serving.driver import Delivery, Driver
+from loki_rl.serving.driver import Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.entrance import described, payload_check
@@ -110,7 +110,7 @@ class Node:
             actor = cast(Router, build(address, self._plane.options))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            self.driver.host(address, actor, RouterPayloads(), meter=meter)
+            self.driver.host(address, actor, RouterPayloads(), meter=self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
 
@@ -125,10 +125,21 @@ class Node:
         asked = sorted({plane.homes[address] for address in told if address != GATEWAY})
         survey = self._survey = Survey(self.mailbox.say, self.spec.name, asked)
         reception = self._reception = Reception(front, what, gateway, payloads, told, meter, survey)
-        self.driver.host(GATEWAY, gateway, payloads, reception.carry, meter)
+        self.driver.host(GATEWAY, gateway, payloads, reception.carry, self._traced(gateway, meter))
         self.driver.listen(reception)
         # Not front.close: the last answers have just been written.
         self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
+
+    def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
+        """What counts an actor's events, and makes spans of them where that is asked for."""
+        plane = self._plane
+        if not plane.traces.endpoint:
+            return meter
+        from loki_rl.serving.tracing import Both, RequestTracer, StageTracer, Tracer
+
+        tracer = Tracer(plane.traces, plane.options.pipeline, self.spec.name)
+        self._closing.append(tracer.close)
+        return Both(meter, StageTracer(tracer, actor) if isinstance(actor, Router) else RequestTracer(tracer, actor))
 
     def _host_controller(self) -> None:
         plane = self._plane

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.logs import LogOptions
+from loki_rl.serving.span_options import SpanOptions
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
@@ -42,8 +43,8 @@ class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run; device: where
     (see choose_device; "cuda:0,1" deals workers out in turn). pipeline_file: where the models of an onnx engine are named.
     policy_factory: "module:function", called as f(policy, pipeline, policy_options). fronts: endpoints for clients.
-    journal: folder for one journal per node. logs: how processes log, and where. check: validate every actor after every
-    burst (tests).
+    journal: folder for one journal per node. logs: how processes log, and where. traces: of requests, and where they go.
+    check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
@@ -57,6 +58,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     policy_options: dict[str, Any] = {}
     journal: str | None = None
     logs: LogOptions = LogOptions()
+    traces: SpanOptions = SpanOptions()
     check: bool = False
 
     @cached_property

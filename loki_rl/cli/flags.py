@@ -21,6 +21,10 @@ T = TypeVar("T")
 PipelineArg = Annotated[str, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")]
 TraceOpt = Annotated[str, typer.Option(help="Trace file, or the name of one that ships.")]
 ServersOpt = Annotated[int | None, typer.Option(help="Servers in the cluster (default: as in the pipeline file).")]
+PoolOpt = Annotated[
+    Path | None,
+    typer.Option(help="Pool file of server types, or the name of one in pipelines/pools/, instead of --servers."),
+]
 SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (default: as in the pipeline file).")]
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]

@@ -71,6 +71,8 @@ def serve(
     logs: Annotated[str, typer.Option(help="Keep the log of every process in this folder.")] = "",
     log_json: Annotated[bool, typer.Option("--log-json", help="Log one JSON object a line.")] = False,
     log_level: Annotated[str, typer.Option(help="info, or debug: how every request ended.")] = "info",
+    otlp: Annotated[str, typer.Option(help="OTLP collector for traces of requests, as http://127.0.0.1:4318.")] = "",
+    trace_ratio: Annotated[float, typer.Option(help="Share of the requests that are traced, 0 to 1.")] = 1.0,
     journal: Annotated[Path | None, typer.Option(help="Keep a journal of every process in this folder.")] = None,
     logdir: LogdirOpt = None,
     as_json: JsonOpt = False,

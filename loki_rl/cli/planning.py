@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
@@ -15,6 +16,7 @@ from loki_rl.cli.flags import (
     HeadroomOpt,
     JsonOpt,
     PipelineArg,
+    PoolOpt,
     ProfileOpt,
     QueueingOpt,
     ServersOpt,
@@ -24,60 +26,107 @@ from loki_rl.cli.flags import (
 )
 
 if TYPE_CHECKING:
-    from loki_rl.core.plan import Plan
+    from loki_rl.config import PipelineFile
+    from loki_rl.control.request import Part, Request
+    from loki_rl.core.plan import JointPlan, Plan
+    from loki_rl.core.server_type import ServerType
+
+T = TypeVar("T")
 
 # Longest ladder of plans: at up to a tenth of a second each, the user should not take it for a hang.
 MAX_LADDER = 1000
 
 
 def plan(
-    pipeline: PipelineArg,
-    demand: Annotated[str, typer.Option(help="Requests per second, or FROM:TO:STEP for a ladder.")],
+    pipeline: Annotated[list[str], typer.Argument(help="Pipeline files, or names of some in pipelines/.")],
+    demand: Annotated[
+        list[str], typer.Option(help="Requests per second, or FROM:TO:STEP for a ladder; one for each pipeline.")
+    ],
     servers: ServersOpt = None,
-    slo_ms: SloOpt = None,
-    min_accuracy: FloorOpt = 0.0,
+    pool: PoolOpt = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help="How much a pipeline counts beside the others; one for each pipeline.")
+    ] = None,
+    slo_ms: Annotated[
+        list[float] | None, typer.Option(help="End-to-end deadline [ms]; for all, or for each pipeline.")
+    ] = None,
+    min_accuracy: Annotated[
+        list[float] | None, typer.Option(help="Least mean accuracy, 0..1; for all, or for each pipeline.")
+    ] = None,
     queueing: QueueingOpt = None,
     headroom: HeadroomOpt = None,
     profile: ProfileOpt = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a ladder's phases to this PNG.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
-    """The best use of the servers for a demand: hardware scaling, then accuracy scaling, then shedding."""
-    from loki_rl.config import load_pipeline
-    from loki_rl.control.allocator import allocate_jointly
-    from loki_rl.control.ladder import ladder
-    from loki_rl.control.prices import explain
-    from loki_rl.control.request import Part, Request
+    """The best use of the servers for a demand: hardware scaling, then accuracy scaling, then shedding.
 
-    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
-    demands = _demands(demand)
-    if plot is not None and len(demands) == 1:
+    Several pipelines share the servers; their accuracies and what is served count by weight.
+    """
+    from loki_rl.config import load_pipeline
+    from loki_rl.control.request import Request
+
+    if profile is not None and len(pipeline) > 1:
+        raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
+    slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
+    files = [load_pipeline(name, profile=profile, slo_ms=slo) for name, slo in zip(pipeline, slos, strict=True)]
+    demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
+    if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
-    request = Request(
-        demand_rps=demands[0],
-        servers=loaded.pipeline.servers if servers is None else servers,
-        min_accuracy=min_accuracy,
-        queueing=queueing_of(queueing),
-        headroom=headroom or 0.0,
-    )
-    if len(demands) == 1:
-        joint = allocate_jointly([Part(loaded.pipeline, request)])
-        found = msgspec.structs.replace(joint.plans[0], reasons=explain([Part(loaded.pipeline, request)], joint))
-        terminal.say(plan_row(found), as_json, lambda: terminal.plan(loaded.name, found))
-        if found.mode == "infeasible":
-            raise UsageError("; ".join(found.reasons))
-        return
-    plans = ladder(loaded.pipeline, request, demands)
+    if len(files) > 1 and any(len(levels) > 1 for levels in demands):
+        raise UsageError("a ladder of demands is for one pipeline; give each of several one rate")
+    types = _pool(pool, files)
+    floors = _each("--min-accuracy", min_accuracy, pipeline) or [0.0] * len(pipeline)
+    requests = [
+        Request(
+            demand_rps=levels[0],
+            servers=_servers(servers, types, files),
+            min_accuracy=floor,
+            queueing=queueing_of(queueing),
+            headroom=headroom or 0.0,
+            pool=types,
+        )
+        for levels, floor in zip(demands, floors, strict=True)
+    ]
+    if len(demands[0]) > 1:
+        _plan_ladder(files[0], requests[0], demands[0], plot, as_json)
+    else:
+        weights = _each("--weight", weight, pipeline, shared=False) or [1.0] * len(pipeline)
+        _plan_once(files, requests, weights, as_json)
+
+
+def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
+    from loki_rl.control.allocator import allocate_jointly
+    from loki_rl.control.prices import explain
+    from loki_rl.control.request import Part
+
+    parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
+    joint = allocate_jointly(parts)
+    joint = msgspec.structs.replace(joint, reasons=explain(parts, joint))
+    if len(parts) == 1:
+        found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
+        terminal.say(plan_row(found), as_json, lambda: terminal.plan(files[0].name, found))
+    else:
+        terminal.say(joint_row(parts, joint), as_json, lambda: terminal.joint_plan([file.name for file in files], joint))
+    if joint.mode == "infeasible":
+        raise UsageError("; ".join(joint.reasons))
+
+
+def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
+    from loki_rl.control.ladder import ladder
+
+    plans = ladder(file.pipeline, request, demands)
     if plot is not None:
         from loki_rl.plots import phases_png
 
-        phases_png(plans, plot, f"{loaded.name}: optimal plans by demand")
-    terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(loaded.name, plans))
+        phases_png(plans, plot, f"{file.name}: optimal plans by demand")
+    terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
 
 
 def capacity(
     pipeline: PipelineArg,
     servers: ServersOpt = None,
+    pool: PoolOpt = None,
     slo_ms: SloOpt = None,
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
@@ -90,12 +139,14 @@ def capacity(
     from loki_rl.control.allocator import capacity as most
 
     loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
+    types = _pool(pool, [loaded])
     found = most(
         loaded.pipeline,
-        loaded.pipeline.servers if servers is None else servers,
+        _servers(servers, types, [loaded]),
         min_accuracy=min_accuracy,
         queueing=queueing_of(queueing),
         headroom=headroom or 0.0,
+        pool=types,
     )
     row = {"max_qps": found.capacity_rps, **plan_row(found)}
     terminal.say(row, as_json, lambda: terminal.plan(loaded.name, found))
@@ -107,6 +158,53 @@ def plan_row(found: Plan) -> dict[str, Any]:
     certificate = row.pop("certificate")
     del row["epoch"]
     return {**row, **certificate}
+
+
+def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
+    """The JSON of several pipelines' plans: the contract's keys for all of them, then a plan for each."""
+    total = sum(part.weight for part in parts)
+    rows = [
+        {"pipeline": part.pipeline.name, "weight": part.weight, **plan_row(plan)}
+        for part, plan in zip(parts, joint.plans, strict=True)
+    ]
+    return {
+        "mode": joint.mode,
+        "servers": joint.servers,
+        "price": joint.price,
+        **{key: sum(row["weight"] * row[key] for row in rows) / total for key in ("accuracy", "served_fraction")},
+        "placements": [{"pipeline": row["pipeline"], **place} for row in rows for place in row["placements"]],
+        **msgspec.to_builtins(joint.certificate),
+        "reasons": list(joint.reasons),
+        "plans": rows,
+    }
+
+
+def _pool(path: Path | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
+    from loki_rl.pool_file import load_pool
+
+    return () if path is None else load_pool(path, files)
+
+
+def _servers(servers: int | None, types: Sequence[ServerType], files: Sequence[PipelineFile]) -> int:
+    """As typed, else as many as the pool has, else as in the pipeline file."""
+    if servers is not None:
+        return servers
+    if types:
+        return sum(kind.count for kind in types)
+    if len(files) > 1:
+        raise UsageError("several pipelines share a cluster; give its --servers or a --pool")
+    return files[0].pipeline.servers
+
+
+def _each(flag: str, values: Sequence[T] | None, pipelines: Sequence[str], shared: bool = True) -> list[T] | None:
+    """One value for each pipeline; shared: a single one is for all."""
+    if not values:
+        return None
+    if len(values) == 1 and shared:
+        return [values[0]] * len(pipelines)
+    if len(values) != len(pipelines):
+        raise UsageError(f"{flag} stands {len(values)} times; give it once for each of {len(pipelines)} pipelines")
+    return list(values)
 
 
 def _demands(text: str) -> list[float]:

@@ -68,9 +68,10 @@ def build_network(
 ) -> Network:
     """The chain form of all ways inside the budget; at least one must exist.
 
-    Leaf states are classes of the remaining budget joined by "give up budget" arcs; inner states are (variant path,
-    remaining budget rounded down to what makes a difference). best_only: only arcs that can still end in the best accuracy.
-    merge: forget the variant path and accuracy, for questions about capacity alone; units are then items, not requests.
+    Leaf states are the remaining budgets that flow can come with, joined by "give up budget" arcs; inner states are (variant
+    path, remaining budget rounded down to what makes a difference). best_only: only arcs that can still end in the best
+    accuracy. merge: forget the variant path and accuracy, for questions about capacity alone; units are then items, not
+    requests.
     """
     return _Builder(pipeline, accuracies, configurations, budget_us, best_only, merge).build()
 
@@ -106,8 +107,10 @@ class _Builder:
             self._state(entry, (), self._budget, self._pipeline.tasks[entry].entry, 1.0)
         done = 0
         while done < len(self._states):
-            self._expand(done)
+            if self._pipeline.children[self._states[done].task]:
+                self._inner_arcs(done)
             done += 1
+        self._leaf_arcs()
         return Network(tuple(self._configurations), tuple(self._states), tuple(self._arcs))
 
     def _need_list(self, task: int) -> list[int] | None:
@@ -124,13 +127,10 @@ class _Builder:
             self._states.append(State(task, path, remaining, weight, supply))
         return self._index[key]
 
-    def _expand(self, number: int) -> None:
+    def _inner_arcs(self, number: int) -> None:
         state = self._states[number]
-        if self._pipeline.children[state.task]:
-            for k in self._of_task[state.task]:
-                self._inner_arc(number, state, k)
-        else:
-            self._leaf_arcs(number, state)
+        for k in self._of_task[state.task]:
+            self._inner_arc(number, state, k)
 
     def _inner_arc(self, number: int, state: State, k: int) -> None:
         configuration = self._configurations[k]
@@ -151,22 +151,30 @@ class _Builder:
                 into.append((self._state(child, path, left, weight), 1.0))
         self._arcs.append(Arc(number, k, state.weight, self._reserve(state, configuration), 0.0, tuple(into)))
 
-    def _leaf_arcs(self, number: int, state: State) -> None:
-        """Serve with the slowest configurations of the class, or step down one class."""
-        fitting = [k for k in self._of_task[state.task] if self._configurations[k].cost_us <= state.remaining_us]
-        slowest = self._configurations[fitting[-1]].cost_us
-        for k in fitting:
+    def _leaf_arcs(self) -> None:
+        """Serve with what does not fit the next smaller budget that flow comes with, or step down to it."""
+        levels: dict[tuple[int, tuple[int, ...]], list[tuple[int, int]]] = {}
+        for number, state in enumerate(self._states):
+            if not self._pipeline.children[state.task]:
+                levels.setdefault((state.task, state.path), []).append((state.remaining_us, number))
+        for found in levels.values():
+            lower = None
+            for _, number in sorted(found):
+                self._leaf_arc(number, lower)
+                lower = number
+
+    def _leaf_arc(self, number: int, lower: int | None) -> None:
+        state = self._states[number]
+        below = -1 if lower is None else self._states[lower].remaining_us
+        for k in self._of_task[state.task]:
             configuration = self._configurations[k]
-            if configuration.cost_us == slowest:
-                path = (*state.path, configuration.variant)
-                if not self._best_only or self._can_be_best(state.task, path):
-                    reserve, accuracy = self._reserve(state, configuration), self._accuracy(state.task, path)
-                    self._arcs.append(Arc(number, k, state.weight, reserve, accuracy, ()))
-        lower = [k for k in fitting if self._configurations[k].cost_us < slowest]
-        if lower:
-            remaining = self._configurations[lower[-1]].cost_us
-            target = self._state(state.task, state.path, remaining, state.weight)
-            self._arcs.append(Arc(number, -1, 0.0, 0.0, 0.0, ((target, 1.0),)))
+            path = (*state.path, configuration.variant)
+            fits = below < configuration.cost_us <= state.remaining_us
+            if fits and (not self._best_only or self._can_be_best(state.task, path)):
+                reserve, accuracy = self._reserve(state, configuration), self._accuracy(state.task, path)
+                self._arcs.append(Arc(number, k, state.weight, reserve, accuracy, ()))
+        if lower is not None:
+            self._arcs.append(Arc(number, -1, 0.0, 0.0, 0.0, ((lower, 1.0),)))
 
     def _reserve(self, state: State, configuration: Configuration) -> float:
         """None where the variant path is forgotten: then nobody knows how many items come at once."""

@@ -17,7 +17,7 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
 from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import MEMORY_S, Reserve, chances, seen
+from loki_rl.control.reserve import MEMORY_S, Floats, Reserve, chances, seen
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
@@ -135,6 +135,15 @@ class Loki:
         return allocate(self._planner.pipeline, self._planner.request(demand))
 
 
+class Demand(Struct, frozen=True):
+    """expected_rps: what is likely to come; high_rps: what there should be capacity for [1/s]; chance: how likely what lies
+    between them is to come."""
+
+    expected_rps: float
+    high_rps: float
+    chance: float
+
+
 class Exact:
     """The switch-aware allocator on the demand that is worth having capacity for until the plan after this one is loaded:
     what loading models would cost on the way counts beside what the plan is worth after."""
@@ -143,8 +152,7 @@ class Exact:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        expected, high = self._demand(snapshot)
-        return allocate(self._planner.pipeline, self._request(snapshot, max(expected, FLOOR_RPS), high))
+        return allocate(self._planner.pipeline, self._request(snapshot, self._demand(snapshot)))
 
     @cached_property
     def _reserve(self) -> Reserve:
@@ -155,18 +163,23 @@ class Exact:
         """Time until the models of the next plan are loaded [s]: so long this one must do."""
         return snapshot.interval_s + self._planner.load_s
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
-        """What is expected, and what capacity should suffice for [1/s]."""
+    def _demand(self, snapshot: Snapshot) -> Demand:
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
-        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        above = chances(self._reserve.levels, arrivals, max(expected, FLOOR_RPS), lead_s)
-        return expected, max(expected, self._reserve.enough(above, max(expected, mean(arrivals, MEMORY_S))))
+        expected = max(FLOOR_RPS, self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s)))
+        above = chances(self._reserve.levels, arrivals, expected, lead_s)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
 
-    def _request(self, snapshot: Snapshot, expected: float, high: float) -> Request:
+    def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
+        """above, mean_rps: as in Reserve.enough."""
+        high = max(expected, self._reserve.enough(above, mean_rps))
+        return Demand(expected, high, self._reserve.chance(above, expected, high))
+
+    def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(high),
-            expected_rps=expected,
+            self._planner.request(demand.high_rps),
+            expected_rps=demand.expected_rps,
+            chance=demand.chance,
             current=snapshot.servers,
             horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
@@ -187,14 +200,14 @@ class Clairvoyant(Exact):
         self._future = options.future
         self._origin = 0.0
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
+    def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
         coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
-        expected = busiest(coming, EXPECTED_BIN_S)
+        expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
         counts = np.array(coming, np.float64)
         # A second's count is known, not when in it: a deviation more keeps its queues short.
         above = seen(self._reserve.levels, counts + np.sqrt(counts))
-        return expected, max(expected, self._reserve.enough(above, mean(coming, len(coming))))
+        return self._room(expected, above, mean(coming, len(coming)))
 
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""

@@ -92,9 +92,10 @@ def _own_limits(part: Part, plan: Plan) -> list[str]:
     best = reachable(setting)
     if plan.mode == "shed" or best >= part.pipeline.best_accuracy - SEEN:
         return []
+    memory = " and the servers' memory" if part.request.pool else ""
     return [
-        f"the SLO of {1000 * setting.slo_s:.1f} ms binds: no accuracy above {best:.4f} of '{part.pipeline.name}' fits it"
-        " and the servers' memory"
+        f"the SLO of {1000 * setting.slo_s:.1f} ms binds: no accuracy above {best:.4f} of '{part.pipeline.name}' fits "
+        f"it{memory}"
     ]
 
 

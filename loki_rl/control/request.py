@@ -32,7 +32,8 @@ class Request(Struct, frozen=True):
 
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
     long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
-    demand is likely to come, where demand_rps is a high quantile (demand_rps if None).
+    demand is likely to come, where demand_rps is a high quantile (demand_rps if None); chance: how likely what lies between
+    the two is to come, 0..1 (as for a normal tail if None).
     """
 
     demand_rps: float
@@ -47,6 +48,7 @@ class Request(Struct, frozen=True):
     horizon_s: float | None = None
     load_s: float | None = None
     expected_rps: float | None = None
+    chance: float | None = None
     pool: tuple[ServerType, ...] = ()
 
     @property
@@ -95,6 +97,7 @@ def check(request: Request) -> None:
     _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
     likely = request.expected_rps
     _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
+    _require(request.chance is None or 0 <= request.chance <= 1, f"chance must lie in 0..1, not {request.chance}")
     _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
 
 

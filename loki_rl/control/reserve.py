@@ -59,16 +59,40 @@ class Reserve:
         short = np.append(np.cumsum(between[::-1])[::-1], 0.0)
         return float(self.levels[np.argmin(VIOLATION * short / max(mean_rps, FLOOR_RPS) + self._prices)])
 
+    def chance(self, chances: Floats, low_rps: float, high_rps: float) -> float:
+        """How likely the demand between two levels is to come, on average."""
+        levels = np.linspace(low_rps, high_rps, STEPS)
+        return float(np.interp(levels, self.levels, chances).mean())
+
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
-    """How likely a second's demand within the lead exceeds each level: noise around what is expected, what has been seen
-    before, and jumps."""
+    """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen
+    comes back, and demand jumps."""
     rate = JUMPS / (CALM_S + min(len(arrivals), MEMORY_S))
-    sigma = sqrt(2) * spread(arrivals, expected)
+    sigma = sqrt(2) * doubt(arrivals, expected)
     noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in levels])
     jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
-    total: Floats = np.where(levels <= expected, 1.0, noise + seen(levels, peaks(arrivals)) + jump)
+    total: Floats = np.where(levels <= expected, 1.0, noise + again(levels, peaks(arrivals), lead_s) + jump)
     return np.minimum(total, 1.0)
+
+
+def doubt(arrivals: Sequence[int], expected: float) -> float:
+    """Standard deviation [1/s] of demand around what is expected. That single requests come at random is no part of it, for
+    the latency model keeps servers idle for that; but the estimate, a mean of PEAK_S seconds, has some of it."""
+    variance = spread(arrivals, expected) ** 2 - expected * (1 - 1 / PEAK_S)
+    return sqrt(variance)
+
+
+def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
+    """Share of the lead above each level, from below it: it has been crossed before, so it will be, at a time that is as
+    likely early as late. Never more than the share of all seconds [n] that were above it."""
+    above = demand[None, :] > levels[:, None]
+    below = np.maximum((~above).sum(axis=1), 1)
+    crossings = np.diff(above, axis=1, prepend=False).sum(axis=1) / 2  # up and down are counted, and the end is not
+    late = np.minimum(seen(levels, demand), np.ceil(crossings) / below * lead_s / 2)
+    # Who is above a level is above all lower ones.
+    highest: Floats = np.maximum.accumulate(late[::-1])[::-1]
+    return highest
 
 
 def peaks(arrivals: Sequence[int]) -> Floats:

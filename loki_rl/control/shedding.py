@@ -217,9 +217,10 @@ class _Shedding:
         return worst, losses[worst]
 
     def _children(self, box: _Box, part: int, servers: tuple[int, ...], bound_rps: float) -> Iterator[_Box]:
-        """No more servers than these, or more of one of the types."""
+        """No more servers than these, or more of one of the types that it can use."""
         held = dict(box.holdings)
-        for pool, count in enumerate(servers):
+        for pool in sorted({configuration.pool for _, configuration in self.kept[part].configurations}):
+            count = servers[pool]
             least, most = held.get((part, pool), (0, self.search.servers[pool]))
             if count < most:
                 yield _Box(held | {(part, pool): (count + 1, most)}, box.most)

@@ -21,7 +21,8 @@ VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1
 
-# Demand beyond what is expected counts by how likely it is to come: the mean of a normal tail from 0 to 2 deviations.
+# Demand beyond what is expected counts by how likely it is to come; where nobody says, as the mean of a normal tail from 0
+# to 2 deviations.
 UNLIKELY = 0.2
 
 # While models load, servers are where the old plan wanted them and queues are long: the event twin then serves so much less
@@ -95,7 +96,7 @@ def switch(search: Search) -> Found | None:
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 price / cluster's, f = load time /
     horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
-    of demand_rps but not of expected_rps counts UNLIKELY as much: else every rise of the estimate would set off loads.
+    of demand_rps but not of expected_rps counts by its chance to come: else every rise of the estimate would set off loads.
     """
     with search.building():
         kept = kept_transition(search.settings[0])
@@ -121,7 +122,7 @@ def question_of(request: Request, setting: Setting) -> Question:
         demand_rps=request.demand_rps,
         loading_rps=request.demand_rps * UNBALANCED,
         likely=expected / request.demand_rps,
-        unlikely=UNLIKELY,
+        unlikely=UNLIKELY if request.chance is None else request.chance,
         floor=floor,
         servers=tuple(kind.count for kind in request.types),
         able={model: state.now[model] + state.credit.get(model, 0.0) for model in (*state.now, *state.credit)},

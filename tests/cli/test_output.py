@@ -48,6 +48,44 @@ def test_an_infeasible_plan_prints_its_json_and_fails(call: Call, small: Path) -
     assert said.json["reasons"][0] in said.sentence
 
 
+def test_a_plan_for_a_pool(call: Call, small: Path) -> None:
+    said = call("plan", small, "--demand", 20, "--pool", "three-types", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price"}
+    assert {one["server_type"] for one in said.json["placements"]} <= {"large", "medium", "small"}
+    prices = {"large": 3, "medium": 2, "small": 1}
+    assert said.json["price"] == sum(one["replicas"] * prices[one["server_type"]] for one in said.json["placements"])
+    told = call("plan", small, "--demand", 2000, "--pool", "three-types").out
+    assert "server type" in told
+    assert "one more server of type 'medium':" in told
+
+
+def test_plans_for_several_pipelines(call: Call, small: Path) -> None:
+    flags = ("--demand", 150, "--demand", 40, "--weight", 1, "--weight", 3, "--min-accuracy", 0.3, "--servers", 25)
+    said = call("plan", small, "traffic", *flags, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json.keys() > PLAN_KEYS | {"price", "plans"}
+    first, second = said.json["plans"]
+    assert (first["pipeline"], first["weight"], second["pipeline"], second["weight"]) == ("small", 1.0, "traffic", 3.0)
+    assert all(one.keys() > PLAN_KEYS for one in (first, second))
+    assert said.json["servers"] == first["servers"] + second["servers"] <= 25
+    assert said.json["accuracy"] == pytest.approx((first["accuracy"] + 3 * second["accuracy"]) / 4)
+    assert {one["pipeline"] for one in said.json["placements"]} == {"small", "traffic"}
+    told = call("plan", small, "traffic", *flags).out
+    assert "small: " in told
+    assert "traffic: " in told
+    assert "together: " in told
+
+
+def test_capacity_of_a_pool(call: Call, small: Path) -> None:
+    plain = call("capacity", small, "--servers", 20, "--json").json["max_qps"]
+    typed = call("capacity", small, "--pool", "three-types", "--json").json
+    assert 0 < typed["max_qps"] < plain
+    assert (
+        call("plan", small, "--demand", typed["max_qps"] * 0.999, "--pool", "three-types", "--json").json["mode"] != "shed"
+    )
+
+
 def test_capacity(call: Call, small: Path) -> None:
     said = call("capacity", small, "--json")
     assert (said.code, said.err) == (0, "")

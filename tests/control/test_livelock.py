@@ -12,7 +12,7 @@ import pytest
 from msgspec import Struct
 
 from loki_rl.control import switching
-from loki_rl.control.policies import Exact, PolicyOptions
+from loki_rl.control.policies import Demand, Exact, PolicyOptions
 from loki_rl.control.request import Request
 from loki_rl.control.switching import Ready, ready
 from loki_rl.core.messages import Effect, Event, Load, Loaded
@@ -34,8 +34,8 @@ class Watching(Exact):
         super().__init__(pipeline, PolicyOptions(servers=SERVERS, patience=1.0))
         self._rate = rate
 
-    def _demand(self, snapshot: Snapshot) -> tuple[float, float]:
-        return self._rate(snapshot.now), self._rate(snapshot.now)
+    def _demand(self, snapshot: Snapshot) -> Demand:
+        return Demand(self._rate(snapshot.now), self._rate(snapshot.now), 1.0)
 
 
 class Course(Struct):

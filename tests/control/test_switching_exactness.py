@@ -96,9 +96,10 @@ class Judge:
         return task, self.pipeline.variant_index[task][name[1]]
 
     def _worth(self, weight: float, served: int, likely: int) -> Terms:
-        """In shares of what is expected; beyond that a fifth."""
+        """In shares of what is expected; beyond that by its chance, a fifth if nobody says."""
         scale = weight * self.request.demand_rps / (self.request.expected_rps or self.request.demand_rps)
-        return {served: 0.2 * scale, likely: 0.8 * scale}
+        chance = 0.2 if self.request.chance is None else self.request.chance
+        return {served: chance * scale, likely: (1 - chance) * scale}
 
     def _frame(self, weight: float, extra: int) -> tuple[Rows, int]:
         """Flows of all prefixes, the served share, what is expected of it, and more columns."""
@@ -199,6 +200,7 @@ def questions(draw: st.DrawFn, queueing: Queueing) -> tuple[Pipeline, Request]:
         horizon_s=draw(st.sampled_from([5.0, 20.0, 60.0])),
         load_s=draw(st.sampled_from([None, 0.0, 5.0, 20.0])),
         expected_rps=draw(st.sampled_from([None, 0.5 * demand, 0.8 * demand])),
+        chance=draw(st.sampled_from([None, 0.0, 0.05, 0.6])),
     )
 
 
