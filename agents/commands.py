@@ -16,21 +16,21 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the forecast quantile that the agent adjusts."""
+    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts."""
 
     pipeline: str
     out: str = "runs/train"
-    steps: int = 600_000
+    steps: int = 1_000_000
     seed: int = 0
     seeds: int = 1
     servers: int | None = None
     trace: str | None = None
     mean_rps: float | None = None
-    windows: int = 256
+    windows: int = 512
     validation: int = 48
     randomise: bool = True
-    scale: float = 1.1
-    give_up: int = 6
+    scale: float = 0.9
+    give_up: int = 12
     quiet: bool = False
 
 
