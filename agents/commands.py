@@ -75,7 +75,8 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
 
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
     """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
-    windows that every base is tuned on; load_s, bursts, heights, trace: shifts; deep: the allocator table's thorough search on test windows."""
+    windows that every base is tuned on; load_s, bursts, heights, trace: shifts; deep: the allocator table's thorough search
+    on test windows."""
 
     pipeline: str
     models: tuple[str, ...] = ()
