@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from loki_rl.core.ledger import Summary, Tally, summarise
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.server_type import ServerType, TypeProfile
+from loki_rl.core.servers import Servers
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.histogram import with_counts
@@ -37,6 +39,17 @@ def with_load_s(pipeline: Pipeline, load_s: float | None) -> Pipeline:
     return replace(pipeline, tasks=tasks)
 
 
+def pool_with_load_s(pool: tuple[ServerType, ...], load_s: float | None) -> tuple[ServerType, ...]:
+    """The same types without load times [s] of their own, where one is given for all variants."""
+    if load_s is None:
+        return pool
+    return tuple(replace(kind, profiles={name: _unloaded(one) for name, one in kind.profiles.items()}) for kind in pool)
+
+
+def _unloaded(profile: TypeProfile) -> TypeProfile:
+    return replace(profile, figures={key: replace(one, load_s=None) for key, one in profile.figures.items()})
+
+
 def simulate(
     options: ClusterOptions,
     decide: Decide,
@@ -48,8 +61,7 @@ def simulate(
 ) -> Simulation:
     """Play arrivals (seconds from 0, sorted) against a policy. Deterministic for equal input. Raises FaultError."""
     check_faults(faults, options.pipeline, options.servers)
-    slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
-    settle_s = slowest + 1.0
+    settle_s = Servers(options).slowest_load_s + 1.0
     began = perf_counter()
     if faults == NO_FAULTS:
         world = World(options, decide, start=-settle_s, record=record, check=check)

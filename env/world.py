@@ -34,6 +34,8 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.servers import Servers
+from loki_rl.core.worker import Worker
 from loki_rl.env.kernel import Kernel
 
 Decide = Callable[[Snapshot], Plan]
@@ -61,7 +63,8 @@ class Player:
 class World:
     """A cluster in virtual time.
 
-    Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, a plan no time.
+    Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, both as on the
+    server's type; a plan no time.
     record is called after each event (journal); check makes every actor validate itself after each event. lags: kind of
     message -> how much longer it takes [s].
     """
@@ -161,7 +164,7 @@ class World:
             case Run():
                 self._run(player, effect, now)
             case Load(task, variant):
-                seconds = self.pipeline.tasks[task].variants[variant].load_s
+                seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
                 self.kernel.push(now + seconds, (player, Loaded(task, variant, seconds)))
             case Solve(snapshot):
                 self.kernel.push(now, (player, Planned(self.decide(snapshot))))
@@ -177,13 +180,19 @@ class World:
         counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
         self.kernel.push(now + seconds, (player, BatchDone(run.batch, counts, seconds)))
 
-    def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters who and when)
+    def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(self.options.seed, self.pipeline, run.batch, run.task, run.variant, len(run.items))
+        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, len(run.items))
 
     def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
         return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
+
+
+def _server(player: Player) -> Worker:
+    """Who runs batches and loads models: it knows the pipeline as its own server runs it."""
+    assert isinstance(player.actor, Worker)
+    return player.actor
 
 
 def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:
@@ -208,7 +217,7 @@ def _finish(world: World) -> None:
     """Without drops a task that has no server keeps its items for ever: stop when all are answered and a model could have
     been loaded and have run since the last part ended."""
     options = world.options
-    slowest = max(variant.load_s for task in options.pipeline.tasks for variant in task.variants)
+    slowest = Servers(options).slowest_load_s
     patience_s = 2 * options.interval_s + slowest + options.pipeline.slo_s
     gateway, left, since = world.gateway, len(world.gateway.roots), world.kernel.now
     while gateway.roots and (gateway.by_key or world.kernel.now - since <= patience_s):

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.control.policies import PolicyOptions, make_policy
-from loki_rl.control.request import Queueing
+from loki_rl.control.request import Queueing, RequestError
 from loki_rl.core.ledger import Summary, Tally
 from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.server_type import ServerType
 from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
-from loki_rl.env.simulate import simulate, with_load_s
+from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
+from loki_rl.pool_file import load_pool
 from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import Trace, TraceOptions, load_trace
 
@@ -39,7 +41,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
     busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
-    model: a trained agent, for `ppo`.
+    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers.
     """
 
     pipeline: str
@@ -68,6 +70,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     faults: Faults = NO_FAULTS
     profile: str | None = None
     model: str | None = None
+    pool: str | None = None
 
     @property
     def file(self) -> PipelineFile:
@@ -122,7 +125,8 @@ def prepare(options: RunOptions) -> Scene:
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
-    servers = pipeline.servers if options.servers is None else options.servers
+    pool = _pool(options, file)
+    servers = sum(kind.count for kind in pool) or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
@@ -134,16 +138,37 @@ def prepare(options: RunOptions) -> Scene:
         drop=options.drop,
         parallel_loads=options.parallel_loads,
         routing=options.routing,
+        pool=pool,
     )
-    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, servers, times, length))
+    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
 
 
-def _policy_options(options: RunOptions, servers: int, times: NDArray[np.float64], length: float) -> PolicyOptions:
+def _pool(options: RunOptions, file: PipelineFile) -> tuple[ServerType, ...]:
+    """The types of the servers, with one load time where the options give one."""
+    if options.pool is None:
+        return ()
+    pool = load_pool(options.pool, [file])
+    total = sum(kind.count for kind in pool)
+    if options.servers not in (None, total):
+        raise RequestError(
+            f"the types of '{options.pool}' have {total} servers together, not {options.servers}; leave one out"
+        )
+    if options.driver != "twin" or options.routing != "pull":
+        raise RequestError(
+            "several types of servers are simulated in the twin only, with routing 'pull'; leave the pool out"
+        )
+    return pool_with_load_s(pool, options.load_s)
+
+
+def _policy_options(
+    options: RunOptions, cluster: ClusterOptions, times: NDArray[np.float64], length: float
+) -> PolicyOptions:
     counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
     width = length / len(counts)
     future, _ = np.histogram(times, bins=np.arange(ceil(length) + 1))
     return PolicyOptions(
-        servers=servers,
+        servers=cluster.servers,
+        pool=cluster.pool,
         min_accuracy=options.min_accuracy,
         queueing=options.queueing,
         headroom=options.headroom,

@@ -25,6 +25,7 @@ from loki_rl.cli.flags import (
     ModelOpt,
     PipelineArg,
     PolicyOpt,
+    PoolOpt,
     ProfileOpt,
     QueueingOpt,
     RoutingOpt,
@@ -65,6 +66,7 @@ def simulate(
     trace: TraceOpt = "flash_crowd",
     policy: PolicyOpt = "exact",
     servers: ServersOpt = None,
+    pool: PoolOpt = None,
     seed: SeedOpt = 0,
     slo_ms: SloOpt = None,
     interval_s: IntervalOpt = 10.0,
@@ -94,8 +96,8 @@ def simulate(
         options = _read_config(config)
     else:
         options = run_options(
-            pipeline=pipeline, trace=trace, policy=policy, servers=servers, seed=seed, slo_ms=slo_ms, interval_s=interval_s,
-            drop=drop, routing=routing, load_s=load_s,
+            pipeline=pipeline, trace=trace, policy=policy, servers=servers, pool=pool, seed=seed, slo_ms=slo_ms,
+            interval_s=interval_s, drop=drop, routing=routing, load_s=load_s,
             queueing=queueing, headroom=headroom, min_accuracy=min_accuracy, mean_rps=mean_rps,
             rate_scale=rate_scale, compress=compress, from_s=from_s, to_s=to_s, faults=faults,
             profile=profile,

@@ -91,13 +91,25 @@ class Result(Struct):
 
 @compiled
 def relax(tree: Tree, now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: float) -> tuple[int, float]:
-    """The relaxation of a node: its outcome and its proven bound; DOUBT if the proof fails."""
-    outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS)
+    """The relaxation of a node: its outcome and its proven bound; DOUBT if the proof fails, renewed or not."""
+    outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS, FEASIBLE)
     if outcome == DOUBT or error(tree.first, now.x) > FEASIBLE:
-        return DOUBT, -np.inf
-    bound = safe_bound(tree.first, now, row, np.maximum(lower, tree.reach_lower), np.minimum(upper, tree.reach_upper))
+        renew(tree.first, now)
+        price(now, tree.first.costs)
+        start = settle(now, tree.first.costs, lower, upper)
+        outcome, row, objective = dual(now, lower, upper, start, cutoff, PIVOTS, FEASIBLE)
+        if outcome == DOUBT or error(tree.first, now.x) > FEASIBLE:
+            return DOUBT, -np.inf
+    least, most = np.maximum(lower, tree.reach_lower), np.minimum(upper, tree.reach_upper)
+    bound = safe_bound(tree.first, now, row, least, most)
     if outcome == INFEASIBLE:
-        return (INFEASIBLE, np.inf) if bound > PROVEN else (DOUBT, -np.inf)
+        if bound > PROVEN:
+            return INFEASIBLE, np.inf
+        # Too little is missing for a proof: then it may be missing.
+        outcome, row, objective = dual(now, lower, upper, objective, cutoff, PIVOTS, 2 * PROVEN)
+        if outcome in (DOUBT, INFEASIBLE):
+            return DOUBT, -np.inf
+        bound = safe_bound(tree.first, now, row, least, most)
     return (outcome, bound) if bound > objective - PROVEN * max(1.0, abs(objective)) else (DOUBT, -np.inf)
 
 
@@ -282,29 +294,45 @@ def restore(now: Dictionary, root: Dictionary) -> None:
     now.nonbasic[:] = root.nonbasic
 
 
-def root(first: First, from_: Dictionary, lower: Floats, upper: Floats) -> tuple[int, Dictionary]:
-    """The relaxation solved from any dictionary of the same equations; CUT_OFF: it has no limit.
+@compiled
+def root(first: First, now: Dictionary, lower: Floats, upper: Floats) -> int:
+    """Solve the relaxation from any dictionary of the same equations; CUT_OFF: it has no limit.
 
     Where the slopes have wrong signs: the dual method without an objective, which only looks for a feasible x, then the
     primal one.
     """
-    now = copy_of(from_)
     price(now, first.costs)
     settle(now, first.costs, lower, upper)
-    x = now.x[now.nonbasic]
-    rises, falls = x < upper[now.nonbasic], x > lower[now.nonbasic]
-    if not (((now.slopes < -FEASIBLE) & rises) | ((now.slopes > FEASIBLE) & falls)).any():
-        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS)[0]
+    if _right(now, lower, upper):
+        outcome = dual(now, lower, upper, 0.0, np.inf, PIVOTS, FEASIBLE)[0]
     else:
         now.slopes[:] = 0.0
-        outcome = dual(now, lower, upper, 0.0, inf, PIVOTS)[0]
+        outcome = dual(now, lower, upper, 0.0, np.inf, PIVOTS, FEASIBLE)[0]
         if outcome == OPTIMAL:
             price(now, first.costs)
             outcome = primal(now, lower, upper, PIVOTS)
     if error(first, now.x) > CLEAN:
         renew(first, now)
         price(now, first.costs)
-    return outcome, now
+    return outcome
+
+
+@compiled
+def _right(now: Dictionary, lower: Floats, upper: Floats) -> bool:
+    """Whether no nonbasic variable has a slope that would let it leave its bound."""
+    for j in range(len(now.nonbasic)):
+        v, slope = now.nonbasic[j], now.slopes[j]
+        if (slope < -FEASIBLE and now.x[v] < upper[v]) or (slope > FEASIBLE and now.x[v] > lower[v]):
+            return False
+    return True
+
+
+def relaxed(tree: Tree) -> Result:
+    """Without integers: the root, with a bound."""
+    now, costs = tree.root, tree.first.costs
+    objective = settle(now, costs, tree.lower, tree.upper)
+    outcome, bound = relax(tree, now, tree.lower, tree.upper, objective, inf)
+    return Result("optimal", float(costs @ now.x), bound, now.x, 1) if outcome == OPTIMAL else Result("doubt")
 
 
 class Search:

@@ -78,8 +78,8 @@ class KeptProblem:
         """Where the program holds what changes."""
         program = self.program
         self._counts = program.columns(counts.columns)
-        self._wholes = np.concatenate([self._counts, program.columns(counts.sums)])
-        self._of_types = counts.of_types()
+        self._wholes = np.concatenate([self._counts, program.columns([total for total, _ in counts.sums])])
+        self._pool_of = np.array([c.pool for _, c in counts.configurations] + [pool for _, pool in counts.sums])
         self._holdings = {key: program.index[id(total)] for key, total in counts.holdings.items()}
         self._rows = np.array([program.row_of(row) for row in counts.rows])
         self._price = program.terms(dict(counts.price))
@@ -211,7 +211,7 @@ class KeptProblem:
         counts: Sequence[int] | None,
     ) -> None:
         program = self.program
-        program.lower[self._wholes], program.upper[self._wholes] = 0, self._of_types @ servers
+        program.lower[self._wholes], program.upper[self._wholes] = 0, np.array(servers)[self._pool_of]
         if counts:
             program.lower[self._counts] = program.upper[self._counts] = counts
         for (part, pool), total in self._holdings.items():

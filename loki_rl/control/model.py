@@ -4,7 +4,6 @@ knows no solver and no order of modes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from loki_rl.control.simplex import Floats, Indices
 
 class Counts:
     """Integer servers per configuration of each part, with totals to branch on (allocator notes, section 1): per variant and
-    task of each type, per task of all types, and per part.
+    task of each type, per task of all types, per part.
 
     parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. models:
     all servers of a variant, by (part, type, task, variant). holdings: all servers of a type that a part has, by (part,
@@ -35,67 +34,59 @@ class Counts:
     ) -> None:
         self._problem, self._servers = problem, servers
         self.configurations = [(part, c) for part, mine in enumerate(parts) for c in mine]
-        self.columns = [self._column(f"n{k:04d}", [c.pool]) for k, (_, c) in enumerate(self.configurations)]
-        self._sums: list[tuple[Any, Sequence[int]]] = []
+        self.columns = [self._column(f"n{k:04d}", c.pool) for k, (_, c) in enumerate(self.configurations)]
         models: dict[tuple[int, int, int], dict[int, list[Any]]] = {}
         for column, (part, c) in zip(self.columns, self.configurations, strict=True):
-            models.setdefault((part, c.task, c.pool), {}).setdefault(c.variant, []).append(column)
+            models.setdefault((part, c.pool, c.task), {}).setdefault(c.variant, []).append(column)
+        self.sums: list[tuple[Any, int]] = []
         self.models: dict[tuple[int, int, int, int], Any] = {}
         self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
-        self._over_types()
+        if len(servers) > 1:
+            self._over_types()
         self.holdings = self._over_tasks() if len(parts) > 1 else {}
         self.rows = [add_row(problem, self.all_of(pool), "<=", count) for pool, count in enumerate(servers)]
-        self.price = [(total, prices[pool]) for (_, _, pool), total in self.totals.items()]
+        self.price = [(total, prices[pool]) for (_, pool, _), total in self.totals.items()]
 
-    def _column(self, name: str, pools: Sequence[int]) -> Any:
-        return self._problem.add_variable(name, 0, sum(self._servers[pool] for pool in pools), pulp.LpInteger)
+    def _column(self, name: str, pool: int) -> Any:
+        return self._problem.add_variable(name, 0, self._servers[pool], pulp.LpInteger)
 
     def _task(self, key: tuple[int, int, int], variants: dict[int, list[Any]]) -> Any:
-        part, task, pool = key
+        part, pool, task = key
         place = f"{part:02d}_{pool:02d}_{task:02d}"
         for variant, mine in sorted(variants.items()):
-            total = mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", [pool], mine)
-            self.models[part, pool, task, variant] = total
-        return self._sum(f"t{place}", [pool], [self.models[part, pool, task, variant] for variant in sorted(variants)])
+            total = mine[0] if len(mine) == 1 else self._sum(f"v{place}_{variant:02d}", pool, mine)
+            self.models[*key, variant] = total
+        return self._sum(f"t{place}", pool, [self.models[*key, variant] for variant in sorted(variants)])
 
     def _over_types(self) -> None:
-        """How many servers a task has at all says more than how many of one type."""
-        for (part, task), found in groupby(self.totals, lambda key: key[:2]):
-            keys = list(found)
-            if len(keys) > 1:
-                self._sum(f"w{part:02d}_{task:02d}", [pool for *_, pool in keys], [self.totals[key] for key in keys])
+        """How many servers a task has at all settles more than how many of one type; their bounds bound it."""
+        for part, task in sorted({(part, task) for part, _, task in self.totals}):
+            mine = [total for (p, _, t), total in self.totals.items() if (p, t) == (part, task)]
+            whole = self._problem.add_variable(f"w{part:02d}_{task:02d}", 0, None, pulp.LpInteger)
+            add_row(self._problem, [*((total, 1) for total in mine), (whole, -1)], "==", 0)
 
     def _over_tasks(self) -> dict[tuple[int, int], Any]:
-        places = product(sorted({part for part, *_ in self.totals}), range(len(self._servers)))
+        places = sorted({(part, pool) for part, pool, _ in self.totals})
         return {
-            (part, pool): self._sum(f"p{part:02d}_{pool:02d}", [pool], mine)
+            (part, pool): self._sum(
+                f"p{part:02d}_{pool:02d}",
+                pool,
+                [total for (p, where, _), total in self.totals.items() if (p, where) == (part, pool)],
+            )
             for part, pool in places
-            if (mine := [total for (p, _, where), total in self.totals.items() if (p, where) == (part, pool)])
         }
 
-    def _sum(self, name: str, pools: Sequence[int], parts: Sequence[Any]) -> Any:
-        total = self._column(name, pools)
+    def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
+        total = self._column(name, pool)
         add_row(self._problem, [*((part, 1) for part in parts), (total, -1)], "==", 0)
-        self._sums.append((total, pools))
+        self.sums.append((total, pool))
         return total
 
     def all_of(self, pool: int) -> list[tuple[Any, float]]:
         """Terms of all servers of a type."""
-        held = {key: total for key, total in self.holdings.items() if key[1] == pool}
-        return [(total, 1.0) for total in held.values()] or [(t, 1.0) for key, t in self.totals.items() if key[2] == pool]
-
-    @property
-    def sums(self) -> list[Any]:
-        """The totals that have columns of their own."""
-        return [total for total, _ in self._sums]
-
-    def of_types(self) -> Floats:
-        """[column, then total; type] = 1 where it counts servers of that type."""
-        pools = [[c.pool] for _, c in self.configurations] + [list(pools) for _, pools in self._sums]
-        found = np.zeros((len(pools), len(self._servers)))
-        for row, mine in zip(found, pools, strict=True):
-            row[mine] = 1
-        return found
+        if self.holdings:
+            return [(total, 1.0) for (_, where), total in self.holdings.items() if where == pool]
+        return [(total, 1.0) for (_, where, _), total in self.totals.items() if where == pool]
 
 
 class Flows:

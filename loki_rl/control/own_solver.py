@@ -13,10 +13,10 @@ import numpy as np
 import pulp
 from msgspec import Struct
 
-from loki_rl.control.branching import Result, Search, Tree, root
+from loki_rl.control.branching import Result, Search, Tree, relaxed, root
 from loki_rl.control.highs import Answer, Outcome, solve_with_highs
 from loki_rl.control.program import Program, reachable
-from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats
+from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats, copy_of
 
 # Beyond these HiGHS, which uses cuts, goes on.
 MOST_NODES = 20_000
@@ -141,14 +141,16 @@ def _search(program: Program, integer: bool, gap: float, start: Floats | None, l
         return Result("no relaxation")
     costs = np.concatenate([program.costs, np.zeros(len(program.constraints))])[program.order]
     first = program.first._replace(costs=costs)
-    outcome, now = root(first, program.root, lower, upper)
+    now = copy_of(program.root)
+    outcome = root(first, now, lower, upper)
     if outcome != OPTIMAL:
         return Result({INFEASIBLE: "no relaxation", CUT_OFF: "no limit"}.get(outcome, "doubt"))
     program.keep(now)
-    # Bounds of a relaxation prune nothing.
-    reach = reachable(first, lower, upper) if integer else (lower, upper)
-    ranks = program.ranks if integer else np.zeros_like(program.ranks)
-    search = Search(Tree(first, now, ranks, lower, upper, *reach), gap, integer and program.whole, MOST_NODES, left_s)
+    if not integer:
+        # Its bound prunes nothing.
+        return relaxed(Tree(first, now, program.ranks, lower, upper, lower, upper))
+    tree = Tree(first, now, program.ranks, lower, upper, *reachable(first, lower, upper))
+    search = Search(tree, gap, program.whole, MOST_NODES, left_s)
     return search.run(None if start is None else program.integers_of(start))
 
 
@@ -165,6 +167,7 @@ def warm() -> None:
         for costs in (program.costs, -program.costs):
             program.costs = costs
             _search(program, True, 1e-6, None, lambda: 1.0)
+            _checked(program, False, _search(program, False, 1e-6, None, lambda: 1.0))
         # What only later solves need: changed rows, errors cleared.
         program.change(program.entries(program.constraints[0], [y]), np.array([4.0]))
 

@@ -21,6 +21,7 @@ from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -31,7 +32,7 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down.
+    written down. pool: types of the servers, as in Request.
     """
 
     servers: int
@@ -47,6 +48,7 @@ class PolicyOptions(Struct, frozen=True):
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
+    pool: tuple[ServerType, ...] = ()
 
     @property
     def expected_rps(self) -> float:
@@ -70,16 +72,18 @@ class Planner:
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
 
-    def request(self, demand_rps: float, min_accuracy: float | None = None) -> Request:
+    def request(self, demand_rps: float, min_accuracy: float | None = None, servers: int = 0) -> Request:
+        """servers: those that are there, 0 for as many as there should be."""
         options = self.options
         return Request(
             demand_rps=max(demand_rps, FLOOR_RPS),
-            servers=options.servers,
+            servers=servers or options.servers,
             slo_s=options.slo_s,
             min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
             headroom=self._headroom,
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
+            pool=options.pool,
         )
 
     @property
@@ -87,7 +91,8 @@ class Planner:
         """Longest time to load a model [s]."""
         if self.options.load_s is not None:
             return self.options.load_s
-        return max(variant.load_s for task in self.pipeline.tasks for variant in task.variants)
+        by_type = [as_run_by(self.pipeline, kind) for kind in types_of(self.options.pool, self.options.servers)]
+        return max(variant.load_s for one in by_type for task in one.tasks for variant in task.variants)
 
     def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
         """What the estimator says [1/s], or the expected demand before the first whole second."""
@@ -118,7 +123,7 @@ class Hardware:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
+        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, len(snapshot.servers)))
 
 
 class Loki:
@@ -129,7 +134,7 @@ class Loki:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, ewma)
-        return allocate(self._planner.pipeline, self._planner.request(demand))
+        return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
 
 
 class Exact:
@@ -159,7 +164,7 @@ class Exact:
     def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(demand.high_rps),
+            self._planner.request(demand.high_rps, servers=len(snapshot.servers)),
             expected_rps=demand.expected_rps,
             chance=demand.chance,
             current=snapshot.servers,
@@ -223,9 +228,17 @@ POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
 }
 
 
+# Made for, or trained on, servers that are alike.
+ALIKE = {"proteus", "ppo"}
+
+
 def make_policy(name: str, pipeline: Pipeline, options: PolicyOptions) -> Policy:
-    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does."""
+    """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does, and for one
+    that knows no types of servers where there are some."""
     if name not in POLICIES:
         near = get_close_matches(name, POLICIES, n=1, cutoff=0.0)
         raise RequestError(f"there is no policy '{name}'; did you mean '{near[0]}'? ({', '.join(POLICIES)})")
+    if options.pool and name in ALIKE:
+        others = ", ".join(one for one in POLICIES if one not in ALIKE)
+        raise RequestError(f"policy '{name}' plans for servers of one type; take one of {others}")
     return POLICIES[name](pipeline, options)

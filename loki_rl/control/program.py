@@ -94,7 +94,9 @@ class Program:
         """New coefficients of inequalities."""
         self.value[entries] = values
         if self.dense:
-            rows = np.unique(self.row[entries])
+            touched = np.zeros(len(self.constraints), dtype=bool)
+            touched[self.row[entries]] = True
+            rows = np.flatnonzero(touched)
             rewrite(self.table, self.first.constant, self.place, self.begin, self.column, self.value, rows)
             self.first = self.first._replace(value=self.table[self.first.row, self.first.column])
             if self.kept:
@@ -185,12 +187,23 @@ class Program:
 
     def miss(self, values: Floats) -> float:
         """Largest violation of a row or bound of the problem as it was written, relative to the row's size."""
-        terms = self.value * values[self.column]
-        activity = np.bincount(self.row, terms, len(self.constraints))
-        size = np.maximum(1.0, np.bincount(self.row, np.abs(terms), len(self.constraints)))
-        rows = np.maximum(self.row_lower - activity, activity - self.row_upper) / size
-        columns = np.maximum(self.lower - values, values - self.upper)
-        return float(max(rows.max(initial=0.0), columns.max(initial=0.0)))
+        matrix = (self.begin, self.column, self.value)
+        rows = violation(*matrix, self.row_lower, self.row_upper, values)
+        return max(rows, float(np.maximum(self.lower - values, values - self.upper).max(initial=0.0)))
+
+
+@compiled
+def violation(begin: Indices, column: Indices, value: Floats, row_lower: Floats, row_upper: Floats, values: Floats) -> float:
+    """Largest of a row, relative to the row's size."""
+    largest = 0.0
+    for i in range(len(begin) - 1):
+        activity, size = 0.0, 0.0
+        for k in range(begin[i], begin[i + 1]):
+            term = value[k] * values[column[k]]
+            activity += term
+            size += abs(term)
+        largest = max(largest, max(row_lower[i] - activity, activity - row_upper[i]) / max(1.0, size))
+    return largest
 
 
 @compiled

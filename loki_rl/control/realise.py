@@ -89,7 +89,7 @@ def realise(pipeline: Pipeline, held: Holding, demand_rps: float, min_accuracy: 
 
 
 def _accuracy(held: Holding) -> float:
-    return sum(arc.accuracy * amount for arc, amount in zip(held.network.arcs, held.flow, strict=True))
+    return sum(arc.accuracy * amount for arc, amount in zip(held.network.arcs, held.flow, strict=True) if amount)
 
 
 def most_served(held: Holding, demand_rps: float, min_accuracy: float) -> float:
@@ -185,11 +185,19 @@ def placements(
 ) -> tuple[Placement, ...]:
     """Counts by name, in the order of the configurations."""
     return tuple(
-        Placement(task.name, task.variants[c.variant].name, c.batch, count, types[c.pool].name)
-        for c, count in zip(network.configurations, counts, strict=True)
-        for task in (pipeline.tasks[c.task],)
+        Placement(task, variant, batch, count, kind)
+        for (task, variant, batch, kind), count in zip(names(pipeline, types, network), counts, strict=True)
         if count
     )
+
+
+def names(pipeline: Pipeline, types: Sequence[ServerType], network: Network) -> list[tuple[str, str, int, str]]:
+    """Task, variant, batch and server type of every configuration."""
+    return [
+        (task.name, task.variants[c.variant].name, c.batch, types[c.pool].name)
+        for c in network.configurations
+        for task in (pipeline.tasks[c.task],)
+    ]
 
 
 def routes(

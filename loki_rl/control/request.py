@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server
-from loki_rl.core.server_type import ServerType
+from loki_rl.core.server_type import ServerType, types_of
 
 Queueing = Literal["half-slo", "tail"]
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
@@ -54,7 +54,7 @@ class Request(Struct, frozen=True):
     @property
     def types(self) -> tuple[ServerType, ...]:
         """The types of which there are servers."""
-        return tuple(kind for kind in self.pool if kind.count) or (ServerType(count=self.servers),)
+        return types_of(self.pool, self.servers)
 
 
 class Part(Struct, frozen=True):

@@ -9,12 +9,11 @@ from time import perf_counter
 from typing import Any, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.kept import NO_FLOOR, Floor, Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
-from loki_rl.control.realise import Holding, holdings, placements
+from loki_rl.control.realise import Holding, holdings, names
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
 from loki_rl.control.solver import Solved, warm
@@ -99,9 +98,8 @@ class Search:
             return None
         counts = []
         for part, network, plan in zip(self.parts, networks, self.known, strict=True):
-            names = placements(part.pipeline, self.types, network, [1] * len(network.configurations))
-            held = {replace(place, replicas=1): place.replicas for place in plan.placements}
-            counts += [held.get(name, 0) for name in names]
+            held = {(place.task, place.variant, place.batch, place.server_type): place.replicas for place in plan.placements}
+            counts += [held.get(name, 0) for name in names(part.pipeline, self.types, network)]
         return counts
 
     def weighed(self, values: Sequence[float]) -> float:

@@ -78,16 +78,18 @@ def pivot(now: Dictionary, leaving: int, entering: int) -> None:
 
 
 @compiled
-def dual(now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: float, limit: int) -> tuple[int, int, float]:
+def dual(
+    now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: float, limit: int, feasible: float
+) -> tuple[int, int, float]:
     """Dual simplex from slopes of the right signs: (outcome, row that cannot be met, objective).
 
-    start: objective at x; the method stops where it passes the cutoff. Rows by steepest edge, columns by Harris' two passes
-    (Koberstein 2005, chapters 3 and 6).
+    start: objective at x; the method stops where it passes the cutoff. feasible: by how much bounds may be missed. Rows by
+    steepest edge, columns by Harris' two passes (Koberstein 2005, chapters 3 and 6).
     """
     table, slopes, x, basic, nonbasic = now
     objective, edges = start, np.zeros(len(basic))
     for _ in range(limit):
-        leaving = _leaving(now, lower, upper, edges)
+        leaving = _leaving(now, lower, upper, edges, feasible)
         if leaving < 0:
             return OPTIMAL, -1, objective
         out = basic[leaving]
@@ -113,14 +115,14 @@ def dual(now: Dictionary, lower: Floats, upper: Floats, start: float, cutoff: fl
 
 
 @compiled
-def _leaving(now: Dictionary, lower: Floats, upper: Floats, edges: Floats) -> int:
+def _leaving(now: Dictionary, lower: Floats, upper: Floats, edges: Floats, feasible: float) -> int:
     """Row that is farthest outside its bounds along its edge; -1 if none is. edges: squared lengths, 0: not known."""
     table, _, x, basic, _ = now
     leaving, best = -1, 0.0
     for i in range(len(basic)):
         v = basic[i]
         excess = max(lower[v] - x[v], x[v] - upper[v])
-        if excess > FEASIBLE:
+        if excess > feasible:
             if edges[i] == 0.0:
                 edges[i] = _length(table, i)
             score = excess * excess / edges[i]

@@ -75,13 +75,13 @@ class Transition:
         self._servers = np.array([program.row_of(row) for row in counts.rows])
         self._able, self._there = (np.array([program.row_of(row) for row in rows]) for rows in (able, there))
         self._counts, self._arcs = program.columns(counts.columns), program.columns(after.columns)
-        self._wholes = np.concatenate([self._counts, program.columns(counts.sums)])
-        self._of_types = counts.of_types()
+        self._wholes = np.concatenate([self._counts, program.columns([total for total, _ in counts.sums])])
+        self._pool_of = np.array([c.pool for _, c in counts.configurations] + [pool for _, pool in counts.sums])
         self._totals = program.columns([counts.models[0, pool, task, variant] for task, variant, pool in self.models])
         self._served = program.columns([flow.served for flow in flows])
         self._likely = program.columns(likely)
         self._accuracy = program.terms(dict(after.accuracy))
-        self._priced = self._by_pool([(total, pool) for (_, _, pool), total in counts.totals.items()])
+        self._priced = self._by_pool([(total, key[1]) for key, total in counts.totals.items()])
         self._loaded = self._by_pool([(load, model[2]) for load, model in zip(loads, self.models, strict=True)])
         self._now: tuple[float, ...] = ()
         self._begin()
@@ -138,7 +138,7 @@ class Transition:
             needs = [servers(rps) for servers, rps in zip(self._needs, now, strict=False)]
             program.change(np.concatenate([*self._loads, self._floor]), np.concatenate([*needs, [-question.floor]]))
         program.row_upper[self._servers] = question.servers
-        program.lower[self._wholes], program.upper[self._wholes] = 0, self._of_types @ question.servers
+        program.lower[self._wholes], program.upper[self._wholes] = 0, np.array(question.servers)[self._pool_of]
         program.row_upper[self._able] = [question.able.get(model, 0.0) for model in self.models]
         program.row_lower[self._there] = [-question.there.get(model, 0) for model in self.models]
         program.upper[self._likely], program.upper[self._served] = question.likely, served
@@ -157,7 +157,7 @@ class Transition:
         left, values = dict(question.there), np.full(len(self.program.variables), nan)
         counts = np.array([left.pop((c.task, c.variant, c.pool), 0) for c in self.configurations])
         values[self._counts] = counts
-        pools = counts @ self._of_types[: len(counts)]
+        pools = np.bincount(self._pool_of[: len(counts)], counts, len(question.servers))
         return values if (pools <= question.servers).all() else None
 
 

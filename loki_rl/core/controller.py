@@ -3,6 +3,7 @@ nothing of how a plan is found."""
 
 from __future__ import annotations
 
+from collections import Counter
 from math import ceil, inf
 
 from msgspec.structs import replace
@@ -30,6 +31,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Placement, Plan, Server, Snapshot
 from loki_rl.core.rollout import Rollout
+from loki_rl.core.servers import Servers
 from loki_rl.core.transition import Model, Seat, Target, assign
 
 HISTORY_S = 300
@@ -49,6 +51,7 @@ class Controller:
     def __init__(self, options: ClusterOptions) -> None:
         self.options = options
         self.pipeline = options.pipeline
+        self.servers = Servers(options)
         self.machines: dict[int, Machine] = {}
         self.arrivals: list[int] = []
         self.counted = 0
@@ -64,7 +67,7 @@ class Controller:
         self.items: dict[str, list[int]] = {}
         self.loads = 0
         self.failures: list[str] = []
-        self.rollout = Rollout(self.pipeline, options.parallel_loads)
+        self.rollout = Rollout(self.servers, options.parallel_loads)
 
     @property
     def settled(self) -> bool:
@@ -99,9 +102,11 @@ class Controller:
 
     def validate(self) -> None:
         targets = [machine.target for machine in self.machines.values() if machine.target is not None]
+        for machine in self.machines.values():
+            here = self.servers.pipelines[machine.server_type]
+            assert machine.target is None or here.variant(*machine.target[:2]).runnable, "a target that does not run there"
         wanted = 0 if self.plan is None else sum(place.replicas for place in self.plan.placements)
         assert len(targets) <= max(wanted, 0), "more servers have a target than the plan wants"
-        assert len(self.machines) <= self.options.servers, "an unknown server"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -172,11 +177,11 @@ class Controller:
         loading, remaining = None, 0.0
         if machine.loading is not None:
             loading = (*machine.loading, machine.batch)
-            total = self.pipeline.variant(*machine.loading).load_s
+            total = self.servers.pipelines[machine.server_type].variant(*machine.loading).load_s
             remaining = max(0.0, machine.started + total - now)
         serving = None if machine.serving is None else (*machine.serving, machine.batch)
         resident = () if machine.resident is None else (machine.resident,)
-        return Server(number, serving, resident, loading, remaining)
+        return Server(number, serving, resident, loading, remaining, self.servers.types[machine.server_type].name)
 
     # -- what the servers say -----------------------------------------------------------------------------------------
 
@@ -189,8 +194,8 @@ class Controller:
         self.loads += event.loads - machine.loads
         machine.started, machine.loads = event.started, event.loads
         machine.resident = machine.serving or machine.resident
-        if machine.loading is not None and self.pipeline.swap == "break":
-            machine.resident = None
+        if machine.loading is not None:
+            machine.resident = machine.serving
         if event.error:
             self._failed(f"worker {event.worker}: {event.error}")
             machine.ordered = False
@@ -206,7 +211,7 @@ class Controller:
         known = self.machines.get(event.worker)
         if known is not None and event.incarnation <= known.incarnation:
             return known
-        fresh = self.machines[event.worker] = Machine(event.incarnation)
+        fresh = self.machines[event.worker] = Machine(event.incarnation, self.servers.type_of(event.worker))
         if known is not None:
             fresh.target, fresh.ordered = known.target, known.target is None
         elif self.plan is not None:
@@ -239,7 +244,8 @@ class Controller:
         self.plan = replace(plan, epoch=self.epoch)
         self.rollout.adopt(plan)
         seats = [
-            Seat(number, machine.serving, machine.loading, machine.resident) for number, machine in self.machines.items()
+            Seat(number, machine.serving, machine.loading, machine.resident, self.servers.types[machine.server_type].name)
+            for number, machine in self.machines.items()
         ]
         for number, target in assign(self._within(plan), seats).items():
             machine = self.machines[number]
@@ -251,10 +257,11 @@ class Controller:
 
     def _within(self, plan: Plan) -> list[Placement]:
         """The plan's placements, cut to the servers there are (one may have died while the policy was thinking)."""
-        left, kept = len(self.machines), []
+        left = Counter(self.servers.types[machine.server_type].name for machine in self.machines.values())
+        kept = []
         for place in plan.placements:
-            replicas = min(place.replicas, left)
-            left -= replicas
+            replicas = min(place.replicas, left[place.server_type])
+            left[place.server_type] -= replicas
             if replicas:
                 kept.append(replace(place, replicas=replicas))
         return kept

@@ -8,15 +8,17 @@ from loki_rl.core.transition import Model, Target
 
 
 class Machine:
-    """What is known of one server. target: what it should serve; ordered: whether it was told; loads: seen so far;
-    held_until: it is told nothing before [s], since its last load failed."""
+    """What is known of one server. server_type: position of its type; target: what it should serve; ordered: whether it was
+    told; loads: seen so far; held_until: it is told nothing before [s], since its last load failed."""
 
     __slots__ = (
-        "batch", "held_until", "incarnation", "loading", "loads", "ordered", "resident", "serving", "started", "target",
+        "batch", "held_until", "incarnation", "loading", "loads", "ordered", "resident", "server_type", "serving", "started",
+        "target",
     )  # fmt: skip
 
-    def __init__(self, incarnation: int) -> None:
+    def __init__(self, incarnation: int, server_type: int = 0) -> None:
         self.incarnation = incarnation
+        self.server_type = server_type
         self.serving: Model | None = None
         self.batch = 0
         self.loading: Model | None = None

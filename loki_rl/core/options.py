@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.server_type import ServerType
 
 DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
 DROPS: tuple[DropPolicy, ...] = ("none", "last-task", "per-task", "reroute")
@@ -22,7 +23,8 @@ class ClusterOptions(Struct, frozen=True):
     lease: a batch is given to another worker after this many times its profiled p99 (plus 50 ms). max_inflight: requests
     in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit. routing: workers pull from the
     queue of their task, or items are dealt to the queues of single workers by a routing table, as published.
-    soft_deadlines: while a task is overloaded, stage deadlines decide what it drops; else root deadlines alone do.
+    soft_deadlines: while a task is overloaded, stage deadlines decide what it drops; else root deadlines alone do. pool:
+    types of the servers, if they are not alike (see servers.Servers).
     """
 
     pipeline: Pipeline
@@ -37,3 +39,4 @@ class ClusterOptions(Struct, frozen=True):
     parallel_loads: int = 0
     routing: Routing = "pull"
     soft_deadlines: bool = True
+    pool: tuple[ServerType, ...] = ()

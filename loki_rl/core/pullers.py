@@ -3,41 +3,60 @@ item and no plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from loki_rl.core.messages import Ready
 
-Kind = tuple[int, int]  # variant, batch
+Kind = tuple[int, int, int]  # type of server, variant, batch
+Times = tuple[float, ...]
 
 
 class Puller:
-    """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch."""
+    """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch; times:
+    number of items -> service time [s] on its server."""
 
-    __slots__ = ("batch", "incarnation", "latest", "number", "serial", "variant", "waiting")
+    __slots__ = ("batch", "incarnation", "latest", "number", "serial", "server_type", "times", "variant", "waiting")
 
-    def __init__(self, number: int, incarnation: int, variant: int, batch: int) -> None:
+    def __init__(self, number: int, incarnation: int, server_type: int) -> None:
         self.number = number
         self.incarnation = incarnation
-        self.variant = variant
-        self.batch = batch
+        self.server_type = server_type
+        self.variant = -1
+        self.batch = 0
+        self.times: Times = ()
         self.serial = -1
         self.waiting: int | None = None
         self.latest = -1
 
+    @property
+    def kind(self) -> Kind:
+        return self.server_type, self.variant, self.batch
+
+    @property
+    def cap(self) -> int:
+        """The largest batch that it runs."""
+        return min(self.batch, len(self.times) - 1)
+
+    @property
+    def rate(self) -> float:
+        """Items per second, in full batches."""
+        return self.cap / self.times[self.cap]
+
 
 class Pullers:
-    """service_s: variant -> n -> service time [s]. all: by number. idle: those with a credit, who has waited longest first.
-    kinds: (variant, batch) of those that pull. rate: items per second of all of them. silent: those whose batch did not
-    come back in time, until they are heard of. changes: rises whenever who pulls for what has changed."""
+    """service_s: type of server -> variant -> n -> service time [s]. type_of: of a server's number. all: by number. idle:
+    those with a credit, who has waited longest first. kinds: of those that pull. rate: items per second of all of them.
+    silent: those whose batch did not come back in time, until they are heard of. changes: rises whenever who pulls for what
+    has changed."""
 
-    def __init__(self, service_s: Sequence[tuple[float, ...]]) -> None:
+    def __init__(self, service_s: Sequence[Sequence[Times]], type_of: Callable[[int], int]) -> None:
         self.all: dict[int, Puller] = {}
         self.idle: dict[int, Puller] = {}
         self.silent: dict[int, Puller] = {}
         self.kinds: set[Kind] = set()
         self.rate = 0.0
         self.changes = 0
-        self._service_s = service_s
+        self._service_s, self._type_of = service_s, type_of
 
     def credit(self, event: Ready) -> None:
         """A credit for one batch; a repeat of one that is used is nothing, of one that is open takes its place."""
@@ -46,7 +65,7 @@ class Pullers:
             self.heard(number, event.incarnation)
         puller = self.all.get(number)
         if puller is None or event.incarnation > puller.incarnation:
-            puller = self.all[number] = Puller(number, event.incarnation, event.variant, event.batch)
+            puller = self.all[number] = Puller(number, event.incarnation, self._type_of(number))
         if event.incarnation < puller.incarnation or event.serial <= puller.serial:
             return
         self.idle.pop(number, None)
@@ -54,6 +73,7 @@ class Pullers:
         puller.waiting = event.serial
         if puller.variant != event.variant or puller.batch != event.batch or puller.serial < 0:
             puller.variant, puller.batch = event.variant, event.batch
+            puller.times = self._service_s[puller.server_type][event.variant]
             self._recount()
 
     def spend(self, puller: Puller) -> None:
@@ -95,16 +115,7 @@ class Pullers:
         self._recount()
         return puller
 
-    def cap(self, puller: Puller) -> int:
-        """The largest batch that it runs."""
-        return min(puller.batch, len(self._service_s[puller.variant]) - 1)
-
-    def rate_of(self, puller: Puller) -> float:
-        """Items per second, in full batches."""
-        cap = self.cap(puller)
-        return cap / self._service_s[puller.variant][cap]
-
     def _recount(self) -> None:
         self.changes += 1
-        self.kinds = {(puller.variant, puller.batch) for puller in self.all.values()}
-        self.rate = sum(map(self.rate_of, self.all.values()))
+        self.kinds = {puller.kind for puller in self.all.values()}
+        self.rate = sum(puller.rate for puller in self.all.values())

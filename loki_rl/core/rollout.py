@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from loki_rl.core.machine import Machine
 from loki_rl.core.mix import mix_of
-from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
+from loki_rl.core.servers import Servers
 
 
 class Rollout:
@@ -20,8 +20,9 @@ class Rollout:
     not wait for ever.
     """
 
-    def __init__(self, pipeline: Pipeline, parallel: int) -> None:
-        self._pipeline = pipeline
+    def __init__(self, servers: Servers, parallel: int) -> None:
+        self._servers = servers
+        self._pipeline = servers.pipelines[0]
         self._parallel = parallel
         self._needed: dict[str, float] = {}
 
@@ -58,7 +59,10 @@ class Rollout:
         """Whether it would stop serving what it serves."""
         if machine.serving is None or (machine.target is not None and machine.target[:2] == machine.serving):
             return False
-        return machine.target is None or self._pipeline.swap == "break"
+        if machine.target is None:
+            return True
+        here = self._servers.pipelines[machine.server_type]
+        return self._servers.breaks(machine.server_type, here.variant(*machine.serving), here.variant(*machine.target[:2]))
 
     def _ready(self, machines: Mapping[int, Machine]) -> dict[str, float]:
         """Items per second that each task can serve now."""
@@ -78,7 +82,7 @@ class Rollout:
         if machine.serving is None:
             return 0.0
         task, variant = machine.serving
-        place = self._pipeline.index[task]
-        times = self._pipeline.service_s[place][self._pipeline.variant_index[place][variant]]
+        here, place = self._servers.pipelines[machine.server_type], self._pipeline.index[task]
+        times = here.service_s[place][here.variant_index[place][variant]]
         cap = min(machine.batch, len(times) - 1)
         return cap / times[cap]

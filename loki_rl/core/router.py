@@ -41,8 +41,9 @@ from loki_rl.core.offspring import offspring
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
-from loki_rl.core.pullers import Kind, Puller, Pullers
+from loki_rl.core.pullers import Kind, Puller, Pullers, Times
 from loki_rl.core.queue import DeadlineQueue
+from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
 
 HUNG_S = 0.05
@@ -66,20 +67,23 @@ class Router:
         self.task = task
         self.children = self.pipeline.children[task]
         self.parent = self.pipeline.parents[task]
-        self.service_s = self.pipeline.service_s[task]
+        self.servers = Servers(options)
+        self.service_s = [one.service_s[task] for one in self.servers.pipelines]
+        # Where only the best that there is matters: a variant on the server where it is fastest.
+        self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
-        self.after_s = self.pipeline.rest_s[task] + 3 * self.pipeline.hop_s + options.lead_s
+        self.after_s = self.servers.fastest.rest_s[task] + 3 * self.pipeline.hop_s + options.lead_s
         self.early_drop = options.drop != "none" and (options.drop != "last-task" or not self.children)
         self.reroute = options.drop == "reroute"
         self.soft_deadlines = options.soft_deadlines
         ranked = sorted(
-            range(len(self.service_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.service_s[v][1])
+            range(len(self.least_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.least_s[v][1])
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
-        self.floors = Floors(self.pipeline, task)
-        self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.service_s))]
+        self.floors = Floors(self.servers.fastest, task)
+        self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.least_s))]
         self.queue = DeadlineQueue()
-        self.pullers = Pullers(self.service_s)
+        self.pullers = Pullers(self.service_s, self.servers.type_of)
         self.leases = Leases()
         self.shares = Shares()
         self.flow = Flow()
@@ -218,7 +222,7 @@ class Router:
             hard = items[0].deadline - self.after_s
             late_s = now + seconds - (self._soft(items[0]) if overloaded else hard)
             fitting = self.floors.quickest(items[0])
-            if fitting >= 0 and now + self.service_s[fitting][1] > hard:
+            if fitting >= 0 and now + self.least_s[fitting][1] > hard:
                 fitting = -1
             self._settle(items, Outcome.DROPPED, effects, Cause(self.task, max(0.0, late_s), fitting))
 
@@ -230,7 +234,7 @@ class Router:
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.early_drop:
             for queue in self.queues():
-                self._drop(queue.expire(now), now, self.pipeline.fastest_s[self.task], False, effects)
+                self._drop(queue.expire(now), now, self.servers.fastest.fastest_s[self.task], False, effects)
         while (number := self.leases.overdue(now)) is not None:
             self.pullers.silence(number)
             self._revoke(number)
@@ -246,9 +250,9 @@ class Router:
         unable: set[Kind] = set()
         while self.queue.waiting and (puller := self._next(unable)) is not None:
             overloaded = self._overloaded(now)
-            lanes = self._lanes(puller.variant, overloaded, now)
+            lanes = self._lanes(puller, overloaded, now)
             if not lanes or not self._give(puller, self.queue, overloaded, now, effects, lanes):
-                unable.add((puller.variant, puller.batch))
+                unable.add(puller.kind)
         self._press(now, effects)
 
     def _next(self, unable: set[Kind]) -> Puller | None:
@@ -257,7 +261,7 @@ class Router:
         best: Puller | None = None
         least = (True, inf)
         for puller in self.pullers.idle.values():
-            if (puller.variant, puller.batch) not in unable:
+            if not unable or puller.kind not in unable:
                 place = (not self.shares.owns_any(puller.variant, self.queue), self.rank[puller.variant])
                 if best is None or place < least:
                     best, least = puller, place
@@ -274,11 +278,10 @@ class Router:
     ) -> bool:
         """Give a worker a batch of what waits in a queue (in these lanes of it); False if nothing is for its variant."""
         variant = puller.variant
-        times = self.service_s[variant]
-        cap = self.pullers.cap(puller)
+        times, cap = puller.times, puller.cap
         allows = self.allows[variant]
         if self.early_drop:
-            seconds, rescue_s = times[min(cap, queue.waiting)], partial(self._rescue_s, variant, overloaded)
+            seconds, rescue_s = times[min(cap, queue.waiting)], partial(self._rescue_s, puller, overloaded)
             items, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows, lanes)
             self._drop(dropped, now, seconds, overloaded, effects)
         else:
@@ -287,18 +290,18 @@ class Router:
             self._lease(puller, items, now, effects)
         return bool(items)
 
-    def _lanes(self, variant: int, overloaded: bool, now: float) -> list[int]:
+    def _lanes(self, puller: Puller, overloaded: bool, now: float) -> list[int]:
         """Where to look for items: what the plan means for the variant, or if there is none, whatever it may take."""
+        variant = puller.variant
         lanes = self.queue.filled()
         if self.flow.pressed:
             lanes = [lane for lane in lanes if not self.flow.bars(lane, variant, now)]
-        if overloaded or self._urgent(variant, lanes, now):
+        if overloaded or self._urgent(puller.times, lanes, now):
             return lanes
         return self.shares.own(variant, lanes) or lanes
 
-    def _urgent(self, variant: int, lanes: list[int], now: float) -> bool:
+    def _urgent(self, times: Times, lanes: list[int], now: float) -> bool:
         """Whether what waits first should not be passed over: it would not be early if the batch after this one had it."""
-        times = self.service_s[variant]
         seconds = times[min(self.queue.waiting, len(times) - 1)]
         return any(self.queue.lanes[lane][0][0] - now < BATCHES_AHEAD * seconds for lane in lanes)
 
@@ -307,7 +310,7 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        p99 = self.pipeline.latencies[self.task][variant][len(items)].p99
+        p99 = self.servers.pipelines[puller.server_type].latencies[self.task][variant][len(items)].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
         expiry = (now if before is None else before.expiry) + self.options.lease * p99 + self.options.lead_s + HUNG_S
@@ -317,8 +320,9 @@ class Router:
         self.flow.spend(variant, items, now)
         effects.append(Send(worker(puller.number), Execute(batch, variant, items)))
 
-    def _rescue_s(self, variant: int, overloaded: bool) -> float:
-        """Service time [s] of the fastest other variant that pulls here, for a batch like the next one; infinite if none.
+    def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
+        """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch
+        like the next one; infinite if none.
 
         Under overload only of those that are free. Items kept for a busy one go on without slack or not at all: at load 1.2
         that cost 55 % of the requests of traffic-published, where plain dropping costs 36 % and this rule 25 %.
@@ -327,14 +331,15 @@ class Router:
             return inf
         kinds = self.pullers.kinds
         if overloaded:
-            kinds = {(puller.variant, puller.batch) for puller in self.pullers.idle.values()}
-        waiting = self.queue.waiting
-        times = [
-            self.service_s[kind][min(batch, waiting, len(self.service_s[kind]) - 1)]
-            for kind, batch in kinds
-            if kind != variant
+            kinds = {other.kind for other in self.pullers.idle.values()}
+        waiting, own = self.queue.waiting, (puller.server_type, puller.variant)
+        found = [
+            times[min(batch, waiting, len(times) - 1)]
+            for server_type, variant, batch in kinds
+            if (server_type, variant) != own
+            for times in (self.service_s[server_type][variant],)
         ]
-        return min(times, default=inf)
+        return min(found, default=inf)
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""

@@ -44,6 +44,11 @@ class ServerType(Struct, frozen=True):
     devices: tuple[str, ...] = ()
 
 
+def types_of(pool: tuple[ServerType, ...], servers: int) -> tuple[ServerType, ...]:
+    """The types of which there are servers; without a pool all are alike."""
+    return tuple(kind for kind in pool if kind.count) or (ServerType(count=servers),)
+
+
 def as_run_by(pipeline: Pipeline, kind: ServerType) -> Pipeline:
     """The pipeline with the latencies, load times and memory that it has on a type; what cannot run there is not `runnable`.
 

@@ -73,7 +73,7 @@ class TableRouter(Router):
                 self.dealt[number] = WorkerQueue(self.queue, puller.variant)
 
     def _seat(self, puller: Puller) -> Seat:
-        return Seat(puller.number, puller.variant, self.pullers.rate_of(puller))
+        return Seat(puller.number, puller.variant, puller.rate)
 
     def _deal(self) -> None:
         """Everything that is in no worker's queue yet, in the order of deadlines."""
@@ -118,12 +118,12 @@ class TableRouter(Router):
     def _falls_behind(self, puller: Puller, now: float) -> bool:
         """Whether the newest item of a worker's queue cannot be served by its soft deadline."""
         queue = self.dealt[puller.number]
-        return queue.waiting / self.pullers.rate_of(puller) > queue.newest_soft - now
+        return queue.waiting / puller.rate > queue.newest_soft - now
 
     def _rescue(self, puller: Puller, overloaded: bool, now: float) -> bool:
         """Move what this worker would end too late to workers that would not; whether anything moved."""
         queue = self.dealt[puller.number]
-        finish = now + self.service_s[puller.variant][min(self.pullers.cap(puller), queue.waiting)]
+        finish = now + puller.times[min(puller.cap, queue.waiting)]
         late, stays = queue.take_late(finish, overloaded), []
         for item in late:
             target = self._rescuer(puller, item, overloaded, now)
@@ -136,23 +136,23 @@ class TableRouter(Router):
 
     def _rescuer(self, puller: Puller, item: Item, overloaded: bool, now: float) -> int | None:
         """The worker of a faster variant that would end this item first, if in time."""
-        own_s = self.service_s[puller.variant][1]
+        own_s = puller.times[1]
         limit = self.queue.limit(self.queue.known[item.id], overloaded)
         ends = [
             (self._ends(other, now), other.number)
             for other in self.pullers.all.values()
-            if self.service_s[other.variant][1] < own_s and self.floors.allow(other.variant, item)
+            if other.times[1] < own_s and self.floors.allow(other.variant, item)
         ]
         first = min(ends, default=(inf, -1))
         return first[1] if first[0] <= limit else None
 
     def _ends(self, puller: Puller, now: float) -> float:
         """When a worker would end one more item [s], the batch that it may be running taken at its full length."""
-        times, cap = self.service_s[puller.variant], self.pullers.cap(puller)
+        times, cap = puller.times, puller.cap
         batches, rest = divmod(self.dealt[puller.number].waiting, cap)
         return now + (batches + (puller.waiting is None)) * times[cap] + times[rest + 1]
 
-    def _rescue_s(self, variant: int, overloaded: bool) -> float:  # noqa: ARG002
+    def _rescue_s(self, puller: Puller, overloaded: bool) -> float:  # noqa: ARG002
         """What could be rescued has moved already; what a batch then leaves behind is late."""
         return inf
 

@@ -15,25 +15,36 @@ Model = tuple[str, str]
 
 
 class Seat(Struct):
-    """A server as the assignment sees it: what it serves, loads, and keeps in memory."""
+    """A server as the assignment sees it: what it serves, loads, and keeps in memory, and the name of its type."""
 
     number: int
     serving: Model | None = None
     loading: Model | None = None
     resident: Model | None = None
+    server_type: str = ""
 
 
 def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Target | None]:
-    """Server -> target; None parks it. As few loads as possible.
+    """Server -> target; None parks it. A placement gets servers of its type, with as few loads as possible.
 
     Of the servers that have or load a model those that serve it come first, then those that keep it warm, those that have it
     and load another, and those that load it; to load it, parked ones first, then those of the same task; lowest number among
     equals. A load in flight is left alone while another server can be had. Raises ValueError when the plan wants more
     servers than there are.
     """
-    wanted = [(place.task, place.variant, place.batch) for place in sorted(placements) for _ in range(place.replicas)]
+    places = sorted(placements)
+    chosen: dict[int, Target | None] = {}
+    for kind in sorted({seat.server_type for seat in seats} | {place.server_type for place in places}):
+        mine = [place for place in places if place.server_type == kind]
+        chosen |= _assign_alike(mine, [seat for seat in seats if seat.server_type == kind], kind)
+    return chosen
+
+
+def _assign_alike(places: list[Placement], seats: list[Seat], kind: str) -> dict[int, Target | None]:
+    wanted = [(place.task, place.variant, place.batch) for place in places for _ in range(place.replicas)]
     if len(wanted) > len(seats):
-        raise ValueError(f"the plan wants {len(wanted)} servers, {len(seats)} are there")
+        of = f" of type '{kind}'" if kind else ""
+        raise ValueError(f"the plan wants {len(wanted)} servers{of}, {len(seats)} are there")
     holders = _holders([target[:2] for target in wanted], seats)
     mine: dict[Model, list[int]] = defaultdict(list)
     for number, model in sorted(holders.items(), reverse=True):

@@ -26,7 +26,9 @@ from loki_rl.core.messages import (
     worker,
 )
 from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Variant
 from loki_rl.core.router import RETURNED
+from loki_rl.core.servers import Servers
 
 Model = tuple[int, int]  # task, variant
 PARKED: Model = (-1, -1)
@@ -36,13 +38,16 @@ class Worker:
     """Actor at address `worker:<number>`.
 
     swap (Pipeline.swap): *break* stops pulling, ends its batch, unloads, loads; *make* pulls for the old variant until the
-    new one is warm. A worker without a target is parked: it pulls nothing, its model stays warm. A credit for the next batch
-    is given lead_s before the running one should end, so at most one batch waits behind the running one.
+    new one is warm, where the memory of its server holds both. A worker without a target is parked: it pulls nothing, its
+    model stays warm. A credit for the next batch is given lead_s before the running one should end, so at most one batch
+    waits behind the running one.
     """
 
     def __init__(self, options: ClusterOptions, number: int, incarnation: int = 0) -> None:
         self.options = options
-        self.pipeline = options.pipeline
+        self.servers = Servers(options)
+        self.server_type = self.servers.type_of(number)
+        self.pipeline = self.servers.pipelines[self.server_type]
         self.number = number
         self.incarnation = incarnation
         self.address = worker(number)
@@ -89,8 +94,12 @@ class Worker:
     def validate(self) -> None:
         assert self.serving == PARKED or self.serving in self.resident, "serves a model that is not resident"
         assert self.loading == PARKED or self.loading not in self.resident, "loads what it has"
+        held = [*self.resident, *([self.loading] if self.loading != PARKED else [])]
         limit = 1 if self.pipeline.swap == "break" else 2
-        assert len(self.resident) + (self.loading != PARKED) <= limit, "more models in memory than the swap allows"
+        assert len(held) <= limit, "more models in memory than the swap allows"
+        memory_mb = self.servers.types[self.server_type].memory_mb
+        assert sum(self._variant(model).memory_mb for model in held) <= memory_mb, "more in memory than it holds"
+        assert all(self._variant(model).runnable for model in held), "a model that does not run on this type of server"
         assert self.next is None or self.running is not None, "a batch waits while nothing runs"
 
     def _early(self) -> float:
@@ -169,11 +178,20 @@ class Worker:
         if self.target == PARKED or self.target in self.resident:
             self._serve(self.target, effects)
         elif self.loading == PARKED:
-            if self.pipeline.swap == "break":
+            if self._breaks():
                 self._serve(PARKED, effects)
                 if self.running is not None:
                     return
             self._load(now, effects)
+
+    def _breaks(self) -> bool:
+        """Whether what is in memory must go before the target can come, as what serves no more always may."""
+        if self.serving == PARKED:
+            return True
+        return self.servers.breaks(self.server_type, self._variant(self.serving), self._variant(self.target))
+
+    def _variant(self, model: Model) -> Variant:
+        return self.pipeline.tasks[model[0]].variants[model[1]]
 
     def _serve(self, model: Model, effects: list[Effect]) -> None:
         """Pull for another model, or for none. The old router must know before the new one gets a credit."""
@@ -183,7 +201,7 @@ class Worker:
         self.credit_open = False
 
     def _load(self, now: float, effects: list[Effect]) -> None:
-        keep = [] if self.pipeline.swap == "break" else [self.serving]
+        keep = [self.serving]  # which is none by now where it cannot stay
         for model in [model for model in self.resident if model not in keep]:
             self.resident.remove(model)
             effects.append(Unload(*model))

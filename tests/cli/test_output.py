@@ -103,6 +103,15 @@ def test_simulate(call: Call, small: Path, crowd: Path) -> None:
     assert "exact" in call("simulate", small, "--trace", crowd).out
 
 
+def test_a_run_on_a_pool_is_repeated(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    flags = ("--pool", "three-types", "--policy", "static", "--rate-scale", 9, "--logdir", tmp_path)
+    first = call("simulate", small, "--trace", crowd, *flags, "--json").json
+    again = call("simulate", "--config", tmp_path / "twin/static/crowd/seed0/run.json", "--json").json
+    assert again.pop("wall_s") > 0 < first.pop("wall_s")
+    assert again == first
+    assert first["arrivals"] == 900
+
+
 @pytest.mark.parametrize(("flags", "name", "value"), [
     (("--servers", 2, "--policy", "static"), "servers_mean", 2.0),
     (("--from-s", 1, "--to-s", 2), "arrivals", 20),

@@ -196,7 +196,7 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
 
 
 def _least_accurate_first(actor: Router, unable: set[Kind]) -> Puller | None:
-    able = [puller for puller in actor.pullers.idle.values() if (puller.variant, puller.batch) not in unable]
+    able = [puller for puller in actor.pullers.idle.values() if puller.kind not in unable]
     return max(able, key=lambda puller: (actor.rank[puller.variant], -puller.number), default=None)
 
 

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.machine import Machine
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
 from loki_rl.core.plan import Plan, Route
 from loki_rl.core.rollout import Rollout
+from loki_rl.core.servers import Servers
 
 TENTH = {1: Latency(0.1, 0.1, 0.1)}  # 10 items a second
 
@@ -35,7 +37,7 @@ def serving(task: str, target: str | None = "new") -> Machine:
 
 
 def rollout(parallel: int, rps: float, swap: Swap = "break") -> Rollout:
-    made = Rollout(pipeline(swap), parallel)
+    made = Rollout(Servers(ClusterOptions(pipeline(swap), 9)), parallel)
     made.adopt(plan(rps))
     return made
 

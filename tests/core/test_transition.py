@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from loki_rl.core.plan import Placement
 from loki_rl.core.transition import Model, Seat, Target, assign
@@ -82,6 +83,29 @@ def test_among_equals_the_lowest_number_is_chosen_whatever_the_order(
             same = (low.serving, low.loading, low.resident) == (high.serving, high.loading, high.resident)
             if same and low.number < high.number and chosen[low.number] is None:
                 assert chosen[high.number] is None, f"{high.number} works, its equal {low.number} does not"
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(clusters(), clusters())
+def test_every_type_is_assigned_as_if_it_were_alone(
+    one: tuple[list[Placement], list[Seat]], two: tuple[list[Placement], list[Seat]]
+) -> None:
+    """As that is the same for each, no assignment needs fewer loads."""
+    placements: list[Placement] = []
+    seats: list[Seat] = []
+    expected: dict[int, Target | None] = {}
+    for number, (kind, (places, held)) in enumerate((("a", one), ("b", two))):
+        mine = [replace(seat, number=100 * number + seat.number, server_type=kind) for seat in held]
+        seats += mine
+        placements += [replace(place, server_type=kind) for place in places]
+        expected |= assign(places, [replace(seat, server_type="") for seat in mine])
+    assert assign(placements, seats) == expected
+
+
+def test_no_type_lends_servers_to_another() -> None:
+    seats = [Seat(0, server_type="a"), Seat(1, server_type="b")]
+    with pytest.raises(ValueError, match="the plan wants 2 servers of type 'a', 1 are there"):
+        assign([Placement(*A, 4, 2, "a")], seats)
 
 
 def test_a_server_that_is_warm_is_ready_sooner_than_one_that_still_loads() -> None:

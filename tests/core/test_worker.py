@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
 from loki_rl.core.router import RETURNED
+from loki_rl.core.server_type import ServerType
 from loki_rl.core.worker import PARKED, Model, Worker
 
 MS = 0.001
@@ -40,8 +42,12 @@ PIPELINE = Pipeline(
     name="pair",
     slo_s=0.2,
     tasks=(
-        Task("find", (Variant("f0", 0.5, TEN, {"read": 1.0}), Variant("f1", 0.9, TEN, {"read": 1.0})), entry=1.0),
-        Task("read", (Variant("r0", 0.5, TEN), Variant("r1", 0.9, TEN)), parent="find"),
+        Task(
+            "find",
+            (Variant("f0", 0.5, TEN, {"read": 1.0}, memory_mb=1.0), Variant("f1", 0.9, TEN, {"read": 1.0}, memory_mb=2.0)),
+            entry=1.0,
+        ),
+        Task("read", (Variant("r0", 0.5, TEN, memory_mb=3.0), Variant("r1", 0.9, TEN, memory_mb=4.0)), parent="find"),
     ),
     leaf_weights={"read": 1.0},
 )
@@ -217,6 +223,18 @@ def test_a_failed_load_does_not_undo_a_newer_assignment() -> None:
     assert sent(actor.handle(Loaded(1, 0, 1.0, "out of memory"), 1.0)) == [Load(0, 1)]
 
 
+def test_models_that_do_not_fit_together_are_exchanged_by_break() -> None:
+    pool = (ServerType("small", 1, memory_mb=5.0),)
+    actor = Worker(ClusterOptions(replace(PIPELINE, swap="make"), 1, pool=pool), 0)
+    actor.handle(Assign(1, 1, 0, 1), 0.0)
+    actor.handle(Loaded(1, 0, 1.0), 0.0)
+    together = sent(actor.handle(Assign(2, 0, 1, 1), 1.0))
+    assert [effect for effect in together if isinstance(effect, Load | Unload)] == [Load(0, 1)]
+    actor.handle(Loaded(0, 1, 1.0), 2.0)
+    alone = sent(actor.handle(Assign(3, 1, 1, 1), 3.0))
+    assert [effect for effect in alone if isinstance(effect, Load | Unload)] == [Unload(1, 0), Unload(0, 1), Load(1, 1)]
+
+
 def test_an_event_for_somebody_else_is_refused() -> None:
     with pytest.raises(TypeError, match="a worker cannot handle Submit"):
         make().handle(Submit([]), 0.0)
@@ -226,10 +244,12 @@ class WorkerMachine(RuleBasedStateMachine):
     """Beside the worker: an engine, and routers that answer credits, each at its own pace."""
 
     swap: Swap
+    memory_mb: float
 
     @initialize()
     def start(self) -> None:
-        self.worker = Worker(ClusterOptions(replace(PIPELINE, swap=self.swap), 1, lead_s=2 * MS), 0)
+        pool = (ServerType("small", 1, memory_mb=self.memory_mb),)
+        self.worker = Worker(ClusterOptions(replace(PIPELINE, swap=self.swap), 1, lead_s=2 * MS, pool=pool), 0)
         self.now = 0.0
         self.epoch = 0
         self.target = PARKED
@@ -300,9 +320,12 @@ class WorkerMachine(RuleBasedStateMachine):
                 self.running = effect
             case Load(task, variant):
                 assert self.loading is None
+                held = sum(PIPELINE.tasks[t].variants[v].memory_mb for t, v in {*self.models, (task, variant)})
+                assert held <= self.memory_mb, "more models than the memory holds"
                 if self.swap == "break":
                     assert not self.models
-                    assert self.running is None, "loads while its batch runs"
+                if self.running is not None:
+                    assert (self.running.task, self.running.variant) in self.models, "unloads what still runs"
                 self.loading = effect
             case Unload(task, variant):
                 self.models.remove((task, variant))
@@ -331,9 +354,9 @@ class WorkerMachine(RuleBasedStateMachine):
         assert self.worker.serving == self.target
 
 
-@pytest.mark.parametrize("swap", ["break", "make"])
-def test_every_batch_is_answered_once_and_the_last_assignment_is_reached(swap: Swap) -> None:
-    machine: type[Any] = type(f"Worker_{swap}", (WorkerMachine,), {"swap": swap})
+@pytest.mark.parametrize(("swap", "memory_mb"), [("break", inf), ("make", inf), ("make", 5.0)])
+def test_every_batch_is_answered_once_and_the_last_assignment_is_reached(swap: Swap, memory_mb: float) -> None:
+    machine: type[Any] = type(f"Worker_{swap}_{memory_mb}", (WorkerMachine,), {"swap": swap, "memory_mb": memory_mb})
     run_state_machine_as_test(
         machine,
         settings=settings(
