@@ -51,11 +51,15 @@ class Joint(Struct):
         return float(sum(limit * price for limit, price in zip(self.limits, self.prices, strict=True)))
 
 
+# What counts of (part, task, variant, type) are summed by: holdings, tasks, places, models.
+BY = ((0, 3), (0, 1), (0, 1, 3), (0, 1, 2))
+
+
 class Layout:
     """Numbers of the rows: what is served and the floor of each part, the least of all, pools, holdings, then the integers
-    to branch on: tasks, models and counts.
+    to branch on: tasks, places (tasks on one type), models and counts.
 
-    of [count, 5]: the rows that a server of a configuration counts in: its pool, holding, task, model and count. rank
+    of [count, 6]: the rows that a server of a configuration counts in: pool, holding, task, place, model and count. rank
     [row]: 0, or higher for integers to branch on first. start [part]: the first of its configurations, part after part.
     """
 
@@ -68,20 +72,22 @@ class Layout:
         ]
         self.start = np.cumsum([0, *(len(part.configurations) for part in joint.parts)])
         pools = np.array([pool for *_, pool in keys])
-        groups = [pools, *(_numbered([tuple(key[i] for i in by) for key in keys]) for by in ((0, 3), (0, 1), (0, 1, 2)))]
+        groups = [pools, *(_numbered([tuple(key[i] for i in by) for key in keys]) for by in BY)]
         sizes = [size, size, 1, len(joint.limits), *(int(group.max()) + 1 for group in groups[1:]), len(keys)]
         ends = np.cumsum([0, *sizes])
-        self.served, self.floor, _, self.pools, self.holdings, self.tasks, self.models, self.counts = (
+        self.served, self.floor, _, self.pools, self.holdings, self.tasks, self.places, self.models, self.counts = (
             np.arange(begin, end) for begin, end in pairwise(ends)
         )
         self.least, self.size = 2 * size, int(ends[-1])
         self.holding_of = {(part, pool): int(row) for (part, *_, pool), row in zip(keys, groups[1] + ends[4], strict=True)}
         self.of = np.stack([*(group + begin for group, begin in zip(groups, ends[3:], strict=False)), self.counts], axis=1)
         self._above: dict[int, list[Indices]] = {}
-        for line in dict.fromkeys(tuple(rows[:end]) for end in range(2, 6) for rows in self.of.tolist()):
+        for line in dict.fromkeys(tuple(rows[:end]) for end in range(2, 7) for rows in self.of.tolist()):
             self._above.setdefault(line[-1], []).append(np.array(line))
         self.rank = np.zeros(self.size, dtype=np.int64)
-        self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 3, 2, 1
+        self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 4, 2, 1
+        # With one type, a place is its task.
+        self.rank[self.places] = 3 if len(joint.limits) > 1 else 0
 
     def above(self, row: int) -> list[Indices]:
         """The rows that a server of a row counts in, that row the last: one list for each pool that it may come from."""
