@@ -16,7 +16,7 @@ from loki_rl.control.simplex import Floats, Indices
 
 # How many configurations of a part the first searches have, how many nodes, and which share of the time left: that strikes
 # first only where time is so short that plans depend on it anyway.
-STAGES = ((30, 2000, 0.5), (80, 1500, 0.5))
+STAGES = ((10, 2000, 0.6), (30, 2000, 0.5), (80, 1500, 0.5))
 # Besides, those of the routes that are best where servers are so many times dearer: whole ones are.
 DEARER = (1.0, 1.5, 2.0, 3.0)
 
