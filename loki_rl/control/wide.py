@@ -23,8 +23,8 @@ from loki_rl.control.problem import Problem, Question, Span
 from loki_rl.control.simplex import OPTIMAL, Floats
 from loki_rl.control.solver import GAP, Solved
 
-# With more arcs a problem is not written down. Measured: the paper's pipeline on three types (556 arcs) is as quick either way,
-# a chain of 3 tasks with 50 configurations (700 arcs) takes five times as long.
+# With more arcs a problem is not written down. Measured: the paper's pipeline on three types (556 arcs) is as quick either
+# way, a chain of 3 tasks with 50 configurations (700 arcs) takes five times as long.
 WIDE_ARCS = 600
 
 _OUTCOMES: dict[str, tuple[Outcome, str]] = {
