@@ -16,21 +16,21 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the forecast quantile that the agent adjusts."""
+    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts."""
 
     pipeline: str
     out: str = "runs/train"
-    steps: int = 600_000
+    steps: int = 1_000_000
     seed: int = 0
     seeds: int = 1
     servers: int | None = None
     trace: str | None = None
     mean_rps: float | None = None
-    windows: int = 256
+    windows: int = 512
     validation: int = 48
     randomise: bool = True
-    scale: float = 1.1
-    give_up: int = 6
+    scale: float = 0.9
+    give_up: int = 12
     quiet: bool = False
 
 
@@ -75,7 +75,8 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
 
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
     """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
-    windows that every base is tuned on; load_s, bursts, heights, trace: shifts."""
+    windows that every base is tuned on; load_s, bursts, heights, trace: shifts; deep: the allocator table's thorough search
+    on test windows."""
 
     pipeline: str
     models: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     bursts: float = 1.0
     heights: float = 1.0
     randomise: bool = False
+    deep: bool = False
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
@@ -103,7 +105,7 @@ def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
         heights=flags.heights,
         randomise=flags.randomise,
     )
-    report = evaluate(options, agents, flags.windows, flags.tuning)
+    report = evaluate(options, agents, flags.windows, flags.tuning, flags.deep)
     return as_json(report), table(report)
 
 

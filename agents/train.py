@@ -26,12 +26,12 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     one before it stops. seed: of networks and windows."""
 
     env: ClusterEnvOptions
-    steps: int = 600_000
-    envs: int = 64
-    rollout: int = 60
+    steps: int = 1_000_000
+    envs: int = 128
+    rollout: int = 40
     evaluate_every: int = 40_000
     validation: int = 48
-    give_up: int = 6
+    give_up: int = 12
     seed: int = 0
     learning_rate: float = 1e-3
 

@@ -154,10 +154,13 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         cluster.decide(*self._target(-1, 0))
         return cluster
 
-    def _target(self, action: int, k: int) -> tuple[float, float, float]:
-        high, mean = float(self.pool.windows.high[self._number, k]), float(self.pool.windows.mean[self._number, k])
+    def _target(self, action: int, k: int) -> tuple[float, float, float, float]:
+        high, mean, chance = (
+            float(known[self._number, k])
+            for known in (self.pool.windows.high, self.pool.windows.mean, self.pool.windows.chance)
+        )
         demand, patience = adjusted(action, high, self.options.scale, self.options.patience)
-        return demand, mean, patience
+        return demand, mean, chance, patience
 
     def _decide(self, action: int) -> float:
         assert self._event is not None

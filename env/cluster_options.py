@@ -3,6 +3,8 @@ no gymnasium."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 from msgspec import Struct
@@ -11,6 +13,8 @@ from msgspec.structs import replace
 from loki_rl.config import load_pipeline
 from loki_rl.control.forecast import Forecaster, make_forecaster
 from loki_rl.control.forecast_learned import SHIPPED, shipped_net
+from loki_rl.control.request import Request
+from loki_rl.control.reserve import Reserve
 from loki_rl.control.table import Table, table_for
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid import TICK_S
@@ -89,6 +93,11 @@ def forecaster_of(options: ClusterEnvOptions) -> Forecaster:
     return make_forecaster(name, shipped_net)
 
 
+def reserves(pipeline: Pipeline) -> Callable[[int], Reserve]:
+    """What demand is worth having capacity for on so many servers."""
+    return cache(lambda servers: Reserve(pipeline, Request(demand_rps=1.0, servers=servers)))
+
+
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     """Where windows of demand come from."""
     if options.trace is None:
@@ -124,6 +133,7 @@ def windows_for(options: ClusterEnvOptions, table: Table) -> Windows:
             tick_s=TICK_S,
             sample=sampler_of(options, table),
             forecaster=forecaster_of(options),
+            reserve=reserves(table.fleet.pipeline),
             best_rps=table.best_rps,
             servers=table.servers,
             load_s=table.fleet.load_s,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.observation import LOADS_PER_HORIZON
 from loki_rl.control.request import Request
 from loki_rl.control.switching import SERVERS, VIOLATION
 from loki_rl.control.table import Table
@@ -70,17 +69,17 @@ class EventCluster:
         assert self.world.pending is not None
         return self.world.pending
 
-    def decide(self, demand_rps: float, mean_rps: float, patience: float) -> Plan:
+    def decide(self, demand_rps: float, mean_rps: float, chance: float, patience: float) -> Plan:
         """Answer with the exact allocator's plan for these, and play until the next question."""
         load_s = float(self.window.load_s.max())
         first = self.world.controller.plan is None
-        horizon = max(patience * self.interval_s, LOADS_PER_HORIZON * load_s)
         request = Request(
             demand_rps=demand_rps,
             servers=self.window.servers,
             expected_rps=min(demand_rps, mean_rps),
+            chance=chance,
             current=() if first else self.snapshot.servers,
-            horizon_s=horizon,
+            horizon_s=patience * self.interval_s,
             load_s=0.0 if first else load_s,
         )
         plan = allocate(self.pipeline, request)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from loki_rl.control.compiled import compiled
+from loki_rl.control.compiled import inlined, lean
 from loki_rl.control.fleet import Fleet, Floats, Ints, Net
-from loki_rl.control.fleet_kernels import ITEMS, ROWS, VALUES, accuracy
+from loki_rl.control.fleet_kernels import ROWS, VALUES, accuracy
 
 TICK_S = 0.1
 # What a server achieves of its service rate. Against the event twin at loads .8 to 1.3 (traffic) 1.0 fits best.
@@ -20,6 +21,14 @@ LOSS_EXPONENT = 1.5
 # A task with children is pressed once a child's queue exceeds this share of the longest one.
 PRESSED = 0.5
 TOKENS = 1.1
+
+# Rows of the scratch array behind those of the allocator (control.fleet_kernels): items served per model, items per tick
+# that a model takes, and may take while its children are behind, items per tick of a task, the most that may wait in it, and
+# items on their way to it.
+SERVED, LIMITS, ALLOWED, ROOMS, LONGEST, COMING, ALL_ROWS = ROWS, ROWS + 1, ROWS + 2, ROWS + 3, ROWS + 4, ROWS + 5, ROWS + 6
+# Rows of the integer scratch: models that serve, the most accurate of each task first; where tasks begin in it; what each
+# server serves.
+ACTIVE, STARTS, SERVING = 0, 1, 2
 
 # Columns of the figures that `advance` returns for each cluster.
 ARRIVALS, LOST, LOSS, USED, LOADS, OK, ACCURACY, FIGURES = 0, 1, 2, 3, 4, 5, 6, 7
@@ -69,15 +78,17 @@ def waits_s(fleet: Fleet) -> Floats:
     return np.full(len(fleet.entry), WAIT_SHARE * fleet.pipeline.slo_s / depth)
 
 
-def scratch(fleet: Fleet) -> Floats:
+def scratch(fleet: Fleet, servers: int) -> tuple[Floats, Ints]:
     """Room for the loops, sized for this fleet."""
-    return np.zeros((ROWS + 2, max(fleet.models, len(fleet.entry), fleet.table.shape[1])))
+    width = max(fleet.models, len(fleet.entry), fleet.table.shape[1], 4)
+    return np.zeros((ALL_ROWS, width)), np.zeros((3, max(fleet.models, len(fleet.entry) + 1, servers)), np.int64)
 
 
-@compiled
+@lean
 def held(model: Ints, left: Floats, old: Ints, servers: int, load_s: Floats, state: Floats) -> None:
     """Fill state [3, M] with servers ready, credit and number of those that load, as the allocator counts them."""
-    state[:] = 0.0
+    for place in range(state.shape[1]):
+        state[0, place], state[1, place], state[2, place] = 0.0, 0.0, 0.0
     for server in range(servers):
         resident = model[server]
         if resident < 0:
@@ -91,7 +102,7 @@ def held(model: Ints, left: Floats, old: Ints, servers: int, load_s: Floats, sta
             state[0, resident] += 1.0
 
 
-@compiled
+@lean
 def adopt(counts: Floats, model: Ints, left: Floats, want: Ints, servers: int, serving: Ints) -> None:
     """Give servers their targets with the fewest loads (core/transition.py): those that serve a model, load it, or keep it
     warm come first, then parked ones, then any, a load in flight last. counts is used up."""
@@ -121,7 +132,7 @@ def adopt(counts: Floats, model: Ints, left: Floats, want: Ints, servers: int, s
             counts[target] -= 1.0
 
 
-@compiled
+@lean
 def begin_loads(
     model: Ints, left: Floats, want: Ints, old: Ints, servers: int, load_s: Floats, make: bool, serving: Ints
 ) -> int:
@@ -136,63 +147,65 @@ def begin_loads(
     return loads
 
 
-@compiled
-def open_models(limits: Floats, waits: Floats, net: Net, active: Ints, starts: Ints, rooms: Floats, longest: Floats) -> None:
-    """active [M]: models that serve, the most accurate of each task first; starts [T + 1]: where tasks begin in it; rooms
-    [T]: items per tick; longest [T]: items that may wait."""
+@inlined
+def open_models(waits: Floats, tick_s: float, net: Net, work: Floats, spots: Ints) -> None:
+    """Fill ACTIVE, STARTS, ROOMS and LONGEST from LIMITS. waits [T]: longest wait in each queue [s]."""
     first, ranked = net[1], net[4]
     count = 0
-    for task in range(len(rooms)):
-        starts[task], rooms[task] = count, 0.0
+    for task in range(len(waits)):
+        spots[STARTS, task] = count
+        work[ROOMS, task] = 0.0
         for place in range(first[task], first[task + 1]):
-            if limits[ranked[place]] > 0.0:
-                active[count] = ranked[place]
-                rooms[task] += limits[ranked[place]]
+            model = ranked[place]
+            if work[LIMITS, model] > 0.0:
+                spots[ACTIVE, count] = model
+                work[ROOMS, task] += work[LIMITS, model]
                 count += 1
-        longest[task] = rooms[task] * waits[task]
-    starts[len(rooms)] = count
+        work[LONGEST, task] = work[ROOMS, task] * waits[task] / tick_s
+    spots[STARTS, len(waits)] = count
 
 
-@compiled
+@inlined
+def serve(task: int, offered: float, pressed: bool, net: Net, work: Floats, spots: Ints) -> float:
+    """Items of one task in one tick, most accurate first; counts them and sends their children on. Returns the rest."""
+    below, fanout = net[0], net[3]
+    for place in range(spots[STARTS, task], spots[STARTS, task + 1]):
+        model = spots[ACTIVE, place]
+        room = min(work[LIMITS, model], work[ALLOWED, model]) if pressed else work[LIMITS, model]
+        amount = min(offered, room)
+        offered -= amount
+        work[SERVED, model] += amount
+        for column in range(below.shape[1]):
+            child = below[task, column]
+            if child >= 0:
+                work[COMING, child] += amount * fanout[model, child]
+        if offered <= 0.0:
+            break
+    return offered
+
+
+@lean
 def play(
-    arrivals: Floats,
-    limits: Floats,
-    waits: Floats,
-    net: Net,
-    tokens: Floats,
-    queue: Floats,
-    exponent: float,
-    total: Floats,
-    items: Floats,
-) -> tuple[float, float]:
-    """Ticks of constant capacity; arrivals [K] requests per tick, limits [M] and tokens [M] items per tick, waits [T] in
-    ticks. Most accurate first. Adds what was served to total [M]; returns requests lost and served in full."""
-    below, _, entry, fanout, _, _, _, _, _, _, _ = net
-    tasks = len(entry)
-    active, starts = np.empty(len(limits), np.int64), np.empty(tasks + 1, np.int64)
-    rooms, longest = np.empty(tasks), np.empty(tasks)
-    open_models(limits, waits, net, active, starts, rooms, longest)
+    ticks: NDArray[np.float32], begin: int, end: int, waits: Floats, tick_s: float, net: Net, queue: Floats,
+    exponent: float, work: Floats, spots: Ints,
+) -> tuple[float, float]:  # fmt: skip
+    """Ticks [begin, end) of constant capacity (LIMITS and ALLOWED, items per tick). ticks: requests per tick. Adds to
+    SERVED; returns requests lost and served in full."""
+    below, entry = net[0], net[2]
+    open_models(waits, tick_s, net, work, spots)
     lost, served_well = 0.0, 0.0
-    for tick in range(len(arrivals)):
-        items[:tasks] = 0.0
+    for tick in range(begin, end):
         kept, passed, dropped_here = 1.0, -1.0, 0.0
-        for task in range(tasks):
-            offered = queue[task] + items[task] + arrivals[tick] * entry[task]
-            inner, pressed = below[task, 0] >= 0, False
-            for child in below[task]:
-                pressed = pressed or (child >= 0 and queue[child] > PRESSED * longest[child])
-            missing = offered
-            for place in range(starts[task], starts[task + 1]):
-                model = active[place]
-                amount = min(missing, min(limits[model], tokens[model]) if pressed else limits[model])
-                missing -= amount
-                total[model] += amount
-                if inner:
-                    for child in below[task]:
-                        if child >= 0:
-                            items[child] += amount * fanout[model, child]
-            done = offered - missing
-            dropped = max(0.0, missing - longest[task])
+        for task in range(len(entry)):
+            work[COMING, task] = 0.0
+        for task in range(len(entry)):
+            offered = queue[task] + work[COMING, task] + ticks[tick] * entry[task]
+            pressed = False
+            for column in range(below.shape[1]):
+                child = below[task, column]
+                pressed = pressed or (child >= 0 and queue[child] > PRESSED * work[LONGEST, child])
+            missing = serve(task, offered, pressed, net, work, spots)
+            done, dropped = offered - missing, max(0.0, missing - work[LONGEST, task])
             queue[task] = missing - dropped
             if passed < 0.0 and entry[task] > 0.0:  # requests are counted where the first of them enter
                 passed, dropped_here = done / entry[task], dropped / entry[task]
@@ -203,63 +216,67 @@ def play(
     return lost, served_well
 
 
-@compiled
+@inlined
+def take_stock(
+    model: Ints, left: Floats, want: Ints, old: Ints, servers: int, physical: Floats, factor: float, tick_s: float,
+    work: Floats, spots: Ints,
+) -> tuple[float, int]:  # fmt: skip
+    """Fill LIMITS and SERVING from the servers as they are; servers used, and ticks until the next of them is loaded."""
+    used, length = 0.0, 1 << 30
+    for place in range(len(physical)):
+        work[LIMITS, place] = 0.0
+    for server in range(servers):
+        if left[server] > 0.0:
+            length = min(length, max(1, int(np.ceil(left[server] / tick_s - 1e-9))))
+            active = old[server]
+        else:
+            active = model[server] if want[server] >= 0 else -1
+        used += want[server] >= 0 or left[server] > 0.0
+        spots[SERVING, server] = active
+        if active >= 0:
+            work[LIMITS, active] += physical[active] * factor * tick_s
+    return used, length
+
+
+@inlined
+def pass_time(left: Floats, old: Ints, servers: int, seconds: float) -> None:
+    """Loads get on by so many seconds."""
+    for server in range(servers):
+        if left[server] > 0.0:
+            left[server] = max(0.0, left[server] - seconds)
+            if left[server] < 1e-9:
+                left[server], old[server] = 0.0, -1
+
+
+@lean
 def advance(
-    arrivals: Floats,
-    model: Ints,
-    left: Floats,
-    want: Ints,
-    old: Ints,
-    queue: Floats,
-    tokens: Floats,
-    physical: Floats,
-    servers: int,
-    load_s: Floats,
-    factor: float,
-    waits: Floats,
-    net: Net,
-    exponent: float,
-    tick_s: float,
-    work: Floats,
-    serving: Ints,
-    figures: Floats,
-) -> None:
-    """One cluster over the ticks of an interval; figures [FIGURES] gets what happened (sums, USED a mean)."""
-    ticks, tick, make = len(arrivals), 0, net[10]
+    ticks: NDArray[np.float32], begin: int, end: int, model: Ints, left: Floats, want: Ints, old: Ints, queue: Floats,
+    tokens: Floats, physical: Floats, servers: int, load_s: Floats, factor: float, waits: Floats, net: Net,
+    exponent: float, tick_s: float, work: Floats, spots: Ints, figures: Floats,
+) -> None:  # fmt: skip
+    """One cluster over the ticks [begin, end) of an interval; figures [FIGURES] gets what happened (sums, USED a mean)."""
     models = len(load_s)
-    figures[:] = 0.0
-    figures[ARRIVALS] = arrivals.sum()
-    limits, total = work[ROWS, :models], work[ROWS + 1, :models]
-    allowed = TOKENS * tick_s * tokens
+    for column in range(FIGURES):
+        figures[column] = 0.0
+    for place in range(models):
+        work[ALLOWED, place] = TOKENS * tick_s * tokens[place]
+    for tick in range(begin, end):
+        figures[ARRIVALS] += ticks[tick]
+    now = begin
     while True:
-        figures[LOADS] += begin_loads(model, left, want, old, servers, load_s, make, serving)
-        if tick >= ticks:
+        figures[LOADS] += begin_loads(model, left, want, old, servers, load_s, net[10], spots[SERVING])
+        if now >= end:
             break
-        length, used = ticks - tick, 0.0
-        limits[:] = 0.0
-        for server in range(servers):
-            if left[server] > 0.0:
-                length = min(length, max(1, int(np.ceil(left[server] / tick_s - 1e-9))))
-                active = old[server]
-            else:
-                active = model[server] if want[server] >= 0 else -1
-            used += want[server] >= 0 or left[server] > 0.0
-            serving[server] = active
-            if active >= 0:
-                limits[active] += physical[active] * factor * tick_s
-        total[:] = 0.0
-        lost, well = play(
-            arrivals[tick : tick + length], limits, waits / tick_s, net, allowed, queue, exponent, total, work[ITEMS]
-        )
+        used, length = take_stock(model, left, want, old, servers, physical, factor, tick_s, work, spots)
+        length = min(length, end - now)
+        for place in range(models):
+            work[SERVED, place] = 0.0
+        lost, well = play(ticks, now, now + length, waits, tick_s, net, queue, exponent, work, spots)
         figures[LOST] += lost
         figures[OK] += well
-        figures[USED] += used * length / ticks
-        quality = accuracy(total, net, work[VALUES])
+        figures[USED] += used * length / (end - begin)
+        quality = accuracy(work[SERVED], net, work[VALUES])
         figures[ACCURACY] += well * quality
         figures[LOSS] += well * (1.0 - quality / net[9])
-        for server in range(servers):
-            if left[server] > 0.0:
-                left[server] = max(0.0, left[server] - length * tick_s)
-                if left[server] < 1e-9:
-                    left[server], old[server] = 0.0, -1
-        tick += length
+        pass_time(left, old, servers, length * tick_s)
+        now += length

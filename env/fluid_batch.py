@@ -32,7 +32,7 @@ class Windows:
         steps = options.steps
         ticks = round(steps * options.interval_s / options.tick_s)
         self.ticks = np.zeros((size, ticks), np.float32)
-        self.high, self.mean, self.floor = (np.ones((size, steps + 1)) for _ in range(3))
+        self.high, self.mean, self.floor, self.chance = (np.ones((size, steps + 1)) for _ in range(4))
         self.exogenous = np.zeros((size, steps + 1, EXOGENOUS))
         self.reference = np.ones(size)
         self.lag = np.zeros(size, np.int64)
@@ -54,6 +54,7 @@ class Windows:
     def _put(self, number: int, window: Window) -> None:
         self.ticks[number], self.exogenous[number] = window.ticks, window.exogenous
         self.high[number], self.mean[number], self.floor[number] = window.high, window.mean, window.floor
+        self.chance[number] = window.chance
         self.reference[number], self.lag[number] = window.reference, window.lag_s
         self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
 
@@ -99,16 +100,13 @@ class Batch:
         self.rewards = np.zeros(number)
         self.figures = np.zeros((number, FIGURES))
         self.first_cost = np.zeros(number)
-        self._waits, self._work = waits_s(fleet), scratch(fleet)
-        self._state, self._counts = np.zeros((3, fleet.models)), np.zeros(fleet.models)
-        self._serving = np.zeros(table.servers, np.int64)
-        self._table = (
-            fleet.rates, fleet.physical * REALISED, fleet.net, table.levels, table.ladder, table.memo, deep,
-        )  # fmt: skip
+        work, spots = scratch(fleet, table.servers)
+        self._rooms = (waits_s(fleet), work, spots, np.zeros((3, fleet.models)), np.zeros(fleet.models))
+        self._table = (fleet.rates, fleet.physical * REALISED, fleet.net, table.library, table.memo, deep)
         c = self.clusters
         self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
         p = pool.windows
-        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag)
+        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag, p.chance)
         self._settings = (
             pool.base.scale, pool.base.patience, table.most_rps, table.servers, options.tick_s, options.interval_s, exponent,
         )  # fmt: skip
@@ -120,24 +118,24 @@ class Batch:
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
+        _, work, _, state, counts = self._rooms
         for e in which:
             plan_and_play(
-                int(e), int(self.window[e]), 0, -1, self._table, self._clusters, self._windows, self._settings, self._waits,
-                self._work, self._state, self._counts, self._serving, self.figures[e],
+                int(e), int(self.window[e]), 0, -1, self._table, self._clusters, self._windows, self._settings, *self._rooms,
+                self.figures[e],
             )  # fmt: skip
             self.first_cost[e] = cost_of(self.figures[e], float(pool.reference[self.window[e]]), int(c.servers[e]))
             self.k[e] = 1
             observe(
-                int(e), int(self.window[e]), 1, -1, self._table, self._clusters, self._windows, self._settings, self._work,
-                self._state, self._counts, self.observations[e], self.masks[e],
+                int(e), int(self.window[e]), 1, -1, self._table, self._clusters, self._windows, self._settings, work, state,
+                counts, self.observations[e], self.masks[e],
             )  # fmt: skip
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
         step_all(
             np.asarray(actions, np.int64), self.window, self.k, self.last, self._table, self._clusters, self._windows,
-            self._settings, self._waits, self._work, self._state, self._counts, self._serving, self.figures, self.rewards,
-            self.observations, self.masks,
+            self._settings, *self._rooms, self.figures, self.rewards, self.observations, self.masks,
         )  # fmt: skip
 
     @property

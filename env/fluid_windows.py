@@ -5,14 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import ceil
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from loki_rl.control.demand import FLOOR_RPS, ahead
-from loki_rl.control.forecast import TARGET, Floats, Forecaster, deviation, outcome, pinball
+from loki_rl.control.demand import FLOOR_RPS, likely
+from loki_rl.control.fleet import Ints
+from loki_rl.control.forecast import Floats, Forecast, Forecaster, outcome, pinball
 from loki_rl.control.observation import exogenous
+from loki_rl.control.reserve import Demand, Reserve
+from loki_rl.core.controller import HISTORY_S
 from loki_rl.env.fluid_demand import bursty
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
@@ -22,7 +26,6 @@ LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
 SMOOTHING = 0.8
 FLOOR_S = 2
-SIGMAS = 2.5
 
 Sampler = Callable[[int, int], Trace]
 Bases = ("forecast", "exact", "clairvoyant")
@@ -51,7 +54,8 @@ RANDOMISED = Ranges(
 
 class WindowOptions(Struct, frozen=True, eq=False):
     """How windows are made. intervals: K, decisions of an episode; interval_s [s], tick_s [s]. sample(seconds, seed): a
-    trace at least that long. forecaster: of the features and of base `forecast`. best_rps: what the cluster serves with its
+    trace at least that long. forecaster: of the features and of base `forecast`. reserve: of a cluster of so many
+    servers. best_rps: what the cluster serves with its
     best variants, the yardstick of the level. load_s: the pipeline's longest; models: M."""
 
     intervals: int
@@ -59,6 +63,7 @@ class WindowOptions(Struct, frozen=True, eq=False):
     tick_s: float
     sample: Sampler
     forecaster: Forecaster
+    reserve: Callable[[int], Reserve]
     best_rps: float
     servers: int
     load_s: Floats
@@ -77,13 +82,15 @@ class WindowOptions(Struct, frozen=True, eq=False):
 
 class Window(Struct, frozen=True, eq=False):
     """One episode's input. times: arrivals [s since the first plan]; ticks [N]: arrivals per tick; high, mean, floor
-    [K + 2]: demand for capacity, for accuracy and of the last two seconds, as known at every decision [1/s]; exogenous
+    [K + 2]: demand for capacity, expected, and of the last two seconds, as known at every decision [1/s]; chance [K + 2]:
+    that what lies between the first two comes; exogenous
     [K + 2, EXOGENOUS]; reference: arrivals per interval that costs are shares of; then what was drawn."""
 
     times: Floats
     ticks: NDArray[np.float32]
     high: Floats
     mean: Floats
+    chance: Floats
     floor: Floats
     exogenous: Floats
     reference: float
@@ -134,14 +141,15 @@ def make_window(options: WindowOptions, seed: int) -> Window:
     ticks = np.bincount((played / options.tick_s + 1e-9).astype(np.int64), minlength=steps)[:steps]
     actual = np.array([outcome(seconds[end : end + max(1, round(lead_s))]) for end in ends])
     forecast = options.forecaster(history, lead_s)
-    high, mean = _targets(options.base, history, lead_s, actual, forecast.quantiles[:, TARGET], forecast.mean)
+    demands = _demands(options.base, options.reserve(servers), seconds, seen, ends, lag_s, lead_s, forecast)
     errors = pinball(forecast.quantiles, actual[:, 1]) / np.maximum(actual[:, 0], FLOOR_RPS)
     late = int(np.ceil(lead_s / options.interval_s))
     return Window(
         times=played,
         ticks=ticks.astype(np.float32),
-        high=np.maximum(high, FLOOR_RPS),
-        mean=np.maximum(mean, FLOOR_RPS),
+        high=np.array([demand.high_rps for demand in demands]),
+        mean=np.array([demand.expected_rps for demand in demands]),
+        chance=np.array([demand.chance for demand in demands]),
         floor=history[:, -FLOOR_S:].mean(axis=1),
         exogenous=exogenous(history, forecast.mean, forecast.quantiles, _recent(errors, late), options.best_rps),
         reference=max(1.0, float(ticks.sum()) / options.steps),
@@ -168,14 +176,21 @@ def _seen(seconds: Floats, lost: float, rng: np.random.Generator) -> Floats:
     return kept
 
 
-def _targets(base: str, history: Floats, lead_s: float, actual: Floats, high: Floats, mean: Floats) -> tuple[Floats, Floats]:
-    """Demand for capacity and for accuracy of a non-learning base."""
-    if base == "clairvoyant":
-        return actual[:, 1], actual[:, 0]
-    if base == "exact":  # as policies.Exact
-        expected = np.array([max(ahead(row, 0.0), ahead(row, lead_s)) for row in history.astype(int).tolist()])
-        return expected + SIGMAS * deviation(history, expected), expected
-    return high, mean
+def _demands(
+    base: str, reserve: Reserve, seconds: Floats, seen: Floats, ends: Ints, lag_s: int, lead_s: float, forecast: Forecast
+) -> list[Demand]:
+    """What a non-learning base asks for at every decision, by the same functions as its policy."""
+    counts, known = seconds.astype(int).tolist(), seen.astype(int).tolist()
+    rows = []
+    for k, end in enumerate(ends.tolist()):
+        arrivals = known[max(0, end - lag_s - HISTORY_S) : end - lag_s]
+        if base == "clairvoyant":
+            rows.append(reserve.knowing(counts[end : end + ceil(lead_s)]))
+        elif base == "exact":
+            rows.append(reserve.after(arrivals, likely(arrivals, lead_s), lead_s))
+        else:
+            rows.append(reserve.beside(arrivals, float(forecast.mean[k]), forecast.quantiles[k], lead_s))
+    return rows
 
 
 def _recent(errors: Floats, late: int) -> Floats:

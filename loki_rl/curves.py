@@ -79,7 +79,13 @@ def _accuracies(seconds: Sequence[Second]) -> list[float]:
 
 
 def _planned(plan: Plan) -> dict[str, float]:
-    return {
+    adjustment = plan.adjustment
+    asked = {} if adjustment is None else {
+        "policy/headroom": adjustment.factor - 1,
+        "policy/patience": adjustment.patience,
+        "policy/fallback": float(adjustment.fallback),
+    }  # fmt: skip
+    return asked | {
         "policy/planned_demand_rps": plan.demand_rps,
         "policy/planned_capacity_rps": plan.capacity_rps,
         "policy/planned_accuracy": plan.accuracy,

@@ -22,6 +22,7 @@ from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.env.simulate import with_load_s
 from loki_rl.runs import RunOptions, RunResult, pictures
 from loki_rl.serving import logs
+from loki_rl.serving.agent import Agent
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.launch import LocalPlane
@@ -45,7 +46,7 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
     then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
     after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
-    otlp, trace_ratio: endpoint and ratio of SpanOptions."""
+    otlp, trace_ratio: endpoint and ratio of SpanOptions. join_port: where nodes of this host may join."""
 
     pipeline: str
     workers: int | None = None
@@ -58,6 +59,7 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     http_host: str = "127.0.0.1"
     http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     grpc_port: int | None = None
+    join_port: int | None = None
     drain_s: Annotated[float, Meta(ge=0)] = 2.0
     logs: str = ""
     log_json: bool = False
@@ -135,6 +137,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
             http_host=options.http_host,
             http_processes=options.http_processes,
             grpc_port=options.grpc_port,
+            join_port=options.join_port,
             journal=journal,
             logs=keep,
             traces=SpanOptions(options.otlp, options.trace_ratio),
@@ -185,6 +188,19 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
         duration_s=length,
         wall_s=length,
     )
+
+
+def join_until_stopped(join: str, workers: int, device: str, announce: Callable[[str], None]) -> list[int]:
+    """Join a running plane with workers of this host until SIGTERM or SIGINT; the numbers that they had.
+
+    Raises LoopbackError or JoinError with one clear sentence.
+    """
+    with Agent(join, workers, device) as agent:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: agent.stop())
+        announce(f"joined {join} as {agent.name} with workers {', '.join(map(str, agent.numbers))}")
+        agent.run()
+        return agent.numbers
 
 
 def _servers(options: ServeOptions, engine: EngineKind, usual: int) -> int:

@@ -88,7 +88,7 @@ class Driver:
         self.mailbox = mailbox
         self.on_word: Callable[[Control], None] | None = None
         self.after_burst: Callable[[], None] | None = None
-        self._homes = homes
+        self._homes = dict(homes)
         self._clock = clock
         self._recorder = recorder
         self._check = check
@@ -115,6 +115,10 @@ class Driver:
     def listen(self, source: Source) -> None:
         self._sources[source.handle] = source
         self._poller.register(source.handle, zmq.POLLIN)
+
+    def learn(self, node: str, addresses: Iterable[str]) -> None:
+        """These actors live at a node that was not there before."""
+        self._homes.update(dict.fromkeys(addresses, node))
 
     def bring(self, deliveries: Iterable[Delivery]) -> None:
         """Deliver these in this burst; from the loop's own thread."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import zmq
 from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
@@ -24,7 +25,7 @@ from loki_rl.serving.listening import check_free
 from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.span_options import SpanError, SpanOptions, check_spans
-from loki_rl.serving.supervisor import Supervisor, is_router, is_worker
+from loki_rl.serving.supervisor import Supervisor
 from loki_rl.serving.wire import Bye, Leave
 
 HTTP, GRPC = "http", "grpc"
@@ -56,10 +57,10 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
-    traces, check: as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded.
-    restarts: of each worker process. byes: after the end, what each node said that stopped in good order. Entering raises
-    LaunchError.
+    on http_host, HTTP with this many processes. join_port: where nodes of this host may join. policy_factory,
+    policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. start_s: longest wait for all nodes
+    to be up and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node
+    said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
+        join_port: int | None = None,
         journal: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
@@ -90,6 +92,7 @@ class LocalPlane:
         self._http_port = http_port
         self._http_processes = http_processes
         self._grpc_port = grpc_port
+        self._join_port = join_port
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
@@ -103,6 +106,7 @@ class LocalPlane:
             "journal": None if journal is None else str(journal.absolute()),
             "logs": self._logs,
             "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
+            "guests": join_port is not None,
             "check": check,
         }
         self._fronts = fronts
@@ -136,6 +140,11 @@ class LocalPlane:
     def restarted(self) -> int:
         """Processes of workers and front ends that were started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
+
+    @property
+    def guests(self) -> int:
+        """Workers of nodes that joined."""
+        return 0 if self._supervisor is None else self._supervisor.guests.workers
 
     @property
     def pids(self) -> dict[str, int]:
@@ -175,7 +184,7 @@ class LocalPlane:
         plane.write(folder)
         self._nodes = plane.nodes
         self._commands = self._front_ends()
-        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._restarts)
+        supervisor = self._supervisor = self._supervise(folder, plane)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         deadline = time.monotonic() + self._start_s
@@ -188,6 +197,13 @@ class LocalPlane:
             self._wait_for(deadline, self._http_port, _ready)
         if self._grpc_port is not None:
             self._wait_for(deadline, self._grpc_port, _listens)
+
+    def _supervise(self, folder: Path, plane: PlaneFile) -> Supervisor:
+        join = "" if self._join_port is None else f"tcp://127.0.0.1:{self._join_port}"
+        try:
+            return Supervisor(folder, plane, self._commands, self._restarts, join)
+        except zmq.ZMQError as error:
+            raise LaunchError(f"nodes cannot join at {join}: {error}") from None
 
     def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor
@@ -240,8 +256,8 @@ class LocalPlane:
         self.byes = supervisor.byes
 
     def _stages(self) -> list[list[str]]:
-        routers = [node.name for node in self._nodes if is_router(node)]
-        workers = [node.name for node in self._nodes if is_worker(node)]
+        routers = [node.name for node in self._nodes if node.is_router]
+        workers = [node.name for node in self._nodes if node.is_worker]
         return [list(self._commands), [GATEWAY], routers, workers, [CONTROLLER]]
 
 

@@ -28,15 +28,25 @@ class PlaneError(ValueError):
 
 
 class NodeSpec(Struct, frozen=True):
-    """One process. incarnation: rises with every start of it."""
+    """One process. incarnation: rises with every start of it. tcp: where it listens if it shares no folder with others."""
 
     name: str
     actors: tuple[str, ...]
     incarnation: int = 0
+    tcp: str = ""
 
     def endpoint(self, folder: Path) -> str:
         """Each life has an address of its own, so that what was meant for the former one never arrives."""
-        return f"ipc://{folder}/{self.name}.{self.incarnation}"
+        return self.tcp or f"ipc://{folder}/{self.name}.{self.incarnation}"
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether the plane can go on without this node."""
+        return bool(self.actors) and all(address.startswith("worker:") for address in self.actors)
+
+    @property
+    def is_router(self) -> bool:
+        return any(address.startswith("router:") for address in self.actors)
 
 
 class PlaneFile(Struct, frozen=True, dict=True):
@@ -44,7 +54,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     (see choose_device; "cuda:0,1" deals workers out in turn). pipeline_file: where the models of an onnx engine are named.
     policy_factory: "module:function", called as f(policy, pipeline, policy_options). fronts: endpoints for clients.
     journal: folder for one journal per node. logs: how processes log, and where. traces: of requests, and where they go.
-    check: validate every actor after every burst (tests).
+    guests: whether nodes may join. check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
@@ -59,6 +69,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     journal: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
+    guests: bool = False
     check: bool = False
 
     @cached_property

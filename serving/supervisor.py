@@ -16,13 +16,16 @@ from msgspec.structs import replace
 from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, router
 from loki_rl.serving.child import Child
 from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.guests import Guests
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
-from loki_rl.serving.wire import Bye, Control, Gone, Idle, Letter, Up, Warm
+from loki_rl.serving.wire import Alive, Bye, Control, Gone, Idle, Join, Known, Left, Letter, Lost, Up, Warm
 
 log = logging.getLogger(__name__)
 
 BURST = 64
+# How often the signs of life of guests are looked at.
+WATCH_MS = 200
 
 
 class Supervisor:
@@ -30,12 +33,15 @@ class Supervisor:
     holds nothing. The end of any other is a failure of the plane. others: front ends, name -> command.
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
-    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. failure: one sentence, empty while
-    all is well.
+    Drain. guests: nodes that joined, at the endpoint `join` if there is one. byes: what nodes said when they stopped.
+    restarted: starts beyond the first. failure: one sentence, empty while all is well. Raises
+    zmq.ZMQError where `join` is taken.
     All of these are written by the thread and read under `wait`.
     """
 
-    def __init__(self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], restarts: int) -> None:
+    def __init__(
+        self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], restarts: int, join: str = ""
+    ) -> None:
         self.up: set[str] = set()
         self.warm = False
         self.idle = False
@@ -46,11 +52,17 @@ class Supervisor:
         self._folder = folder
         self._plane = plane
         self._others = others
-        self._left = {node.name: restarts for node in plane.nodes if is_worker(node)} | dict.fromkeys(others, restarts)
+        self._left = {node.name: restarts for node in plane.nodes if node.is_worker} | dict.fromkeys(others, restarts)
         self._stopping: set[str] = set()
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder))
+        try:
+            self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), join)
+        except zmq.ZMQError:
+            self._context.term()
+            raise
+        self._reached: dict[str, str] = {}
+        self.guests = Guests(plane, self._mailbox.say, self._mailbox.learn, self._announce)
         self._errands: Doorbell[Callable[[], None]] = Doorbell()
         self._ended = False
         self._poller = zmq.Poller()
@@ -107,10 +119,11 @@ class Supervisor:
         self._poller.register(self._mailbox.inbox, zmq.POLLIN)
         self._poller.register(self._errands.handle, zmq.POLLIN)
         while not self._ended:
-            ready = [handle for handle, _ in self._poller.poll()]
+            ready = [handle for handle, _ in self._poller.poll(WATCH_MS if self.guests.open else None)]
             with self._changed:
                 for handle in ready:
                     self._look(handle)
+                self.guests.watch(time.monotonic())
                 self._mailbox.flush()
                 self._changed.notify_all()
         self._mailbox.close()
@@ -128,14 +141,17 @@ class Supervisor:
 
     def _hear(self, word: Control) -> None:
         match word:
-            case Up(node):
+            case Up(node, tcp):
                 self.up.add(node)
+                self._reached[node] = tcp
             case Warm():
                 self.warm = True
             case Idle():
                 self.idle = True
             case Bye(node):
                 self.byes[node] = word
+            case Join() | Known() | Alive() | Lost() | Left():
+                self.guests.hear(word, self._reached, time.monotonic())
             case _:
                 log.warning("a node said %s, which is not for a launcher", type(word).__name__)
 
@@ -197,29 +213,24 @@ class Supervisor:
     def _revive(self, node: NodeSpec, reason: str) -> None:
         """Tell first: batches in the hands of these workers are given to others within milliseconds."""
         successor = replace(node, incarnation=node.incarnation + 1)
-        self._mailbox.forget(node.name, successor.endpoint(self._folder))
-        for peer in self._plane.nodes:
-            if peer.name != node.name:
-                self._mailbox.say(peer.name, Gone(node.name, successor.endpoint(self._folder)))
-        told = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
-        for address in node.actors:
-            self._post(told, WorkerGone(int(address.partition(":")[2]), reason))
-        self._mailbox.flush()
+        self._announce(node, successor.endpoint(self._folder), reason)
         nodes = tuple(successor if other.name == node.name else other for other in self._plane.nodes)
         self._plane = replace(self._plane, nodes=nodes)
         self._plane.write(self._folder)
         self._start_node(successor)
 
+    def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
+        """The workers of this node are gone; what is queued for it must not reach whoever listens there next."""
+        self._mailbox.forget(node.name, successor)
+        for peer in self._plane.nodes:
+            if peer.name != node.name:
+                self._mailbox.say(peer.name, Gone(node.name, successor))
+        told = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
+        for address in node.actors:
+            self._post(told, WorkerGone(int(address.partition(":")[2]), reason))
+        self._mailbox.flush()
+
     def _fail(self, sentence: str) -> None:
         """The first failure is the cause of the others."""
         log.error("%s", sentence)
         self.failure = self.failure or sentence
-
-
-def is_worker(node: NodeSpec) -> bool:
-    """Whether the plane can go on without this node."""
-    return bool(node.actors) and all(address.startswith("worker:") for address in node.actors)
-
-
-def is_router(node: NodeSpec) -> bool:
-    return any(address.startswith("router:") for address in node.actors)

@@ -17,17 +17,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, TensorBoard files and the exported agent.")] = Path(
         "runs/train"
     ),
-    steps: Annotated[int, typer.Option(help="Decisions to train for, at most.")] = 600_000,
+    steps: Annotated[int, typer.Option(help="Decisions to train for, at most.")] = 1_000_000,
     seed: SeedOpt = 0,
     seeds: Annotated[int, typer.Option(help="Training seeds, one after the other.")] = 1,
     servers: ServersOpt = None,
     trace: Annotated[str | None, typer.Option(help="Cut windows from this trace (default: bursty generator).")] = None,
     mean_rps: MeanOpt = None,
-    windows: Annotated[int, typer.Option(help="Windows of demand to train on.")] = 256,
+    windows: Annotated[int, typer.Option(help="Windows of demand to train on.")] = 512,
     validation: Annotated[int, typer.Option(help="Windows to validate on.")] = 48,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = True,
-    scale: Annotated[float, typer.Option(help="On the forecast quantile that the agent adjusts.")] = 1.1,
-    give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 6,
+    scale: Annotated[float, typer.Option(help="On the demand to have capacity for, which the agent adjusts.")] = 0.9,
+    give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 12,
     as_json: JsonOpt = False,
 ) -> None:
     """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""
@@ -50,6 +50,7 @@ def evaluate(
     bursts: Annotated[float, typer.Option(help="Times as many bursts.")] = 1.0,
     heights: Annotated[float, typer.Option(help="Times as high bursts.")] = 1.0,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = False,
+    deep: Annotated[bool, typer.Option(help="The thorough search of the allocator table (slower).")] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Agents against tuned bases and clairvoyance on windows that training never saw."""

@@ -24,8 +24,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(trace_app, name="trace")
 
 for command in (
-    planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.replay, living.top,
-    measuring.profile, learning.train, learning.evaluate, running.demo,
+    planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.node, living.replay,
+    living.top, measuring.profile, learning.train, learning.evaluate, running.demo,
 ):  # fmt: skip
     app.command()(command)
 models_app.command("fetch")(measuring.models_fetch)

@@ -3,6 +3,7 @@ is always the switch-aware allocator's."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from loki_rl.control.agent import Agent, act, load_agent, shipped
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS
-from loki_rl.control.forecast import HISTORY_S, TARGET, Forecast, Forecaster, Tracker, make_forecaster
+from loki_rl.control.forecast import HISTORY_S, Forecast, Forecaster, Tracker, make_forecaster
 from loki_rl.control.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.observation import (
     ACTIONS,
@@ -23,12 +24,13 @@ from loki_rl.control.observation import (
     state_features,
 )
 from loki_rl.control.policies import Planner, PolicyOptions
+from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
 # Tuned on validation windows of the bursty generator, with the same grid as every other base.
-SCALE, PATIENCE = 1.1, 1.0
+SCALE, PATIENCE = 0.9, 1.0
 # The agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far
 # outside of what it saw in training (in units of the feature's range), nor before it has
 # sat out so many intervals after either.
@@ -40,7 +42,8 @@ FLOOR_S = 2
 
 
 class Forecasting:
-    """The forecast's .9 quantile as demand and its mean as what is expected, through the switch-aware allocator."""
+    """The demand that is worth having capacity for by the forecast's quantiles, and its mean as what is expected, through
+    the switch-aware allocator."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, forecaster: Forecaster | None = None) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
@@ -49,11 +52,18 @@ class Forecasting:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         if not snapshot.arrivals:
-            expected = self._planner.options.expected_rps
-            return self._plan(snapshot, self._scale * expected, expected, self._patience)
-        forecast = self._forecast(snapshot)
-        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
-        return self._plan(snapshot, high, float(forecast.mean[0]), self._patience)
+            return self._plan(snapshot, self._reserve.after((), self._planner.options.expected_rps, 0.0), self._patience)
+        return self._plan(snapshot, self._demand(snapshot, self._forecast(snapshot)), self._patience)
+
+    @cached_property
+    def _reserve(self) -> Reserve:
+        """Made with the first plan: a policy that is only checked should cost nothing."""
+        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+
+    def _demand(self, snapshot: Snapshot, forecast: Forecast) -> Demand:
+        mean, quantiles = float(forecast.mean[0]), forecast.quantiles[0]
+        found = self._reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
+        return replace(found, high_rps=self._scale * found.high_rps)
 
     def _forecast(self, snapshot: Snapshot) -> Forecast:
         counts = np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
@@ -62,11 +72,12 @@ class Forecasting:
     def _lead_s(self, snapshot: Snapshot) -> float:
         return snapshot.interval_s + self._planner.load_s
 
-    def _plan(self, snapshot: Snapshot, high: float, mean: float, patience: float) -> Plan:
+    def _plan(self, snapshot: Snapshot, demand: Demand, patience: float) -> Plan:
         planner = self._planner
         request = replace(
-            planner.request(high),
-            expected_rps=max(min(mean, high), FLOOR_RPS),
+            planner.request(demand.high_rps, servers=len(snapshot.servers)),
+            expected_rps=max(min(demand.expected_rps, demand.high_rps), FLOOR_RPS),
+            chance=demand.chance,
             current=snapshot.servers,
             horizon_s=patience * snapshot.interval_s,
             load_s=planner.options.load_s,
@@ -103,19 +114,27 @@ class Adjusting(Forecasting):
     def decide(self, snapshot: Snapshot) -> Plan:
         if not snapshot.arrivals or self.agent is None:
             plan = super().decide(snapshot)
-            return replace(plan, reasons=(*plan.reasons, "no adjustment: " + self._missing(snapshot)))
+            reasons = (*plan.reasons, "no adjustment: " + self._missing(snapshot))
+            self.fallbacks += 1
+            return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
-        high = self._scale * max(FLOOR_RPS, float(forecast.quantiles[0, TARGET]))
+        base = self._demand(snapshot, forecast)
+        high = base.high_rps
         observation, mask = self._observe(snapshot, forecast, high)
         doubt = self._doubt(snapshot, observation)
         action = -1 if doubt else act(self.agent, observation, mask)
         self.fallbacks += bool(doubt)
         taken = -1 if self._planner.options.shadow else action
         demand, patience = adjusted(taken, high, 1.0, self._patience)
-        plan = self._plan(snapshot, demand, float(forecast.mean[0]), patience)
+        plan = self._plan(snapshot, replace(base, high_rps=demand), patience)
         self._last = taken
-        return replace(plan, reasons=(*plan.reasons, self._said(action, taken, high, doubt)))
+        reasons = (*plan.reasons, self._said(action, taken, high, doubt))
+        return replace(plan, reasons=reasons, adjustment=self._asked(action, bool(doubt)))
+
+    def _asked(self, action: int, fallback: bool) -> Adjustment:
+        factor, patience = adjusted(action, 1.0, 1.0, self._patience)
+        return Adjustment(float(factor), float(patience), fallback, self._planner.options.shadow)
 
     def _missing(self, snapshot: Snapshot) -> str:
         return "no model file" if self.agent is None else f"nothing counted yet at {snapshot.now:g} s"

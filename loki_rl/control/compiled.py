@@ -21,3 +21,15 @@ def compiled(function: F) -> F:
     edit of a called function remove the *.nbi files.
     """
     return function if njit is None else cast(F, njit(cache=True, error_model="numpy")(function))
+
+
+def lean(function: F) -> F:
+    """As `compiled`, for functions that make no array: nothing counts who refers to their arguments, which would take most
+    of the time of a small one."""
+    return function if njit is None else cast(F, njit(cache=True, error_model="numpy", _nrt=False)(function))
+
+
+def inlined(function: F) -> F:
+    """As `lean`, and put into its callers."""
+    made = njit and njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+    return function if njit is None else cast(F, made(function))

@@ -30,12 +30,13 @@ def accuracy(search: Search) -> Found | None:
     # The most accurate plan of a single pipeline is above its floor if any is.
     floors = () if search.alone else search.floors
     solved = search.ask(kept, "most accurate", search.demands, floors=floors, start=search.start(kept.networks))
-    if solved.outcome == "unknown":
-        return _rounded(search, kept)
-    if not solved.found or _too_low(search, solved):
-        search.unproven = solved.outcome == "feasible"  # else nothing serves all, with the best variants neither
+    found = (
+        None if not solved.found or _too_low(search, solved) else _whole("accuracy", "most accurate", search, kept, solved)
+    )
+    if solved.outcome in ("feasible", "unknown"):
+        found = _better(found, _rounded(search, kept))
+    if found is None:
         return None
-    found = _whole("accuracy", "most accurate", search, kept, solved)
     cheapest = _cheapest(search, kept, found)
     if cheapest != found.counts:
         found.counts, found.flows = cheapest, ()
@@ -46,8 +47,17 @@ def _too_low(search: Search, solved: Solved) -> bool:
     return search.alone and solved.objective < search.parts[0].request.min_accuracy - TIE
 
 
+def _better(one: Found | None, other: Found | None) -> Found | None:
+    """The more accurate, with what is proven of both."""
+    if one is None or other is None:
+        return one or other
+    best = one if one.objective >= other.objective else other
+    best.bound = min(one.bound, other.bound)
+    return best
+
+
 def _rounded(search: Search, kept: KeptProblem) -> Found | None:
-    """Time ran out before any fleet was found: one near the relaxation, if it serves all; the relaxation bounds all."""
+    """Time ran out before a fleet was found or proven: one near the relaxation, if it serves all, and a bound for all."""
     demands = search.demands
     relaxed = search.ask(kept, "most accurate", demands, integer=False, time_limit_s=LONG_S)
     search.unproven = relaxed.outcome != "infeasible"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from loki_rl.control.compiled import compiled
+from loki_rl.control.compiled import inlined, lean
 from loki_rl.control.demand import FLOOR_RPS
 from loki_rl.control.fleet import Floats
 from loki_rl.control.fleet_kernels import capacity
@@ -27,9 +27,6 @@ EXOGENOUS = len(BINS) + 10
 STATE = 12
 OBSERVATION = EXOGENOUS + STATE
 LONG_S = 20.0
-# The horizon exceeds the load time, else every wave of loads looks worthless and is begun and abandoned for ever.
-LOADS_PER_HORIZON = 2.0
-LONGEST_SHARE = 0.8
 
 
 def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, best_rps: float) -> Floats:
@@ -41,7 +38,7 @@ def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, 
     return np.column_stack((bins, noise, size, ratios, (10 * errors).clip(0.0, 2.0)))
 
 
-@compiled
+@inlined
 def adjusted(action: int, base_rps: float, scale: float, patience: float) -> tuple[float, float]:
     """Demand for capacity [1/s] and patience [intervals] of an action; -1 is the base itself, with its own patience."""
     if action < 0:
@@ -50,7 +47,7 @@ def adjusted(action: int, base_rps: float, scale: float, patience: float) -> tup
     return base_rps * scale * MULTIPLIERS[action % size], PATIENCES[action // size]
 
 
-@compiled
+@lean
 def fill_mask(mask: NDArray[np.int8], base_rps: float, floor_rps: float, most_rps: float) -> None:
     """Legal actions: targets that serve the last seconds' rate, as far as the cluster can, and only the lowest of those
     beyond the cluster's largest demand. No adjustment is always legal."""
@@ -76,8 +73,8 @@ def state_features(
     most = table.most_rps
     return np.array(
         [
-            _log(capacity(now, rate, fleet.net, table.work) / high_rps),
-            _log(capacity(after, rate, fleet.net, table.work) / high_rps),
+            _log(capacity(now, rate, fleet.net, high_rps, table.work) / high_rps),
+            _log(capacity(after, rate, fleet.net, high_rps, table.work) / high_rps),
             len(loading) / servers,
             min(1.0, max(loading, default=0.0) / LONG_S),
             min(1.0, load_s / LONG_S),

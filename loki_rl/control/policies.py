@@ -9,22 +9,19 @@ from functools import cached_property
 from math import ceil
 from typing import Protocol
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
-from loki_rl.control.demand import FLOOR_RPS, busiest, envelope, ewma, likely, mean
+from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
 from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
-from loki_rl.control.reserve import MEMORY_S, Floats, Reserve, chances, seen
+from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.solver import warm
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.core.server_type import ServerType, as_run_by, types_of
-
-EXPECTED_BIN_S = 5
 
 
 class PolicyOptions(Struct, frozen=True):
@@ -75,11 +72,12 @@ class Planner:
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
 
-    def request(self, demand_rps: float, min_accuracy: float | None = None) -> Request:
+    def request(self, demand_rps: float, min_accuracy: float | None = None, servers: int = 0) -> Request:
+        """servers: those that are there, 0 for as many as there should be."""
         options = self.options
         return Request(
             demand_rps=max(demand_rps, FLOOR_RPS),
-            servers=options.servers,
+            servers=servers or options.servers,
             slo_s=options.slo_s,
             min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
             headroom=self._headroom,
@@ -125,7 +123,7 @@ class Hardware:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(self._planner.pipeline, self._planner.request(demand, min_accuracy=self._floor))
+        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, len(snapshot.servers)))
 
 
 class Loki:
@@ -136,16 +134,7 @@ class Loki:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, ewma)
-        return allocate(self._planner.pipeline, self._planner.request(demand))
-
-
-class Demand(Struct, frozen=True):
-    """expected_rps: what is likely to come; high_rps: what there should be capacity for [1/s]; chance: how likely what lies
-    between them is to come."""
-
-    expected_rps: float
-    high_rps: float
-    chance: float
+        return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
 
 
 class Exact:
@@ -169,19 +158,13 @@ class Exact:
 
     def _demand(self, snapshot: Snapshot) -> Demand:
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
-        expected = max(FLOOR_RPS, self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s)))
-        above = chances(self._reserve.levels, arrivals, expected, lead_s)
-        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
-
-    def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
-        """above, mean_rps: as in Reserve.enough."""
-        high = max(expected, self._reserve.enough(above, mean_rps))
-        return Demand(expected, high, self._reserve.chance(above, expected, high))
+        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
+        return self._reserve.after(arrivals, expected, lead_s)
 
     def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(demand.high_rps),
+            self._planner.request(demand.high_rps, servers=len(snapshot.servers)),
             expected_rps=demand.expected_rps,
             chance=demand.chance,
             current=snapshot.servers,
@@ -206,12 +189,7 @@ class Clairvoyant(Exact):
 
     def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
-        coming = self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:]
-        expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
-        counts = np.array(coming, np.float64)
-        # A second's count is known, not when in it: a deviation more keeps its queues short.
-        above = seen(self._reserve.levels, counts + np.sqrt(counts))
-        return self._room(expected, above, mean(coming, len(coming)))
+        return self._reserve.knowing(self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:])
 
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""

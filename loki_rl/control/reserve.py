@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from math import erf, sqrt
 
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.control.allocator import capacity
-from loki_rl.control.demand import FLOOR_RPS, spread
+from loki_rl.control.demand import FLOOR_RPS, busiest, mean, spread
+from loki_rl.control.forecast import QUANTILES, TARGET
 from loki_rl.control.ladder import ladder
 from loki_rl.control.request import Request
 from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION
@@ -29,10 +31,23 @@ HIGHEST = 5.0
 # Levels that were reached a while ago come back. Three seconds together: a shorter peak is served from the queues.
 MEMORY_S = 300
 PEAK_S = 3
+EXPECTED_BIN_S = 5
+# A forecast has learnt how demand rises. What it never saw may still come, at this share of the rate above.
+UNSEEN = 0.05
 
-GRID = 128
+# Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
+GRID = 512
 STEPS = 8
 LOW = (0.1, 0.3, 0.6)
+
+
+class Demand(Struct, frozen=True):
+    """expected_rps: what is likely to come; high_rps: what there should be capacity for [1/s]; chance: how likely what lies
+    between them is to come."""
+
+    expected_rps: float
+    high_rps: float
+    chance: float
 
 
 class Reserve:
@@ -63,6 +78,32 @@ class Reserve:
         levels = np.linspace(low_rps, high_rps, STEPS)
         return float(np.interp(levels, self.levels, chances).mean())
 
+    def after(self, arrivals: Sequence[int], expected: float, lead_s: float) -> Demand:
+        """Where `expected` follows these counts per second within the lead."""
+        expected = max(FLOOR_RPS, expected)
+        above = chances(self.levels, arrivals, expected, lead_s)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
+
+    def beside(self, arrivals: Sequence[int], mean_rps: float, quantiles: Floats, lead_s: float) -> Demand:
+        """Where a mean and quantiles [6] of the busiest seconds within the lead are forecast."""
+        expected = max(FLOOR_RPS, mean_rps)
+        jumps = chances(self.levels, arrivals, expected, lead_s)
+        above = np.maximum(beyond(self.levels, expected, quantiles), UNSEEN * jumps)
+        return self._room(expected, above, max(expected, mean(arrivals, MEMORY_S)))
+
+    def knowing(self, coming: Sequence[int]) -> Demand:
+        """Where the counts per second to come are known."""
+        expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
+        counts = np.array(coming, np.float64)
+        # A second's count is known, not when in it: a deviation more keeps its queues short.
+        above = seen(self.levels, counts + np.sqrt(counts))
+        return self._room(expected, above, mean(coming, len(coming)))
+
+    def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
+        """above, mean_rps: as in `enough`."""
+        high = max(expected, self.enough(above, mean_rps))
+        return Demand(expected, high, self.chance(above, expected, high))
+
 
 def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: float) -> Floats:
     """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen
@@ -73,6 +114,16 @@ def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: fl
     jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
     total: Floats = np.where(levels <= expected, 1.0, noise + again(levels, peaks(arrivals), lead_s) + jump)
     return np.minimum(total, 1.0)
+
+
+def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
+    """How likely the busiest seconds exceed each level, by their quantiles [6]; exponential beyond the last of them."""
+    known = np.log(1 - np.array((0.0, *QUANTILES)))
+    places = np.concatenate(([min(mean_rps, quantiles[0])], quantiles))
+    inside = np.interp(levels, places, known)
+    slope = (known[-1] - known[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
+    total: Floats = np.exp(inside + slope * np.maximum(levels - quantiles[-1], 0.0))
+    return total
 
 
 def doubt(arrivals: Sequence[int], expected: float) -> float:

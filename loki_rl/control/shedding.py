@@ -159,10 +159,13 @@ class _Shedding:
                 continue
             start, limit = joint.counts if solved.found else start, min(-above, limit)
             division = self._division(joint, start)
-            fleets = [self.alone(part, division[part]) for part in self.parts]
+            if solved.found and (self._settled(joint) or not self.search.has_time()):
+                fleets, part, loss = self._answered(joint, box, solved.status), 0, 0.0
+            else:
+                fleets = [self.alone(part, division[part]) for part in self.parts]
+                part, loss = self._worst(joint, box, fleets) if solved.found else (0, 0.0)
             if self._value(fleets) > value:
                 best, value = fleets, self._value(fleets)
-            part, loss = self._worst(joint, box, fleets) if solved.found else (0, 0.0)
             if loss <= CLOSE * limit:
                 bound = max(bound, limit)
                 continue
@@ -195,6 +198,16 @@ class _Shedding:
         weights = tuple(one / scale for one in worth)
         solved = self.search.ask(joint, "most served", demands, weights=weights, **limits)
         return solved, scale * solved.bound if solved.found else self._worth(box.most)
+
+    def _settled(self, joint: KeptProblem) -> bool:
+        """Whether every part is served to the most of the box, if at all: its idle servers are as many as it needs."""
+        reserving = any(setting.reserving for setting in self.search.settings)
+        return not reserving or all(share <= TIE or share >= NEARLY_ALL for share in joint.served)
+
+    def _answered(self, joint: KeptProblem, box: _Box, status: str) -> list[_Fleet]:
+        """Each part's servers as they are in the answer for all."""
+        parts = zip(joint.split(joint.counts), joint.served, box.most, strict=True)
+        return [_Fleet(list(counts), most or 1.0, share, most, status) for counts, share, most in parts]
 
     def _division(self, joint: KeptProblem, counts: list[int]) -> list[tuple[int, ...]]:
         """Of each part how many servers it has of each type."""

@@ -14,14 +14,16 @@ from loki_rl.control.allocator import allocate, capacity
 from loki_rl.control.fleet import Fleet, Floats, build_fleet
 from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
+from loki_rl.control.fleet_search import Library, search
 from loki_rl.control.request import Request, RequestError, check
-from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION, loading_share, ready
+from loki_rl.control.switching import ACCURACY, SERVERS, UNLIKELY, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
 from loki_rl.control.transition import Model
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
 
-LEVELS = 24
+LEVELS = 32
+EXPECTED = (0.25, 0.45, 0.65, 0.85, 1.0)
 LOWEST_SHARE = 0.01
 MEMO = 1 << 18
 KEPT = 8
@@ -29,25 +31,29 @@ NEARLY = 1e-6
 
 
 class Table(Struct, frozen=True, eq=False):
-    """levels [L]: demands [1/s]; ladder [L, M]: servers per model of the exact plan for each; most_rps, best_rps: demand
+    """ladder [L, M]: servers per model of the exact plan for each level of the library's demand; most_rps, best_rps: demand
     that the whole cluster can serve at all, and with its most accurate variants."""
 
     fleet: Fleet
     servers: int
-    levels: Floats
     ladder: Floats
+    library: Library
     memo: Memo
     work: Floats
     most_rps: float
     best_rps: float
 
+    @property
+    def levels(self) -> Floats:
+        """[L] demands [1/s] of ladder and library."""
+        return self.library[0]
+
     def solve(self, state: Floats, target: Floats, servers: int, deep: bool = True) -> tuple[Floats, int]:
         """Servers per model [M] and the split they hold for. state [3, M]: ready, credit, loading (see `cost`); target:
-        demand, expected demand [1/s], loading share."""
+        demand, expected demand [1/s], loading share, chance (see `best_splits`)."""
         counts = np.zeros(self.fleet.models)
         split = answer(
-            self.memo, state, target, servers, self.fleet.rates, self.fleet.net, self.levels, self.ladder, deep, self.work,
-            counts,
+            self.memo, state, target, servers, self.fleet.rates, self.fleet.net, self.library, deep, self.work, counts,
         )  # fmt: skip
         return counts, split
 
@@ -76,9 +82,27 @@ def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table
     for row, demand in enumerate(demands):
         for place in allocate(pipeline, Request(demand_rps=float(demand), servers=servers)).placements:
             ladder[row, fleet.model(place.task, place.variant)] += place.replicas
-    work = np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1])))
+    work = new_work(fleet)
+    library = _library(fleet, servers, demands, ladder, work)
     memo = new_memo(MEMO if levels else 1, fleet.models)
-    return Table(fleet, servers, demands, ladder, memo, work, most, best.capacity_rps or most)
+    return Table(fleet, servers, ladder, library, memo, work, most, best.capacity_rps or most)
+
+
+def new_work(fleet: Fleet) -> Floats:
+    """Scratch for the loops, sized for this fleet."""
+    return np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1], 4)))
+
+
+def _library(fleet: Fleet, servers: int, demands: Floats, ladder: Floats, work: Floats) -> Library:
+    """Plans of least cost J from an empty cluster, where loading costs nothing: the search's from the exact ladder."""
+    empty, shares = np.zeros((3, fleet.models)), np.array(EXPECTED)
+    plans = np.zeros((len(demands), len(shares), fleet.models))
+    exact: Library = (demands, np.ones(1), ladder[:, None, :].copy(), np.zeros(fleet.models, np.int64))
+    for level, demand in enumerate(demands):
+        for row, share in enumerate(shares):
+            target = np.array([demand, share * demand, 0.0, UNLIKELY])
+            search(empty, target, servers, fleet.rates, fleet.net, exact, len(demands), work, plans[level, row])
+    return demands, shares, plans, np.zeros(fleet.models, np.int64)
 
 
 def yardstick(pipeline: Pipeline, servers: int) -> Table:
@@ -109,7 +133,8 @@ def allocate_by_table(pipeline: Pipeline, request: Request, deep: bool = True) -
     table = table_for(pipeline, request.servers)
     share = 0.0 if request.horizon_s is None else loading_share(pipeline, request)
     expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
-    target = np.array([request.demand_rps, expected, share])
+    chance = UNLIKELY if request.chance is None else request.chance
+    target = np.array([request.demand_rps, expected, share, chance])
     counts, split = table.solve(state_of(table.fleet, request), target, request.servers, deep)
     return plan_of(table, counts, split, request.demand_rps, 1000 * (perf_counter() - began))
 
@@ -117,7 +142,7 @@ def allocate_by_table(pipeline: Pipeline, request: Request, deep: bool = True) -
 def plan_of(table: Table, counts: Floats, split: int, demand: float, solve_ms: float = 0.0) -> Plan:
     """Servers per model, written down as a plan for a demand [1/s]."""
     fleet, work = table.fleet, table.work
-    most = capacity_of(counts, fleet.rates[split], fleet.net, work)
+    most = capacity_of(counts, fleet.rates[split], fleet.net, demand, work)
     spread(fleet.net, min(demand, most), work)
     flow = work[FLOW, : fleet.models].copy()
     quality = accuracy(flow, fleet.net, work[VALUES])

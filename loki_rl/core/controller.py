@@ -107,7 +107,6 @@ class Controller:
             assert machine.target is None or here.variant(*machine.target[:2]).runnable, "a target that does not run there"
         wanted = 0 if self.plan is None else sum(place.replicas for place in self.plan.placements)
         assert len(targets) <= max(wanted, 0), "more servers have a target than the plan wants"
-        assert len(self.machines) <= self.options.servers, "an unknown server"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -257,15 +256,16 @@ class Controller:
         self._order(now, effects)
 
     def _within(self, plan: Plan) -> list[Placement]:
-        """The plan's placements, cut to the servers there are (one may have died while the policy was thinking)."""
-        left = Counter(self.servers.types[machine.server_type].name for machine in self.machines.values())
-        kept = []
-        for place in plan.placements:
-            replicas = min(place.replicas, left[place.server_type])
-            left[place.server_type] -= replicas
-            if replicas:
-                kept.append(replace(place, replicas=replicas))
-        return kept
+        """The plan's placements, cut to the servers there are (one may have died while the policy was thinking, or the
+        policy holds its plan): where most replicas are, one is missed least."""
+        there = Counter(self.servers.types[machine.server_type].name for machine in self.machines.values())
+        kept = list(plan.placements)
+        for kind in dict.fromkeys(place.server_type for place in kept):
+            mine = [number for number, place in enumerate(kept) if place.server_type == kind]
+            for _ in range(sum(kept[number].replicas for number in mine) - there[kind]):
+                most = max(mine, key=lambda number: (kept[number].replicas, number))
+                kept[most] = replace(kept[most], replicas=kept[most].replicas - 1)
+        return [place for place in kept if place.replicas]
 
     def _order(self, now: float, effects: list[Effect]) -> None:
         """Tell servers their targets, as many as may leave what they serve."""

@@ -45,6 +45,16 @@ class Route(Struct, frozen=True):
     share: float
 
 
+class Adjustment(Struct, frozen=True):
+    """What an agent wanted of a plan. factor: on the demand to have capacity for; patience: intervals that the plan should
+    last. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down."""
+
+    factor: float
+    patience: float
+    fallback: bool = False
+    shadow: bool = False
+
+
 class Plan(Struct, frozen=True):
     """The answer of a policy.
 
@@ -52,7 +62,7 @@ class Plan(Struct, frozen=True):
     demand. demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
     cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
     items which the variant should serve. routes: the same flow by whole paths; per leaf the shares sum to 1. epoch: set by
-    the controller, rises with every plan.
+    the controller, rises with every plan. adjustment: of an agent, where the policy asks one.
     """
 
     mode: Mode
@@ -69,6 +79,7 @@ class Plan(Struct, frozen=True):
     epoch: int = 0
     routes: tuple[Route, ...] = ()
     price: float = 0.0
+    adjustment: Adjustment | None = None
 
 
 class JointPlan(Struct, frozen=True):

@@ -12,8 +12,9 @@ import pytest
 from msgspec import Struct
 
 from loki_rl.control import switching
-from loki_rl.control.policies import Demand, Exact, PolicyOptions
+from loki_rl.control.policies import Exact, PolicyOptions
 from loki_rl.control.request import Request
+from loki_rl.control.reserve import Demand
 from loki_rl.control.switching import Ready, ready
 from loki_rl.core.messages import Effect, Event, Load, Loaded
 from loki_rl.core.options import ClusterOptions

@@ -97,9 +97,23 @@ def test_room_is_given_up_after_a_calm_while_and_kept_after_a_jump(reserve: Rese
     assert enough(reserve, (1000,) * 30 + (300,) * 270) > 900
 
 
-def enough(reserve: Reserve, counts: tuple[int, ...]) -> float:
+def test_hardly_any_room_is_kept_where_the_next_plan_is_there_at_once(reserve: Reserve) -> None:
+    """A load time of 0 and a plan every second: what has come before can be met when it comes again."""
+    jumped = (300,) * 100 + (1000,) * 30 + (300,) * 170
+    assert enough(reserve, jumped) > 900
+    assert enough(reserve, jumped, lead_s=1.0) < 1.1 * 300
+
+
+def test_what_lies_between_expected_and_room_is_as_likely_as_its_levels(reserve: Reserve) -> None:
+    above = chances(reserve.levels, (300,) * 60, 300.0, 15.0)
+    near, far = reserve.chance(above, 300.0, 330.0), reserve.chance(above, 300.0, 900.0)
+    assert 0 < far < near < 1
+    assert reserve.chance(above, 300.0, 300.0) <= 1
+
+
+def enough(reserve: Reserve, counts: tuple[int, ...], lead_s: float = 15.0) -> float:
     expected = float(counts[-1])
-    return reserve.enough(chances(reserve.levels, counts, expected, 15.0), float(np.mean(counts)))
+    return reserve.enough(chances(reserve.levels, counts, expected, lead_s), float(np.mean(counts)))
 
 
 @given(st.lists(st.integers(0, 3000), max_size=60), st.floats(0.5, 3000), st.floats(0, 60))

@@ -12,9 +12,10 @@ import pytest
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.fleet import Floats
-from loki_rl.control.fleet_kernels import best_split, capacity
+from loki_rl.control.fleet_kernels import best_splits, capacity
 from loki_rl.control.observation import ACTIONS, fill_mask
 from loki_rl.control.request import Request, RequestError
+from loki_rl.control.switching import UNLIKELY
 from loki_rl.control.table import Table, allocate_by_table, state_of, table_for
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Server
@@ -58,9 +59,9 @@ def cost_of(table: Table, request: Request, plan: Plan, share: float) -> float:
     for place in plan.placements:
         counts[table.fleet.model(place.task, place.variant)] += place.replicas
     assert request.expected_rps is not None
-    target = np.array([request.demand_rps, request.expected_rps, share])
+    target = np.array([request.demand_rps, request.expected_rps, share, UNLIKELY])
     state = state_of(table.fleet, request)
-    return best_split(counts, state, table.fleet.rates, table.fleet.net, SERVERS, target, table.work)[0]
+    return best_splits(counts, state, table.fleet.rates, table.fleet.net, SERVERS, target, table.work)[0]
 
 
 def test_it_finds_the_exact_allocators_plans(table: Table, pipeline: Pipeline) -> None:
@@ -95,7 +96,8 @@ def test_it_never_promises_more_than_the_exact_allocator(table: Table, pipeline:
     """So a mask whose ceiling comes from it is never looser."""
     for level in range(0, len(table.levels), 6):
         counts = table.ladder[level].copy()
-        most = max(capacity(counts, rate, table.fleet.net, table.work) for rate in table.fleet.rates)
+        demand = float(table.levels[level])
+        most = max(capacity(counts, rate, table.fleet.net, demand, table.work) for rate in table.fleet.rates)
         exact = allocate(pipeline, Request(demand_rps=float(table.levels[level]), servers=SERVERS))
         assert most <= max(exact.capacity_rps, table.levels[level]) * 1.35  # what the exact plan keeps for its accuracy
     assert table.most_rps == pytest.approx(allocate_most(pipeline))
@@ -141,17 +143,22 @@ def test_masks_follow_floor_and_ceiling() -> None:
     assert mask[:10].tolist() == [0, 0, 0, 1, 0, 1, 0, 0, 0, 0]
 
 
-def test_results_without_numba_are_the_same(pipeline: Pipeline) -> None:
+def test_results_without_numba_are_the_same(table: Table) -> None:
     script = (
+        "import numpy as np\n"
         "from loki_rl.config import load_pipeline\n"
-        "from loki_rl.control.request import Request\n"
-        "from loki_rl.control.table import allocate_by_table\n"
-        f"request = Request(demand_rps=60.0, servers={SERVERS}, horizon_s=20.0)\n"
-        "p = allocate_by_table(load_pipeline('social').pipeline, request)\n"
-        "print([(q.variant, q.batch, q.replicas) for q in p.placements], p.accuracy)\n"
+        "from loki_rl.control.fleet import build_fleet\n"
+        "from loki_rl.control.fleet_kernels import best_splits\n"
+        "from loki_rl.control.table import new_work\n"
+        "fleet = build_fleet(load_pipeline('social').pipeline)\n"
+        f"counts, target = np.array({table.ladder[20].tolist()}), np.array([60.0, 50.0, 0.25, 0.2])\n"
+        "state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))\n"
+        f"print(best_splits(counts, state, fleet.rates, fleet.net, {SERVERS}, target, new_work(fleet)))\n"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    plan = allocate_by_table(pipeline, Request(demand_rps=60.0, servers=SERVERS, horizon_s=20.0))
-    expected = f"{[(q.variant, q.batch, q.replicas) for q in plan.placements]} {plan.accuracy}"
-    assert done.stdout.strip() == expected
+    counts, fleet = table.ladder[20], table.fleet
+    state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))
+    expected = best_splits(counts, state, fleet.rates, fleet.net, SERVERS, np.array([60.0, 50.0, 0.25, 0.2]), table.work)
+    found = eval(done.stdout, {"np": np})  # three numbers that the script printed
+    assert tuple(found) == pytest.approx(tuple(expected), abs=1e-12)

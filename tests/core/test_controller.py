@@ -188,6 +188,17 @@ def test_a_server_lost_while_the_policy_thinks_is_planned_around_when_it_has_ans
     assert len(snapshots(cluster.tell(Tick(), 10.2))) == 1
 
 
+def test_a_plan_for_more_servers_than_there_are_loses_replicas_where_there_are_most() -> None:
+    """A policy that holds its plan makes no other one; cut at its end, the last task would be left with nobody."""
+    cluster = Cluster(5)
+    held = plan(f0=1, r1=3, r0=1)
+    cluster.serve(held, "f0", "r0", "r1", "r1", "r1")
+    cluster.tell(WorkerGone(2, "killed"), 1.0)
+    assert orders(cluster.tell(Planned(held), 1.0)) == {}, "two r1 are left, and nobody has to load"
+    cluster.tell(WorkerGone(1, "killed"), 2.0)
+    assert orders(cluster.tell(Planned(held), 2.0)) == {4: "r0"}
+
+
 def test_a_server_that_comes_back_gets_work_at_once() -> None:
     cluster = Cluster(2)
     cluster.serve(plan(f0=1, r1=1), "f0", "r1")

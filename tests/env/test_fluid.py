@@ -14,6 +14,7 @@ from loki_rl.env.fluid import (
     LOADS,
     LOST,
     OK,
+    SERVING,
     TICK_S,
     USED,
     Clusters,
@@ -34,14 +35,13 @@ class Cluster:
         self.fleet, self.servers = fleet, servers
         self.state: Clusters = new_clusters(fleet, 1, servers)
         self.state.load_s[:] = load_s
-        self.serving = np.zeros(servers, np.int64)
-        self.work = scratch(fleet)
+        self.work, self.spots = scratch(fleet, servers)
 
     def plan(self, warm: bool = False, **counts: int) -> None:
         wanted = np.zeros(self.fleet.models)
         for variant, number in counts.items():
             wanted[self.number(variant)] = number
-        adopt(wanted, self.state.model[0], self.state.left[0], self.state.want[0], self.servers, self.serving)
+        adopt(wanted, self.state.model[0], self.state.left[0], self.state.want[0], self.servers, self.spots[SERVING])
         if warm:
             self.state.model[0] = self.state.want[0]
 
@@ -50,10 +50,10 @@ class Cluster:
 
     def run(self, rps: float, seconds: int) -> Floats:
         s, fleet, figures = self.state, self.fleet, np.zeros(FIGURES)
+        ticks = np.full(seconds * SECOND, rps * TICK_S, np.float32)
         advance(
-            np.full(seconds * SECOND, rps * TICK_S), s.model[0], s.left[0], s.want[0], s.old[0], s.queue[0], s.tokens[0],
-            fleet.physical[0], self.servers, s.load_s[0], 1.0, waits_s(fleet), fleet.net, 1.0, TICK_S, self.work,
-            self.serving, figures,
+            ticks, 0, len(ticks), s.model[0], s.left[0], s.want[0], s.old[0], s.queue[0], s.tokens[0], fleet.physical[0],
+            self.servers, s.load_s[0], 1.0, waits_s(fleet), fleet.net, 1.0, TICK_S, self.work, self.spots, figures,
         )  # fmt: skip
         return figures
 

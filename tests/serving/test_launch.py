@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,19 +22,11 @@ from loki_rl.config import load_pipeline
 from loki_rl.core.journal import replay
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.launch import LaunchError, LocalPlane, layout
+from tests.serving.driving import drive, eventually, patient
 
 SERVERS = 6
-
-
-def patient(pipeline: Pipeline) -> Pipeline:
-    """Loads in no time and an SLO that a busy machine meets: these tests are about processes, not about speed."""
-    tasks = tuple(
-        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
-    )
-    return replace(pipeline, tasks=tasks, slo_s=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -67,40 +57,12 @@ def plane_of(options: ClusterOptions) -> Start:
     return make
 
 
-# A deadline that a busy machine does not miss either: what is tested here is who is served, not how fast.
-PATIENCE_S = 5.0
-
-
-def drive(client: Client, seconds: float, rps: float, during: Callable[[float], None] = lambda _: None) -> Counter[str]:
-    """Send requests at a steady rate and count how they ended. during: called with the time since the begin."""
-    begin, sent = time.monotonic(), 0
-    found: list[Inference] = []
-    while (age := time.monotonic() - begin) < seconds:
-        during(age)
-        while sent < age * rps:
-            client.submit(timeout_s=PATIENCE_S)
-            sent += 1
-        found += [answer for answer in client.poll(0.005) if isinstance(answer, Inference)]
-    while len(found) < sent:
-        more = client.poll(5.0)
-        assert more, "an answer is missing"
-        found += [answer for answer in more if isinstance(answer, Inference)]
-    return Counter(answer.outcome for answer in found)
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits to be noticed does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def eventually(done: Callable[[], object], what: str, limit_s: float = 10.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(plane_of: Start, tmp_path: Path) -> None:
