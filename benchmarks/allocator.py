@@ -27,7 +27,7 @@ from loki_rl.control.ladder import ladder
 from loki_rl.control.request import Part, Request
 from loki_rl.control.solver import warm
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import JointPlan, Plan
+from loki_rl.core.plan import JointPlan, Plan, Server
 from loki_rl.core.server_type import ServerType
 from tests.control.instances import watch
 
@@ -206,6 +206,25 @@ def measure_ladder() -> None:
     print(f"ladder of 50 demands, paper: median {median(took):.0f} ms with its models")
 
 
+def measure_switches() -> None:
+    """A cluster that follows a demand: every plan begins with the servers that the one before it left."""
+    pipeline, rng, demand = paper(), np.random.default_rng(0), 200.0
+    plans, took = [allocate(pipeline, Request(demand, 20))], []
+    for _ in range(60):
+        demand = float(np.clip(demand * rng.uniform(0.6, 1.6), 60, 1500))
+        horizon_s, current = float(rng.choice([10, 20, 40])), _running(plans[-1], 20)
+        request = Request(demand, 20, current=current, horizon_s=horizon_s, expected_rps=0.85 * demand)
+        took.append(cpu_ms(lambda request=request: plans.append(allocate(pipeline, request))))  # type: ignore[misc]
+    print(f"switch-aware, paper: median {median(took):.1f} ms, largest {max(took):.1f} ms, the first with its models")
+
+
+def _running(plan: Plan, servers: int) -> tuple[Server, ...]:
+    """The servers as they are once a plan has been carried out."""
+    stages = [(place.task, place.variant, place.batch) for place in plan.placements for _ in range(place.replicas)]
+    held = [Server(number, stage, (stage[:2],)) for number, stage in enumerate(stages)]
+    return (*held, *(Server(number) for number in range(len(held), servers)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stock-seconds", type=float, default=20.0, help="time limit of a stock solver per problem")
@@ -215,6 +234,8 @@ def main() -> None:
     wide.warm()
     if options.only in (None, "ladder"):
         measure_ladder()
+    if options.only in (None, "switches"):
+        measure_switches()
     if options.only in (None, "types"):
         measure_types()
     for name in SHARED:
