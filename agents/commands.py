@@ -75,7 +75,8 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
 
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
     """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
-    windows that every base is tuned on; load_s, bursts, heights, trace: shifts."""
+    windows that every base is tuned on; load_s, bursts, heights, trace: shifts; deep: the allocator table's thorough search
+    on test windows."""
 
     pipeline: str
     models: tuple[str, ...] = ()
@@ -88,6 +89,7 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     bursts: float = 1.0
     heights: float = 1.0
     randomise: bool = False
+    deep: bool = False
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
@@ -103,7 +105,7 @@ def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
         heights=flags.heights,
         randomise=flags.randomise,
     )
-    report = evaluate(options, agents, flags.windows, flags.tuning)
+    report = evaluate(options, agents, flags.windows, flags.tuning, flags.deep)
     return as_json(report), table(report)
 
 

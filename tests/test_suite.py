@@ -17,6 +17,7 @@ from loki_rl.studies import BY_TABLE, FLOORS, PUBLISHED, SLO_FACTORS
 from loki_rl.study import Claim, Study
 from loki_rl.suite import Made, markdown, paper_suite
 
+PNG = b"\x89PNG"
 PIPELINE = """
 name: small
 slo_ms: 400
@@ -40,6 +41,16 @@ def _pipeline(folder: Path, provenance: str = "assumed") -> str:
     return str(folder / "small.yaml")
 
 
+def _short(patch: pytest.MonkeyPatch) -> None:
+    """Fewer and shorter runs of every study; how pictures look is tested elsewhere."""
+    patch.setattr(studies, "COMPRESS", 60.0)
+    patch.setattr(studies, "STEADY_S", 8)
+    patch.setattr(studies, "LOADS", (1.0, 0.8, 0.6))
+    patch.setattr(studies, "COMPARED", ("hardware", "proteus", "loki", "exact"))
+    patch.setattr(suite, "timeline_png", lambda _, path: path.write_bytes(PNG))
+    patch.setattr(suite, "study_png", lambda _, path: path.write_bytes(PNG))
+
+
 Found = tuple[dict[str, object], Path, list[Progress]]
 
 
@@ -48,8 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("suite")
     said: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "COMPRESS", 40.0)
-        patch.setattr(studies, "STEADY_S", 8)
+        _short(patch)
         found = paper_suite(RunOptions(_pipeline(folder), "diurnal", "loki"), folder / "log", [0], 1, said.append)
     return found, folder / "log", said
 
@@ -83,10 +93,7 @@ def test_a_second_call_runs_nothing_again_and_says_the_same(made: Found) -> None
     said: list[Progress] = []
     pipeline = str(folder.parent / "small.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "COMPRESS", 40.0)
-        patch.setattr(studies, "STEADY_S", 8)
-        patch.setattr(suite, "timeline_png", lambda *_: None)
-        patch.setattr(suite, "study_png", lambda *_: None)
+        _short(patch)
         again = paper_suite(RunOptions(pipeline, "diurnal", "loki"), folder, [0], 1, said.append)
     assert {step.state for step in said} == {"reused"}
     assert said[-1].reused == said[-1].total

@@ -50,6 +50,7 @@ def evaluate(
     bursts: Annotated[float, typer.Option(help="Times as many bursts.")] = 1.0,
     heights: Annotated[float, typer.Option(help="Times as high bursts.")] = 1.0,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = False,
+    deep: Annotated[bool, typer.Option(help="The thorough search of the allocator table (slower).")] = False,
     as_json: JsonOpt = False,
 ) -> None:
     """Agents against tuned bases and clairvoyance on windows that training never saw."""

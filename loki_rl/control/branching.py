@@ -116,13 +116,14 @@ def relax(tree: Tree, now: Dictionary, lower: Floats, upper: Floats, start: floa
 @compiled
 def tighten(now: Dictionary, rank: Indices, lower: Floats, upper: Floats, slack: float) -> None:
     """Reduced-cost fixing: an integer variable moves no further than the slack to the cutoff pays for."""
-    for j in range(len(now.nonbasic)):
-        v, slope = now.nonbasic[j], now.slopes[j]
+    _, slopes, x, _, nonbasic = now
+    for j in range(len(nonbasic)):
+        v, slope = nonbasic[j], slopes[j]
         if rank[v] > 0 and abs(slope) > FEASIBLE:
             steps = np.floor(slack / abs(slope) + 1e-6)
-            if slope > 0 and now.x[v] == lower[v]:
+            if slope > 0 and x[v] == lower[v]:
                 upper[v] = min(upper[v], lower[v] + steps)
-            elif slope < 0 and now.x[v] == upper[v]:
+            elif slope < 0 and x[v] == upper[v]:
                 lower[v] = max(lower[v], upper[v] - steps)
 
 
@@ -130,14 +131,15 @@ def tighten(now: Dictionary, rank: Indices, lower: Floats, upper: Floats, slack:
 def choose(now: Dictionary, rank: Indices, lower: Floats, upper: Floats) -> tuple[int, bool]:
     """Row to branch on (-1: all integers are) and whether up is cheaper: penalties of one dual step each way (Driebeek 1966;
     Tomlin 1971), the largest product among the highest rank."""
+    _, _, x, basic, _ = now
     top = 0
-    for i in range(len(now.basic)):
-        if rank[now.basic[i]] > top and _part(now.x[now.basic[i]]) > INTEGRAL:
-            top = rank[now.basic[i]]
+    for i in range(len(basic)):
+        if rank[basic[i]] > top and _part(x[basic[i]]) > INTEGRAL:
+            top = rank[basic[i]]
     chosen, up_first, best = -1, False, -1.0
-    for i in range(len(now.basic)):
-        part = _part(now.x[now.basic[i]])
-        if top > 0 and rank[now.basic[i]] == top and part > INTEGRAL:
+    for i in range(len(basic)):
+        part = _part(x[basic[i]])
+        if top > 0 and rank[basic[i]] == top and part > INTEGRAL:
             up, down = _penalties(now, lower, upper, i)
             up, down = (1 - part) * up, part * down
             score = max(up, INTEGRAL) * max(down, INTEGRAL) + FEASIBLE * min(part, 1 - part)
@@ -215,9 +217,10 @@ def _round(x: Floats, integers: Indices, lower: Floats, upper: Floats) -> bool:
 @compiled
 def push(nodes: Nodes, at: int, bound: float, lower: Floats, upper: Floats, integers: Indices) -> None:
     """Write a node."""
-    nodes.bound[at] = bound
+    bounds, lowers, uppers = nodes
+    bounds[at] = bound
     for k in range(len(integers)):
-        nodes.lower[at, k], nodes.upper[at, k] = lower[integers[k]], upper[integers[k]]
+        lowers[at, k], uppers[at, k] = lower[integers[k]], upper[integers[k]]
 
 
 @compiled
@@ -268,9 +271,9 @@ def explore(
 @compiled
 def _best(nodes: Nodes, count: int) -> int:
     """The open node of the least bound, of equal ones the youngest: it is deeper. -1 if there is none."""
-    chosen = -1
+    bounds, chosen = nodes.bound, -1
     for k in range(count):
-        if chosen < 0 or nodes.bound[k] <= nodes.bound[chosen]:
+        if chosen < 0 or bounds[k] <= bounds[chosen]:
             chosen = k
     return chosen
 
@@ -320,9 +323,10 @@ def root(first: First, now: Dictionary, lower: Floats, upper: Floats) -> int:
 @compiled
 def _right(now: Dictionary, lower: Floats, upper: Floats) -> bool:
     """Whether no nonbasic variable has a slope that would let it leave its bound."""
-    for j in range(len(now.nonbasic)):
-        v, slope = now.nonbasic[j], now.slopes[j]
-        if (slope < -FEASIBLE and now.x[v] < upper[v]) or (slope > FEASIBLE and now.x[v] > lower[v]):
+    _, slopes, x, _, nonbasic = now
+    for j in range(len(nonbasic)):
+        v, slope = nonbasic[j], slopes[j]
+        if (slope < -FEASIBLE and x[v] < upper[v]) or (slope > FEASIBLE and x[v] > lower[v]):
             return False
     return True
 

@@ -254,7 +254,8 @@ def eliminate(now: Dictionary, equal: Flags) -> Flags:
 @compiled
 def reachable(first: First, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
     """Bounds that the equations imply; finite ones let proofs treat rounding errors of slopes exactly."""
-    size = len(first.constant)
+    rows, columns, values, constant, _ = first
+    size = len(constant)
     least, most = lower.copy(), upper.copy()
     for _ in range(PASSES):
         low, high = least.copy(), most.copy()
@@ -266,8 +267,8 @@ def reachable(first: First, lower: Floats, upper: Floats) -> tuple[Floats, Float
                 down[i], no_down[i] = 0.0, 1.0
             if up[i] == np.inf:
                 up[i], no_up[i] = 0.0, 1.0
-        for k in range(len(first.row)):
-            i, v, value = first.row[k], size + first.column[k], first.value[k]
+        for k in range(len(rows)):
+            i, v, value = rows[k], size + columns[k], values[k]
             from_, to = (low[v] * value, high[v] * value) if value > 0 else (high[v] * value, low[v] * value)
             if from_ > -np.inf:
                 down[i] += from_
@@ -277,19 +278,19 @@ def reachable(first: First, lower: Floats, upper: Floats) -> tuple[Floats, Float
                 up[i] += to
             else:
                 no_up[i] += 1
-        for k in range(len(first.row)):
-            i, v, value = first.row[k], size + first.column[k], first.value[k]
+        for k in range(len(rows)):
+            i, v, value = rows[k], size + columns[k], values[k]
             from_, to = (low[v] * value, high[v] * value) if value > 0 else (high[v] * value, low[v] * value)
             # The others at their least leave so much at most, and the other way round.
             if no_down[i] == (0 if from_ > -np.inf else 1):
-                end = (first.constant[i] - down[i] + (from_ if from_ > -np.inf else 0.0)) / value
+                end = (constant[i] - down[i] + (from_ if from_ > -np.inf else 0.0)) / value
                 room = FEASIBLE * max(1.0, abs(end))
                 if value > 0:
                     most[v] = min(most[v], end + room)
                 else:
                     least[v] = max(least[v], end - room)
             if no_up[i] == (0 if to < np.inf else 1):
-                end = (first.constant[i] - up[i] + (to if to < np.inf else 0.0)) / value
+                end = (constant[i] - up[i] + (to if to < np.inf else 0.0)) / value
                 room = FEASIBLE * max(1.0, abs(end))
                 if value > 0:
                     least[v] = max(least[v], end - room)
@@ -297,9 +298,9 @@ def reachable(first: First, lower: Floats, upper: Floats) -> tuple[Floats, Float
                     most[v] = min(most[v], end + room)
         for i in range(size):
             if no_down[i] == (0 if low[i] > -np.inf else 1):
-                end = first.constant[i] - down[i] + (low[i] if low[i] > -np.inf else 0.0)
+                end = constant[i] - down[i] + (low[i] if low[i] > -np.inf else 0.0)
                 most[i] = min(most[i], end + FEASIBLE * max(1.0, abs(end)))
             if no_up[i] == (0 if high[i] < np.inf else 1):
-                end = first.constant[i] - up[i] + (high[i] if high[i] < np.inf else 0.0)
+                end = constant[i] - up[i] + (high[i] if high[i] < np.inf else 0.0)
                 least[i] = max(least[i], end - FEASIBLE * max(1.0, abs(end)))
     return least, most

@@ -40,9 +40,10 @@ def _own(part: Part, setting: Setting) -> str:
         return _slo(setting, part)
     best = reachable(setting)
     if part.request.min_accuracy > best + 1e-9:
+        memory = " and the servers' memory" if part.request.pool else ""
         return (
             f"accuracy floor {part.request.min_accuracy:.4f} of '{part.pipeline.name}' is above {best:.4f}, "
-            f"the best that fits an SLO of {_ms(setting.slo_s)}"
+            f"the best that fits an SLO of {_ms(setting.slo_s)}{memory}"
         )
     return ""
 

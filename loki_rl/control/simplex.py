@@ -49,7 +49,8 @@ def copy_of(now: Dictionary) -> Dictionary:
     return Dictionary(now.table.copy(), now.slopes.copy(), now.x.copy(), now.basic.copy(), now.nonbasic.copy())
 
 
-# Loops over single elements: array expressions and views of rows would take most of the time of a pivot.
+# Loops over single elements of arrays with names of their own: array expressions, views of rows, and arrays that are looked
+# up in a tuple at every step would take most of the time.
 
 
 @compiled
@@ -89,12 +90,13 @@ def dual(
     table, slopes, x, basic, nonbasic = now
     objective, edges = start, np.zeros(len(basic))
     for _ in range(limit):
-        leaving = _leaving(now, lower, upper, edges, feasible)
+        leaving = _leaving(table, x, basic, lower, upper, edges, feasible)
         if leaving < 0:
             return OPTIMAL, -1, objective
         out = basic[leaving]
         target = lower[out] if x[out] < lower[out] else upper[out]
-        entering = _entering(now, lower, upper, leaving, -1.0 if x[out] < target else 1.0)
+        sign = -1.0 if x[out] < target else 1.0
+        entering = _entering(table, slopes, x, nonbasic, lower, upper, leaving, sign)
         if entering < 0:
             return INFEASIBLE, leaving, objective
         element = table[leaving, entering]
@@ -115,9 +117,8 @@ def dual(
 
 
 @compiled
-def _leaving(now: Dictionary, lower: Floats, upper: Floats, edges: Floats, feasible: float) -> int:
+def _leaving(table: Floats, x: Floats, basic: Indices, lower: Floats, upper: Floats, edges: Floats, feasible: float) -> int:
     """Row that is farthest outside its bounds along its edge; -1 if none is. edges: squared lengths, 0: not known."""
-    table, _, x, basic, _ = now
     leaving, best = -1, 0.0
     for i in range(len(basic)):
         v = basic[i]
@@ -144,9 +145,17 @@ def _length(table: Floats, i: int) -> float:
 
 
 @compiled
-def _entering(now: Dictionary, lower: Floats, upper: Floats, leaving: int, sign: float) -> int:
+def _entering(
+    table: Floats,
+    slopes: Floats,
+    x: Floats,
+    nonbasic: Indices,
+    lower: Floats,
+    upper: Floats,
+    leaving: int,
+    sign: float,
+) -> int:
     """Column that keeps the signs of the slopes; of those nearly as good the one with the largest element."""
-    table, slopes, x, _, nonbasic = now
     able = np.empty(len(nonbasic), dtype=np.int64)
     count, limit = 0, np.inf
     for j in range(len(nonbasic)):
@@ -250,10 +259,11 @@ def settle(now: Dictionary, costs: Floats, lower: Floats, upper: Floats) -> floa
 @compiled
 def error(first: First, x: Floats) -> float:
     """How far x is from the equations as they were read."""
-    size = len(first.constant)
-    left = first.constant - x[:size]
-    for k in range(len(first.row)):
-        left[first.row[k]] -= first.value[k] * x[size + first.column[k]]
+    rows, columns, values, constant, _ = first
+    size = len(constant)
+    left = constant - x[:size]
+    for k in range(len(rows)):
+        left[rows[k]] -= values[k] * x[size + columns[k]]
     most = 0.0
     for i in range(size):
         most = max(most, abs(left[i]))
@@ -265,26 +275,28 @@ def safe_bound(first: First, now: Dictionary, infeasible_row: int, lower: Floats
     """Lower bound on the objective from the equations as they were read, multipliers taken from the slopes (Neumaier and
     Shcherbina 2004). With a row that cannot be met: by how much at least, above 0 only if there is no solution (Farkas).
     """
-    size, x = len(first.constant), now.x
+    rows, columns, values, constant, costs = first
+    table, slopes, x, basic, nonbasic = now
+    size = len(constant)
     multipliers, rest = np.zeros(len(x)), np.zeros(len(x))
     if infeasible_row < 0:
-        for j in range(len(now.nonbasic)):
-            multipliers[now.nonbasic[j]] = -now.slopes[j]
+        for j in range(len(nonbasic)):
+            multipliers[nonbasic[j]] = -slopes[j]
         for v in range(len(x)):
-            rest[v] = first.costs[v]
-            multipliers[v] += first.costs[v]
+            rest[v] = costs[v]
+            multipliers[v] += costs[v]
     else:
-        out = now.basic[infeasible_row]
+        out = basic[infeasible_row]
         sign = 1.0 if x[out] > upper[out] else -1.0
-        for j in range(len(now.nonbasic)):
-            multipliers[now.nonbasic[j]] = sign * now.table[infeasible_row, j]
+        for j in range(len(nonbasic)):
+            multipliers[nonbasic[j]] = sign * table[infeasible_row, j]
         multipliers[out] = sign
     total = 0.0
     for i in range(size):
         rest[i] -= multipliers[i]
-        total += multipliers[i] * first.constant[i]
-    for k in range(len(first.row)):
-        rest[size + first.column[k]] -= first.value[k] * multipliers[first.row[k]]
+        total += multipliers[i] * constant[i]
+    for k in range(len(rows)):
+        rest[size + columns[k]] -= values[k] * multipliers[rows[k]]
     for v in range(len(x)):
         if abs(rest[v]) > NOISE:
             bound = lower[v] if rest[v] > 0 else upper[v]
@@ -311,30 +323,32 @@ def renew(first: First, now: Dictionary) -> None:
 
     Each variable that is to become basic takes the row with its largest element among those still to be left.
     """
-    size, total = len(first.constant), len(now.x)
+    rows, columns, values, constant, _ = first
+    renewed, _, x, basic, nonbasic = now
+    size, total = len(constant), len(x)
     # The constants are one more column: that of a variable of value -1.
     table = np.zeros((size, total - size + 1))
-    for k in range(len(first.row)):
-        table[first.row[k], first.column[k]] = first.value[k]
-    table[:, -1] = first.constant
-    fresh = Dictionary(table, np.zeros(total - size + 1), now.x, np.arange(size), np.arange(size, total + 1))
+    for k in range(len(rows)):
+        table[rows[k], columns[k]] = values[k]
+    table[:, -1] = constant
     stays = np.zeros(total + 1, dtype=np.bool_)
-    for v in now.basic:
-        stays[v] = True
+    for i in range(size):
+        stays[basic[i]] = True
+    inside, outside = np.arange(size), np.arange(size, total + 1)
+    fresh = Dictionary(table, np.zeros(total - size + 1), x, inside, outside)
     for j in range(total - size):
-        if stays[fresh.nonbasic[j]]:
-            leaving = 0
-            largest = -1.0
+        if stays[outside[j]]:
+            leaving, largest = 0, -1.0
             for i in range(size):
-                if not stays[fresh.basic[i]] and abs(table[i, j]) > largest:
+                if not stays[inside[i]] and abs(table[i, j]) > largest:
                     leaving, largest = i, abs(table[i, j])
             pivot(fresh, leaving, j)
     for i in range(size):
-        now.basic[i] = fresh.basic[i]
-        now.x[now.basic[i]] = table[i, total - size]
+        basic[i] = inside[i]
+        x[basic[i]] = table[i, total - size]
     for j in range(total - size):
-        v = fresh.nonbasic[j]
-        now.nonbasic[j] = v
+        v = outside[j]
+        nonbasic[j] = v
         for i in range(size):
-            now.table[i, j] = table[i, j]
-            now.x[now.basic[i]] -= table[i, j] * now.x[v]
+            renewed[i, j] = table[i, j]
+            x[basic[i]] -= table[i, j] * x[v]

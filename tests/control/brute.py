@@ -20,6 +20,8 @@ Config = tuple[int, int, int, int]
 Prefix = tuple[Config, ...]
 Usage = tuple[int, ...]
 TIE = 1e-7
+# A solver's tolerance serves that much of a small demand with no server at all.
+NOTHING = 1e-5
 
 
 @st.composite
@@ -308,7 +310,7 @@ class Verdict:
             return self._weighed([alone.served(split) for alone, split in zip(self._alone, splits, strict=True)])
 
         best = max(served(splits) for splits in self._splits(whole=True))
-        if best >= TIE:
+        if best >= NOTHING:
             self.mode, self.value = "shed", best
             if len(self._parts) == 1:
                 self.accuracy = self._alone[0].accuracy_of_the_most(self._counts, best)

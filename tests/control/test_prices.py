@@ -126,6 +126,15 @@ def test_no_type_has_the_memory(traffic: Pipeline) -> None:
     )
 
 
+def test_a_floor_that_no_memory_allows(traffic: Pipeline) -> None:
+    """The first two variants of every task fit."""
+    pool = (ServerType("a", 10, memory_mb=2.0),)
+    plan = allocate(grown(traffic, 1.0), Request(10.0, 10, min_accuracy=0.9, pool=pool))
+    (reason,) = plan.reasons
+    assert "accuracy floor 0.9000 of 'traffic' is above 0.6" in reason
+    assert reason.endswith("fits an SLO of 250.0 ms and the servers' memory")
+
+
 def test_no_type_was_measured(traffic: Pipeline) -> None:
     pool = (ServerType("a", 5, speed=None), ServerType("b", 5, profiles={"traffic": TypeProfile({})}))
     (reason,) = allocate(traffic, Request(10.0, 10, pool=pool)).reasons
