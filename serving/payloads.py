@@ -48,13 +48,14 @@ class RouterPayloads:
         (self.staged if type(event) is Result else self.held).update(zip(ids, frames, strict=True))
 
     def attach(self, message: Event) -> Attached:
-        match message:
-            case Execute() if self.held:
-                return pick(self.held, [item.id for item in message.items])
-            case Submit() if self.staged:
-                return pick(self.staged, [item.id for item in message.items])
-            case Settled() if self.staged:
-                return pick(self.staged, message.ids)
+        if self.held or self.staged:
+            match message:
+                case Execute():
+                    return pick(self.held, [item.id for item in message.items])
+                case Submit() if self.staged:
+                    return pick(self.staged, [item.id for item in message.items])
+                case Settled() if self.staged:
+                    return pick(self.staged, message.ids)
         return NOTHING
 
     def drop(self, items: list[int]) -> None:

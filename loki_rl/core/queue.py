@@ -50,18 +50,24 @@ class DeadlineQueue:
         for lane in self.lanes:
             heapq.heapify(lane)
 
-    def push(self, item: Item, soft: float, hard: float) -> bool:
-        """Take an item in; a repeat of one that is known is ignored (False)."""
-        known = self.known
-        if item.id in known:
-            return False
-        self.waiting += 1
+    def push(self, items: Sequence[Item], split: float, after_s: float) -> list[Item]:
+        """Take items in: this task should end them after this share of their time, and must so long [s] before its end.
+        Repeats of known ones are ignored; returns the others."""
+        known, orders, lanes, lane_of, push = self.known, self.orders, self.lanes, self._lane_of, heapq.heappush
+        fresh: list[Item] = []
+        soft = self.newest_soft
+        for item in items:
+            id = item.id
+            if id not in known:
+                soft = item.t0 + (item.deadline - item.t0) * split
+                place = soft if item.terms is None else soft - item.terms.boost
+                entry = known[id] = (place, next(orders), item.deadline - after_s, item)
+                push(lanes[lane_of.get(item.prefix, 0)] if lane_of else lanes[0], entry)
+                fresh.append(item)
         # Not the latest of all: one request with a very long deadline would hide every overload that follows.
         self.newest_soft = soft
-        place = soft if item.terms is None else soft - item.terms.boost
-        entry = known[item.id] = (place, next(self.orders), hard, item)
-        heapq.heappush(self.lanes[self._lane_of.get(item.prefix, 0)], entry)
-        return True
+        self.waiting += len(fresh)
+        return fresh
 
     def put_back(self, items: list[Item]) -> None:
         """Items that a worker did not finish wait again, each in its old place."""

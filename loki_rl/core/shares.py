@@ -25,11 +25,13 @@ class Shares:
         self.accounts: list[dict[int, float]] = [{}]
         self.rate = 0.0  # items per second, of late
         self._planned = 0.0
+        self._bursts: dict[int, float] = {}
         self._time = 0.0
 
     def adopt(self, mix: Mix, now: float) -> None:
         self.mix = mix
         self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
+        self._bursts = {variant: mix.bursts.get(variant, 2.0) for lane in mix.shares for variant in lane}
         self.rate = self._planned = mix.rate
         self._time = now
 
@@ -43,7 +45,7 @@ class Shares:
         for lane, count in self.mix.lanes(items):
             account = self.accounts[lane]
             for variant, share in self.mix.shares[lane].items():
-                account[variant] = min(self._burst(variant), account[variant] + boost * share * count)
+                account[variant] = min(self._bursts[variant], account[variant] + boost * share * count)
 
     def served(self, variant: int, items: list[Item]) -> None:
         """This variant serves them."""
@@ -51,7 +53,7 @@ class Shares:
             for lane, count in self.mix.lanes(items):
                 account = self.accounts[lane]
                 if variant in account:
-                    account[variant] = max(-self._burst(variant), account[variant] - count)
+                    account[variant] = max(-self._bursts[variant], account[variant] - count)
 
     def returned(self, variant: int, items: list[Item]) -> None:
         """It did not."""
@@ -67,6 +69,3 @@ class Shares:
     def owns_any(self, variant: int, queue: DeadlineQueue) -> bool:
         """Whether any item that waits is this variant's to serve."""
         return any(account.get(variant, 0.0) > 0.0 for lane, account in zip(queue.lanes, self.accounts, strict=True) if lane)
-
-    def _burst(self, variant: int) -> float:
-        return self.mix.bursts.get(variant, 2.0)

@@ -32,10 +32,15 @@ def waiting(draw: st.DrawFn) -> Waiting:
     return Waiting(soft, soft + draw(milliseconds(0, 30)))
 
 
+def push(queue: DeadlineQueue, number: int, soft: float, hard: float) -> None:
+    """An item that should end at once when it comes: its deadlines are what it says."""
+    queue.push([Item(number, soft, hard, 0)], 0.0, 0.0)
+
+
 def filled(items: list[Waiting]) -> DeadlineQueue:
     queue = DeadlineQueue()
     for number, item in enumerate(items):
-        queue.push(Item(number, 0.0, 1.0, 0), item.soft, item.hard)
+        push(queue, number, item.soft, item.hard)
     return queue
 
 
@@ -90,10 +95,10 @@ def test_dropping_preserves_the_batch() -> None:
 
 def test_a_repeat_is_ignored_while_the_item_waits_and_while_a_worker_has_it() -> None:
     queue = filled([Waiting(0.5, 0.6)])
-    queue.push(Item(0, 0.0, 1.0, 0), 0.1, 0.2)
+    push(queue, 0, 0.1, 0.2)
     assert len(queue) == 1
     taken = queue.take(1)
-    queue.push(taken[0], 0.1, 0.2)
+    push(queue, 0, 0.1, 0.2)
     assert len(queue) == 0
     queue.forget(taken)
     assert not queue.known
@@ -115,7 +120,7 @@ def test_expired_items_leave_from_the_head() -> None:
 def test_every_item_of_a_request_can_be_taken_out() -> None:
     queue = DeadlineQueue()
     for number in (0b000, 0b001, 0b010, 0b011, 0b100):
-        queue.push(Item(number, 0.0, 1.0, 0), 1.0 - number, 2.0)
+        push(queue, number, 1.0 - number, 2.0)
     assert sorted(item.id for item in queue.remove({0b00, 0b10}, root_bits=1)) == [0b000, 0b001, 0b100]
     assert [item.id for item in queue.take(5)] == [0b011, 0b010]
 
