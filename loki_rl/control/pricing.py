@@ -7,7 +7,6 @@ from collections.abc import Callable
 from math import inf
 
 import numpy as np
-from msgspec import Struct
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.hull import best_routes, walk
@@ -30,14 +29,6 @@ EVERY = 4
 SPARE = 2
 
 
-class Route(Struct):
-    """A column that serves. arcs, amounts: its flow per unit of its part's demand."""
-
-    part: int
-    arcs: Indices
-    amounts: Floats
-
-
 class Relaxation:
     """Ask with `solve` after any change of the bounds in `lower` and `upper` [row]. cutoff: of no interest above."""
 
@@ -45,7 +36,7 @@ class Relaxation:
         self.joint, self.parts, self.left_s = joint, joint.parts, left_s
         self.layout = Layout(joint)
         self.master = Master(self.layout.size)
-        self.routes: dict[int, Route] = {}
+        self._routes: set[int] = set()
         self.price = np.array(joint.prices) / joint.unit if joint.goal == "least price" else np.zeros(len(joint.prices))
         self._base = self.price[self.layout.of[:, 0] - self.layout.pools[0]]
         self._most = float(sum(joint.limits))
@@ -91,15 +82,14 @@ class Relaxation:
     def _make_room(self) -> None:
         """Forget routes that have been out of use, the least worth having first."""
         slopes, x = self.master.slopes(), self.master.now.x
-        idle = [slot for slot in self.routes if slopes[slot] > PAYS and x[slot] == 0]
+        idle = [slot for slot in sorted(self._routes) if slopes[slot] > PAYS and x[slot] == 0]
         idle.sort(key=lambda slot: -slopes[slot])
-        dropped = idle[: max(0, len(self.routes) - SPARE * len(self.master.active))]
-        if len(dropped) <= len(self.routes) // 4:
+        dropped = idle[: max(0, len(self._routes) - SPARE * len(self.master.active))]
+        if len(dropped) <= len(self._routes) // 4:
             self.master.grow()
             return
         self.master.drop(np.array(dropped, dtype=np.int64))
-        for slot in dropped:
-            del self.routes[slot]
+        self._routes.difference_update(dropped)
 
     def _miss(self, p: int) -> int:
         """Serves without servers, at a penalty: so that there always is a solution."""
@@ -126,7 +116,7 @@ class Relaxation:
         values = np.concatenate([[1.0, accuracy - part.floor[0], part.weight * accuracy], np.repeat(needs, rows.shape[1])])
         worth, extra = self._worth(part)
         cost = float(self.price[rows[:, 0] - layout.pools[0]] @ needs) - worth * accuracy - extra
-        self.routes[self._column(at, values, cost)] = Route(p, arcs, amounts)
+        self._routes.add(self._column(at, values, cost))
 
     def worth(self, p: int, duals: Floats) -> float:
         """Of a unit of a part's accuracy, what floors make of it included."""
