@@ -6,7 +6,7 @@ from typing import Any
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.greedy import round_up
-from loki_rl.control.kept import LONG_S, Goal, KeptProblem
+from loki_rl.control.problem import LONG_S, Goal, Problem
 from loki_rl.control.search import SLACK, Found, Search
 from loki_rl.control.solver import Solved
 from loki_rl.core.plan import Mode
@@ -33,7 +33,7 @@ def accuracy(search: Search) -> Found | None:
     found = (
         None if not solved.found or _too_low(search, solved) else _whole("accuracy", "most accurate", search, kept, solved)
     )
-    if solved.outcome in ("feasible", "unknown"):
+    if solved.outcome == "unknown" or (solved.outcome == "feasible" and (kept.coarse or not found)):
         found = _better(found, _rounded(search, kept))
     if found is None:
         return None
@@ -56,7 +56,7 @@ def _better(one: Found | None, other: Found | None) -> Found | None:
     return best
 
 
-def _rounded(search: Search, kept: KeptProblem) -> Found | None:
+def _rounded(search: Search, kept: Problem) -> Found | None:
     """Time ran out before a fleet was found or proven: one near the relaxation, if it serves all, and a bound for all."""
     demands = search.demands
     relaxed = search.ask(kept, "most accurate", demands, integer=False, time_limit_s=LONG_S)
@@ -79,7 +79,7 @@ def _rounded(search: Search, kept: KeptProblem) -> Found | None:
     return found
 
 
-def _cheapest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
+def _cheapest(search: Search, kept: Problem, found: Found) -> list[int]:
     """The cheapest servers for the accuracy already reached, if cheaper ones there are."""
     if not search.has_time():
         return found.counts
@@ -91,12 +91,12 @@ def _cheapest(search: Search, kept: KeptProblem, found: Found) -> list[int]:
     return kept.counts if solved.found else found.counts
 
 
-def _whole(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:
+def _whole(mode: Mode, goal: Goal, search: Search, kept: Problem, solved: Solved) -> Found:
     """Where all is served, most accurately for these counts."""
     found = _found(mode, goal, search, kept, solved)
     found.flows = kept.flows
     return found
 
 
-def _found(mode: Mode, goal: Goal, search: Search, kept: KeptProblem, solved: Solved) -> Found:
+def _found(mode: Mode, goal: Goal, search: Search, kept: Problem, solved: Solved) -> Found:
     return Found(mode, goal, kept.networks, kept.counts, solved.objective, solved.bound, solved.status, search.demands)

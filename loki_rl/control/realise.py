@@ -10,9 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.kept import ANY, NO_FLOOR, KeptProblem, kept_problem
+from loki_rl.control.kept import KeptProblem, kept_problem
 from loki_rl.control.network import Network
+from loki_rl.control.problem import ANY, NO_FLOOR
 from loki_rl.control.solver import Solved
+from loki_rl.control.wide import is_wide, narrowed
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
 from loki_rl.core.server_type import ServerType
@@ -68,9 +70,12 @@ def holdings(
     """Each pipeline's own servers: once counts are given, none depends on another. flows: each as of a Holding."""
     found, start = [], 0
     for network, flow in zip(networks, flows or ((),) * len(networks), strict=True):
-        end = start + len(network.configurations)
-        found.append(Holding(kept_problem((network,), prices), counts[start:end], flow))
-        start = end
+        mine = counts[start : start + len(network.configurations)]
+        start += len(network.configurations)
+        if is_wide([network]):
+            # A flow through the whole network is none through this one: it is solved for anew.
+            (network, mine), flow = narrowed(network, mine), ()
+        found.append(Holding(kept_problem((network,), prices), mine, flow))
     return found
 
 

@@ -11,12 +11,14 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from loki_rl.control.accuracy import TIE
-from loki_rl.control.kept import NO_FLOOR, Floor, Goal, KeptProblem, kept_problem
 from loki_rl.control.network import Network
+from loki_rl.control.problem import NO_FLOOR, Floor, Goal, Problem
 from loki_rl.control.realise import Holding, holdings, names
 from loki_rl.control.request import Part
 from loki_rl.control.setting import prepare
 from loki_rl.control.solver import Solved, warm
+from loki_rl.control.wide import is_wide, problem_of
+from loki_rl.control.wide import warm as warm_wide
 from loki_rl.core.plan import Mode, Plan
 
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
@@ -58,7 +60,14 @@ class Search:
         self.accuracy_bound = self.weighed([part.pipeline.best_accuracy for part in parts])
         self.doubt = ""
         warm()
+        self._prepare()
         self._end = perf_counter() + parts[0].request.time_limit_s
+
+    def _prepare(self) -> None:
+        """What is made once for all demands takes its time."""
+        if all(setting.feasible for setting in self.settings) and is_wide(self.networks):
+            warm_wide()
+            self.kept(self.networks)
 
     @property
     def alone(self) -> bool:
@@ -122,15 +131,15 @@ class Search:
         yield
         self.build_s += perf_counter() - began
 
-    def kept(self, networks: tuple[Network, ...]) -> KeptProblem:
+    def kept(self, networks: tuple[Network, ...]) -> Problem:
         with self.building():
-            return kept_problem(networks, self._prices)
+            return problem_of(networks, self._prices)
 
     @property
     def _prices(self) -> tuple[float, ...]:
         return tuple(kind.price for kind in self.types)
 
-    def ask(self, kept: KeptProblem, goal: Goal, demands: tuple[float, ...], **limits: Any) -> Solved:
+    def ask(self, kept: Problem, goal: Goal, demands: tuple[float, ...], **limits: Any) -> Solved:
         """Ask a kept problem, about the whole cluster and in the time that is left unless the limits say otherwise."""
         began = perf_counter()
         limits = {"servers": self.servers, "weights": self.weights, "time_limit_s": self.left_s, **limits}

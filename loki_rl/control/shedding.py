@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from loki_rl.control.accuracy import TIE
 from loki_rl.control.greedy import round_up
-from loki_rl.control.kept import ANY, LONG_S, KeptProblem, Span
+from loki_rl.control.problem import ANY, LONG_S, Problem, Span
 from loki_rl.control.search import SLACK, Found, Search
 from loki_rl.control.solver import Solved
 
@@ -173,7 +173,7 @@ class _Shedding:
                 heappush(boxes, (-limit, next(ticket), child))
         return best, max(bound, value, *(-above for above, _, _ in boxes[:1]))
 
-    def _first(self, joint: KeptProblem, root: _Box) -> list[int]:
+    def _first(self, joint: Problem, root: _Box) -> list[int]:
         """A fleet near the relaxation."""
         limits: dict[str, Any] = {"served": [ANY] * len(self.parts), "floors": self.search.floors, "time_limit_s": LONG_S}
         self.search.ask(joint, "most served", root.most, integer=False, **limits)
@@ -184,7 +184,7 @@ class _Shedding:
             self.search.doubt = self.search.doubt or "Limit of divisions"
         return self.asked >= MOST_BOXES or not self.search.has_time()
 
-    def _inside(self, joint: KeptProblem, box: _Box, start: list[int]) -> tuple[Solved, float]:
+    def _inside(self, joint: Problem, box: _Box, start: list[int]) -> tuple[Solved, float]:
         """The most by weight inside a box, and its bound."""
         self.asked += 1
         shares = zip(self.search.weights, box.most, self.wholes, strict=True)
@@ -199,17 +199,17 @@ class _Shedding:
         solved = self.search.ask(joint, "most served", demands, weights=weights, **limits)
         return solved, scale * solved.bound if solved.found else self._worth(box.most)
 
-    def _settled(self, joint: KeptProblem) -> bool:
+    def _settled(self, joint: Problem) -> bool:
         """Whether every part is served to the most of the box, if at all: its idle servers are as many as it needs."""
         reserving = any(setting.reserving for setting in self.search.settings)
         return not reserving or all(share <= TIE or share >= NEARLY_ALL for share in joint.served)
 
-    def _answered(self, joint: KeptProblem, box: _Box, status: str) -> list[_Fleet]:
+    def _answered(self, joint: Problem, box: _Box, status: str) -> list[_Fleet]:
         """Each part's servers as they are in the answer for all."""
         parts = zip(joint.split(joint.counts), joint.served, box.most, strict=True)
         return [_Fleet(list(counts), most or 1.0, share, most, status) for counts, share, most in parts]
 
-    def _division(self, joint: KeptProblem, counts: list[int]) -> list[tuple[int, ...]]:
+    def _division(self, joint: Problem, counts: list[int]) -> list[tuple[int, ...]]:
         """Of each part how many servers it has of each type."""
         used = [[0] * joint.types for _ in self.parts]
         for (part, configuration), count in zip(joint.configurations, counts, strict=True):
@@ -219,7 +219,7 @@ class _Shedding:
     def _value(self, fleets: list[_Fleet]) -> float:
         return self._worth(tuple(fleet.share * fleet.demand_rps for fleet in fleets))
 
-    def _worst(self, joint: KeptProblem, box: _Box, fleets: list[_Fleet]) -> tuple[int, float]:
+    def _worst(self, joint: Problem, box: _Box, fleets: list[_Fleet]) -> tuple[int, float]:
         """The part of which a box promises too much by the greatest worth, and this worth."""
         promised = zip(joint.served, box.most, fleets, self.search.weights, self.wholes, strict=True)
         losses = [

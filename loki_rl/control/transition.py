@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from msgspec import Struct
 
-from loki_rl.control.kept import LONG_S, USUAL_SERVERS, keep
+from loki_rl.control.kept import USUAL_SERVERS, keep
 from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objective
+from loki_rl.control.problem import LONG_S
 from loki_rl.control.program import Program
 from loki_rl.control.setting import Setting
 from loki_rl.control.simplex import Floats, Indices

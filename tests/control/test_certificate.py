@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from loki_rl.config import load_pipeline
 from loki_rl.control import own_solver
 from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.kept import Goal, KeptProblem
+from loki_rl.control.kept import KeptProblem
+from loki_rl.control.problem import Goal
 from loki_rl.control.request import Request
 from loki_rl.control.solver import Solved
 from loki_rl.control.verify import verify
