@@ -24,6 +24,8 @@ from tests.control.instances import plain, requests, small_pipeline, watch
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 CLOSE = 2e-6
+# HiGHS's tolerance; a solution that misses a row by more is none.
+MISS = 1e-7
 EVERY_CBC = 50
 
 
@@ -87,7 +89,17 @@ class Tally:
         self.worst = max(self.worst, difference)
         if report.solver != "own":
             return "left to HiGHS (unsound)"
-        return "agree optimal" if difference <= CLOSE else f"DISAGREEMENT: own {report.objective}, HiGHS {theirs}"
+        if difference <= CLOSE:
+            return "agree optimal"
+        if program.miss(answer.values) > MISS and abs(self._again(program, answer) - report.objective) <= CLOSE:
+            return "agree optimal once HiGHS keeps its rows"
+        return f"DISAGREEMENT: own {report.objective}, HiGHS {theirs}"
+
+    def _again(self, program: Program, answer: Any) -> float:
+        """What HiGHS's relaxation reaches with the integers that its search ended with, which missed a row."""
+        whole = np.round(answer.values[program.integer])
+        program.lower[program.integer] = program.upper[program.integer] = whole
+        return float(program.sign * solve_with_highs(program, 60.0, 1e-6, integer=False).objective + program.offset)
 
 
 def main(instances: int) -> None:

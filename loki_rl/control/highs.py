@@ -15,8 +15,10 @@ Options = dict[str, bool | int | float | str]
 
 # It is process-wide in HiGHS: a second value would refuse every later solve.
 ALWAYS: Options = {"threads": 1}
-# Small models are tight, so quick nodes beat heuristics and cuts; large ones need them.
+# Small models are tight, so quick nodes beat presolve, heuristics and cuts; large ones need them. And presolve may end with
+# "unbounded or infeasible".
 SMALL: Options = {
+    "presolve": "off",
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_rins": False,
     "mip_heuristic_run_rens": False,
