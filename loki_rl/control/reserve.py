@@ -109,7 +109,8 @@ def chances(levels: Floats, arrivals: Sequence[int], expected: float, lead_s: fl
     """Share of the lead's seconds in which demand is likely to exceed each level: the estimate may be off, what was seen
     comes back, and demand jumps."""
     rate = JUMPS / (CALM_S + min(len(arrivals), MEMORY_S))
-    sigma = sqrt(2) * doubt(arrivals, expected)
+    # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
+    sigma = sqrt(2) * spread(arrivals, expected)
     noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in levels])
     jump = np.where(levels <= HIGHEST * expected, rate * lead_s * expected / levels, 0.0)
     total: Floats = np.where(levels <= expected, 1.0, noise + again(levels, peaks(arrivals), lead_s) + jump)
@@ -124,13 +125,6 @@ def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
     slope = (known[-1] - known[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
     total: Floats = np.exp(inside + slope * np.maximum(levels - quantiles[-1], 0.0))
     return total
-
-
-def doubt(arrivals: Sequence[int], expected: float) -> float:
-    """Standard deviation [1/s] of demand around what is expected. That single requests come at random is no part of it, for
-    the latency model keeps servers idle for that; but the estimate, a mean of PEAK_S seconds, has some of it."""
-    variance = spread(arrivals, expected) ** 2 - expected * (1 - 1 / PEAK_S)
-    return sqrt(variance)
 
 
 def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:

@@ -101,7 +101,7 @@ def test_hardly_any_room_is_kept_where_the_next_plan_is_there_at_once(reserve: R
     """A load time of 0 and a plan every second: what has come before can be met when it comes again."""
     jumped = (300,) * 100 + (1000,) * 30 + (300,) * 170
     assert enough(reserve, jumped) > 900
-    assert enough(reserve, jumped, lead_s=1.0) < 1.1 * 300
+    assert enough(reserve, jumped, lead_s=1.0) < 1.15 * 300
 
 
 def test_what_lies_between_expected_and_room_is_as_likely_as_its_levels(reserve: Reserve) -> None:
