@@ -17,7 +17,6 @@ import loki_rl.env
 from loki_rl.config import load_pipeline
 from loki_rl.control.agent import act, load_agent
 from loki_rl.control.allocator import allocate
-from loki_rl.control.fleet import Floats
 from loki_rl.control.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.control.request import Request
 from loki_rl.control.setting import prepare
@@ -25,9 +24,10 @@ from loki_rl.control.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION,
 from loki_rl.control.switching import SERVERS as SERVER_J
 from loki_rl.control.table import Table, allocate_by_table, table_for
 from loki_rl.control.transition import Model, kept_transition
-from loki_rl.core.plan import Plan, Server
+from loki_rl.core.plan import Plan
 from loki_rl.env.cluster_env import ClusterEnv
 from loki_rl.env.cluster_options import ClusterEnvOptions
+from tests.control.states import random_request
 
 SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
 BATCHED = {"LokiRL/OneTask-v0": 300_000, "LokiRL/Cluster-v0": 100_000}
@@ -82,24 +82,6 @@ def speed(times: int) -> None:
         row(f"{name} x {CLUSTERS}, steps/s, asked before", f"{per_second(batched, times):,.0f}", f"{bar:,}")
 
 
-def servers_of(table: Table, counts: Floats) -> tuple[Server, ...]:
-    models = [table.fleet.names(m) for m, count in enumerate(counts) for _ in range(int(count))]
-    return tuple(Server(i, (task, variant, 1), ((task, variant),)) for i, (task, variant) in enumerate(models))
-
-
-def request_of(table: Table, rng: np.random.Generator) -> Request:
-    """A state that plans leave behind, and a demand near it."""
-    level = int(rng.integers(2, len(table.levels) - 1))
-    demand = float(table.levels[level] * rng.uniform(0.6, 1.6))
-    return Request(
-        demand_rps=demand,
-        servers=SERVERS,
-        expected_rps=demand * float(rng.uniform(0.6, 1.0)),
-        current=servers_of(table, table.ladder[level]),
-        horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
-    )
-
-
 def cost_of(table: Table, request: Request, plan: Plan) -> float:
     """Cost J in the exact allocator's own model, with the servers per variant fixed to those of the plan."""
     setting = prepare(table.fleet.pipeline, request)
@@ -122,7 +104,7 @@ def allocator(states: int) -> None:
         same, near = {False: 0, True: 0}, {False: 0, True: 0}
         excess, total = {False: 0.0, True: 0.0}, 0.0
         for _ in range(states):
-            request = request_of(table, rng)
+            request = random_request(table, SERVERS, rng)
             exact = cost_of(table, request, allocate(pipeline, replace(request, time_limit_s=10.0)))
             total += exact
             for deep in (False, True):

@@ -11,7 +11,6 @@ import pytest
 
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
-from loki_rl.control.fleet import Floats
 from loki_rl.control.fleet_kernels import best_splits, capacity
 from loki_rl.control.observation import ACTIONS, fill_mask
 from loki_rl.control.request import Request, RequestError
@@ -19,6 +18,7 @@ from loki_rl.control.switching import UNLIKELY
 from loki_rl.control.table import Table, allocate_by_table, state_of, table_for
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Server
+from tests.control.states import random_request
 
 STATES = 40
 SERVERS = 12
@@ -32,25 +32,6 @@ def pipeline() -> Pipeline:
 @pytest.fixture(scope="module")
 def table(pipeline: Pipeline) -> Table:
     return table_for(pipeline, SERVERS)
-
-
-def servers_of(table: Table, counts: Floats) -> tuple[Server, ...]:
-    """Servers that serve these models, all warm."""
-    models = [table.fleet.names(m) for m, count in enumerate(counts) for _ in range(int(count))]
-    return tuple(Server(i, (task, variant, 1), ((task, variant),)) for i, (task, variant) in enumerate(models))
-
-
-def random_request(table: Table, rng: np.random.Generator) -> Request:
-    """A state that plans leave behind, and a demand within a factor of two of it."""
-    level = int(rng.integers(2, len(table.levels) - 1))
-    demand = float(table.levels[level] * rng.uniform(0.6, 1.6))
-    return Request(
-        demand_rps=demand,
-        servers=SERVERS,
-        expected_rps=demand * float(rng.uniform(0.6, 1.0)),
-        current=servers_of(table, table.ladder[level]),
-        horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
-    )
 
 
 def cost_of(table: Table, request: Request, plan: Plan, share: float) -> float:
@@ -68,7 +49,7 @@ def test_it_finds_the_exact_allocators_plans(table: Table, pipeline: Pipeline) -
     rng = np.random.default_rng(0)
     same, excess, total = 0, 0.0, 0.0
     for _ in range(STATES):
-        request = random_request(table, rng)
+        request = random_request(table, SERVERS, rng)
         assert request.horizon_s is not None
         share = min(0.8, 5.0 / request.horizon_s)
         exact = cost_of(table, request, allocate(pipeline, request), share)
@@ -83,7 +64,7 @@ def test_it_finds_the_exact_allocators_plans(table: Table, pipeline: Pipeline) -
 def test_plans_keep_their_promises(table: Table, pipeline: Pipeline) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
-        request = random_request(table, rng)
+        request = random_request(table, SERVERS, rng)
         plan = allocate_by_table(pipeline, request)
         assert sum(place.replicas for place in plan.placements) == plan.servers <= SERVERS
         assert plan.served_fraction == pytest.approx(min(1.0, plan.capacity_rps / request.demand_rps))
@@ -110,7 +91,7 @@ def allocate_most(pipeline: Pipeline) -> float:
 
 
 def test_equal_questions_are_answered_from_memory(table: Table, pipeline: Pipeline) -> None:
-    request = random_request(table, np.random.default_rng(2))
+    request = random_request(table, SERVERS, np.random.default_rng(2))
     first = allocate_by_table(pipeline, request)
     before = int(table.memo[2][1])
     again = allocate_by_table(pipeline, request)
