@@ -129,7 +129,7 @@ def test_where_servers_are_of_several_types_the_workers_tell_theirs(plane_state:
     assert "type" not in drawn(plane_state)
     workers = [replace(worker, server_type="quick") for worker in plane_state.control.workers]
     text = drawn(replace(plane_state, control=replace(plane_state.control, workers=workers)))
-    assert "type   serves" in text
+    assert "type  serves" in text
     assert "quick find/big" in text
 
 
