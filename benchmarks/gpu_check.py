@@ -57,7 +57,7 @@ class Check:
         self.file: PipelineFile = load_pipeline("reading")
         self.chosen = choose_devices(device)
         sizes = dict.fromkeys(self.file.models, SIZES)
-        padded = self.chosen[0].kind == "cuda"
+        padded = self.chosen[0].on_gpu
         self.engine = OnnxEngine(self.file.models, self.file.repository, self.chosen[0].name, sizes=sizes, padded=padded)
         self.reference = OnnxEngine(self.file.models, self.file.repository, "cpu", sizes=sizes)
         self.profile = folder / "profile.json"
@@ -123,7 +123,7 @@ class Alternating:
         return self._plans[self._asked % len(self._plans)]
 
 
-def alternating(_name: str, _pipeline: object, options: dict[str, Any]) -> Alternating:
+def alternating(_name: str, _cluster: object, options: dict[str, Any]) -> Alternating:
     """The policy factory that the controller's process calls."""
     return Alternating(msgspec.convert(options["plans"], list[Plan]))
 

@@ -62,7 +62,7 @@ class Held:
         return self._plans[(self._asked // 2) % len(self._plans)]
 
 
-def held(_name: str, _pipeline: Pipeline, options: dict[str, Any]) -> Held:
+def held(_name: str, _cluster: ClusterOptions, options: dict[str, Any]) -> Held:
     """The policy factory that the controller's process calls."""
     return Held(msgspec.convert(options["plans"], list[Plan]))
 

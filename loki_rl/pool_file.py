@@ -18,7 +18,8 @@ from loki_rl.tables import ConfigError, nearest, read_yaml, table
 
 FOLDER = "pipelines/pools"
 
-_DEVICE = re.compile(r"cpu|cuda:\d+")
+# What comes after a plus is for whoever runs on it to know.
+_DEVICE = re.compile(r"cpu|(cuda|tensorrt)(\+\w+)?:\d+")
 
 
 class TypeTable(Struct, frozen=True):
@@ -37,7 +38,18 @@ class PoolTable(Struct, frozen=True):
     types: dict[str, object]
 
 
-def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
+class Pool(Struct, frozen=True):
+    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it."""
+
+    types: tuple[ServerType, ...]
+    measured: dict[str, dict[str, ProfileFile]]
+
+    @property
+    def servers(self) -> int:
+        return sum(kind.count for kind in self.types)
+
+
+def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> Pool:
     """Load a pool file, or one in pipelines/pools by its bare name, for pipelines that will share the servers.
 
     Paths of profiles start at the file's own folder. Raises ConfigError, one sentence, for everything that is wrong with the
@@ -47,17 +59,20 @@ def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> tuple[Serv
     head = table(read_yaml(file), PoolTable, str(file))
     if not head.types:
         raise ConfigError(f"{file}: no type of servers; add one under 'types'")
-    kinds = tuple(_type(file, name, data, pipelines) for name, data in head.types.items())
-    if not any(kind.count for kind in kinds):
+    texts = {name: table(data, TypeTable, f"{file}, type '{name}'") for name, data in head.types.items()}
+    for name, text in texts.items():
+        _check(text, name, f"{file}, type '{name}'")
+    if not any(text.count for text in texts.values()):
         raise ConfigError(f"{file}: there is no server of any type; raise a count")
-    return kinds
+    measured = {name: _measured(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    kinds = (_type(f"{file}, type '{name}'", name, text, measured[name], pipelines) for name, text in texts.items())
+    return Pool(tuple(kinds), measured)
 
 
-def _type(file: Path, name: str, data: object, pipelines: Sequence[PipelineFile]) -> ServerType:
-    where = f"{file}, type '{name}'"
-    text = table(data, TypeTable, where)
-    _check(text, name, where)
-    profiles = _profiles(text, file, where, pipelines)
+def _type(
+    where: str, name: str, text: TypeTable, measured: dict[str, ProfileFile], pipelines: Sequence[PipelineFile]
+) -> ServerType:
+    profiles = {one.name: _profile(measured[one.name], where, one) for one in pipelines if one.name in measured}
     kind = ServerType(
         name=name,
         count=text.count,
@@ -82,28 +97,33 @@ def _check(text: TypeTable, name: str, where: str) -> None:
         _require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
     for device in text.devices:
         formed = _DEVICE.fullmatch(device) is not None
-        _require(formed, where, f"the device '{device}' must be cpu or cuda:N, as in cuda:0")
+        _require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
     kinds = {device.partition(":")[0] for device in text.devices}
-    _require(len(kinds) < 2, where, "servers of one type are alike: name either cpu or cuda devices")
+    _require(
+        len(kinds) < 2, where, f"servers of one type are alike: name devices of one kind, not {' and '.join(sorted(kinds))}"
+    )
     _require(len(set(text.devices)) == len(text.devices), where, "a device stands twice")
     few = len(text.devices) <= max(1, text.count)
     _require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
 
 
-def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, TypeProfile]:
+def _measured(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, ProfileFile]:
     names = [pipeline.name for pipeline in pipelines]
     named = text.profile or {}
     if isinstance(named, str):
         _require(len(names) == 1, where, f"'profile' must name a file for each of {', '.join(names)}: {{{names[0]}: FILE}}")
         named = {names[0]: named}
     # A pool may know more pipelines than are planned now.
-    return {one.name: _profile(beside(file.parent, named[one.name]), where, one) for one in pipelines if one.name in named}
+    return {name: _load(beside(file.parent, named[name]), where, name) for name in names if name in named}
 
 
-def _profile(path: Path, where: str, pipeline: PipelineFile) -> TypeProfile:
+def _load(path: Path, where: str, pipeline: str) -> ProfileFile:
     if not path.is_file():
-        raise ConfigError(f"{where}: its profile {path} does not exist; measure it with 'loki-rl profile {pipeline.name}'")
-    measured = ProfileFile.load(path)
+        raise ConfigError(f"{where}: its profile {path} does not exist; measure it with 'loki-rl profile {pipeline}'")
+    return ProfileFile.load(path)
+
+
+def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeProfile:
     loads = {(row.task, row.variant): row for row in measured.loads}
     own = {(spec.name, variant) for spec in pipeline.tree for variant in spec.variants}
     figures = {
@@ -115,7 +135,7 @@ def _profile(path: Path, where: str, pipeline: PipelineFile) -> TypeProfile:
         names = sorted({f"{row.task}/{row.variant}" for row in measured.variants})
         wanted = "/".join(min(own))
         raise ConfigError(
-            f"{where}: {path} measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}"
+            f"{where}: its profile measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}"
         )
     return TypeProfile(figures, measured.padded)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
 from loki_rl.config import PipelineFile, load_pipeline
@@ -20,10 +20,9 @@ from loki_rl.control.request import Queueing, RequestError
 from loki_rl.core.ledger import Summary, Tally
 from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.server_type import ServerType
 from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
-from loki_rl.pool_file import load_pool
+from loki_rl.pool_file import Pool, load_pool
 from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import Trace, TraceOptions, load_trace
 
@@ -125,8 +124,8 @@ def prepare(options: RunOptions) -> Scene:
     trace = load_trace(options.trace)
     times = arrivals(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
-    pool = _pool(options, file)
-    servers = sum(kind.count for kind in pool) or pipeline.servers if options.servers is None else options.servers
+    pool = pool_of(options, file)
+    servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
@@ -138,26 +137,23 @@ def prepare(options: RunOptions) -> Scene:
         drop=options.drop,
         parallel_loads=options.parallel_loads,
         routing=options.routing,
-        pool=pool,
+        pool=pool.types,
     )
     return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
 
 
-def _pool(options: RunOptions, file: PipelineFile) -> tuple[ServerType, ...]:
-    """The types of the servers, with one load time where the options give one."""
+def pool_of(options: RunOptions, file: PipelineFile) -> Pool:
+    """The types of the servers, with one load time where the options give one; none without a pool file."""
     if options.pool is None:
-        return ()
+        return Pool((), {})
     pool = load_pool(options.pool, [file])
-    total = sum(kind.count for kind in pool)
-    if options.servers not in (None, total):
+    if options.servers not in (None, pool.servers):
         raise RequestError(
-            f"the types of '{options.pool}' have {total} servers together, not {options.servers}; leave one out"
+            f"the types of '{options.pool}' have {pool.servers} servers together, not {options.servers}; leave one out"
         )
-    if options.driver != "twin" or options.routing != "pull":
-        raise RequestError(
-            "several types of servers are simulated in the twin only, with routing 'pull'; leave the pool out"
-        )
-    return pool_with_load_s(pool, options.load_s)
+    if options.routing != "pull":
+        raise RequestError("several types of servers are served with routing 'pull' only; leave the pool out")
+    return replace(pool, types=pool_with_load_s(pool.types, options.load_s))
 
 
 def _policy_options(
@@ -235,11 +231,16 @@ def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int |
         pipeline_file=str(scene.file.path),
         device=options.device,
         policy=options.policy,
-        policy_options=asdict(scene.policy),
+        policy_options=on_plane(scene.policy),
     ) as plane:
         seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s, keep=keep)
         plane.check()
     return seen
+
+
+def on_plane(policy: PolicyOptions) -> dict[str, object]:
+    """A policy's options as a plane's controller gets them; the types of its servers it knows."""
+    return asdict(replace(policy, pool=()))
 
 
 def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:

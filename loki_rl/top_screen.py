@@ -108,17 +108,21 @@ def _variants(view: View) -> Table:
 
 def _workers(control: Control) -> Table:
     """Workers in the same state share a line: there may be more of them than lines."""
-    alike: dict[tuple[str, int, str], list[WorkerState]] = {}
+    alike: dict[tuple[str, str, int, str], list[WorkerState]] = {}
     for worker in control.workers:
-        alike.setdefault((worker.serving, worker.batch, worker.loading), []).append(worker)
+        key = (worker.server_type, worker.serving, worker.batch, worker.loading)
+        alike.setdefault(key, []).append(worker)
+    typed = any(worker.server_type for worker in control.workers)
     table = _table("workers (models loaded so far)")
+    if typed:
+        table.add_column("type")
     table.add_column("serves")
     table.add_column("batch", justify="right")
     table.add_column("loads now")
     table.add_column("workers")
-    for (serving, batch, loading), workers in sorted(alike.items()):
+    for (kind, serving, batch, loading), workers in sorted(alike.items()):
         numbers = " ".join(f"{worker.number}({worker.loads})" for worker in workers)
-        table.add_row(serving or "parked", str(batch), loading or "-", numbers)
+        table.add_row(*([kind] if typed else []), serving or "parked", str(batch), loading or "-", numbers)
     return table
 
 

@@ -7,14 +7,17 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import zmq
 from msgspec.structs import replace
 
+from loki_rl.core.messages import number_of
 from loki_rl.serving.child import Child
+from loki_rl.serving.device import dealt
 from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.engine import EngineError
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.loopback import check_loopback
 from loki_rl.serving.mailbox import ANY_PORT, Mailbox
@@ -39,11 +42,12 @@ class JoinError(RuntimeError):
 class Agent:
     """`with Agent(join, workers, device) as agent: agent.run()`
 
-    join: where the plane listens for nodes. device: of its workers (empty: as the plane's). restarts: of each worker's
-    process. name, numbers: given by the plane. Entering and `run` raise JoinError or LoopbackError.
+    join: where the plane listens for nodes. device: of its workers (empty: as the plane's). server_type: of their servers,
+    where the plane has several. restarts: of each worker's process. name, numbers: given by the plane. Entering and `run`
+    raise JoinError or LoopbackError.
     """
 
-    def __init__(self, join: str, workers: int, device: str = "", restarts: int = 3) -> None:
+    def __init__(self, join: str, workers: int, device: str = "", server_type: str = "", restarts: int = 3) -> None:
         self.name = ""
         self.numbers: list[int] = []
         self.children: dict[str, Child] = {}
@@ -51,6 +55,7 @@ class Agent:
         self._join = check_loopback(join)
         self._workers = workers
         self._device = device
+        self._server_type = server_type
         self._restarts = restarts
         self._bell: Doorbell[None] = Doorbell()
         self._stopping = False
@@ -110,7 +115,7 @@ class Agent:
     def _enter(self) -> None:
         self._answers: list[Welcome | Declined] = []
         endpoints = [f"tcp://127.0.0.1:{port}" for port in free_ports(self._workers)]
-        self._mailbox.say(PLANE, Join(self._mailbox.tcp, endpoints))
+        self._mailbox.say(PLANE, Join(self._mailbox.tcp, endpoints, self._server_type))
         self._await(lambda: bool(self._answers), ANSWER_S)
         if not self._answers:
             raise JoinError(f"no plane answers at {self._join}; start one with 'loki-rl serve ... --join-port PORT'")
@@ -118,13 +123,23 @@ class Agent:
         if isinstance(welcome, Declined):
             raise JoinError(f"the plane at {self._join} does not take this node: {welcome.reason}")
         plane = msgspec.json.decode(welcome.plane, type=PlaneFile)
-        self._plane: PlaneFile = replace(plane, device=self._device) if self._device else plane
+        self._plane: PlaneFile = replace(plane, nodes=self._placed(plane)) if self._device else plane
         self._plane.write(self._folder.path)
         self.name = welcome.name
         self._left = {node.name: self._restarts for node in plane.nodes if node.is_worker}
-        self.numbers = [int(address.partition(":")[2]) for node in plane.nodes if node.is_worker for address in node.actors]
+        self.numbers = [number_of(address) for node in plane.nodes if node.is_worker for address in node.actors]
+        if plane.engine != "emulated":
+            _check_devices(node.device for node in self._plane.nodes if node.is_worker)
         for name in self._left:
             self._start(name)
+
+    def _placed(self, plane: PlaneFile) -> tuple[NodeSpec, ...]:
+        """All nodes, with the workers here on the devices that this node was given."""
+        mine = [node.name for node in plane.nodes if node.is_worker]
+        return tuple(
+            replace(node, device=dealt(self._device, mine.index(node.name))) if node.is_worker else node
+            for node in plane.nodes
+        )
 
     def _start(self, name: str) -> None:
         command = [sys.executable, "-m", "loki_rl.serving.node", str(self._folder.path), name]
@@ -179,6 +194,17 @@ class Agent:
         self._plane.write(self._folder.path)
         self._mailbox.say(PLANE, Lost(self.name, child.name, reason, successor.tcp))
         self._start(child.name)
+
+
+def _check_devices(devices: Iterable[str]) -> None:
+    """Raise JoinError, before a worker starts, where it could not run."""
+    from loki_rl.serving.sessions import choose_device  # an emulated worker needs no runtime
+
+    try:
+        for device in dict.fromkeys(devices):
+            choose_device(device)
+    except EngineError as error:
+        raise JoinError(str(error)) from None
 
 
 def free_ports(count: int) -> list[int]:

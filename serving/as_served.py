@@ -21,6 +21,7 @@ from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.profile_file import ProfileFile
 from loki_rl.serving.adapters.adapter import Array
 from loki_rl.serving.client import Client, Inference, pack_payload
+from loki_rl.serving.device import dealt
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.models import font_files
@@ -31,7 +32,6 @@ from loki_rl.serving.quality import encoded, reads_text
 from loki_rl.serving.rescale import Round, Span, rescaled
 from loki_rl.serving.scenes import scenes
 from loki_rl.serving.worker_log import read_workers
-from loki_rl.serving.workshop import device_of
 
 # Requests in flight per server: enough that no worker of any round waits for work.
 IN_FLIGHT = 12
@@ -55,7 +55,7 @@ class Rounds:
         return self._plan
 
 
-def rounds_policy(_name: str, _pipeline: Pipeline, options: dict[str, Any]) -> Rounds:
+def rounds_policy(_name: str, _cluster: ClusterOptions, options: dict[str, Any]) -> Rounds:
     """The factory that the plane's file names. options: {"plans": [...]}."""
     return Rounds(msgspec.convert(options["plans"], list[Plan]))
 
@@ -173,7 +173,7 @@ def _why(answer: object) -> str:
 def _payloads(file: PipelineFile, device: str) -> list[Array]:
     if reads_text(file):
         return [encoded(scene) for scene in scenes(PICTURES, SEED, font_files(file.repository))]
-    engine = OnnxEngine(file.models, file.repository, device_of(device, 0))
+    engine = OnnxEngine(file.models, file.repository, dealt(device, 0))
     entry = file.tree[0]
     engine.load(entry.name, entry.variants[0])
     return [engine.sample(entry.name, entry.variants[0])]

@@ -7,8 +7,10 @@ import heapq
 from collections.abc import Iterable
 
 from loki_rl.core.draws import batch_seconds, fanouts
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload, number_of
 from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.servers import Servers
 from loki_rl.serving.alarm import Alarm
 from loki_rl.serving.driver import Delivery
 from loki_rl.serving.wire import Letter
@@ -26,7 +28,7 @@ class EmulatedEngine:
         self.late_s = 0.0
         self.latest_s = 0.0
         self._options = options
-        self._pipeline = options.pipeline
+        self._servers = Servers(options)
         self._alarm = Alarm()
         self._ends: list[tuple[float, int, str, Event]] = []
         self._order = 0
@@ -42,7 +44,7 @@ class EmulatedEngine:
             case Run():
                 self._run(address, effect, now)
             case Load(task, variant):
-                seconds = self._pipeline.tasks[task].variants[variant].load_s
+                seconds = self._as_run(address).tasks[task].variants[variant].load_s
                 self._push(now + seconds, address, Loaded(task, variant, seconds))
             case Unload():
                 pass  # nothing is in memory
@@ -64,12 +66,16 @@ class EmulatedEngine:
         self._alarm.close()
 
     def _run(self, address: str, run: Run, now: float) -> None:
-        seed, pipeline = self._options.seed, self._pipeline
+        seed, pipeline = self._options.seed, self._as_run(address)
         seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, len(run.items))
         made = [fanouts(seed, pipeline, item.id, run.task, run.variant) for item in run.items]
         end = max(now, self._busy_until.get(address, now)) + seconds
         self._busy_until[address] = end
         self._push(end, address, BatchDone(run.batch, made, seconds))
+
+    def _as_run(self, address: str) -> Pipeline:
+        """The pipeline as the type of this worker's server runs it."""
+        return self._servers.pipelines[self._servers.type_of(number_of(address))]
 
     def _push(self, end: float, address: str, event: Event) -> None:
         self._order += 1

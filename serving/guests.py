@@ -3,16 +3,19 @@ know processes, nor what actors do with the loss of a worker."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.core.messages import worker
+from loki_rl.core.servers import Servers
 from loki_rl.serving.loopback import LoopbackError, check_loopback
 from loki_rl.serving.plane import NodeSpec, PlaneFile
 from loki_rl.serving.wire import Alive, Control, Declined, Join, Joined, Known, Left, Lost, Welcome
+from loki_rl.serving.workshop import device_of
 
 SILENT_S = 3.0
 MAX_WORKERS = 64
@@ -20,6 +23,10 @@ MAX_WORKERS = 64
 Say = Callable[[str, Control], None]
 Learn = Callable[[str, str], None]
 Gone = Callable[[NodeSpec, str, str], None]
+
+
+class GuestError(ValueError):
+    """A node cannot join; the message is one sentence for whoever started it."""
 
 
 class Guest(Struct):
@@ -41,7 +48,8 @@ class Guests:
         self._learn = learn
         self._gone = gone
         self._count = 0
-        self._next = plane.options.servers
+        self._servers = Servers(plane.options)
+        self._joined: Counter[int] = Counter()
 
     @property
     def workers(self) -> int:
@@ -74,24 +82,38 @@ class Guests:
         name = f"guest-{self._count}"
         try:
             self._learn(name, check_loopback(join.endpoint))
-            nodes = self._nodes(name, join.workers)
-        except LoopbackError as error:
+            nodes = self._nodes(name, join)
+        except (LoopbackError, GuestError) as error:
             self._say(name, Declined(str(error)))
-            return
-        if not 1 <= len(nodes) <= MAX_WORKERS:
-            self._say(name, Declined(f"a node joins with 1 to {MAX_WORKERS} workers, not {len(nodes)}"))
             return
         peers = [node.name for node in self._plane.nodes if not node.is_worker]
         self.open[name] = Guest({node.name: node for node in nodes}, set(peers), now)
         for peer in peers:
             self._say(peer, Joined(name, [(node.name, node.tcp, list(node.actors)) for node in nodes]))
 
-    def _nodes(self, name: str, endpoints: Sequence[str]) -> list[NodeSpec]:
-        nodes = []
-        for place, endpoint in enumerate(endpoints):
-            nodes.append(NodeSpec(f"{name}-{place}", (worker(self._next),), tcp=check_loopback(endpoint)))
-            self._next += 1
-        return nodes
+    def _nodes(self, name: str, join: Join) -> list[NodeSpec]:
+        """Its workers' processes. Raises LoopbackError or GuestError."""
+        if not 1 <= len(join.workers) <= MAX_WORKERS:
+            raise GuestError(f"a node joins with 1 to {MAX_WORKERS} workers, not {len(join.workers)}")
+        kind = self._kind(join.server_type)
+        endpoints = [check_loopback(endpoint) for endpoint in join.workers]
+        return [self._node(f"{name}-{place}", kind, endpoint) for place, endpoint in enumerate(endpoints)]
+
+    def _node(self, name: str, kind: int, endpoint: str) -> NodeSpec:
+        number = self._servers.joining(kind, self._joined[kind])
+        self._joined[kind] += 1
+        device = device_of(self._plane.options, self._plane.device, number)
+        return NodeSpec(name, (worker(number),), tcp=endpoint, device=device)
+
+    def _kind(self, wanted: str) -> int:
+        """Position of a type of servers."""
+        names = [kind.name for kind in self._servers.types]
+        if wanted in names:
+            return names.index(wanted)
+        if names == [""]:
+            raise GuestError(f"its servers are all alike, and there is no type '{wanted}'; leave --type out")
+        said = f"there is no type '{wanted}'" if wanted else "the type of the node's servers is missing"
+        raise GuestError(f"{said}; name one with --type: {', '.join(names)}")
 
     def _known(self, name: str, node: str, reached: dict[str, str]) -> None:
         guest = self.open.get(name)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from loki_rl.serving.device import Device
 from loki_rl.serving.engine import EngineError
-from loki_rl.serving.sessions import Device, choose_devices
+from loki_rl.serving.sessions import choose_devices
 
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/self/statm")
 
@@ -22,18 +23,25 @@ def device_name(device: Device) -> str:
     """The name that decides whether a profile was measured on such a device: model, and for a CPU its number of cores.
 
     Raises EngineError if a GPU does not answer."""
-    return _gpu_name(device.index) if device.kind == "cuda" else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
+    return _gpu_name(device.index) if device.on_gpu else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
 
 
 def measured_on(device: str) -> tuple[str, str, str]:
-    """What a profile made here with --device would be keyed by: device name, execution provider, ONNX Runtime version.
+    """What a profile made here with --device would be keyed by: device name, way of running, ONNX Runtime version.
 
     Raises EngineError if the device is not there, or if several are not alike: a profile holds for one kind."""
     chosen = choose_devices(device)
     names = sorted({device_name(one) for one in chosen})
     if len(names) > 1:
         raise EngineError(f"{device} are not alike ({', '.join(names)}), and a profile holds for one kind; name alike ones")
-    return names[0], chosen[0].provider, ort.__version__
+    return names[0], chosen[0].way, ort.__version__
+
+
+def memory_mb(device: Device) -> float:
+    """All memory of a device [MB]. Raises EngineError if a GPU does not answer."""
+    if device.on_gpu:
+        return float(_ask_gpu(device.index, "memory.total").removesuffix("MiB")) * 1.048576
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
 
 
 def resident_mb() -> float:
@@ -61,8 +69,12 @@ def _cpu_name() -> str:
 
 
 def _gpu_name(index: int) -> str:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={index}"]
+    return _ask_gpu(index, "name")
+
+
+def _ask_gpu(index: int, what: str) -> str:
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader", f"--id={index}"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f"cuda:{index} does not answer to nvidia-smi; check the NVIDIA driver") from error
+        raise EngineError(f"GPU {index} does not answer to nvidia-smi; check the NVIDIA driver") from error

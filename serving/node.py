@@ -144,7 +144,7 @@ class Node:
 
     def _host_controller(self) -> None:
         plane = self._plane
-        make = partial(resolve(plane.policy_factory), plane.policy, plane.options.pipeline, plane.policy_options)
+        make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = Planner(make, self._finished)
         controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
         self._parts.append(partial(control_state, controller))
@@ -159,7 +159,7 @@ class Node:
             self.driver.host(address, actor, payloads, partial(self._emulate().carry, address))
             return
         pipeline = plane.options.pipeline
-        engine = ThreadedEngine(address, pipeline, make_engine(plane, number), payloads, self._finished)
+        engine = ThreadedEngine(address, pipeline, make_engine(plane, number, self.spec.device), payloads, self._finished)
         self.driver.host(address, actor, payloads, engine.carry)
         self._closing.append(partial(engine.close, LINGER_S))
 

@@ -22,9 +22,12 @@ from loki_rl.serving.adapters.adapter import (
     SessionIO,
     adapter_class,
 )
+from loki_rl.serving.device import Device
 from loki_rl.serving.engine import EngineError, LoadInfo
+from loki_rl.serving.engine_cache import engine_cache
+from loki_rl.serving.providers import Shapes, providers
 from loki_rl.serving.repository import ModelError
-from loki_rl.serving.sessions import BoundSession, Device, choose_device, open_session, ports
+from loki_rl.serving.sessions import BoundSession, choose_device, open_session, ports
 from loki_rl.serving.stored import StoredModel, find_model
 
 Key = tuple[str, str]
@@ -41,9 +44,9 @@ class Resident(Struct):
 
 
 class OnnxEngine:
-    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in serving.stored. device:
-    auto, cpu, cuda or cuda:N. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
-    `padded`. Raises EngineError."""
+    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in serving.stored. device: as in
+    sessions.choose_device. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
+    `padded`. memory_mb: most that a session may take of a GPU. Raises EngineError."""
 
     def __init__(
         self,
@@ -53,8 +56,10 @@ class OnnxEngine:
         *,
         sizes: Mapping[Key, Sequence[int]] | None = None,
         padded: bool = False,
+        memory_mb: float = float("inf"),
     ) -> None:
         self.models, self.repository = models, repository
+        self.memory_mb = memory_mb
         self.device: Device = choose_device(device)
         self.padded = padded
         self.sizes = {key: tuple(sorted(batches)) for key, batches in (sizes or {}).items()}
@@ -99,12 +104,9 @@ class OnnxEngine:
         if spec is None:
             raise EngineError(f"variant '{variant}' of task '{task}' names no model in the pipeline file")
         stored = self._find(task, variant, spec.model)
-        session = open_session(stored.file, self.device)
-        io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()))
+        sizes = self.sizes.get((task, variant), (1,))
         try:
-            declared = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
-            stored.check(declared, max(self.sizes.get((task, variant), (1,))))
-            adapter = adapter_class(spec.adapter)(io, spec.options)
+            session, adapter, io = self._session(stored, spec, sizes)
         except (AdapterError, ModelError) as error:
             raise EngineError(f"variant '{variant}' of task '{task}': {error}") from error
         return Resident(
@@ -112,8 +114,22 @@ class OnnxEngine:
             adapter,
             tuple(port.name for port in io.inputs),
             tuple(port.name for port in io.outputs),
-            BoundSession(session, self.device) if self.device.kind == "cuda" else None,
+            BoundSession(session, self.device) if self.device.on_gpu else None,
         )
+
+    def _session(
+        self, stored: StoredModel, spec: ModelSpec, sizes: Sequence[int]
+    ) -> tuple[ort.InferenceSession, Adapter, SessionIO]:
+        """TensorRT builds for the shapes that will come, which the model leaves open and its adapter knows: that needs the
+        model's ports, so a session on the CPU tells them first."""
+        if self.device.kind != "tensorrt":
+            session = open_session(stored.file, self.device, providers(self.device, self.memory_mb))
+            return session, *_adapted(session, stored, spec, sizes)
+        adapter, io = _adapted(open_session(stored.file, Device("cpu")), stored, spec, sizes)
+        shapes = Shapes({name: item.shape for name, item in adapter.prepare(adapter.sample()).inputs.items()}, sizes)
+        with engine_cache(self.repository, stored.folder.name, shapes) as cache:
+            asked = providers(self.device, self.memory_mb, shapes, cache)
+            return open_session(stored.file, self.device, asked), adapter, io
 
     def _find(self, task: str, variant: str, model: str) -> StoredModel:
         try:
@@ -145,6 +161,16 @@ class OnnxEngine:
         return [
             {name: output[row] for name, output in zip(resident.outputs, outputs, strict=True)} for row in range(len(items))
         ]
+
+
+def _adapted(
+    session: ort.InferenceSession, stored: StoredModel, spec: ModelSpec, sizes: Sequence[int]
+) -> tuple[Adapter, SessionIO]:
+    """The adapter around a model's ports. Raises AdapterError or ModelError."""
+    io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()))
+    declared = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
+    stored.check(declared, max(sizes))
+    return adapter_class(spec.adapter)(io, spec.options), io
 
 
 def _prepared(adapter: Adapter, payload: Array) -> Prepared | PayloadError:

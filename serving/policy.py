@@ -6,16 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from loki_rl.control.policies import PolicyOptions, make_policy
-from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.plane import PlaneError
 from loki_rl.serving.planner import Policy
 
 
-def named_policy(name: str, pipeline: Pipeline, options: dict[str, Any]) -> Policy:
-    """options: fields of PolicyOptions. Raises PlaneError."""
+def named_policy(name: str, cluster: ClusterOptions, options: dict[str, Any]) -> Policy:
+    """options: fields of PolicyOptions, but for the servers and their types, which the cluster tells. Raises PlaneError."""
+    known = {"servers": cluster.servers, **options}
     try:
-        return make_policy(name, pipeline, msgspec.convert(options, PolicyOptions))
+        return make_policy(name, cluster.pipeline, replace(msgspec.convert(known, PolicyOptions), pool=cluster.pool))
     except ValueError as error:
         raise PlaneError(f"policy '{name}': {error}") from error

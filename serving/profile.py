@@ -45,7 +45,7 @@ CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": ti
 
 
 class Request(Struct, frozen=True):
-    """What to measure. device: auto, cpu, cuda or cuda:N. scenes: rendered pictures for accuracy and as payloads. sizes:
+    """What to measure. device: as in sessions.choose_device. scenes: rendered pictures for accuracy and as payloads. sizes:
     task -> batch sizes, instead of the default ones. clock: cpu leaves out what other processes took; only for a busy host
     without a GPU. known: take accuracies and fan-outs from this profile, whatever its device: they do not depend on it."""
 
@@ -74,7 +74,7 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     if request.scenes < 1:
         raise EngineError(f"a profile needs at least 1 scene, not {request.scenes}")
     device = choose_device(request.device)
-    padded = device.kind == "cuda"
+    padded = device.on_gpu
     sizes = batch_sizes(file, request, padded)
     engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
     shown = _scenes(file, request, progress)
@@ -83,7 +83,7 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     figures = Figures(speed.timings, quality.accuracies, quality.fanouts, quality.paths)
     return ProfileFile(
         device=device_name(device),
-        provider=device.provider,
+        provider=device.way,
         ort_version=ort.__version__,
         padded=padded,
         as_served=False,
@@ -102,8 +102,7 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
 def quick_request(file: PipelineFile, known: ProfileFile, device: str) -> Request:
     """Times alone, in some seconds. On a CPU they are CPU times, so that a busy host does not spoil the few runs."""
     sizes = {task.name: QUICK_CHILD_SIZES if task.parent else QUICK_ENTRY_SIZES for task in file.tree}
-    on_cpu = choose_device(device).kind == "cpu"
-    if on_cpu:
+    if not choose_device(device).on_gpu:
         return Request(device, QUICK_SCENES, effort=QUICK, sizes=sizes, clock="cpu", known=known)
     return Request(device, QUICK_SCENES, effort=QUICK, known=known)
 

@@ -13,7 +13,7 @@ from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from loki_rl.serving.adapters.adapter import Array
-from loki_rl.serving.sessions import CPU
+from loki_rl.serving.device import CPU
 
 # The lowest opset with per-channel QuantizeLinear and DequantizeLinear in all of the operators used.
 OPSET = 17

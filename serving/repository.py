@@ -7,6 +7,9 @@ import hashlib
 import os
 from pathlib import Path
 
+# Beside the models: what they were made of, and what was made of them.
+CACHE = ".cache"
+
 
 class ModelError(RuntimeError):
     """Models or fonts are missing, damaged or cannot be had; the message is one sentence on what to do."""

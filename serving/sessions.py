@@ -1,23 +1,26 @@
-"""ONNX Runtime sessions that run where they were asked to. Owns the choice of the execution provider, the options of a
-session and the memory bound to it; knows no adapter and no pipeline."""
+"""ONNX Runtime sessions that run where they were asked to. Owns which devices there are, the options of a session and the
+memory bound to it; knows no adapter and no pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from msgspec import Struct
 
 from loki_rl.serving.adapters.adapter import Array, Port
+from loki_rl.serving.device import CUDA, GRAPHS, Device, named
 from loki_rl.serving.engine import EngineError
+from loki_rl.serving.providers import Provider, providers
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
-ADVICE = "install onnxruntime-gpu with its cuda and cudnn extras and a matching driver, or use --device cpu"
+ADVICE = {
+    "cuda": "install onnxruntime-gpu with its cuda and cudnn extras and a matching driver, or use --device cpu",
+    "tensorrt": "install onnxruntime-gpu and the tensorrt wheels that it was built for, or use --device cuda",
+}
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -28,26 +31,14 @@ DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(bool)": np.bool_,
 }
-
-
-class Device(Struct, frozen=True):
-    """Where sessions run. index: of the GPU, 0 on a CPU."""
-
-    kind: Literal["cpu", "cuda"]
-    index: int = 0
-
-    @property
-    def provider(self) -> str:
-        return CUDA if self.kind == "cuda" else CPU
-
-    @property
-    def name(self) -> str:
-        return "cpu" if self.kind == "cpu" else f"cuda:{self.index}"
+# Of RunOptions: which captured graph a run replays. NO_GRAPH captures nothing.
+GRAPH_ID, NO_GRAPH = "gpu_graph_id", -1
 
 
 def choose_device(wanted: str) -> Device:
-    """The device for auto, cpu, cuda or cuda:N. auto: CUDA if this ONNX Runtime was built for it and a driver is loaded,
-    else the CPU. Raises EngineError for another word, for CUDA without such a build, or if both wheels are installed."""
+    """The device that a word stands for (see device.WORDS). auto: CUDA if this ONNX Runtime was built for it and a driver is
+    loaded, else the CPU. Raises EngineError for another word, for a provider that this build lacks, or if both wheels are
+    installed."""
     chosen = choose_devices(wanted)
     if len(chosen) > 1:
         raise EngineError(f"one device is needed here, not '{wanted}'; use cuda:N")
@@ -57,24 +48,14 @@ def choose_device(wanted: str) -> Device:
 def choose_devices(wanted: str) -> tuple[Device, ...]:
     """As choose_device, and several GPUs for cuda:0,1: workers are dealt out to them in turn."""
     check_wheels()
-    devices = _named(wanted)
-    if devices[0].provider not in ort.get_available_providers():
-        raise EngineError(f"{devices[0].name} was asked for, but this ONNX Runtime has no CUDA; {ADVICE}")
-    return devices
-
-
-def _named(wanted: str) -> tuple[Device, ...]:
     if wanted == "auto":
         return (Device("cuda" if cuda_answers() else "cpu"),)
-    kind, colon, numbers = wanted.partition(":")
-    if kind == "cpu" and not colon:
-        return (Device("cpu"),)
-    indices = numbers.split(",") if colon else ["0"]
-    if kind != "cuda" or not all(index.isdecimal() for index in indices):
-        raise EngineError(f"device '{wanted}' is unknown; use auto, cpu, cuda, cuda:N or cuda:0,1")
-    if len(set(indices)) < len(indices):
-        raise EngineError(f"device '{wanted}' names a GPU twice; --workers-per-gpu puts several workers on each")
-    return tuple(Device("cuda", int(index)) for index in indices)
+    devices = named(wanted)
+    if devices[0].provider not in ort.get_available_providers():
+        kind = devices[0].kind
+        what = {"cuda": "CUDA", "tensorrt": "TensorRT"}.get(kind, kind)
+        raise EngineError(f"{devices[0].name} was asked for, but this ONNX Runtime has no {what}; {ADVICE[kind]}")
+    return devices
 
 
 def check_wheels() -> None:
@@ -93,15 +74,17 @@ def cuda_answers() -> bool:
     )
 
 
-def open_session(model: Path, device: Device) -> ort.InferenceSession:
-    """A session with one thread that runs on `device`. Raises EngineError if the file is missing or broken, or if ONNX
-    Runtime fell back to another provider, which it does without an error."""
+def open_session(model: Path, device: Device, asked: Sequence[Provider] = ()) -> ort.InferenceSession:
+    """A session with one thread that runs on `device`. asked: its providers, the usual ones without.
+
+    Raises EngineError if the file is missing or broken, or if ONNX Runtime fell back to another provider, which it does
+    without an error."""
     if not model.is_file():
         raise EngineError(f"no model at {model}; fetch the models first, or correct 'repository' in the pipeline file")
-    if device.kind == "cuda":
+    if device.on_gpu:
         _preload()
     try:
-        session = ort.InferenceSession(str(model), session_options(), providers=[_provider(device)])
+        session = ort.InferenceSession(str(model), session_options(), providers=list(asked or providers(device)))
     except Exception as error:  # the runtime raises a class of its own per error code, without a common public base
         raise EngineError(f"model {model} cannot be loaded on {device.name}: {_sentence(error)}") from error
     check_provider(session, device)
@@ -112,7 +95,7 @@ def check_provider(session: ort.InferenceSession, device: Device) -> None:
     """Raise EngineError if a session runs elsewhere than on `device`."""
     got = session.get_providers()[0]
     if got != device.provider:
-        raise EngineError(f"{device.name} was asked for, but ONNX Runtime runs on {got}; {ADVICE}")
+        raise EngineError(f"{device.name} was asked for, but ONNX Runtime runs on {got}; {ADVICE.get(device.kind, '')}")
 
 
 def session_options() -> ort.SessionOptions:
@@ -140,47 +123,49 @@ def ports(rows: list[Any]) -> tuple[Port, ...]:
 
 class BoundSession:
     """A session whose inputs stay in device memory, one set per batch shape: a call copies in, runs and copies out without
-    allocating on the device. On the CPU it saves nothing (measured) and is not used."""
+    allocating on the device. On the CPU it saves nothing (measured) and is not used.
+
+    With the option `graphs` outputs stay too, and each shape has a graph that is captured once and replayed: it holds the
+    addresses of everything that it reads and writes.
+    """
 
     def __init__(self, session: ort.InferenceSession, device: Device) -> None:
         self.session, self.device = session, device
-        self.held: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, ort.OrtValue]]] = {}
+        self.held: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, ort.OrtValue], ort.RunOptions]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Outputs in the order of the model, in host memory."""
         shapes = tuple(tensor.shape for tensor in inputs.values())
         if shapes not in self.held:
             self.held[shapes] = self._bind(inputs)
-        binding, values = self.held[shapes]
+        binding, values, options = self.held[shapes]
         for name, value in values.items():
             value.update_inplace(np.ascontiguousarray(inputs[name]))
-        self.session.run_with_iobinding(binding)
+        self.session.run_with_iobinding(binding, options)
         return list(binding.copy_outputs_to_cpu())
 
-    def _bind(self, inputs: Mapping[str, Array]) -> tuple[Any, dict[str, ort.OrtValue]]:
-        binding = self.session.io_binding()
+    def _bind(self, inputs: Mapping[str, Array]) -> tuple[Any, dict[str, ort.OrtValue], ort.RunOptions]:
+        binding, where = self.session.io_binding(), "cuda" if self.device.on_gpu else "cpu"
         values = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), self.device.kind, self.device.index)
+            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor), where, self.device.index)
             for name, tensor in inputs.items()
         }
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
         for output in self.session.get_outputs():
-            binding.bind_output(output.name, self.device.kind, self.device.index)
-        return binding, values
+            binding.bind_output(output.name, where, self.device.index)
+        if self.device.option != GRAPHS:
+            return binding, values, ort.RunOptions()
+        self.session.run_with_iobinding(binding, _graph(NO_GRAPH))
+        for output, value in zip(self.session.get_outputs(), binding.get_outputs(), strict=True):
+            binding.bind_ortvalue_output(output.name, value)
+        return binding, values, _graph(len(self.held) + 1)
 
 
-def _provider(device: Device) -> str | tuple[str, dict[str, str]]:
-    if device.kind == "cpu":
-        return CPU
-    return CUDA, {
-        "device_id": str(device.index),
-        # Several workers may share a GPU: an arena that doubles would take what the next one needs.
-        "arena_extend_strategy": "kSameAsRequested",
-        # The default search takes seconds per new shape, at every load.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "do_copy_in_default_stream": "1",
-    }
+def _graph(number: int) -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.add_run_config_entry(GRAPH_ID, str(number))
+    return options
 
 
 def _preload() -> None:

@@ -71,13 +71,15 @@ class Stage(Struct, tag=True):
 
 
 class WorkerState(Struct):
-    """serving, loading: 'task/variant', or empty. batch: the largest it pulls. loads: models loaded since its start."""
+    """serving, loading: 'task/variant', or empty. batch: the largest it pulls. loads: models loaded since its start.
+    server_type: empty where all servers are alike."""
 
     number: int
     serving: str
     batch: int
     loading: str
     loads: int
+    server_type: str = ""
 
 
 class Control(Struct, tag=True):

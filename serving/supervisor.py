@@ -13,7 +13,7 @@ from pathlib import Path
 import zmq
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, router
+from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router
 from loki_rl.serving.child import Child
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.guests import Guests
@@ -227,7 +227,7 @@ class Supervisor:
                 self._mailbox.say(peer.name, Gone(node.name, successor))
         told = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
         for address in node.actors:
-            self._post(told, WorkerGone(int(address.partition(":")[2]), reason))
+            self._post(told, WorkerGone(number_of(address), reason))
         self._mailbox.flush()
 
     def _fail(self, sentence: str) -> None:

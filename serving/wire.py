@@ -127,10 +127,12 @@ class Bye(Struct, array_like=True, tag=True):
 
 
 class Join(Struct, array_like=True, tag=True):
-    """A node that wants to join to a launcher: it listens at `endpoint`, its workers will at these."""
+    """A node that wants to join to a launcher: it listens at `endpoint`, its workers will at these. server_type: of theirs,
+    empty where all servers of the plane are alike."""
 
     endpoint: str
     workers: list[str]
+    server_type: str = ""
 
 
 class Declined(Struct, array_like=True, tag=True):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from loki_rl.control.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
 from loki_rl.control.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
 from loki_rl.curves import curves
-from loki_rl.live import ReplayOptions, ServeOptions, replay_trace, serve_until_stopped
+from loki_rl.live import ServeOptions, serve_until_stopped
+from loki_rl.replays import ReplayOptions, replay_trace
 from loki_rl.runs import RunResult
 
 ALWAYS = 6

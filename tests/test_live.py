@@ -15,11 +15,12 @@ from msgspec.structs import replace
 
 from loki_rl.control.request import RequestError
 from loki_rl.core.messages import Outcome
-from loki_rl.live import LiveError, ReplayOptions, ServeOptions, _servers, replay_trace, serve_until_stopped
+from loki_rl.live import LiveError, ServeOptions, _workers, serve_until_stopped
+from loki_rl.replays import PayloadsError, ReplayOptions, replay_trace
 from loki_rl.runs import RunResult
 from loki_rl.serving.client import ClientError
+from loki_rl.serving.device import Device
 from loki_rl.serving.sender import ReplayError
-from loki_rl.serving.sessions import Device
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -107,7 +108,7 @@ def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:
 
 def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: Path) -> None:
     for payloads in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(LiveError, match="not a folder with files in it"):
+        with pytest.raises(PayloadsError, match="not a folder with files in it"):
             replay_trace(ReplayOptions("tcp://127.0.0.1:1", str(small), str(crowd), payloads=str(payloads)))
 
 
@@ -121,6 +122,28 @@ def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
         replay_trace(ReplayOptions(f"http://127.0.0.1:{free_port()}", str(small), str(crowd)))
 
 
+TYPED = """\
+types:
+  quick: {count: 2, speed: 2, price: 2, devices: [cpu]}
+  slow: {count: 2}
+"""
+
+
+def test_servers_of_several_types_are_served(small: Path, crowd: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(TYPED)
+    port = free_port()
+    options = ServeOptions(str(small), pool=str(tmp_path / "pool.yaml"), http_port=port, initial_rps=30.0, drain_s=0.0)
+    sent = ReplayOptions(f"http://127.0.0.1:{port}", str(small), str(crowd), to_s=1.0)
+    served, _, (replayed,) = while_served(options, lambda: [replay_trace(sent)])
+    assert served.servers == 4
+    assert served.options.pool == str(tmp_path / "pool.yaml")
+    assert served.summary.arrivals == replayed.summary.arrivals == 10
+    assert sum(map(served.tally.outcome, Outcome)) == 10
+    kinds = {place.server_type for record in served.tally.plans for place in record.plan.placements}
+    assert kinds <= {"quick", "slow"}
+    assert kinds
+
+
 def test_workers_per_gpu_need_gpus(small: Path) -> None:
     with pytest.raises(LiveError, match="--workers-per-gpu needs GPUs, and this would run on emulated workers"):
         serve_until_stopped(ServeOptions(str(small), workers_per_gpu=2), None, lambda _: None)
@@ -129,10 +152,10 @@ def test_workers_per_gpu_need_gpus(small: Path) -> None:
 def test_workers_per_gpu_are_on_each_of_the_gpus(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loki_rl.live.choose_devices", lambda _: (Device("cuda", 0), Device("cuda", 1)))
     options = ServeOptions(str(small), device="cuda:0,1", workers_per_gpu=3)
-    assert _servers(options, "onnx", 4) == 6
-    assert _servers(replace(options, workers=6), "onnx", 4) == 6
+    assert _workers(options, "onnx", 4) == 6
+    assert _workers(replace(options, workers=6), "onnx", 4) == 6
     with pytest.raises(LiveError, match=r"--workers 4 is not --workers-per-gpu 3 on 2 GPUs \(6\)"):
-        _servers(replace(options, workers=4), "onnx", 4)
+        _workers(replace(options, workers=4), "onnx", 4)
     monkeypatch.setattr("loki_rl.live.choose_devices", lambda _: (Device("cpu"),))
     with pytest.raises(LiveError, match="this would run on the CPU; use --workers"):
-        _servers(options, "onnx", 4)
+        _workers(options, "onnx", 4)

@@ -54,7 +54,7 @@ def write(tmp_path: Path) -> Write:
 
 def test_a_file_becomes_types(write: Write, small: Path) -> None:
     file = load_pipeline(small)
-    gpu, cpu = load_pool(write(GOOD), [file])
+    gpu, cpu = load_pool(write(GOOD), [file]).types
     assert (gpu.name, gpu.count, gpu.price, gpu.memory_mb, gpu.speed) == ("gpu", 2, 3.5, 8000.0, 2.0)
     assert (cpu.name, cpu.count, cpu.price, cpu.memory_mb, cpu.speed) == ("cpu", 4, 1.0, inf, None)
     assert (gpu.devices, cpu.devices) == (("cuda:0", "cuda:1"), ("cpu",))
@@ -80,13 +80,13 @@ def test_what_does_not_fit_the_memory_does_not_run(small: Path) -> None:
 
 
 def test_the_shipped_pool(small: Path) -> None:
-    kinds = load_pool("three-types", [load_pipeline(small)])
+    kinds = load_pool("three-types", [load_pipeline(small)]).types
     assert [(kind.name, kind.count, kind.price) for kind in kinds] == [("large", 8, 3), ("medium", 6, 2), ("small", 6, 1)]
 
 
 def test_profiles_by_pipeline_leave_others_to_the_speed(write: Write, small: Path) -> None:
     files = [load_pipeline(small), load_pipeline("traffic")]
-    (kind,) = load_pool(write("types: {a: {count: 1, speed: 3, profile: {small: cpu.json, other: no.json}}}"), files)
+    (kind,) = load_pool(write("types: {a: {count: 1, speed: 3, profile: {small: cpu.json, other: no.json}}}"), files).types
     assert (kind.speed, set(kind.profiles)) == (3.0, {"small"})
 
 
@@ -103,8 +103,8 @@ MISTAKES = {
     "types: {a: {count: 1, memory_mb: -5}}": "memory_mb must be above 0, not -5",
     "types: {a: {count: 1, speed: .nan}}": ".nan is not a finite number",
     "types: {a: {count: 1, speed: 0}}": "speed must be above 0, not 0",
-    "types: {a: {count: 1, devices: [gpu]}}": "the device 'gpu' must be cpu or cuda:N",
-    "types: {a: {count: 2, devices: [cpu, 'cuda:0']}}": "name either cpu or cuda devices",
+    "types: {a: {count: 1, devices: [gpu]}}": "the device 'gpu' must be cpu, cuda:N or tensorrt:N",
+    "types: {a: {count: 2, devices: [cpu, 'cuda:0']}}": "name devices of one kind, not cpu and cuda",
     "types: {a: {count: 2, devices: ['cuda:0', 'cuda:0']}}": "a device stands twice",
     "types: {a: {count: 1, devices: ['cuda:0', 'cuda:1']}}": "2 devices for 1 servers; raise count",
     "types: {a: {count: 1, profile: no.json}}": "does not exist; measure it with 'loki-rl profile small'",

@@ -23,7 +23,7 @@ TraceOpt = Annotated[str, typer.Option(help="Trace file, or the name of one that
 ServersOpt = Annotated[int | None, typer.Option(help="Servers in the cluster (default: as in the pipeline file).")]
 PoolOpt = Annotated[
     Path | None,
-    typer.Option(help="Pool file of server types, or the name of one in pipelines/pools/, instead of --servers."),
+    typer.Option(help="Pool file of server types, or the name of one in pipelines/pools/, instead of a number of servers."),
 ]
 SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (default: as in the pipeline file).")]
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
@@ -44,7 +44,9 @@ ScaleOpt = Annotated[float | None, typer.Option(help="Copies made of each reques
 CompressOpt = Annotated[float, typer.Option(help="Play the trace this many times faster.")]
 FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [s].")]
 ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
-DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1.")]
+DeviceOpt = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")
+]
 
 FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
 ModelOpt = Annotated[Path | None, typer.Option(help="Trained agent (agent.npz) for the policy ppo.")]

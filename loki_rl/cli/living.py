@@ -24,6 +24,7 @@ from loki_rl.cli.flags import (
     ModelOpt,
     PipelineArg,
     PolicyOpt,
+    PoolOpt,
     ProfileOpt,
     QueueingOpt,
     ScaleOpt,
@@ -66,6 +67,7 @@ def serve(
     min_accuracy: FloorOpt = 0.0,
     seed: SeedOpt = 0,
     profile: ProfileOpt = None,
+    pool: PoolOpt = None,
     model: ModelOpt = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="Only write down what the agent would adjust.")] = False,
     any_profile: Annotated[bool, typer.Option("--any-profile", help="Use a profile that was measured elsewhere.")] = False,
@@ -92,13 +94,14 @@ def serve(
 def node(
     join: Annotated[str, typer.Option(help="Where the plane lets nodes join, as tcp://127.0.0.1:PORT.")],
     workers: Annotated[int, typer.Option(help="Workers that this node brings.", min=1, max=64)] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0,1 (default: as the plane's).")] = "",
+    device: Annotated[str, typer.Option(help="As of 'serve' (default: as the plane's).")] = "",
+    server_type: Annotated[str, typer.Option("--type", help="Type of this node's servers, if the plane has a pool.")] = "",
     as_json: JsonOpt = False,
 ) -> None:
     """Join a running plane ('serve --join-port') with more workers, until SIGTERM or Ctrl-C."""
     from loki_rl.live import join_until_stopped
 
-    numbers = join_until_stopped(join, workers, device, _announce(as_json))
+    numbers = join_until_stopped(join, workers, device, server_type, _announce(as_json))
     row = {"workers": numbers}
     terminal.say(row, as_json, lambda: terminal.pairs(row))
 
@@ -125,7 +128,7 @@ def replay(
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     flags = {name: value for name, value in locals().items() if name not in ("as_json", "logdir")}
-    from loki_rl.live import ReplayOptions, replay_trace
+    from loki_rl.replays import ReplayOptions, replay_trace
 
     seen = replay_trace(convert(flags, ReplayOptions))
     write(seen, logdir)

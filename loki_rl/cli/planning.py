@@ -182,7 +182,7 @@ def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
 def _pool(path: Path | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
     from loki_rl.pool_file import load_pool
 
-    return () if path is None else load_pool(path, files)
+    return () if path is None else load_pool(path, files).types
 
 
 def _servers(servers: int | None, types: Sequence[ServerType], files: Sequence[PipelineFile]) -> int:

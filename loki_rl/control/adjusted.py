@@ -75,7 +75,7 @@ class Forecasting:
     def _plan(self, snapshot: Snapshot, demand: Demand, patience: float) -> Plan:
         planner = self._planner
         request = replace(
-            planner.request(demand.high_rps, servers=len(snapshot.servers)),
+            planner.request(demand.high_rps, there=snapshot.servers),
             expected_rps=max(min(demand.expected_rps, demand.high_rps), FLOOR_RPS),
             chance=demand.chance,
             current=snapshot.servers,

@@ -3,6 +3,7 @@ how; knows neither clock nor how plans are carried out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
@@ -21,7 +22,7 @@ from loki_rl.control.reserve import warm as warm_reserve
 from loki_rl.control.solver import warm as warm_solver
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.plan import Plan, Server, Snapshot
 from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 
@@ -75,18 +76,18 @@ class Planner:
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
 
-    def request(self, demand_rps: float, min_accuracy: float | None = None, servers: int = 0) -> Request:
-        """servers: those that are there, 0 for as many as there should be."""
+    def request(self, demand_rps: float, min_accuracy: float | None = None, there: Sequence[Server] = ()) -> Request:
+        """there: the servers that are there; without any, those that there should be."""
         options = self.options
         return Request(
             demand_rps=max(demand_rps, FLOOR_RPS),
-            servers=servers or options.servers,
+            servers=len(there) or options.servers,
             slo_s=options.slo_s,
             min_accuracy=options.min_accuracy if min_accuracy is None else min_accuracy,
             headroom=self._headroom,
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
-            pool=options.pool,
+            pool=counted(options.pool, there) if there else options.pool,
         )
 
     @property
@@ -100,6 +101,12 @@ class Planner:
     def estimate(self, arrivals: Sequence[int], estimator: Callable[[Sequence[int]], float]) -> float:
         """What the estimator says [1/s], or the expected demand before the first whole second."""
         return estimator(arrivals) if arrivals else self.options.expected_rps
+
+
+def counted(pool: Sequence[ServerType], there: Sequence[Server]) -> tuple[ServerType, ...]:
+    """The types with as many servers of each as are there: some may be lost, others may have joined."""
+    counts = Counter(server.server_type for server in there)
+    return tuple(replace(kind, count=counts[kind.name]) for kind in pool)
 
 
 class Static:
@@ -126,7 +133,7 @@ class Hardware:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, envelope)
-        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, len(snapshot.servers)))
+        return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, snapshot.servers))
 
 
 class Loki:
@@ -137,7 +144,7 @@ class Loki:
 
     def decide(self, snapshot: Snapshot) -> Plan:
         demand = self._planner.estimate(snapshot.arrivals, ewma)
-        return allocate(self._planner.pipeline, self._planner.request(demand, servers=len(snapshot.servers)))
+        return allocate(self._planner.pipeline, self._planner.request(demand, there=snapshot.servers))
 
 
 class Exact:
@@ -167,7 +174,7 @@ class Exact:
     def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
         return replace(
-            self._planner.request(demand.high_rps, servers=len(snapshot.servers)),
+            self._planner.request(demand.high_rps, there=snapshot.servers),
             expected_rps=demand.expected_rps,
             chance=demand.chance,
             current=snapshot.servers,

@@ -25,6 +25,11 @@ def worker(number: int) -> str:
     return f"worker:{number}"
 
 
+def number_of(address: str) -> int:
+    """The number in the address of a worker or router."""
+    return int(address.partition(":")[2])
+
+
 class Outcome(IntEnum):
     """How an arrival ends; each ends in exactly one (DESIGN section 4)."""
 

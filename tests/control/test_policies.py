@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from loki_rl.control.reserve import Reserve
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server, Snapshot
+from loki_rl.core.server_type import ServerType
 from loki_rl.runs import RunOptions, prepare, run_twin
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +137,16 @@ def test_hardware_scaling_takes_the_best_models_that_fit_the_slo() -> None:
 
 def test_where_the_best_models_fit_they_are_the_floor(traffic: Pipeline) -> None:
     assert highest_floor(traffic, Request(1.0, SERVERS)) == traffic.best_accuracy
+
+
+@pytest.mark.parametrize("name", ["hardware", "loki", "exact", "forecast"])
+def test_plans_count_the_servers_of_each_type_that_are_there(small: Path, name: str) -> None:
+    pool = (ServerType("fast", 3), ServerType("slow", 5, speed=0.5))
+    policy = make_policy(name, load_pipeline(small).pipeline, PolicyOptions(8, initial_rps=2000.0, pool=pool))
+    # Of the fast ones one is lost, of the slow ones all; two fast ones have joined.
+    for counts in ({"fast": 3, "slow": 5}, {"fast": 2}, {"fast": 5, "slow": 4}):
+        kinds = [kind for kind, count in counts.items() for _ in range(count)]
+        there = tuple(Server(number, server_type=kind) for number, kind in enumerate(kinds))
+        plan = policy.decide(Snapshot(0.0, 10.0, (), 0.0, there))
+        used = Counter(place.server_type for place in plan.placements for _ in range(place.replicas))
+        assert used == counts, "far more demand than can be served: all are used, and no more than there are"

@@ -1,4 +1,5 @@
-"""A scripted gateway behind a real Front, for tests of clients. Owns sockets and a thread; schedules nothing."""
+"""A scripted gateway behind a real Front, for tests of clients, and the real models. Owns sockets and a thread; schedules
+nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from math import ceil, floor
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,17 +17,20 @@ import zmq
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.config import load_pipeline
+from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn, describe
+from loki_rl.serving.models import fetch_reading, font_files
 from loki_rl.serving.protocol import Tensor
+from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
 
+ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
 PIPELINE = Pipeline(
     name="reading",
@@ -216,3 +221,28 @@ def quick_traffic() -> ClusterOptions:
         replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
     )
     return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), 6)
+
+
+# -- real models, if they are fetched or can be -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The model repository of this checkout, fetched if need be."""
+    try:
+        fetch_reading(ROOT / "models", lambda *_: None)
+    except ModelError as error:
+        pytest.skip(f"the reading models are not there and cannot be fetched: {error}")
+    return ROOT / "models"
+
+
+@pytest.fixture(scope="session")
+def fonts(repository: Path) -> tuple[Path, ...]:
+    return font_files(repository)
+
+
+@pytest.fixture(scope="session")
+def reading(repository: Path) -> PipelineFile:
+    file = load_pipeline(ROOT / "pipelines" / "reading.yaml", need_profile=False)
+    assert file.repository == repository
+    return file

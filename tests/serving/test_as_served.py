@@ -79,7 +79,7 @@ def test_a_server_for_each_task_is_the_least() -> None:
 
 def test_the_policy_gives_one_plan_after_the_other_and_stays_with_the_last() -> None:
     plans = [one.plan for one in make_rounds(PIPELINE)]
-    policy = rounds_policy("rounds", PIPELINE, {"plans": msgspec.to_builtins(plans)})
+    policy = rounds_policy("rounds", ClusterOptions(PIPELINE, 2), {"plans": msgspec.to_builtins(plans)})
     snapshot = Snapshot(0.0, 10.0, (), 0.0, ())
     assert [policy.decide(snapshot) for _ in range(5)] == [*plans, plans[-1], plans[-1]]
 

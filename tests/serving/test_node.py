@@ -50,8 +50,8 @@ class Fixed:
         return PLAN
 
 
-def make_fixed(name: str, pipeline: Pipeline, options: dict[str, Any]) -> Fixed:
-    assert (name, pipeline.name, options) == ("fixed", "tiny", {"a": 1})
+def make_fixed(name: str, cluster: ClusterOptions, options: dict[str, Any]) -> Fixed:
+    assert (name, cluster.pipeline.name, options) == ("fixed", "tiny", {"a": 1})
     return Fixed()
 
 

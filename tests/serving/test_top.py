@@ -124,6 +124,15 @@ def test_the_screen_shows_demand_plan_queues_violations_accuracy_and_workers(pla
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_where_servers_are_of_several_types_the_workers_tell_theirs(plane_state: PlaneState) -> None:
+    assert plane_state.control is not None
+    assert "type" not in drawn(plane_state)
+    workers = [replace(worker, server_type="quick") for worker in plane_state.control.workers]
+    text = drawn(replace(plane_state, control=replace(plane_state.control, workers=workers)))
+    assert "type  serves" in text
+    assert "quick find/big" in text
+
+
 def test_a_screen_without_a_plan_workers_or_traffic(plane_state: PlaneState) -> None:
     bare = replace(plane_state, control=None, stages=[replace(plane_state.stages[0], drain_s=None, variants={}, queued=3)])
     text = drawn(bare, demand=[], p99_s=inf)

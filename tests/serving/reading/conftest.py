@@ -1,4 +1,4 @@
-"""Real models if they are fetched or can be, and tiny ones made here. Owns fixtures only."""
+"""Tiny models made here. Owns fixtures only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from loki_rl.config import ModelSpec, PipelineFile, load_pipeline
+from loki_rl.config import ModelSpec
 from loki_rl.serving.adapters.adapter import Array, PayloadError, Prepared, Produced, SessionIO
-from loki_rl.serving.models import fetch_reading, font_files
-from loki_rl.serving.repository import ModelError, model_path, write_whole
-
-ROOT = Path(__file__).resolve().parents[3]
+from loki_rl.serving.repository import model_path, write_whole
 
 Spec = Callable[..., ModelSpec]
 
@@ -44,28 +41,6 @@ class Doubling:
     def finish(self, outputs: Mapping[str, Array], kept: Any) -> Produced:
         assert kept is None
         return Produced(output=np.concatenate([outputs[name].reshape(-1) for name in self.outputs]))
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The model repository of this checkout, fetched if need be."""
-    try:
-        fetch_reading(ROOT / "models", lambda *_: None)
-    except ModelError as error:
-        pytest.skip(f"the reading models are not there and cannot be fetched: {error}")
-    return ROOT / "models"
-
-
-@pytest.fixture(scope="session")
-def fonts(repository: Path) -> tuple[Path, ...]:
-    return font_files(repository)
-
-
-@pytest.fixture(scope="session")
-def reading(repository: Path) -> PipelineFile:
-    file = load_pipeline(ROOT / "pipelines" / "reading.yaml", need_profile=False)
-    assert file.repository == repository
-    return file
 
 
 @pytest.fixture

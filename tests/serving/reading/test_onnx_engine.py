@@ -11,6 +11,7 @@ import pytest
 from loki_rl.config import ModelSpec, PipelineFile
 from loki_rl.serving import sessions
 from loki_rl.serving.adapters.recognition import Reading
+from loki_rl.serving.device import Device, dealt
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.onnx_engine import OnnxEngine
@@ -19,14 +20,12 @@ from loki_rl.serving.repository import model_path, write_whole
 from loki_rl.serving.scenes import render
 from loki_rl.serving.sessions import (
     BoundSession,
-    Device,
     check_provider,
     check_wheels,
     choose_device,
     choose_devices,
     open_session,
 )
-from loki_rl.serving.workshop import device_of
 
 KEY = ("double", "only")
 Spec = Callable[..., ModelSpec]
@@ -121,7 +120,7 @@ def test_cuda_on_a_host_without_it(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:", "cpu:0", ""])
 def test_unknown_device(wanted: str) -> None:
-    with pytest.raises(EngineError, match="use auto, cpu, cuda, cuda:N or cuda:0,1"):
+    with pytest.raises(EngineError, match="use auto, cpu, cuda, cuda:N, cuda:0,1"):
         choose_device(wanted)
 
 
@@ -136,7 +135,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_gpus_are_named_once_each_and_are_alike() -> None:
     assert choose_devices("cuda:1,0") == (Device("cuda", 1), Device("cuda", 0))
     assert measured_on("cuda:0,1")[:2] == ("one kind", "CUDAExecutionProvider")
-    assert [device_of("cuda:1,0", worker) for worker in range(3)] == ["cuda:1", "cuda:0", "cuda:1"]
+    assert [dealt("cuda:1,0", worker) for worker in range(3)] == ["cuda:1", "cuda:0", "cuda:1"]
     for wanted, sentence in (("cuda:0,0", "names a GPU twice"), ("cuda:0,", "is unknown"), ("cuda:0,x", "is unknown")):
         with pytest.raises(EngineError, match=sentence):
             choose_devices(wanted)
