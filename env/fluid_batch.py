@@ -12,7 +12,7 @@ from loki_rl.control.observation import ACTIONS, EXOGENOUS, OBSERVATION
 from loki_rl.control.table import Table
 from loki_rl.env.fluid import EFFICIENCY as REALISED
 from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, new_clusters, scratch, waits_s
-from loki_rl.env.fluid_step import cost_of, observe, plan_and_play, step_all
+from loki_rl.env.fluid_step import start_all, step_all
 from loki_rl.env.fluid_windows import Window, WindowOptions, make_window
 
 
@@ -118,18 +118,10 @@ class Batch:
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
-        _, work, _, state, counts = self._rooms
-        for e in which:
-            plan_and_play(
-                int(e), int(self.window[e]), 0, -1, self._table, self._clusters, self._windows, self._settings, *self._rooms,
-                self.figures[e],
-            )  # fmt: skip
-            self.first_cost[e] = cost_of(self.figures[e], float(pool.reference[self.window[e]]), int(c.servers[e]))
-            self.k[e] = 1
-            observe(
-                int(e), int(self.window[e]), 1, -1, self._table, self._clusters, self._windows, self._settings, work, state,
-                counts, self.observations[e], self.masks[e],
-            )  # fmt: skip
+        start_all(
+            np.asarray(which, np.int64), self.window, self.k, self._table, self._clusters, self._windows, self._settings,
+            *self._rooms, self.figures, self.first_cost, self.observations, self.masks,
+        )  # fmt: skip
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
