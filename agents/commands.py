@@ -16,7 +16,8 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts."""
+    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts;
+    allowed: requests lost beyond the base's."""
 
     pipeline: str
     out: str = "runs/train"
@@ -31,6 +32,7 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     randomise: bool = True
     scale: float = 0.9
     give_up: int = 12
+    allowed: float = 0.0005
     quiet: bool = False
 
 
@@ -52,6 +54,8 @@ def run_train(flags: TrainFlags) -> dict[str, Any]:
                 "steps": progress.steps,
                 "validation_gain": agent.card.gain,
                 "validation_gap_closed": agent.card.gap,
+                "validation_violations": agent.card.violations,
+                "validation_excess_violations": agent.card.excess,
             }
         )
     return {"pipeline": flags.pipeline, "agents": rows}
@@ -68,7 +72,7 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
         scale=flags.scale,
     )
     return TrainOptions(
-        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up,
+        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up, allowed=flags.allowed,
         evaluate_every=min(40_000, flags.steps),
     )  # fmt: skip
 

@@ -55,8 +55,10 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
         high=high,
         forecast_error=forecast_error(pool, min(SAMPLE, pool.size)),
         ranges={**ranges, "windows": env.windows, "trace": env.trace or "bursty generator v0"},
-        gain=progress.best,
-        gap=progress.gap,
+        gain=progress.best.gain,
+        gap=progress.best.gap,
+        excess=progress.best.excess,
+        violations=progress.best.violations,
         steps=progress.steps,
         note=f"MaskablePPO, seed {options.seed}, {options.envs} clusters, on the fluid twin with the quick allocator table",
     )
@@ -148,6 +150,8 @@ def model_card(card: Card) -> str:
             "",
             f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; that is "
             f"{100 * card.gap:.0f} % of what knowing the future would save.",
+            f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
+            f"{100 * (card.violations - card.excess):.2f} %.",
             f"- Base: forecast quantile .9 x {card.scale:g}, plans for {card.patience:g} intervals.",
             f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",

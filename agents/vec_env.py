@@ -14,11 +14,15 @@ from loki_rl.control.observation import ACTIONS
 from loki_rl.env.fluid_batch import Batch, Pool
 from loki_rl.env.spaces import observation_space
 
-MOST_REWARD = 0.5
+# A few collapsed intervals would otherwise drown all others.
+LEAST_REWARD, MOST_REWARD = -2.0, 0.5
 
 
 class ClusterVecEnv(VecEnv):
-    """Batch of clusters on the windows of a pool; a finished cluster begins its next window in the same step."""
+    """Batch of clusters on the windows of a pool; a finished cluster begins its next window in the same step.
+
+    price: what a request lost more than the base loses costs beyond its share of cost J.
+    """
 
     def __init__(self, pool: Pool, number: int, seed: int = 0, deep: bool = False) -> None:
         self.render_mode = None  # the parent asks for it
@@ -28,6 +32,8 @@ class ClusterVecEnv(VecEnv):
         self.batch = Batch(pool, number, deep)
         self.rng = np.random.default_rng(seed)
         self.returns = np.zeros(number)
+        self.price = 0.0
+        self._excess: list[float] = []
         self._actions: NDArray[np.int64] = np.zeros(number, np.int64)
 
     def reset(self) -> NDArray[np.float32]:
@@ -46,8 +52,9 @@ class ClusterVecEnv(VecEnv):
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         self.batch.step(self._actions)
         self.returns += self.batch.rewards
-        # A few collapsed intervals would otherwise drown all others.
-        rewards = self.batch.rewards.clip(-MOST_REWARD, MOST_REWARD).astype(np.float32)
+        more = self.batch.lost - self.pool.base_lost[self.batch.window, self.batch.k - 1]
+        self._excess.append(float(more.mean()))
+        rewards = (self.batch.rewards - self.price * more).clip(LEAST_REWARD, MOST_REWARD).astype(np.float32)
         done = self.batch.done
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         over = np.flatnonzero(done)
@@ -60,6 +67,12 @@ class ClusterVecEnv(VecEnv):
         if len(over):
             self._begin(over)
         return self.batch.observations.copy(), rewards, done, infos
+
+    def read_excess(self) -> float:
+        """Requests lost beyond the base's since this was last asked."""
+        found = float(np.mean(self._excess)) if self._excess else 0.0
+        self._excess.clear()
+        return found
 
     def close(self) -> None:
         """Nothing is open."""

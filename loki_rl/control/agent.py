@@ -26,7 +26,8 @@ class Card(Struct, frozen=True, kw_only=True):
     environment: gymnasium id. pipeline: its name. multipliers, patiences: the action table. mask_rule: version of the mask.
     scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
     forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
-    base on validation, and as a share of what clairvoyance would save. note: how it was trained.
+    base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
+    and what of it the base does not lose. note: how it was trained.
     """
 
     environment: str
@@ -44,6 +45,8 @@ class Card(Struct, frozen=True, kw_only=True):
     gain: float
     gap: float
     steps: int
+    violations: float = 0.0
+    excess: float = 0.0
     note: str = ""
 
 
