@@ -183,13 +183,13 @@ def _demands(
     counts, known = seconds.astype(int).tolist(), seen.astype(int).tolist()
     rows = []
     for k, end in enumerate(ends.tolist()):
-        arrivals = known[max(0, end - lag_s - HISTORY_S) : end - lag_s]
+        recent = slice(max(0, end - lag_s - HISTORY_S), end - lag_s)
         if base == "clairvoyant":
             rows.append(reserve.knowing(counts[end : end + ceil(lead_s)]))
         elif base == "exact":
-            rows.append(reserve.after(arrivals, likely(arrivals, lead_s), lead_s))
+            rows.append(reserve.after(seen[recent], likely(known[recent], lead_s), lead_s))
         else:
-            rows.append(reserve.beside(arrivals, float(forecast.mean[k]), forecast.quantiles[k], lead_s))
+            rows.append(reserve.beside(seen[recent], float(forecast.mean[k]), forecast.quantiles[k], lead_s))
     return rows
 
 

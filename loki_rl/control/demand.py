@@ -4,8 +4,6 @@ histories give equal estimates; knows no pipeline and no plan."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from math import sqrt
 
 # Below this a rate is no basis for a plan: a cluster that expects nothing still serves the first request.
 FLOOR_RPS = 0.5
@@ -67,10 +65,3 @@ def likely(arrivals: Sequence[int], lead_s: float, window_s: int = 8, bin_s: int
     `window_s` seconds. Beyond, the line of a sudden step is far off: it ends long before the lead does."""
     line = max(ahead(arrivals, 0.0), ahead(arrivals, lead_s))
     return max(mean(arrivals, bin_s), min(line, busiest(arrivals[-window_s:], bin_s)))
-
-
-def spread(arrivals: Sequence[int], level: float, window_s: int = 60) -> float:
-    """Standard deviation [1/s] of a second's count around its local level, at least Poisson's."""
-    recent = arrivals[-window_s:]
-    steps = [(b - a) ** 2 / 2 for a, b in pairwise(recent)]
-    return sqrt(max(level, sum(steps) / len(steps) if steps else 0.0))

@@ -43,7 +43,8 @@ class Forecaster(Protocol):
 def outcome(counts: Floats) -> tuple[float, float]:
     """What a forecast is about, once the lead [K] is over: its mean and its busiest PEAK_S seconds [1/s]."""
     width = min(PEAK_S, len(counts))
-    return float(counts.mean()), float(np.convolve(counts, np.full(width, 1 / width), "valid").max())
+    together = np.convolve(counts, np.ones(width), "valid")
+    return float(counts.sum()) / len(counts), float(together.max()) / width
 
 
 def pinball(quantiles: Floats, actual: Floats) -> Floats:

@@ -17,7 +17,8 @@ from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
 from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.control.reserve import Demand, Reserve
-from loki_rl.control.solver import warm
+from loki_rl.control.reserve import warm as warm_reserve
+from loki_rl.control.solver import warm as warm_solver
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
@@ -67,7 +68,9 @@ class Planner:
     """Asks the allocator on behalf of one policy."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
-        warm()  # now, not while a cluster waits for the first plan
+        # Now, not while a cluster waits for the first plan.
+        warm_solver()
+        warm_reserve()
         self.pipeline, self.options = pipeline, options
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
