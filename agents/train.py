@@ -4,6 +4,7 @@ controller."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from loki_rl.agents.network import layers_of
+from loki_rl.agents.rollouts import greedy
 from loki_rl.agents.validation import NOTHING, Score, Validation
+from loki_rl.control.agent import forward
 from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
@@ -87,8 +91,10 @@ def new_model(options: TrainOptions, env: Any) -> Any:
     """An untrained MaskablePPO."""
     from sb3_contrib import MaskablePPO
 
+    from loki_rl.agents.foresight import ForesightPolicy
+
     return MaskablePPO(
-        "MlpPolicy",
+        ForesightPolicy,
         env,
         learning_rate=options.learning_rate,
         n_steps=options.rollout,
@@ -128,11 +134,7 @@ def next_price(price: float, over: float) -> float:
 
 def _validate(model: Any, validation: Validation, progress: Progress, allowed: float, folder: Path) -> None:
     """Deterministic play on the validation windows; the best model so far is kept."""
-
-    def decide(observations: Any, masks: Any) -> Any:
-        return model.predict(observations, action_masks=masks.astype(bool), deterministic=True)[0]
-
-    score, played = validation.score(decide)
+    score, played = validation.score(greedy(partial(forward, *layers_of(model))))
     progress.history.append((progress.steps, score.gain, score.gap, score.excess))
     progress.stale += 1
     if score.better_than(progress.best, allowed):

@@ -52,13 +52,29 @@ def evaluate(
     heights: Annotated[float, typer.Option(help="Times as high bursts.")] = 1.0,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = False,
     deep: Annotated[bool, typer.Option(help="The thorough search of the allocator table (slower).")] = False,
+    shifts: Annotated[bool, typer.Option(help="The shift matrix: load times, bursts, traces, another pipeline.")] = False,
+    shift_traces: Annotated[
+        list[str] | None, typer.Option("--shift-trace", help="A trace of another family for it; repeat it.")
+    ] = None,
+    events: Annotated[int, typer.Option(help="Test windows to play in the event twin too (seconds to minutes each).")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for report, picture and TensorBoard files.")] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Agents against tuned bases and clairvoyance on windows that training never saw."""
-    flags = {name: value for name, value in locals().items() if name not in ("as_json", "models")}
+    flags = {name: value for name, value in locals().items() if name not in ("as_json", "models", "shift_traces", "out")}
     from loki_rl.agents.commands import EvaluateFlags, run_evaluate
 
-    row, text = run_evaluate(msgspec.convert({**flags, "models": tuple(models or ())}, EvaluateFlags))
+    row, text = run_evaluate(
+        msgspec.convert(
+            {
+                **flags,
+                "models": tuple(models or ()),
+                "shift_traces": tuple(shift_traces or ()),
+                "out": None if out is None else str(out),
+            },
+            EvaluateFlags,
+        )
+    )
     terminal.say(row, as_json, lambda: terminal.line(text))
 
 
