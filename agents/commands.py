@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.agents.evaluate import as_json, evaluate, table
+from loki_rl.agents.evaluate import Asked, evaluate
+from loki_rl.agents.evaluation_report import as_json, table, write
 from loki_rl.agents.train import BEST, TrainOptions, train
 from loki_rl.control.agent import NumpyAgent, load_agent
 from loki_rl.control.request import RequestError
@@ -16,7 +17,8 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts."""
+    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts;
+    allowed: requests lost beyond the base's."""
 
     pipeline: str
     out: str = "runs/train"
@@ -31,6 +33,7 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     randomise: bool = True
     scale: float = 0.9
     give_up: int = 12
+    allowed: float = 0.0005
     quiet: bool = False
 
 
@@ -52,6 +55,8 @@ def run_train(flags: TrainFlags) -> dict[str, Any]:
                 "steps": progress.steps,
                 "validation_gain": agent.card.gain,
                 "validation_gap_closed": agent.card.gap,
+                "validation_violations": agent.card.violations,
+                "validation_excess_violations": agent.card.excess,
             }
         )
     return {"pipeline": flags.pipeline, "agents": rows}
@@ -68,15 +73,16 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
         scale=flags.scale,
     )
     return TrainOptions(
-        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up,
+        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up, allowed=flags.allowed,
         evaluate_every=min(40_000, flags.steps),
     )  # fmt: skip
 
 
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
     """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
-    windows that every base is tuned on; load_s, bursts, heights, trace: shifts; deep: the allocator table's thorough search
-    on test windows."""
+    windows that every base is tuned on; load_s, bursts, heights, trace: of all windows; deep: the allocator table's thorough
+    search on test windows; shifts, shift_traces: the shift matrix; events: windows of the event twin; out: folder for
+    report, picture and TensorBoard files."""
 
     pipeline: str
     models: tuple[str, ...] = ()
@@ -90,6 +96,10 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     heights: float = 1.0
     randomise: bool = False
     deep: bool = False
+    shifts: bool = False
+    shift_traces: tuple[str, ...] = ()
+    events: int = 0
+    out: str | None = None
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
@@ -105,7 +115,13 @@ def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
         heights=flags.heights,
         randomise=flags.randomise,
     )
-    report = evaluate(options, agents, flags.windows, flags.tuning, flags.deep)
+    asked = Asked(
+        windows=flags.windows, tuning=flags.tuning, deep=flags.deep, shifts=flags.shifts, traces=flags.shift_traces,
+        events=flags.events,
+    )  # fmt: skip
+    report = evaluate(options, agents, asked)
+    if flags.out is not None:
+        write(report, Path(flags.out))
     return as_json(report), table(report)
 
 

@@ -1,38 +1,25 @@
 """Evaluation on windows that training never saw: every base tuned on validation with the same grid, every method on the same
-test windows, gaps with intervals. Owns the protocol; knows neither training nor files."""
+test windows, gaps with intervals. Owns the protocol and the report's figures; knows neither training nor files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from loki_rl.agents.rollouts import Decide, Played, base, play
-from loki_rl.agents.statistics import Interval, gap_closed, paired_gain
-from loki_rl.control.agent import ILLEGAL, NumpyAgent
+from loki_rl.agents.contenders import BASES, IDEAL, PPO, Contender, Tuned, contenders, tune
+from loki_rl.agents.event_check import Fidelity, fidelity
+from loki_rl.agents.matched import Matched, matched
+from loki_rl.agents.rollouts import Played, mean_of
+from loki_rl.agents.shifts import Shifted, shifts
+from loki_rl.agents.statistics import bootstrap, gap_closed, improvement, paired_gain
+from loki_rl.control.agent import NumpyAgent
 from loki_rl.control.fleet import Floats
-from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
+from loki_rl.env.cluster_options import ClusterEnvOptions
 
-# The tuning grid of every base: scale of its demand for capacity, patience of its plans.
-SCALES = (0.9, 1.0, 1.1, 1.2, 1.3, 1.45)
-PATIENCES = (1.0, 2.0)
-BASES = ("exact", "forecast")
-IDEAL = "clairvoyant"
-
-
-class Tuned(Struct, frozen=True):
-    """A base with its best scale and patience on validation windows, and how many trials that took."""
-
-    name: str
-    scale: float
-    patience: float
-    cost: float
-    trials: int
+SHIFTED = 2  # of the test windows, one in so many is played under every shift
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -51,7 +38,8 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Gap(Struct, frozen=True, kw_only=True):
-    """gap_closed from one base to clairvoyance by the agents, and their interquartile mean gain in J per window."""
+    """gap_closed from one base to clairvoyance by the agents, their interquartile mean gain in J per window, how often they
+    are cheaper, and what they lose beyond the base, as a share of all requests."""
 
     base: str
     share: float
@@ -60,10 +48,27 @@ class Gap(Struct, frozen=True, kw_only=True):
     iqm: float
     iqm_low: float
     iqm_high: float
+    improved: float
+    excess: float
+    excess_low: float
+    excess_high: float
 
 
-class Report(Struct, frozen=True):
-    """windows, seeds: how much was played; tuned: what each base was tuned to; rows, gaps: the result."""
+class Asked(Struct, frozen=True, kw_only=True):
+    """What to evaluate. windows: test windows; tuning: validation windows; deep: the thorough search of the allocator table;
+    shifts: the shift matrix, with these traces; events: windows of the event twin."""
+
+    windows: int = 100
+    tuning: int = 32
+    deep: bool = False
+    shifts: bool = False
+    traces: tuple[str, ...] = ()
+    events: int = 0
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """windows, seeds: how much was played; tuned: what each base was tuned to; rows, gaps: the result; by_seed: of each
+    agent alone; matched: at equal accuracy and servers; shifts, fidelity: empty where not asked for."""
 
     pipeline: str
     windows: int
@@ -71,65 +76,47 @@ class Report(Struct, frozen=True):
     tuned: list[Tuned]
     rows: list[Row]
     gaps: list[Gap]
+    by_seed: list[Row]
+    matched: list[Matched]
+    shifts: list[Shifted]
+    fidelity: list[Fidelity]
+    costs: dict[str, list[float]]
 
 
-def tune(options: ClusterEnvOptions, name: str, windows: int) -> Tuned:
-    """The best of the grid on validation windows."""
-    found: list[tuple[float, float, float]] = []
-    for scale, patience in product(SCALES, PATIENCES):
-        asked = replace(options, split="validation", windows=windows, base=name, scale=scale, patience=patience)
-        found.append((float(play(pool_for(asked), base).cost.mean()), scale, patience))
-    cost, scale, patience = min(found)
-    return Tuned(name, scale, patience, cost, len(found))
-
-
-def decide_by(agent: NumpyAgent) -> Decide:
-    """All clusters at once with one network."""
-
-    def decide(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
-        legal = masks.astype(np.bool_)
-        chosen: NDArray[np.int64] = np.argmax(np.where(legal, agent.logits(observations, legal), ILLEGAL), axis=1)
-        return chosen
-
-    return decide
-
-
-def evaluate(
-    options: ClusterEnvOptions, agents: Sequence[NumpyAgent], windows: int = 100, tuning: int = 32, deep: bool = False
-) -> Report:
+def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: Asked) -> Report:
     """Bases, agents and clairvoyance on test windows. The agents adjust the base that their card names."""
-    tuned = [tune(options, name, tuning) for name in (*BASES, IDEAL)]
-    test = replace(options, split="test", windows=windows)
-    played = {one.name: _play_base(test, one, deep) for one in tuned}
-    rows = [_row(one.name, played[one.name], one.scale, one.patience) for one in tuned]
-    costs: Floats = np.zeros((0, windows))
-    if agents:
-        runs = [_play_agent(test, agent, deep) for agent in agents]
-        costs = np.stack([run.cost for run in runs])
-        rows.append(_row("ppo", _mean(runs), agents[0].card.scale, agents[0].card.patience))
-    gaps = [_gap(name, played[name].cost, costs, played[IDEAL].cost) for name in BASES] if agents else []
-    if not agents:
-        gaps = [_gap("exact", played["exact"].cost, played["forecast"].cost[None, :], played[IDEAL].cost)]
-    return Report(options.pipeline, windows, len(agents), tuned, rows, gaps)
+    tuned = [tune(options, name, asked.tuning) for name in (*BASES, IDEAL)]
+    methods = contenders(tuned, agents)
+    test = replace(options, split="test", windows=asked.windows)
+    played = [one.play(test, asked.deep) for one in methods]
+    bases, mine = dict(zip((*BASES, IDEAL), played, strict=False)), played[len(tuned) :]
+    rows = [_row(one, result) for one, result in zip(methods[: len(tuned)], played, strict=False)]
+    by_seed = [_row(one, result) for one, result in zip(methods[len(tuned) :], mine, strict=True)]
+    together = [_row(methods[-1], mean_of(mine))] if mine else []
+    return Report(
+        pipeline=options.pipeline,
+        windows=asked.windows,
+        seeds=len(agents),
+        tuned=tuned,
+        rows=rows + together,
+        gaps=[_gap(name, bases, mine) for name in BASES] if mine else [_gap("exact", bases, [bases["forecast"]])],
+        by_seed=by_seed,
+        matched=_matched(options, methods[len(tuned) :], asked) if mine else [],
+        shifts=shifts(options, methods, asked.windows // SHIFTED, asked.traces, asked.deep) if asked.shifts else [],
+        fidelity=fidelity(options, methods[: len(tuned) + 1], asked.events) if asked.events else [],
+        costs={name: result.cost.tolist() for name, result in bases.items()}
+        | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),
+    )
 
 
-def _play_base(test: ClusterEnvOptions, one: Tuned, deep: bool) -> Played:
-    return play(pool_for(replace(test, base=one.name, scale=one.scale, patience=one.patience)), base, deep)
+def _matched(options: ClusterEnvOptions, agents: Sequence[Contender], asked: Asked) -> list[Matched]:
+    return [matched(options, name, agents, asked.tuning, asked.windows, asked.deep) for name in BASES]
 
 
-def _play_agent(test: ClusterEnvOptions, agent: NumpyAgent, deep: bool) -> Played:
-    asked = replace(test, base="forecast", scale=agent.card.scale, patience=agent.card.patience)
-    return play(pool_for(asked), decide_by(agent), deep)
-
-
-def _mean(runs: Sequence[Played]) -> Played:
-    return Played(**{name: np.mean([getattr(run, name) for run in runs], axis=0) for name in Played.__struct_fields__})
-
-
-def _row(policy: str, played: Played, scale: float, patience: float) -> Row:
-    interval = _interval(played.cost)
+def _row(method: Contender, played: Played) -> Row:
+    interval = bootstrap(played.cost[None, :, None], lambda drawn: float(drawn.mean()))
     return Row(
-        policy=policy,
+        policy=method.name,
         cost_j=interval.value,
         cost_low=interval.low,
         cost_high=interval.high,
@@ -137,19 +124,17 @@ def _row(policy: str, played: Played, scale: float, patience: float) -> Row:
         accuracy=float(played.accuracy.mean()),
         servers=float(played.servers.mean()),
         loads=float(played.loads.mean()),
-        scale=scale,
-        patience=patience,
+        scale=method.scale,
+        patience=method.patience,
     )
 
 
-def _interval(costs: Floats) -> Interval:
-    from loki_rl.agents.statistics import bootstrap
-
-    return bootstrap(costs[None, :, None], lambda drawn: float(drawn.mean()))
-
-
-def _gap(name: str, base_cost: Floats, method: Floats, ideal: Floats) -> Gap:
-    share, gain = gap_closed(base_cost, method, ideal), paired_gain(base_cost, method)
+def _gap(name: str, bases: dict[str, Played], runs: Sequence[Played]) -> Gap:
+    base = bases[name]
+    costs: Floats = np.stack([run.cost for run in runs])
+    more: Floats = np.stack([run.violations for run in runs]) - base.violations
+    share, gain = gap_closed(base.cost, costs, bases[IDEAL].cost), paired_gain(base.cost, costs)
+    excess = bootstrap(more[..., None], lambda drawn: float(drawn.mean()))
     return Gap(
         base=name,
         share=share.value,
@@ -158,29 +143,8 @@ def _gap(name: str, base_cost: Floats, method: Floats, ideal: Floats) -> Gap:
         iqm=gain.value,
         iqm_low=gain.low,
         iqm_high=gain.high,
+        improved=improvement(base.cost, costs),
+        excess=excess.value,
+        excess_low=excess.low,
+        excess_high=excess.high,
     )
-
-
-def table(report: Report) -> str:
-    """The report as text."""
-    lines = [f"{report.pipeline}: {report.windows} test windows, {report.seeds} training seeds"]
-    lines += [
-        f"  {row.policy:12} J {row.cost_j:.4f} [{row.cost_low:.4f}, {row.cost_high:.4f}]  violations "
-        f"{100 * row.slo_violation_ratio:.2f} %  accuracy {row.accuracy:.4f}  servers {row.servers:.2f}  loads "
-        f"{row.loads:.1f}  (x{row.scale:g}, {row.patience:g})"
-        for row in report.rows
-    ]
-    lines += [
-        f"  gap from {gap.base} closed: {100 * gap.share:.0f} % [{100 * gap.ci_low:.0f}, {100 * gap.ci_high:.0f}]; IQM gain "
-        f"{gap.iqm:.4f} [{gap.iqm_low:.4f}, {gap.iqm_high:.4f}]"
-        for gap in report.gaps
-    ]
-    return "\n".join(lines)
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """The report with the contract's keys."""
-    import msgspec
-
-    plain: dict[str, Any] = msgspec.to_builtins(report)
-    return {**plain, "gap_closed": plain.pop("gaps"), "results": plain.pop("rows")}

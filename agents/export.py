@@ -11,9 +11,10 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
+from loki_rl.agents.network import layers_of
 from loki_rl.agents.train import Progress, TrainOptions
 from loki_rl.control.agent import ILLEGAL, MASK_RULE, METADATA, Agent, Card, NumpyAgent, card_text
-from loki_rl.control.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+from loki_rl.control.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
 from loki_rl.env.cluster_options import ONE_TASK, pool_for
 from loki_rl.env.fluid_batch import Pool
 from loki_rl.env.fluid_windows import RANDOMISED, Ranges
@@ -28,7 +29,7 @@ def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) 
     from sb3_contrib import MaskablePPO
 
     model = MaskablePPO.load(best, device="cpu")
-    agent = numpy_agent(model, make_card(options, progress))
+    agent = NumpyAgent(*layers_of(model), make_card(options, progress))
     folder.mkdir(parents=True, exist_ok=True)
     agent.save(folder / "agent.npz")
     write_onnx(model, agent.card, folder / "agent.onnx")
@@ -55,8 +56,10 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
         high=high,
         forecast_error=forecast_error(pool, min(SAMPLE, pool.size)),
         ranges={**ranges, "windows": env.windows, "trace": env.trace or "bursty generator v0"},
-        gain=progress.best,
-        gap=progress.gap,
+        gain=progress.best.gain,
+        gap=progress.best.gap,
+        excess=progress.best.excess,
+        violations=progress.best.violations,
         steps=progress.steps,
         note=f"MaskablePPO, seed {options.seed}, {options.envs} clusters, on the fluid twin with the quick allocator table",
     )
@@ -83,14 +86,6 @@ def forecast_error(pool: Pool, windows: int) -> float:
     """Mean pinball error of the forecaster relative to demand, as the observation has it (a tenth of the feature)."""
     feature = NAMES.index("forecast_error")
     return float(pool.windows.exogenous[:windows, :, feature].mean() / 10)
-
-
-def numpy_agent(model: Any, card: Card) -> NumpyAgent:
-    """The policy network of an sb3 model: hidden layers, then the action layer."""
-    policy = model.policy
-    layers = [layer for layer in policy.mlp_extractor.policy_net if hasattr(layer, "weight")] + [policy.action_net]
-    weights = tuple(layer.weight.detach().numpy().T.astype(np.float32).copy() for layer in layers)
-    return NumpyAgent(weights, tuple(layer.bias.detach().numpy().astype(np.float32).copy() for layer in layers), card)
 
 
 def write_onnx(model: Any, card: Card, path: Path) -> None:
@@ -126,13 +121,15 @@ def write_onnx(model: Any, card: Card, path: Path) -> None:
 
 def agreement(agent: Agent, model: Any, pairs: int, seed: int = 0) -> float:
     """Share of random (observation, mask) pairs on which an agent and the sb3 model choose the same action."""
+    from loki_rl.agents.foresight import FORESIGHT
     from loki_rl.control.agent import act
 
     rng = np.random.default_rng(seed)
     observations = rng.uniform(-2, 2, (pairs, OBSERVATION)).astype(np.float32)
     masks = rng.random((pairs, ACTIONS)) < 0.6
-    masks[:, 3] = True
-    expected, _ = model.predict(observations, action_masks=masks, deterministic=True)
+    masks[:, NO_ADJUSTMENT] = True
+    unseen = np.zeros((pairs, FORESIGHT), np.float32)
+    expected, _ = model.predict(np.concatenate((observations, unseen), axis=1), action_masks=masks, deterministic=True)
     same = sum(act(agent, o, m) == e for o, m, e in zip(observations, masks, expected, strict=True))
     return float(same) / pairs
 
@@ -148,6 +145,8 @@ def model_card(card: Card) -> str:
             "",
             f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; that is "
             f"{100 * card.gap:.0f} % of what knowing the future would save.",
+            f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
+            f"{100 * (card.violations - card.excess):.2f} %.",
             f"- Base: forecast quantile .9 x {card.scale:g}, plans for {card.patience:g} intervals.",
             f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",

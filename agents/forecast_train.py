@@ -3,6 +3,7 @@ control/forecast_learned's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from msgspec import Struct
 from loki_rl.control.forecast import PEAK_S, QUANTILES, Floats, Forecaster, pinball
 from loki_rl.control.forecast_learned import FEATURES, QuantileNet, features
 from loki_rl.env.fluid_demand import bursty
-from loki_rl.traces.arrivals import generator
+from loki_rl.traces.arrivals import arrivals, generator
+from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 HIDDEN = 48
 STREAM = 9
 HISTORY_S = 120
 LEADS_S = (10.5, 12.0, 15.0, 20.0, 30.0)
+# What part of a trace's time is for what.
+SHARES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
 
 
 class ForecastData(Struct, frozen=True, eq=False):
@@ -35,7 +39,22 @@ def synthetic(windows: int, first_seed: int, seconds: int = 900, every_s: int = 
         rng = generator(seed, STREAM)
         counts = bursty(seconds, float(np.exp(rng.uniform(np.log(5), np.log(1000)))), seed).counts.astype(np.float64)
         rows.append(samples(counts, float(rng.choice(LEADS_S)), every_s))
-    return ForecastData(*(np.concatenate([getattr(row, name) for row in rows]) for name in ForecastData.__struct_fields__))
+    return joined(rows)
+
+
+def joined(sets: Sequence[ForecastData]) -> ForecastData:
+    """All samples of several sets, in their order."""
+    return ForecastData(*(np.concatenate([getattr(one, name) for one in sets]) for name in ForecastData.__struct_fields__))
+
+
+def from_trace(trace: Trace, part: str, every_s: int = 7) -> ForecastData:
+    """Samples from one part of a trace, for every lead: it is cut by time, so that no part has seconds of another. Raises
+    TraceError if the part is too short."""
+    counts = np.bincount(arrivals(trace, TraceOptions(), 0).astype(np.int64)).astype(np.float64)
+    low, high = (round(share * len(counts)) for share in SHARES[part])
+    if high - low < HISTORY_S + 2 * max(LEADS_S):
+        raise TraceError(f"trace '{trace.name}' is too short to learn from: {high - low} s for {part}")
+    return joined([samples(counts[low:high], lead_s, every_s * len(LEADS_S)) for lead_s in LEADS_S])
 
 
 def samples(counts: Floats, lead_s: float, every_s: int) -> ForecastData:

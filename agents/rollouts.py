@@ -3,12 +3,13 @@ statistics and no training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.control.agent import ILLEGAL
 from loki_rl.control.fleet import Floats
 from loki_rl.env.fluid import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 from loki_rl.env.fluid_batch import Batch, Pool
@@ -32,6 +33,16 @@ def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[
     return np.full(len(observations), -1)
 
 
+def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Decide:
+    """The likeliest legal action of every cluster, with one network for all. logits: [n, OBSERVATION] -> [n, ACTIONS]."""
+
+    def decide(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
+        chosen: NDArray[np.int64] = np.argmax(np.where(masks.astype(np.bool_), logits(observations), ILLEGAL), axis=1)
+        return chosen
+
+    return decide
+
+
 def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = None) -> Played:
     """Every window of a pool (or the first `windows`) under one rule; the first interval, the same for all, is left out."""
     number = windows or pool.size
@@ -51,3 +62,8 @@ def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = N
         servers=total[:, USED] / pool.options.intervals,
         loads=total[:, LOADS],
     )
+
+
+def mean_of(runs: Sequence[Played]) -> Played:
+    """Several plays of the same windows, averaged per window."""
+    return Played(**{name: np.mean([getattr(run, name) for run in runs], axis=0) for name in Played.__struct_fields__})

@@ -10,33 +10,41 @@ from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from loki_rl.agents.foresight import Foresight, critic_space
 from loki_rl.control.observation import ACTIONS
 from loki_rl.env.fluid_batch import Batch, Pool
-from loki_rl.env.spaces import observation_space
 
-MOST_REWARD = 0.5
+# A few collapsed intervals would otherwise drown all others.
+LEAST_REWARD, MOST_REWARD = -2.0, 0.5
 
 
 class ClusterVecEnv(VecEnv):
-    """Batch of clusters on the windows of a pool; a finished cluster begins its next window in the same step."""
+    """Batch of clusters on the windows of a pool; a finished cluster begins its next window in the same step.
+
+    price: what a request lost more than the base loses costs beyond its share of cost J.
+    """
 
     def __init__(self, pool: Pool, number: int, seed: int = 0, deep: bool = False) -> None:
         self.render_mode = None  # the parent asks for it
         self.num_envs = number
-        super().__init__(number, observation_space(), Discrete(ACTIONS))
+        super().__init__(number, critic_space(), Discrete(ACTIONS))
         self.pool = pool
         self.batch = Batch(pool, number, deep)
+        self.foresight = Foresight(pool)
         self.rng = np.random.default_rng(seed)
         self.returns = np.zeros(number)
+        self.price = 0.0
+        self._excess: list[float] = []
         self._actions: NDArray[np.int64] = np.zeros(number, np.int64)
 
     def reset(self) -> NDArray[np.float32]:
         self._begin(np.arange(self.num_envs))
-        return self.batch.observations.copy()
+        return self._seen()
 
     def _begin(self, which: NDArray[np.int64]) -> None:
         windows = self.rng.integers(self.pool.size, size=len(which))
         self.pool.ensure(windows)
+        self.foresight.ensure(windows)
         self.batch.start(which, windows)
         self.returns[which] = 0.0
 
@@ -46,20 +54,32 @@ class ClusterVecEnv(VecEnv):
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         self.batch.step(self._actions)
         self.returns += self.batch.rewards
-        # A few collapsed intervals would otherwise drown all others.
-        rewards = self.batch.rewards.clip(-MOST_REWARD, MOST_REWARD).astype(np.float32)
+        more = self.batch.lost - self.pool.base_lost[self.batch.window, self.batch.k - 1]
+        self._excess.append(float(more.mean()))
+        rewards = (self.batch.rewards - self.price * more).clip(LEAST_REWARD, MOST_REWARD).astype(np.float32)
         done = self.batch.done
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         over = np.flatnonzero(done)
+        last = self._seen() if len(over) else self.batch.observations
         for number in over:
             infos[number] = {
-                "terminal_observation": self.batch.observations[number].copy(),
+                "terminal_observation": last[number],
                 "TimeLimit.truncated": True,
                 "episode": {"r": float(self.returns[number]), "l": self.pool.options.intervals, "t": 0.0},
             }
         if len(over):
             self._begin(over)
-        return self.batch.observations.copy(), rewards, done, infos
+        return self._seen(), rewards, done, infos
+
+    def _seen(self) -> NDArray[np.float32]:
+        coming = self.foresight.features[self.batch.window, self.batch.k]
+        return np.concatenate((self.batch.observations, coming), axis=1)
+
+    def read_excess(self) -> float:
+        """Requests lost beyond the base's since this was last asked."""
+        found = float(np.mean(self._excess)) if self._excess else 0.0
+        self._excess.clear()
+        return found
 
     def close(self) -> None:
         """Nothing is open."""

@@ -33,7 +33,7 @@ SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
 BATCHED = {"LokiRL/OneTask-v0": 300_000, "LokiRL/Cluster-v0": 100_000}
 CLUSTERS = 256
 SERVERS = 20
-DECISIONS = 40_000
+DECISIONS = 100_000
 # The exact allocator stops within this of the best cost J: two plans closer than that are equally good to it.
 TOLERANCE_J = 6 * SWITCH_GAP
 NEAR_J = SERVER_J / SERVERS
@@ -120,16 +120,17 @@ def allocator(states: int) -> None:
 
 def training(pipeline: str, bar: int) -> None:
     """Decisions per second of processor time, network and allocator in the loop."""
-    from loki_rl.agents.train import TrainOptions, _new_model
+    from loki_rl.agents.train import TrainOptions, new_model, settle_torch
     from loki_rl.agents.vec_env import ClusterVecEnv
     from loki_rl.env.cluster_options import pool_for
 
-    options = TrainOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64), envs=64)
+    options = TrainOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64))
+    settle_torch(0)
     pool = pool_for(options.env)
     began = time.process_time()
     pool.ensure(np.arange(pool.size))
     row(f"{pipeline}: a window made", f"{1000 * (time.process_time() - began) / pool.size:.0f} ms", "once each")
-    model = _new_model(options, ClusterVecEnv(pool, options.envs))
+    model = new_model(options, ClusterVecEnv(pool, options.envs))
     model.learn(options.envs * options.rollout)
     began, before = time.process_time(), model.num_timesteps
     model.learn(DECISIONS, reset_num_timesteps=False)

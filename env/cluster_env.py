@@ -50,7 +50,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     **Options** (keywords): those of `loki_rl.env.cluster_options.ClusterEnvOptions`. `reset(options={"window": n})` chooses
     the window. With fidelity `event` the core's own actors play and the exact allocator plans (slower by far), and at reset
-    the base plays the window once.
+    the base plays the window once; with `reset(options={"paired": False})` it does not, and the reward is minus the cost.
 
     **Version history.** v0: first.
     """
@@ -82,7 +82,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         if self._batch is not None:
             self._batch.start(np.array([0]), np.array([self._number]))
         else:
-            self._base_costs = self._base_plays()
+            paired = options is None or options.get("paired", True)
+            self._base_costs = self._base_plays() if paired else [0.0] * (self.options.intervals + 1)
             self._event = self._begin_event()
         self._draw()
         return self._observation(), self._info()

@@ -11,8 +11,8 @@ from loki_rl.control.fleet import Floats, Ints
 from loki_rl.control.observation import ACTIONS, EXOGENOUS, OBSERVATION
 from loki_rl.control.table import Table
 from loki_rl.env.fluid import EFFICIENCY as REALISED
-from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, new_clusters, scratch, waits_s
-from loki_rl.env.fluid_step import cost_of, observe, plan_and_play, step_all
+from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, LOST, new_clusters, scratch, waits_s
+from loki_rl.env.fluid_step import start_all, step_all
 from loki_rl.env.fluid_windows import Window, WindowOptions, make_window
 
 
@@ -60,12 +60,13 @@ class Windows:
 
 
 class Pool:
-    """Windows with a base, and what the base costs on them."""
+    """Windows with a base, and what the base costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a
+    share of the mean interval's."""
 
     def __init__(self, table: Table, windows: Windows, base: Base) -> None:
         self.table, self.windows, self.base = table, windows, base
         self.options, self.size = windows.options, windows.size
-        self.base_cost = np.zeros((self.size, self.options.steps))
+        self.base_cost, self.base_lost = np.zeros((2, self.size, self.options.steps))
         self.costed = np.zeros(self.size, np.bool_)
 
     def ensure(self, numbers: Ints, costs: bool = True) -> None:
@@ -76,8 +77,12 @@ class Pool:
             self.costed[new] = True
             batch = Batch(self, len(new))
             batch.start(np.arange(len(new)), new)
-            found = [batch.first_cost, *(batch.base_step() for _ in range(self.options.intervals))]
-            self.base_cost[new] = np.stack(found, axis=1)
+            paid, lost = [batch.first_cost], [batch.lost]
+            for _ in range(self.options.intervals):
+                batch.step(np.full(len(new), -1))
+                paid.append(batch.costs)
+                lost.append(batch.lost)
+            self.base_cost[new], self.base_lost[new] = np.stack(paid, axis=1), np.stack(lost, axis=1)
 
 
 class Batch:
@@ -118,18 +123,10 @@ class Batch:
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
-        _, work, _, state, counts = self._rooms
-        for e in which:
-            plan_and_play(
-                int(e), int(self.window[e]), 0, -1, self._table, self._clusters, self._windows, self._settings, *self._rooms,
-                self.figures[e],
-            )  # fmt: skip
-            self.first_cost[e] = cost_of(self.figures[e], float(pool.reference[self.window[e]]), int(c.servers[e]))
-            self.k[e] = 1
-            observe(
-                int(e), int(self.window[e]), 1, -1, self._table, self._clusters, self._windows, self._settings, work, state,
-                counts, self.observations[e], self.masks[e],
-            )  # fmt: skip
+        start_all(
+            np.asarray(which, np.int64), self.window, self.k, self._table, self._clusters, self._windows, self._settings,
+            *self._rooms, self.figures, self.first_cost, self.observations, self.masks,
+        )  # fmt: skip
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
@@ -144,10 +141,11 @@ class Batch:
         found: Floats = self.pool.base_cost[self.window, self.k - 1] - self.rewards
         return found
 
-    def base_step(self) -> Floats:
-        """A step of the base; returns its costs [E]."""
-        self.step(np.full(self.number, -1))
-        return self.costs.copy()
+    @property
+    def lost(self) -> Floats:
+        """[E] requests lost in the last interval, as a share of the mean interval's."""
+        found: Floats = self.figures[:, LOST] / self.pool.windows.reference[self.window]
+        return found
 
     @property
     def done(self) -> NDArray[np.bool_]:

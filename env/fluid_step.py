@@ -152,3 +152,17 @@ def step_all(
         k[e] += 1
         last[e] = actions[e]
         observe(e, window[e], k[e], last[e], table, clusters, windows, settings, work, state, counts, out[e], mask[e])
+
+
+@lean
+def start_all(
+    which: Ints, window: Ints, k: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
+    settings: Settings, waits: Floats, work: Floats, spots: Ints, state: Floats, counts: Floats, figures: Floats,
+    first_cost: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
+) -> None:  # fmt: skip
+    """Clusters `which`: the base's first plan, warm, and its interval; first_cost [E] is what that costs."""
+    for e in which:
+        plan_and_play(e, window[e], 0, -1, table, clusters, windows, settings, waits, work, spots, state, counts, figures[e])
+        first_cost[e] = cost_of(figures[e], windows[5][window[e]], clusters[7][e])
+        k[e] = 1
+        observe(e, window[e], 1, -1, table, clusters, windows, settings, work, state, counts, out[e], mask[e])

@@ -20,8 +20,10 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Model repositories.", no_args_is_help=True, rich_markup_mode=None)
 trace_app = typer.Typer(help="Demand traces.", no_args_is_help=True, rich_markup_mode=None)
+forecaster_app = typer.Typer(help="The forecaster of demand.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(trace_app, name="trace")
+app.add_typer(forecaster_app, name="forecaster")
 
 for command in (
     planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.node, living.replay,
@@ -31,6 +33,8 @@ for command in (
 models_app.command("fetch")(measuring.models_fetch)
 trace_app.command("stats")(measuring.trace_stats)
 trace_app.command("generate")(measuring.trace_generate)
+forecaster_app.command("train")(learning.forecaster_train)
+forecaster_app.command("score")(learning.forecaster_score)
 
 
 def main() -> NoReturn:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.control.agent import Agent, act, load_agent, shipped
+from loki_rl.control.agent import FORECASTER_OFF, SIT_OUT, Agent, act, load_agent, outside, shipped
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS
 from loki_rl.control.forecast import HISTORY_S, Forecast, Forecaster, Tracker, make_forecaster
@@ -31,12 +31,6 @@ from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
 # Tuned on validation windows of the bursty generator, with the same grid as every other base.
 SCALE, PATIENCE = 0.9, 1.0
-# The agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far
-# outside of what it saw in training (in units of the feature's range), nor before it has
-# sat out so many intervals after either.
-FORECASTER_OFF = 3.0
-OUTSIDE = 0.25
-SIT_OUT = 3
 STALE_S = 5.0
 FLOOR_S = 2
 
@@ -174,10 +168,8 @@ class Adjusting(Forecasting):
             return f"counts are {snapshot.age_s:.0f} s old"
         if self._tracker.error is not None and self._tracker.error > FORECASTER_OFF * card.forecast_error:
             return f"the forecaster is off by {self._tracker.error / card.forecast_error:.1f} times its usual error"
-        low, high = np.array(card.low), np.array(card.high)
-        margin = OUTSIDE * np.maximum(high - low, 0.1)
-        outside = (observation < low - margin) | (observation > high + margin)
-        return f"{card.features[int(outside.argmax())]} lies outside of the training range" if outside.any() else ""
+        strange = outside(card, observation)
+        return f"{card.features[int(strange.argmax())]} lies outside of the training range" if strange.any() else ""
 
     @staticmethod
     def _said(action: int, taken: int, high: float, doubt: str) -> str:

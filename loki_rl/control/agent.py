@@ -16,6 +16,11 @@ from loki_rl.control.request import RequestError
 
 MASK_RULE = 1
 ILLEGAL = -1e8
+# An agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far outside
+# of what it saw in training (in units of the feature's range), nor before it has sat out so many intervals after either.
+FORECASTER_OFF = 3.0
+OUTSIDE = 0.25
+SIT_OUT = 3
 METADATA = "loki_rl"
 DATA = Path(__file__).resolve().parent / "data" / "agents"
 
@@ -26,7 +31,8 @@ class Card(Struct, frozen=True, kw_only=True):
     environment: gymnasium id. pipeline: its name. multipliers, patiences: the action table. mask_rule: version of the mask.
     scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
     forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
-    base on validation, and as a share of what clairvoyance would save. note: how it was trained.
+    base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
+    and what of it the base does not lose. note: how it was trained.
     """
 
     environment: str
@@ -44,7 +50,17 @@ class Card(Struct, frozen=True, kw_only=True):
     gain: float
     gap: float
     steps: int
+    violations: float = 0.0
+    excess: float = 0.0
     note: str = ""
+
+
+def outside(card: Card, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[..., OBSERVATION] whether each feature lies outside of what the agent saw in training."""
+    low, high = np.array(card.low), np.array(card.high)
+    margin = OUTSIDE * np.maximum(high - low, 0.1)
+    found: NDArray[np.bool_] = (observations < low - margin) | (observations > high + margin)
+    return found
 
 
 class Agent(Protocol):
@@ -61,19 +77,27 @@ def act(agent: Agent, observation: NDArray[np.float32], mask: NDArray[np.bool_])
     return int(np.argmax(np.where(mask, agent.logits(observation, mask), ILLEGAL)))
 
 
+Layers = tuple[NDArray[np.float32], ...]
+
+
+def forward(weights: Layers, biases: Layers, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A tanh network, the last layer linear; one observation or rows of them."""
+    hidden = observation
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        hidden = np.tanh(hidden @ weight + bias)
+    found: NDArray[np.float32] = hidden @ weights[-1] + biases[-1]
+    return found
+
+
 class NumpyAgent(Struct, frozen=True, eq=False):
     """Layers of a tanh network, the last one linear."""
 
-    weights: tuple[NDArray[np.float32], ...]
-    biases: tuple[NDArray[np.float32], ...]
+    weights: Layers
+    biases: Layers
     card: Card
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
-        hidden = observation
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.tanh(hidden @ weight + bias)
-        found: NDArray[np.float32] = hidden @ self.weights[-1] + self.biases[-1]
-        return found
+        return forward(self.weights, self.biases, observation)
 
     def save(self, path: Path) -> None:
         layers = {f"w{i}": w for i, w in enumerate(self.weights)} | {f"b{i}": b for i, b in enumerate(self.biases)}

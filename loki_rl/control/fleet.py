@@ -19,8 +19,9 @@ from loki_rl.core.pipeline import Pipeline
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# below, first, entry, fanout, ranked, cheap, weight, line, table, best, make: see Fleet.
-Net = tuple[Ints, Ints, Floats, Floats, Ints, Ints, Floats, Ints, Floats, float, bool]
+# below, first, entry, fanout, ranked, cheap, weight, line, table, best, make: see Fleet. begin [T + 1]: where each task's
+# models begin in ranked and cheap; a search may list fewer of them.
+Net = tuple[Ints, Ints, Floats, Floats, Ints, Ints, Floats, Ints, Floats, float, bool, Ints]
 
 # Ways to divide the latency budget among the levels of the tree: parts of this many, and how many of them are kept.
 PARTS = {1: 1, 3: 12, 4: 9, 5: 8, 6: 8}
@@ -62,7 +63,7 @@ class Fleet(Struct, frozen=True, eq=False):
         """The part that the loops read."""
         return (
             self.below, self.first, self.entry, self.fanout, self.ranked, self.cheap, self.weight, self.line, self.table,
-            self.best, self.make,
+            self.best, self.make, self.first,
         )  # fmt: skip
 
     @property

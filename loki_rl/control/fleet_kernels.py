@@ -24,7 +24,7 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
     idle), r = reserve x items that arrive at once (control/latency.py). demand: requests/s to serve, 0: nothing is kept
     idle. The items of a child task are those of its parents' servers at full use.
     """
-    below, first, entry, fanout, _, _, _, _, _, _, _ = net
+    below, entry, fanout, ranked, begin = net[0], net[2], net[3], net[4], net[11]
     for task in range(len(entry)):
         if entry[task] > 0.0:
             work[ITEMS, task] = demand * entry[task]
@@ -32,7 +32,8 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
     for task in range(len(entry)):
         flow, items = 0.0, work[ITEMS, task]
         often = 4.0 * work[LEFT, task] / items if items > 0.0 else 0.0
-        for model in range(first[task], first[task + 1]):
+        for place in range(begin[task], begin[task + 1]):
+            model = ranked[place]
             able = counts[model] * rate[0, model]
             flow += able
             if able > 0.0 and often > 0.0:
@@ -42,7 +43,8 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
             child = below[task, place]
             if child >= 0:
                 children = 0.0
-                for model in range(first[task], first[task + 1]):
+                for listed in range(begin[task], begin[task + 1]):
+                    model = ranked[listed]
                     children += counts[model] * rate[0, model] * fanout[model, child]
                 made = children / flow if flow > 0.0 else 0.0
                 work[ITEMS, child], work[LEFT, child] = items * made, 1.0 + made
@@ -51,7 +53,7 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
 @inlined
 def take(net: Net, task: int, model: int, amount: float, work: Floats) -> None:
     """Use up what `amount` items of a model need of its child tasks."""
-    below, _, _, fanout, _, _, _, _, _, _, _ = net
+    below, fanout = net[0], net[3]
     for place in range(below.shape[1]):
         child = below[task, place]
         if child >= 0:
@@ -61,7 +63,7 @@ def take(net: Net, task: int, model: int, amount: float, work: Floats) -> None:
 @inlined
 def fitting(net: Net, task: int, model: int, amount: float, work: Floats) -> float:
     """As many of the items of a model as the child tasks have room for."""
-    below, _, _, fanout, _, _, _, _, _, _, _ = net
+    below, fanout = net[0], net[3]
     for place in range(below.shape[1]):
         child = below[task, place]
         if child >= 0 and amount * fanout[model, child] > work[LEFT, child]:
@@ -77,7 +79,7 @@ def capacity(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats
     Variants that make the fewest children are used first, which is optimal while one child task is scarce and a lower
     bound where several are.
     """
-    below, first, entry, _, _, cheap, _, _, _, _, _ = net
+    below, entry, cheap, begin = net[0], net[2], net[5], net[11]
     limit(counts, rate, net, demand, work)
     most = np.inf
     for task in range(len(entry) - 1, -1, -1):
@@ -86,7 +88,7 @@ def capacity(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats
             child = below[task, place]
             if child >= 0:
                 work[LEFT, child] = work[ROOM, child]
-        for place in range(first[task], first[task + 1]):
+        for place in range(begin[task], begin[task + 1]):
             model = cheap[place]
             if work[LIMIT, model] > 0.0:
                 flow = fitting(net, task, model, work[LIMIT, model], work)
@@ -105,14 +107,14 @@ def spread(net: Net, demand: float, work: Floats) -> None:
     Needs `capacity` of the same servers before, and a demand within it. Tasks with children start from the cheapest way
     and move to more accurate variants while the children have room.
     """
-    below, first, entry, fanout, ranked, cheap, _, _, _, _, _ = net
+    below, entry, fanout, ranked, cheap, begin = net[0], net[2], net[3], net[4], net[5], net[11]
     for task in range(len(entry)):
         work[LEFT, task] = work[ROOM, task]
         work[ITEMS, task] = 0.0
     for task in range(len(entry)):
         missing = work[ITEMS, task] + demand * entry[task]
         inner = below[task, 0] >= 0
-        for place in range(first[task], first[task + 1]):
+        for place in range(begin[task], begin[task + 1]):
             model = cheap[place] if inner else ranked[place]
             amount = min(missing, work[LIMIT, model])
             if inner and amount > 0.0:
@@ -122,7 +124,8 @@ def spread(net: Net, demand: float, work: Floats) -> None:
             missing -= amount
         if inner:
             upgrade(net, task, work)
-            for model in range(first[task], first[task + 1]):
+            for listed in range(begin[task], begin[task + 1]):
+                model = ranked[listed]
                 if work[FLOW, model] > 0.0:
                     for place in range(below.shape[1]):
                         child = below[task, place]
@@ -133,12 +136,12 @@ def spread(net: Net, demand: float, work: Floats) -> None:
 @inlined
 def upgrade(net: Net, task: int, work: Floats) -> None:
     """Move flow of one task from its least accurate to its most accurate variants while the child tasks have room."""
-    below, first, _, fanout, ranked, _, _, _, _, _, _ = net
-    for place in range(first[task], first[task + 1]):
+    below, fanout, ranked, begin = net[0], net[3], net[4], net[11]
+    for place in range(begin[task], begin[task + 1]):
         better = ranked[place]
         if work[LIMIT, better] <= 0.0:
             continue
-        for other in range(first[task + 1] - 1, place, -1):
+        for other in range(begin[task + 1] - 1, place, -1):
             worse = ranked[other]
             amount = min(work[FLOW, worse], work[LIMIT, better] - work[FLOW, better])
             if amount <= TINY:
@@ -158,7 +161,7 @@ def upgrade(net: Net, task: int, work: Floats) -> None:
 @inlined
 def accuracy(flow: Floats, net: Net, values: Floats) -> float:
     """Expected accuracy 0..1 of a flow per model: stages mix independently, as in a cluster that binds late."""
-    _, first, _, _, ranked, _, weight, line, table, _, _ = net
+    first, ranked, weight, line, table, begin = net[1], net[4], net[6], net[7], net[8], net[11]
     total = 0.0
     for leaf in range(len(weight)):
         depth, size = 0, 1
@@ -166,27 +169,32 @@ def accuracy(flow: Floats, net: Net, values: Floats) -> float:
             size *= first[line[leaf, depth] + 1] - first[line[leaf, depth]]
             depth += 1
         for level in range(depth - 1, -1, -1):
-            low, high = first[line[leaf, level]], first[line[leaf, level] + 1]
+            task = line[leaf, level]
+            low, high = first[task], first[task + 1]
             above = first[line[leaf, level - 1]] if level > 0 else 0
             wide = first[line[leaf, level - 1] + 1] - above if level > 0 else 1
+            most_above = ranked[begin[line[leaf, level - 1]]] - above if level > 0 else 0
             whole = 0.0
-            for model in range(low, high):
-                whole += flow[model]
+            for place in range(begin[task], begin[task + 1]):
+                whole += flow[ranked[place]]
             size //= high - low
+            column = -1
             for i in range(size):
-                if level > 0 and flow[above + i % wide] <= 0.0 and i % wide != ranked[above] - above:
+                column = column + 1 if column + 1 < wide else 0
+                if level > 0 and flow[above + column] <= 0.0 and column != most_above:
                     continue  # nothing asks for it, not even in the place of a task without flow
                 start = i * (high - low) - low
                 mixed = 0.0
                 if whole > 0.0:
-                    for model in range(low, high):
+                    for place in range(begin[task], begin[task + 1]):
+                        model = ranked[place]
                         if flow[model] > 0.0:
                             mixed += flow[model] * (
                                 table[leaf, start + model] if level == depth - 1 else values[start + model]
                             )
                     mixed /= whole
                 else:  # nothing comes here: as the most accurate
-                    best = start + ranked[low]
+                    best = start + ranked[begin[task]]
                     mixed = table[leaf, best] if level == depth - 1 else values[best]
                 values[i] = mixed
         total += weight[leaf] * values[0]

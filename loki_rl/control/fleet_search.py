@@ -13,23 +13,31 @@ BETTER = 1e-9
 NOWHERE = -2
 NEAR = 0.1
 
+# Levels of the library, from the target's on, whose models a quick search loads.
+ABOVE = 4
+# Rows of the scratch `lists`: the models that a search considers, the most accurate of each task first; the same, fewest
+# children first; where tasks begin in both; per model, whether it may be loaded (others may only be kept).
+RANKED, CHEAP, BEGIN, LOADED, LISTS = 0, 1, 2, 3, 4
+
 # Plans that are best for a demand where nothing has to be loaded: levels [L] of demand [1/s], shares [R] of it that are
-# expected, plans [L, R, M] servers per model, and active [M]: scratch for the models that a search considers.
+# expected, plans [L, R, M] servers per model, and lists [LISTS, max(M, T + 1)]: scratch.
 Library = tuple[Floats, Floats, Floats, Ints]
 
 
 @inlined
 def best_goal(
     counts: Floats, source: int, state: Floats, rate: Floats, meanwhile: Floats, net: Net, servers: int, target: Floats,
-    limit: float, active: Ints, size: int, work: Floats,
+    limit: float, lists: Ints, size: int, work: Floats,
 ) -> tuple[int, float]:  # fmt: skip
     """Where a server that has left model `source` (-1: an unused one) serves best: a model, -1 for nowhere, or NOWHERE if
     no place costs less than `limit`. rate, meanwhile [2, M]: once models are loaded, and while they load."""
     goal, found = NOWHERE, limit
     loading = loading_cost(counts, state, meanwhile, net, target, held_back(counts, state, net), work)
     for place in range(-1, size):
-        model = active[place] if place >= 0 else -1
+        model = lists[RANKED, place] if place >= 0 else -1
         if model == source or (model >= 0 and rate[0, model] == 0.0):
+            continue
+        if model >= 0 and lists[LOADED, model] == 0 and counts[model] >= state[0, model] + state[2, model]:
             continue
         spent = loading
         if model >= 0:
@@ -54,7 +62,7 @@ def descend(
     net: Net,
     servers: int,
     target: Floats,
-    active: Ints,
+    lists: Ints,
     size: int,
     work: Floats,
 ) -> tuple[float, int]:
@@ -63,12 +71,12 @@ def descend(
     value, split, loading = best_splits(counts, state, rates, net, servers, target, work)
     idle, turn = 0, -1
     while True:
-        source, goal = active[turn] if turn >= 0 else -1, NOWHERE
+        source, goal = lists[RANKED, turn] if turn >= 0 else -1, NOWHERE
         if counts[source] >= 1.0 if source >= 0 else used(counts) < servers:
             if source >= 0:
                 counts[source] -= 1.0
             goal, found = best_goal(
-                counts, source, state, rates[split], rates[loading], net, servers, target, value - BETTER, active, size, work
+                counts, source, state, rates[split], rates[loading], net, servers, target, value - BETTER, lists, size, work
             )
             if goal >= 0:
                 counts[goal] += 1.0
@@ -94,18 +102,32 @@ def used(counts: Floats) -> float:
 
 
 @inlined
-def considered(state: Floats, plans: Floats, active: Ints) -> int:
-    """active [M] gets the models that some plan of the library or the cluster has; returns how many."""
-    size = 0
+def consider(state: Floats, plans: Floats, low: int, high: int, net: Net, lists: Ints) -> int:
+    """Fill the lists: the models of the library's levels [low, high) may be loaded, and those that the cluster has be kept.
+    Returns how many there are."""
+    first, size = net[1], 0
     for model in range(state.shape[1]):
-        wanted = state[0, model] + state[2, model] > 0.0
-        for level in range(plans.shape[0]):
+        lists[LOADED, model] = 0
+        for level in range(low, high):
             for share in range(plans.shape[1]):
-                wanted = wanted or plans[level, share, model] > 0.0
-        if wanted:
-            active[size] = model
-            size += 1
+                lists[LOADED, model] |= int(plans[level, share, model] > 0.0)
+    for task in range(len(first) - 1):
+        lists[BEGIN, task] = size
+        place = size
+        for position in range(first[task], first[task + 1]):
+            size += put(net[4][position], state, lists, RANKED, size)
+            place += put(net[5][position], state, lists, CHEAP, place)
+    lists[BEGIN, len(first) - 1] = size
     return size
+
+
+@inlined
+def put(model: int, state: Floats, lists: Ints, row: int, size: int) -> int:
+    """1, and the model at this place of a list, if it may be loaded or kept; else 0."""
+    if lists[LOADED, model] == 0 and state[0, model] + state[2, model] <= 0.0:
+        return 0
+    lists[row, size] = model
+    return 1
 
 
 @inlined
@@ -119,31 +141,35 @@ def move(counts: Floats, source: int, goal: int) -> None:
 
 @lean
 def search(
-    state: Floats, target: Floats, servers: int, rates: Floats, net: Net, library: Library, reach: int, work: Floats,
+    state: Floats, target: Floats, servers: int, rates: Floats, full: Net, library: Library, reach: int, work: Floats,
     counts: Floats,
 ) -> tuple[float, int]:  # fmt: skip
     """Least cost found, and its split; counts [M] gets the servers.
 
-    reach 0: a local optimum near what runs or near the library's plan for the target, whichever is better to begin with.
-    Else the best of those near what runs and near the library's plans up to `reach` levels below the target, and then of
-    those behind every single move (iterated local search, Lourenco et al. 2003).
+    reach 0: a local optimum near what runs, loading only models that the library has for the target or somewhat more; near
+    the library's plan, where that costs less as it is. Else the best of those near what runs and near the library's plans up
+    to `reach` levels below the target, and then of those behind every single move (iterated local search, Lourenco et al.
+    2003).
     """
-    levels, expected, plans, active = library
+    levels, expected, plans, lists = library
     models, shares = len(counts), plans.shape[1]
-    size = considered(state, plans, active)
     high = min(np.searchsorted(levels, target[0]), len(levels) - 1)
+    low, end = (0, len(levels)) if reach else (high, min(high + ABOVE, len(levels)))
+    size = consider(state, plans, low, end, full, lists)
+    active = lists[RANKED]
+    net = (*full[:4], active, lists[CHEAP], *full[6:11], lists[BEGIN])
     for model in range(models):
         counts[model] = state[0, model] + state[2, model]
+    value, split = descend(counts, state, rates, net, servers, target, lists, size, work)
+    trial = work[TRIAL, :models]
     if reach == 0:
         fresh = plans[high, min(np.searchsorted(expected, target[1] / target[0] - NEAR), shares - 1)]
-        as_is = best_splits(counts, state, rates, net, servers, target, work)[0]
-        if best_splits(fresh, state, rates, net, servers, target, work)[0] < as_is:
+        if best_splits(fresh, state, rates, net, servers, target, work)[0] < value:
             for model in range(models):
                 counts[model] = fresh[model]
-    value, split = descend(counts, state, rates, net, servers, target, active, size, work)
-    if reach == 0:
+            value, split = descend(counts, state, rates, net, servers, target, lists, size, work)
         return value, split
-    trial, high = work[TRIAL, :models], min(high + 1, len(levels) - 1)
+    high = min(high + 1, len(levels) - 1)
     starts, start, since = (min(reach, high) + 1) * shares, 0, 0
     kicks = (size + 1) * (size + 1)
     while since < kicks:
@@ -159,7 +185,7 @@ def search(
             if source == goal or (trial[active[source]] < 1.0 if source < size else used(trial) >= servers):
                 continue
             move(trial, active[source] if source < size else -1, active[goal] if goal < size else -1)
-        found, p = descend(trial, state, rates, net, servers, target, active, size, work)
+        found, p = descend(trial, state, rates, net, servers, target, lists, size, work)
         if found < value - BETTER:
             value, split, since = found, p, 0
             for model in range(models):

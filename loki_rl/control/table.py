@@ -11,10 +11,10 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.fleet import Fleet, Floats, build_fleet
+from loki_rl.control.fleet import Fleet, Floats, Ints, build_fleet
 from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
-from loki_rl.control.fleet_search import Library, search
+from loki_rl.control.fleet_search import LISTS, Library, search
 from loki_rl.control.request import Request, RequestError, check
 from loki_rl.control.switching import ACCURACY, SERVERS, UNLIKELY, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
@@ -93,16 +93,21 @@ def new_work(fleet: Fleet) -> Floats:
     return np.zeros((ROWS, max(fleet.models, len(fleet.entry), fleet.table.shape[1], 4)))
 
 
+def new_lists(fleet: Fleet) -> Ints:
+    """Scratch for the models that a search considers."""
+    return np.zeros((LISTS, max(fleet.models, len(fleet.entry) + 1)), np.int64)
+
+
 def _library(fleet: Fleet, servers: int, demands: Floats, ladder: Floats, work: Floats) -> Library:
     """Plans of least cost J from an empty cluster, where loading costs nothing: the search's from the exact ladder."""
     empty, shares = np.zeros((3, fleet.models)), np.array(EXPECTED)
     plans = np.zeros((len(demands), len(shares), fleet.models))
-    exact: Library = (demands, np.ones(1), ladder[:, None, :].copy(), np.zeros(fleet.models, np.int64))
+    exact: Library = (demands, np.ones(1), ladder[:, None, :].copy(), new_lists(fleet))
     for level, demand in enumerate(demands):
         for row, share in enumerate(shares):
             target = np.array([demand, share * demand, 0.0, UNLIKELY])
             search(empty, target, servers, fleet.rates, fleet.net, exact, len(demands), work, plans[level, row])
-    return demands, shares, plans, np.zeros(fleet.models, np.int64)
+    return demands, shares, plans, new_lists(fleet)
 
 
 def yardstick(pipeline: Pipeline, servers: int) -> Table:

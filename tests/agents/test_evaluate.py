@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,16 @@ from msgspec.structs import replace
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
-from loki_rl.agents import evaluate as module
-from loki_rl.agents.evaluate import evaluate, table
+from loki_rl.agents import contenders as tuning
+from loki_rl.agents import event_check, matched
+from loki_rl.agents.contenders import Contender
+from loki_rl.agents.evaluate import Asked, Report, evaluate
+from loki_rl.agents.evaluation_report import as_json, table, write
 from loki_rl.agents.rollouts import base, play
+from loki_rl.agents.shielded import Shielded
 from loki_rl.agents.statistics import bootstrap, gap_closed, iqm, paired_gain
 from loki_rl.agents.train import TrainOptions
+from loki_rl.control.observation import ACTIONS
 from loki_rl.env.cluster_options import pool_for
 
 
@@ -57,11 +64,52 @@ def test_clairvoyance_is_cheaper_than_the_base(tiny: TrainOptions) -> None:
     assert costs["clairvoyant"] < costs["forecast"]
 
 
-def test_a_report_has_every_method_and_both_bases(trained: Any, monkeypatch: pytest.MonkeyPatch, tiny: TrainOptions) -> None:
-    monkeypatch.setattr(module, "SCALES", (1.0, 1.2))
-    report = evaluate(tiny.env, [trained.agent, trained.agent], windows=6, tuning=4)
+@pytest.fixture(scope="module")
+def report(trained: Any, tiny: TrainOptions) -> Iterator[Report]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "SCALES", (1.0, 1.2))
+        patch.setattr(matched, "SCALES", (0.9, 1.1))
+        patch.setattr(event_check, "INTERVALS", 2)
+        asked = Asked(windows=6, tuning=4, shifts=True, traces=("diurnal",), events=1)
+        yield evaluate(tiny.env, [trained.agent, trained.agent], asked)
+
+
+def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
     assert [row.policy for row in report.rows] == ["exact", "forecast", "clairvoyant", "ppo"]
     assert [gap.base for gap in report.gaps] == ["exact", "forecast"]
+    assert [one.base for one in report.matched] == ["exact", "forecast"]
     assert {one.trials for one in report.tuned} == {4}
-    text = table(report)
-    assert "gap from forecast closed" in text
+    assert len(report.by_seed) == 2
+
+
+def test_a_report_has_every_shift_and_both_twins(report: Report) -> None:
+    shifts = {row.shift for row in report.shifts}
+    assert {"none", "load time 20 s", "no bursts", "trace diurnal", "pipeline traffic"} <= shifts
+    assert [row.gain for row in report.shifts if row.policy == "forecast"] == [0.0] * len(shifts)
+    assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "ppo"]
+    assert all(row.event_servers > 0 and row.event_j > 0 for row in report.fidelity)
+
+
+def test_a_report_is_written_as_text_picture_and_curves(report: Report, tmp_path: Path) -> None:
+    write(report, tmp_path)
+    assert table(report) in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "gap from forecast closed" in table(report)
+    assert {path.parent.name for path in tmp_path.glob("fluid/*/events.*")} == {row.policy for row in report.rows}
+    assert {"gap_closed", "results", "shifts", "matched", "fidelity", "same_order"} <= set(as_json(report))
+
+
+def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_the_base(trained: Any, tiny: TrainOptions) -> None:
+    """An agent trained at one load time is the base at another."""
+    elsewhere = replace(tiny.env, split="test", load_s=20.0)
+    agent = Contender("ppo", "forecast", 1.0, 1.0, trained.agent)
+    assert agent.play(elsewhere).cost == pytest.approx(Contender("forecast", "forecast", 1.0, 1.0).play(elsewhere).cost)
+
+
+def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
+    low, high = np.array(trained.agent.card.low), np.array(trained.agent.card.high)
+    usual = ((low + high) / 2).astype(np.float32)[None, :]
+    mask, shielded = np.ones((1, ACTIONS), np.int8), Shielded(trained.agent)
+    assert shielded(usual, mask)[0] >= 0
+    assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [-1, -1, -1]
+    assert shielded(usual, mask)[0] >= 0
+    assert shielded.trusted == 2 / 5

@@ -16,7 +16,9 @@ from msgspec.structs import replace
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
 from loki_rl.agents.export import agreement
-from loki_rl.agents.train import BEST, LATEST, STATE, TrainOptions, train
+from loki_rl.agents.foresight import FORESIGHT
+from loki_rl.agents.train import BEST, LATEST, STATE, TrainOptions, next_price, train
+from loki_rl.agents.validation import Score
 from loki_rl.agents.vec_env import ClusterVecEnv
 from loki_rl.control.agent import OnnxAgent, act, card_text, load_agent
 from loki_rl.control.observation import ACTIONS, OBSERVATION
@@ -47,6 +49,40 @@ def test_a_second_call_goes_on(trained: Any, tiny: TrainOptions, tmp_path: Path)
     progress = train(replace(tiny, steps=1920), folder)
     assert progress.steps > trained.progress.steps
     assert len(progress.history) == 3
+
+
+def test_lost_requests_have_a_price_that_follows_how_many_there_are() -> None:
+    assert next_price(5.0, 0.01) == 6.0  # at most a step
+    assert next_price(5.0, -0.0002) == pytest.approx(4.8)
+    assert next_price(0.1, -0.01) == 0.0
+
+
+def test_a_checkpoint_within_what_is_allowed_is_kept_before_a_cheaper_one() -> None:
+    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
+    assert safe.better_than(cheap, 0.0005)
+    assert not cheap.better_than(safe, 0.0005)
+    assert Score(0.02, 0.2, 0.0005, 0.001).better_than(safe, 0.0005)
+
+
+def test_the_price_is_paid_for_what_the_base_does_not_lose(tiny: TrainOptions) -> None:
+    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env.reset()
+    env.price = 10.0
+    for _ in range(tiny.env.intervals):
+        env.step_async(np.zeros(4, np.int64))
+        rewards = env.step_wait()[1]
+        more = env.batch.lost - env.pool.base_lost[env.batch.window, env.batch.k - 1]
+        assert rewards == pytest.approx((env.batch.rewards - 10.0 * more).clip(-2.0, 0.5), abs=1e-6)
+        if env.batch.k.max() > tiny.env.intervals - 1:
+            break
+
+
+def test_the_critic_alone_sees_what_comes(trained: Any, tiny: TrainOptions) -> None:
+    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    seen = env.reset()
+    assert seen.shape[1] == OBSERVATION + FORESIGHT
+    assert np.isfinite(seen).all()
+    assert trained.agent.weights[0].shape[0] == OBSERVATION
 
 
 def test_every_form_of_the_agent_chooses_the_same(trained: Any) -> None:
@@ -107,7 +143,7 @@ def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> 
     assert done.all()
     assert rewards == pytest.approx(0.0, abs=1e-6)
     assert infos[0]["TimeLimit.truncated"]
-    assert infos[0]["terminal_observation"].shape == (OBSERVATION,)
+    assert infos[0]["terminal_observation"].shape == env.observation_space.shape
     assert (env.batch.k == 1).all()
 
 

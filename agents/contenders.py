@@ -1,0 +1,67 @@
+"""Who is compared: the bases and clairvoyance with the scale and patience that serve each best, and trained agents. Owns the
+tuning that all of them get and how each plays windows in the fluid twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.agents.rollouts import Played, base, play
+from loki_rl.agents.shielded import Shielded
+from loki_rl.control.agent import NumpyAgent
+from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
+
+# The tuning grid of every base: scale of its demand for capacity, patience of its plans.
+SCALES = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+PATIENCES = (1.0, 2.0)
+BASES = ("exact", "forecast")
+IDEAL = "clairvoyant"
+PPO = "ppo"
+
+
+class Contender(Struct, frozen=True, eq=False):
+    """A method. base: whose demand it plans for; scale, patience: of that; agent: what adjusts it."""
+
+    name: str
+    base: str
+    scale: float
+    patience: float
+    agent: NumpyAgent | None = None
+
+    def on(self, options: ClusterEnvOptions) -> ClusterEnvOptions:
+        """The same windows with this method's base."""
+        return replace(options, base=self.base, scale=self.scale, patience=self.patience)
+
+    def play(self, options: ClusterEnvOptions, deep: bool = False) -> Played:
+        """All windows, as a controller would: an agent decides only where it is believed."""
+        return play(pool_for(self.on(options)), base if self.agent is None else Shielded(self.agent), deep)
+
+
+class Tuned(Struct, frozen=True):
+    """A base with its best scale and patience on validation windows, what it costs there [J], and how many trials that
+    took."""
+
+    name: str
+    scale: float
+    patience: float
+    cost: float
+    trials: int
+
+
+def tune(options: ClusterEnvOptions, name: str, windows: int) -> Tuned:
+    """The best of the grid on validation windows."""
+    found: list[tuple[float, float, float]] = []
+    for scale, patience in product(SCALES, PATIENCES):
+        asked = replace(options, split="validation", windows=windows, base=name, scale=scale, patience=patience)
+        found.append((float(play(pool_for(asked), base).cost.mean()), scale, patience))
+    cost, scale, patience = min(found)
+    return Tuned(name, scale, patience, cost, len(found))
+
+
+def contenders(tuned: Sequence[Tuned], agents: Sequence[NumpyAgent]) -> list[Contender]:
+    """The tuned bases in their order, then the agents, each on the base that its card names."""
+    bases = [Contender(one.name, one.name, one.scale, one.patience) for one in tuned]
+    return bases + [Contender(PPO, "forecast", agent.card.scale, agent.card.patience, agent) for agent in agents]

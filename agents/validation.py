@@ -1,0 +1,52 @@
+"""How good an agent is on validation windows, and which of two checkpoints is kept. Owns that order: first those that lose
+hardly more requests than the base, then the cheaper; knows no training loop."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.agents.rollouts import Decide, Played, base, play
+from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
+from loki_rl.env.fluid_batch import Pool
+
+# Clairvoyance needs some headroom too, where the profile is wrong.
+SCALES = (1.0, 1.1, 1.2)
+
+
+class Score(Struct, frozen=True):
+    """gain: cost J saved against the base; gap: the share of base -> clairvoyant that this is; excess: requests lost beyond
+    the base's, as a share of all; violations: share of all that is lost."""
+
+    gain: float
+    gap: float
+    excess: float
+    violations: float
+
+    def better_than(self, other: Score, allowed: float) -> bool:
+        """allowed: excess that is no reason to prefer another."""
+        if max(self.excess, other.excess) <= allowed:
+            return self.gain > other.gain
+        return self.excess < other.excess
+
+
+NOTHING = Score(-1e9, 0.0, 1.0, 1.0)
+
+
+class Validation:
+    """The validation windows, what the base costs on them, and what clairvoyance would save."""
+
+    def __init__(self, training: ClusterEnvOptions, windows: int) -> None:
+        env = replace(training, split="validation", windows=windows)
+        self.pool: Pool = pool_for(env)
+        self.base = play(self.pool, base)
+        seeing = [replace(env, base="clairvoyant", scale=scale, patience=1.0) for scale in SCALES]
+        self.room = max(float((self.base.cost - play(pool_for(one), base).cost).mean()) for one in seeing)
+
+    def score(self, decide: Decide) -> tuple[Score, Played]:
+        """Deterministic play on all windows."""
+        played = play(self.pool, decide)
+        gain = float((self.base.cost - played.cost).mean())
+        violations = float(played.violations.mean())
+        gap = gain / self.room if self.room > 0 else 0.0
+        return Score(gain, gap, violations - float(self.base.violations.mean()), violations), played
