@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from loki_rl.agents.contenders import tune
 from loki_rl.agents.evaluate import Asked, evaluate
 from loki_rl.agents.evaluation_report import as_json, table, write
 from loki_rl.agents.train import BEST, TrainOptions, train
@@ -17,32 +19,31 @@ from loki_rl.env.cluster_options import ClusterEnvOptions
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
     """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; scale: on the demand to have capacity for, which it adjusts;
-    allowed: requests lost beyond the base's."""
+    service rate, servers, lag and lost counts per window; allowed: requests
+    lost beyond the base's."""
 
     pipeline: str
     out: str = "runs/train"
-    steps: int = 1_000_000
+    steps: int = 400_000
     seed: int = 0
     seeds: int = 1
     servers: int | None = None
     trace: str | None = None
     mean_rps: float | None = None
     windows: int = 512
-    validation: int = 48
+    validation: int = 96
     randomise: bool = True
-    scale: float = 0.9
-    give_up: int = 12
-    allowed: float = 0.0005
+    give_up: int = 25
+    allowed: float = 0.0
     quiet: bool = False
 
 
 def run_train(flags: TrainFlags) -> dict[str, Any]:
     """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
-    rows = []
+    rows, env = [], tuned_env(flags)
     for seed in range(flags.seed, flags.seed + flags.seeds):
         folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
-        options = train_options(flags, seed)
+        options = train_options(flags, env, seed)
         progress = train(options, folder, quiet=flags.quiet)
         from loki_rl.agents.export import export
 
@@ -62,7 +63,8 @@ def run_train(flags: TrainFlags) -> dict[str, Any]:
     return {"pipeline": flags.pipeline, "agents": rows}
 
 
-def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
+def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:
+    """The training windows with the base that an agent adjusts, tuned as evaluations tune it."""
     env = ClusterEnvOptions(
         pipeline=flags.pipeline,
         servers=flags.servers,
@@ -70,11 +72,15 @@ def train_options(flags: TrainFlags, seed: int) -> TrainOptions:
         mean_rps=flags.mean_rps,
         windows=flags.windows,
         randomise=flags.randomise,
-        scale=flags.scale,
     )
+    tuned = tune(env, "forecast", flags.validation)
+    return replace(env, scale=tuned.scale, patience=tuned.patience)
+
+
+def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> TrainOptions:
     return TrainOptions(
         env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up, allowed=flags.allowed,
-        evaluate_every=min(40_000, flags.steps),
+        evaluate_every=min(20_000, flags.steps),
     )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
 
 
 def _matched(options: ClusterEnvOptions, agents: Sequence[Contender], asked: Asked) -> list[Matched]:
-    return [matched(options, name, agents, asked.tuning, asked.windows, asked.deep) for name in BASES]
+    return [matched(options, name, agents, asked.tuning, asked.windows) for name in BASES]
 
 
 def _row(method: Contender, played: Played) -> Row:

@@ -61,8 +61,19 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
         excess=progress.best.excess,
         violations=progress.best.violations,
         steps=progress.steps,
-        note=f"MaskablePPO, seed {options.seed}, {options.envs} clusters, on the fluid twin with the quick allocator table",
+        note=f"made by: {command(options)}",
     )
+
+
+def command(options: TrainOptions) -> str:
+    """The command line of a training; flags that it leaves out stood at their defaults."""
+    env = options.env
+    asked = {
+        "steps": options.steps, "seed": options.seed, "windows": env.windows, "validation": options.validation,
+        "servers": env.servers, "trace": env.trace, "mean-rps": env.mean_rps,
+    }  # fmt: skip
+    words = [f"--{name} {value}" for name, value in asked.items() if value is not None]
+    return " ".join(["loki-rl train", env.pipeline, *words, *([] if env.randomise else ["--no-randomise"])])
 
 
 def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -141,13 +152,14 @@ def model_card(card: Card) -> str:
         (
             f"# Agent for *{card.pipeline}*",
             "",
-            f"Adjusts the demand that the allocator plans for, in {card.environment}. {card.note}; {card.steps} decisions.",
+            f"Adjusts the demand that the allocator plans for, in {card.environment}. MaskablePPO on the fluid twin "
+            f"with the quick allocator table, {card.steps} decisions; {card.note}.",
             "",
             f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; that is "
             f"{100 * card.gap:.0f} % of what knowing the future would save.",
             f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
             f"{100 * (card.violations - card.excess):.2f} %.",
-            f"- Base: forecast quantile .9 x {card.scale:g}, plans for {card.patience:g} intervals.",
+            f"- Base: the demand that `forecast` has room for x {card.scale:g}, plans for {card.patience:g} intervals.",
             f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",
             "- Trained and validated in the fluid twin. It falls back to no adjustment where an observation lies outside",

@@ -41,17 +41,16 @@ class Matched(Struct, frozen=True, kw_only=True):
     less_high: float
 
 
-def matched(
-    options: ClusterEnvOptions, name: str, agents: Sequence[Contender], tuning: int, windows: int, deep: bool = False
-) -> Matched:
-    """The base of that name against the agents. tuning: validation windows; windows: test windows."""
+def matched(options: ClusterEnvOptions, name: str, agents: Sequence[Contender], tuning: int, windows: int) -> Matched:
+    """The base of that name against the agents, all with the quick search, since the grid is played too. tuning: validation
+    windows; windows: test windows."""
     validation = replace(options, split="validation", windows=tuning)
-    wanted = mean_of([agent.play(validation, deep) for agent in agents])
+    wanted = mean_of([agent.play(validation) for agent in agents])
     grid = [Contender(name, name, scale, patience) for scale, patience in product(SCALES, PATIENCES)]
-    near = [(_distance(one.play(validation, deep), wanted), place) for place, one in enumerate(grid)]
+    near = [(_distance(one.play(validation), wanted), place) for place, one in enumerate(grid)]
     distance, place = min(near)
     test = replace(options, split="test", windows=windows)
-    base, runs = grid[place].play(test, deep), [agent.play(test, deep) for agent in agents]
+    base, runs = grid[place].play(test), [agent.play(test) for agent in agents]
     less, mine = _less(base, runs), mean_of(runs)
     return Matched(
         base=name,

@@ -20,8 +20,12 @@ from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
 # The price of a lost request is a multiplier of the constraint (Lagrangian relaxation, as in Tessler et al., ICLR 2019): it
-# moves by so much per unit of excess over what is allowed, at most one per rollout, and never below 0, the plain cost J.
-PRICE_RATE, PRICE_STEP, HIGHEST_PRICE = 1000.0, 1.0, 100.0
+# moves with every validation, by so much per unit of excess over what is allowed, and never below 0, the plain cost J. What
+# exploration loses does not count: an agent at work does not explore.
+PRICE_RATE, PRICE_STEP, HIGHEST_PRICE = 10_000.0, 1.0, 100.0
+# With less entropy it stops exploring after 50,000 decisions, and never leaves what the base does: what one action is worth
+# more than another is a tenth of the noise of advantages.
+LEARNING_RATE, ENTROPY = 1e-3, 0.05
 
 
 class TrainOptions(Struct, frozen=True, kw_only=True):
@@ -30,15 +34,14 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     one before it stops. seed: of networks and windows."""
 
     env: ClusterEnvOptions
-    steps: int = 1_000_000
+    steps: int = 400_000
     envs: int = 256
     rollout: int = 20
-    evaluate_every: int = 40_000
-    validation: int = 48
-    give_up: int = 12
+    evaluate_every: int = 20_000
+    validation: int = 96
+    give_up: int = 25
     seed: int = 0
-    learning_rate: float = 1e-3
-    allowed: float = 0.0005
+    allowed: float = 0.0
 
 
 class Progress(Struct):
@@ -69,9 +72,10 @@ def train(options: TrainOptions, folder: Path, quiet: bool = True) -> Progress:
     model.set_logger(configure(str(folder), ["tensorboard"] if quiet else ["tensorboard", "stdout"]))
     validation = Validation(options.env, options.validation)
     while progress.steps < options.steps and progress.stale < options.give_up:
-        model.learn(options.evaluate_every, reset_num_timesteps=False, callback=_schedule(options, env))
-        progress.steps, progress.price = model.num_timesteps, env.price
-        _validate(model, validation, progress, options.allowed, folder)
+        model.learn(options.evaluate_every, reset_num_timesteps=False, callback=_schedule(options))
+        progress.steps = model.num_timesteps
+        score = _validate(model, validation, progress, options.allowed, folder)
+        progress.price = env.price = next_price(progress.price, score.excess - options.allowed)
         model.save(folder / LATEST)
         _write(folder / STATE, progress)
     return progress
@@ -96,30 +100,28 @@ def new_model(options: TrainOptions, env: Any) -> Any:
     return MaskablePPO(
         ForesightPolicy,
         env,
-        learning_rate=options.learning_rate,
+        learning_rate=LEARNING_RATE,
         n_steps=options.rollout,
         batch_size=min(1280, options.envs * options.rollout),
         n_epochs=4,
         gamma=0.8,
         gae_lambda=0.9,
-        ent_coef=0.003,
+        ent_coef=ENTROPY,
         seed=options.seed,
         policy_kwargs={"net_arch": [64, 64]},
         device="cpu",
     )
 
 
-def _schedule(options: TrainOptions, env: Any) -> Any:
-    """Learning rate falls to a tenth along the whole training, not within one call of learn; the price of lost requests
-    follows how many there are."""
+def _schedule(options: TrainOptions) -> Any:
+    """Learning rate and exploration fall to a tenth along the whole training, not within one call of learn."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Schedule(BaseCallback):
         def _on_rollout_end(self) -> None:
-            done = min(1.0, self.num_timesteps / options.steps)
-            self.model.lr_schedule = lambda _: options.learning_rate * (1 - 0.9 * done)
-            env.price = next_price(env.price, env.read_excess() - options.allowed)
-            self.logger.record("train/price_of_lost", env.price)
+            left = 1 - 0.9 * min(1.0, self.num_timesteps / options.steps)
+            self.model.lr_schedule = lambda _: LEARNING_RATE * left
+            self.model.ent_coef = ENTROPY * left
 
         def _on_step(self) -> bool:
             return True
@@ -128,11 +130,11 @@ def _schedule(options: TrainOptions, env: Any) -> Any:
 
 
 def next_price(price: float, over: float) -> float:
-    """The price after a rollout in which so large a share of the requests was lost beyond what is allowed."""
+    """The price after a validation in which so large a share of the requests was lost beyond what is allowed."""
     return float(np.clip(price + np.clip(PRICE_RATE * over, -PRICE_STEP, PRICE_STEP), 0.0, HIGHEST_PRICE))
 
 
-def _validate(model: Any, validation: Validation, progress: Progress, allowed: float, folder: Path) -> None:
+def _validate(model: Any, validation: Validation, progress: Progress, allowed: float, folder: Path) -> Score:
     """Deterministic play on the validation windows; the best model so far is kept."""
     score, played = validation.score(greedy(partial(forward, *layers_of(model))))
     progress.history.append((progress.steps, score.gain, score.gap, score.excess))
@@ -142,10 +144,11 @@ def _validate(model: Any, validation: Validation, progress: Progress, allowed: f
         model.save(folder / BEST)
     figures = {"eval/j_minus_baseline": -score.gain, "eval/gap_closed": score.gap, "eval/excess_violations": score.excess}
     figures |= {f"serving/{name}": float(np.mean(getattr(played, name))) for name in ("accuracy", "servers")}
-    figures["serving/slo_violation_ratio"] = score.violations
+    figures |= {"serving/slo_violation_ratio": score.violations, "train/price_of_lost": progress.price}
     for tag, value in figures.items():
         model.logger.record(tag, value)
     model.logger.dump(progress.steps)
+    return score
 
 
 def _progress(path: Path) -> Progress:

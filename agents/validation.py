@@ -6,12 +6,10 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from loki_rl.agents.contenders import IDEAL, tune
 from loki_rl.agents.rollouts import Decide, Played, base, play
 from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 from loki_rl.env.fluid_batch import Pool
-
-# Clairvoyance needs some headroom too, where the profile is wrong.
-SCALES = (1.0, 1.1, 1.2)
 
 
 class Score(Struct, frozen=True):
@@ -40,8 +38,7 @@ class Validation:
         env = replace(training, split="validation", windows=windows)
         self.pool: Pool = pool_for(env)
         self.base = play(self.pool, base)
-        seeing = [replace(env, base="clairvoyant", scale=scale, patience=1.0) for scale in SCALES]
-        self.room = max(float((self.base.cost - play(pool_for(one), base).cost).mean()) for one in seeing)
+        self.room = float(self.base.cost.mean()) - tune(env, IDEAL, windows).cost
 
     def score(self, decide: Decide) -> tuple[Score, Played]:
         """Deterministic play on all windows."""

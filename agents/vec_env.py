@@ -34,7 +34,6 @@ class ClusterVecEnv(VecEnv):
         self.rng = np.random.default_rng(seed)
         self.returns = np.zeros(number)
         self.price = 0.0
-        self._excess: list[float] = []
         self._actions: NDArray[np.int64] = np.zeros(number, np.int64)
 
     def reset(self) -> NDArray[np.float32]:
@@ -55,7 +54,6 @@ class ClusterVecEnv(VecEnv):
         self.batch.step(self._actions)
         self.returns += self.batch.rewards
         more = self.batch.lost - self.pool.base_lost[self.batch.window, self.batch.k - 1]
-        self._excess.append(float(more.mean()))
         rewards = (self.batch.rewards - self.price * more).clip(LEAST_REWARD, MOST_REWARD).astype(np.float32)
         done = self.batch.done
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -74,12 +72,6 @@ class ClusterVecEnv(VecEnv):
     def _seen(self) -> NDArray[np.float32]:
         coming = self.foresight.features[self.batch.window, self.batch.k]
         return np.concatenate((self.batch.observations, coming), axis=1)
-
-    def read_excess(self) -> float:
-        """Requests lost beyond the base's since this was last asked."""
-        found = float(np.mean(self._excess)) if self._excess else 0.0
-        self._excess.clear()
-        return found
 
     def close(self) -> None:
         """Nothing is open."""

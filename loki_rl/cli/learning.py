@@ -17,18 +17,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, TensorBoard files and the exported agent.")] = Path(
         "runs/train"
     ),
-    steps: Annotated[int, typer.Option(help="Decisions to train for, at most.")] = 1_000_000,
+    steps: Annotated[int, typer.Option(help="Decisions to train for, at most.")] = 400_000,
     seed: SeedOpt = 0,
     seeds: Annotated[int, typer.Option(help="Training seeds, one after the other.")] = 1,
     servers: ServersOpt = None,
     trace: Annotated[str | None, typer.Option(help="Cut windows from this trace (default: bursty generator).")] = None,
     mean_rps: MeanOpt = None,
     windows: Annotated[int, typer.Option(help="Windows of demand to train on.")] = 512,
-    validation: Annotated[int, typer.Option(help="Windows to validate on.")] = 48,
+    validation: Annotated[int, typer.Option(help="Windows to validate on.")] = 96,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = True,
-    scale: Annotated[float, typer.Option(help="On the demand to have capacity for, which the agent adjusts.")] = 0.9,
-    give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 12,
-    allowed: Annotated[float, typer.Option(help="Share of requests it may lose beyond what the base loses.")] = 0.0005,
+    give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 25,
+    allowed: Annotated[float, typer.Option(help="Share of requests it may lose beyond what the base loses.")] = 0.0,
     as_json: JsonOpt = False,
 ) -> None:
     """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""

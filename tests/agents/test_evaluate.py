@@ -14,6 +14,7 @@ pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make 
 
 from loki_rl.agents import contenders as tuning
 from loki_rl.agents import event_check, matched
+from loki_rl.agents import shifts as shifting
 from loki_rl.agents.contenders import Contender
 from loki_rl.agents.evaluate import Asked, Report, evaluate
 from loki_rl.agents.evaluation_report import as_json, table, write
@@ -58,19 +59,22 @@ def test_splits_share_no_window(tiny: TrainOptions) -> None:
 
 def test_clairvoyance_is_cheaper_than_the_base(tiny: TrainOptions) -> None:
     costs = {
-        name: play(pool_for(replace(tiny.env, split="test", intervals=30, windows=12, base=name)), base).cost.mean()
+        name: play(pool_for(replace(tiny.env, split="test", intervals=20, windows=6, base=name)), base).cost.mean()
         for name in ("forecast", "clairvoyant")
     }
     assert costs["clairvoyant"] < costs["forecast"]
 
 
 @pytest.fixture(scope="module")
-def report(trained: Any, tiny: TrainOptions) -> Iterator[Report]:
+def report(trained: Any, tiny: TrainOptions, small: Path) -> Iterator[Report]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "SCALES", (1.0, 1.2))
+        patch.setattr(tuning, "PATIENCES", (1.0, 2.0))
         patch.setattr(matched, "SCALES", (0.9, 1.1))
+        patch.setattr(shifting, "SHIFTS", {name: shifting.SHIFTS[name] for name in ("none", "load time 20 s", "no bursts")})
+        patch.setattr(shifting, "OTHER_PIPELINES", (str(small),))
         patch.setattr(event_check, "INTERVALS", 2)
-        asked = Asked(windows=6, tuning=4, shifts=True, traces=("diurnal",), events=1)
+        asked = Asked(windows=4, tuning=2, shifts=True, traces=("diurnal",), events=1)
         yield evaluate(tiny.env, [trained.agent, trained.agent], asked)
 
 
@@ -82,9 +86,9 @@ def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
     assert len(report.by_seed) == 2
 
 
-def test_a_report_has_every_shift_and_both_twins(report: Report) -> None:
+def test_a_report_has_every_shift_and_both_twins(report: Report, small: Path) -> None:
     shifts = {row.shift for row in report.shifts}
-    assert {"none", "load time 20 s", "no bursts", "trace diurnal", "pipeline traffic"} <= shifts
+    assert {"none", "load time 20 s", "no bursts", "trace diurnal", f"pipeline {small}"} <= shifts
     assert [row.gain for row in report.shifts if row.policy == "forecast"] == [0.0] * len(shifts)
     assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "ppo"]
     assert all(row.event_servers > 0 and row.event_j > 0 for row in report.fidelity)

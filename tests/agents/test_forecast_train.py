@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="training is not installed; run 'make learn'")
 
 from loki_rl.agents.forecast_commands import ForecasterFlags, ScoreFlags, run_score, run_train_forecaster
 from loki_rl.agents.forecast_train import LEADS_S, from_trace
+from loki_rl.cli.main import app
 from loki_rl.control.forecast_learned import load_net
 from loki_rl.control.request import RequestError
 from loki_rl.traces.trace import Trace, TraceError, load_trace
@@ -60,13 +60,10 @@ def test_a_file_that_is_no_forecaster_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_commands_print_one_json_object(tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "loki_rl", "forecaster"]
     few = ["--windows", "4", "--json"]
-    made = subprocess.run(
-        [*call, "train", *few, "--validation", "2", "--epochs", "1", "--out", str(tmp_path)], capture_output=True, check=True
-    )
-    model = json.loads(made.stdout)["model"]
-    scored = subprocess.run([*call, "score", *few, "--model", model], capture_output=True, check=True)
+    made = ["forecaster", "train", *few, "--validation", "2", "--epochs", "1", "--out", str(tmp_path)]
+    model = json.loads(CliRunner().invoke(app, made).stdout)["model"]
+    scored = CliRunner().invoke(app, ["forecaster", "score", *few, "--model", model])
     assert set(json.loads(scored.stdout)["test_errors"]) == {
         "persistence", "ewma", "holt", "seasonal", "envelope", "quantile"
     }  # fmt: skip
