@@ -87,7 +87,7 @@ def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> Train
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
     """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
     windows that every base is tuned on; load_s, bursts, heights, trace: of all windows; deep: the allocator table's thorough
-    search on test windows; shifts, shift_traces: the shift matrix; events: windows of the event twin; out: folder for
+    search for the main table; shifts, shift_traces: the shift matrix; events: windows of the event twin; out: folder for
     report, picture and TensorBoard files."""
 
     pipeline: str

@@ -55,8 +55,8 @@ class Gap(Struct, frozen=True, kw_only=True):
 
 
 class Asked(Struct, frozen=True, kw_only=True):
-    """What to evaluate. windows: test windows; tuning: validation windows; deep: the thorough search of the allocator table;
-    shifts: the shift matrix, with these traces; events: windows of the event twin."""
+    """What to evaluate. windows: test windows; tuning: validation windows; deep: the thorough search of the allocator table
+    for the main table; shifts: the shift matrix, with these traces; events: windows of the event twin."""
 
     windows: int = 100
     tuning: int = 32
@@ -102,7 +102,7 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
         gaps=[_gap(name, bases, mine) for name in BASES] if mine else [_gap("exact", bases, [bases["forecast"]])],
         by_seed=by_seed,
         matched=_matched(options, methods[len(tuned) :], asked) if mine else [],
-        shifts=shifts(options, methods, asked.windows // SHIFTED, asked.traces, asked.deep) if asked.shifts else [],
+        shifts=shifts(options, methods, asked.windows // SHIFTED, asked.traces) if asked.shifts else [],
         fidelity=fidelity(options, methods[: len(tuned) + 1], asked.events) if asked.events else [],
         costs={name: result.cost.tolist() for name, result in bases.items()}
         | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),

@@ -45,15 +45,16 @@ class Shifted(Struct, frozen=True):
 
 
 def shifts(
-    options: ClusterEnvOptions, methods: Sequence[Contender], windows: int, traces: Sequence[str] = (), deep: bool = False
+    options: ClusterEnvOptions, methods: Sequence[Contender], windows: int, traces: Sequence[str] = ()
 ) -> list[Shifted]:
-    """Every method on test windows of every shift. traces: other traces to cut windows from, at the usual mean demand."""
+    """Every method on test windows of every shift, with the quick search: there are many. traces: other
+    traces to cut windows from, at the usual mean demand."""
     test = replace(options, split="test", windows=windows)
     worlds = {name: replace(test, **changed) for name, changed in SHIFTS.items()}
     worlds |= {f"trace {trace.rsplit('/', 1)[-1].split('.')[0]}": _on_trace(test, trace) for trace in traces}
     other = next(name for name in OTHER_PIPELINES if name != options.pipeline)
     worlds[f"pipeline {other}"] = replace(test, pipeline=other, servers=None, mean_rps=None, trace=None)
-    return [row for name, world in worlds.items() for row in _rows(name, world, methods, deep)]
+    return [row for name, world in worlds.items() for row in _rows(name, world, methods)]
 
 
 def _on_trace(test: ClusterEnvOptions, trace: str) -> ClusterEnvOptions:
@@ -62,8 +63,8 @@ def _on_trace(test: ClusterEnvOptions, trace: str) -> ClusterEnvOptions:
     return replace(test, trace=trace, mean_rps=test.mean_rps or mean)
 
 
-def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Contender], deep: bool) -> list[Shifted]:
-    played = [(one.name, one.play(world, deep)) for one in methods]
+def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Contender]) -> list[Shifted]:
+    played = [(one.name, one.play(world)) for one in methods]
     base = next(result for name, result in played if name == "forecast").cost
     named = {name: [result for other, result in played if other == name] for name, _ in played}
     return [_row(shift, name, runs, paired_gain(base, np.stack([run.cost for run in runs]))) for name, runs in named.items()]

@@ -29,7 +29,7 @@ from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
-# Tuned on validation windows of the bursty generator, with the same grid as every other base.
+# On validation windows of the bursty generator a scale of .8 costs 4 % less and loses twice as many requests (.08 %).
 SCALE, PATIENCE = 0.9, 1.0
 STALE_S = 5.0
 FLOOR_S = 2
