@@ -3,7 +3,6 @@ that all three say the same; knows no training loop."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from loki_rl.env.fluid_batch import Pool
 from loki_rl.env.fluid_windows import RANDOMISED, Ranges
 from loki_rl.env.spaces import NAMES
 
-OPSET = 18
+OPSET, IR = 18, 10  # what onnxruntime has read since 1.20
 SAMPLE = 32
 
 
@@ -32,7 +31,7 @@ def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) 
     agent = NumpyAgent(*layers_of(model), make_card(options, progress))
     folder.mkdir(parents=True, exist_ok=True)
     agent.save(folder / "agent.npz")
-    write_onnx(model, agent.card, folder / "agent.onnx")
+    write_onnx(agent, folder / "agent.onnx")
     (folder / "card.md").write_text(model_card(agent.card), encoding="utf-8")
     return agent
 
@@ -99,33 +98,36 @@ def forecast_error(pool: Pool, windows: int) -> float:
     return float(pool.windows.exogenous[:windows, :, feature].mean() / 10)
 
 
-def write_onnx(model: Any, card: Card, path: Path) -> None:
-    """An explicit small module, observation and mask in, logits and action out; the policy object itself does not export."""
+def write_onnx(agent: NumpyAgent, path: Path) -> None:
+    """The same layers as a graph: observation and mask in, logits and action out."""
     import onnx
-    import torch
 
-    class Masked(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.hidden, self.out = model.policy.mlp_extractor.policy_net, model.policy.action_net
-
-        def forward(self, observation: Any, mask: Any) -> Any:
-            logits = torch.where(mask, self.out(self.hidden(observation)), torch.tensor(ILLEGAL))
-            return logits, torch.argmax(logits, dim=1)
-
-    example = (torch.zeros(2, OBSERVATION), torch.ones(2, ACTIONS, dtype=torch.bool))
-    batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch about its own use of itself
-        program = torch.onnx.export(
-            Masked().eval(), example, dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["observation", "mask"], output_names=["logits", "action"],
-            dynamic_shapes={"observation": {0: batch}, "mask": {0: batch}},
-        )  # fmt: skip
-    assert program is not None
-    made = program.model_proto
-    onnx.helper.set_model_props(made, {METADATA: card_text(card)})
-    onnx.checker.check_model(made)
+    helper, kinds = onnx.helper, onnx.TensorProto
+    arrays = {f"w{i}": w for i, w in enumerate(agent.weights)} | {f"b{i}": b for i, b in enumerate(agent.biases)}
+    arrays["illegal"] = np.array(ILLEGAL, np.float32)
+    nodes, last, seen = [], len(agent.weights) - 1, "observation"
+    for i in range(last + 1):
+        nodes += [
+            helper.make_node("MatMul", [seen, f"w{i}"], [f"m{i}"]),
+            helper.make_node("Add", [f"m{i}", f"b{i}"], [f"a{i}"]),
+        ]
+        seen = f"a{i}"
+        if i < last:
+            nodes.append(helper.make_node("Tanh", [seen], [f"h{i}"]))
+            seen = f"h{i}"
+    nodes.append(helper.make_node("Where", ["mask", seen, "illegal"], ["logits"]))
+    nodes.append(helper.make_node("ArgMax", ["logits"], ["action"], axis=1, keepdims=0))
+    graph = helper.make_graph(
+        nodes, "agent",
+        [helper.make_tensor_value_info("observation", kinds.FLOAT, ["batch", OBSERVATION]),
+         helper.make_tensor_value_info("mask", kinds.BOOL, ["batch", ACTIONS])],
+        [helper.make_tensor_value_info("logits", kinds.FLOAT, ["batch", ACTIONS]),
+         helper.make_tensor_value_info("action", kinds.INT64, ["batch"])],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    helper.set_model_props(made, {METADATA: card_text(agent.card)})
+    onnx.checker.check_model(made, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(made, str(path))
 

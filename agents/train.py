@@ -121,7 +121,7 @@ def _schedule(options: TrainOptions) -> Any:
         def _on_rollout_end(self) -> None:
             left = 1 - 0.9 * min(1.0, self.num_timesteps / options.steps)
             self.model.lr_schedule = lambda _: LEARNING_RATE * left
-            self.model.ent_coef = ENTROPY * left
+            self.model.ent_coef = ENTROPY * left  # type: ignore[attr-defined]
 
         def _on_step(self) -> bool:
             return True
