@@ -15,7 +15,7 @@ from loki_rl.control.agent import NumpyAgent
 from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 
 # The tuning grid of every base: scale of its demand for capacity, patience of its plans.
-SCALES = (0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.1)
+SCALES = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.1)
 PATIENCES = (1.0, 2.0, 4.0)
 BASES = ("exact", "forecast")
 IDEAL = "clairvoyant"
