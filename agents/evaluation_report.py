@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from loki_rl.agents.contenders import PPO
 from loki_rl.agents.evaluate import Report, Row
 from loki_rl.agents.event_check import same_order
 from loki_rl.agents.shifts import Shifted, slow_loads
@@ -96,8 +97,10 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def write(report: Report, folder: Path) -> None:
-    """report.md, report.png where matplotlib is installed, and one TensorBoard run per method with a point per window."""
+    """report.md, report.json, report.png where matplotlib is installed, and one TensorBoard run per method with a point per
+    window."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
     (folder / "report.md").write_text(f"# Evaluation\n\n```\n{table(report)}\n```\n", encoding="utf-8")
     for row in report.rows:
         events = [scalars(window, {"eval/cost_j": cost}) for window, cost in enumerate(report.costs[row.policy])]
@@ -113,7 +116,16 @@ def _draw(report: Report, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    figure = Figure(figsize=(10, 2.6), layout="constrained")
+    figure = Figure(figsize=(10, 6.4 if report.shifts else 2.6), layout="constrained")
+    heights = (2, 3) if report.shifts else (1,)
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    _methods(report, parts[0])
+    if report.shifts:
+        _shift_chart(report.shifts, parts[1])
+    figure.savefig(path, dpi=120)
+
+
+def _methods(report: Report, figure: Any) -> None:
     names = [row.policy for row in report.rows]
     for place, (part, title) in enumerate(CHARTS.items()):
         axes = figure.add_subplot(1, len(CHARTS), place + 1)
@@ -125,4 +137,21 @@ def _draw(report: Report, path: Path) -> None:
             axes.set_ylim(min(row.accuracy for row in report.rows) - 0.02, 1.0)
         axes.set_title(title, fontsize=9)
         axes.tick_params(axis="x", labelrotation=40, labelsize=8)
-    figure.savefig(path, dpi=120)
+
+
+def _shift_chart(rows: list[Shifted], figure: Any) -> None:
+    """Per shift: what the agents save against `forecast`, with its interval, and what both lose."""
+    mine = [row for row in rows if row.policy == PPO]
+    names, places = [row.shift for row in mine], range(len(mine))
+    gains, losses = figure.subplots(1, 2, sharey=True)
+    gains.hlines(places, [row.gain_low for row in mine], [row.gain_high for row in mine], color="black")
+    gains.plot([row.gain for row in mine], places, "o", color="tab:blue")
+    gains.axvline(0.0, color="grey", linewidth=0.8)
+    gains.set_yticks(places, names, fontsize=8)
+    gains.invert_yaxis()
+    gains.set_title("cost J that agents save against forecast (IQM, 95 %)", fontsize=9)
+    for policy, mark in (("forecast", "s"), (PPO, "o")):
+        lost = [100 * row.slo_violation_ratio for row in rows if row.policy == policy]
+        losses.plot(lost, places, mark, label=policy, alpha=0.7)
+    losses.set_title("violations [%]", fontsize=9)
+    losses.legend(fontsize=8)

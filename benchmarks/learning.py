@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 import loki_rl.env
 from loki_rl.config import load_pipeline
-from loki_rl.control.agent import act, load_agent
+from loki_rl.control.agent import DATA, act, load_agent
 from loki_rl.control.allocator import allocate
 from loki_rl.control.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.control.request import Request
@@ -143,13 +143,9 @@ def trainings() -> None:
     training("traffic", 20_000)
 
 
-def exported(folder: Path) -> None:
-    """The forms of an agent against each other."""
-    agents = {
-        suffix: load_agent(folder / f"agent.{suffix}")
-        for suffix in ("npz", "onnx")
-        if (folder / f"agent.{suffix}").is_file()
-    }
+def exported(file: Path) -> None:
+    """The forms of an agent against each other, and against the model that it was made from, where that lies beside it."""
+    agents = {suffix: load_agent(file.with_suffix(f".{suffix}")) for suffix in ("npz", "onnx")}
     rng = np.random.default_rng(0)
     pairs = [(rng.uniform(-2, 2, OBSERVATION).astype(np.float32), rng.random(ACTIONS) < 0.6) for _ in range(10_000)]
     for _, mask in pairs:
@@ -159,9 +155,16 @@ def exported(folder: Path) -> None:
         began = time.process_time()
         chosen[suffix] = [act(agent, *pair) for pair in pairs]
         row(f"{suffix}: decision", f"{1e6 * (time.process_time() - began) / len(pairs):.0f} us", "< 100 us")
-    if len(chosen) == 2:
-        same = np.mean(np.array(chosen["npz"]) == np.array(chosen["onnx"]))
-        row("npz and onnx choose the same of 10,000", f"{100 * same:.2f} %", "100 %")
+    same = np.mean(np.array(chosen["npz"]) == np.array(chosen["onnx"]))
+    row("npz and onnx choose the same of 10,000", f"{100 * same:.2f} %", "100 %")
+    if (file.parent / "best.zip").is_file():
+        from sb3_contrib import MaskablePPO
+
+        from loki_rl.agents.export import agreement
+
+        model = MaskablePPO.load(file.parent / "best.zip", device="cpu")
+        for suffix, agent in agents.items():
+            row(f"{suffix} and sb3 choose the same of 10,000", f"{100 * agreement(agent, model, 10_000):.2f} %", "100 %")
 
 
 def fidelity(windows: int) -> None:
@@ -197,7 +200,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=2000, help="random states for the allocator")
     parser.add_argument("--windows", type=int, default=4, help="windows for fidelity")
     parser.add_argument("--runs", type=int, default=5, help="runs a speed is the median of")
-    parser.add_argument("--agent", type=Path, default=Path("runs/train/traffic/seed0"), help="folder of an exported agent")
+    parser.add_argument("--agent", type=Path, default=DATA / "traffic.npz", help="file of an exported agent")
     asked = parser.parse_args()
     loki_rl.env.register_envs()
     parts: dict[str, Callable[[], None]] = {

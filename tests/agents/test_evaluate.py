@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -98,6 +99,8 @@ def test_a_report_is_written_as_text_picture_and_curves(report: Report, tmp_path
     write(report, tmp_path)
     assert table(report) in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "gap from forecast closed" in table(report)
+    assert msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=Report).rows == report.rows
+    assert (tmp_path / "report.png").stat().st_size > 10_000
     assert {path.parent.name for path in tmp_path.glob("fluid/*/events.*")} == {row.policy for row in report.rows}
     assert {"gap_closed", "results", "shifts", "matched", "fidelity", "same_order"} <= set(as_json(report))
 
