@@ -76,7 +76,7 @@ def report(trained: Any, tiny: TrainOptions, small: Path) -> Iterator[Report]:
         patch.setattr(shifting, "OTHER_PIPELINES", (str(small),))
         patch.setattr(event_check, "INTERVALS", 2)
         asked = Asked(windows=4, tuning=2, shifts=True, traces=("diurnal",), events=1)
-        yield evaluate(tiny.env, [trained.agent, trained.agent], asked)
+        yield evaluate(replace(tiny.env, mean_rps=60.0), [trained.agent, trained.agent], asked)
 
 
 def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
