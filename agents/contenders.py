@@ -21,6 +21,8 @@ PATIENCES = (1.0, 2.0, 4.0)
 BASES = ("exact", "forecast")
 IDEAL = "clairvoyant"
 PPO = "ppo"
+# The base that the agents adjust, without them: what they are worth is the difference, not what its tuning is worth.
+BARE = "unadjusted"
 
 
 class Contender(Struct, frozen=True, eq=False):
@@ -63,6 +65,7 @@ def tune(options: ClusterEnvOptions, name: str, windows: int) -> Tuned:
 
 
 def contenders(tuned: Sequence[Tuned], agents: Sequence[NumpyAgent]) -> list[Contender]:
-    """The tuned bases in their order, then the agents, each on the base that its card names."""
+    """The tuned bases in their order, then the agents, each on the base that its card names, after that of the first."""
     bases = [Contender(one.name, one.name, one.scale, one.patience) for one in tuned]
+    bases += [Contender(BARE, "forecast", agent.card.scale, agent.card.patience) for agent in agents[:1]]
     return bases + [Contender(PPO, "forecast", agent.card.scale, agent.card.patience, agent) for agent in agents]

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.agents.contenders import BASES, IDEAL, PPO, Contender, Tuned, contenders, tune
+from loki_rl.agents.contenders import BARE, BASES, IDEAL, PPO, Contender, Tuned, contenders, tune
 from loki_rl.agents.event_check import Fidelity, fidelity
 from loki_rl.agents.matched import Matched, matched
 from loki_rl.agents.rollouts import Played, mean_of
@@ -38,10 +38,12 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class Gap(Struct, frozen=True, kw_only=True):
-    """gap_closed from one base to clairvoyance by the agents, their interquartile mean gain in J per window, how often they
+    """room: what clairvoyance saves against a base [J], not above 0 where knowing the demand is worth nothing; share: of it
+    that the agents save, their interquartile mean gain in J per window, how often they
     are cheaper, and what they lose beyond the base, as a share of all requests."""
 
     base: str
+    room: float
     share: float
     ci_low: float
     ci_high: float
@@ -89,9 +91,11 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
     methods = contenders(tuned, agents)
     test = replace(options, split="test", windows=asked.windows)
     played = [one.play(test, asked.deep) for one in methods]
-    bases, mine = dict(zip((*BASES, IDEAL), played, strict=False)), played[len(tuned) :]
-    rows = [_row(one, result) for one, result in zip(methods[: len(tuned)], played, strict=False)]
-    by_seed = [_row(one, result) for one, result in zip(methods[len(tuned) :], mine, strict=True)]
+    plain = len(methods) - len(agents)
+    learnt, mine = methods[plain:], played[plain:]
+    bases = {one.name: result for one, result in zip(methods[:plain], played, strict=False)}
+    rows = [_row(one, result) for one, result in zip(methods[:plain], played, strict=False)]
+    by_seed = [_row(one, result) for one, result in zip(learnt, mine, strict=True)]
     together = [_row(methods[-1], mean_of(mine))] if mine else []
     return Report(
         pipeline=options.pipeline,
@@ -99,11 +103,11 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
         seeds=len(agents),
         tuned=tuned,
         rows=rows + together,
-        gaps=[_gap(name, bases, mine) for name in BASES] if mine else [_gap("exact", bases, [bases["forecast"]])],
+        gaps=[_gap(name, bases, mine) for name in (*BASES, BARE)] if mine else [_gap("exact", bases, [bases["forecast"]])],
         by_seed=by_seed,
-        matched=_matched(options, methods[len(tuned) :], asked) if mine else [],
+        matched=_matched(options, learnt, asked) if mine else [],
         shifts=shifts(options, methods, asked.windows // SHIFTED, asked.traces) if asked.shifts else [],
-        fidelity=fidelity(options, methods[: len(tuned) + 1], asked.events) if asked.events else [],
+        fidelity=fidelity(options, methods[: plain + 1], asked.events) if asked.events else [],
         costs={name: result.cost.tolist() for name, result in bases.items()}
         | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),
     )
@@ -137,6 +141,7 @@ def _gap(name: str, bases: dict[str, Played], runs: Sequence[Played]) -> Gap:
     excess = bootstrap(more[..., None], lambda drawn: float(drawn.mean()))
     return Gap(
         base=name,
+        room=float((base.cost - bases[IDEAL].cost).mean()),
         share=share.value,
         ci_low=share.low,
         ci_high=share.high,

@@ -28,8 +28,9 @@ def _lines(report: Report) -> Iterator[str]:
     yield from (_method(row) for row in report.rows)
     yield from (f"  seed {number}: {_method(row).strip()}" for number, row in enumerate(report.by_seed))
     for gap in report.gaps:
+        closed = f"{_percent(gap.share)} [{_percent(gap.ci_low)}, {_percent(gap.ci_high)}]"
         yield (
-            f"  gap from {gap.base} closed: {_percent(gap.share)} [{_percent(gap.ci_low)}, {_percent(gap.ci_high)}]; IQM "
+            f"  gap from {gap.base} closed: {closed if gap.room > 0 else 'none, clairvoyance saves nothing'}; IQM "
             f"gain {gap.iqm:.4f} [{gap.iqm_low:.4f}, {gap.iqm_high:.4f}]; cheaper on {_percent(gap.improved)} of the "
             f"windows; loses {100 * gap.excess:+.3f} points [{100 * gap.excess_low:+.3f}, {100 * gap.excess_high:+.3f}]"
         )

@@ -17,7 +17,7 @@ from loki_rl.env.cluster_env import ClusterEnv
 from loki_rl.env.cluster_options import ClusterEnvOptions
 from loki_rl.env.fluid import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 
-INTERVALS = 30
+INTERVALS = 20
 
 
 class Fidelity(Struct, frozen=True):

@@ -19,6 +19,9 @@ from loki_rl.env.fluid_windows import Window
 from loki_rl.env.simulate import with_load_s
 from loki_rl.env.world import Player, World
 
+# The twin's time stands still while it plans: a busy machine must not change what is found.
+PATIENT_S = 60.0
+
 
 class PausedWorld(World):
     """A World that keeps the question when the controller asks for a plan."""
@@ -81,6 +84,7 @@ class EventCluster:
             current=() if first else self.snapshot.servers,
             horizon_s=patience * self.interval_s,
             load_s=0.0 if first else load_s,
+            time_limit_s=PATIENT_S,
         )
         plan = allocate(self.pipeline, request)
         self.world.answer(plan)

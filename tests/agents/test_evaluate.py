@@ -80,8 +80,8 @@ def report(trained: Any, tiny: TrainOptions, small: Path) -> Iterator[Report]:
 
 
 def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
-    assert [row.policy for row in report.rows] == ["exact", "forecast", "clairvoyant", "ppo"]
-    assert [gap.base for gap in report.gaps] == ["exact", "forecast"]
+    assert [row.policy for row in report.rows] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
+    assert [gap.base for gap in report.gaps] == ["exact", "forecast", "unadjusted"]
     assert [one.base for one in report.matched] == ["exact", "forecast"]
     assert {one.trials for one in report.tuned} == {4}
     assert len(report.by_seed) == 2
@@ -91,7 +91,7 @@ def test_a_report_has_every_shift_and_both_twins(report: Report, small: Path) ->
     shifts = {row.shift for row in report.shifts}
     assert {"none", "load time 20 s", "no bursts", "trace diurnal", f"pipeline {small}"} <= shifts
     assert [row.gain for row in report.shifts if row.policy == "forecast"] == [0.0] * len(shifts)
-    assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "ppo"]
+    assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
     assert all(row.event_servers > 0 and row.event_j > 0 for row in report.fidelity)
 
 
