@@ -148,11 +148,13 @@ def _shift_chart(rows: list[Shifted], figure: Any) -> None:
     gains.hlines(places, [row.gain_low for row in mine], [row.gain_high for row in mine], color="black")
     gains.plot([row.gain for row in mine], places, "o", color="tab:blue")
     gains.axvline(0.0, color="grey", linewidth=0.8)
+    gains.set_xscale("symlog", linthresh=0.01)
     gains.set_yticks(places, names, fontsize=8)
     gains.invert_yaxis()
     gains.set_title("cost J that agents save against forecast (IQM, 95 %)", fontsize=9)
     for policy, mark in (("forecast", "s"), (PPO, "o")):
         lost = [100 * row.slo_violation_ratio for row in rows if row.policy == policy]
         losses.plot(lost, places, mark, label=policy, alpha=0.7)
+    losses.set_xscale("symlog", linthresh=0.1)
     losses.set_title("violations [%]", fontsize=9)
     losses.legend(fontsize=8)
