@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 
+from loki_rl.core.drift import DriftWatch
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -69,7 +70,8 @@ class Router:
         self.children = self.pipeline.children[task]
         self.parent = self.pipeline.parents[task]
         self.servers = Servers(options)
-        self.service_s = [one.service_s[task] for one in self.servers.pipelines]
+        self.service_s = [list(one.service_s[task]) for one in self.servers.pipelines]
+        self.drift = DriftWatch(self.servers, task)
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
@@ -184,6 +186,8 @@ class Router:
     def _commit(self, event: Result, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
+        if not event.error and self.drift.record(event):
+            self._retime(event)
         lease = self.leases.end(event)
         if lease is None:
             return
@@ -195,6 +199,14 @@ class Router:
             self._settle(lease.items, Outcome.FAILED, effects)
         else:
             self._forward(lease, event.fanouts, effects)
+
+    def _retime(self, event: Result) -> None:
+        """Its variant takes another time than was thought."""
+        server_type, variant = self.servers.type_of(event.worker), event.variant
+        slowdown = self.drift.slowdown(server_type, variant)
+        profiled = self.servers.pipelines[server_type].service_s[self.task][variant]
+        self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
+        self.pullers.retime()
 
     def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
         """Children to the next routers, the verdict to the gateway."""
@@ -318,7 +330,8 @@ class Router:
         p99 = self.servers.pipelines[puller.server_type].latencies[self.task][variant][len(items)].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
-        expiry = (now if before is None else before.expiry) + self.options.lease * p99 + self.options.lead_s + HUNG_S
+        usual_s = self.drift.slowdown(puller.server_type, variant) * p99
+        expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         self.leases.give(batch, Lease(puller.number, puller.incarnation, variant, items, expiry))
         self.shares.served(variant, items)
@@ -354,7 +367,7 @@ class Router:
     def _backlog(self) -> Backlog:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
-        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived)
+        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived, list(self.drift.found.values()))
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""
