@@ -12,6 +12,8 @@ from loki_rl.core.servers import Servers
 
 # Batches that are judged together. Two windows in a row must agree, so that one disturbance moves nothing.
 WINDOW = 40
+# Batches of a worker that may still come back: one runs, one waits behind it, and those that it was too slow for.
+KEPT = 8
 # Less than this share of the value is not worth a new plan.
 TOLERANCE = 0.1
 # Standard errors of the mean by which a window must differ.
@@ -19,13 +21,14 @@ SIGMAS = 3.0
 
 
 class Gauge:
-    """A mean that is believed until measurements contradict it. value: what is believed."""
+    """A mean that is believed until measurements contradict it. value: what is believed, the profiled one as long as what is
+    measured is near it."""
 
-    __slots__ = ("_count", "_former", "_squares", "_total", "value")
+    __slots__ = ("_count", "_doubt", "_squares", "_total", "profiled", "value")
 
-    def __init__(self, value: float) -> None:
-        self.value = value
-        self._former: float | None = None
+    def __init__(self, profiled: float) -> None:
+        self.profiled = self.value = profiled
+        self._doubt = 0  # which way the window before was off
         self._begin()
 
     def add(self, sample: float) -> bool:
@@ -40,13 +43,16 @@ class Gauge:
         error = (max(0.0, self._squares / WINDOW - mean * mean) / (WINDOW - 1)) ** 0.5
         self._begin()
         off = mean - self.value
-        former, self._former = self._former, None
+        former, self._doubt = self._doubt, 0
         if abs(off) <= max(TOLERANCE * self.value, SIGMAS * error):
             return False
-        if former is None or (former > self.value) != (off > 0):
-            self._former = mean
+        way = 1 if off > 0 else -1
+        if former != way:
+            self._doubt = way
             return False
-        self.value = round((former + mean) / 2, 3)
+        # Of this window alone: the change may have come within the one before.
+        near = abs(mean - self.profiled) <= TOLERANCE / 2 * self.profiled
+        self.value = self.profiled if near else round(mean, 3)
         return True
 
     def _begin(self) -> None:
@@ -63,9 +69,12 @@ class Measured:
         self.slowdown = Gauge(1.0)
         self.fanouts = [Gauge(mean) for mean in fanouts]
 
-    def add(self, result: Result) -> bool:
-        """Count a batch; whether an estimate has changed for it."""
-        items = len(result.fanouts)
+    @property
+    def drifts(self) -> bool:
+        return any(gauge.value != gauge.profiled for gauge in (self.slowdown, *self.fanouts))
+
+    def add(self, result: Result, items: int) -> bool:
+        """Count a batch of so many items; whether an estimate has changed for it."""
         changed = self.slowdown.add(result.seconds / self.times[items])
         for place, gauge in enumerate(self.fanouts):
             changed |= gauge.add(sum(fanout[place] for fanout in result.fanouts) / items)
@@ -73,21 +82,38 @@ class Measured:
 
 
 class DriftWatch:
-    """Of one task. found: what differs from the profile, by (type of server, variant)."""
+    """Of one task. found: what differs from the profile, by (type of server, variant).
+
+    A batch counts whoever has its items by now: where all take longer than their leases, none would count else.
+    """
 
     def __init__(self, servers: Servers, task: int) -> None:
         self.found: dict[tuple[int, int], Drift] = {}
         self._servers = servers
         self._task = task
         self._measured: dict[tuple[int, int], Measured] = {}
+        self._given: dict[int, dict[int, int]] = {}
+
+    def given(self, batch: int, worker: int, items: int) -> None:
+        """A worker has got a batch of so many items."""
+        sizes = self._given.setdefault(worker, {})
+        sizes[batch] = items
+        if len(sizes) > KEPT:
+            del sizes[next(iter(sizes))]
 
     def record(self, result: Result) -> bool:
-        """Count a batch that ended well, whoever has its items now; whether `found` has changed."""
+        """Count a batch that ended; whether `found` has changed."""
+        items = self._given.get(result.worker, {}).pop(result.batch, 0)
+        if not items or result.error:
+            return False
         key = self._servers.type_of(result.worker), result.variant
         measured = self._measured.get(key) or self._begin(key)
-        if not 0 < len(result.fanouts) < len(measured.times) or not measured.add(result):
+        if not measured.add(result, items):
             return False
-        self._note(key, measured)
+        if measured.drifts:
+            self._note(key, measured)
+        else:
+            self.found.pop(key, None)
         return True
 
     def slowdown(self, server_type: int, variant: int) -> float:

@@ -186,7 +186,7 @@ class Router:
     def _commit(self, event: Result, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
-        if not event.error and self.drift.record(event):
+        if self.drift.record(event):
             self._retime(event)
         lease = self.leases.end(event)
         if lease is None:
@@ -334,6 +334,7 @@ class Router:
         expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         self.leases.give(batch, Lease(puller.number, puller.incarnation, variant, items, expiry))
+        self.drift.given(batch, puller.number, len(items))
         self.shares.served(variant, items)
         self.flow.spend(variant, items, now)
         effects.append(Send(worker(puller.number), Execute(batch, variant, items)))
