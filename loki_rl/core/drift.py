@@ -22,12 +22,14 @@ SIGMAS = 3.0
 
 class Gauge:
     """A mean that is believed until measurements contradict it. value: what is believed, the profiled one as long as what is
-    measured is near it."""
+    measured is near it. judged: whether a whole window was measured yet.
+    """
 
-    __slots__ = ("_count", "_doubt", "_squares", "_total", "profiled", "value")
+    __slots__ = ("_count", "_doubt", "_squares", "_total", "judged", "profiled", "value")
 
     def __init__(self, profiled: float) -> None:
         self.profiled = self.value = profiled
+        self.judged = False
         self._doubt = 0  # which way the window before was off
         self._begin()
 
@@ -39,6 +41,7 @@ class Gauge:
         return self._count == WINDOW and self._judge()
 
     def _judge(self) -> bool:
+        self.judged = True
         mean = self._total / WINDOW
         error = (max(0.0, self._squares / WINDOW - mean * mean) / (WINDOW - 1)) ** 0.5
         self._begin()
@@ -84,7 +87,9 @@ class Measured:
 class DriftWatch:
     """Of one task. found: what differs from the profile, by (type of server, variant).
 
-    A batch counts whoever has its items by now: where all take longer than their leases, none would count else.
+    A batch counts whoever has its items by now: where all take longer than their leases, none would count else. A variant
+    that has not served is taken to be as slow as the one measured last: were it believed to be as profiled, plans would
+    flee to it from every variant that a busy host slows down.
     """
 
     def __init__(self, servers: Servers, task: int) -> None:
@@ -110,10 +115,8 @@ class DriftWatch:
         measured = self._measured.get(key) or self._begin(key)
         if not measured.add(result, items):
             return False
-        if measured.drifts:
-            self._note(key, measured)
-        else:
-            self.found.pop(key, None)
+        for other in range(len(self._servers.pipelines[key[0]].tasks[self._task].variants)):
+            self._tell((key[0], other), measured.slowdown.value)
         return True
 
     def slowdown(self, server_type: int, variant: int) -> float:
@@ -128,11 +131,21 @@ class DriftWatch:
         measured = self._measured[key] = Measured(times, pipeline.fanouts[self._task][variant])
         return measured
 
-    def _note(self, key: tuple[int, int], measured: Measured) -> None:
+    def _tell(self, key: tuple[int, int], usual: float) -> None:
+        """Bring `found` up to date. usual: slowdown of what was never measured."""
+        measured = self._measured.get(key) or self._begin(key)
+        if not measured.slowdown.judged:
+            measured.slowdown.value = usual
+        if measured.drifts:
+            self.found[key] = self._told(key, measured)
+        else:
+            self.found.pop(key, None)
+
+    def _told(self, key: tuple[int, int], measured: Measured) -> Drift:
         server_type, variant = key
         pipeline = self._servers.pipelines[server_type]
         task = pipeline.tasks[self._task]
         children = [pipeline.tasks[child].name for child in pipeline.children[self._task]]
         fanout = dict(zip(children, (gauge.value for gauge in measured.fanouts), strict=True))
         name = self._servers.types[server_type].name
-        self.found[key] = Drift(task.name, task.variants[variant].name, name, measured.slowdown.value, fanout)
+        return Drift(task.name, task.variants[variant].name, name, measured.slowdown.value, fanout)

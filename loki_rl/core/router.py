@@ -201,11 +201,11 @@ class Router:
             self._forward(lease, event.fanouts, effects)
 
     def _retime(self, event: Result) -> None:
-        """Its variant takes another time than was thought."""
-        server_type, variant = self.servers.type_of(event.worker), event.variant
-        slowdown = self.drift.slowdown(server_type, variant)
-        profiled = self.servers.pipelines[server_type].service_s[self.task][variant]
-        self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
+        """On servers like this one batches take another time than was thought."""
+        server_type = self.servers.type_of(event.worker)
+        for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
+            slowdown = self.drift.slowdown(server_type, variant)
+            self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
         self.pullers.retime()
 
     def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
