@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 
+from loki_rl.core.drift import DriftWatch
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -34,7 +35,6 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     router,
-    worker,
 )
 from loki_rl.core.mix import mix_of
 from loki_rl.core.offspring import offspring
@@ -68,8 +68,11 @@ class Router:
         self.task = task
         self.children = self.pipeline.children[task]
         self.parent = self.pipeline.parents[task]
+        self.child_routers = [router(child) for child in self.children]
         self.servers = Servers(options)
-        self.service_s = [one.service_s[task] for one in self.servers.pipelines]
+        self.service_s = [list(one.service_s[task]) for one in self.servers.pipelines]
+        self.latencies = [one.latencies[task] for one in self.servers.pipelines]
+        self.drift = DriftWatch(self.servers, task)
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
@@ -97,16 +100,16 @@ class Router:
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
         match event:
-            case Submit(items):
-                self._enqueue(items, now)
+            case Submit():
+                self._enqueue(event.items, now)
             case Ready():
                 self.pullers.credit(event)
             case Result():
                 self._commit(event, effects)
             case Tick():
                 self._tick(now, effects)
-            case Pressure(task, overloaded):
-                self.flow.press(task, overloaded)
+            case Pressure():
+                self.flow.press(event.task, event.overloaded)
             case Leaving(number, incarnation):
                 self.pullers.leave(number, incarnation)
             case WorkerGone(number):
@@ -125,13 +128,15 @@ class Router:
         return effects
 
     def wake_at(self) -> float | None:
-        wake = min(self.flow.unbar_at, self.leases.next_expiry)
+        wake, expiry = self.flow.unbar_at, self.leases.next_expiry
+        if expiry < wake:
+            wake = expiry
         if self.next_second is not None and self.next_second < wake:
             wake = self.next_second
         if self.early_drop:
             for queue in self.queues():
-                if queue.waiting:
-                    wake = min(wake, queue.next_hard())
+                if queue.waiting and (hard := queue.next_hard()) < wake:
+                    wake = hard
         return None if wake == inf else wake
 
     def validate(self) -> None:
@@ -184,6 +189,8 @@ class Router:
     def _commit(self, event: Result, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
+        if self.drift.record(event):
+            self._retime(event)
         lease = self.leases.end(event)
         if lease is None:
             return
@@ -196,15 +203,23 @@ class Router:
         else:
             self._forward(lease, event.fanouts, effects)
 
+    def _retime(self, event: Result) -> None:
+        """On servers like this one batches take another time than was thought."""
+        server_type = self.servers.type_of(event.worker)
+        for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
+            slowdown = self.drift.slowdown(server_type, variant)
+            self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
+        self.pullers.retime()
+
     def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
         """Children to the next routers, the verdict to the gateway."""
         items, variant, extend = lease.items, lease.variant, self.pipeline.extend
         ids = [item.id for item in items]
         prefixes = [extend(item.prefix, variant) for item in items]
-        for place, child in enumerate(self.children):
+        for place, (child, address) in enumerate(zip(self.children, self.child_routers, strict=True)):
             spawned = offspring(self.pipeline, place, child, items, prefixes, fanouts)
             if spawned:
-                effects.append(Send(router(child), Submit(spawned)))
+                effects.append(Send(address, Submit(spawned)))
         effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, ids, prefixes, fanouts if self.children else [])))
         effects.append(Drop(ids))
 
@@ -247,13 +262,14 @@ class Router:
 
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
         self.flow.unbar_at = inf
-        unable: set[Kind] = set()
         queue, idle = self.queue, self.pullers.idle
-        while queue.waiting and idle and (puller := self._next(unable)) is not None:
-            overloaded = self._overloaded(now)
-            lanes = self._lanes(puller, overloaded, now)
-            if not lanes or not self._give(puller, queue, overloaded, now, effects, lanes):
-                unable.add(puller.kind)
+        if queue.waiting and idle:
+            unable: set[Kind] = set()
+            while queue.waiting and idle and (puller := self._next(unable)) is not None:
+                overloaded = self._overloaded(now)
+                lanes = self._lanes(puller, overloaded, now)
+                if not lanes or not self._give(puller, queue, overloaded, now, effects, lanes):
+                    unable.add(puller.kind)
         self._press(now, effects)
 
     def _next(self, unable: set[Kind]) -> Puller | None:
@@ -264,6 +280,8 @@ class Router:
         best: Puller | None = None
         least = (True, inf)
         for puller in self.pullers.idle.values():
+            if best is not None and puller.variant == best.variant:
+                continue
             if not unable or puller.kind not in unable:
                 place = (not self.shares.owns_any(puller.variant, self.queue), self.rank[puller.variant])
                 if best is None or place < least:
@@ -315,15 +333,17 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        p99 = self.servers.pipelines[puller.server_type].latencies[self.task][variant][len(items)].p99
+        p99 = self.latencies[puller.server_type][variant][len(items)].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
-        expiry = (now if before is None else before.expiry) + self.options.lease * p99 + self.options.lead_s + HUNG_S
+        usual_s = self.drift.slowdown(puller.server_type, variant) * p99
+        expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         self.leases.give(batch, Lease(puller.number, puller.incarnation, variant, items, expiry))
+        self.drift.given(batch, puller.number, len(items))
         self.shares.served(variant, items)
         self.flow.spend(variant, items, now)
-        effects.append(Send(worker(puller.number), Execute(batch, variant, items)))
+        effects.append(Send(puller.address, Execute(batch, variant, items)))
 
     def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
         """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch
@@ -354,7 +374,7 @@ class Router:
     def _backlog(self) -> Backlog:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
-        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived)
+        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived, list(self.drift.found.values()))
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""
