@@ -20,8 +20,8 @@ from loki_rl.control.switching import ACCURACY, SERVERS, VIOLATION
 from loki_rl.core.pipeline import Pipeline
 
 EXPECTED_BIN_S = 5
-# A forecast sees most rises coming: jumps beside one are as likely as elsewhere while demand is new, and soon less so. Chosen
-# on generated bursts, crowds, days, steady demand and one day of tweets.
+# A forecast sees most rises coming: jumps beside one are as likely as elsewhere while demand is new, and soon less so.
+# Chosen on generated bursts, crowds, days, steady demand and one day of tweets.
 JUMPS_BESIDE, CALM_BESIDE_S = 0.15, 10.0
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
