@@ -33,7 +33,7 @@ _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 # A lost wake-up costs at most this much, instead of a hang.
 _FALLBACK_S = 0.1
 _BURST = 64
-_QUESTION_S = 1.0
+_QUESTION_S = 3.0
 # Beyond deadline and grace, an answer may spend this long on its way before the gateway counts as gone.
 _PATIENCE_S = 1.0
 
