@@ -68,7 +68,9 @@ class Gateway:
         self.draining = False
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        effects = self._count(now)
+        effects: list[Effect] = []
+        if self.next_second is None or now >= self.next_second:
+            self._count(now, effects)
         match event:
             case Settled():
                 effects += self._settle(event, now)
@@ -106,17 +108,15 @@ class Gateway:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _count(self, now: float) -> list[Effect]:
+    def _count(self, now: float, effects: list[Effect]) -> None:
         """Report every whole second that has passed, also the quiet ones."""
         if self.next_second is None:
             self.next_second = self.origin + floor(now - self.origin) + 1
-        effects: list[Effect] = []
         while now >= self.next_second:
             second = round(self.next_second - self.origin) - 1
             effects.append(Send(CONTROLLER, Counted(second, self.arrived)))
             self.arrived = 0
             self.next_second += 1.0
-        return effects
 
     def _begin(self, origin: float) -> None:
         """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
@@ -233,7 +233,7 @@ class Gateway:
                     lost.append(root.number)
             if root.settled == root.spawned:
                 effects += self._finish(root, now)
-        return effects + self._recall(lost)
+        return effects + self._recall(lost) if lost else effects
 
     def _recall(self, roots: list[int]) -> list[Effect]:
         """Nothing that still waits for these requests is worth running: they are violated whatever comes."""

@@ -171,7 +171,11 @@ class DeadlineQueue:
 
     def next_hard(self) -> float:
         """The hard deadline [s] of the first item in a lane, the nearest of them; infinite while nothing waits."""
-        return min((lane[0][2] for lane in self.lanes if lane), default=inf)
+        nearest = inf
+        for lane in self.lanes:
+            if lane and lane[0][2] < nearest:
+                nearest = lane[0][2]
+        return nearest
 
     def expire(self, now: float) -> list[Item]:
         """Remove the items at the heads whose hard deadline has passed."""

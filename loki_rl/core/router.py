@@ -35,7 +35,6 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     router,
-    worker,
 )
 from loki_rl.core.mix import mix_of
 from loki_rl.core.offspring import offspring
@@ -69,8 +68,10 @@ class Router:
         self.task = task
         self.children = self.pipeline.children[task]
         self.parent = self.pipeline.parents[task]
+        self.child_routers = [router(child) for child in self.children]
         self.servers = Servers(options)
         self.service_s = [list(one.service_s[task]) for one in self.servers.pipelines]
+        self.latencies = [one.latencies[task] for one in self.servers.pipelines]
         self.drift = DriftWatch(self.servers, task)
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
@@ -99,16 +100,16 @@ class Router:
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
         match event:
-            case Submit(items):
-                self._enqueue(items, now)
+            case Submit():
+                self._enqueue(event.items, now)
             case Ready():
                 self.pullers.credit(event)
             case Result():
                 self._commit(event, effects)
             case Tick():
                 self._tick(now, effects)
-            case Pressure(task, overloaded):
-                self.flow.press(task, overloaded)
+            case Pressure():
+                self.flow.press(event.task, event.overloaded)
             case Leaving(number, incarnation):
                 self.pullers.leave(number, incarnation)
             case WorkerGone(number):
@@ -127,13 +128,15 @@ class Router:
         return effects
 
     def wake_at(self) -> float | None:
-        wake = min(self.flow.unbar_at, self.leases.next_expiry)
+        wake, expiry = self.flow.unbar_at, self.leases.next_expiry
+        if expiry < wake:
+            wake = expiry
         if self.next_second is not None and self.next_second < wake:
             wake = self.next_second
         if self.early_drop:
             for queue in self.queues():
-                if queue.waiting:
-                    wake = min(wake, queue.next_hard())
+                if queue.waiting and (hard := queue.next_hard()) < wake:
+                    wake = hard
         return None if wake == inf else wake
 
     def validate(self) -> None:
@@ -213,10 +216,10 @@ class Router:
         items, variant, extend = lease.items, lease.variant, self.pipeline.extend
         ids = [item.id for item in items]
         prefixes = [extend(item.prefix, variant) for item in items]
-        for place, child in enumerate(self.children):
+        for place, (child, address) in enumerate(zip(self.children, self.child_routers, strict=True)):
             spawned = offspring(self.pipeline, place, child, items, prefixes, fanouts)
             if spawned:
-                effects.append(Send(router(child), Submit(spawned)))
+                effects.append(Send(address, Submit(spawned)))
         effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, ids, prefixes, fanouts if self.children else [])))
         effects.append(Drop(ids))
 
@@ -259,13 +262,14 @@ class Router:
 
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
         self.flow.unbar_at = inf
-        unable: set[Kind] = set()
         queue, idle = self.queue, self.pullers.idle
-        while queue.waiting and idle and (puller := self._next(unable)) is not None:
-            overloaded = self._overloaded(now)
-            lanes = self._lanes(puller, overloaded, now)
-            if not lanes or not self._give(puller, queue, overloaded, now, effects, lanes):
-                unable.add(puller.kind)
+        if queue.waiting and idle:
+            unable: set[Kind] = set()
+            while queue.waiting and idle and (puller := self._next(unable)) is not None:
+                overloaded = self._overloaded(now)
+                lanes = self._lanes(puller, overloaded, now)
+                if not lanes or not self._give(puller, queue, overloaded, now, effects, lanes):
+                    unable.add(puller.kind)
         self._press(now, effects)
 
     def _next(self, unable: set[Kind]) -> Puller | None:
@@ -276,6 +280,8 @@ class Router:
         best: Puller | None = None
         least = (True, inf)
         for puller in self.pullers.idle.values():
+            if best is not None and puller.variant == best.variant:
+                continue
             if not unable or puller.kind not in unable:
                 place = (not self.shares.owns_any(puller.variant, self.queue), self.rank[puller.variant])
                 if best is None or place < least:
@@ -327,7 +333,7 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        p99 = self.servers.pipelines[puller.server_type].latencies[self.task][variant][len(items)].p99
+        p99 = self.latencies[puller.server_type][variant][len(items)].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
         usual_s = self.drift.slowdown(puller.server_type, variant) * p99
@@ -337,7 +343,7 @@ class Router:
         self.drift.given(batch, puller.number, len(items))
         self.shares.served(variant, items)
         self.flow.spend(variant, items, now)
-        effects.append(Send(worker(puller.number), Execute(batch, variant, items)))
+        effects.append(Send(puller.address, Execute(batch, variant, items)))
 
     def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
         """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch

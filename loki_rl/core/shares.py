@@ -68,4 +68,7 @@ class Shares:
 
     def owns_any(self, variant: int, queue: DeadlineQueue) -> bool:
         """Whether any item that waits is this variant's to serve."""
-        return any(account.get(variant, 0.0) > 0.0 for lane, account in zip(queue.lanes, self.accounts, strict=True) if lane)
+        for lane, account in zip(queue.lanes, self.accounts, strict=True):
+            if lane and account.get(variant, 0.0) > 0.0:
+                return True
+        return False
