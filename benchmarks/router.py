@@ -30,13 +30,14 @@ from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
     Execute,
-    Item,
+    Family,
     PlanChanged,
     Ready,
     Result,
     Settled,
     Submit,
     router,
+    size,
     worker,
 )
 from loki_rl.core.options import ClusterOptions
@@ -107,11 +108,11 @@ class Stage:
         prefix = self.paths[self.roots % len(self.paths)]
         # An hour: what is measured is the way of an item that is served.
         if prefix:
-            parent = pipeline.entry_id(self.roots, 0)
-            ids = [pipeline.child_id(parent, task, number) for number in range(n)]
+            families = [Family(pipeline.child_id(pipeline.entry_id(self.roots, 0), task, 0), now, now + 3600.0, prefix, None, n)]
         else:
-            ids = [pipeline.entry_id(n * self.roots + number, 0) for number in range(n)]
-        self._say(GATEWAY, Submit([Item(id, now, now + 3600.0, prefix) for id in ids]))
+            firsts = [pipeline.entry_id(n * self.roots + number, 0) for number in range(n)]
+            families = [Family(first, now, now + 3600.0, prefix) for first in firsts]
+        self._say(GATEWAY, Submit(families))
         self.sent += n
 
     def _hear(self, letter: Letter) -> None:
@@ -119,11 +120,11 @@ class Stage:
         if type(message) is Execute:
             number = int(letter.to.partition(":")[2])
             self.serials[number] += 1
-            fanouts = [(2,) * len(self.pipeline.children[self.task])] * len(message.items) if self._has_children else []
+            fanouts = [(2,) * len(self.pipeline.children[self.task])] * size(message.families) if self._has_children else []
             self._say(letter.to, Result(number, 0, message.batch, message.variant, fanouts, 0.001, ""))
             self._say(letter.to, Ready(number, 0, self.serials[number], *self.placed[number]))
         elif type(message) is Settled:
-            self.ended += len(message.ids)
+            self.ended += size(message.families)
 
     @property
     def _has_children(self) -> bool:

@@ -21,7 +21,7 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
-    Item,
+    Family,
     Load,
     Loaded,
     Planned,
@@ -31,6 +31,7 @@ from loki_rl.core.messages import (
     Solve,
     Tick,
     Unload,
+    size,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
@@ -181,16 +182,18 @@ class World:
 
     def _run(self, player: Player, run: Run, now: float) -> None:
         seconds = self._seconds(player, run, now)
-        counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
+        counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
         self.kernel.push(now + seconds, player, BatchDone(run.batch, counts, seconds))
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, len(run.items))
+        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families))
 
-    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+    def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
-        return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
+        seed, pipeline = self.options.seed, self.pipeline
+        members = [id for family in families for id in pipeline.members(task, family.id, family.count)]
+        return [fanouts(seed, pipeline, item, task, variant) for item in members]
 
 
 def _server(player: Player) -> Worker:

@@ -145,7 +145,7 @@ def _told(reply: Reply) -> dict[str, object]:
         "outcome": Outcome(reply.outcome).name.lower(),
         "latency_ms": 1000 * reply.latency_s,
         "accuracy": reply.accuracy,
-        "leaves": len(reply.leaves),
+        "leaves": sum(leaf.count for leaf in reply.leaves),
         "missing": reply.missing,
     }
 

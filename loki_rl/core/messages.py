@@ -49,15 +49,29 @@ class Terms(Struct, array_like=True, gc=False, frozen=True):
     boost: float = 0.0
 
 
-class Item(Struct, array_like=True, gc=False):
-    """One sub-request. t0: arrival of its request [s]; deadline: root deadline [s]; prefix: code of the variants that made
-    it (Pipeline.extend), 0 at an entry task. terms: of its request, None for the usual ones."""
+class Family(Struct, array_like=True, gc=False):
+    """Items of one task that one parent made (at an entry task: one request): all that is known of them is the same, but
+    their ids. id: of the first; count: how many, numbered on from it (Pipeline.members). t0: arrival of their request [s];
+    deadline: root deadline [s]; prefix: code of the variants that made them (Pipeline.extend), 0 at an entry task. terms: of
+    their request, None for the usual ones.
+
+    Siblings travel together until a batch has room for some of them only; then the family is cut in two."""
 
     id: int
     t0: float
     deadline: float
     prefix: int
     terms: Terms | None = None
+    count: int = 1
+
+
+class Served(Struct, array_like=True, gc=False):
+    """Leaf items of one family that ended well. id, count: as in Family; path: the variants that served them."""
+
+    task: int
+    id: int
+    path: int
+    count: int
 
 
 class Cause(Struct, array_like=True, gc=False, frozen=True):
@@ -92,20 +106,20 @@ class Abandoned(Message, array_like=True, tag=True):
 
 
 class Submit(Message, array_like=True, tag=True):
-    """To a router: items for its queue."""
+    """To a router: items for its queue. A parent's children of one task come in one family."""
 
-    items: list[Item]
+    families: list[Family]
 
 
 class Settled(Message, array_like=True, tag=True):
-    """To the gateway: these items of a task ended the same way. prefixes: variant path after this stage (as before it for
-    an item that never ran). fanouts: children made, per item and child task (empty at a leaf or when nothing ran). cause:
-    why they were dropped, as far as it is known."""
+    """To the gateway: these items of a task ended the same way. variant: the one that served them, -1 if none did. fanouts:
+    children made, per item and child task (empty at a leaf or when nothing ran). cause: why they were dropped, as far as it
+    is known."""
 
     task: int
     outcome: Outcome
-    ids: list[int]
-    prefixes: list[int]
+    families: list[Family]
+    variant: int
     fanouts: list[tuple[int, ...]]
     cause: Cause | None = None
 
@@ -142,7 +156,7 @@ class Execute(Message, array_like=True, tag=True):
 
     batch: int
     variant: int
-    items: list[Item]
+    families: list[Family]
 
 
 class Result(Message, array_like=True, tag=True):
@@ -316,7 +330,7 @@ class Run(Struct, array_like=True, tag=True, gc=False):
     batch: int
     task: int
     variant: int
-    items: list[Item]
+    families: list[Family]
 
 
 class Load(Struct, array_like=True, tag=True, gc=False):
@@ -341,17 +355,15 @@ class Solve(Struct, array_like=True, tag=True, gc=False):
 
 class Reply(Struct, array_like=True, tag=True, gc=False):
     """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
-    that served it; 0 unless ok); leaves: ids of the leaf items that ended well; tasks, paths: leaf task and variant path
-    of each; missing: items dropped or unfinished; reason: why it is not ok, else empty; cause: of its first dropped item."""
+    that served it; 0 unless ok); leaves: the leaf items that ended well; missing: items dropped or unfinished; reason: why
+    it is not ok, else empty; cause: of its first dropped item."""
 
     key: int
     root: int
     outcome: Outcome
     latency_s: float
     accuracy: float
-    leaves: list[int]
-    tasks: list[int]
-    paths: list[int]
+    leaves: list[Served]
     missing: int
     reason: str
     cause: Cause | None = None
@@ -360,7 +372,7 @@ class Reply(Struct, array_like=True, tag=True, gc=False):
 class Drop(Struct, array_like=True, tag=True, gc=False):
     """These items will not be worked on here any more: what is kept for them can go."""
 
-    items: list[int]
+    families: list[Family]
 
 
 Effect = Send | Run | Load | Unload | Solve | Reply | Drop
@@ -368,6 +380,11 @@ Effect = Send | Run | Load | Unload | Solve | Reply | Drop
 event_decoder = msgspec.msgpack.Decoder(Event)
 effects_decoder = msgspec.msgpack.Decoder(list[Effect])
 encoder = msgspec.msgpack.Encoder()
+
+
+def size(families: list[Family]) -> int:
+    """How many items they are."""
+    return sum([family.count for family in families])
 
 
 class Actor(Protocol):

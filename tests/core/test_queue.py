@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from loki_rl.core.messages import Item
+from loki_rl.core.messages import Family
 from loki_rl.core.queue import DeadlineQueue
 
 SLOW = (0.0, 0.010, 0.014, 0.020, 0.030)
@@ -34,7 +34,7 @@ def waiting(draw: st.DrawFn) -> Waiting:
 
 def push(queue: DeadlineQueue, number: int, soft: float, hard: float) -> None:
     """An item that should end at once when it comes: its deadlines are what it says."""
-    queue.push([Item(number, soft, hard, 0)], 0.0, 0.0)
+    queue.push([Family(number, soft, hard, 0)], 0.0, 0.0)
 
 
 def filled(items: list[Waiting]) -> DeadlineQueue:

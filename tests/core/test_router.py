@@ -14,7 +14,7 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
-    Item,
+    Family,
     Leaving,
     Outcome,
     PlanChanged,
@@ -195,7 +195,7 @@ def test_children_go_on_with_names_deadlines_and_the_path_of_their_parent() -> N
     batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
     effects = actor.handle(result(batch, 0, [(2, 1)]), 0.05)
     parent, prefix = PIPELINE.entry_id(7, 0), PIPELINE.extend(0, FINE)
-    made = [Item(PIPELINE.child_id(parent, READ, number), 0.0, SLO, prefix) for number in range(3)]
+    made = [Family(PIPELINE.child_id(parent, READ, number), 0.0, SLO, prefix) for number in range(3)]
     assert effects[:3] == [
         Send(router(1), Submit(made[:2])),
         Send(router(2), Submit(made[2:])),

@@ -20,7 +20,7 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Item,
+    Family,
     Leaving,
     Outcome,
     PlanChanged,
@@ -103,7 +103,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.router = built
         self.children = PIPELINE.children[task]
         self.now = 100.0
-        self.submitted: dict[int, Item] = {}
+        self.submitted: dict[int, Family] = {}
         self.stamps: dict[int, tuple[float, float]] = {}
         self.ended: dict[int, Outcome] = {}
         self.cancelled: set[int] = set()
@@ -140,7 +140,7 @@ class RouterMachine(RuleBasedStateMachine):
         for number in numbers:
             item = PIPELINE.entry_id(root, number)
             if item not in self.ended:
-                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, prefix)))
+                items.append(self.submitted.setdefault(item, Family(item, t0, t0 + timeout, prefix)))
         self.tell(Submit(items))
 
     @rule(number=st.integers(0, WORKERS - 1), variant=st.integers(0, 1), batch=st.integers(1, 6), repeat=st.booleans())
@@ -280,7 +280,7 @@ class RouterMachine(RuleBasedStateMachine):
         if settled.outcome is Outcome.CANCELLED:
             assert set(settled.ids) <= self.cancelled
 
-    def check_children(self, to: str, items: list[Item]) -> None:
+    def check_children(self, to: str, items: list[Family]) -> None:
         assert to in {router(child) for child in self.children}
         for item in items:
             assert item.id not in self.forwarded, "a child is handed on twice"

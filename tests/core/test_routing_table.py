@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.draws import DEAL, uniform
-from loki_rl.core.messages import Begin, Execute, Item, Leaving, PlanChanged, Ready, Send, Submit, Terms, worker
+from loki_rl.core.messages import Begin, Execute, Family, Leaving, PlanChanged, Ready, Send, Submit, Terms, worker
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
@@ -106,8 +106,8 @@ def make(drop: DropPolicy = "reroute") -> TableRouter:
     return actor
 
 
-def item(root: int, deadline: float = 0.2, terms: Terms | None = None) -> Item:
-    return Item(PIPELINE.entry_id(root, 0), 0.0, deadline, 0, terms)
+def item(root: int, deadline: float = 0.2, terms: Terms | None = None) -> Family:
+    return Family(PIPELINE.entry_id(root, 0), 0.0, deadline, 0, terms)
 
 
 def given_to(effects: Sequence[object]) -> dict[str, int]:

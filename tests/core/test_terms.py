@@ -14,7 +14,7 @@ from loki_rl.core.messages import (
     Cause,
     Effect,
     Execute,
-    Item,
+    Family,
     Outcome,
     Ready,
     Reply,
@@ -56,8 +56,8 @@ def make(task: int = READ, drop: DropPolicy = "reroute") -> Router:
     return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0), task)
 
 
-def item(number: int, terms: Terms | None = None, t0: float = 0.0, timeout: float = SLO, prefix: int = 0) -> Item:
-    return Item(PIPELINE.entry_id(number, 0), t0, t0 + timeout, prefix, terms)
+def item(number: int, terms: Terms | None = None, t0: float = 0.0, timeout: float = SLO, prefix: int = 0) -> Family:
+    return Family(PIPELINE.entry_id(number, 0), t0, t0 + timeout, prefix, terms)
 
 
 def messages(effects: list[Effect], kind: type[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from loki_rl.core.messages import (
     BatchDone,
     Effect,
     Execute,
-    Item,
+    Family,
     Leaving,
     Load,
     Loaded,
@@ -68,7 +68,7 @@ def serving(task: int, variant: int, swap: Swap = "break", batch: int = 2) -> Wo
 
 
 def batch(task: int, variant: int, number: int = 0) -> Execute:
-    return Execute(number * len(PIPELINE.tasks) + task, variant, [Item(number, 0.0, 1.0, 0)])
+    return Execute(number * len(PIPELINE.tasks) + task, variant, [Family(number, 0.0, 1.0, 0)])
 
 
 def sent(effects: list[Effect]) -> list[object]:

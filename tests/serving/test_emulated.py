@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from loki_rl.core.draws import batch_seconds, fanouts
-from loki_rl.core.messages import BatchDone, Effect, Event, Item, Load, Loaded, Run, Solve, Unload
+from loki_rl.core.messages import BatchDone, Effect, Event, Family, Load, Loaded, Run, Solve, Unload
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot
@@ -38,7 +38,7 @@ def engine() -> Iterator[EmulatedEngine]:
 
 
 def run(batch: int, *ids: int, task: int = 0) -> Run:
-    return Run(batch, task, 0, [Item(item, 0.0, 1.0, 0) for item in ids])
+    return Run(batch, task, 0, [Family(item, 0.0, 1.0, 0) for item in ids])
 
 
 def collect(engine: EmulatedEngine, now: float) -> list[tuple[str, Event]]:

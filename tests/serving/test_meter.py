@@ -13,7 +13,7 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Item,
+    Family,
     Outcome,
     Ready,
     Report,
@@ -58,7 +58,7 @@ class Metered:
         return effects
 
     def submit(self, now: float, *roots: int, slo_s: float = 0.5) -> None:
-        self.tell(Submit([Item(PIPELINE.entry_id(root, 0), now, now + slo_s, 0) for root in roots]), now)
+        self.tell(Submit([Family(PIPELINE.entry_id(root, 0), now, now + slo_s, 0) for root in roots]), now)
 
     def pull(self, now: float, serial: int = 1, worker: int = 0) -> Execute:
         """Worker gives a credit for variant `slow` and gets a batch."""

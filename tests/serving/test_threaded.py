@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.core.messages import BatchDone, Drop, Execute, Item, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Drop, Execute, Family, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.doorbell import Doorbell
@@ -69,7 +69,7 @@ class Bench:
         self.engine = ThreadedEngine("worker:3", pipeline, self.mirror, self.payloads, self.bell)
 
     def execute(self, batch: int, *ids: int, frames: bool = True) -> None:
-        items = [Item(item, 0.0, 1.0, 0) for item in ids]
+        items = [Family(item, 0.0, 1.0, 0) for item in ids]
         if frames:
             packed = [pack(np.full(2, item)) for item in ids]
             self.payloads.arrive(Execute(batch, 0, items), ids, packed)
@@ -176,14 +176,14 @@ def test_more_children_than_an_id_can_hold_are_left_out() -> None:
         for above, name, below in zip([None, *"abcde"], "abcdef", [*"bcdef", None], strict=True)
     )
     deep = Pipeline(name="deep", slo_s=1.0, tasks=chain, leaf_weights={"f": 1.0})
-    item = Item(deep.entry_id(1, 0), 0.0, 1.0, 0)
+    item = Family(deep.entry_id(1, 0), 0.0, 1.0, 0)
     fanouts, ids, frames = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
     assert fanouts == [(deep.max_children,)]
     assert len(set(ids)) == len(frames) == deep.max_children
 
 
 def test_a_leaf_always_has_an_output_and_a_faulty_payload_fails_its_batch() -> None:
-    item = Item(PIPELINE.entry_id(1, 0), 0.0, 1.0, 0)
+    item = Family(PIPELINE.entry_id(1, 0), 0.0, 1.0, 0)
     fanouts, ids, frames = collect(PIPELINE, 1, [item], [Produced()])
     assert (fanouts, ids, unpack(frames[0]).size) == ([()], [item.id], 0)
     with pytest.raises(EngineError, match="not a picture"):
