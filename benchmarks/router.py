@@ -75,6 +75,7 @@ class Stage:
         self.sent = 0
         self.roots = 0
         self.paths = self._paths(plan)
+        self.siblings = self._siblings()
         self.placed = [
             (pipeline.variant_index[task][place.variant], place.batch)
             for place in plan.placements
@@ -102,16 +103,16 @@ class Stage:
             self.mailbox.flush()
 
     def _submit(self, now: float) -> None:
-        """One message: the children of one item, or as many requests at an entry task."""
-        pipeline, task, n = self.pipeline, self.task, self.per_message
-        self.roots += 1
-        prefix = self.paths[self.roots % len(self.paths)]
-        # An hour: what is measured is the way of an item that is served.
-        if prefix:
-            families = [Family(pipeline.child_id(pipeline.entry_id(self.roots, 0), task, 0), now, now + 3600.0, prefix, None, n)]
-        else:
-            firsts = [pipeline.entry_id(n * self.roots + number, 0) for number in range(n)]
-            families = [Family(first, now, now + 3600.0, prefix) for first in firsts]
+        """One message: the children of as many items as it takes, or as many requests at an entry task."""
+        prefix, n = self.paths[self.roots % len(self.paths)], self.per_message
+        families: list[Family] = []
+        for start in range(0, n, self.siblings):
+            first = self.pipeline.entry_id(self.roots, 0)
+            if prefix:
+                first = self.pipeline.child_id(first, self.task, 0)
+            # An hour: what is measured is the way of an item that is served.
+            families.append(Family(first, now, now + 3600.0, prefix, None, min(self.siblings, n - start)))
+            self.roots += 1
         self._say(GATEWAY, Submit(families))
         self.sent += n
 
@@ -125,6 +126,16 @@ class Stage:
             self._say(letter.to, Ready(number, 0, self.serials[number], *self.placed[number]))
         elif type(message) is Settled:
             self.ended += size(message.families)
+
+    def _siblings(self) -> int:
+        """Children of one item, in the mean of the paths; one at an entry task."""
+        parent = self.pipeline.parents[self.task]
+        if parent < 0:
+            return 1
+        place = self.pipeline.children[parent].index(self.task)
+        variants = [self.pipeline.unpack(path)[-1] for path in self.paths if path]
+        made = [self.pipeline.fanouts[parent][variant][place] for variant in variants]
+        return max(1, round(sum(made) / len(made))) if made else 1
 
     @property
     def _has_children(self) -> bool:

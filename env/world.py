@@ -187,7 +187,9 @@ class World:
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families))
+        return batch_seconds(
+            self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families)
+        )
 
     def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""

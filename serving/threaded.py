@@ -98,7 +98,8 @@ class ThreadedEngine:
 
 
 def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced]) -> Made:
-    """Fan-outs per item (none at a leaf task), and ids and frames of all children (of the items themselves at a leaf task), in order.
+    """Fan-outs per item (none at a leaf task), and ids and frames of all children (of the items themselves at a leaf task),
+    in order.
 
     Raises EngineError if a payload was at fault: a batch has one verdict.
     """

@@ -217,9 +217,7 @@ class Router:
         effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, families, variant, fanouts if self.children else [])))
         effects.append(Drop(families))
 
-    def _settle(
-        self, families: list[Family], outcome: Outcome, effects: list[Effect], cause: Cause | None = None
-    ) -> None:
+    def _settle(self, families: list[Family], outcome: Outcome, effects: list[Effect], cause: Cause | None = None) -> None:
         """These items end here without having run."""
         if families:
             effects.append(Send(GATEWAY, Settled(self.task, outcome, families, -1, [], cause)))

@@ -48,7 +48,7 @@ def items(*numbers: int, t0: float = 0.0, timeout: float = SLO) -> Submit:
 
 
 def roots(batch: Execute) -> list[int]:
-    return [item.id >> 31 for item in batch.items]
+    return [family.id >> 31 for family in batch.families]
 
 
 def batches(effects: list[Effect]) -> dict[str, Execute]:

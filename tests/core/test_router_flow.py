@@ -150,6 +150,8 @@ def test_idle_variants_serve_their_shares_and_spare_time_goes_to_the_accurate_on
         now = number / 20
         for variant in (ROUGH, FINE):
             actor.handle(ready(variant, variant, 1, number + 1), now)
-        (batch,) = batches(actor.handle(Submit([Family(number << 31, now, now + 9, PIPELINE.extend(0, FINE))]), now)).values()
+        (batch,) = batches(
+            actor.handle(Submit([Family(number << 31, now, now + 9, PIPELINE.extend(0, FINE))]), now)
+        ).values()
         served[batch.variant] += number >= 200
     assert served[FINE] / 200 == pytest.approx(share, abs=0.02)

@@ -85,7 +85,7 @@ def test_a_leaf_makes_no_children(engine: EmulatedEngine) -> None:
     engine.carry("worker:0", run(1, 1, 2, task=1), 100.0)
     [(_, event)] = collect(engine, NEVER)
     assert isinstance(event, BatchDone)
-    assert event.fanouts == [(), ()]
+    assert event.fanouts == []
 
 
 def test_its_alarm_wakes_a_poll_at_the_next_end(engine: EmulatedEngine) -> None:

@@ -66,7 +66,7 @@ def test_an_emulated_worker_takes_as_long_as_its_type() -> None:
             engine.carry(f"worker:{number}", Load(1, 0), 100.0)
             ends = {type(letter.message): letter.message for letter, _ in engine.collect(200.0)}
             seconds = batch_seconds(0, own, 3, 1, 0, 1)
-            assert ends[BatchDone] == BatchDone(3, [()], seconds)
+            assert ends[BatchDone] == BatchDone(3, [], seconds)
             assert ends[Loaded] == Loaded(1, 0, own.tasks[1].variants[0].load_s)
     finally:
         engine.close()

@@ -167,7 +167,7 @@ def test_a_load_overtakes_a_running_batch_only_where_both_models_fit(make: Make,
 
 def test_an_effect_that_is_not_for_an_engine_is_an_error(make: Make) -> None:
     with pytest.raises(TypeError, match="Drop"):
-        make().engine.carry(Drop([1]), 0.0)
+        make().engine.carry(Drop([]), 0.0)
 
 
 def test_more_children_than_an_id_can_hold_are_left_out() -> None:
@@ -176,15 +176,15 @@ def test_more_children_than_an_id_can_hold_are_left_out() -> None:
         for above, name, below in zip([None, *"abcde"], "abcdef", [*"bcdef", None], strict=True)
     )
     deep = Pipeline(name="deep", slo_s=1.0, tasks=chain, leaf_weights={"f": 1.0})
-    item = Family(deep.entry_id(1, 0), 0.0, 1.0, 0)
+    item = deep.entry_id(1, 0)
     fanouts, ids, frames = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
     assert fanouts == [(deep.max_children,)]
     assert len(set(ids)) == len(frames) == deep.max_children
 
 
 def test_a_leaf_always_has_an_output_and_a_faulty_payload_fails_its_batch() -> None:
-    item = Family(PIPELINE.entry_id(1, 0), 0.0, 1.0, 0)
+    item = PIPELINE.entry_id(1, 0)
     fanouts, ids, frames = collect(PIPELINE, 1, [item], [Produced()])
-    assert (fanouts, ids, unpack(frames[0]).size) == ([()], [item.id], 0)
+    assert (fanouts, ids, unpack(frames[0]).size) == ([], [item], 0)
     with pytest.raises(EngineError, match="not a picture"):
         collect(PIPELINE, 1, [item], [Produced(error="not a picture")])
