@@ -144,8 +144,9 @@ def control_state(controller: Controller) -> Control:
         )
         for number, machine in sorted(controller.machines.items())
     ]
-    arrivals = controller.arrivals
-    return Control(controller.plan, float(arrivals[-1]) if arrivals else 0.0, workers, controller.failures[-FAILURES:])
+    demand_rps = float(controller.arrivals[-1]) if controller.arrivals else 0.0
+    drift = [one for found in controller.drift.values() for one in found]
+    return Control(controller.plan, demand_rps, workers, controller.failures[-FAILURES:], drift)
 
 
 def _model(model: tuple[str, str] | None) -> str:

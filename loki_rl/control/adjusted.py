@@ -3,7 +3,6 @@ is always the switch-aware allocator's."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from loki_rl.control.observation import (
     state_features,
 )
 from loki_rl.control.policies import Planner, PolicyOptions
-from loki_rl.control.reserve import Demand, Reserve
+from loki_rl.control.reserve import Demand
 from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
@@ -45,18 +44,15 @@ class Forecasting:
         self._scale, self._patience = SCALE, PATIENCE
 
     def decide(self, snapshot: Snapshot) -> Plan:
+        self._planner.learn(snapshot)
         if not snapshot.arrivals:
-            return self._plan(snapshot, self._reserve.after((), self._planner.options.expected_rps, 0.0), self._patience)
+            base = self._planner.reserve.after((), self._planner.options.expected_rps, 0.0)
+            return self._plan(snapshot, base, self._patience)
         return self._plan(snapshot, self._demand(snapshot, self._forecast(snapshot)), self._patience)
-
-    @cached_property
-    def _reserve(self) -> Reserve:
-        """Made with the first plan: a policy that is only checked should cost nothing."""
-        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
 
     def _demand(self, snapshot: Snapshot, forecast: Forecast) -> Demand:
         mean, quantiles = float(forecast.mean[0]), forecast.quantiles[0]
-        found = self._reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
+        found = self._planner.reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
         return replace(found, high_rps=self._scale * found.high_rps)
 
     def _forecast(self, snapshot: Snapshot) -> Forecast:
@@ -111,6 +107,7 @@ class Adjusting(Forecasting):
             reasons = (*plan.reasons, "no adjustment: " + self._missing(snapshot))
             self.fallbacks += 1
             return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
+        self._planner.learn(snapshot)
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
         base = self._demand(snapshot, forecast)

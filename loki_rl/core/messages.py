@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.plan import Drift, Plan, Snapshot
 
 GATEWAY = "gateway"
 CONTROLLER = "controller"
@@ -244,12 +244,13 @@ class Counted(Message, array_like=True, tag=True):
 
 class Backlog(Message, array_like=True, tag=True):
     """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it; arrived: items
-    since the last report."""
+    since the last report; drift: what is not as profiled."""
 
     task: int
     queued: int
     drain_s: float
     arrived: int = 0
+    drift: list[Drift] = []
 
 
 class Sample(Message, array_like=True, tag=True):

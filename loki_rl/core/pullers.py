@@ -76,6 +76,12 @@ class Pullers:
             puller.cap = min(puller.batch, len(puller.times) - 1)
             self._recount()
 
+    def retime(self) -> None:
+        """Service times have changed."""
+        for puller in (*self.all.values(), *self.silent.values()):
+            puller.times = self._service_s[puller.server_type][puller.variant]
+        self._recount()
+
     def spend(self, puller: Puller) -> None:
         """Its credit is used."""
         assert puller.waiting is not None

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 
+from loki_rl.core.drift import DriftWatch
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -71,8 +72,9 @@ class Router:
         self.parent = self.pipeline.parents[task]
         self.child_routers = [router(child) for child in self.children]
         self.servers = Servers(options)
-        self.service_s = [one.service_s[task] for one in self.servers.pipelines]
+        self.service_s = [list(one.service_s[task]) for one in self.servers.pipelines]
         self.latencies = [one.latencies[task] for one in self.servers.pipelines]
+        self.drift = DriftWatch(self.servers, task)
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
@@ -194,6 +196,8 @@ class Router:
     def _commit(self, event: Result, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
+        if self.drift.record(event):
+            self._retime(event)
         lease = self.leases.end(event)
         if lease is None:
             return
@@ -205,6 +209,14 @@ class Router:
             self._settle(lease.families, Outcome.FAILED, effects)
         else:
             self._forward(lease, event.fanouts, effects)
+
+    def _retime(self, event: Result) -> None:
+        """On servers like this one batches take another time than was thought."""
+        server_type = self.servers.type_of(event.worker)
+        for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
+            slowdown = self.drift.slowdown(server_type, variant)
+            self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
+        self.pullers.retime()
 
     def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
         """Children to the next routers, the verdict to the gateway."""
@@ -327,13 +339,16 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        p99 = self.latencies[puller.server_type][variant][sum([entry[3].count for entry in entries])].p99
+        items = sum([entry[3].count for entry in entries])
+        p99 = self.latencies[puller.server_type][variant][items].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
-        expiry = (now if before is None else before.expiry) + self.options.lease * p99 + self.options.lead_s + HUNG_S
+        usual_s = self.drift.slowdown(puller.server_type, variant) * p99
+        expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         lease = Lease(puller.number, puller.incarnation, variant, entries, expiry)
         self.leases.give(batch, lease)
+        self.drift.given(batch, puller.number, items)
         self.shares.served(variant, lease.families)
         self.flow.spend(variant, lease.families, now)
         effects.append(Send(puller.address, Execute(batch, variant, lease.families)))
@@ -367,7 +382,7 @@ class Router:
     def _backlog(self) -> Backlog:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
-        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived)
+        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived, list(self.drift.found.values()))
 
     def _overloaded(self, now: float) -> bool:
         """Whether the newest item cannot be served by its soft deadline."""
