@@ -170,13 +170,13 @@ class World:
         match effect:
             case Run():
                 self._run(player, effect, now)
+            case Drop() | Reply() | Unload():
+                pass  # the twin keeps no payload and no model, and has no clients
             case Load(task, variant):
                 seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
                 self.kernel.push(now + seconds, player, Loaded(task, variant, seconds))
             case Solve(snapshot):
                 self.kernel.push(now, player, Planned(self.decide(snapshot)))
-            case Reply() | Drop() | Unload():
-                pass  # the twin has no clients and keeps no payload and no model
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 

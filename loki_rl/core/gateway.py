@@ -259,9 +259,10 @@ class Gateway:
     def _end_leaves(self, root: Root, task: int, family: Family, variant: int, now: float) -> None:
         path, count = self.pipeline.extend(family.prefix, variant), family.count
         root.leaf_counts[task] += count
-        accuracy = self.accuracy.path(task, path)
+        accuracy, total = self.accuracy.path(task, path), root.accuracy_sums[task]
         for _ in range(count):  # one by one: the sum must not depend on which siblings end together
-            root.accuracy_sums[task] += accuracy
+            total += accuracy
+        root.accuracy_sums[task] = total
         if not root.replied:
             root.leaves.append(Served(task, family.id, path, count))
         if root.second >= 0:
@@ -296,6 +297,5 @@ class Gateway:
         accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
         if root.second >= 0:
             self.tally.close(root.second, outcome, latency_s, accuracy)
-        return Reply(
-            root.key, root.number, outcome, latency_s, accuracy, root.leaves, root.missing, REASONS[outcome], root.blame
-        )
+        missing = 0 if outcome is Outcome.OK else root.missing
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, REASONS[outcome], root.blame)

@@ -10,17 +10,18 @@ from loki_rl.core.queue import Entry
 
 
 class Lease:
-    """A batch in a worker's hands. entries: its items with their places in the queue; families: its items."""
+    """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; expiry: when it
+    should be back [s]."""
 
     __slots__ = ("entries", "expiry", "families", "incarnation", "variant", "worker")
 
-    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry], expiry: float) -> None:
+    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry]) -> None:
         self.worker = worker
         self.incarnation = incarnation
         self.variant = variant
         self.entries = entries
         self.families: list[Family] = [entry[3] for entry in entries]
-        self.expiry = expiry
+        self.expiry = inf
 
 
 class Leases:

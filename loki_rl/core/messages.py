@@ -385,7 +385,10 @@ encoder = msgspec.msgpack.Encoder()
 
 def size(families: list[Family]) -> int:
     """How many items they are."""
-    return sum([family.count for family in families])
+    items = 0
+    for family in families:
+        items += family.count
+    return items
 
 
 class Actor(Protocol):

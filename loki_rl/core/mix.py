@@ -38,6 +38,8 @@ class Mix(Struct, frozen=True):
         """How many of these items stand in which lane."""
         if not self.lane_of:
             return [(ELSE, size(families))]
+        if len(families) == 1:
+            return [(self.lane_of.get(families[0].prefix, ELSE), families[0].count)]
         counts: dict[int, int] = {}
         for family in families:
             counts[family.prefix] = counts.get(family.prefix, 0) + family.count

@@ -135,10 +135,8 @@ class Router:
             wake = expiry
         if self.next_second is not None and self.next_second < wake:
             wake = self.next_second
-        if self.early_drop:
-            for queue in self.queues():
-                if queue.waiting and (hard := queue.next_hard()) < wake:
-                    wake = hard
+        if self.early_drop and (hard := self._next_hard()) < wake:
+            wake = hard
         return None if wake == inf else wake
 
     def validate(self) -> None:
@@ -162,6 +160,10 @@ class Router:
     def queues(self) -> Iterable[DeadlineQueue]:
         """All that items wait in."""
         return (self.queue,)
+
+    def _next_hard(self) -> float:
+        """When the first item must have ended here [s]; infinite if none waits."""
+        return self.queue.next_hard() if self.queue.waiting else inf
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -339,14 +341,16 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        items = sum([entry[3].count for entry in entries])
+        lease = Lease(puller.number, puller.incarnation, variant, entries)
+        items = size(lease.families)
         p99 = self.latencies[puller.server_type][variant][items].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
         usual_s = self.drift.slowdown(puller.server_type, variant) * p99
-        expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
+        lease.expiry = (
+            (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
+        )
         puller.latest = batch
-        lease = Lease(puller.number, puller.incarnation, variant, entries, expiry)
         self.leases.give(batch, lease)
         self.drift.given(batch, puller.number, items)
         self.shares.served(variant, lease.families)

@@ -24,12 +24,14 @@ class Shares:
         self.mix = NO_MIX
         self.accounts: list[dict[int, float]] = [{}]
         self.rate = 0.0  # items per second, of late
+        self._single = self.mix.single
         self._planned = 0.0
         self._bursts: dict[int, float] = {}
         self._time = 0.0
 
     def adopt(self, mix: Mix, now: float) -> None:
         self.mix = mix
+        self._single = mix.single
         self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
         self._bursts = {variant: mix.bursts.get(variant, 2.0) for lane in mix.shares for variant in lane}
         self.rate = self._planned = mix.rate
@@ -37,7 +39,7 @@ class Shares:
 
     def arrive(self, families: list[Family], now: float) -> None:
         """These came."""
-        if self.mix.single:
+        if self._single:
             return
         self.rate = self.rate * exp((self._time - now) / MEMORY_S) + size(families) / MEMORY_S
         self._time = now
@@ -49,7 +51,7 @@ class Shares:
 
     def served(self, variant: int, families: list[Family]) -> None:
         """This variant serves them."""
-        if not self.mix.single:
+        if not self._single:
             for lane, count in self.mix.lanes(families):
                 account = self.accounts[lane]
                 if variant in account:
@@ -57,7 +59,7 @@ class Shares:
 
     def returned(self, variant: int, families: list[Family]) -> None:
         """It did not."""
-        if not self.mix.single:
+        if not self._single:
             for lane, count in self.mix.lanes(families):
                 if variant in self.accounts[lane]:
                     self.accounts[lane][variant] += count

@@ -47,6 +47,9 @@ class TableRouter(Router):
     def queues(self) -> Iterable[DeadlineQueue]:
         return (self.queue, *self.dealt.values())
 
+    def _next_hard(self) -> float:
+        return min(queue.next_hard() for queue in self.queues())
+
     def validate(self) -> None:
         super().validate()
         pullers = self.pullers.all
