@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from math import inf
+from types import MethodDescriptorType
 from typing import Any
 
 import msgspec
@@ -169,7 +170,12 @@ def test_the_first_of_two_alterations_is_named() -> None:
 
 # -- one rule altered -------------------------------------------------------------------------------------------------------
 
+alterable = pytest.mark.skipif(
+    isinstance(Router._next, MethodDescriptorType), reason="the actors are machine code, whose rules cannot be altered"
+)
 
+
+@alterable
 def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule differs for a single batch: the 30th of the second task."""
     form, calls = DeadlineQueue.form, 0
@@ -208,6 +214,7 @@ RULES: dict[str, tuple[type, str, object]] = {
 }
 
 
+@alterable
 @pytest.mark.parametrize("rule", RULES)
 def test_one_altered_rule_is_found_at_its_first_difference(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name, other = RULES[rule]

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import zmq
 from msgspec import Struct
-from msgspec.structs import replace
 
 from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.core.ledger import Tally
@@ -29,6 +28,7 @@ from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
+from tests.serving.driving import patient
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -133,7 +133,7 @@ class Responder:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         with self.reached:
-            assert self.reached.wait_for(condition, timeout=10), "the gateway never got there"
+            assert self.reached.wait_for(condition, timeout=60), "the gateway never got there"
 
     def _serve(self) -> None:
         poller = zmq.Poller()
@@ -216,11 +216,7 @@ def plane_state_fixture() -> PlaneState:
 @pytest.fixture(scope="session")
 def quick_traffic() -> ClusterOptions:
     """Six servers, loads in no time and an SLO that a busy machine meets."""
-    pipeline = load_pipeline("traffic").pipeline
-    tasks = tuple(
-        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
-    )
-    return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), 6)
+    return ClusterOptions(patient(load_pipeline("traffic").pipeline), 6)
 
 
 # -- real models, if they are fetched or can be -----------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def make() -> Iterator[Make]:
     yield build
     for bench in made:
         bench.mirror.gate.set()
-        bench.engine.close(5.0)
+        bench.engine.close(60.0)
         bench.bell.close()
 
 
@@ -121,7 +121,7 @@ def test_batches_run_in_order_and_children_carry_the_ids_their_router_will_use(m
     letter, frames = first
     assert letter.ids == [PIPELINE.child_id(parent, child, number) for number, child in enumerate((1, 2, 2))]
     assert [unpack(frame).tolist() for frame in frames] == [[parent, parent]] * 3
-    bench.engine.close(5.0)
+    bench.engine.close(60.0)
     assert bench.mirror.calls == ["run cut v 1", "run cut v 2", "unload cut v"]
     assert len(bench.payloads) == 0
 
