@@ -26,20 +26,8 @@ from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
 from loki_rl.core.cluster import addresses
-from loki_rl.core.messages import (
-    CONTROLLER,
-    GATEWAY,
-    Execute,
-    Family,
-    PlanChanged,
-    Ready,
-    Result,
-    Settled,
-    Submit,
-    router,
-    size,
-    worker,
-)
+from loki_rl.core.families import Family, size
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Execute, PlanChanged, Ready, Result, Settled, Submit, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan

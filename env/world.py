@@ -10,6 +10,7 @@ from math import ceil, inf
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -21,7 +22,6 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
-    Family,
     Load,
     Loaded,
     Planned,
@@ -31,7 +31,6 @@ from loki_rl.core.messages import (
     Solve,
     Tick,
     Unload,
-    size,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot

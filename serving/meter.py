@@ -6,21 +6,9 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    Arrived,
-    Effect,
-    Event,
-    Execute,
-    Family,
-    Outcome,
-    Reply,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    size,
-)
+from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from loki_rl.core.families import size
 from loki_rl.core.journal import Entry, read
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, effects_decoder, event_decoder, size
+from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, effects_decoder, event_decoder
 
 
 class Batch(Struct, frozen=True):

@@ -3,8 +3,8 @@ worker."""
 
 from __future__ import annotations
 
+from loki_rl.core.families import Family
 from loki_rl.core.ledger import Accuracy
-from loki_rl.core.messages import Family
 from loki_rl.core.pipeline import Pipeline
 
 

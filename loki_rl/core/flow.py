@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
-from loki_rl.core.messages import Family
+from loki_rl.core.families import Family
 from loki_rl.core.mix import NO_MIX, Mix
 
 EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for

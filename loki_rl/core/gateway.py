@@ -7,6 +7,7 @@ import heapq
 from math import floor
 
 from loki_rl.core.draws import entry_counts, leaves_below, root_leaves
+from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -18,16 +19,13 @@ from loki_rl.core.messages import (
     Drain,
     Effect,
     Event,
-    Family,
     Outcome,
     PlanChanged,
     Reply,
     Sample,
     Send,
-    Served,
     Settled,
     Submit,
-    Terms,
     Tick,
     router,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from math import inf
 
-from loki_rl.core.messages import Family, Result
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Result
 from loki_rl.core.queue import Entry
 
 

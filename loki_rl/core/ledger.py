@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from loki_rl.core.messages import Cause, Outcome, Served
+from loki_rl.core.families import Served
+from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from msgspec import Struct
 
-from loki_rl.core.messages import Family, size
+from loki_rl.core.families import Family, size
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 

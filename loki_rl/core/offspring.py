@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loki_rl.core.messages import Family
+from loki_rl.core.families import Family
 from loki_rl.core.pipeline import Pipeline
 
 Fanouts = list[tuple[int, ...]]

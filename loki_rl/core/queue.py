@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from math import inf
 
-from loki_rl.core.messages import Family
+from loki_rl.core.families import Family, size
 
 Entry = tuple[float, int, float, Family]  # soft deadline less the boost, order of arrival, hard deadline, the items
 Allows = Callable[[Family], bool]
@@ -47,6 +47,13 @@ class DeadlineQueue:
 
     def __len__(self) -> int:
         return self.waiting
+
+    def validate(self) -> None:
+        """Raise AssertionError if the counts are not those of what waits, or a lane is out of order."""
+        sizes = [size([entry[3] for entry in lane]) for lane in self.lanes]
+        assert sizes == self.sizes, "a lane lost count of those that wait"
+        assert sum(sizes) == self.waiting, "the queue lost count of those that wait"
+        assert all(lane[(at - 1) // 2] < lane[at] for lane in self.lanes for at in range(1, len(lane))), "not a heap"
 
     def arrange(self, lane_of: Mapping[int, int], lanes: int) -> None:
         """From now on items of these prefixes stand in these lanes (others in lane 0), also those that wait already."""

@@ -9,6 +9,7 @@ from functools import partial
 from math import inf
 
 from loki_rl.core.drift import DriftWatch
+from loki_rl.core.families import Family, size
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -23,7 +24,6 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Family,
     Leaving,
     Outcome,
     PlanChanged,
@@ -36,7 +36,6 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     router,
-    size,
 )
 from loki_rl.core.mix import mix_of
 from loki_rl.core.offspring import offspring
@@ -148,10 +147,7 @@ class Router:
         parents = Counter(id >> self.queue.parent_shift for id in members)
         assert parents == self.queue.known, "the queue lost count of its items"
         for queue in queues:
-            sizes = [size([entry[3] for entry in lane]) for lane in queue.lanes]
-            assert sizes == queue.sizes, "a lane lost count of those that wait"
-            assert sum(sizes) == queue.waiting, "the queue lost count of those that wait"
-            assert all(lane[(place - 1) // 2] < lane[place] for lane in queue.lanes for place in range(1, len(lane)))
+            queue.validate()
         assert all(lease.entries for lease in self.leases.all.values()), "an empty batch is leased"
         assert not self.pullers.silent.keys() & self.pullers.all.keys(), "a worker pulls and is silent"
         idle = {number for number, puller in self.pullers.all.items() if puller.waiting is not None}

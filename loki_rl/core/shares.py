@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp
 
-from loki_rl.core.messages import Family, size
+from loki_rl.core.families import Family, size
 from loki_rl.core.mix import NO_MIX, Mix
 from loki_rl.core.queue import DeadlineQueue
 

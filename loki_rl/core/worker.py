@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
+from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
@@ -23,7 +24,6 @@ from loki_rl.core.messages import (
     Tick,
     Unload,
     router,
-    size,
     worker,
 )
 from loki_rl.core.options import ClusterOptions

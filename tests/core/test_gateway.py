@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core import draws
+from loki_rl.core.families import Family, size
 from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -16,7 +17,6 @@ from loki_rl.core.messages import (
     Counted,
     Drain,
     Event,
-    Family,
     Outcome,
     PlanChanged,
     Ready,
@@ -26,7 +26,6 @@ from loki_rl.core.messages import (
     Settled,
     Submit,
     Tick,
-    size,
 )
 from loki_rl.core.pipeline import Pipeline, Task, root_of
 from loki_rl.core.plan import Plan

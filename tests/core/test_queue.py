@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from loki_rl.core.messages import Family
+from loki_rl.core.families import Family
 from loki_rl.core.queue import DeadlineQueue, Entry
 
 SLOW = (0.0, 0.010, 0.014, 0.020, 0.030)

@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -14,7 +15,6 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
-    Family,
     Leaving,
     Outcome,
     PlanChanged,

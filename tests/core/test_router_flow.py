@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loki_rl.core.messages import Cancelled, Family, PlanChanged, Pressure, Submit, Tick
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Cancelled, PlanChanged, Pressure, Submit, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.plan import Placement, Plan, Route

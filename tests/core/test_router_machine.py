@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from loki_rl.core.cluster import build
+from loki_rl.core.families import Family, size
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -20,7 +21,6 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Family,
     Leaving,
     Outcome,
     PlanChanged,
@@ -33,7 +33,6 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     router,
-    size,
 )
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of

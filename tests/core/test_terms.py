@@ -8,23 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.families import Family, Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    Arrived,
-    Cause,
-    Effect,
-    Execute,
-    Family,
-    Outcome,
-    Ready,
-    Reply,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    Terms,
-    Tick,
-)
+from loki_rl.core.messages import Arrived, Cause, Effect, Execute, Outcome, Ready, Reply, Result, Send, Settled, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.router import Router

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
     Effect,
     Execute,
-    Family,
     Leaving,
     Load,
     Loaded,

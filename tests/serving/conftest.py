@@ -17,8 +17,9 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply, Served
+from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Placement, Plan

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from loki_rl.config import PipelineFile, TaskSpec
 from loki_rl.core.cluster import build
+from loki_rl.core.families import Family
 from loki_rl.core.journal import JournalError, Recorder
-from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Family, Loaded, Tick
+from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Loaded, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot

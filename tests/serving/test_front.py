@@ -11,8 +11,9 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Cause, Outcome, Reply, Served
+from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.front import (
     Entered,

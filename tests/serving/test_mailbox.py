@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from loki_rl.core.messages import Cancelled, Family, Submit
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Cancelled, Submit
 from loki_rl.serving import mailbox, wire
 from loki_rl.serving.mailbox import Context, Mailbox, Received
 from loki_rl.serving.wire import Control, Gone, Letter, Up

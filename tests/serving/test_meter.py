@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     Arrived,
     Effect,
     Event,
     Execute,
-    Family,
     Outcome,
     Ready,
     Report,

@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core.draws import batch_seconds
-from loki_rl.core.messages import BatchDone, Family, Load, Loaded, Outcome, Run
+from loki_rl.core.families import Family
+from loki_rl.core.messages import BatchDone, Load, Loaded, Outcome, Run
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.server_type import Figures, ServerType, TypeProfile, as_run_by

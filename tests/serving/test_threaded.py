@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.core.messages import BatchDone, Drop, Execute, Family, Load, Loaded, Run, Unload
+from loki_rl.core.families import Family
+from loki_rl.core.messages import BatchDone, Drop, Execute, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.doorbell import Doorbell

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace.status import StatusCode
 
 from loki_rl.core.cluster import build
+from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     GATEWAY,
@@ -29,7 +30,6 @@ from loki_rl.core.messages import (
     Settled,
     Submit,
     router,
-    size,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant

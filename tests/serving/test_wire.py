@@ -8,7 +8,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.core.messages import Family, Submit, Tick
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Submit, Tick
 from loki_rl.serving import wire
 from loki_rl.serving.wire import Letter, WireError, pack, unpack
 
