@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check bench gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel bench gpu-check clean
 
 install: $(STAMP)
 
@@ -47,6 +47,19 @@ contracts: install
 
 check: lint types contracts test
 
+# For deployment: the data plane's actors in it are machine code (mypyc; needs a C compiler). Made from the source archive, so
+# that nothing compiled comes to lie beside the sources.
+wheel: install
+	rm -rf dist
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --outdir dist
+
+# What is tested of the sources, tested of the machine code.
+test-wheel: wheel models
+	rm -rf build/wheel
+	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
+	cp -r tests pipelines pyproject.toml build/wheel
+	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py
+
 bench: install
 	for file in $(filter-out benchmarks/gpu_check.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
@@ -55,4 +68,4 @@ gpu-check: models
 	$(BIN)/python -m benchmarks.gpu_check --device cuda
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

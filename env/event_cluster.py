@@ -40,7 +40,7 @@ class PausedWorld(World):
     def answer(self, plan: Plan) -> None:
         """The plan that the controller waits for."""
         assert self.asking is not None
-        self.kernel.push(self.kernel.now, (self.asking, Planned(plan)))
+        self.kernel.push(self.kernel.now, self.asking, Planned(plan))
         self.pending = self.asking = None
 
 
@@ -98,7 +98,7 @@ class EventCluster:
         while world.pending is None:
             if self._next < len(times) and (world.kernel.next_time or 0.0) >= times[self._next]:
                 time = float(times[self._next])
-                world.kernel.push(time, (self._gateway, Arrived([self._next], [0.0])))
+                world.kernel.push(time, self._gateway, Arrived([self._next], [0.0]))
                 self._next += 1
             else:
                 world.step()

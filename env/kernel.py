@@ -1,31 +1,45 @@
-"""Virtual time: a heap of events in total order. Owns the clock of the twin; knows nothing of what the events mean."""
+"""Virtual time: events in total order. Owns the clock of the twin; knows nothing of what the events mean."""
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+A = TypeVar("A")
+E = TypeVar("E")
 
 
-class Kernel(Generic[T]):
-    """Events of type T, ordered by (time [s], order of scheduling)."""
+class Kernel(Generic[A, E]):
+    """Events of type E for receivers of type A, ordered by (time [s], order of scheduling).
+
+    heap: events at any time. line: those that come in the order in which they were scheduled, since all take the same time;
+    for them a queue does what a heap does at a higher price.
+    """
 
     def __init__(self, start: float) -> None:
         self.now = start
-        self.heap: list[tuple[float, int, T]] = []
+        self.heap: list[tuple[float, int, A, E]] = []
+        self.line: deque[tuple[float, int, A, E]] = deque()
         self.pushed = 0
 
-    def push(self, time: float, event: T) -> None:
+    def push(self, time: float, to: A, event: E) -> None:
         """Schedule an event; one in the past happens now."""
         self.pushed += 1
-        heapq.heappush(self.heap, (time if time > self.now else self.now, self.pushed, event))
+        heapq.heappush(self.heap, (time if time > self.now else self.now, self.pushed, to, event))
 
-    def pop(self) -> T:
+    def follow(self, time: float, to: A, event: E) -> None:
+        """Schedule an event that comes no earlier than now and than all that were scheduled so before it."""
+        self.pushed += 1
+        self.line.append((time, self.pushed, to, event))
+
+    def pop(self) -> tuple[A, E]:
         """Advance to the next event and return it. Raises IndexError when there is none."""
-        self.now, _, event = heapq.heappop(self.heap)
-        return event
+        line, heap = self.line, self.heap
+        self.now, _, to, event = line.popleft() if line and not (heap and heap[0] < line[0]) else heapq.heappop(heap)
+        return to, event
 
     @property
     def next_time(self) -> float | None:
-        return self.heap[0][0] if self.heap else None
+        heads = [queue[0][0] for queue in (self.heap, self.line) if queue]
+        return min(heads, default=None)

@@ -4,12 +4,13 @@ contains no scheduling decision."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from heapq import heappop
 from math import ceil, inf
 
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -21,7 +22,6 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
-    Item,
     Load,
     Loaded,
     Planned,
@@ -81,13 +81,12 @@ class World:
         self.pipeline = options.pipeline
         self.hop_s = self.pipeline.hop_s
         self.decide = decide
-        self.kernel: Kernel[tuple[Player, Event]] = Kernel(start)
+        self.kernel: Kernel[Player, Event] = Kernel(start)
         self.players = {address: Player(address, build(address, options)) for address in addresses(options)}
         self.record = record
         self.check = check
         self.lags: dict[type[Event], float] = {}
         self.events = 0
-        self.replies: list[Reply] = []
         for player in self.players.values():
             self._enter(player)
 
@@ -105,53 +104,60 @@ class World:
 
     def tell(self, address: str, event: Event, time: float) -> None:
         """Let an actor know something at a given time [s]."""
-        self.kernel.push(time, (self.players[address], event))
+        self.kernel.push(time, self.players[address], event)
 
     def begin(self, origin: float) -> None:
         """Trace time starts at `origin` [s] for everybody who counts."""
         for address, player in self.players.items():
             if not address.startswith("worker"):
-                self.kernel.push(origin, (player, Begin(origin)))
+                self.kernel.push(origin, player, Begin(origin))
 
     def step(self) -> None:
-        """One event: hand it over, carry out what follows. The twin spends its own time here, so the kernel's pop and push
-        and the commonest effect are spelled out."""
-        kernel = self.kernel
-        now, _, (player, event) = heappop(kernel.heap)
-        kernel.now = now
-        if event is TICK:
-            if player.due > now:
-                return  # a later Tick replaced this one
-            player.due = inf
-        effects = player.handle(event, now)
-        self.events += 1
-        if self.record is not None:
-            self.record(player.address, now, event, effects)
-        for effect in effects:
-            if type(effect) is Send:
-                due = now + self.hop_s
-                if self.lags:
-                    due += self.lags.get(type(effect.message), 0.0)
-                kernel.pushed += 1
-                heappush(kernel.heap, (due, kernel.pushed, (self.players[effect.to], effect.message)))
-            else:
-                self._carry_out(player, effect, now)
-        if self.check:
-            player.actor.validate()
-        wake = player.wake_at()
-        if wake is not None and wake < player.due:
-            self._arm(player, wake)
+        """One event: hand it over, carry out what follows."""
+        self.run_until(inf, most=1)
 
-    def run_until(self, time: float) -> None:
-        """Every event up to and including this time [s]."""
-        heap = self.kernel.heap
-        while heap and heap[0][0] <= time:
-            self.step()
+    def run_until(self, time: float, most: float = inf) -> None:
+        """Every event up to and including this time [s], or that many of them. The twin spends its own time here, so the
+        kernel's pop and follow and the commonest effect are spelled out."""
+        kernel, players, hop_s, lags = self.kernel, self.players, self.hop_s, self.lags
+        heap, line, pop, next_in_line = kernel.heap, kernel.line, heappop, kernel.line.popleft
+        while most > 0:
+            if line and not (heap and heap[0] < line[0]):
+                if line[0][0] > time:
+                    return
+                now, _, player, event = next_in_line()
+            elif heap and heap[0][0] <= time:
+                now, _, player, event = pop(heap)
+            else:
+                return
+            kernel.now = now
+            most -= 1
+            if event is TICK:
+                if player.due > now:
+                    continue  # a later Tick replaced this one
+                player.due = inf
+            effects = player.handle(event, now)
+            self.events += 1
+            if self.record is not None:
+                self.record(player.address, now, event, effects)
+            for effect in effects:
+                if type(effect) is not Send:
+                    self._carry_out(player, effect, now)
+                elif lags and type(effect.message) in lags:
+                    kernel.push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
+                else:
+                    kernel.pushed += 1
+                    line.append((now + hop_s, kernel.pushed, players[effect.to], effect.message))
+            if self.check:
+                player.actor.validate()
+            wake = player.wake_at()
+            if wake is not None and wake < player.due:
+                self._arm(player, wake)
 
     def _arm(self, player: Player, wake: float) -> None:
         """A Tick at this time [s], in place of any later one."""
         player.due = max(wake, self.kernel.now)
-        self.kernel.push(player.due, (player, TICK))
+        self.kernel.push(player.due, player, TICK)
 
     def _enter(self, player: Player) -> None:
         """A player begins, with the first Tick it wants."""
@@ -163,30 +169,32 @@ class World:
         match effect:
             case Run():
                 self._run(player, effect, now)
+            case Drop() | Reply() | Unload():
+                pass  # the twin keeps no payload and no model, and has no clients
             case Load(task, variant):
                 seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
-                self.kernel.push(now + seconds, (player, Loaded(task, variant, seconds)))
+                self.kernel.push(now + seconds, player, Loaded(task, variant, seconds))
             case Solve(snapshot):
-                self.kernel.push(now, (player, Planned(self.decide(snapshot))))
-            case Reply():
-                self.replies.append(effect)
-            case Drop() | Unload():
-                pass  # the twin keeps no payload and no model
+                self.kernel.push(now, player, Planned(self.decide(snapshot)))
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
     def _run(self, player: Player, run: Run, now: float) -> None:
         seconds = self._seconds(player, run, now)
-        counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
-        self.kernel.push(now + seconds, (player, BatchDone(run.batch, counts, seconds)))
+        counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
+        self.kernel.push(now + seconds, player, BatchDone(run.batch, counts, seconds))
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, len(run.items))
+        return batch_seconds(
+            self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families)
+        )
 
-    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+    def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
-        return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
+        seed, pipeline = self.options.seed, self.pipeline
+        members = [id for family in families for id in pipeline.members(task, family.id, family.count)]
+        return [fanouts(seed, pipeline, item, task, variant) for item in members]
 
 
 def _server(player: Player) -> Worker:
@@ -207,7 +215,7 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     world.run_until(0.0)
     for key, time in enumerate(arrivals):
         world.run_until(time)
-        world.kernel.push(time, (gateway, Arrived([key], [0.0])))
+        world.kernel.push(time, gateway, Arrived([key], [0.0]))
     # The last second is over when its sample of servers has arrived.
     world.run_until(ceil(duration_s) + 2 * world.pipeline.hop_s)
     _finish(world)

@@ -106,7 +106,7 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
 
     Raises ConfigError, about `what` it is, if there is none."""
     given = Path(name).expanduser()
-    folders = (Path(place), Path(__file__).resolve().parents[1] / place)
+    folders = (Path(place), (Path(__file__).parent / place).resolve())
     if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
         if given.is_file():
             return given

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loki_rl.serving.drift_log import sentence
 from loki_rl.serving.state import Control, Stage, WorkerState
 from loki_rl.top import View
 
@@ -24,7 +25,8 @@ def screen(view: View) -> RenderableType:
         parts.append(_plan(control))
     parts += [_stages(view), _variants(view)]
     if control is not None:
-        parts += [_workers(control), *(Text(failure, "red") for failure in control.failures)]
+        parts += [_workers(control), *(Text(sentence(drift), "yellow") for drift in control.drift)]
+        parts += [Text(failure, "red") for failure in control.failures]
     return Group(*parts)
 
 

@@ -27,11 +27,11 @@ from loki_rl.serving.wire import Alive, Bye, Control, Declined, Join, Left, Lost
 log = logging.getLogger(__name__)
 
 PLANE = "plane"
-ANSWER_S = 5.0
+ANSWER_S = 15.0
 BEAT_S = 0.5
 # A plane that has not answered for so long is gone.
 SILENT_S = 5.0
-STOP_S = 3.0
+STOP_S = 10.0
 BURST = 64
 
 

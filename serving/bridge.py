@@ -7,6 +7,7 @@ import asyncio
 
 import zmq
 
+from loki_rl.serving import parts
 from loki_rl.serving.client import ClientError, Inference, read_response
 from loki_rl.serving.mailbox import readable
 from loki_rl.serving.protocol import (
@@ -27,13 +28,14 @@ from loki_rl.serving.protocol import (
     encoder,
 )
 from loki_rl.serving.state import PlaneState
+from loki_rl.serving.wire import MAX_PARTS
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 # A lost wake-up costs at most this much, instead of a hang.
 _FALLBACK_S = 0.1
 _BURST = 64
-_QUESTION_S = 1.0
+_QUESTION_S = 3.0
 # Beyond deadline and grace, an answer may spend this long on its way before the gateway counts as gone.
 _PATIENCE_S = 1.0
 
@@ -166,12 +168,12 @@ class Bridge:
             # Half of all looks find nothing, and asking costs less than the exception that would say so.
             if not readable(self._socket):
                 return
-            self._deliver(self._socket.recv_multipart(_NOBLOCK, copy=False))
+            self._deliver(*parts.receive(self._socket, 2, MAX_PARTS))
         self._pumping = self._loop.call_soon(self._pump)
 
-    def _deliver(self, frames: list[zmq.Frame]) -> None:
+    def _deliver(self, head: list[bytes], outputs: list[zmq.Frame]) -> None:
         try:
-            response = read_response(frames)
+            response = read_response(head, outputs)
         except ClientError:
             return
         future = self._waiting.get(response.id)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import zmq
 from msgspec import Struct
 
+from loki_rl.serving import parts
 from loki_rl.serving.protocol import (
     NO_ID,
     VERSION,
@@ -36,7 +37,7 @@ from loki_rl.serving.protocol import (
     response_decoder,
 )
 from loki_rl.serving.state import PlaneState
-from loki_rl.serving.wire import WireError, pack, unpack
+from loki_rl.serving.wire import MAX_PARTS, WireError, pack, unpack
 
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
@@ -232,7 +233,7 @@ class Client:
 
     def _receive(self) -> Inference | Response | None:
         try:
-            return read_response(self.socket.recv_multipart(_NOBLOCK, copy=False))
+            return read_response(*parts.receive(self.socket, 2, MAX_PARTS))
         except zmq.Again:
             return None
 
@@ -245,14 +246,14 @@ def pack_payload(payload: Array | bytes) -> bytes:
         raise ClientError(str(error)) from None
 
 
-def read_response(frames: list[zmq.Frame]) -> Inference | Response:
-    """The message in these frames. Raises ClientError if the gateway speaks another protocol."""
-    if len(frames) < 2 or frames[0].bytes != VERSION:
+def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | Response:
+    """The message in these parts. Raises ClientError if the gateway speaks another protocol."""
+    if len(head) < 2 or head[0] != VERSION:
         raise ClientError(f"the gateway does not speak version {VERSION[0]} of the front protocol")
     try:
-        response = response_decoder.decode(frames[1].buffer)
+        response = response_decoder.decode(head[1])
         if not isinstance(response, Answer):
             return response
-        return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in frames[2:]])
+        return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in outputs])
     except (msgspec.DecodeError, WireError) as error:
         raise ClientError(f"the gateway's answer cannot be read: {error}") from None

@@ -94,6 +94,7 @@ class Driver:
         self._check = check
         self._hosted: dict[str, Hosted] = {}
         self._queue: deque[Delivery] = deque()
+        self._uncounted: list[tuple[Meter, Event, list[Effect]]] = []
         self._sources: dict[int | zmq.Socket[bytes], Source] = {}
         self._poller = zmq.Poller()
         self._poller.register(mailbox.inbox, zmq.POLLIN)
@@ -147,7 +148,11 @@ class Driver:
         for handle, _ in ready:
             self._collect(handle, now)
         self._work(now)
+        # On their way before anything is done that nobody waits for.
+        self.mailbox.flush()
+        self._count(now)
         self._tick(now)
+        self._count(now)
         self.mailbox.flush()
         if self.after_burst is not None:
             self.after_burst()
@@ -198,6 +203,16 @@ class Driver:
             if hosted.stale:
                 self._refresh(hosted)
 
+    def _count(self, now: float) -> None:
+        """Let the meters see what was handled."""
+        for meter, event, effects in self._uncounted:
+            try:
+                meter.record(event, effects, now)
+            except Exception:
+                self.faults += 1
+                log.exception("%s cannot be counted", type(event).__name__)
+        self._uncounted.clear()
+
     def _refresh(self, hosted: Hosted) -> None:
         wake = hosted.actor.wake_at()
         hosted.wake = inf if wake is None else max(wake, hosted.ticked + TICK_S)
@@ -217,10 +232,10 @@ class Driver:
             effects = hosted.actor.handle(event, now)
             if self._recorder is not None:
                 self._recorder.record(hosted.address, now, event, effects)
-            if hosted.meter is not None:
-                hosted.meter.record(event, effects, now)
             for effect in effects:
                 self._carry_out(hosted, effect, now)
+            if hosted.meter is not None:
+                self._uncounted.append((hosted.meter, event, effects))
         except Exception:
             self.faults += 1
             log.exception("%s failed on %s", hosted.address, type(event).__name__)
@@ -235,7 +250,7 @@ class Driver:
         elif type(effect) is not Drop:
             hosted.carry(effect, now)
         elif payloads is not None:
-            payloads.drop(effect.items)
+            payloads.drop(effect.families)
 
     def _send(self, letter: Letter, frames: Sequence[Frame]) -> None:
         if letter.to in self._hosted:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.serving import parts
 from loki_rl.serving.mailbox import readable
 from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
@@ -46,6 +47,8 @@ _send = zmq.backend.Socket.send
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
+# One more than a request has, to tell that there are too many.
+MAX_TENSORS = 2
 _WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 Payload = bytes | memoryview | zmq.Frame
@@ -146,10 +149,10 @@ class Front:
             if number == 1 and not readable(self.socket):
                 break
             try:
-                client = self.socket.recv(_NOBLOCK)
+                head, tensors = parts.receive(self.socket, 3, MAX_TENSORS)
             except zmq.Again:
                 break
-            event = self._understand(client, self._frames())
+            event = self._understand(head[0], head[1:], tensors)
             if event is not None:
                 events.append(event)
         return events
@@ -188,23 +191,12 @@ class Front:
     def close(self) -> None:
         self.socket.close(linger=0)
 
-    def _frames(self) -> list[zmq.Frame]:
-        """The rest of one message. Frames that no request has are read (else the next message is misread) and let go."""
-        frames: list[zmq.Frame] = []
-        more = True
-        while more:
-            frame = self.socket.recv(_NOBLOCK, copy=False)
-            more = frame.more
-            if len(frames) < 4:
-                frames.append(frame)
-        return frames
-
-    def _understand(self, client: bytes, frames: list[zmq.Frame]) -> FrontEvent | None:
+    def _understand(self, client: bytes, head: list[bytes], tensors: list[zmq.Frame]) -> FrontEvent | None:
         request: Request | None = None
         try:
-            request = _decode(frames)
+            request = _decode(head, tensors)
             if isinstance(request, Infer):
-                return self._infer(client, request, frames[2:])
+                return self._infer(client, request, tensors)
             return self._ask(client, request)
         except _MalformedError as error:
             self.malformed += 1
@@ -270,14 +262,14 @@ class _MalformedError(ValueError):
     """A message of a client is at fault; the sentence goes back to it."""
 
 
-def _decode(frames: list[zmq.Frame]) -> Request:
-    if len(frames) < 2 or frames[0].bytes != VERSION:
+def _decode(head: list[bytes], tensors: list[zmq.Frame]) -> Request:
+    if len(head) < 2 or head[0] != VERSION:
         raise _MalformedError(f"a message begins with the version byte {VERSION[0]} and a header")
     try:
-        request = request_decoder.decode(frames[1].buffer)
+        request = request_decoder.decode(head[1])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _MalformedError(f"the header is not a request: {error}") from None
-    if len(frames) > 2 and not isinstance(request, Infer):
+    if tensors and not isinstance(request, Infer):
         # Not answered under the request's id: that one may be in flight.
         raise _MalformedError(f"{type(request).__name__} takes no tensor")
     return request

@@ -34,7 +34,7 @@ HTTP, GRPC = "http", "grpc"
 EMULATED_HOSTS = 2
 MAX_PATH = 107
 # Longest an orderly stop may take per kind of process, before it is forced.
-STOP_S = 3.0
+STOP_S = 10.0
 POLL_S = 0.02
 
 

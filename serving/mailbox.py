@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import zmq
 import zmq.backend
 
-from loki_rl.serving import wire
+from loki_rl.serving import parts, wire
 from loki_rl.serving.wire import CONTROL, LETTERS, Control, Frame, Letter, WireError
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -125,12 +125,12 @@ class Mailbox:
             if number == 1 and not readable(self.inbox):
                 break
             try:
-                parts = self._receive()
+                head, frames = parts.receive(self.inbox, 2, wire.MAX_PARTS)
             except zmq.Again:
                 break
             self.received += 1
             try:
-                self._sort(parts, letters, words)
+                self._sort(head, frames, letters, words)
             except WireError:
                 self.malformed += 1
         return letters, words
@@ -165,25 +165,13 @@ class Mailbox:
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
 
-    def _receive(self) -> list[zmq.Frame]:
-        """All parts of one message. It is read to its end whatever it holds, else the next one is misread."""
-        receive = self.inbox.recv
-        part = receive(_NOBLOCK, False)
-        parts = [part]
-        while part.more:
-            part = receive(_NOBLOCK, False)
-            if len(parts) < wire.MAX_PARTS:
-                parts.append(part)
-        return parts
-
     @staticmethod
-    def _sort(parts: list[zmq.Frame], letters: list[Received], words: list[Control]) -> None:
-        if len(parts) < 2:
+    def _sort(head: list[bytes], frames: list[zmq.Frame], letters: list[Received], words: list[Control]) -> None:
+        if len(head) < 2:
             raise WireError("a message has at least two parts")
-        kind = parts[0].bytes
-        if kind == LETTERS:
-            letters += wire.decode_letters(parts[1], parts[2:])
-        elif kind == CONTROL:
-            words.append(wire.decode_control(parts[1], parts[2:]))
+        if head[0] == LETTERS:
+            letters += wire.decode_letters(head[1], frames)
+        elif head[0] == CONTROL:
+            words.append(wire.decode_control(head[1], frames))
         else:
             raise WireError("unknown kind or version")

@@ -25,6 +25,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
 from loki_rl.serving.doorbell import Doorbell
+from loki_rl.serving.drift_log import DriftLog
 from loki_rl.serving.driver import Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
@@ -111,7 +112,7 @@ class Node:
             actor = cast(Router, build(address, self._plane.options))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            self.driver.host(address, actor, RouterPayloads(), meter=self._traced(actor, meter))
+            self.driver.host(address, actor, RouterPayloads(actor.pipeline, actor.task), meter=self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
 
@@ -148,7 +149,7 @@ class Node:
         planner = Planner(make, self._finished)
         controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
         self._parts.append(partial(control_state, controller))
-        self.driver.host(CONTROLLER, controller, carry=planner.carry)
+        self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=DriftLog())
         self._closing.append(partial(planner.close, LINGER_S))
 
     def _host_worker(self, address: str, number: int) -> None:

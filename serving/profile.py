@@ -19,6 +19,7 @@ from loki_rl.serving.adapters.adapter import Array
 from loki_rl.serving.dominance import Figures, dominated
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.hardware import device_name, resident_mb
+from loki_rl.serving.labelled import Labelled, measure_labelled
 from loki_rl.serving.models import font_files
 from loki_rl.serving.onnx_engine import OnnxEngine
 from loki_rl.serving.packages import Progress
@@ -47,7 +48,8 @@ CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": ti
 class Request(Struct, frozen=True):
     """What to measure. device: as in sessions.choose_device. scenes: rendered pictures for accuracy and as payloads. sizes:
     task -> batch sizes, instead of the default ones. clock: cpu leaves out what other processes took; only for a busy host
-    without a GPU. known: take accuracies and fan-outs from this profile, whatever its device: they do not depend on it."""
+    without a GPU. known: take accuracies and fan-outs from this profile, whatever its device: they do not depend on it.
+    labelled: data for accuracies and fan-outs, and payloads of the entry tasks, instead of scenes."""
 
     device: str = "auto"
     scenes: int = 60
@@ -56,6 +58,7 @@ class Request(Struct, frozen=True):
     sizes: Mapping[str, tuple[int, ...]] = {}
     clock: Clock = "wall"
     known: ProfileFile | None = None
+    labelled: Labelled | None = None
 
 
 class Speed(Struct, frozen=True):
@@ -67,8 +70,8 @@ class Speed(Struct, frozen=True):
 
 
 def profile(file: PipelineFile, request: Request, progress: Progress) -> ProfileFile:
-    """Measure every variant with a model: time per batch, load, memory; for a pipeline that reads text also accuracies,
-    fan-outs and paths. Raises EngineError or ModelError."""
+    """Measure every variant with a model: time per batch, load, memory; with labelled data, or for a pipeline that reads
+    text, also accuracies, fan-outs and paths. Raises EngineError or ModelError."""
     if not file.models:
         raise EngineError(f"pipeline '{file.name}' names no models, so there is nothing to measure")
     if request.scenes < 1:
@@ -78,8 +81,8 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     sizes = batch_sizes(file, request, padded)
     engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
     shown = _scenes(file, request, progress)
-    speed = _measure_variants(engine, sizes, _payloads(file, shown), request, progress)
-    quality = _quality(file, engine, shown, request.known, progress)
+    speed = _measure_variants(engine, sizes, _payloads(file, shown, request), request, progress)
+    quality = _quality(file, engine, shown, request, progress)
     figures = Figures(speed.timings, quality.accuracies, quality.fanouts, quality.paths)
     return ProfileFile(
         device=device_name(device),
@@ -119,8 +122,8 @@ def batch_sizes(file: PipelineFile, request: Request, padded: bool) -> dict[Key,
 
 
 def _scenes(file: PipelineFile, request: Request, progress: Progress) -> list[Scene]:
-    """Scenes if the pipeline reads text, else none."""
-    if not reads_text(file):
+    """Scenes if the pipeline reads text and nothing else is given, else none."""
+    if request.labelled is not None or not reads_text(file):
         return []
     fonts = font_files(file.repository)
     shown: list[Scene] = []
@@ -131,15 +134,19 @@ def _scenes(file: PipelineFile, request: Request, progress: Progress) -> list[Sc
 
 
 def _quality(
-    file: PipelineFile, engine: OnnxEngine, shown: Sequence[Scene], known: ProfileFile | None, progress: Progress
+    file: PipelineFile, engine: OnnxEngine, shown: Sequence[Scene], request: Request, progress: Progress
 ) -> Quality:
-    if known is not None:
-        return Quality(known.accuracies, known.fanouts, known.paths)
+    if request.known is not None:
+        return Quality(request.known.accuracies, request.known.fanouts, request.known.paths)
+    if request.labelled is not None:
+        return measure_labelled(file, engine, request.labelled, progress)
     return measure_quality(file, engine, shown, progress) if shown else Quality((), (), ())
 
 
-def _payloads(file: PipelineFile, shown: Sequence[Scene]) -> dict[str, list[Array]]:
+def _payloads(file: PipelineFile, shown: Sequence[Scene], request: Request) -> dict[str, list[Array]]:
     """Task -> real payloads; nothing where only the adapter's sample is known."""
+    if request.labelled is not None:
+        return {task.name: list(request.labelled.payloads) for task in file.tree if task.parent is None}
     if not shown:
         return {}
     return {file.tree[0].name: [encoded(scene) for scene in shown], file.tree[1].name: true_crops(shown)}
@@ -189,7 +196,8 @@ def _timing(task: str, variant: str, size: int, row: Latency) -> Timing:
 def _command(file: PipelineFile, request: Request) -> str:
     if request.known is not None:
         return f"loki-rl profile {file.name} --quick --device {request.device}"
-    chosen = f"--device {request.device} --scenes {request.scenes} --seed {request.seed}"
+    shown = f"--scenes {request.scenes} --seed {request.seed}" if request.labelled is None else request.labelled.chosen
+    chosen = f"--device {request.device} {shown}"
     return f"loki-rl profile {file.name} {chosen} --clock {request.clock} --budget-s {request.effort.budget_s:g}"
 
 
@@ -201,6 +209,8 @@ def _provenance(shown: Sequence[Scene], request: Request, core_share: float | No
         parts.append(f"the thread had {min(1.0, core_share):.0%} of a core")
     if request.known is not None:
         parts.append(f"accuracies and fan-outs as measured on {request.known.device} at {request.known.created}")
+    elif request.labelled is not None:
+        parts.append(f"accuracy: mean score of every path on {len(request.labelled.names)} labelled files")
     elif shown:
         lines = sum(len(scene.lines) for scene in shown)
         parts.append(f"accuracy: share of {lines} lines in {len(shown)} rendered scenes, found at IoU 0.5, read exactly")

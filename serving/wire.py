@@ -51,10 +51,10 @@ def encode_letters(letters: list[Letter]) -> bytes:
     return _encoder.encode(letters)
 
 
-def decode_letters(body: zmq.Frame, frames: list[zmq.Frame]) -> list[tuple[Letter, list[zmq.Frame]]]:
+def decode_letters(body: bytes, frames: list[zmq.Frame]) -> list[tuple[Letter, list[zmq.Frame]]]:
     """Each letter with its own payload frames. Raises WireError."""
     try:
-        letters = _letters.decode(body.buffer)
+        letters = _letters.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a list of letters: {error}") from error
     if sum(len(letter.ids) for letter in letters) != len(frames):
@@ -194,12 +194,12 @@ def encode_control(word: Control) -> bytes:
     return _encoder.encode(word)
 
 
-def decode_control(body: zmq.Frame, frames: list[zmq.Frame]) -> Control:
+def decode_control(body: bytes, frames: list[zmq.Frame]) -> Control:
     """Raises WireError."""
     if frames:
         raise WireError("a control word carries no payload")
     try:
-        return _control.decode(body.buffer)
+        return _control.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a control word: {error}") from error
 

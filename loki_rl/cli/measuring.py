@@ -106,6 +106,12 @@ def profile(
     seed: SeedOpt = 1,
     budget_s: Annotated[float, typer.Option(help="Time per variant and batch size [s].")] = 0.3,
     clock: Annotated[str, typer.Option(help="wall, or cpu on a busy host without a GPU.")] = "wall",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of files to measure accuracy and fan-out on, with --scorer.")
+    ] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="module:function that gives 0..1 for (leaf task, name of the file, outputs).")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Times alone; accuracies of the known profile.")] = False,
     as_served: Annotated[bool, typer.Option(help="Rescale by what workers need while the whole plane runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write it (default: as the pipeline file names).")] = None,
@@ -113,6 +119,7 @@ def profile(
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
     from loki_rl.config import load_pipeline
+    from loki_rl.serving.labelled import load_labelled
     from loki_rl.serving.profile import Request, quick_request
     from loki_rl.serving.profile import profile as measure
     from loki_rl.serving.timing import Effort
@@ -122,11 +129,14 @@ def profile(
     loaded = load_pipeline(pipeline, need_profile=quick)
     if quick and loaded.measured is None:
         raise UsageError(f"pipeline '{loaded.name}' names no profile file whose accuracies --quick could take")
+    if (data is None) != (scorer is None):
+        raise UsageError("--data and --scorer go together: files, and what says how well each was answered")
+    labelled = None if data is None or scorer is None else load_labelled(data, scorer)
     effort = Effort(budget_s=budget_s)
     request = (
         quick_request(loaded, loaded.measured, device)
         if loaded.measured is not None
-        else Request(device=device, scenes=scenes, seed=seed, effort=effort, clock=clock)  # type: ignore[arg-type]
+        else Request(device, scenes, seed, effort, clock=clock, labelled=labelled)  # type: ignore[arg-type]
     )
     with terminal.progress_bars() as progress:
         measured = measure(loaded, request, progress)

@@ -11,9 +11,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.configurations import Configuration
-from loki_rl.control.latency import mean_s
 from loki_rl.control.request import Request
 from loki_rl.control.setting import Setting, prepare
+from loki_rl.core.draws import mean_s
 from loki_rl.core.pipeline import Pipeline
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.control.request import Queueing
-from loki_rl.core.pipeline import Latency, Pipeline
+from loki_rl.core.draws import mean_s
+from loki_rl.core.pipeline import Pipeline
 
 MICRO = 1_000_000
 
@@ -84,11 +85,6 @@ def with_idle(busy: Amount, reserve: Amount) -> Amount:
     """Servers of a pool that keeps `busy` of them busy: the solution of idle = reserve x busy / (busy + idle)."""
     root: Amount = (busy * (busy + 4 * reserve)) ** 0.5
     return (busy + root) / 2
-
-
-def mean_s(row: Latency) -> float:
-    """Mean service time [s] of the distribution that twin and emulated engine draw from (core.draws.service_s)."""
-    return 0.725 * row.p50 + 0.245 * row.p95 + 0.03 * row.p99
 
 
 def depths(pipeline: Pipeline) -> list[int]:

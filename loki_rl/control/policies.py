@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from functools import cached_property
 from math import ceil
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
+from loki_rl.control.measured import as_measured
 from loki_rl.control.reasons import highest_floor
 from loki_rl.control.request import Queueing, Request, RequestError
 from loki_rl.control.reserve import Demand, Reserve
@@ -22,7 +22,7 @@ from loki_rl.control.reserve import warm as warm_reserve
 from loki_rl.control.solver import warm as warm_solver
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Server, Snapshot
+from loki_rl.core.plan import Drift, Plan, Server, Snapshot
 from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 
@@ -66,15 +66,33 @@ class Policy(Protocol):
 
 
 class Planner:
-    """Asks the allocator on behalf of one policy."""
+    """Asks the allocator on behalf of one policy. pipeline, pool: as profiled, or as service has shown them to be."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
         # Now, not while a cluster waits for the first plan.
         warm_solver()
         warm_reserve()
-        self.pipeline, self.options = pipeline, options
+        self.pipeline, self.options, self.pool = pipeline, options, options.pool
+        self._profiled = pipeline
+        self._drift: tuple[Drift, ...] = ()
+        self._reserve: Reserve | None = None
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
+
+    def learn(self, snapshot: Snapshot) -> bool:
+        """From now on plan with what was measured; whether that is something new."""
+        if snapshot.drift == self._drift:
+            return False
+        self._drift, self._reserve = snapshot.drift, None
+        self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift)
+        return True
+
+    @property
+    def reserve(self) -> Reserve:
+        """Made with the first plan: a policy that is only checked should cost nothing."""
+        if self._reserve is None:
+            self._reserve = Reserve(self.pipeline, self.request(FLOOR_RPS))
+        return self._reserve
 
     def request(self, demand_rps: float, min_accuracy: float | None = None, there: Sequence[Server] = ()) -> Request:
         """there: the servers that are there; without any, those that there should be."""
@@ -87,7 +105,7 @@ class Planner:
             headroom=self._headroom,
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
-            pool=counted(options.pool, there) if there else options.pool,
+            pool=counted(self.pool, there) if there else self.pool,
         )
 
     @property
@@ -126,12 +144,11 @@ class Hardware:
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
-
-    @cached_property
-    def _floor(self) -> float:
-        return highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
+        self._floor: float | None = None
 
     def decide(self, snapshot: Snapshot) -> Plan:
+        if self._planner.learn(snapshot) or self._floor is None:
+            self._floor = highest_floor(self._planner.pipeline, self._planner.request(FLOOR_RPS))
         demand = self._planner.estimate(snapshot.arrivals, envelope)
         return allocate(self._planner.pipeline, self._planner.request(demand, self._floor, snapshot.servers))
 
@@ -143,6 +160,7 @@ class Loki:
         self._planner = Planner(pipeline, options, "half-slo", 0.05)
 
     def decide(self, snapshot: Snapshot) -> Plan:
+        self._planner.learn(snapshot)
         demand = self._planner.estimate(snapshot.arrivals, ewma)
         return allocate(self._planner.pipeline, self._planner.request(demand, there=snapshot.servers))
 
@@ -155,12 +173,8 @@ class Exact:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
+        self._planner.learn(snapshot)
         return allocate(self._planner.pipeline, self._request(snapshot, self._demand(snapshot)))
-
-    @cached_property
-    def _reserve(self) -> Reserve:
-        """Made with the first plan: a policy that is only checked should cost nothing."""
-        return Reserve(self._planner.pipeline, self._planner.request(FLOOR_RPS))
 
     def _lead_s(self, snapshot: Snapshot) -> float:
         """Time until the models of the next plan are loaded [s]: so long this one must do."""
@@ -169,7 +183,7 @@ class Exact:
     def _demand(self, snapshot: Snapshot) -> Demand:
         arrivals, lead_s = snapshot.arrivals, self._lead_s(snapshot)
         expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        return self._reserve.after(arrivals, expected, lead_s)
+        return self._planner.reserve.after(arrivals, expected, lead_s)
 
     def _request(self, snapshot: Snapshot, demand: Demand) -> Request:
         options = self._planner.options
@@ -184,8 +198,8 @@ class Exact:
 
 
 class Clairvoyant(Exact):
-    """The switch-aware allocator on the demand that will really come: what anticipation could win at most, with this
-    allocator and these intervals."""
+    """The switch-aware allocator on the demand that will really come within the lead: what foresight is worth to it. It
+    is no bound: it still plans one step at a time, and counts per second do not show what is inside of them."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         super().__init__(pipeline, options)
@@ -199,7 +213,8 @@ class Clairvoyant(Exact):
 
     def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
-        return self._reserve.knowing(self._future[second : second + ceil(self._lead_s(snapshot))] or self._future[-1:])
+        coming = self._future[second : second + ceil(self._lead_s(snapshot))]
+        return self._planner.reserve.knowing(coming or self._future[-1:])
 
     def _second(self, snapshot: Snapshot) -> int:
         """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""

@@ -29,7 +29,7 @@ from loki_rl.core.messages import (
     worker,
 )
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.plan import Placement, Plan, Server, Snapshot
+from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
 from loki_rl.core.rollout import Rollout
 from loki_rl.core.servers import Servers
 from loki_rl.core.transition import Model, Seat, Target, assign
@@ -65,6 +65,7 @@ class Controller:
         self.retry_at = inf
         self.backlog_s: dict[str, float] = {}
         self.items: dict[str, list[int]] = {}
+        self.drift: dict[str, list[Drift]] = {}
         self.loads = 0
         self.failures: list[str] = []
         self.rollout = Rollout(self.servers, options.parallel_loads)
@@ -81,8 +82,8 @@ class Controller:
                 self._count(second, arrivals, now)
             case Report():
                 self._report(event, now, effects)
-            case Backlog(task, _, drain_s, arrived):
-                self._backlog(self.pipeline.tasks[task].name, drain_s, arrived)
+            case Backlog():
+                self._backlog(event, now)
             case Planned(plan, error):
                 self._planned(plan, error, now, effects)
             case Tick():
@@ -127,11 +128,17 @@ class Controller:
         self.arrivals.append(arrivals)
         del self.arrivals[:-HISTORY_S]
 
-    def _backlog(self, task: str, drain_s: float, arrived: int) -> None:
-        self.backlog_s[task] = drain_s
+    def _backlog(self, event: Backlog, now: float) -> None:
+        task = self.pipeline.tasks[event.task].name
+        self.backlog_s[task] = event.drain_s
         counts = self.items.setdefault(task, [])
-        counts.append(arrived)
+        counts.append(event.arrived)
         del counts[:-HISTORY_S]
+        if event.drift != self.drift.get(task, []):
+            # The plan in force was made for other figures.
+            self.drift[task] = event.drift
+            if self.plan is not None:
+                self.replan_at = min(self.replan_at, now)
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         while self.next_second is not None and now >= self.next_second:
@@ -171,6 +178,7 @@ class Controller:
             backlog_s=dict(self.backlog_s),
             items={task: tuple(counts) for task, counts in self.items.items()},
             plan=self.plan,
+            drift=tuple(one for found in self.drift.values() for one in found),
         )
 
     def _server(self, number: int, machine: Machine, now: float) -> Server:

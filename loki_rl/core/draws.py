@@ -55,6 +55,11 @@ def service_s(latency: Latency, u: float) -> float:
     return latency.p95 + min(1.0, (u - 0.95) / 0.04) * (latency.p99 - latency.p95)
 
 
+def mean_s(latency: Latency) -> float:
+    """Mean service time [s] of the distribution that `service_s` draws from."""
+    return 0.725 * latency.p50 + 0.245 * latency.p95 + 0.03 * latency.p99
+
+
 # Streams keep draws that share a key apart: child tasks use their position, the others start above any position.
 SERVICE = 1 << 20
 ENTRY = 1 << 21
@@ -77,7 +82,11 @@ def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -
 
 def entry_counts(seed: int, pipeline: Pipeline, root: int) -> tuple[int, ...]:
     """Items of each entry task that a request starts with."""
-    return tuple(rounded(uniform(seed, root, ENTRY + task), pipeline.tasks[task].entry) for task in pipeline.entries)
+    return tuple([_entries(seed, root, task, pipeline.tasks[task].entry) for task in pipeline.entries])
+
+
+def _entries(seed: int, root: int, task: int, mean: float) -> int:
+    return int(mean) if mean.is_integer() else rounded(uniform(seed, root, ENTRY + task), mean)
 
 
 def leaves_below(seed: int, pipeline: Pipeline, item: int, task: int) -> int:

@@ -108,12 +108,23 @@ class Server(Struct, frozen=True):
     server_type: str = ""
 
 
+class Drift(Struct, frozen=True, array_like=True):
+    """What one variant does in service, where its profile says otherwise. server_type: name of the type that it ran on.
+    slowdown: measured over profiled service time. fanout: child task -> measured children per item."""
+
+    task: str
+    variant: str
+    server_type: str
+    slowdown: float
+    fanout: dict[str, float]
+
+
 class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
     time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s]. items: task ->
-    items that came to its queue in each past second, oldest first.
+    items that came to its queue in each past second, oldest first. drift: what differs from the profile.
     """
 
     now: float
@@ -124,3 +135,4 @@ class Snapshot(Struct, frozen=True):
     backlog_s: dict[str, float] = {}
     items: dict[str, tuple[int, ...]] = {}
     plan: Plan | None = None
+    drift: tuple[Drift, ...] = ()

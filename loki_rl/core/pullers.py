@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from loki_rl.core.messages import Ready
+from loki_rl.core.messages import Ready, worker
 
 Kind = tuple[int, int, int]  # type of server, variant, batch
 Times = tuple[float, ...]
@@ -13,17 +13,21 @@ Times = tuple[float, ...]
 
 class Puller:
     """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch; times:
-    number of items -> service time [s] on its server."""
+    number of items -> service time [s] on its server; cap: the largest batch that it runs."""
 
-    __slots__ = ("batch", "incarnation", "latest", "number", "serial", "server_type", "times", "variant", "waiting")
+    __slots__ = (
+        "address", "batch", "cap", "incarnation", "latest", "number", "serial", "server_type", "times", "variant", "waiting",
+    )  # fmt: skip
 
     def __init__(self, number: int, incarnation: int, server_type: int) -> None:
         self.number = number
+        self.address = worker(number)
         self.incarnation = incarnation
         self.server_type = server_type
         self.variant = -1
         self.batch = 0
         self.times: Times = ()
+        self.cap = 0
         self.serial = -1
         self.waiting: int | None = None
         self.latest = -1
@@ -31,11 +35,6 @@ class Puller:
     @property
     def kind(self) -> Kind:
         return self.server_type, self.variant, self.batch
-
-    @property
-    def cap(self) -> int:
-        """The largest batch that it runs."""
-        return min(self.batch, len(self.times) - 1)
 
     @property
     def rate(self) -> float:
@@ -74,7 +73,14 @@ class Pullers:
         if puller.variant != event.variant or puller.batch != event.batch or puller.serial < 0:
             puller.variant, puller.batch = event.variant, event.batch
             puller.times = self._service_s[puller.server_type][event.variant]
+            puller.cap = min(puller.batch, len(puller.times) - 1)
             self._recount()
+
+    def retime(self) -> None:
+        """Service times have changed."""
+        for puller in (*self.all.values(), *self.silent.values()):
+            puller.times = self._service_s[puller.server_type][puller.variant]
+        self._recount()
 
     def spend(self, puller: Puller) -> None:
         """Its credit is used."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
+from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
@@ -51,6 +52,7 @@ class Worker:
         self.number = number
         self.incarnation = incarnation
         self.address = worker(number)
+        self.routers = [router(task) for task in range(len(self.pipeline.tasks))]
         self.epoch = -1
         self.target: Model = PARKED
         self.target_batch = 1
@@ -73,14 +75,14 @@ class Worker:
                 self._accept(event, now, effects)
             case BatchDone():
                 self._complete(event, now, effects)
-            case Assign():
-                self._assign(event, now, effects)
-            case Loaded():
-                self._loaded(event, now, effects)
             case Tick():
                 if not self.announced:
                     self._report(effects)
                 self._credit(now, effects)
+            case Assign():
+                self._assign(event, now, effects)
+            case Loaded():
+                self._loaded(event, now, effects)
             case _:
                 raise TypeError(f"a worker cannot handle {type(event).__name__}")
         return effects
@@ -122,8 +124,8 @@ class Worker:
     def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
         task = self.serving[0]
         self.running = event
-        self.ends = now + self.pipeline.service_s[task][event.variant][len(event.items)]
-        effects.append(Run(event.batch, task, event.variant, event.items))
+        self.ends = now + self.pipeline.service_s[task][event.variant][size(event.families)]
+        effects.append(Run(event.batch, task, event.variant, event.families))
 
     def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:
         if self.running is None or self.running.batch != event.batch:
@@ -138,11 +140,11 @@ class Worker:
 
     def _result(self, batch: Execute, fanouts: list[tuple[int, ...]], seconds: float, error: str) -> Send:
         message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error)
-        return Send(router(self._task_of(batch.batch)), message)
+        return Send(self.routers[self._task_of(batch.batch)], message)
 
     def _task_of(self, batch: int) -> int:
         """Every router numbers its batches in steps of the number of tasks."""
-        return batch % len(self.pipeline.tasks)
+        return batch % len(self.routers)
 
     def _credit(self, now: float, effects: list[Effect]) -> None:
         """Ask for one batch, unless one is asked for, waiting here, or running with more than lead_s to go."""
@@ -155,7 +157,7 @@ class Worker:
     def _send_ready(self, effects: list[Effect]) -> None:
         task, variant = self.serving
         ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch)
-        effects.append(Send(router(task), ready))
+        effects.append(Send(self.routers[task], ready))
 
     # -- models -------------------------------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Worker:
     def _serve(self, model: Model, effects: list[Effect]) -> None:
         """Pull for another model, or for none. The old router must know before the new one gets a credit."""
         if self.serving != PARKED:
-            effects.append(Send(router(self.serving[0]), Leaving(self.number, self.incarnation)))
+            effects.append(Send(self.routers[self.serving[0]], Leaving(self.number, self.incarnation)))
         self.serving = model
         self.credit_open = False
 

@@ -90,7 +90,7 @@ def adapter_class(name: str) -> type[Adapter]:
     try:
         return cast("type[Adapter]", getattr(import_module(module), attribute))
     except (ImportError, AttributeError) as error:
-        raise AdapterError(f"adapter '{name}' cannot be loaded: {error}") from error
+        raise AdapterError(f"adapter '{name}' cannot be loaded: {error}; is its folder on PYTHONPATH?") from error
 
 
 def parse_options(options: Mapping[str, object], kind: type[T]) -> T:

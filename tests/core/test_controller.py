@@ -28,7 +28,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Placement, Plan, Server, Snapshot
+from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
 
 FAST = {1: Latency(0.01, 0.02, 0.03)}
 PIPELINE = Pipeline(
@@ -220,6 +220,20 @@ def test_a_server_that_was_restarted_before_it_was_missed_gets_its_target_again(
 
 
 # -- what it tells the policy and the ledger ------------------------------------------------------------------------------
+
+
+def test_drift_makes_a_new_plan_at_once_and_is_in_its_snapshot() -> None:
+    cluster = Cluster(4)
+    cluster.up(plan(f0=1, r1=2))
+    cluster.tell(Begin(0.0))
+    drift = Drift("read", "r1", "", 1.4, {})
+    cluster.tell(Backlog(1, 0, 0.0, 0, [drift]), 3.0)
+    assert snapshots(cluster.tell(Tick(), 3.0))[0].drift == (drift,)
+    cluster.tell(Planned(plan(f0=1, r1=3)))
+    cluster.tell(Backlog(1, 0, 0.0, 0, [drift]), 4.0)
+    assert snapshots(cluster.tell(Tick(), 4.0)) == [], "no news"
+    cluster.tell(Backlog(1, 0, 0.0, 0), 5.0)
+    assert snapshots(cluster.tell(Tick(), 5.0))[0].drift == (), "it is over"
 
 
 def test_the_snapshot_has_the_loads_in_flight_and_the_backlog() -> None:

@@ -132,6 +132,21 @@ def test_a_slow_server_is_slow_while_it_is_said_to_be() -> None:
     assert any(one.seconds > 0.03 for one in done)
 
 
+def test_slow_servers_are_noticed_and_planned_with() -> None:
+    seen: list[Snapshot] = []
+
+    def decide(snapshot: Snapshot) -> Plan:
+        seen.append(snapshot)
+        return _decide(snapshot)
+
+    slow = Faults(slow=tuple(Slow(server, 2.0, 2.0, 12.0) for server in range(SERVERS)))
+    done = simulate(_options(), decide, _arrivals(), SECONDS, check=True, faults=slow)
+    assert _ended(done) == done.tally.arrivals
+    during = {drift.variant: drift.slowdown for snapshot in seen if 6 < snapshot.now < 12 for drift in snapshot.drift}
+    assert during == dict.fromkeys(("large", "good", "small", "fast"), pytest.approx(2.0, abs=0.2))
+    assert seen[0].drift == seen[-1].drift == (), "before and after it"
+
+
 def test_late_metrics_are_late_for_the_policy_and_nobody_else() -> None:
     seen: list[Snapshot] = []
 

@@ -8,22 +8,37 @@ from hypothesis import strategies as st
 
 from loki_rl.env.kernel import Kernel
 
+HOP = 3
+
 
 @settings(derandomize=True, deadline=None, max_examples=100)
-@given(st.lists(st.integers(0, 5), max_size=20))
-def test_events_come_by_time_then_in_order_of_scheduling(times: list[int]) -> None:
-    kernel: Kernel[int] = Kernel(0.0)
+@given(st.lists(st.one_of(st.integers(0, 5), st.none()), max_size=20))
+def test_events_come_by_time_then_in_order_of_scheduling(times: list[int | None]) -> None:
+    """None: one that takes a hop, like all of its kind."""
+    kernel: Kernel[str, int] = Kernel(0.0)
     for number, time in enumerate(times):
-        kernel.push(time, number)
-    assert [kernel.pop() for _ in times] == sorted(range(len(times)), key=lambda number: (times[number], number))
+        if time is None:
+            kernel.follow(HOP, "to", number)
+        else:
+            kernel.push(time, "to", number)
+    at = [HOP if time is None else time for time in times]
+    assert [kernel.pop() for _ in at] == [("to", n) for n in sorted(range(len(at)), key=lambda n: (at[n], n))]
     assert kernel.next_time is None
     with pytest.raises(IndexError):
         kernel.pop()
 
 
 def test_an_event_in_the_past_happens_now() -> None:
-    kernel: Kernel[str] = Kernel(5.0)
-    kernel.push(1.0, "past")
+    kernel: Kernel[str, str] = Kernel(5.0)
+    kernel.push(1.0, "to", "past")
     assert kernel.next_time == 5.0
-    assert kernel.pop() == "past"
+    assert kernel.pop() == ("to", "past")
     assert kernel.now == 5.0
+
+
+def test_the_next_time_is_that_of_the_first_of_all() -> None:
+    kernel: Kernel[str, str] = Kernel(0.0)
+    kernel.follow(2.0, "to", "steady")
+    assert kernel.next_time == 2.0
+    kernel.push(1.0, "to", "sooner")
+    assert kernel.next_time == 1.0

@@ -15,20 +15,21 @@ import numpy as np
 import pytest
 import zmq
 from msgspec import Struct
-from msgspec.structs import replace
 
 from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Placement, Plan
+from loki_rl.core.plan import Drift, Placement, Plan
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn, describe
 from loki_rl.serving.models import fetch_reading, font_files
 from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
+from tests.serving.driving import patient
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -64,7 +65,8 @@ def ten_requests(ready: bool = True) -> PlaneState:
         Stage("find", 0, 0.0, {"big": 1}, {}, {"big": found}),
         Stage("read", 3, 0.045, {"slow": 1}, {"dropped": 2}, {"slow": read}),
     ]
-    control = Control(plan, 12.0, workers, ["worker 1: out of memory"])
+    drift = [Drift("find", "big", "", 1.4, {"read": 5.2})]
+    control = Control(plan, 12.0, workers, ["worker 1: out of memory"], drift)
     return PlaneState("reading", "onnx", 0.5, 1.0, 2, ready, 60.0, 1, 2, requests, stages, control)
 
 
@@ -132,7 +134,7 @@ class Responder:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         with self.reached:
-            assert self.reached.wait_for(condition, timeout=10), "the gateway never got there"
+            assert self.reached.wait_for(condition, timeout=60), "the gateway never got there"
 
     def _serve(self) -> None:
         poller = zmq.Poller()
@@ -178,12 +180,11 @@ class Responder:
     def _end(self, key: int, ending: Ending) -> None:
         paths = [PIPELINE.extend(PIPELINE.extend(0, 1), (leaf + 1) % 2) for leaf in range(ending.leaves)]
         accuracy = 0.75 if ending.outcome is Outcome.OK else 0.0
-        leaves = list(range(ending.leaves))
+        leaves = [Served(1, leaf, path, 1) for leaf, path in enumerate(paths)]
         self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
         self.tally.executions += 1 + ending.leaves
-        tasks = [1] * ending.leaves
-        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, tasks, paths, ending.missing, ending.reason)
-        texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in leaves]
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, ending.missing, ending.reason)
+        texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in range(len(leaves))]
         self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
 
 
@@ -216,11 +217,7 @@ def plane_state_fixture() -> PlaneState:
 @pytest.fixture(scope="session")
 def quick_traffic() -> ClusterOptions:
     """Six servers, loads in no time and an SLO that a busy machine meets."""
-    pipeline = load_pipeline("traffic").pipeline
-    tasks = tuple(
-        replace(task, variants=tuple(replace(variant, load_s=0.05) for variant in task.variants)) for task in pipeline.tasks
-    )
-    return ClusterOptions(replace(pipeline, tasks=tasks, slo_s=1.5), 6)
+    return ClusterOptions(patient(load_pipeline("traffic").pipeline), 6)
 
 
 # -- real models, if they are fetched or can be -----------------------------------------------------------------------------

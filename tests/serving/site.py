@@ -31,7 +31,7 @@ class Site:
         self._thread.join()
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: Any = None) -> tuple[int, Any, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         content = answer.read()

@@ -75,7 +75,7 @@ def bring(driver: Driver, letter: Letter) -> None:
 
 
 def until(done: Callable[[], object], *drivers: Driver) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not done():
         assert time.monotonic() < deadline, "it never came"
         for driver in drivers:
@@ -194,3 +194,23 @@ def test_what_was_handled_is_recorded_with_its_effects(make: Callable[..., Drive
     a.host("two", Scripted())
     bring(a, Letter("one", Cancelled([1]), ()))
     assert notes == [("one", 7.0, Cancelled([1]), [Send("two", Cancelled([1]))]), ("two", 7.0, Cancelled([1]), [])]
+
+
+def test_letters_are_on_their_way_before_anything_is_counted_and_a_meter_that_fails_stops_nothing(
+    make: Callable[..., Driver],
+) -> None:
+    a, b = make("a"), make("b")
+    seen: list[tuple[Event, list[Effect], int]] = []
+
+    class Counter:
+        def record(self, event: Event, effects: list[Effect], _now: float) -> None:
+            seen.append((event, effects, a.mailbox.sent))
+            raise ZeroDivisionError
+
+    far = Scripted()
+    a.host("one", Scripted(pass_on("far")), meter=Counter())
+    b.host("far", far)
+    bring(a, Letter("one", Cancelled([1]), ()))
+    assert seen == [(Cancelled([1]), [Send("far", Cancelled([1]))], 1)]
+    assert a.faults == 1
+    until(lambda: far.told, a, b)

@@ -189,7 +189,7 @@ def test_an_accuracy_floor_and_a_priority_reach_the_gateway(client: triton.Infer
 
 
 def test_metrics_and_state(site: Site) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -290,7 +290,7 @@ def test_wrong_requests_get_a_status_and_a_sentence_and_the_server_goes_on(
 
 
 def test_a_body_without_length_is_limited_too(site: Site) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
     connection.request("POST", INFER, iter([bytes(100_000)] * 3), encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()

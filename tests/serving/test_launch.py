@@ -24,7 +24,7 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.launch import LaunchError, LocalPlane, layout
-from tests.serving.driving import drive, eventually, patient
+from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 
 SERVERS = 6
 
@@ -159,7 +159,7 @@ def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
     with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
         port = probe.bind_to_random_port("tcp://127.0.0.1")
     with plane_of(http_port=port) as plane:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=60) as answer:
             assert answer.status == 200
         pids = plane.pids
         assert "http" in pids
@@ -174,7 +174,7 @@ def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -
                 client.submit()
             client.ledger()  # they have all been read
             plane.check()
-        answers = client.poll(5.0)
+        answers = client.poll(2 * PATIENCE_S)
     assert len(answers) == 20, plane.byes
     assert {answer.outcome for answer in answers if isinstance(answer, Inference)} <= {"ok", "dropped", "late"}
 

@@ -61,6 +61,12 @@ def test_the_plan_and_the_workers(read: Any) -> None:
     assert read("loki_model_loads", pipeline="reading", worker="1") == 2
 
 
+def test_drift_is_measured_beside_the_profile(read: Any) -> None:
+    slow = {"pipeline": "reading", "stage": "find", "variant": "big", "server_type": ""}
+    assert read("loki_drift_slowdown", **slow) == 1.4
+    assert read("loki_drift_fanout", **slow, child="read") == 5.2
+
+
 def test_triton_names_for_boards_that_exist(read: Any) -> None:
     whole, stage = {"model": "reading", "version": "1"}, {"model": "reading.read", "version": "1"}
     assert read("nv_inference_request_success", **whole) == 9

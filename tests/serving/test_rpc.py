@@ -36,7 +36,7 @@ class Site:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(endpoint,), daemon=True)
         self._thread.start()
-        self.url = f"127.0.0.1:{self._ports.get(timeout=10)}"
+        self.url = f"127.0.0.1:{self._ports.get(timeout=60)}"
 
     def _run(self, endpoint: str) -> None:
         self._loop.run_until_complete(rpc.serve(endpoint, "127.0.0.1", 0, self._ports.put, self._stop))
@@ -119,7 +119,7 @@ def test_a_stream_answers_each_request_and_outlives_a_wrong_one(client: triton.I
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     client.async_stream_infer("writing", picture(), request_id="1")
     client.async_stream_infer("reading", picture(), request_id="2")
-    (_, error), (result, none) = answers.get(timeout=10), answers.get(timeout=10)
+    (_, error), (result, none) = answers.get(timeout=60), answers.get(timeout=60)
     client.stop_stream()
     assert "model 'writing' is unknown" in str(error)
     assert none is None
@@ -239,7 +239,7 @@ def test_the_process_serves_until_sigterm_and_a_taken_port_is_exit_2(responder: 
     assert f"grpc: cannot listen on 127.0.0.1:{port}: " in taken.stderr
     bound.close()
     with subprocess.Popen(command) as process, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        grpc.channel_ready_future(channel).result(timeout=20)
+        grpc.channel_ready_future(channel).result(timeout=60)
         assert stubs.GRPCInferenceServiceStub(channel).ServerLive(pb.ServerLiveRequest()).live
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(10) == 0

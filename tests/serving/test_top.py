@@ -118,6 +118,7 @@ def test_the_screen_shows_demand_plan_queues_violations_accuracy_and_workers(pla
         "2 dropped",
         "read/slow",
         "read/fast",
+        "'big' of 'find' takes 1.40 x its profiled time",
         "worker 1: out of memory",
     ):
         assert part in text, text

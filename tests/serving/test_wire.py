@@ -8,7 +8,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.core.messages import Item, Submit, Tick
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Submit, Tick
 from loki_rl.serving import wire
 from loki_rl.serving.wire import Letter, WireError, pack, unpack
 
@@ -69,12 +70,12 @@ def test_unpack_long_and_huge_shape() -> None:
 
 def test_letters_keep_their_frames() -> None:
     letters = [
-        Letter("router:0", Submit([Item(1, 0.0, 1.0, 0), Item(2, 0.0, 1.0, 0)]), [1, 2]),
+        Letter("router:0", Submit([Family(1, 0.0, 1.0, 0), Family(2, 0.0, 1.0, 0)]), [1, 2]),
         Letter("gateway", Tick(), []),
-        Letter("router:1", Submit([Item(3, 0.0, 1.0, 0)]), [3]),
+        Letter("router:1", Submit([Family(3, 0.0, 1.0, 0)]), [3]),
     ]
     frames = [zmq.Frame(bytes([i])) for i in range(3)]
-    found = wire.decode_letters(zmq.Frame(wire.encode_letters(letters)), frames)
+    found = wire.decode_letters(wire.encode_letters(letters), frames)
     assert [letter for letter, _ in found] == letters
     assert [[frame.bytes for frame in own] for _, own in found] == [[b"\0", b"\1"], [], [b"\2"]]
 
@@ -85,13 +86,13 @@ def test_letters_keep_their_frames() -> None:
 )
 def test_letters_refused(body: bytes, parts: int) -> None:
     with pytest.raises(WireError):
-        wire.decode_letters(zmq.Frame(body), [zmq.Frame(b"x")] * parts)
+        wire.decode_letters(body, [zmq.Frame(b"x")] * parts)
 
 
 def test_control_round_trip_and_refusal() -> None:
     word = wire.Up("workers-0")
-    assert wire.decode_control(zmq.Frame(wire.encode_control(word)), []) == word
+    assert wire.decode_control(wire.encode_control(word), []) == word
     with pytest.raises(WireError, match="no payload"):
-        wire.decode_control(zmq.Frame(wire.encode_control(word)), [zmq.Frame(b"x")])
+        wire.decode_control(wire.encode_control(word), [zmq.Frame(b"x")])
     with pytest.raises(WireError, match="control word"):
-        wire.decode_control(zmq.Frame(b"\x91\xa4Boom"), [])
+        wire.decode_control(b"\x91\xa4Boom", [])

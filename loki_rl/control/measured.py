@@ -1,0 +1,67 @@
+"""A pipeline and its types of servers as service has shown them to be. Owns how drift changes figures; must not know how it
+was found, nor what is planned with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Drift
+from loki_rl.core.server_type import Figures, ServerType, TypeProfile, as_run_by
+
+Pool = tuple[ServerType, ...]
+Key = tuple[str, str]  # task, variant
+
+
+def as_measured(pipeline: Pipeline, pool: Pool, drift: Iterable[Drift]) -> tuple[Pipeline, Pool]:
+    """Both with measured instead of profiled figures. pool: empty where servers are alike. Fan-outs are of models and what
+    they see, not of servers: of several types the last that drifted counts."""
+    found = tuple(drift)
+    if not found:
+        return pipeline, pool
+    types = tuple(_type(pipeline, kind, {_key(one): one for one in found if one.server_type == kind.name}) for kind in pool)
+    by_variant = {_key(one): one for one in found}
+    tasks = tuple(_task(task, by_variant, alike=not pool) for task in pipeline.tasks)
+    return replace(pipeline, tasks=tasks), types
+
+
+def _key(drift: Drift) -> Key:
+    return drift.task, drift.variant
+
+
+def _task(task: Task, drift: dict[Key, Drift], alike: bool) -> Task:
+    variants = (_variant(variant, drift.get((task.name, variant.name)), alike) for variant in task.variants)
+    return replace(task, variants=tuple(variants))
+
+
+def _variant(variant: Variant, drift: Drift | None, alike: bool) -> Variant:
+    if drift is None:
+        return variant
+    latency = _slowed(variant.latency, drift.slowdown) if alike else variant.latency
+    # Counts of children were drawn around the profiled mean.
+    return replace(variant, latency=latency, fanout=variant.fanout | drift.fanout, fanout_counts={})
+
+
+def _type(pipeline: Pipeline, kind: ServerType, drift: dict[Key, Drift]) -> ServerType:
+    """A type with a profile of its own where its figures drift."""
+    if not drift:
+        return kind
+    here = as_run_by(pipeline, kind)
+    figures = {
+        (task.name, variant.name): _figures(variant, drift.get((task.name, variant.name)))
+        for task in here.tasks
+        for variant in task.variants
+        if variant.runnable
+    }
+    return replace(kind, profiles=kind.profiles | {pipeline.name: TypeProfile(figures, here.padded)})
+
+
+def _figures(variant: Variant, drift: Drift | None) -> Figures:
+    slowdown = 1.0 if drift is None else drift.slowdown
+    return Figures(_slowed(variant.latency, slowdown), variant.load_s, variant.memory_mb)
+
+
+def _slowed(latency: dict[int, Latency], slowdown: float) -> dict[int, Latency]:
+    return {batch: Latency(slowdown * row.p50, slowdown * row.p95, slowdown * row.p99) for batch, row in latency.items()}

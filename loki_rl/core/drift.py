@@ -1,0 +1,151 @@
+"""How far service times and fan-outs measured in service are from the profile. Owns these estimates and when they count;
+decides nothing about plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loki_rl.core.draws import mean_s
+from loki_rl.core.messages import Result
+from loki_rl.core.plan import Drift
+from loki_rl.core.servers import Servers
+
+# Batches that are judged together. Two windows in a row must agree, so that one disturbance moves nothing.
+WINDOW = 40
+# Batches of a worker that may still come back: one runs, one waits behind it, and those that it was too slow for.
+KEPT = 8
+# Less than this share of the value is not worth a new plan.
+TOLERANCE = 0.1
+# Standard errors of the mean by which a window must differ.
+SIGMAS = 3.0
+
+
+class Gauge:
+    """A mean that is believed until measurements contradict it. value: what is believed, the profiled one as long as what is
+    measured is near it. judged: whether a whole window was measured yet.
+    """
+
+    __slots__ = ("_count", "_doubt", "_squares", "_total", "judged", "profiled", "value")
+
+    def __init__(self, profiled: float) -> None:
+        self.profiled = self.value = profiled
+        self.judged = False
+        self._doubt = 0  # which way the window before was off
+        self._begin()
+
+    def add(self, sample: float) -> bool:
+        """Count a sample; whether the value has changed for it."""
+        self._count += 1
+        self._total += sample
+        self._squares += sample * sample
+        return self._count == WINDOW and self._judge()
+
+    def _judge(self) -> bool:
+        self.judged = True
+        mean = self._total / WINDOW
+        error = (max(0.0, self._squares / WINDOW - mean * mean) / (WINDOW - 1)) ** 0.5
+        self._begin()
+        off = mean - self.value
+        former, self._doubt = self._doubt, 0
+        if abs(off) <= max(TOLERANCE * self.value, SIGMAS * error):
+            return False
+        way = 1 if off > 0 else -1
+        if former != way:
+            self._doubt = way
+            return False
+        # Of this window alone: the change may have come within the one before.
+        near = abs(mean - self.profiled) <= TOLERANCE / 2 * self.profiled
+        self.value = self.profiled if near else round(mean, 3)
+        return True
+
+    def _begin(self) -> None:
+        self._count, self._total, self._squares = 0, 0.0, 0.0
+
+
+class Measured:
+    """One variant on one type of server. times: n -> profiled mean service time [s]."""
+
+    __slots__ = ("fanouts", "slowdown", "times")
+
+    def __init__(self, times: Sequence[float], fanouts: Sequence[float]) -> None:
+        self.times = times
+        self.slowdown = Gauge(1.0)
+        self.fanouts = [Gauge(mean) for mean in fanouts]
+
+    @property
+    def drifts(self) -> bool:
+        return any(gauge.value != gauge.profiled for gauge in (self.slowdown, *self.fanouts))
+
+    def add(self, result: Result, items: int) -> bool:
+        """Count a batch of so many items; whether an estimate has changed for it."""
+        changed = self.slowdown.add(result.seconds / self.times[items])
+        for place, gauge in enumerate(self.fanouts):
+            changed |= gauge.add(sum(fanout[place] for fanout in result.fanouts) / items)
+        return changed
+
+
+class DriftWatch:
+    """Of one task. found: what differs from the profile, by (type of server, variant).
+
+    A batch counts whoever has its items by now: where all take longer than their leases, none would count else. A variant
+    that has not served is taken to be as slow as the one measured last: were it believed to be as profiled, plans would
+    flee to it from every variant that a busy host slows down.
+    """
+
+    def __init__(self, servers: Servers, task: int) -> None:
+        self.found: dict[tuple[int, int], Drift] = {}
+        self._servers = servers
+        self._task = task
+        self._measured: dict[tuple[int, int], Measured] = {}
+        self._given: dict[int, dict[int, int]] = {}
+
+    def given(self, batch: int, worker: int, items: int) -> None:
+        """A worker has got a batch of so many items."""
+        sizes = self._given.setdefault(worker, {})
+        sizes[batch] = items
+        if len(sizes) > KEPT:
+            del sizes[next(iter(sizes))]
+
+    def record(self, result: Result) -> bool:
+        """Count a batch that ended; whether `found` has changed."""
+        items = self._given.get(result.worker, {}).pop(result.batch, 0)
+        if not items or result.error:
+            return False
+        key = self._servers.type_of(result.worker), result.variant
+        measured = self._measured.get(key) or self._begin(key)
+        if not measured.add(result, items):
+            return False
+        for other in range(len(self._servers.pipelines[key[0]].tasks[self._task].variants)):
+            self._tell((key[0], other), measured.slowdown.value)
+        return True
+
+    def slowdown(self, server_type: int, variant: int) -> float:
+        """Measured service time over the profiled one."""
+        drift = self.found.get((server_type, variant))
+        return 1.0 if drift is None else drift.slowdown
+
+    def _begin(self, key: tuple[int, int]) -> Measured:
+        server_type, variant = key
+        pipeline = self._servers.pipelines[server_type]
+        times = [mean_s(row) for row in pipeline.latencies[self._task][variant]]
+        measured = self._measured[key] = Measured(times, pipeline.fanouts[self._task][variant])
+        return measured
+
+    def _tell(self, key: tuple[int, int], usual: float) -> None:
+        """Bring `found` up to date. usual: slowdown of what was never measured."""
+        measured = self._measured.get(key) or self._begin(key)
+        if not measured.slowdown.judged:
+            measured.slowdown.value = usual
+        if measured.drifts:
+            self.found[key] = self._told(key, measured)
+        else:
+            self.found.pop(key, None)
+
+    def _told(self, key: tuple[int, int], measured: Measured) -> Drift:
+        server_type, variant = key
+        pipeline = self._servers.pipelines[server_type]
+        task = pipeline.tasks[self._task]
+        children = [pipeline.tasks[child].name for child in pipeline.children[self._task]]
+        fanout = dict(zip(children, (gauge.value for gauge in measured.fanouts), strict=True))
+        name = self._servers.types[server_type].name
+        return Drift(task.name, task.variants[variant].name, name, measured.slowdown.value, fanout)

@@ -1,0 +1,143 @@
+"""Models, adapter and scorer of a user's own, as the documentation shows them: measured, planned with and served."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from loki_rl.config import load_pipeline
+from loki_rl.core.options import ClusterOptions
+from loki_rl.profile_file import ProfileFile
+from loki_rl.serving.client import Client
+from loki_rl.serving.engine import EngineError
+from loki_rl.serving.labelled import Labelled, load_labelled, measure_labelled
+from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.onnx_engine import OnnxEngine
+from loki_rl.serving.repository import model_path, write_whole
+
+ROOT = Path(__file__).parents[3]
+SHADES = {"dark_01.png": 20, "dark_02.png": 90, "light_01.png": 160, "light_02.png": 240}
+
+
+def tone(threshold: float) -> onnx.ModelProto:
+    """image [N, 3, H, W] -> scores [N, 2] of dark and light: how far its mean is from the threshold."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Sub", ["mean", "threshold"], ["off"]),
+        helper.make_node("Neg", ["off"], ["dark"]),
+        helper.make_node("Unsqueeze", ["dark", "axis"], ["first"]),
+        helper.make_node("Unsqueeze", ["off", "axis"], ["second"]),
+        helper.make_node("Concat", ["first", "second"], ["scores"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tone",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 2])],
+        [
+            helper.make_tensor("threshold", TensorProto.FLOAT, [], [threshold]),
+            helper.make_tensor("axis", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the page tells a user to write, and two models: `small` takes 90 of 255 for light."""
+    folder = tmp_path_factory.mktemp("own")
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    for (kind, text), name in zip(blocks, ("classify.py", "tone.yaml", "score.py"), strict=True):
+        assert name.endswith(".py") == (kind == "python")
+        (folder / name).write_text(text)
+    for name, threshold in (("tone_small", 0.3), ("tone_large", 0.5)):
+        path = model_path(folder / "models", name)
+        write_whole(path, tone(threshold).SerializeToString())
+        (path.parents[1] / "labels.txt").write_text("dark light")
+    (folder / "pictures").mkdir()
+    for name, shade in SHADES.items():
+        Image.new("RGB", (80, 50), (shade, shade, shade)).save(folder / "pictures" / name)
+    return folder
+
+
+def test_the_documented_pipeline_is_measured_and_served(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{ROOT}")
+    monkeypatch.syspath_prepend(str(site))
+    words = [
+        "profile",
+        "tone.yaml",
+        "--data",
+        "pictures",
+        "--scorer",
+        "score:score",
+        "--budget-s",
+        "0.02",
+        "--device",
+        "cpu",
+    ]
+    subprocess.run([sys.executable, "-m", "loki_rl", *words], cwd=site, check=True, capture_output=True)
+    measured = ProfileFile.load(site / "tone.json")
+    assert {one.path: one.accuracy for one in measured.paths} == {("small",): 0.75, ("large",): 1.0}
+    assert {one.variant: one.accuracy for one in measured.accuracies} == {"small": 0.75, "large": 1.0}
+    assert "--data pictures --scorer score:score" in measured.command
+    pipeline = load_pipeline(site / "tone.yaml", slo_ms=10_000.0).pipeline
+    options = {"servers": 1, "demand_rps": 1.0}
+    plane = LocalPlane(
+        ClusterOptions(pipeline, 1),
+        engine="onnx",
+        pipeline_file=str(site / "tone.yaml"),
+        policy="static",
+        policy_options=options,
+    )
+    with plane, Client(plane.front) as client:
+        client.wait_ready(30.0)
+        for name in SHADES:
+            answer = client.infer(np.frombuffer((site / "pictures" / name).read_bytes(), np.uint8))
+            assert [output.tobytes().decode() for output in answer.outputs] == [name.split("_")[0]]
+            assert answer.accuracy == 1.0
+
+
+def test_the_adapter_is_as_short_as_promised(site: Path) -> None:
+    lines = (site / "classify.py").read_text().partition("class Classify")[2].splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 20
+
+
+@pytest.mark.parametrize(
+    ("folder", "scorer", "sentence"),
+    [
+        ("nowhere", "score:score", "--data .*nowhere is not a folder with files in it"),
+        ("pictures", "score", "--scorer score cannot be loaded: it must read module:function"),
+        (
+            "pictures",
+            "scoer:score",
+            "--scorer scoer:score cannot be loaded: .* is its folder on PYTHONPATH",
+        ),
+        ("pictures", "score:scor", "--scorer score:scor cannot be loaded: "),
+    ],
+)
+def test_data_or_a_scorer_that_is_not_there(
+    site: Path, monkeypatch: pytest.MonkeyPatch, folder: str, scorer: str, sentence: str
+) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    with pytest.raises(EngineError, match=sentence):
+        load_labelled(site / folder, scorer)
+
+
+def test_what_a_scorer_or_an_adapter_cannot_take_is_told(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    file = load_pipeline(site / "tone.yaml", need_profile=False)
+    engine = OnnxEngine(file.models, file.repository, "cpu")
+    good = load_labelled(site / "pictures", "score:score")
+    with pytest.raises(EngineError, match=r"the scorer gives 7 for 'dark_01.png', which is not in 0..1"):
+        measure_labelled(file, engine, Labelled(good.names, good.payloads, lambda *_: 7), lambda *_: None)
+    text = np.frombuffer(b"text", np.uint8)
+    with pytest.raises(EngineError, match="'text' was refused: the payload is not a JPEG or PNG picture"):
+        measure_labelled(file, engine, Labelled(("text",), (text,), good.score), lambda *_: None)
