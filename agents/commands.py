@@ -34,7 +34,7 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     validation: int = 96
     randomise: bool = True
     give_up: int = 25
-    allowed: float = 0.0
+    allowed: float = 0.0001
     quiet: bool = False
 
 

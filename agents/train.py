@@ -41,7 +41,7 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     validation: int = 96
     give_up: int = 25
     seed: int = 0
-    allowed: float = 0.0
+    allowed: float = 0.0001
 
 
 class Progress(Struct):

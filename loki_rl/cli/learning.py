@@ -27,7 +27,7 @@ def train(
     validation: Annotated[int, typer.Option(help="Windows to validate on.")] = 96,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = True,
     give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 25,
-    allowed: Annotated[float, typer.Option(help="Share of requests it may lose beyond what the base loses.")] = 0.0,
+    allowed: Annotated[float, typer.Option(help="Share of requests it may lose beyond what the base loses.")] = 0.0001,
     as_json: JsonOpt = False,
 ) -> None:
     """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""
