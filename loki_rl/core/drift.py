@@ -80,7 +80,7 @@ class Measured:
         """Count a batch of so many items; whether an estimate has changed for it."""
         changed = self.slowdown.add(result.seconds / self.times[items])
         for place, gauge in enumerate(self.fanouts):
-            changed |= gauge.add(sum(fanout[place] for fanout in result.fanouts) / items)
+            changed |= gauge.add(sum([fanout[place] for fanout in result.fanouts]) / items)
         return changed
 
 
