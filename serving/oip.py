@@ -1,8 +1,8 @@
 """Requests of the Open Inference Protocol v2 with Triton's binary tensors: their bytes to one payload and its terms. Owns
 what is well-formed and the sentence that says why not; must not know HTTP routes or sockets.
 
-One BYTES element (in JSON as base64) becomes uint8 [n], as an encoded picture is; numbers keep type and shape. Whether they are
-what the first model takes, its adapter says.
+One BYTES element (in JSON as base64) becomes uint8 [n], as an encoded picture is; numbers keep type and shape. Whether that
+is what the first model takes, its adapter says.
 """
 
 from __future__ import annotations
@@ -251,16 +251,15 @@ def _numbers_from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
         array = np.asarray(data)
     except (ValueError, OverflowError):  # rows of different lengths, or numbers beyond any type
         array = np.empty(1, object)
-    if array.size and not _fits(array, dtype):
-        raise RequestError(
-            400, f"input '{tensor.name}': {tensor.datatype} data are {_allowed(dtype)}, in rows of equal length"
-        )
+    if array.size and not fits(array, dtype):
+        allowed = f"{tensor.datatype} data are {_allowed(dtype)}, in rows of equal length"
+        raise RequestError(400, f"input '{tensor.name}': {allowed}")
     with np.errstate(over="ignore"):  # beyond a small float: infinite
         return _shaped(tensor, array.astype(dtype).ravel())
 
 
-def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether what stood in JSON are values of this type."""
+def fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether these are values of this type, as they may stand in JSON or protobuf."""
     if dtype.kind == "b":
         return array.dtype.kind == "b"
     if dtype.kind == "f":

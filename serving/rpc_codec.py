@@ -65,7 +65,7 @@ def _contents(tensor: Any) -> bytes:
     if not field or dtype is None:
         raise RequestError(400, f"input '{tensor.name}': {tensor.datatype} has no typed contents; send it raw")
     values = np.array(getattr(tensor.contents, field))
-    if values.size and dtype.kind in "iu" and (values.min() < np.iinfo(dtype).min or values.max() > np.iinfo(dtype).max):
+    if values.size and not oip.fits(values, dtype):
         raise RequestError(400, f"input '{tensor.name}': not all values are {tensor.datatype}")
     return values.astype(dtype).tobytes()
 
