@@ -340,7 +340,7 @@ class Router:
         expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         self.leases.give(batch, Lease(puller.number, puller.incarnation, variant, items, expiry))
-        self.drift.given(batch, puller.number, len(items))
+        self.drift.given(batch, (puller.server_type, variant), len(items))
         self.shares.served(variant, items)
         self.flow.spend(variant, items, now)
         effects.append(Send(puller.address, Execute(batch, variant, items)))
