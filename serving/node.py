@@ -112,7 +112,7 @@ class Node:
             actor = cast(Router, build(address, self._plane.options))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            self.driver.host(address, actor, RouterPayloads(), meter=self._traced(actor, meter))
+            self.driver.host(address, actor, RouterPayloads(actor.pipeline, actor.task), meter=self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
 

@@ -28,8 +28,6 @@ from loki_rl.control.table import Table, yardstick
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
-# Tuned on validation windows of the bursty generator, with the same grid as every other base.
-SCALE, PATIENCE = 0.9, 1.0
 STALE_S = 5.0
 FLOOR_S = 2
 
@@ -41,7 +39,7 @@ class Forecasting:
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, forecaster: Forecaster | None = None) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
         self._forecaster = forecaster or make_forecaster("quantile" if SHIPPED.is_file() else "holt", shipped_net)
-        self._scale, self._patience = SCALE, PATIENCE
+        self._patience = options.patience
 
     def decide(self, snapshot: Snapshot) -> Plan:
         self._planner.learn(snapshot)
@@ -52,8 +50,7 @@ class Forecasting:
 
     def _demand(self, snapshot: Snapshot, forecast: Forecast) -> Demand:
         mean, quantiles = float(forecast.mean[0]), forecast.quantiles[0]
-        found = self._planner.reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
-        return replace(found, high_rps=self._scale * found.high_rps)
+        return self._planner.reserve.beside(snapshot.arrivals, mean, quantiles, self._lead_s(snapshot))
 
     def _forecast(self, snapshot: Snapshot) -> Forecast:
         counts = np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
@@ -92,7 +89,7 @@ class Adjusting(Forecasting):
         self._seconds = 0
         self._table: Table | None = None
         if self.agent is not None:
-            self._scale, self._patience = self.agent.card.scale, self.agent.card.patience
+            self._patience = self.agent.card.patience
             self._table = yardstick(pipeline, options.servers)
             self._warm_up()
 
@@ -111,7 +108,7 @@ class Adjusting(Forecasting):
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
         base = self._demand(snapshot, forecast)
-        high = base.high_rps
+        high = self.agent.card.scale * base.high_rps
         observation, mask = self._observe(snapshot, forecast, high)
         doubt = self._doubt(snapshot, observation)
         action = -1 if doubt else act(self.agent, observation, mask)

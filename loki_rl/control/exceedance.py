@@ -33,11 +33,13 @@ KNOWN = np.log(1 - np.array((0.0, *QUANTILES)))
 
 
 @compiled
-def chances(levels: Floats, counts: Floats, expected: float, lead_s: float) -> Floats:
+def chances(
+    levels: Floats, counts: Floats, expected: float, lead_s: float, jumps: float = JUMPS, calm_s: float = CALM_S
+) -> Floats:
     """Share of the lead's seconds in which demand is likely to exceed each level [n], ascending: the estimate may be off,
     what was seen comes back, and demand jumps. counts [H]: per second."""
     recent = counts[-MEMORY_S:]
-    rate = JUMPS / (CALM_S + len(recent))
+    rate = jumps / (calm_s + len(recent))
     # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
     sigma = sqrt(2.0) * deviation(recent, expected)
     total = again(levels, peaks(recent), lead_s)

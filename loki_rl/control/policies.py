@@ -198,8 +198,8 @@ class Exact:
 
 
 class Clairvoyant(Exact):
-    """The switch-aware allocator on the demand that will really come: what anticipation could win at most, with this
-    allocator and these intervals."""
+    """The switch-aware allocator on the demand that will really come within the lead: what foresight is worth to it. It
+    is no bound: it still plans one step at a time, and counts per second do not show what is inside of them."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         super().__init__(pipeline, options)
