@@ -30,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MODE_COLOURS = {"hardware": "#A9D8B8", "accuracy": "#F6CF7C", "shed": "#E8998D", "infeasible": "#8C8C8C"}
 DEMAND_COLOUR = "#D9D9D9"
 WINDOWS = 90
+LEGEND = 5  # names side by side
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -78,7 +79,7 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
         for axis, label in zip(axes[:, 0], _labels(window_s), strict=True):
             axis.set_ylabel(label)
         figure.align_ylabels(axes[:, 0])
-        _legend(figure, axes, policies)
+        _legend(figure, policies)
         save_figure(figure, _title(results), path)
 
 
@@ -192,13 +193,13 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return shares
 
 
-def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
+def _legend(figure: Figure, policies: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=DEMAND_COLOUR, label="demand")]
     handles += [Line2D([], [], color=_colour(number), label=policy) for number, policy in enumerate(policies)]
-    axes[0, 0].legend(handles=handles, loc="upper left", frameon=False, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper left", ncols=LEGEND, frameon=False, fontsize=8)
     modes = [Patch(color=MODE_COLOURS[name], label=name) for name in MODES[:3]]
     figure.legend(handles=modes, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
 
