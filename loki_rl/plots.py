@@ -79,7 +79,7 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
         for axis, label in zip(axes[:, 0], _labels(window_s), strict=True):
             axis.set_ylabel(label)
         figure.align_ylabels(axes[:, 0])
-        _legend(figure, policies)
+        _legend(figure, axes, policies)
         save_figure(figure, _title(results), path)
 
 
@@ -193,13 +193,16 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
     return shares
 
 
-def _legend(figure: Figure, policies: Sequence[str]) -> None:
+def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(color=DEMAND_COLOUR, label="demand")]
     handles += [Line2D([], [], color=_colour(number), label=policy) for number, policy in enumerate(policies)]
-    figure.legend(handles=handles, loc="outside upper left", ncols=LEGEND, frameon=False, fontsize=8)
+    above = 1.1 if axes.shape[1] > 1 else 1.0  # where columns have names of their own
+    axes[0, 0].legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.0, above), ncols=LEGEND, frameon=False, fontsize=8
+    )
     modes = [Patch(color=MODE_COLOURS[name], label=name) for name in MODES[:3]]
     figure.legend(handles=modes, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
 
