@@ -26,19 +26,8 @@ from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
 from loki_rl.core.cluster import addresses
-from loki_rl.core.messages import (
-    CONTROLLER,
-    GATEWAY,
-    Execute,
-    Item,
-    PlanChanged,
-    Ready,
-    Result,
-    Settled,
-    Submit,
-    router,
-    worker,
-)
+from loki_rl.core.families import Family, size
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Execute, PlanChanged, Ready, Result, Settled, Submit, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -74,6 +63,7 @@ class Stage:
         self.sent = 0
         self.roots = 0
         self.paths = self._paths(plan)
+        self.siblings = self._siblings()
         self.placed = [
             (pipeline.variant_index[task][place.variant], place.batch)
             for place in plan.placements
@@ -101,17 +91,17 @@ class Stage:
             self.mailbox.flush()
 
     def _submit(self, now: float) -> None:
-        """One message: the children of one item, or as many requests at an entry task."""
-        pipeline, task, n = self.pipeline, self.task, self.per_message
-        self.roots += 1
-        prefix = self.paths[self.roots % len(self.paths)]
-        # An hour: what is measured is the way of an item that is served.
-        if prefix:
-            parent = pipeline.entry_id(self.roots, 0)
-            ids = [pipeline.child_id(parent, task, number) for number in range(n)]
-        else:
-            ids = [pipeline.entry_id(n * self.roots + number, 0) for number in range(n)]
-        self._say(GATEWAY, Submit([Item(id, now, now + 3600.0, prefix) for id in ids]))
+        """One message: the children of as many items as it takes, or as many requests at an entry task."""
+        prefix, n = self.paths[self.roots % len(self.paths)], self.per_message
+        families: list[Family] = []
+        for start in range(0, n, self.siblings):
+            first = self.pipeline.entry_id(self.roots, 0)
+            if prefix:
+                first = self.pipeline.child_id(first, self.task, 0)
+            # An hour: what is measured is the way of an item that is served.
+            families.append(Family(first, now, now + 3600.0, prefix, None, min(self.siblings, n - start)))
+            self.roots += 1
+        self._say(GATEWAY, Submit(families))
         self.sent += n
 
     def _hear(self, letter: Letter) -> None:
@@ -119,11 +109,21 @@ class Stage:
         if type(message) is Execute:
             number = int(letter.to.partition(":")[2])
             self.serials[number] += 1
-            fanouts = [(2,) * len(self.pipeline.children[self.task])] * len(message.items) if self._has_children else []
+            fanouts = [(2,) * len(self.pipeline.children[self.task])] * size(message.families) if self._has_children else []
             self._say(letter.to, Result(number, 0, message.batch, message.variant, fanouts, 0.001, ""))
             self._say(letter.to, Ready(number, 0, self.serials[number], *self.placed[number]))
         elif type(message) is Settled:
-            self.ended += len(message.ids)
+            self.ended += size(message.families)
+
+    def _siblings(self) -> int:
+        """Children of one item, in the mean of the paths; one at an entry task."""
+        parent = self.pipeline.parents[self.task]
+        if parent < 0:
+            return 1
+        place = self.pipeline.children[parent].index(self.task)
+        variants = [self.pipeline.unpack(path)[-1] for path in self.paths if path]
+        made = [self.pipeline.fanouts[parent][variant][place] for variant in variants]
+        return max(1, round(sum(made) / len(made))) if made else 1
 
     @property
     def _has_children(self) -> bool:
@@ -242,14 +242,17 @@ def main() -> None:
         f"{args.pipeline}, plan for {args.rps:g} requests/s, medians of {args.runs}; load average {os.getloadavg()[0]:.1f}"
     )
     print(f"{'task':22}{'items/message':>14}{'CPU us/item':>13}{'CPU allows/s':>14}{'wall items/s':>14}  bar")
+    best = ("", 0.0)
     for task in range(len(pipeline.tasks)):
         for per_message in (1, 8, 46):
             figures = [measure(pipeline, plan, task, per_message, args.seconds) for _ in range(args.runs)]
             cpu_us, rate = median(f.cpu_us for f in figures), median(f.rate for f in figures)
             verdict = "" if per_message < 8 else f"<= {BAR_US:g} us {'met' if cpu_us <= BAR_US else 'MISSED'}"
             name = pipeline.tasks[task].name
+            best = max(best, (f"{name}, {per_message} a message", rate), key=lambda found: found[1])
             print(f"{name:22}{per_message:14}{cpu_us:13.2f}{1e6 / cpu_us:14.0f}{rate:14.0f}  {verdict}", flush=True)
-
+    verdict = "met" if best[1] >= BAR_RATE else "MISSED"
+    print(f"most through one process: {best[1]:.0f} items/s by wall ({best[0]}); bar {BAR_RATE:.0f} {verdict}", flush=True)
     print_traces(pipeline, plan, args.seconds, args.runs)
 
 

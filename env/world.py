@@ -10,6 +10,7 @@ from math import ceil, inf
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -21,7 +22,6 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
-    Item,
     Load,
     Loaded,
     Planned,
@@ -169,28 +169,32 @@ class World:
         match effect:
             case Run():
                 self._run(player, effect, now)
+            case Drop() | Reply() | Unload():
+                pass  # the twin keeps no payload and no model, and has no clients
             case Load(task, variant):
                 seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
                 self.kernel.push(now + seconds, player, Loaded(task, variant, seconds))
             case Solve(snapshot):
                 self.kernel.push(now, player, Planned(self.decide(snapshot)))
-            case Reply() | Drop() | Unload():
-                pass  # the twin has no clients and keeps no payload and no model
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
     def _run(self, player: Player, run: Run, now: float) -> None:
         seconds = self._seconds(player, run, now)
-        counts = self._counts(run.items, run.task, run.variant) if self.pipeline.children[run.task] else []
+        counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
         self.kernel.push(now + seconds, player, BatchDone(run.batch, counts, seconds))
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, len(run.items))
+        return batch_seconds(
+            self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families)
+        )
 
-    def _counts(self, items: list[Item], task: int, variant: int) -> list[tuple[int, ...]]:
+    def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
-        return [fanouts(self.options.seed, self.pipeline, item.id, task, variant) for item in items]
+        seed, pipeline = self.options.seed, self.pipeline
+        members = [id for family in families for id in pipeline.members(task, family.id, family.count)]
+        return [fanouts(seed, pipeline, item, task, variant) for item in members]
 
 
 def _server(player: Player) -> Worker:

@@ -250,7 +250,7 @@ class Driver:
         elif type(effect) is not Drop:
             hosted.carry(effect, now)
         elif payloads is not None:
-            payloads.drop(effect.items)
+            payloads.drop(effect.families)
 
     def _send(self, letter: Letter, frames: Sequence[Frame]) -> None:
         if letter.to in self._hosted:

@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Iterable
 
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.families import size
 from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload, number_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
@@ -67,8 +68,11 @@ class EmulatedEngine:
 
     def _run(self, address: str, run: Run, now: float) -> None:
         seed, pipeline = self._options.seed, self._as_run(address)
-        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, len(run.items))
-        made = [fanouts(seed, pipeline, item.id, run.task, run.variant) for item in run.items]
+        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, size(run.families))
+        made: list[tuple[int, ...]] = []
+        if pipeline.children[run.task]:
+            members = [id for one in run.families for id in pipeline.members(run.task, one.id, one.count)]
+            made = [fanouts(seed, pipeline, item, run.task, run.variant) for item in members]
         end = max(now, self._busy_until.get(address, now)) + seconds
         self._busy_until[address] = end
         self._push(end, address, BatchDone(run.batch, made, seconds))

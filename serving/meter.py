@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
 from loki_rl.core.router import Router
@@ -41,14 +42,14 @@ class RequestMeter:
             seen.latency.add(reply.latency_s)
         if reply.outcome is Outcome.OK:
             seen.accuracy_sum += reply.accuracy
-        for path in self._names.served(reply):
-            name = "/".join(path)
-            seen.served[name] = seen.served.get(name, 0) + 1
+        for served in reply.leaves:
+            name = "/".join(self._names.path(served))
+            seen.served[name] = seen.served.get(name, 0) + served.count
 
 
 class StageMeter:
-    """Counts items of one task by variant. entered: when an item came; waits: queue times of the items of a batch that is
-    in a worker's hands, counted only if its result is committed."""
+    """Counts items of one task by variant. entered: parent -> when its children came, and how many have not ended; waits:
+    queue times of the items of a batch that is in a worker's hands, counted only if its result is committed."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -57,20 +58,20 @@ class StageMeter:
         self._names = [variant.name for variant in task.variants]
         self._counts = [VariantCount() for _ in task.variants]
         self._lost: dict[str, int] = {}
-        self._entered: dict[int, float] = {}
+        self._parent_shift = router.pipeline.parent_shifts[router.task]
+        self._entered: dict[int, tuple[float, int]] = {}
         self._waits: dict[int, list[float]] = {}
 
     def record(self, event: Event, effects: list[Effect], now: float) -> None:
         if type(event) is Submit:
-            for item in event.items:
-                self._entered.setdefault(item.id, now)
+            for family in event.families:
+                self._entered.setdefault(family.id >> self._parent_shift, (now, family.count))
         waits = self._waits.pop(event.batch, None) if type(event) is Result else None
         for effect in effects:
             if type(effect) is Send:
                 message = effect.message
                 if type(message) is Execute:
-                    entered = self._entered
-                    self._waits[message.batch] = [now - entered.get(item.id, now) for item in message.items]
+                    self._waits[message.batch] = self._waited(message.families, now)
                 elif type(message) is Settled:
                     self._settled(message, event, waits)
 
@@ -85,14 +86,25 @@ class StageMeter:
         counts = {name: count for name, count in zip(self._names, self._counts, strict=True) if count.items}
         return Stage(self._task, queued, drain_s if drain_s < inf else None, pulling, self._lost, counts)
 
+    def _waited(self, families: list[Family], now: float) -> list[float]:
+        waits: list[float] = []
+        for family in families:
+            came, _ = self._entered.get(family.id >> self._parent_shift, (now, 0))
+            waits += [now - came] * family.count
+        return waits
+
     def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:
-        for item in message.ids:
-            self._entered.pop(item, None)
+        for family in message.families:
+            parent = family.id >> self._parent_shift
+            came, left = self._entered.pop(parent, (0.0, 0))
+            if left > family.count:
+                self._entered[parent] = came, left - family.count
+        items = size(message.families)
         if message.outcome is Outcome.OK and type(event) is Result:
-            self._committed(event, len(message.ids), waits or [])
+            self._committed(event, items, waits or [])
         else:
             word = Outcome(message.outcome).name.lower()
-            self._lost[word] = self._lost.get(word, 0) + len(message.ids)
+            self._lost[word] = self._lost.get(word, 0) + items
 
     def _committed(self, result: Result, items: int, waits: list[float]) -> None:
         count = self._counts[result.variant]

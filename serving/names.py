@@ -3,6 +3,7 @@ know who asks."""
 
 from __future__ import annotations
 
+from loki_rl.core.families import Served
 from loki_rl.core.messages import Cause, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.protocol import Refusal
@@ -16,7 +17,11 @@ class PathNames:
         self._known: dict[tuple[int, int], list[str]] = {}
 
     def served(self, effect: Reply) -> list[list[str]]:
-        return [self._known.get(leaf) or self._learn(*leaf) for leaf in zip(effect.tasks, effect.paths, strict=True)]
+        """The variants of every leaf, first task first."""
+        return [path for served in effect.leaves for path in [self.path(served)] * served.count]
+
+    def path(self, served: Served) -> list[str]:
+        return self._known.get((served.task, served.path)) or self._learn(served.task, served.path)
 
     def refusal(self, cause: Cause) -> Refusal:
         task = self._pipeline.tasks[cause.task]

@@ -24,6 +24,7 @@ from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
+from loki_rl.serving.adapters.adapter import AdapterError
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.drift_log import DriftLog
 from loki_rl.serving.driver import Delivery, Driver, Meter
@@ -112,7 +113,7 @@ class Node:
             actor = cast(Router, build(address, self._plane.options))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            self.driver.host(address, actor, RouterPayloads(), meter=self._traced(actor, meter))
+            self.driver.host(address, actor, RouterPayloads(actor.pipeline, actor.task), meter=self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
 
@@ -230,7 +231,7 @@ def main() -> None:
     tether.hold()
     try:
         serve(chosen.folder, chosen.name)
-    except (PlaneError, EngineError, ConfigError) as error:
+    except (PlaneError, EngineError, ConfigError, AdapterError) as error:
         sys.exit(str(error))
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Reply, Result, Settled, Submit
-from loki_rl.core.pipeline import root_of
+from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.serving.wire import Frame
 
 Attached = tuple[Sequence[int], Sequence[Frame]]
@@ -26,7 +27,7 @@ class Payloads(Protocol):
     def attach(self, message: Event) -> Attached:
         """What goes along with a message that the actor sends because of this event."""
 
-    def drop(self, items: list[int], /) -> None:
+    def drop(self, families: list[Family], /) -> None:
         """The actor works on these items no more."""
 
     def ended(self) -> None:
@@ -40,9 +41,11 @@ class RouterPayloads:
     """held: frames of queued and leased items; a lease may be given a second time, so they stay until Drop. staged: frames
     of the result being handled, which the router may still refuse."""
 
-    def __init__(self) -> None:
+    def __init__(self, pipeline: Pipeline, task: int) -> None:
         self.held: dict[int, Frame] = {}
         self.staged: dict[int, Frame] = {}
+        self._pipeline = pipeline
+        self._task = task
 
     def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
         (self.staged if type(event) is Result else self.held).update(zip(ids, frames, strict=True))
@@ -51,16 +54,18 @@ class RouterPayloads:
         if self.held or self.staged:
             match message:
                 case Execute():
-                    return pick(self.held, [item.id for item in message.items])
+                    return pick(self.held, members(self._pipeline, self._task, message.families))
                 case Submit() if self.staged:
-                    return pick(self.staged, [item.id for item in message.items])
+                    # All child tasks number their items alike.
+                    child = self._pipeline.children[self._task][0]
+                    return pick(self.staged, members(self._pipeline, child, message.families))
                 case Settled() if self.staged:
-                    return pick(self.staged, message.ids)
+                    return pick(self.staged, members(self._pipeline, self._task, message.families))
         return NOTHING
 
-    def drop(self, items: list[int]) -> None:
+    def drop(self, families: list[Family]) -> None:
         if self.held:
-            for item in items:
+            for item in members(self._pipeline, self._task, families):
                 self.held.pop(item, None)
 
     def ended(self) -> None:
@@ -94,7 +99,7 @@ class WorkerPayloads:
         """The frames of a batch that begins to run."""
         return self.batches.pop(batch, {})
 
-    def drop(self, items: list[int]) -> None:
+    def drop(self, families: list[Family]) -> None:
         """A worker keeps no single items."""
 
     def ended(self) -> None:
@@ -127,22 +132,27 @@ class GatewayPayloads:
             return NOTHING
         ids: list[int] = []
         frames: list[Frame] = []
-        for item in message.items:
-            root = root_of(item.id)
+        pipeline = self._gateway.pipeline
+        for family in message.families:
+            root = root_of(family.id)
             frame = self.requests.get(self._gateway.roots[root].key)
             if frame is not None:
                 self.outputs.setdefault(root, {})
-                ids.append(item.id)
-                frames.append(frame)
+                # All entry tasks number their items alike.
+                ids += pipeline.members(pipeline.entries[0], family.id, family.count)
+                frames += [frame] * family.count
         return ids, frames
 
     def answer(self, reply: Reply) -> list[Frame]:
         """The outputs of a request, in the order of its leaves; none are kept. Either every leaf has one or none."""
         kept = self.outputs.pop(reply.root, {})
-        return [kept[leaf] for leaf in reply.leaves] if kept else []
+        if not kept:
+            return []
+        pipeline = self._gateway.pipeline
+        return [kept[item] for leaf in reply.leaves for item in pipeline.members(leaf.task, leaf.id, leaf.count)]
 
-    def drop(self, items: list[int]) -> None:
-        """Leaves that ended after the reply: nothing was kept."""
+    def drop(self, families: list[Family]) -> None:
+        """A gateway drops nothing."""
 
     def ended(self) -> None:
         if self.requests:
@@ -150,6 +160,11 @@ class GatewayPayloads:
 
     def __len__(self) -> int:
         return len(self.requests) + len(self.outputs)
+
+
+def members(pipeline: Pipeline, task: int, families: list[Family]) -> list[int]:
+    """Ids of items of this task."""
+    return [item for family in families for item in pipeline.members(task, family.id, family.count)]
 
 
 def pick(frames: Mapping[int, Frame], ids: list[int]) -> Attached:

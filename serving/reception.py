@@ -10,8 +10,9 @@ from functools import partial
 
 import zmq
 
+from loki_rl.core.families import Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply, Terms
+from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply
 from loki_rl.serving.driver import Delivery
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn
 from loki_rl.serving.meter import RequestMeter
@@ -145,7 +146,7 @@ def _told(reply: Reply) -> dict[str, object]:
         "outcome": Outcome(reply.outcome).name.lower(),
         "latency_ms": 1000 * reply.latency_s,
         "accuracy": reply.accuracy,
-        "leaves": len(reply.leaves),
+        "leaves": sum(leaf.count for leaf in reply.leaves),
         "missing": reply.missing,
     }
 

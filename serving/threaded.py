@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from loki_rl.core.messages import BatchDone, Effect, Event, Item, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.adapters.adapter import Produced
 from loki_rl.serving.doorbell import Doorbell
@@ -72,9 +72,10 @@ class ThreadedEngine:
         start, error = time.monotonic(), ""
         made: Made = ([], [], [])
         try:
-            payloads = [unpack(frames[item.id]) for item in run.items]
+            items = [id for one in run.families for id in self._pipeline.members(run.task, one.id, one.count)]
+            payloads = [unpack(frames[item]) for item in items]
             produced = self._engine.run(*self._names(run.task, run.variant), payloads)
-            made = collect(self._pipeline, run.task, run.items, produced)
+            made = collect(self._pipeline, run.task, items, produced)
         except KeyError as missing:
             error = f"item {missing} came without its payload"
         except Exception as failure:
@@ -96,8 +97,9 @@ class ThreadedEngine:
         return found.name, found.variants[variant].name
 
 
-def collect(pipeline: Pipeline, task: int, items: Sequence[Item], produced: Sequence[Produced]) -> Made:
-    """Fan-outs per item, and ids and frames of all children (of the items themselves at a leaf task), in order.
+def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced]) -> Made:
+    """Fan-outs per item (none at a leaf task), and ids and frames of all children (of the items themselves at a leaf task),
+    in order.
 
     Raises EngineError if a payload was at fault: a batch has one verdict.
     """
@@ -108,11 +110,10 @@ def collect(pipeline: Pipeline, task: int, items: Sequence[Item], produced: Sequ
         if one.error:
             raise EngineError(one.error)
         if not pipeline.children[task]:
-            ids.append(item.id)
+            ids.append(item)
             frames.append(pack(NO_OUTPUT if one.output is None else one.output))
-            fanouts.append(())
             continue
-        fanouts.append(_number(pipeline, task, item.id, one.children, ids, frames))
+        fanouts.append(_number(pipeline, task, item, one.children, ids, frames))
     return fanouts, ids, frames
 
 

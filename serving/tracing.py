@@ -19,11 +19,13 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from loki_rl.core.draws import uniform
+from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Effect, Event, Execute, Item, Outcome, Reply, Result, Send, Settled, Submit
+from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
 from loki_rl.core.pipeline import PATH_BITS, Pipeline, root_of
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames
+from loki_rl.serving.payloads import members
 from loki_rl.serving.span_options import SpanOptions
 
 _SPAN, _TRACE, _SAMPLE = 1 << 22, 1 << 23, 1 << 24  # streams of the keyed draws
@@ -127,7 +129,7 @@ class StageTracer:
 
     def record(self, event: Event, effects: list[Effect], now: float) -> None:
         if type(event) is Submit:
-            self._enter(event.items, now)
+            self._enter(event.families, now)
         if self._passing:
             for effect in effects:
                 if type(effect) is Send:
@@ -137,24 +139,26 @@ class StageTracer:
                     elif type(message) is Settled:
                         self._end(message, event.seconds if type(event) is Result else 0.0, now)
 
-    def _enter(self, items: Sequence[Item], now: float) -> None:
+    def _enter(self, families: Sequence[Family], now: float) -> None:
         last, sampled = -1, False
-        for item in items:
-            root = item.id >> PATH_BITS
+        for family in families:
+            root = family.id >> PATH_BITS
             if root != last:  # the children of one request come together
-                last, sampled = root, self._tracer.sampled(root, item.t0)
+                last, sampled = root, self._tracer.sampled(root, family.t0)
             if sampled:
-                self._passing.setdefault(item.id, Passing(item.t0, now))
+                for id in self._tracer.pipeline.members(self._task, family.id, family.count):
+                    self._passing.setdefault(id, Passing(family.t0, now))
 
     def _give(self, batch: Execute, now: float) -> None:
-        for item in batch.items:
-            passing = self._passing.get(item.id)
+        items = members(self._tracer.pipeline, self._task, batch.families)
+        for id in items:
+            passing = self._passing.get(id)
             if passing is not None:
-                passing.given, passing.variant, passing.size = now, batch.variant, len(batch.items)
+                passing.given, passing.variant, passing.size = now, batch.variant, len(items)
 
     def _end(self, settled: Settled, seconds: float, now: float) -> None:
         outcome = Outcome(settled.outcome).name.lower()
-        for id in settled.ids:
+        for id in members(self._tracer.pipeline, self._task, settled.families):
             passing = self._passing.pop(id, None)
             if passing is None:
                 continue

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from loki_rl.core.families import size
 from loki_rl.core.journal import Entry, read
 from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, effects_decoder, event_decoder
 
@@ -76,7 +77,7 @@ class _Reader:
     def _answer(self, worker: str, now: float, event: Event) -> None:
         if isinstance(event, BatchDone) and not event.error:
             begin, run = self._runs.pop((worker, event.batch))
-            self._log.batches.append(Batch(worker, run.task, run.variant, len(run.items), begin, now))
+            self._log.batches.append(Batch(worker, run.task, run.variant, size(run.families), begin, now))
         elif isinstance(event, Loaded) and not event.error:
             begin = self._loads.pop((worker, event.task, event.variant))
             self._log.loads.append(ModelLoad(worker, event.task, event.variant, begin, now))

@@ -82,7 +82,11 @@ def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -
 
 def entry_counts(seed: int, pipeline: Pipeline, root: int) -> tuple[int, ...]:
     """Items of each entry task that a request starts with."""
-    return tuple(rounded(uniform(seed, root, ENTRY + task), pipeline.tasks[task].entry) for task in pipeline.entries)
+    return tuple([_entries(seed, root, task, pipeline.tasks[task].entry) for task in pipeline.entries])
+
+
+def _entries(seed: int, root: int, task: int, mean: float) -> int:
+    return int(mean) if mean.is_integer() else rounded(uniform(seed, root, ENTRY + task), mean)
 
 
 def leaves_below(seed: int, pipeline: Pipeline, item: int, task: int) -> int:

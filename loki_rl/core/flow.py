@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
-from loki_rl.core.messages import Item
+from loki_rl.core.families import Family
 from loki_rl.core.mix import NO_MIX, Mix
 
 EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
@@ -56,10 +56,10 @@ class Flow:
             for variant, rate in rates.items()
         }
 
-    def spend(self, variant: int, items: list[Item], now: float) -> None:
+    def spend(self, variant: int, families: list[Family], now: float) -> None:
         """This variant takes these items."""
         if self.buckets:
-            for lane, count in self._mix.lanes(items):
+            for lane, count in self._mix.lanes(families):
                 bucket = self.buckets.get((lane, variant))
                 if bucket is not None:
                     bucket.refill(now)

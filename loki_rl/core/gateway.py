@@ -7,6 +7,7 @@ import heapq
 from math import floor
 
 from loki_rl.core.draws import entry_counts, leaves_below, root_leaves
+from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -16,10 +17,8 @@ from loki_rl.core.messages import (
     Cancelled,
     Counted,
     Drain,
-    Drop,
     Effect,
     Event,
-    Item,
     Outcome,
     PlanChanged,
     Reply,
@@ -27,7 +26,6 @@ from loki_rl.core.messages import (
     Send,
     Settled,
     Submit,
-    Terms,
     Tick,
     router,
 )
@@ -104,7 +102,7 @@ class Gateway:
         assert unanswered == len(self.by_key), "a request is unanswered and has no reply slot, or the reverse"
         for root in self.roots.values():
             assert not root.complete, f"request {root.number} is complete and still here"
-            assert len(root.seen) == sum(root.settled), f"request {root.number}: a repeat was counted"
+            assert sum(root.seen.values()) == sum(root.settled), f"request {root.number}: a repeat was counted"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -141,7 +139,7 @@ class Gateway:
 
     def _arrive(self, event: Arrived, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        queues: dict[int, list[Item]] = {task: [] for task in self.pipeline.entries}
+        queues: dict[int, list[Family]] = {task: [] for task in self.pipeline.entries}
         second = floor(now - self.origin)
         for key, timeout in zip(event.keys, event.timeouts, strict=True):
             self.arrived += 1
@@ -154,7 +152,7 @@ class Gateway:
             self._spawn_entries(root, queues, event.terms.get(key))
             if root.complete:
                 effects += self._finish(root, now)
-        effects += [Send(router(task), Submit(items)) for task, items in queues.items() if items]
+        effects += [Send(router(task), Submit(families)) for task, families in queues.items() if families]
         return effects
 
     def _number(self) -> int:
@@ -168,7 +166,7 @@ class Gateway:
         if second >= 0:
             self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
             self._never(root_leaves(self.options.seed, self.pipeline, number))
-        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], [], [], 0, REASONS[Outcome.REJECTED])
+        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED])
 
     def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
         root = Root(self._number(), key, now, deadline, second, len(self.pipeline.tasks))
@@ -177,15 +175,15 @@ class Gateway:
         heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
         return root
 
-    def _spawn_entries(self, root: Root, queues: dict[int, list[Item]], terms: Terms | None) -> None:
+    def _spawn_entries(self, root: Root, queues: dict[int, list[Family]], terms: Terms | None) -> None:
         counts = entry_counts(self.options.seed, self.pipeline, root.number)
         number = 0
         for task, count in zip(self.pipeline.entries, counts, strict=True):
             root.spawned[task] = count
-            for _ in range(count):
-                item = self.pipeline.entry_id(root.number, number)
-                queues[task].append(Item(item, root.t0, root.deadline, 0, terms))
-                number += 1
+            if count:
+                first = self.pipeline.entry_id(root.number, number)
+                queues[task].append(Family(first, root.t0, root.deadline, 0, terms, count))
+                number += count
 
     def _abandon(self, keys: list[int], now: float) -> list[Effect]:
         gone = [root for key in keys if (root := self.by_key.get(key)) is not None]
@@ -213,22 +211,23 @@ class Gateway:
         lost: list[int] = []
         task, outcome = event.task, event.outcome
         leaf = not self.pipeline.children[task]
-        fanouts = event.fanouts or [()] * len(event.ids)
-        for item, prefix, fanout in zip(event.ids, event.prefixes, fanouts, strict=True):
-            root = self.roots.get(item >> PATH_BITS)
-            if root is None or item in root.seen:
+        told = 0
+        for family in event.families:
+            told, since = told + family.count, told
+            root = self.roots.get(family.id >> PATH_BITS)
+            if root is None or family.id in root.seen:
                 continue
-            root.seen.add(item)
-            root.settled[task] += 1
+            root.seen[family.id] = family.count
+            root.settled[task] += family.count
             if outcome is not Outcome.OK:
                 if root.cause is None:
                     lost.append(root.number)
                 root.blame = root.blame or event.cause
-                self._lose(root, task, item, outcome)
+                self._lose(root, task, family, outcome)
             elif leaf:
-                self._end_leaf(root, task, item, prefix, now)
+                self._end_leaves(root, task, family, event.variant, now)
             else:
-                self._spawn(root, task, prefix, fanout)
+                self._spawn(root, task, family, event.variant, event.fanouts[since:told])
                 if root.cause is not None:
                     lost.append(root.number)
             if root.settled == root.spawned:
@@ -242,36 +241,43 @@ class Gateway:
             return []
         return [Send(router(task), Cancelled(still)) for task in range(len(self.pipeline.tasks))]
 
-    def _lose(self, root: Root, task: int, item: int, outcome: Outcome) -> None:
+    def _lose(self, root: Root, task: int, family: Family, outcome: Outcome) -> None:
         """First cause wins. Every leaf that can no longer be counts as violated."""
         root.cause = root.cause or outcome
-        root.lost += 1
+        root.lost += family.count
         if root.second >= 0:
-            self._never(leaves_below(self.options.seed, self.pipeline, item, task))
+            for item in self.pipeline.members(task, family.id, family.count):
+                self._never(leaves_below(self.options.seed, self.pipeline, item, task))
 
     def _never(self, leaves: int) -> None:
         """These leaves will not be."""
         self.tally.leaves += leaves
         self.tally.leaves_bad += leaves
 
-    def _end_leaf(self, root: Root, task: int, item: int, prefix: int, now: float) -> None:
-        root.leaf_counts[task] += 1
-        root.accuracy_sums[task] += self.accuracy.path(task, prefix)
-        root.leaves.append(item)
-        root.tasks.append(task)
-        root.paths.append(prefix)
+    def _end_leaves(self, root: Root, task: int, family: Family, variant: int, now: float) -> None:
+        path, count = self.pipeline.extend(family.prefix, variant), family.count
+        root.leaf_counts[task] += count
+        accuracy, total = self.accuracy.path(task, path), root.accuracy_sums[task]
+        for _ in range(count):  # one by one: the sum must not depend on which siblings end together
+            total += accuracy
+        root.accuracy_sums[task] = total
+        if not root.replied:
+            root.leaves.append(Served(task, family.id, path, count))
         if root.second >= 0:
-            self.tally.executions += 1
-            self.tally.leaves += 1
-            self.tally.leaves_bad += now > root.deadline
+            self.tally.executions += count
+            self.tally.leaves += count
+            if now > root.deadline:
+                self.tally.leaves_bad += count
 
-    def _spawn(self, root: Root, task: int, prefix: int, fanout: tuple[int, ...]) -> None:
-        for child, count in zip(self.pipeline.children[task], fanout, strict=True):
-            root.spawned[child] += count
-            if not count:
-                self.accuracy.dead_end(root, child, prefix)
+    def _spawn(self, root: Root, task: int, family: Family, variant: int, fanouts: list[tuple[int, ...]]) -> None:
+        path = self.pipeline.extend(family.prefix, variant)
+        for fanout in fanouts:
+            for child, count in zip(self.pipeline.children[task], fanout, strict=True):
+                root.spawned[child] += count
+                if not count:
+                    self.accuracy.dead_end(root, child, path)
         if root.second >= 0:
-            self.tally.executions += 1
+            self.tally.executions += family.count
 
     def _finish(self, root: Root, now: float) -> list[Effect]:
         """Every part has ended: answer, unless the timer or the client was first, and forget."""
@@ -279,7 +285,7 @@ class Gateway:
         while self.timers and self.timers[0][1] not in self.roots:
             heapq.heappop(self.timers)
         if root.replied:
-            return [Drop(root.leaves)] if root.leaves else []
+            return []
         return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
 
     def _reply(self, root: Root, outcome: Outcome, now: float) -> Reply:
@@ -289,9 +295,5 @@ class Gateway:
         accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
         if root.second >= 0:
             self.tally.close(root.second, outcome, latency_s, accuracy)
-        leaves, tasks, paths = root.leaves, root.tasks, root.paths
-        root.leaves, root.tasks, root.paths = [], [], []
-        missing, reason = root.missing, REASONS[outcome]
-        return Reply(
-            root.key, root.number, outcome, latency_s, accuracy, leaves, tasks, paths, missing, reason, root.blame
-        )  # fmt: skip
+        missing = 0 if outcome is Outcome.OK else root.missing
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, REASONS[outcome], root.blame)

@@ -15,7 +15,7 @@ from loki_rl.core.options import ClusterOptions
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 LIFE = "#"
 LENGTH_BYTES = 4
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import heapq
 from math import inf
 
-from loki_rl.core.messages import Item, Result
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Result
+from loki_rl.core.queue import Entry
 
 
 class Lease:
-    """A batch in a worker's hands."""
+    """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; expiry: when it
+    should be back [s]."""
 
-    __slots__ = ("expiry", "incarnation", "items", "variant", "worker")
+    __slots__ = ("entries", "expiry", "families", "incarnation", "variant", "worker")
 
-    def __init__(self, worker: int, incarnation: int, variant: int, items: list[Item], expiry: float) -> None:
+    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry]) -> None:
         self.worker = worker
         self.incarnation = incarnation
         self.variant = variant
-        self.items = items
-        self.expiry = expiry
+        self.entries = entries
+        self.families: list[Family] = [entry[3] for entry in entries]
+        self.expiry = inf
 
 
 class Leases:

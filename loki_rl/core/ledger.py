@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
+from loki_rl.core.families import Served
 from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -157,12 +158,12 @@ class Root:
     it, and what was told of that.
 
     spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
-    parts report; `seen` makes repeats harmless.
+    parts report; seen: first item of what has reported -> how many, which makes repeats harmless.
     """
 
     __slots__ = (
         "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost",
-        "number", "paths", "replied", "second", "seen", "settled", "spawned", "t0", "tasks",
+        "number", "replied", "second", "seen", "settled", "spawned", "t0",
     )  # fmt: skip
 
     def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
@@ -173,14 +174,12 @@ class Root:
         self.second = second
         self.spawned = [0] * tasks
         self.settled = [0] * tasks
-        self.seen: set[int] = set()
+        self.seen: dict[int, int] = {}
         self.cause: Outcome | None = None
         self.blame: Cause | None = None
         self.replied = False
         self.lost = 0
-        self.leaves: list[int] = []
-        self.tasks: list[int] = []
-        self.paths: list[int] = []
+        self.leaves: list[Served] = []
         self.leaf_counts = [0] * tasks
         self.accuracy_sums = [0.0] * tasks
         self.deads = [0] * tasks

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.plan import Drift, Plan, Snapshot
 
 GATEWAY = "gateway"
@@ -39,25 +40,6 @@ class Outcome(IntEnum):
     REJECTED = 3
     CANCELLED = 4
     FAILED = 5
-
-
-class Terms(Struct, array_like=True, gc=False, frozen=True):
-    """What a request asks beyond the usual. floor: least accuracy of every variant path that serves it; boost: it stands in
-    queues as if its soft deadlines were this much earlier [s]."""
-
-    floor: float = 0.0
-    boost: float = 0.0
-
-
-class Item(Struct, array_like=True, gc=False):
-    """One sub-request. t0: arrival of its request [s]; deadline: root deadline [s]; prefix: code of the variants that made
-    it (Pipeline.extend), 0 at an entry task. terms: of its request, None for the usual ones."""
-
-    id: int
-    t0: float
-    deadline: float
-    prefix: int
-    terms: Terms | None = None
 
 
 class Cause(Struct, array_like=True, gc=False, frozen=True):
@@ -92,20 +74,20 @@ class Abandoned(Message, array_like=True, tag=True):
 
 
 class Submit(Message, array_like=True, tag=True):
-    """To a router: items for its queue."""
+    """To a router: items for its queue. A parent's children of one task come in one family."""
 
-    items: list[Item]
+    families: list[Family]
 
 
 class Settled(Message, array_like=True, tag=True):
-    """To the gateway: these items of a task ended the same way. prefixes: variant path after this stage (as before it for
-    an item that never ran). fanouts: children made, per item and child task (empty at a leaf or when nothing ran). cause:
-    why they were dropped, as far as it is known."""
+    """To the gateway: these items of a task ended the same way. variant: the one that served them, -1 if none did. fanouts:
+    children made, per item and child task (empty at a leaf or when nothing ran). cause: why they were dropped, as far as it
+    is known."""
 
     task: int
     outcome: Outcome
-    ids: list[int]
-    prefixes: list[int]
+    families: list[Family]
+    variant: int
     fanouts: list[tuple[int, ...]]
     cause: Cause | None = None
 
@@ -142,7 +124,7 @@ class Execute(Message, array_like=True, tag=True):
 
     batch: int
     variant: int
-    items: list[Item]
+    families: list[Family]
 
 
 class Result(Message, array_like=True, tag=True):
@@ -317,7 +299,7 @@ class Run(Struct, array_like=True, tag=True, gc=False):
     batch: int
     task: int
     variant: int
-    items: list[Item]
+    families: list[Family]
 
 
 class Load(Struct, array_like=True, tag=True, gc=False):
@@ -342,17 +324,15 @@ class Solve(Struct, array_like=True, tag=True, gc=False):
 
 class Reply(Struct, array_like=True, tag=True, gc=False):
     """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
-    that served it; 0 unless ok); leaves: ids of the leaf items that ended well; tasks, paths: leaf task and variant path
-    of each; missing: items dropped or unfinished; reason: why it is not ok, else empty; cause: of its first dropped item."""
+    that served it; 0 unless ok); leaves: the leaf items that ended well; missing: items dropped or unfinished; reason: why
+    it is not ok, else empty; cause: of its first dropped item."""
 
     key: int
     root: int
     outcome: Outcome
     latency_s: float
     accuracy: float
-    leaves: list[int]
-    tasks: list[int]
-    paths: list[int]
+    leaves: list[Served]
     missing: int
     reason: str
     cause: Cause | None = None
@@ -361,7 +341,7 @@ class Reply(Struct, array_like=True, tag=True, gc=False):
 class Drop(Struct, array_like=True, tag=True, gc=False):
     """These items will not be worked on here any more: what is kept for them can go."""
 
-    items: list[int]
+    families: list[Family]
 
 
 Effect = Send | Run | Load | Unload | Solve | Reply | Drop

@@ -3,11 +3,11 @@ Derived from a plan's routes; knows no queue and no time."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from msgspec import Struct
 
-from loki_rl.core.messages import Item
+from loki_rl.core.families import Family, size
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 
@@ -34,11 +34,15 @@ class Mix(Struct, frozen=True):
         """Items per second of the task at the plan's capacity."""
         return sum(sum(lane.values()) for lane in self.rates)
 
-    def lanes(self, items: list[Item]) -> list[tuple[int, int]]:
+    def lanes(self, families: list[Family]) -> list[tuple[int, int]]:
         """How many of these items stand in which lane."""
         if not self.lane_of:
-            return [(ELSE, len(items))]
-        counts = Counter([item.prefix for item in items])
+            return [(ELSE, size(families))]
+        if len(families) == 1:
+            return [(self.lane_of.get(families[0].prefix, ELSE), families[0].count)]
+        counts: dict[int, int] = {}
+        for family in families:
+            counts[family.prefix] = counts.get(family.prefix, 0) + family.count
         return [(self.lane_of.get(prefix, ELSE), count) for prefix, count in counts.items()]
 
 

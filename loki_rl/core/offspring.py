@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from loki_rl.core.messages import Item
+from loki_rl.core.families import Family, size
 from loki_rl.core.pipeline import Pipeline
 
 Fanouts = list[tuple[int, ...]]
 
 
-def offspring(
-    pipeline: Pipeline, place: int, child: int, items: list[Item], prefixes: list[int], fanouts: Fanouts
-) -> list[Item]:
-    """Children for one child task, which is at this place among all child tasks. prefixes: variant path of each item, its
-    own stage included. Ids are a function of the parent's, so that a repeat is recognised."""
-    shift = pipeline.shifts[child]
-    spawned: list[Item] = []
-    for item, prefix, counts in zip(items, prefixes, fanouts, strict=True):
-        if counts[place]:
-            first = sum(counts[:place]) + 1
-            parent, t0, deadline, terms = item.id, item.t0, item.deadline, item.terms
-            spawned += [
-                Item(parent | (number << shift), t0, deadline, prefix, terms)
-                for number in range(first, first + counts[place])
-            ]
+def offspring(pipeline: Pipeline, task: int, variant: int, families: list[Family], fanouts: Fanouts) -> list[list[Family]]:
+    """The children that items of this task made, a list per child task; fanouts: per item. Ids are a function of the
+    parent's, so that a repeat is recognised. Raises ValueError unless there is one fan-out for each item."""
+    if len(fanouts) != size(families):
+        raise ValueError(f"{len(fanouts)} fan-outs came for {size(families)} items")
+    children = pipeline.children[task]
+    shift = pipeline.shifts[children[0]]
+    spawned: list[list[Family]] = [[] for _ in children]
+    each = iter(fanouts)
+    for family in families:
+        prefix = pipeline.extend(family.prefix, variant)
+        for parent in pipeline.members(task, family.id, family.count):
+            number = 1
+            for made, count in zip(spawned, next(each), strict=True):
+                if count:
+                    id = parent | (number << shift)
+                    made.append(Family(id, family.t0, family.deadline, prefix, family.terms, count))
+                    number += count
     return spawned

@@ -262,6 +262,11 @@ class Pipeline(Struct, frozen=True, dict=True):
         return tuple(PATH_BITS - ENTRY_BITS - self.child_bits * (len(line) - 1) for line in self.lines)
 
     @cached_property
+    def parent_shifts(self) -> tuple[int, ...]:
+        """[task] = position of the bits that number the parents of this task's items: what is above them is the parent's."""
+        return tuple(PATH_BITS if parent < 0 else self.shifts[parent] for parent in self.parents)
+
+    @cached_property
     def max_children(self) -> int:
         return (1 << self.child_bits) - 1
 
@@ -272,6 +277,11 @@ class Pipeline(Struct, frozen=True, dict=True):
     def child_id(self, parent: int, task: int, number: int) -> int:
         """Id of the number-th child (from 0, counted over all child tasks) of an item; task = any child task."""
         return parent | ((number + 1) << self.shifts[task])
+
+    def members(self, task: int, first: int, count: int) -> range:
+        """Ids of so many siblings, items of this task, from this one on."""
+        step = 1 << self.shifts[task]
+        return range(first, first + count * step, step)
 
 
 def _cdf(weights: tuple[float, ...] | None) -> Cdf | None:

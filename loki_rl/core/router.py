@@ -3,11 +3,13 @@ knows nothing of models, sockets or other tasks' queues beyond their pressure.""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 
 from loki_rl.core.drift import DriftWatch
+from loki_rl.core.families import Family, size
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -22,7 +24,6 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Item,
     Leaving,
     Outcome,
     PlanChanged,
@@ -42,7 +43,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Kind, Puller, Pullers, Times
-from loki_rl.core.queue import DeadlineQueue
+from loki_rl.core.queue import DeadlineQueue, Entry
 from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
 
@@ -86,7 +87,7 @@ class Router:
         self.rank = {variant: place for place, variant in enumerate(ranked)}
         self.floors = Floors(self.servers.fastest, task)
         self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.least_s))]
-        self.queue = DeadlineQueue()
+        self.queue = DeadlineQueue(self.pipeline.shifts[task], self.pipeline.parent_shifts[task])
         self.pullers = Pullers(self.service_s, self.servers.type_of)
         self.leases = Leases()
         self.shares = Shares()
@@ -101,7 +102,7 @@ class Router:
         effects: list[Effect] = []
         match event:
             case Submit():
-                self._enqueue(event.items, now)
+                self._enqueue(event.families, now)
             case Ready():
                 self.pullers.credit(event)
             case Result():
@@ -118,7 +119,7 @@ class Router:
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
-                gone = [item for queue in self.queues() for item in queue.remove(set(roots), PATH_BITS)]
+                gone = [entry[3] for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
                 self._settle(gone, Outcome.CANCELLED, effects)
             case Begin(origin):
                 self.next_second, self.arrived = origin + 1.0, 0
@@ -133,21 +134,21 @@ class Router:
             wake = expiry
         if self.next_second is not None and self.next_second < wake:
             wake = self.next_second
-        if self.early_drop:
-            for queue in self.queues():
-                if queue.waiting and (hard := queue.next_hard()) < wake:
-                    wake = hard
+        if self.early_drop and (hard := self._next_hard()) < wake:
+            wake = hard
         return None if wake == inf else wake
 
     def validate(self) -> None:
         queues = list(self.queues())
-        queued = [entry[3].id for queue in queues for lane in queue.lanes for entry in lane]
-        held = [item.id for lease in self.leases.all.values() for item in lease.items]
-        here = {*queued, *held}
-        assert len(here) == len(queued) + len(held), "an item is queued or leased twice"
-        assert here == self.queue.known.keys(), "the queue lost count of its items"
-        assert len(queued) == sum(queue.waiting for queue in queues), "the queue lost count of those that wait"
-        assert all(lease.items for lease in self.leases.all.values()), "an empty batch is leased"
+        queued = [entry[3] for queue in queues for lane in queue.lanes for entry in lane]
+        held = [family for lease in self.leases.all.values() for family in lease.families]
+        members = [id for family in (*queued, *held) for id in self.pipeline.members(self.task, family.id, family.count)]
+        assert len(set(members)) == len(members), "an item is queued or leased twice"
+        parents = Counter(id >> self.queue.parent_shift for id in members)
+        assert parents == self.queue.known, "the queue lost count of its items"
+        for queue in queues:
+            queue.validate()
+        assert all(lease.entries for lease in self.leases.all.values()), "an empty batch is leased"
         assert not self.pullers.silent.keys() & self.pullers.all.keys(), "a worker pulls and is silent"
         idle = {number for number, puller in self.pullers.all.items() if puller.waiting is not None}
         assert idle == self.pullers.idle.keys(), "who has a credit is not who waits"
@@ -156,11 +157,15 @@ class Router:
         """All that items wait in."""
         return (self.queue,)
 
+    def _next_hard(self) -> float:
+        """When the first item must have ended here [s]; infinite if none waits."""
+        return self.queue.next_hard() if self.queue.waiting else inf
+
     # -- what comes in ------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, items: list[Item], now: float) -> None:
-        self.arrived += len(items)
-        fresh = self.queue.push(items, self.split, self.after_s)
+    def _enqueue(self, families: list[Family], now: float) -> None:
+        self.arrived += size(families)
+        fresh = self.queue.push(families, self.split, self.after_s)
         self.shares.arrive(fresh, now)
 
     def _revoke(self, number: int) -> None:
@@ -169,8 +174,8 @@ class Router:
             self._put_back(lease)
 
     def _put_back(self, lease: Lease) -> None:
-        self.queue.put_back(lease.items)
-        self.shares.returned(lease.variant, lease.items)
+        self.queue.put_back(lease.entries)
+        self.shares.returned(lease.variant, lease.families)
 
     def _adopt(self, plan: Plan, now: float) -> None:
         self.split = plan.split.get(self.pipeline.tasks[self.task].name, self.split)
@@ -197,9 +202,9 @@ class Router:
         if event.error == RETURNED:
             self._put_back(lease)
             return
-        self.queue.forget(lease.items)
+        self.queue.forget(lease.entries)
         if event.error:
-            self._settle(lease.items, Outcome.FAILED, effects)
+            self._settle(lease.families, Outcome.FAILED, effects)
         else:
             self._forward(lease, event.fanouts, effects)
 
@@ -213,36 +218,35 @@ class Router:
 
     def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
         """Children to the next routers, the verdict to the gateway."""
-        items, variant, extend = lease.items, lease.variant, self.pipeline.extend
-        ids = [item.id for item in items]
-        prefixes = [extend(item.prefix, variant) for item in items]
-        for place, (child, address) in enumerate(zip(self.children, self.child_routers, strict=True)):
-            spawned = offspring(self.pipeline, place, child, items, prefixes, fanouts)
-            if spawned:
-                effects.append(Send(address, Submit(spawned)))
-        effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, ids, prefixes, fanouts if self.children else [])))
-        effects.append(Drop(ids))
+        families, variant = lease.families, lease.variant
+        if self.children:
+            spawned = offspring(self.pipeline, self.task, variant, families, fanouts)
+            for address, made in zip(self.child_routers, spawned, strict=True):
+                if made:
+                    effects.append(Send(address, Submit(made)))
+        effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, families, variant, fanouts if self.children else [])))
+        effects.append(Drop(families))
 
-    def _settle(self, items: list[Item], outcome: Outcome, effects: list[Effect], cause: Cause | None = None) -> None:
+    def _settle(self, families: list[Family], outcome: Outcome, effects: list[Effect], cause: Cause | None = None) -> None:
         """These items end here without having run."""
-        if items:
-            ids = [item.id for item in items]
-            prefixes = [item.prefix for item in items]
-            effects.append(Send(GATEWAY, Settled(self.task, outcome, ids, prefixes, [], cause)))
-            effects.append(Drop(ids))
+        if families:
+            effects.append(Send(GATEWAY, Settled(self.task, outcome, families, -1, [], cause)))
+            effects.append(Drop(families))
 
-    def _drop(self, items: list[Item], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
+    def _drop(self, entries: list[Entry], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
         """seconds: the service time that was too long for them; the cause told is that of the first."""
-        if items:
-            hard = items[0].deadline - self.after_s
-            late_s = now + seconds - (self._soft(items[0]) if overloaded else hard)
-            fitting = self.floors.quickest(items[0])
+        if entries:
+            first = entries[0][3]
+            hard = first.deadline - self.after_s
+            late_s = now + seconds - (self._soft(first) if overloaded else hard)
+            fitting = self.floors.quickest(first)
             if fitting >= 0 and now + self.least_s[fitting][1] > hard:
                 fitting = -1
-            self._settle(items, Outcome.DROPPED, effects, Cause(self.task, max(0.0, late_s), fitting))
+            cause = Cause(self.task, max(0.0, late_s), fitting)
+            self._settle([entry[3] for entry in entries], Outcome.DROPPED, effects, cause)
 
-    def _soft(self, item: Item) -> float:
-        return item.t0 + (item.deadline - item.t0) * self.split
+    def _soft(self, family: Family) -> float:
+        return family.t0 + (family.deadline - family.t0) * self.split
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -303,13 +307,13 @@ class Router:
         allows = self.allows[variant]
         if self.early_drop:
             seconds, rescue_s = times[min(cap, queue.waiting)], partial(self._rescue_s, puller, overloaded)
-            items, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows, lanes)
+            entries, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows, lanes)
             self._drop(dropped, now, seconds, overloaded, effects)
         else:
-            items = queue.take(cap, allows, lanes)
-        if items:
-            self._lease(puller, items, now, effects)
-        return bool(items)
+            entries = queue.take(cap, allows, lanes)
+        if entries:
+            self._lease(puller, entries, now, effects)
+        return bool(entries)
 
     def _lanes(self, puller: Puller, overloaded: bool, now: float) -> list[int]:
         """Where to look for items: what the plan means for the variant, or if there is none, whatever it may take."""
@@ -328,22 +332,26 @@ class Router:
         seconds = times[min(self.queue.waiting, len(times) - 1)]
         return any(self.queue.lanes[lane][0][0] - now < BATCHES_AHEAD * seconds for lane in lanes)
 
-    def _lease(self, puller: Puller, items: list[Item], now: float, effects: list[Effect]) -> None:
+    def _lease(self, puller: Puller, entries: list[Entry], now: float, effects: list[Effect]) -> None:
         batch = self.batches * len(self.pipeline.tasks) + self.task
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        p99 = self.latencies[puller.server_type][variant][len(items)].p99
+        lease = Lease(puller.number, puller.incarnation, variant, entries)
+        items = size(lease.families)
+        p99 = self.latencies[puller.server_type][variant][items].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
         usual_s = self.drift.slowdown(puller.server_type, variant) * p99
-        expiry = (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
+        lease.expiry = (
+            (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
+        )
         puller.latest = batch
-        self.leases.give(batch, Lease(puller.number, puller.incarnation, variant, items, expiry))
-        self.drift.given(batch, puller.number, len(items))
-        self.shares.served(variant, items)
-        self.flow.spend(variant, items, now)
-        effects.append(Send(puller.address, Execute(batch, variant, items)))
+        self.leases.give(batch, lease)
+        self.drift.given(batch, (puller.server_type, variant), items)
+        self.shares.served(variant, lease.families)
+        self.flow.spend(variant, lease.families, now)
+        effects.append(Send(puller.address, Execute(batch, variant, lease.families)))
 
     def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
         """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch

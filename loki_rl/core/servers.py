@@ -25,6 +25,8 @@ class Servers:
 
     def type_of(self, number: int) -> int:
         """Position of a server's type."""
+        if len(self.types) == 1:
+            return 0
         beyond = number - self._ends[-1]
         return bisect_right(self._ends, number) if beyond < 0 else beyond % len(self.types)
 

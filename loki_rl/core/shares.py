@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp
 
-from loki_rl.core.messages import Item
+from loki_rl.core.families import Family, size
 from loki_rl.core.mix import NO_MIX, Mix
 from loki_rl.core.queue import DeadlineQueue
 
@@ -24,41 +24,43 @@ class Shares:
         self.mix = NO_MIX
         self.accounts: list[dict[int, float]] = [{}]
         self.rate = 0.0  # items per second, of late
+        self._single = self.mix.single
         self._planned = 0.0
         self._bursts: dict[int, float] = {}
         self._time = 0.0
 
     def adopt(self, mix: Mix, now: float) -> None:
         self.mix = mix
+        self._single = mix.single
         self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
         self._bursts = {variant: mix.bursts.get(variant, 2.0) for lane in mix.shares for variant in lane}
         self.rate = self._planned = mix.rate
         self._time = now
 
-    def arrive(self, items: list[Item], now: float) -> None:
+    def arrive(self, families: list[Family], now: float) -> None:
         """These came."""
-        if self.mix.single:
+        if self._single:
             return
-        self.rate = self.rate * exp((self._time - now) / MEMORY_S) + len(items) / MEMORY_S
+        self.rate = self.rate * exp((self._time - now) / MEMORY_S) + size(families) / MEMORY_S
         self._time = now
         boost = max(1.0, SPARE * self._planned / self.rate) if self.rate else 1.0
-        for lane, count in self.mix.lanes(items):
+        for lane, count in self.mix.lanes(families):
             account = self.accounts[lane]
             for variant, share in self.mix.shares[lane].items():
                 account[variant] = min(self._bursts[variant], account[variant] + boost * share * count)
 
-    def served(self, variant: int, items: list[Item]) -> None:
+    def served(self, variant: int, families: list[Family]) -> None:
         """This variant serves them."""
-        if not self.mix.single:
-            for lane, count in self.mix.lanes(items):
+        if not self._single:
+            for lane, count in self.mix.lanes(families):
                 account = self.accounts[lane]
                 if variant in account:
                     account[variant] = max(-self._bursts[variant], account[variant] - count)
 
-    def returned(self, variant: int, items: list[Item]) -> None:
+    def returned(self, variant: int, families: list[Family]) -> None:
         """It did not."""
-        if not self.mix.single:
-            for lane, count in self.mix.lanes(items):
+        if not self._single:
+            for lane, count in self.mix.lanes(families):
                 if variant in self.accounts[lane]:
                     self.accounts[lane][variant] += count
 

@@ -3,18 +3,19 @@ dealing and what becomes of a queue whose worker is gone; all else is the pullin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from math import inf
 
 from msgspec.structs import replace
 
 from loki_rl.core.draws import DEAL, uniform
-from loki_rl.core.messages import Backlog, Effect, Item
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Backlog, Effect
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Puller
-from loki_rl.core.queue import DeadlineQueue
+from loki_rl.core.queue import DeadlineQueue, Entry
 from loki_rl.core.router import Router
 from loki_rl.core.routing_table import RoutingTable, Seat
 
@@ -23,7 +24,7 @@ class WorkerQueue(DeadlineQueue):
     """What waits for one worker, while it serves this variant."""
 
     def __init__(self, task: DeadlineQueue, variant: int) -> None:
-        super().__init__(beside=task)
+        super().__init__(task.shift, task.parent_shift, beside=task)
         self.variant = variant
 
 
@@ -46,6 +47,9 @@ class TableRouter(Router):
 
     def queues(self) -> Iterable[DeadlineQueue]:
         return (self.queue, *self.dealt.values())
+
+    def _next_hard(self) -> float:
+        return min(queue.next_hard() for queue in self.queues())
 
     def validate(self) -> None:
         super().validate()
@@ -76,22 +80,30 @@ class TableRouter(Router):
         return Seat(puller.number, puller.variant, puller.rate)
 
     def _deal(self) -> None:
-        """Everything that is in no worker's queue yet, in the order of deadlines."""
-        for item in self.queue.take_all():
-            able = None if item.terms is None else partial(self._may_serve, item)
-            seat = self.table.pick(item.prefix, uniform(self.options.seed, item.id, DEAL), able)
-            if seat is None:
-                self.queue.put_back([item])
-            else:
-                self._hand(item, seat.number)
+        """Everything that is in no worker's queue yet, in the order of deadlines; siblings go each its own way."""
+        for entry in self.queue.take_all():
+            family = entry[3]
+            able = None if family.terms is None else partial(self._may_serve, family)
+            for single in self._singles(entry):
+                seat = self.table.pick(family.prefix, uniform(self.options.seed, single[3].id, DEAL), able)
+                if seat is None:
+                    self.queue.put_back([single])
+                else:
+                    self._hand(single, seat.number)
 
-    def _may_serve(self, item: Item, seat: Seat) -> bool:
-        return self.floors.allow(seat.variant, item)
+    def _singles(self, entry: Entry) -> Iterator[Entry]:
+        while entry[3].count > 1:
+            first, entry = self.queue.cut(entry, 1)
+            yield first
+        yield entry
 
-    def _hand(self, item: Item, number: int) -> None:
+    def _may_serve(self, family: Family, seat: Seat) -> bool:
+        return self.floors.allow(seat.variant, family)
+
+    def _hand(self, entry: Entry, number: int) -> None:
         queue = self.dealt[number]
-        queue.newest_soft = self._soft(item)
-        queue.put_back([item])
+        queue.newest_soft = self._soft(entry[3])
+        queue.put_back([entry])
 
     # -- dispatch -----------------------------------------------------------------------------------------------------
 
@@ -125,23 +137,23 @@ class TableRouter(Router):
         queue = self.dealt[puller.number]
         finish = now + puller.times[min(puller.cap, queue.waiting)]
         late, stays = queue.take_late(finish, overloaded), []
-        for item in late:
-            target = self._rescuer(puller, item, overloaded, now)
+        for entry in late:
+            target = self._rescuer(puller, entry, overloaded, now)
             if target is None:
-                stays.append(item)
+                stays.append(entry)
             else:
-                self._hand(item, target)
+                self._hand(entry, target)
         queue.put_back(stays)
         return len(stays) < len(late)
 
-    def _rescuer(self, puller: Puller, item: Item, overloaded: bool, now: float) -> int | None:
+    def _rescuer(self, puller: Puller, entry: Entry, overloaded: bool, now: float) -> int | None:
         """The worker of a faster variant that would end this item first, if in time."""
         own_s = puller.times[1]
-        limit = self.queue.limit(self.queue.known[item.id], overloaded)
+        limit = self.queue.limit(entry, overloaded)
         ends = [
             (self._ends(other, now), other.number)
             for other in self.pullers.all.values()
-            if other.times[1] < own_s and self.floors.allow(other.variant, item)
+            if other.times[1] < own_s and self.floors.allow(other.variant, entry[3])
         ]
         first = min(ends, default=(inf, -1))
         return first[1] if first[0] <= limit else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from math import inf
 
+from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
@@ -123,8 +124,8 @@ class Worker:
     def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
         task = self.serving[0]
         self.running = event
-        self.ends = now + self.pipeline.service_s[task][event.variant][len(event.items)]
-        effects.append(Run(event.batch, task, event.variant, event.items))
+        self.ends = now + self.pipeline.service_s[task][event.variant][size(event.families)]
+        effects.append(Run(event.batch, task, event.variant, event.families))
 
     def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:
         if self.running is None or self.running.batch != event.batch:

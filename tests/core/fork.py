@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loki_rl.core.messages import Effect, Execute, Item, Pressure, Ready, Result, Send, Settled, Submit
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Effect, Execute, Pressure, Ready, Result, Send, Settled, Submit
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
@@ -44,11 +45,11 @@ def make(task: int = READ, drop: DropPolicy = "reroute", **options: Any) -> Rout
 
 
 def items(*numbers: int, t0: float = 0.0, timeout: float = SLO) -> Submit:
-    return Submit([Item(PIPELINE.entry_id(number, 0), t0, t0 + timeout, 0) for number in numbers])
+    return Submit([Family(PIPELINE.entry_id(number, 0), t0, t0 + timeout, 0) for number in numbers])
 
 
 def roots(batch: Execute) -> list[int]:
-    return [item.id >> 31 for item in batch.items]
+    return [family.id >> 31 for family in batch.families]
 
 
 def batches(effects: list[Effect]) -> dict[str, Execute]:

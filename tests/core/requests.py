@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Begin, Effect, Outcome, Reply, Settled
+from loki_rl.core.messages import Arrived, Begin, Cause, Effect, Outcome, Reply, Settled
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 
@@ -62,10 +63,26 @@ def child(root: int, number: int = 0) -> int:
     return CHAIN.child_id(entry(root), 1, number)
 
 
+def ended(task: int, ids: list[int], prefix: int, variant: int = 1, fanouts: list[tuple[int, ...]] | None = None) -> Settled:
+    """Single items, made by this path, that a variant served."""
+    return Settled(task, Outcome.OK, [Family(id, 0.0, SLO, prefix) for id in ids], variant, fanouts or [])
+
+
+def lost(task: int, ids: list[int], outcome: Outcome = Outcome.DROPPED, cause: Cause | None = None) -> Settled:
+    """Single items that no variant served."""
+    return Settled(task, outcome, [Family(id, 0.0, SLO, 0) for id in ids], -1, [], cause)
+
+
 def first(root: int, children: int, variant: int = 1) -> Settled:
-    return Settled(0, Outcome.OK, [entry(root)], [CHAIN.extend(0, variant)], [(children,)])
+    return ended(0, [entry(root)], 0, variant, [(children,)])
 
 
 def leaf(root: int, number: int = 0, outcome: Outcome = Outcome.OK) -> Settled:
-    prefix = CHAIN.extend(CHAIN.extend(0, 1), 1) if outcome is Outcome.OK else CHAIN.extend(0, 1)
-    return Settled(1, outcome, [child(root, number)], [prefix], [])
+    if outcome is Outcome.OK:
+        return ended(1, [child(root, number)], CHAIN.extend(0, 1))
+    return lost(1, [child(root, number)], outcome)
+
+
+def served(reply: Reply, pipeline: Pipeline = CHAIN) -> list[int]:
+    """The leaf items that ended well."""
+    return [item for one in reply.leaves for item in pipeline.members(one.task, one.id, one.count)]

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core import draws
+from loki_rl.core.families import Family, size
 from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
     Begin,
     Counted,
     Drain,
-    Drop,
     Event,
     Outcome,
     PlanChanged,
@@ -29,7 +29,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.pipeline import Pipeline, Task, root_of
 from loki_rl.core.plan import Plan
-from tests.core.requests import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, make, pair, replies
+from tests.core.requests import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, lost, make, pair, replies, served
 
 # -- the join -------------------------------------------------------------------------------------------------------------
 
@@ -45,30 +45,43 @@ class Story:
         self.leaves: list[int] = []
         self.accuracy = Accuracy(DEEP)
         for submit in submits:
-            for item in submit.items:
-                self.tell(6 if item.id >> 27 & 15 == 2 else 0, item.id, 0)
+            for family in submit.families:
+                self.tell(6 if family.id >> 27 & 15 == 2 else 0, family.id, 1, 0)
 
-    def tell(self, task: int, item: int, prefix: int) -> None:
+    def tell(self, task: int, first: int, count: int, prefix: int) -> None:
+        """Siblings end together or in two parts."""
+        cut = self.data.draw(st.integers(1, count))
+        items = DEEP.members(task, first, count)
+        for part in (items[:cut], items[cut:]):
+            if part:
+                self.end(task, Family(part[0], 0.0, SLO, prefix, None, len(part)))
+
+    def end(self, task: int, family: Family) -> None:
         outcome = self.data.draw(st.sampled_from([Outcome.OK] * 9 + OTHERS))
         if outcome is not Outcome.OK:
-            self.parts.append(Settled(task, outcome, [item], [prefix], []))
+            self.parts.append(Settled(task, outcome, [family], -1, []))
             return
-        path = DEEP.extend(prefix, self.data.draw(st.integers(0, 1)))
+        variant = self.data.draw(st.integers(0, 1))
+        path, items = DEEP.extend(family.prefix, variant), DEEP.members(task, family.id, family.count)
         if not DEEP.children[task]:
-            self.leaves.append(item)
-            self.leaf_paths[task].append(self.accuracy.path(task, path))
-            self.parts.append(Settled(task, outcome, [item], [path], []))
+            self.leaves += items
+            self.leaf_paths[task] += [self.accuracy.path(task, path)] * family.count
+            self.parts.append(Settled(task, outcome, [family], variant, []))
             return
-        counts = tuple(self.data.draw(st.integers(0, 2)) for _ in DEEP.children[task])
-        self.parts.append(Settled(task, outcome, [item], [path], [counts]))
+        fanouts = [tuple(self.data.draw(st.integers(0, 2)) for _ in DEEP.children[task]) for _ in items]
+        self.parts.append(Settled(task, outcome, [family], variant, fanouts))
+        for item, counts in zip(items, fanouts, strict=True):
+            self.spread(task, item, counts, path)
+
+    def spread(self, task: int, parent: int, counts: tuple[int, ...], path: int) -> None:
         number = 0
         for below, count in zip(DEEP.children[task], counts, strict=True):
             for leaf_task in DEEP.leaves if not count else ():
                 if below in DEEP.lines[leaf_task]:
                     self.dead_paths[leaf_task].append(DEEP.best_completion(leaf_task, DEEP.unpack(path)))
-            for _ in range(count):
-                self.tell(below, DEEP.child_id(item, below, number), path)
-                number += 1
+            if count:
+                self.tell(below, DEEP.child_id(parent, below, number), count, path)
+            number += count
 
     @property
     def whole(self) -> bool:
@@ -95,7 +108,7 @@ def test_any_order_and_any_repeats_give_the_same_single_answer(data: st.DataObje
     effects = arrive(gateway, *range(10, 10 + count))
     submits = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Submit)]
     mine = {
-        root: [Submit([item for item in submit.items if root_of(item.id) == root]) for submit in submits]
+        root: [Submit([family for family in submit.families if root_of(family.id) == root]) for submit in submits]
         for root in range(count)
     }
     stories = [Story(data, mine[root]) for root in range(count)]
@@ -107,9 +120,10 @@ def test_any_order_and_any_repeats_give_the_same_single_answer(data: st.DataObje
     seen: set[int] = set()
     causes: dict[int, Outcome] = {}
     for part in told:
-        root = root_of(part.ids[0])
-        if part.ids[0] not in seen:
-            seen.add(part.ids[0])
+        first_item = part.families[0].id
+        root = root_of(first_item)
+        if first_item not in seen:
+            seen.add(first_item)
             left[root] -= 1
             if part.outcome is not Outcome.OK:
                 causes.setdefault(root, part.outcome)
@@ -122,9 +136,9 @@ def test_any_order_and_any_repeats_give_the_same_single_answer(data: st.DataObje
     for root, story in enumerate(stories):
         answer = answers[root]
         assert (answer.key, answer.outcome) == (10 + root, causes.get(root, Outcome.OK)), "the first cause wins"
-        assert sorted(answer.leaves) == sorted(story.leaves)
+        assert sorted(served(answer, DEEP)) == sorted(story.leaves)
         assert answer.accuracy == (pytest.approx(story.expected_accuracy) if story.whole else 0.0)
-        assert answer.missing == sum(part.outcome is not Outcome.OK for part in story.parts)
+        assert answer.missing == sum(size(part.families) for part in story.parts if part.outcome is not Outcome.OK)
     assert Counter(answer.outcome for answer in answers.values()) == {
         outcome: gateway.tally.outcome(outcome) for outcome in Outcome if gateway.tally.outcome(outcome)
     }
@@ -167,18 +181,19 @@ def test_the_timer_answers_after_the_grace_and_late_parts_are_still_counted() ->
     gateway.handle(leaf(0, 0), 0.15)
     assert gateway.wake_at() == pytest.approx(SLO + 0.5)
     reply = replies(gateway.handle(Tick(), SLO + 0.5))[0]
-    assert (reply.outcome, reply.leaves, reply.missing, reply.latency_s) == (Outcome.LATE, [child(0)], 1, SLO + 0.5)
+    assert (reply.outcome, served(reply), reply.missing, reply.latency_s) == (Outcome.LATE, [child(0)], 1, SLO + 0.5)
     assert replies(gateway.handle(leaf(0, 1), 3.0)) == []
     assert not gateway.roots
     assert (gateway.tally.leaves, gateway.tally.leaves_bad) == (2, 1)
 
 
-def test_payloads_that_come_after_the_answer_are_let_go() -> None:
+def test_a_part_that_ends_after_the_answer_is_told_to_nobody() -> None:
     gateway = make()
     arrive(gateway, 1)
     gateway.handle(first(0, 1), 0.1)
     gateway.handle(Tick(), 9.0)
-    assert gateway.handle(leaf(0), 9.0) == [Drop([child(0)])]
+    assert gateway.handle(leaf(0), 9.0) == []
+    assert not gateway.roots
 
 
 def test_the_first_cause_wins_over_the_timer() -> None:
@@ -239,7 +254,7 @@ def test_a_refused_request_does_not_shift_the_draws_of_the_next() -> None:
     arrive(gateway, 1, 2)
     gateway.handle(first(0, 0), 0.1)
     submits = [effect.message for effect in arrive(gateway, 3, now=0.1) if isinstance(effect, Send)]
-    assert [[item.id for item in submit.items] for submit in submits if isinstance(submit, Submit)] == [[entry(2)]]
+    assert [[one.id for one in submit.families] for submit in submits if isinstance(submit, Submit)] == [[entry(2)]]
 
 
 def test_a_draining_gateway_refuses_and_ends_what_it_has() -> None:
@@ -256,8 +271,7 @@ def test_lost_leaves_are_those_of_the_most_accurate_variants() -> None:
     for effect in effects:
         if isinstance(effect, Send) and isinstance(effect.message, Submit):
             task = int(effect.to.split(":")[1])
-            ids = [item.id for item in effect.message.items]
-            gateway.handle(Settled(task, Outcome.DROPPED, ids, [0] * len(ids), []), 0.1)
+            gateway.handle(lost(task, [family.id for family in effect.message.families]), 0.1)
     expected = sum(draws.root_leaves(0, DEEP, root) for root in range(20))
     assert gateway.tally.leaves == gateway.tally.leaves_bad == expected
     assert not gateway.roots
@@ -287,10 +301,10 @@ def test_an_idle_gateway_numbers_every_run_alike() -> None:
         gateway.handle(Begin(origin), origin)
         effects = arrive(gateway, *range(5), now=origin)
         submits = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Submit)]
-        runs.append([[item.id for item in submit.items] for submit in submits])
+        runs.append([[family.id for family in submit.families] for submit in submits])
         for task in (0, 6):
             ids = [item for items in runs[-1] for item in items if (6 if item >> 27 & 15 == 2 else 0) == task]
-            gateway.handle(Settled(task, Outcome.DROPPED, ids, [0] * len(ids), []), origin)
+            gateway.handle(lost(task, ids), origin)
         assert not gateway.roots
     assert runs[0] == runs[1]
 

@@ -144,7 +144,7 @@ def _smaller(effects: list[Effect]) -> list[Effect]:
     assert isinstance(send, Send)
     assert isinstance(send.message, Execute)
     batch = send.message
-    return [*effects[:-1], Send(send.to, Execute(batch.batch, batch.variant, batch.items[:-1]))]
+    return [*effects[:-1], Send(send.to, Execute(batch.batch, batch.variant, batch.families[:-1]))]
 
 
 @pytest.mark.parametrize("change", [_without_last, _twice, _smaller])
@@ -194,7 +194,7 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
     assert found.address.startswith("router:")
     there = next(e for e in found.recorded if isinstance(e, Send) and isinstance(e.message, Execute))
     here = next(e for e in found.replayed if isinstance(e, Send) and isinstance(e.message, Execute))
-    assert here.message.items == there.message.items[:-1]  # type: ignore[union-attr]
+    assert here.message.families == there.message.families[:-1]  # type: ignore[union-attr]
     assert str(there.message) in str(found)
     monkeypatch.undo()
     before = list(recorded()[: found.index + 1])
@@ -233,7 +233,7 @@ def test_what_is_not_a_journal_is_told_so() -> None:
     cases: list[tuple[list[bytes], str]] = [
         ([], "the journal is empty"),
         ([b"\x00\x00\x00\x03abc"], "not a journal"),
-        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 1"),
+        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 2"),
         ([head, entry[:-1]], "the journal ends in the middle of a record"),
         ([head, entry, b"\x00"], "the journal ends in the middle of a record"),
         ([head, entry[:4] + b"\xc1" * (len(entry) - 4)], "not a journal"),

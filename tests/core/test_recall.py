@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loki_rl.core.messages import Abandoned, Cancelled, Outcome, Send, Settled
-from tests.core.requests import DEEP, arrive, child, entry, first, leaf, make, replies
+from loki_rl.core.messages import Abandoned, Cancelled, Outcome, Send
+from tests.core.requests import DEEP, arrive, child, ended, entry, first, leaf, lost, make, replies, served
 
 
 def test_a_cancelled_request_is_answered_at_once_and_its_parts_do_not_answer_again() -> None:
@@ -43,7 +43,7 @@ def test_what_waits_for_a_lost_request_is_recalled_once(outcome: Outcome) -> Non
     assert effects == [Send("router:0", Cancelled([0])), Send("router:1", Cancelled([0]))]
     assert gateway.handle(leaf(0, 1, Outcome.CANCELLED), 0.1) == []
     (reply,) = replies(gateway.handle(leaf(0, 2), 0.12))
-    assert (reply.outcome, reply.leaves, reply.missing) == (outcome, [child(0, 2)], 2)
+    assert (reply.outcome, served(reply), reply.missing) == (outcome, [child(0, 2)], 2)
     gateway.validate()
 
 
@@ -53,10 +53,10 @@ def test_children_made_after_the_loss_are_recalled_too() -> None:
     arrive(gateway, 1)
     root = entry(0)
     path = DEEP.extend(0, 1)
-    gateway.handle(Settled(0, Outcome.OK, [root], [path], [(2, 0)]), 0.05)
+    gateway.handle(ended(0, [root], 0, fanouts=[(2, 0)]), 0.05)
     siblings = [DEEP.child_id(root, 1, number) for number in range(2)]
-    gateway.handle(Settled(1, Outcome.DROPPED, siblings[:1], [path], []), 0.06)
-    effects = gateway.handle(Settled(1, Outcome.OK, siblings[1:], [DEEP.extend(path, 1)], [(1, 1)]), 0.07)
+    gateway.handle(lost(1, siblings[:1]), 0.06)
+    effects = gateway.handle(ended(1, siblings[1:], path, fanouts=[(1, 1)]), 0.07)
     assert [effect.to for effect in effects if isinstance(effect, Send)] == [f"router:{task}" for task in range(7)]
     assert all(effect.message == Cancelled([0]) for effect in effects if isinstance(effect, Send))
 

@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -14,7 +15,6 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
-    Item,
     Leaving,
     Outcome,
     PlanChanged,
@@ -44,6 +44,11 @@ from tests.core.fork import (
     roots,
     settled,
 )
+
+
+def ids(verdict: Settled) -> list[int]:
+    return [family.id for family in verdict.families]
+
 
 # -- who is served ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +101,9 @@ def test_without_rerouting_it_is_dropped() -> None:
     actor.handle(ready(1, ROUGH), 0.0)
     effects = actor.handle(items(1, t0=-0.085), 0.0)
     assert batches(effects) == {}
-    assert [(verdict.outcome, verdict.ids) for verdict in settled(effects)] == [(Outcome.DROPPED, [PIPELINE.entry_id(1, 0)])]
+    assert [(verdict.outcome, ids(verdict)) for verdict in settled(effects)] == [
+        (Outcome.DROPPED, [PIPELINE.entry_id(1, 0)])
+    ]
 
 
 def test_it_waits_for_a_faster_variant_that_is_busy_and_is_dropped_when_that_one_leaves() -> None:
@@ -116,14 +123,14 @@ def test_under_overload_it_does_not_wait_for_a_variant_that_is_busy() -> None:
     actor.handle(items(1, t0=-0.085), 0.0)
     actor.handle(items(*range(100, 200)), 0.0)
     verdicts = settled(actor.handle(ready(0, FINE, batch=1), 0.0))
-    assert [verdict.ids for verdict in verdicts] == [[PIPELINE.entry_id(1, 0)]]
+    assert [ids(verdict) for verdict in verdicts] == [[PIPELINE.entry_id(1, 0)]]
 
 
 def test_under_overload_it_still_goes_to_a_variant_that_is_free() -> None:
     actor = make()
     actor.handle(ready(0, FINE, batch=1), 0.0)
     actor.handle(ready(1, ROUGH, batch=1), 0.0)
-    given = batches(actor.handle(Submit([*items(1, t0=-0.085).items, *items(*range(100, 200)).items]), 0.0))
+    given = batches(actor.handle(Submit([*items(1, t0=-0.085).families, *items(*range(100, 200)).families]), 0.0))
     assert {to: roots(batch) for to, batch in given.items()} == {"worker:0": [100], "worker:1": [1]}
 
 
@@ -180,10 +187,11 @@ def test_a_new_plan_moves_no_deadline_not_even_of_items_that_come_back() -> None
     actor.handle(items(1), 0.0)
     actor.handle(ready(0, FINE, batch=1), 0.0)
     actor.handle(items(2, t0=-0.02), 0.0)
-    before = {number: entry[:3] for number, entry in actor.queue.known.items()}
+    before = [*actor.queue.lanes[0], *next(iter(actor.leases.all.values())).entries]
     actor.handle(PlanChanged(plan(0.9)), 0.0)
     actor.handle(WorkerGone(0, "killed"), 0.0)
-    assert {number: entry[:3] for number, entry in actor.queue.known.items()} == before
+    assert sorted(actor.queue.lanes[0]) == sorted(before)
+    assert len(before) == 2
 
 
 # -- results --------------------------------------------------------------------------------------------------------------
@@ -195,12 +203,34 @@ def test_children_go_on_with_names_deadlines_and_the_path_of_their_parent() -> N
     batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
     effects = actor.handle(result(batch, 0, [(2, 1)]), 0.05)
     parent, prefix = PIPELINE.entry_id(7, 0), PIPELINE.extend(0, FINE)
-    made = [Item(PIPELINE.child_id(parent, READ, number), 0.0, SLO, prefix) for number in range(3)]
+    pair = Family(PIPELINE.child_id(parent, READ, 0), 0.0, SLO, prefix, None, 2)
+    single = Family(PIPELINE.child_id(parent, READ, 2), 0.0, SLO, prefix)
     assert effects[:3] == [
-        Send(router(1), Submit(made[:2])),
-        Send(router(2), Submit(made[2:])),
-        Send(GATEWAY, Settled(FIND, Outcome.OK, [parent], [prefix], [(2, 1)])),
+        Send(router(1), Submit([pair])),
+        Send(router(2), Submit([single])),
+        Send(GATEWAY, Settled(FIND, Outcome.OK, batch.families, FINE, [(2, 1)])),
     ]
+
+
+def test_siblings_that_one_batch_cannot_hold_end_in_several_and_every_one_once() -> None:
+    actor = make()
+    first = PIPELINE.child_id(PIPELINE.entry_id(1, 0), READ, 0)
+    actor.handle(Submit([Family(first, 0.0, SLO, PIPELINE.extend(0, FINE), None, 5)]), 0.0)
+    seen: list[int] = []
+    for number, variant in ((0, ROUGH), (1, ROUGH), (2, FINE)):
+        batch = batches(actor.handle(ready(number, variant, batch=2), 0.0))[f"worker:{number}"]
+        actor.validate()
+        if number == 1:
+            actor.handle(WorkerGone(1, "killed"), 0.0)
+            actor.validate()
+            continue
+        (verdict,) = settled(actor.handle(result(batch, number), 0.01))
+        actor.validate()
+        seen += [item for one in verdict.families for item in PIPELINE.members(READ, one.id, one.count)]
+    (rest,) = settled(actor.handle(Tick(), SLO))
+    seen += [item for one in rest.families for item in PIPELINE.members(READ, one.id, one.count)]
+    assert seen == list(PIPELINE.members(READ, first, 5))
+    assert not actor.queue.known
 
 
 def test_an_engine_error_fails_the_batch_and_a_returned_one_waits_again() -> None:
@@ -211,7 +241,7 @@ def test_an_engine_error_fails_the_batch_and_a_returned_one_waits_again() -> Non
     again = batches(actor.handle(ready(1, FINE), 0.0))["worker:1"]
     assert roots(again) == [1, 2]
     verdicts = settled(actor.handle(result(again, 1, error="out of memory"), 0.0))
-    assert [(verdict.outcome, len(verdict.ids)) for verdict in verdicts] == [(Outcome.FAILED, 2)]
+    assert [(verdict.outcome, len(verdict.families)) for verdict in verdicts] == [(Outcome.FAILED, 2)]
 
 
 def test_a_result_of_another_worker_or_another_life_of_it_is_not_taken() -> None:
@@ -293,7 +323,7 @@ def test_cancelled_items_leave_the_queue_and_are_accounted_for() -> None:
     actor = make()
     actor.handle(items(1, 2), 0.0)
     verdicts = settled(actor.handle(Cancelled([2, 3]), 0.0))
-    assert [(verdict.outcome, verdict.ids) for verdict in verdicts] == [(Outcome.CANCELLED, [PIPELINE.entry_id(2, 0)])]
+    assert [(verdict.outcome, ids(verdict)) for verdict in verdicts] == [(Outcome.CANCELLED, [PIPELINE.entry_id(2, 0)])]
 
 
 def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:

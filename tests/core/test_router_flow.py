@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loki_rl.core.messages import Cancelled, Item, PlanChanged, Pressure, Submit, Tick
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Cancelled, PlanChanged, Pressure, Submit, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.plan import Placement, Plan, Route
@@ -79,7 +80,7 @@ def deep_router(task: int = 1, rps: float = 20.0) -> Router:
 
 
 def made_by(prefix: int, *numbers: int) -> Submit:
-    return Submit([Item(DEEP.child_id(DEEP.entry_id(number, 0), 1, 0), 0.0, 0.5, prefix) for number in numbers])
+    return Submit([Family(DEEP.child_id(DEEP.entry_id(number, 0), 1, 0), 0.0, 0.5, prefix) for number in numbers])
 
 
 def test_below_the_entry_tokens_are_for_a_variant_path_and_a_variant() -> None:
@@ -115,7 +116,7 @@ def test_what_is_urgent_goes_to_whoever_pulls() -> None:
     actor = deep_router()
     actor.handle(made_by(FROM_FINE, 1), 0.0)
     actor.handle(made_by(FROM_ROUGH, 2), 0.0)
-    urgent = Submit([Item(DEEP.child_id(DEEP.entry_id(9, 0), 1, 0), -0.295, 0.205, FROM_FINE)])
+    urgent = Submit([Family(DEEP.child_id(DEEP.entry_id(9, 0), 1, 0), -0.295, 0.205, FROM_FINE)])
     actor.handle(urgent, 0.0)
     assert roots(batches(actor.handle(ready(0, ROUGH, 1), 0.0))["worker:0"]) == [9]
 
@@ -150,6 +151,8 @@ def test_idle_variants_serve_their_shares_and_spare_time_goes_to_the_accurate_on
         now = number / 20
         for variant in (ROUGH, FINE):
             actor.handle(ready(variant, variant, 1, number + 1), now)
-        (batch,) = batches(actor.handle(Submit([Item(number << 31, now, now + 9, PIPELINE.extend(0, FINE))]), now)).values()
+        (batch,) = batches(
+            actor.handle(Submit([Family(number << 31, now, now + 9, PIPELINE.extend(0, FINE))]), now)
+        ).values()
         served[batch.variant] += number >= 200
     assert served[FINE] / 200 == pytest.approx(share, abs=0.02)

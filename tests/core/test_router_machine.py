@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from loki_rl.core.cluster import build
+from loki_rl.core.families import Family, size
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -20,7 +21,6 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
-    Item,
     Leaving,
     Outcome,
     PlanChanged,
@@ -37,6 +37,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
 from loki_rl.core.plan import Placement, Plan, Route
+from loki_rl.core.queue import Entry
 from loki_rl.core.router import RETURNED, Router
 from loki_rl.core.table_router import TableRouter
 
@@ -103,7 +104,8 @@ class RouterMachine(RuleBasedStateMachine):
         self.router = built
         self.children = PIPELINE.children[task]
         self.now = 100.0
-        self.submitted: dict[int, Item] = {}
+        self.sent: dict[int, Family] = {}  # by parent
+        self.submitted: set[int] = set()
         self.stamps: dict[int, tuple[float, float]] = {}
         self.ended: dict[int, Outcome] = {}
         self.cancelled: set[int] = set()
@@ -124,24 +126,38 @@ class RouterMachine(RuleBasedStateMachine):
     # -- what can be told ---------------------------------------------------------------------------------------------
 
     @rule(
-        root=st.integers(0, 5),
-        numbers=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+        parents=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=3),
+        count=st.integers(1, 5),
         age=st.integers(0, 60),
         timeout=st.sampled_from([0.1, 0.1, 0.02, 5.0]),
         path=st.lists(st.integers(0, 1), min_size=2, max_size=2),
     )
-    def submit(self, root: int, numbers: list[int], age: int, timeout: float, path: list[int]) -> None:
-        """Repeats too, of anything that has not ended."""
+    def submit(self, parents: list[tuple[int, int]], count: int, age: int, timeout: float, path: list[int]) -> None:
+        """Repeats too, of any family that has not ended as a whole. A request makes one family of an entry task, items of
+        it or of its children more."""
         t0 = self.now - age * MS
         prefix = 0
         for variant in path[: len(PIPELINE.lines[self.task]) - 1]:
             prefix = PIPELINE.extend(prefix, variant)
-        items = []
-        for number in numbers:
-            item = PIPELINE.entry_id(root, number)
-            if item not in self.ended:
-                items.append(self.submitted.setdefault(item, Item(item, t0, t0 + timeout, prefix)))
-        self.tell(Submit(items))
+        families = []
+        for root, number in parents:
+            first = self.first(root, number)
+            family = self.sent.setdefault(first, Family(first, t0, t0 + timeout, prefix, None, count))
+            members = PIPELINE.members(self.task, first, family.count)
+            if not self.ended.keys() >= set(members):
+                families.append(family)
+                self.submitted |= set(members)
+        self.tell(Submit(families))
+
+    def first(self, root: int, number: int) -> int:
+        """The first item of this task that a request or the number-th item above made."""
+        above = PIPELINE.lines[self.task][:-1]
+        if not above:
+            return PIPELINE.entry_id(root, 0)
+        item = PIPELINE.entry_id(root, number)
+        for task in (*above[1:], self.task):
+            item = PIPELINE.child_id(item, task, 0)
+        return item
 
     @rule(number=st.integers(0, WORKERS - 1), variant=st.integers(0, 1), batch=st.integers(1, 6), repeat=st.booleans())
     def credit(self, number: int, variant: int, batch: int, repeat: bool) -> None:
@@ -159,7 +175,7 @@ class RouterMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.batches)))
         worker, incarnation, batch = self.batches.pop(number)
         counts = st.tuples(*(st.integers(0, 3) for _ in self.children))
-        fanouts = [data.draw(counts) for _ in batch.items] if self.children and not error else []
+        fanouts = [data.draw(counts) for _ in range(size(batch.families))] if self.children and not error else []
         self.results.append(Result(worker, incarnation, number, batch.variant, fanouts, 0.01, error))
         self.tell(self.results[-1])
 
@@ -217,7 +233,16 @@ class RouterMachine(RuleBasedStateMachine):
         self.now = end
 
     def waiting(self) -> set[int]:
-        return {entry[3].id for queue in self.router.queues() for lane in queue.lanes for entry in lane}
+        queues = self.router.queues()
+        return set(self.items([entry[3] for queue in queues for lane in queue.lanes for entry in lane]))
+
+    def items(self, families: list[Family]) -> list[int]:
+        return [item for one in families for item in PIPELINE.members(self.task, one.id, one.count)]
+
+    def entries(self) -> list[Entry]:
+        """All that the router has."""
+        held = [entry for lease in self.router.leases.all.values() for entry in lease.entries]
+        return held + [entry for queue in self.router.queues() for lane in queue.lanes for entry in lane]
 
     # -- what must come of it -----------------------------------------------------------------------------------------
 
@@ -226,7 +251,7 @@ class RouterMachine(RuleBasedStateMachine):
         dropped = []
         for effect in self.router.handle(event, self.now):
             if isinstance(effect, Drop):
-                dropped += effect.items
+                dropped += self.items(effect.families)
             else:
                 self.see(effect)
         assert len(set(dropped)) == len(dropped), "a payload is let go twice"
@@ -243,8 +268,8 @@ class RouterMachine(RuleBasedStateMachine):
             case Settled():
                 assert effect.to == GATEWAY
                 self.check_settled(effect.message)
-            case Submit(items):
-                self.check_children(effect.to, items)
+            case Submit(families):
+                self.check_children(effect.to, families)
             case Pressure(task, overloaded):
                 assert effect.to == router(PIPELINE.parents[self.task])
                 assert (task, overloaded) == (self.task, not self.pressing), "only changes are told"
@@ -258,15 +283,16 @@ class RouterMachine(RuleBasedStateMachine):
         ready = self.credits.pop(number)
         self.used[number] = ready.serial
         assert batch.variant == ready.variant
-        assert 1 <= len(batch.items) <= min(ready.batch, 4)
-        order = [self.router.queue.known[item.id][:2] for item in batch.items]
+        assert 1 <= size(batch.families) <= min(ready.batch, 4)
+        order = [entry[:2] for entry in self.router.leases.all[batch.batch].entries]
         assert order == sorted(order), "not by deadline"
         assert batch.batch % len(PIPELINE.tasks) == self.task
         self.batches[batch.batch] = number, ready.incarnation, batch
 
     def check_settled(self, settled: Settled) -> None:
         assert settled.task == self.task
-        for place, item in enumerate(settled.ids):
+        ids = self.items(settled.families)
+        for place, item in enumerate(ids):
             assert item not in self.ended, "an item ended twice"
             self.ended[item] = settled.outcome
             self.ended_now.add(item)
@@ -274,32 +300,34 @@ class RouterMachine(RuleBasedStateMachine):
                 made = range(sum(settled.fanouts[place]))
                 self.made |= {PIPELINE.child_id(item, self.children[0], number) for number in made}
         if settled.outcome is Outcome.DROPPED:
-            self.dropped_now |= set(settled.ids)
+            self.dropped_now |= set(ids)
             assert self.drop != "none"
             assert self.drop != "last-task" or not self.children
         if settled.outcome is Outcome.CANCELLED:
-            assert set(settled.ids) <= self.cancelled
+            assert set(ids) <= self.cancelled
 
-    def check_children(self, to: str, items: list[Item]) -> None:
+    def check_children(self, to: str, families: list[Family]) -> None:
         assert to in {router(child) for child in self.children}
-        for item in items:
-            assert item.id not in self.forwarded, "a child is handed on twice"
-            self.forwarded.add(item.id)
+        for family in families:
+            for item in PIPELINE.members(self.children[0], family.id, family.count):
+                assert item not in self.forwarded, "a child is handed on twice"
+                self.forwarded.add(item)
 
     @invariant()
     def every_item_is_in_one_place(self) -> None:
         if not hasattr(self, "router"):
             return
         self.router.validate()
-        known = self.router.queue.known
-        assert known.keys() | self.ended.keys() == self.submitted.keys()
-        assert not known.keys() & self.ended.keys()
+        here = set(self.items([entry[3] for entry in self.entries()]))
+        assert here | self.ended.keys() == self.submitted
+        assert not here & self.ended.keys()
 
     @invariant()
     def a_stamped_deadline_never_moves(self) -> None:
         if hasattr(self, "router"):
-            for item, (soft, _, hard, _) in self.router.queue.known.items():
-                assert self.stamps.setdefault(item, (soft, hard)) == (soft, hard)
+            for soft, _, hard, family in self.entries():
+                for item in self.items([family]):
+                    assert self.stamps.setdefault(item, (soft, hard)) == (soft, hard)
 
     @invariant()
     def nothing_waits_while_an_able_worker_idles(self) -> None:
@@ -321,7 +349,7 @@ class RouterMachine(RuleBasedStateMachine):
             self.lose(number)
         self.pass_time(10_000)
         left = self.waiting()
-        assert self.ended.keys() | left == self.submitted.keys()
+        assert self.ended.keys() | left == self.submitted
         assert not left or not self.router.early_drop
 
 

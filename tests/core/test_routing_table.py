@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.draws import DEAL, uniform
-from loki_rl.core.messages import Begin, Execute, Item, Leaving, PlanChanged, Ready, Send, Submit, Terms, worker
+from loki_rl.core.families import Family, Terms
+from loki_rl.core.messages import Begin, Execute, Leaving, PlanChanged, Ready, Send, Submit, worker
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
@@ -106,14 +107,14 @@ def make(drop: DropPolicy = "reroute") -> TableRouter:
     return actor
 
 
-def item(root: int, deadline: float = 0.2, terms: Terms | None = None) -> Item:
-    return Item(PIPELINE.entry_id(root, 0), 0.0, deadline, 0, terms)
+def item(root: int, deadline: float = 0.2, terms: Terms | None = None) -> Family:
+    return Family(PIPELINE.entry_id(root, 0), 0.0, deadline, 0, terms)
 
 
 def given_to(effects: Sequence[object]) -> dict[str, int]:
     """Worker -> root of the one item it got."""
     return {
-        effect.to: effect.message.items[0].id >> 31
+        effect.to: effect.message.families[0].id >> 31
         for effect in effects
         if isinstance(effect, Send) and isinstance(effect.message, Execute)
     }
@@ -160,7 +161,7 @@ def test_what_comes_too_late_for_its_worker_moves_to_a_faster_one(drop: DropPoli
     root = next(root for root in range(100) if uniform(0, item(root).id, DEAL) < 50 / 60)
     effects = actor.handle(Submit([item(root, deadline=slack)]), 0.0)
     assert given_to(effects) == ({worker(2): root} if moves else {})
-    assert actor.queue.known.keys() == ({item(root).id} if moves else set())
+    assert actor.queue.known.keys() == ({root} if moves else set())
 
 
 def test_an_item_that_asks_for_accuracy_is_dealt_to_who_may_serve_it() -> None:

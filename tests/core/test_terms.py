@@ -8,23 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.families import Family, Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    Arrived,
-    Cause,
-    Effect,
-    Execute,
-    Item,
-    Outcome,
-    Ready,
-    Reply,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    Terms,
-    Tick,
-)
+from loki_rl.core.messages import Arrived, Cause, Effect, Execute, Outcome, Ready, Reply, Result, Send, Settled, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.router import Router
@@ -56,8 +42,8 @@ def make(task: int = READ, drop: DropPolicy = "reroute") -> Router:
     return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0), task)
 
 
-def item(number: int, terms: Terms | None = None, t0: float = 0.0, timeout: float = SLO, prefix: int = 0) -> Item:
-    return Item(PIPELINE.entry_id(number, 0), t0, t0 + timeout, prefix, terms)
+def item(number: int, terms: Terms | None = None, t0: float = 0.0, timeout: float = SLO, prefix: int = 0) -> Family:
+    return Family(PIPELINE.entry_id(number, 0), t0, t0 + timeout, prefix, terms)
 
 
 def messages(effects: list[Effect], kind: type[Any]) -> list[Any]:
@@ -67,7 +53,7 @@ def messages(effects: list[Effect], kind: type[Any]) -> list[Any]:
 def pull(router: Router, variant: int, now: float = 0.0, number: int = 0, serial: int = 1, batch: int = 1) -> list[int]:
     """A worker gives a credit; the requests that it gets."""
     given = messages(router.handle(Ready(number, 0, serial, variant, batch), now), Execute)
-    return [one.id >> 31 for execute in given for one in execute.items]
+    return [one.id >> 31 for execute in given for one in execute.families]
 
 
 # -- floors ----------------------------------------------------------------------------------------------------------------
@@ -97,7 +83,7 @@ def test_children_keep_the_terms_of_their_request() -> None:
     router.handle(Submit([item(1, terms)]), 0.0)
     (batch,) = messages(router.handle(Ready(0, 0, 1, FINE, 1), 0.0), Execute)
     (children,) = messages(router.handle(Result(0, 0, batch.batch, FINE, [(2,)], 0.02, ""), 0.02), Submit)
-    assert [child.terms for child in children.items] == [terms, terms]
+    assert [(child.terms, child.count) for child in children.families] == [(terms, 2)]
 
 
 def test_an_item_that_no_ready_variant_may_serve_is_dropped_at_its_deadline() -> None:
@@ -122,15 +108,15 @@ def test_no_variant_ever_serves_below_a_floor_and_no_item_is_forgotten(
     for serial in range(1, 30):
         variant = data.draw(st.sampled_from([ROUGH, FINE]))
         effects = router.handle(Ready(variant, 0, serial, variant, 2), 0.001 * serial)
-        ended += [one >> 31 for lost in messages(effects, Settled) for one in lost.ids]
+        ended += [one.id >> 31 for lost in messages(effects, Settled) for one in lost.families]
         for execute in messages(effects, Execute):
-            for one in execute.items:
+            for one in execute.families:
                 assert asked[one.id >> 31][0] <= PIPELINE.best_completion(READ, (variant,))
-            ended += [one.id >> 31 for one in execute.items]
-            fanouts: list[tuple[int, ...]] = [(0,)] * len(execute.items)
+            ended += [one.id >> 31 for one in execute.families]
+            fanouts: list[tuple[int, ...]] = [(0,)] * len(execute.families)
             router.handle(Result(variant, 0, execute.batch, variant, fanouts, 0.0, ""), 0.001 * serial)
         router.validate()
-    ended += [one >> 31 for lost in messages(router.handle(Tick(), 9.0), Settled) for one in lost.ids]
+    ended += [one.id >> 31 for lost in messages(router.handle(Tick(), 9.0), Settled) for one in lost.families]
     assert sorted(ended) == list(range(len(asked)))
 
 
@@ -148,7 +134,7 @@ def test_a_boost_brings_forward_but_shortens_no_deadline() -> None:
     router = make()
     router.handle(Submit([item(n, Terms(boost=0.09)) for n in range(30)]), 0.0)
     effects = router.handle(Ready(0, 0, 1, FINE, 2), 0.0)
-    assert len(messages(effects, Execute)[0].items) == 2
+    assert len(messages(effects, Execute)[0].families) == 2
     assert messages(effects, Settled) == []
 
 
@@ -173,13 +159,13 @@ def test_what_would_have_fitted_respects_the_floor() -> None:
 def test_the_answer_carries_the_first_cause_only() -> None:
     gateway = Gateway(ClusterOptions(PIPELINE, 4))
     (submit,) = messages(gateway.handle(Arrived([5], [0.0], {5: Terms(floor=0.5)}), 0.0), Submit)
-    assert submit.items[0].terms == Terms(floor=0.5)
-    parent = submit.items[0].id
+    (entry,) = submit.families
+    assert entry.terms == Terms(floor=0.5)
+    gateway.handle(Settled(FIND, Outcome.OK, [entry], FINE, [(2,)]), 0.01)
     path = PIPELINE.extend(0, FINE)
-    gateway.handle(Settled(FIND, Outcome.OK, [parent], [path], [(2,)]), 0.01)
-    children = [PIPELINE.child_id(parent, READ, number) for number in range(2)]
+    children = [Family(PIPELINE.child_id(entry.id, READ, number), 0.0, SLO, path) for number in range(2)]
     first, second = Cause(READ, 0.01, ROUGH), Cause(READ, 0.02, -1)
-    gateway.handle(Settled(READ, Outcome.DROPPED, children[:1], [path], [], first), 0.02)
-    effects = gateway.handle(Settled(READ, Outcome.DROPPED, children[1:], [path], [], second), 0.03)
+    gateway.handle(Settled(READ, Outcome.DROPPED, children[:1], -1, [], first), 0.02)
+    effects = gateway.handle(Settled(READ, Outcome.DROPPED, children[1:], -1, [], second), 0.03)
     (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
     assert (reply.outcome, reply.cause) == (Outcome.DROPPED, first)

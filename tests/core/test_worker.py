@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
     Effect,
     Execute,
-    Item,
     Leaving,
     Load,
     Loaded,
@@ -68,7 +68,7 @@ def serving(task: int, variant: int, swap: Swap = "break", batch: int = 2) -> Wo
 
 
 def batch(task: int, variant: int, number: int = 0) -> Execute:
-    return Execute(number * len(PIPELINE.tasks) + task, variant, [Item(number, 0.0, 1.0, 0)])
+    return Execute(number * len(PIPELINE.tasks) + task, variant, [Family(number, 0.0, 1.0, 0)])
 
 
 def sent(effects: list[Effect]) -> list[object]:
@@ -102,7 +102,7 @@ def test_a_warm_worker_pulls_once_and_again_just_before_its_batch_ends() -> None
     assert sent(actor.handle(Assign(1, 1, 0, 2), 0.0)) == [Load(1, 0)]
     assert sent(actor.handle(Loaded(1, 0, 1.0), 1.0)) == [credit(1, 0)]
     work = batch(1, 0)
-    assert sent(actor.handle(work, 1.0)) == [Run(work.batch, 1, 0, work.items)]
+    assert sent(actor.handle(work, 1.0)) == [Run(work.batch, 1, 0, work.families)]
     assert actor.wake_at() == pytest.approx(1.0 + 8 * MS)
     assert sent(actor.handle(Tick(), 1.005)) == [], "not before"
     assert sent(actor.handle(Tick(), 1.008)) == [credit(2, 0)]
@@ -110,7 +110,7 @@ def test_a_warm_worker_pulls_once_and_again_just_before_its_batch_ends() -> None
     following = batch(1, 0, 1)
     assert sent(actor.handle(following, 1.009)) == []
     done = sent(actor.handle(BatchDone(work.batch, [], 0.01), 1.010))
-    assert done == [Result(0, 0, work.batch, 0, [], 0.01, ""), Run(following.batch, 1, 0, following.items)]
+    assert done == [Result(0, 0, work.batch, 0, [], 0.01, ""), Run(following.batch, 1, 0, following.families)]
 
 
 def test_a_worker_whose_batch_is_late_has_still_asked_once() -> None:
@@ -145,7 +145,7 @@ def test_make_pulls_for_the_old_variant_until_the_new_one_is_warm() -> None:
     actor = serving(1, 0, "make")
     work = batch(1, 0)
     assert sent(actor.handle(Assign(2, 0, 1, 2), 0.0)) == [Load(0, 1)]
-    assert sent(actor.handle(work, 0.0)) == [Run(work.batch, 1, 0, work.items)]
+    assert sent(actor.handle(work, 0.0)) == [Run(work.batch, 1, 0, work.families)]
     assert sent(actor.handle(BatchDone(work.batch, [], 0.01), 0.01)) == [
         Result(0, 0, work.batch, 0, [], 0.01, ""),
         credit(2, 0),
@@ -162,7 +162,7 @@ def test_a_batch_that_crosses_a_swap_goes_back_also_to_another_task_with_a_varia
     crossing, work = batch(0, 1), batch(1, 1)
     effects = actor.handle(crossing, 0.0)
     assert effects == [Send("router:0", Result(0, 0, crossing.batch, 1, [], 0.0, RETURNED))]
-    assert sent(actor.handle(work, 0.0)) == [Run(work.batch, 1, 1, work.items)], "the credit of the new task is untouched"
+    assert sent(actor.handle(work, 0.0)) == [Run(work.batch, 1, 1, work.families)], "the credit of the new task is untouched"
 
 
 def test_a_parked_worker_keeps_its_model_warm() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
+from loki_rl.core.families import size
 from loki_rl.core.messages import Effect, Event, Outcome, Send, Settled
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
@@ -55,9 +56,8 @@ class Shares:
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Settled) and effect.message.outcome is Outcome.OK:
                 task = self.pipeline.tasks[effect.message.task]
-                for prefix in effect.message.prefixes:
-                    variant = task.variants[self.pipeline.unpack(prefix)[-1]]
-                    self.served[task.name, variant.name] += 1
+                variant = task.variants[effect.message.variant]
+                self.served[task.name, variant.name] += size(effect.message.families)
 
     def share(self, task: str, variant: str) -> float:
         return self.served[task, variant] / sum(count for (name, _), count in self.served.items() if name == task)

@@ -195,12 +195,13 @@ def watched(decide: Alternating, seed: int = 3, **change: Any) -> tuple[dict[int
     def record(address: str, now: float, event: Event, effects: list[Effect]) -> None:
         if isinstance(event, Arrived):
             times.append(now)
-            items = [i for e in effects if isinstance(e, Send) and isinstance(e.message, Submit) for i in e.message.items]
-            entries.update((event.keys[0], root_of(item.id)) for item in items)
+            sent = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Submit)]
+            entries.update((event.keys[0], root_of(one.id)) for message in sent for one in message.families)
         runs.update({(address, effect.batch): effect for effect in effects if isinstance(effect, Run)})
         if isinstance(event, BatchDone):
             ended = runs[address, event.batch]
-            served.update({item.id: (ended.variant, made) for item, made in zip(ended.items, event.fanouts, strict=False)})
+            items = [i for one in ended.families for i in PIPELINE.members(ended.task, one.id, one.count)]
+            served.update({item: (ended.variant, made) for item, made in zip(items, event.fanouts, strict=False)})
 
     simulate(options(seed=seed, **change), decide, steady(300, 2.0), 2.0, record=record)
     return entries, served, times

@@ -17,6 +17,7 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
@@ -179,12 +180,11 @@ class Responder:
     def _end(self, key: int, ending: Ending) -> None:
         paths = [PIPELINE.extend(PIPELINE.extend(0, 1), (leaf + 1) % 2) for leaf in range(ending.leaves)]
         accuracy = 0.75 if ending.outcome is Outcome.OK else 0.0
-        leaves = list(range(ending.leaves))
+        leaves = [Served(1, leaf, path, 1) for leaf, path in enumerate(paths)]
         self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
         self.tally.executions += 1 + ending.leaves
-        tasks = [1] * ending.leaves
-        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, tasks, paths, ending.missing, ending.reason)
-        texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in leaves]
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, ending.missing, ending.reason)
+        texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in range(len(leaves))]
         self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
 
 

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from loki_rl.config import PipelineFile, TaskSpec
 from loki_rl.core.cluster import build
+from loki_rl.core.families import Family
 from loki_rl.core.journal import JournalError, Recorder
-from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Item, Loaded, Tick
+from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Loaded, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot
@@ -98,7 +99,7 @@ def journal(path: Path, events: list[tuple[float, Event]]) -> None:
 
 
 def batch(number: int, items: int) -> Execute:
-    return Execute(number, 1, [Item(100 * number + k, 0.0, 99.0, 0) for k in range(items)])
+    return Execute(number, 1, [Family(100 * number + k, 0.0, 99.0, 0) for k in range(items)])
 
 
 def done(number: int, error: str = "") -> BatchDone:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from loki_rl.core.draws import batch_seconds, fanouts
-from loki_rl.core.messages import BatchDone, Effect, Event, Item, Load, Loaded, Run, Solve, Unload
+from loki_rl.core.families import Family
+from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Solve, Unload
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot
@@ -38,7 +39,7 @@ def engine() -> Iterator[EmulatedEngine]:
 
 
 def run(batch: int, *ids: int, task: int = 0) -> Run:
-    return Run(batch, task, 0, [Item(item, 0.0, 1.0, 0) for item in ids])
+    return Run(batch, task, 0, [Family(item, 0.0, 1.0, 0) for item in ids])
 
 
 def collect(engine: EmulatedEngine, now: float) -> list[tuple[str, Event]]:
@@ -85,7 +86,7 @@ def test_a_leaf_makes_no_children(engine: EmulatedEngine) -> None:
     engine.carry("worker:0", run(1, 1, 2, task=1), 100.0)
     [(_, event)] = collect(engine, NEVER)
     assert isinstance(event, BatchDone)
-    assert event.fanouts == [(), ()]
+    assert event.fanouts == []
 
 
 def test_its_alarm_wakes_a_poll_at_the_next_end(engine: EmulatedEngine) -> None:

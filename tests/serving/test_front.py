@@ -11,6 +11,7 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Cause, Outcome, Reply
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
@@ -122,7 +123,7 @@ def peer() -> Iterator[Peer]:
 
 def reply_to(key: int, outcome: Outcome = Outcome.OK, leaves: int = 0) -> Reply:
     paths = [PIPELINE.extend(PIPELINE.extend(0, 0), leaf % 2) for leaf in range(leaves)]
-    return Reply(key, 7, outcome, 0.125, 0.75, list(range(leaves)), [1] * leaves, paths, 0, "")
+    return Reply(key, 7, outcome, 0.125, 0.75, [Served(1, leaf, path, 1) for leaf, path in enumerate(paths)], 0, "")
 
 
 def test_a_request_becomes_an_event_with_its_payload_and_its_answer_carries_path_names(peer: Peer) -> None:
@@ -149,7 +150,7 @@ def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
     peer: Peer, fitting: int, refusal: Refusal, sentence: str
 ) -> None:
     cause = Cause(1, 0.012, fitting)
-    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], [], [], 1, "too late", cause), (), 6.5)
+    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], 1, "too late", cause), (), 6.5)
     answer, _ = peer.answer()
     assert isinstance(answer, Answer)
     assert (answer.reason, answer.retry_s, answer.refusal) == (sentence, 6.5, refusal)
@@ -317,5 +318,5 @@ def test_equal_path_codes_of_two_leaf_tasks_name_their_own_variants() -> None:
         leaf_weights={"b": 0.5, "c": 0.5},
     )
     path = fork.extend(fork.extend(0, 0), 0)
-    effect = Reply(1, 1, Outcome.OK, 0.1, 1.0, [1, 2], [1, 2], [path, path], 0, "")
-    assert PathNames(fork).served(effect) == [["a0", "b0"], ["a0", "c0"]]
+    effect = Reply(1, 1, Outcome.OK, 0.1, 1.0, [Served(1, 1, path, 2), Served(2, 3, path, 1)], 0, "")
+    assert PathNames(fork).served(effect) == [["a0", "b0"], ["a0", "b0"], ["a0", "c0"]]

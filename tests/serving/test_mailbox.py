@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from loki_rl.core.messages import Cancelled, Item, Submit
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Cancelled, Submit
 from loki_rl.serving import mailbox, wire
 from loki_rl.serving.mailbox import Context, Mailbox, Received
 from loki_rl.serving.wire import Control, Gone, Letter, Up
@@ -73,7 +74,7 @@ def test_frames_stay_with_their_letter(open_box: Open, size: int, monkeypatch: p
     monkeypatch.setattr(mailbox, "FLUSH_PARTS", 8)
     a, b = open_box("a"), open_box("b")
     for number in range(30):
-        letter = Letter("x", Submit([Item(number, 0.0, 1.0, 0)]), [number])
+        letter = Letter("x", Submit([Family(number, 0.0, 1.0, 0)]), [number])
         a.post("b", letter, [bytes([number]) * size])
     a.flush()
     letters, _ = take(b, 30)

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     Arrived,
     Effect,
     Event,
     Execute,
-    Item,
     Outcome,
     Ready,
     Report,
@@ -58,7 +58,7 @@ class Metered:
         return effects
 
     def submit(self, now: float, *roots: int, slo_s: float = 0.5) -> None:
-        self.tell(Submit([Item(PIPELINE.entry_id(root, 0), now, now + slo_s, 0) for root in roots]), now)
+        self.tell(Submit([Family(PIPELINE.entry_id(root, 0), now, now + slo_s, 0) for root in roots]), now)
 
     def pull(self, now: float, serial: int = 1, worker: int = 0) -> Execute:
         """Worker gives a credit for variant `slow` and gets a batch."""
@@ -70,7 +70,7 @@ class Metered:
         return given
 
     def finish(self, batch: Execute, now: float, worker: int = 0, error: str = "") -> None:
-        fanouts: list[tuple[int, ...]] = [() for _ in batch.items]
+        fanouts: list[tuple[int, ...]] = [() for _ in batch.families]
         self.tell(Result(worker, 0, batch.batch, batch.variant, fanouts, 0.02, error), now)
 
 
@@ -124,8 +124,8 @@ def test_requests_are_counted_by_their_ends() -> None:
     meter = RequestMeter(gateway)
     for event, now in (
         (Arrived([1, 2, 3], [0.0, 0.0, 0.0]), 10.0),
-        (Settled(0, Outcome.OK, [PIPELINE.entry_id(0, 0)], [PIPELINE.extend(0, 1)], []), 10.1),
-        (Settled(0, Outcome.DROPPED, [PIPELINE.entry_id(1, 0)], [0], []), 10.2),
+        (Settled(0, Outcome.OK, [Family(PIPELINE.entry_id(0, 0), 10.0, 10.5, 0)], 1, []), 10.1),
+        (Settled(0, Outcome.DROPPED, [Family(PIPELINE.entry_id(1, 0), 10.0, 10.5, 0)], -1, []), 10.2),
     ):
         meter.record(event, gateway.handle(event, now), now)
     seen = meter.state()

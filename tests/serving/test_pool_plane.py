@@ -14,7 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core.draws import batch_seconds
-from loki_rl.core.messages import BatchDone, Item, Load, Loaded, Outcome, Run
+from loki_rl.core.families import Family
+from loki_rl.core.messages import BatchDone, Load, Loaded, Outcome, Run
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.server_type import Figures, ServerType, TypeProfile, as_run_by
@@ -62,11 +63,11 @@ def test_an_emulated_worker_takes_as_long_as_its_type() -> None:
     try:
         for number, kind in ((0, POOL[0]), (4, POOL[1]), (5, POOL[2]), (7, POOL[1])):
             own = as_run_by(PIPELINE, kind)
-            engine.carry(f"worker:{number}", Run(3, 1, 0, [Item(1, 0.0, 1.0, 0)]), 100.0)
+            engine.carry(f"worker:{number}", Run(3, 1, 0, [Family(1, 0.0, 1.0, 0)]), 100.0)
             engine.carry(f"worker:{number}", Load(1, 0), 100.0)
             ends = {type(letter.message): letter.message for letter, _ in engine.collect(200.0)}
             seconds = batch_seconds(0, own, 3, 1, 0, 1)
-            assert ends[BatchDone] == BatchDone(3, [()], seconds)
+            assert ends[BatchDone] == BatchDone(3, [], seconds)
             assert ends[Loaded] == Loaded(1, 0, own.tasks[1].variants[0].load_s)
     finally:
         engine.close()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.core.messages import BatchDone, Drop, Execute, Item, Load, Loaded, Run, Unload
+from loki_rl.core.families import Family
+from loki_rl.core.messages import BatchDone, Drop, Execute, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.doorbell import Doorbell
@@ -69,7 +70,7 @@ class Bench:
         self.engine = ThreadedEngine("worker:3", pipeline, self.mirror, self.payloads, self.bell)
 
     def execute(self, batch: int, *ids: int, frames: bool = True) -> None:
-        items = [Item(item, 0.0, 1.0, 0) for item in ids]
+        items = [Family(item, 0.0, 1.0, 0) for item in ids]
         if frames:
             packed = [pack(np.full(2, item)) for item in ids]
             self.payloads.arrive(Execute(batch, 0, items), ids, packed)
@@ -167,7 +168,7 @@ def test_a_load_overtakes_a_running_batch_only_where_both_models_fit(make: Make,
 
 def test_an_effect_that_is_not_for_an_engine_is_an_error(make: Make) -> None:
     with pytest.raises(TypeError, match="Drop"):
-        make().engine.carry(Drop([1]), 0.0)
+        make().engine.carry(Drop([]), 0.0)
 
 
 def test_more_children_than_an_id_can_hold_are_left_out() -> None:
@@ -176,15 +177,15 @@ def test_more_children_than_an_id_can_hold_are_left_out() -> None:
         for above, name, below in zip([None, *"abcde"], "abcdef", [*"bcdef", None], strict=True)
     )
     deep = Pipeline(name="deep", slo_s=1.0, tasks=chain, leaf_weights={"f": 1.0})
-    item = Item(deep.entry_id(1, 0), 0.0, 1.0, 0)
+    item = deep.entry_id(1, 0)
     fanouts, ids, frames = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
     assert fanouts == [(deep.max_children,)]
     assert len(set(ids)) == len(frames) == deep.max_children
 
 
 def test_a_leaf_always_has_an_output_and_a_faulty_payload_fails_its_batch() -> None:
-    item = Item(PIPELINE.entry_id(1, 0), 0.0, 1.0, 0)
+    item = PIPELINE.entry_id(1, 0)
     fanouts, ids, frames = collect(PIPELINE, 1, [item], [Produced()])
-    assert (fanouts, ids, unpack(frames[0]).size) == ([()], [item.id], 0)
+    assert (fanouts, ids, unpack(frames[0]).size) == ([], [item], 0)
     with pytest.raises(EngineError, match="not a picture"):
         collect(PIPELINE, 1, [item], [Produced(error="not a picture")])

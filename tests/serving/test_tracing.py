@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace.status import StatusCode
 
 from loki_rl.core.cluster import build
+from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     GATEWAY,
@@ -81,10 +82,10 @@ class Traced:
     def _stage(self, task: int, submit: Submit, now: float, children: int) -> list[Effect]:
         told: list[Effect] = []
         effects = self.tell(router(task), submit, now)
-        for serial in range(1, len(submit.items) + 1):
+        for serial in range(1, size(submit.families) + 1):
             effects += self.tell(router(task), Ready(task, 0, serial, 0, 1), now + 0.01)
         for batch in [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Execute)]:
-            fanouts: list[tuple[int, ...]] = [(2,) if children else ()] * len(batch.items)
+            fanouts: list[tuple[int, ...]] = [(2,) if children else ()] * size(batch.families)
             told += self.tell(router(task), Result(task, 0, batch.batch, 0, fanouts, 0.03, ""), now + 0.05)
         for message in [e.message for e in told if isinstance(e, Send) and isinstance(e.message, Settled)]:
             self.tell(GATEWAY, message, now + 0.06)
@@ -98,7 +99,7 @@ class Traced:
 
 def _submit(effects: list[Effect]) -> Submit:
     found = [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Submit)]
-    return Submit([item for message in found for item in message.items])
+    return Submit([family for message in found for family in message.families])
 
 
 def test_the_spans_of_a_request_are_one_tree() -> None:

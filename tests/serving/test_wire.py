@@ -8,7 +8,8 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.core.messages import Item, Submit, Tick
+from loki_rl.core.families import Family
+from loki_rl.core.messages import Submit, Tick
 from loki_rl.serving import wire
 from loki_rl.serving.wire import Letter, WireError, pack, unpack
 
@@ -69,9 +70,9 @@ def test_unpack_long_and_huge_shape() -> None:
 
 def test_letters_keep_their_frames() -> None:
     letters = [
-        Letter("router:0", Submit([Item(1, 0.0, 1.0, 0), Item(2, 0.0, 1.0, 0)]), [1, 2]),
+        Letter("router:0", Submit([Family(1, 0.0, 1.0, 0), Family(2, 0.0, 1.0, 0)]), [1, 2]),
         Letter("gateway", Tick(), []),
-        Letter("router:1", Submit([Item(3, 0.0, 1.0, 0)]), [3]),
+        Letter("router:1", Submit([Family(3, 0.0, 1.0, 0)]), [3]),
     ]
     frames = [zmq.Frame(bytes([i])) for i in range(3)]
     found = wire.decode_letters(wire.encode_letters(letters), frames)

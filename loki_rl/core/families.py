@@ -1,0 +1,46 @@
+"""Sub-requests as they travel: siblings together. Owns their shape and their counting; decides nothing."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Terms(Struct, array_like=True, gc=False, frozen=True):
+    """What a request asks beyond the usual. floor: least accuracy of every variant path that serves it; boost: it stands in
+    queues as if its soft deadlines were this much earlier [s]."""
+
+    floor: float = 0.0
+    boost: float = 0.0
+
+
+class Family(Struct, array_like=True, gc=False):
+    """Items of one task that one parent made (at an entry task: one request): all that is known of them is the same, but
+    their ids. id: of the first; count: how many, numbered on from it (Pipeline.members). t0: arrival of their request [s];
+    deadline: root deadline [s]; prefix: code of the variants that made them (Pipeline.extend), 0 at an entry task. terms: of
+    their request, None for the usual ones.
+
+    Siblings travel together until a batch has room for some of them only; then the family is cut in two."""
+
+    id: int
+    t0: float
+    deadline: float
+    prefix: int
+    terms: Terms | None = None
+    count: int = 1
+
+
+class Served(Struct, array_like=True, gc=False):
+    """Leaf items of one family that ended well. id, count: as in Family; path: the variants that served them."""
+
+    task: int
+    id: int
+    path: int
+    count: int
+
+
+def size(families: list[Family]) -> int:
+    """How many items they are."""
+    items = 0
+    for family in families:
+        items += family.count
+    return items
