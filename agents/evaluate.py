@@ -14,7 +14,7 @@ from loki_rl.agents.event_check import Fidelity, fidelity
 from loki_rl.agents.matched import Matched, matched
 from loki_rl.agents.rollouts import Played, mean_of
 from loki_rl.agents.shifts import Shifted, shifts
-from loki_rl.agents.statistics import bootstrap, gap_closed, improvement, paired_gain
+from loki_rl.agents.statistics import bootstrap, gap_closed, improvement, mean_interval, paired_gain
 from loki_rl.control.agent import NumpyAgent
 from loki_rl.control.fleet import Floats
 from loki_rl.env.cluster_options import ClusterEnvOptions
@@ -118,7 +118,7 @@ def _matched(options: ClusterEnvOptions, agents: Sequence[Contender], asked: Ask
 
 
 def _row(method: Contender, played: Played) -> Row:
-    interval = bootstrap(played.cost[None, :, None], lambda drawn: float(drawn.mean()))
+    interval = mean_interval(played.cost)
     return Row(
         policy=method.name,
         cost_j=interval.value,

@@ -42,6 +42,13 @@ def bootstrap(scores: Floats, statistic: Callable[[Floats], float], seed: int = 
     return Interval(statistic(scores), float(low), float(high))
 
 
+def mean_interval(values: Floats, seed: int = 0) -> Interval:
+    """The mean of values [n] with its bootstrap interval, all draws at once; a single value is only a point."""
+    chosen = np.random.default_rng(seed).integers(len(values), size=(SAMPLES, len(values)))
+    low, high = np.quantile(values[chosen].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
 def gap_closed(base: Floats, method: Floats, ideal: Floats) -> Interval:
     """Share of the gap from base to ideal that a method closes, with interval; base, ideal [windows], method [seeds,
     windows]. Sums before the ratio: a window without a gap must not decide."""

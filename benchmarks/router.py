@@ -242,14 +242,17 @@ def main() -> None:
         f"{args.pipeline}, plan for {args.rps:g} requests/s, medians of {args.runs}; load average {os.getloadavg()[0]:.1f}"
     )
     print(f"{'task':22}{'items/message':>14}{'CPU us/item':>13}{'CPU allows/s':>14}{'wall items/s':>14}  bar")
+    best = ("", 0.0)
     for task in range(len(pipeline.tasks)):
         for per_message in (1, 8, 46):
             figures = [measure(pipeline, plan, task, per_message, args.seconds) for _ in range(args.runs)]
             cpu_us, rate = median(f.cpu_us for f in figures), median(f.rate for f in figures)
             verdict = "" if per_message < 8 else f"<= {BAR_US:g} us {'met' if cpu_us <= BAR_US else 'MISSED'}"
             name = pipeline.tasks[task].name
+            best = max(best, (f"{name}, {per_message} a message", rate), key=lambda found: found[1])
             print(f"{name:22}{per_message:14}{cpu_us:13.2f}{1e6 / cpu_us:14.0f}{rate:14.0f}  {verdict}", flush=True)
-
+    verdict = "met" if best[1] >= BAR_RATE else "MISSED"
+    print(f"most through one process: {best[1]:.0f} items/s by wall ({best[0]}); bar {BAR_RATE:.0f} {verdict}", flush=True)
     print_traces(pipeline, plan, args.seconds, args.runs)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from loki_rl.agents.statistics import Interval, bootstrap
+from loki_rl.agents.statistics import Interval, mean_interval
 from loki_rl.averages import DRIVERS
 from loki_rl.runs import RunResult
 
@@ -74,24 +74,16 @@ def _contrast(driver: str, results: Sequence[RunResult]) -> Contrast:
 def _estimate(policy: str, runs: Sequence[RunResult]) -> Estimate:
     violations, accuracy, servers, _ = np.mean([_figures(done) for done in runs], axis=0).tolist()
     of_servers = float(np.mean([done.servers for done in runs]))
-    cost = interval([_figures(done)[3] for done in runs])
+    cost = mean_interval(np.array([_figures(done)[3] for done in runs]))
     return Estimate(policy, len(runs), violations, accuracy, servers, of_servers, cost)
 
 
 def _difference(policy: str, runs: Sequence[RunResult], reference: str, others: Sequence[RunResult]) -> Difference:
     apart = np.array([_figures(done) for done in runs]) - np.array([_figures(done) for done in others])
-    violations, accuracy, servers, cost = (interval(column) for column in apart.T)
+    violations, accuracy, servers, cost = (mean_interval(column) for column in apart.T)
     return Difference(policy, reference, len(runs), cost, violations, accuracy, servers)
 
 
 def _figures(done: RunResult) -> tuple[float, float, float, float]:
     found = done.summary
     return found.slo_violation_ratio, found.accuracy, found.servers_mean or 0.0, found.cost_j or 0.0
-
-
-def interval(values: Iterable[float]) -> Interval:
-    """Mean and 95 % interval of resampled values; a single value is only a point."""
-    sample = np.array(list(values), np.float64)
-    if len(sample) < 2:
-        return Interval(float(sample.mean()), float(sample.mean()), float(sample.mean()))
-    return bootstrap(sample[None, :], lambda drawn: float(drawn.mean()))

@@ -11,10 +11,10 @@ from pathlib import Path
 from markdown import markdown
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1.5rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 80rem; margin: 2rem auto; padding: 0 1.5rem; }
 h1, h2, h3 { line-height: 1.25; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
 thead th { border-bottom: 2px solid #888; }
 tbody tr:hover { background: #f6f8fa; }
 img { max-width: 100%; height: auto; }

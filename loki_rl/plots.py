@@ -30,6 +30,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MODE_COLOURS = {"hardware": "#A9D8B8", "accuracy": "#F6CF7C", "shed": "#E8998D", "infeasible": "#8C8C8C"}
 DEMAND_COLOUR = "#D9D9D9"
 WINDOWS = 90
+LEGEND = 5  # names side by side
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -198,7 +199,10 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
 
     handles: list[Any] = [Patch(color=DEMAND_COLOUR, label="demand")]
     handles += [Line2D([], [], color=_colour(number), label=policy) for number, policy in enumerate(policies)]
-    axes[0, 0].legend(handles=handles, loc="upper left", frameon=False, fontsize=8)
+    above = 1.1 if axes.shape[1] > 1 else 1.0  # where columns have names of their own
+    axes[0, 0].legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0.0, above), ncols=LEGEND, frameon=False, fontsize=8
+    )
     modes = [Patch(color=MODE_COLOURS[name], label=name) for name in MODES[:3]]
     figure.legend(handles=modes, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
 

@@ -41,8 +41,9 @@ def read_text(path: Path) -> str:
 
 def read_yaml(path: Path) -> object:
     """The content of a YAML file. Raises ConfigError, with the line, if it is malformed or holds a key twice."""
+    text = read_text(path)
     try:
-        return yaml.load(read_text(path), Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""

@@ -3,6 +3,8 @@ by engine; must not know sockets, nor how a request is served."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import zmq
 
 from loki_rl.config import load_pipeline
@@ -13,24 +15,37 @@ from loki_rl.serving.plane import PlaneFile
 from loki_rl.serving.protocol import Described, Tensor
 from loki_rl.serving.wire import WireError, unpack
 
+PICTURE, TEXT = Tensor("image", "BYTES", (1,)), Tensor("text", "BYTES", (-1,))
+
 
 def described(plane: PlaneFile) -> Described:
-    """An emulated engine looks at no payload and makes no output: what it answers is the path that served each leaf."""
-    real = plane.engine != "emulated"
-    source = Tensor("image", "BYTES", (1,)) if real else Tensor("input", "BYTES", (1,), optional=True)
-    result = Tensor("text" if real else "path", "BYTES", (-1,))
-    return describe(plane.options.pipeline, plane.engine, source, result, plane.options.grace_s)
+    """An emulated engine looks at no payload and makes no output: what it answers is the path that served each leaf.
+    Adapters may name their own tensors (see Adapter)."""
+    pipeline = plane.options.pipeline
+    source, result = Tensor("input", "BYTES", (1,), optional=True), Tensor("path", "BYTES", (-1,))
+    if plane.engine != "emulated":
+        source = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.entries), "takes", PICTURE)
+        result = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.leaves), "gives", TEXT)
+    return describe(pipeline, plane.engine, source, result, plane.options.grace_s)
+
+
+def _named(adapters: list[type[Adapter]], what: str, usual: Tensor) -> Tensor:
+    found: Tensor = next((getattr(adapter, what) for adapter in adapters if hasattr(adapter, what)), usual)
+    return found
 
 
 def payload_check(plane: PlaneFile) -> Check:
     """What would be wrong with a payload, before it enters the queue of an entry task."""
-    adapters = [] if plane.engine == "emulated" else entry_adapters(plane.options.pipeline, plane.pipeline_file)
+    pipeline = plane.options.pipeline
+    emulated = plane.engine == "emulated"
+    adapters = [] if emulated else adapters_of(pipeline, plane.pipeline_file, pipeline.entries)
     return lambda frame: _fault(frame, adapters)
 
 
-def entry_adapters(pipeline: Pipeline, file: str) -> list[type[Adapter]]:
+def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[type[Adapter]]:
+    """Those of these tasks, each once."""
     models = load_pipeline(file, need_profile=False).models
-    names = {pipeline.tasks[entry].name for entry in pipeline.entries}
+    names = {pipeline.tasks[task].name for task in tasks}
     return [adapter_class(name) for name in sorted({spec.adapter for (task, _), spec in models.items() if task in names})]
 
 

@@ -29,6 +29,8 @@ from loki_rl.serving.wire import pack
 # A body becomes one message to the gateway, with a header of its own.
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 4096
 _CONNECT_S = 0.5
+# Times the largest body that is read of one that is too large.
+LET_GO = 4
 
 
 class _IndexBody(msgspec.Struct):
@@ -107,16 +109,22 @@ class HttpFront:
         return described
 
     async def _body(self, request: Request) -> bytes:
-        declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._max_body_bytes:
-            raise oip.too_large(self._max_body_bytes)
+        """One that is too large is read to its end and let go, within reason: most clients look for no answer before they
+        have sent all, and would see a broken connection instead of why."""
+        limit, declared = self._max_body_bytes, request.headers.get("content-length", "0")
+        length = int(declared) if declared.isdigit() else 0
+        if length > LET_GO * limit or (length > limit and "expect" in request.headers):
+            raise oip.too_large(limit)
         parts: list[bytes] = []
         size = 0
         async for part in request.stream():
             size += len(part)
-            if size > self._max_body_bytes:
-                raise oip.too_large(self._max_body_bytes)
-            parts.append(part)
+            if size <= limit:
+                parts.append(part)
+            elif size > LET_GO * limit:
+                break
+        if size > limit:
+            raise oip.too_large(limit)
         return b"".join(parts)
 
     async def _cancel_when_gone(self, request: Request, id: int) -> None:

@@ -24,6 +24,7 @@ from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
+from loki_rl.serving.adapters.adapter import AdapterError
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.drift_log import DriftLog
 from loki_rl.serving.driver import Delivery, Driver, Meter
@@ -230,7 +231,7 @@ def main() -> None:
     tether.hold()
     try:
         serve(chosen.folder, chosen.name)
-    except (PlaneError, EngineError, ConfigError) as error:
+    except (PlaneError, EngineError, ConfigError, AdapterError) as error:
         sys.exit(str(error))
 
 

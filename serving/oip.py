@@ -1,8 +1,8 @@
 """Requests of the Open Inference Protocol v2 with Triton's binary tensors: their bytes to one payload and its terms. Owns
 what is well-formed and the sentence that says why not; must not know HTTP routes or sockets.
 
-A picture may come as BYTES [1] (the encoded file; in JSON as base64) or as UINT8, [n] (the encoded file) or
-[height, width, 3] (pixels).
+One BYTES element (in JSON as base64) becomes uint8 [n], as an encoded picture is; numbers keep type and shape. Whether that
+is what the first model takes, its adapter says.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ class InferRequest(Struct):
     min_accuracy: float = 0.0
     priority: int = 0
 
+
+TYPES = {
+    "BOOL": np.dtype("|b1"), "UINT8": np.dtype("|u1"), "UINT16": np.dtype("<u2"), "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"), "INT8": np.dtype("|i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"), "FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"),
+}  # fmt: skip
 
 _body_decoder = msgspec.json.Decoder(InferBody)
 
@@ -203,9 +209,10 @@ def _payload(tensor: InputTensor, parts: Mapping[str, memoryview]) -> Array:
     if tensor.datatype == "BYTES":
         element = _bytes_from_json(tensor) if part is None else _bytes_from_binary(tensor, part)
         return np.frombuffer(element, np.uint8)
-    if tensor.datatype == "UINT8":
-        return _uint8_from_json(tensor) if part is None else _uint8_from_binary(tensor, part)
-    raise RequestError(400, f"input '{tensor.name}' is BYTES or UINT8, not '{tensor.datatype}'")
+    dtype = TYPES.get(tensor.datatype)
+    if dtype is None:
+        raise RequestError(400, f"input '{tensor.name}' is BYTES or one of {', '.join(TYPES)}, not '{tensor.datatype}'")
+    return _numbers_from_json(tensor, dtype) if part is None else _numbers_from_binary(tensor, part, dtype)
 
 
 def _require_one_element(tensor: InputTensor, elements: int) -> None:
@@ -238,21 +245,38 @@ def _bytes_from_binary(tensor: InputTensor, part: memoryview) -> memoryview:
     return part[4:]
 
 
-def _uint8_from_json(tensor: InputTensor) -> Array:
+def _numbers_from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
     data = _json_data(tensor)
     try:
         array = np.asarray(data)
     except (ValueError, OverflowError):  # rows of different lengths, or numbers beyond any type
         array = np.empty(1, object)
-    if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255):
-        raise RequestError(
-            400, f"input '{tensor.name}': UINT8 data are whole numbers from 0 to 255, in rows of equal length"
-        )
-    return _shaped(tensor, array.astype(np.uint8).ravel())
+    if array.size and not fits(array, dtype):
+        allowed = f"{tensor.datatype} data are {_allowed(dtype)}, in rows of equal length"
+        raise RequestError(400, f"input '{tensor.name}': {allowed}")
+    with np.errstate(over="ignore"):  # beyond a small float: infinite
+        return _shaped(tensor, array.astype(dtype).ravel())
 
 
-def _uint8_from_binary(tensor: InputTensor, part: memoryview) -> Array:
-    return _shaped(tensor, np.frombuffer(part, np.uint8))
+def fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether these are values of this type, as they may stand in JSON or protobuf."""
+    if dtype.kind == "b":
+        return array.dtype.kind == "b"
+    if dtype.kind == "f":
+        return array.dtype.kind in "iuf"
+    return array.dtype.kind in "iu" and bool(array.min() >= np.iinfo(dtype).min and array.max() <= np.iinfo(dtype).max)
+
+
+def _allowed(dtype: np.dtype[Any]) -> str:
+    if dtype.kind in "bf":
+        return {"b": "true or false", "f": "numbers"}[dtype.kind]
+    return f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+
+
+def _numbers_from_binary(tensor: InputTensor, part: memoryview, dtype: np.dtype[Any]) -> Array:
+    if len(part) % dtype.itemsize:
+        raise RequestError(400, f"input '{tensor.name}': {len(part)} bytes are no whole number of {tensor.datatype} values")
+    return _shaped(tensor, np.frombuffer(part, dtype))
 
 
 def _shaped(tensor: InputTensor, flat: Array) -> Array:

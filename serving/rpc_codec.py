@@ -22,6 +22,13 @@ from loki_rl.serving.oip_answers import binary, output_elements
 from loki_rl.serving.protocol import Described
 from loki_rl.serving.wire import pack
 
+# Where values of a type stand in InferTensorContents.
+_FIELDS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
+}  # fmt: skip
+
 
 def read_request(message: Any, described: Described) -> InferRequest:
     """Understand a ModelInferRequest. Raises RequestError."""
@@ -54,10 +61,13 @@ def _parts(message: Any) -> dict[str, memoryview]:
 def _contents(tensor: Any) -> bytes:
     if tensor.datatype == "BYTES":
         return binary(list(tensor.contents.bytes_contents))
-    values = np.fromiter(tensor.contents.uint_contents, np.uint32)
-    if values.size and values.max() > 255:
-        raise RequestError(400, f"input '{tensor.name}': UINT8 data are whole numbers from 0 to 255")
-    return values.astype(np.uint8).tobytes()
+    field, dtype = _FIELDS.get(tensor.datatype, ""), oip.TYPES.get(tensor.datatype)
+    if not field or dtype is None:
+        raise RequestError(400, f"input '{tensor.name}': {tensor.datatype} has no typed contents; send it raw")
+    values = np.array(getattr(tensor.contents, field))
+    if values.size and not oip.fits(values, dtype):
+        raise RequestError(400, f"input '{tensor.name}': not all values are {tensor.datatype}")
+    return values.astype(dtype).tobytes()
 
 
 def write_response(answer: Inference, request: InferRequest, described: Described) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.contrasts import contrasts, interval
+from loki_rl.contrasts import contrasts
 from loki_rl.cost_chart import costs_png
 from loki_rl.page import write_page
 from loki_rl.plots import PlotError
@@ -41,12 +41,6 @@ def test_drivers_are_not_mixed_and_what_counted_no_servers_is_left_out(make_resu
     outside = replace(outside, summary=replace(outside.summary, servers_mean=None, cost_j=None))
     found = contrasts([make_result("loki", "emulated"), make_result("loki", "twin"), outside])
     assert [one.driver for one in found] == ["twin", "emulated"]
-
-
-def test_an_interval_of_one_is_a_point() -> None:
-    assert interval([2.0]) == interval([2.0, 2.0])
-    spread = interval([0.0, 1.0, 2.0, 3.0])
-    assert spread.low < spread.value == 1.5 < spread.high
 
 
 def test_a_line_says_violations_accuracy_and_servers_together(make_result: Any) -> None:

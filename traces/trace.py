@@ -72,6 +72,8 @@ def find_trace(name: str | Path) -> Path:
     given = Path(name).expanduser()
     if given.is_file():
         return given
+    if given.is_dir():
+        raise TraceError(f"{given}: is a folder; name a file")
     if len(given.parts) != 1 or given.name.endswith(ENDINGS):
         raise TraceError(f"{given}: no such trace file; check the path")
     for ending in ENDINGS:

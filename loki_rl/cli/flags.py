@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, ppo, clairvoyant"
+
 PipelineArg = Annotated[str, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")]
-TraceOpt = Annotated[str, typer.Option(help="Trace file, or the name of one that ships.")]
+TraceOpt = Annotated[str, typer.Option(help="Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp).")]
 ServersOpt = Annotated[int | None, typer.Option(help="Servers in the cluster (default: as in the pipeline file).")]
 PoolOpt = Annotated[
     Path | None,
@@ -29,8 +31,11 @@ SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (de
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
-TracesOpt = Annotated[list[str], typer.Option(help="Trace file, or the name of one that ships; may be repeated.")]
-PolicyOpt = Annotated[str, typer.Option(help="static, hardware, proteus, loki, exact, forecast, ppo or clairvoyant.")]
+TracesOpt = Annotated[
+    list[str],
+    typer.Option(help="Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp); may be repeated."),
+]
+PolicyOpt = Annotated[str, typer.Option(help=f"One of {POLICY_NAMES}.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
 IntervalOpt = Annotated[float, typer.Option(help="Time between plans [s].")]

@@ -10,6 +10,7 @@ import typer
 
 from loki_rl import terminal
 from loki_rl.cli.flags import (
+    POLICY_NAMES,
     CompressOpt,
     DeviceOpt,
     DropOpt,
@@ -132,7 +133,7 @@ def compare(
     context: typer.Context,
     pipeline: PipelineArg,
     trace: TracesOpt = DEFAULT_TRACES,
-    policies: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "static,hardware,loki,exact",
+    policies: Annotated[str, typer.Option(help=f"Separated by commas, of {POLICY_NAMES}.")] = "static,hardware,loki,exact",
     suite: Annotated[
         str | None, typer.Option(help="paper: the Loki paper's evaluation, instead of runs of your own.")
     ] = None,

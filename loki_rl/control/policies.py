@@ -16,7 +16,7 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
 from loki_rl.control.measured import as_measured
 from loki_rl.control.reasons import highest_floor
-from loki_rl.control.request import Queueing, Request, RequestError
+from loki_rl.control.request import Queueing, Request, RequestError, check
 from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.reserve import warm as warm_reserve
 from loki_rl.control.solver import warm as warm_solver
@@ -78,6 +78,7 @@ class Planner:
         self._reserve: Reserve | None = None
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
+        check(self.request(FLOOR_RPS))
 
     def learn(self, snapshot: Snapshot) -> bool:
         """From now on plan with what was measured; whether that is something new."""

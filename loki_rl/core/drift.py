@@ -12,12 +12,15 @@ from loki_rl.core.servers import Servers
 
 # Batches that are judged together. Two windows in a row must agree, so that one disturbance moves nothing.
 WINDOW = 40
-# Batches of a worker that may still come back: one runs, one waits behind it, and those that it was too slow for.
-KEPT = 8
+# Batches that may still come back: far more than workers have in hand, whose batches may be lost with them.
+KEPT = 4096
 # Less than this share of the value is not worth a new plan.
 TOLERANCE = 0.1
 # Standard errors of the mean by which a window must differ.
 SIGMAS = 3.0
+
+
+Key = tuple[int, int]  # type of server, variant
 
 
 class Gauge:
@@ -25,26 +28,25 @@ class Gauge:
     measured is near it. judged: whether a whole window was measured yet.
     """
 
-    __slots__ = ("_count", "_doubt", "_squares", "_total", "judged", "profiled", "value")
+    __slots__ = ("_doubt", "_samples", "judged", "profiled", "value")
 
     def __init__(self, profiled: float) -> None:
         self.profiled = self.value = profiled
         self.judged = False
         self._doubt = 0  # which way the window before was off
-        self._begin()
+        self._samples: list[float] = []
 
     def add(self, sample: float) -> bool:
         """Count a sample; whether the value has changed for it."""
-        self._count += 1
-        self._total += sample
-        self._squares += sample * sample
-        return self._count == WINDOW and self._judge()
+        samples = self._samples
+        samples.append(sample)
+        return len(samples) == WINDOW and self._judge()
 
     def _judge(self) -> bool:
         self.judged = True
-        mean = self._total / WINDOW
-        error = (max(0.0, self._squares / WINDOW - mean * mean) / (WINDOW - 1)) ** 0.5
-        self._begin()
+        mean = sum(self._samples) / WINDOW
+        error = (sum((sample - mean) ** 2 for sample in self._samples) / (WINDOW - 1) / WINDOW) ** 0.5
+        self._samples.clear()
         off = mean - self.value
         former, self._doubt = self._doubt, 0
         if abs(off) <= max(TOLERANCE * self.value, SIGMAS * error):
@@ -58,17 +60,14 @@ class Gauge:
         self.value = self.profiled if near else round(mean, 3)
         return True
 
-    def _begin(self) -> None:
-        self._count, self._total, self._squares = 0, 0.0, 0.0
-
 
 class Measured:
-    """One variant on one type of server. times: n -> profiled mean service time [s]."""
+    """One variant on one type of server. key: type and variant. times: n -> profiled mean service time [s]."""
 
-    __slots__ = ("fanouts", "slowdown", "times")
+    __slots__ = ("fanouts", "key", "slowdown", "times")
 
-    def __init__(self, times: Sequence[float], fanouts: Sequence[float]) -> None:
-        self.times = times
+    def __init__(self, key: Key, times: Sequence[float], fanouts: Sequence[float]) -> None:
+        self.key, self.times = key, times
         self.slowdown = Gauge(1.0)
         self.fanouts = [Gauge(mean) for mean in fanouts]
 
@@ -79,8 +78,8 @@ class Measured:
     def add(self, result: Result, items: int) -> bool:
         """Count a batch of so many items; whether an estimate has changed for it."""
         changed = self.slowdown.add(result.seconds / self.times[items])
-        for place, gauge in enumerate(self.fanouts):
-            changed |= gauge.add(sum(fanout[place] for fanout in result.fanouts) / items)
+        for gauge, counts in zip(self.fanouts, zip(*result.fanouts, strict=True), strict=False):
+            changed |= gauge.add(sum(counts) / items)
         return changed
 
 
@@ -93,30 +92,30 @@ class DriftWatch:
     """
 
     def __init__(self, servers: Servers, task: int) -> None:
-        self.found: dict[tuple[int, int], Drift] = {}
+        self.found: dict[Key, Drift] = {}
         self._servers = servers
         self._task = task
-        self._measured: dict[tuple[int, int], Measured] = {}
-        self._given: dict[int, dict[int, int]] = {}
+        self._measured: dict[Key, Measured] = {}
+        self._given: dict[int, tuple[Measured, int]] = {}
 
-    def given(self, batch: int, worker: int, items: int) -> None:
-        """A worker has got a batch of so many items."""
-        sizes = self._given.setdefault(worker, {})
-        sizes[batch] = items
-        if len(sizes) > KEPT:
-            del sizes[next(iter(sizes))]
+    def given(self, batch: int, key: Key, items: int) -> None:
+        """A server of this type has got a batch of so many items, for this variant."""
+        given = self._given
+        given[batch] = self._measured.get(key) or self._begin(key), items
+        if len(given) > KEPT:
+            del given[next(iter(given))]
 
     def record(self, result: Result) -> bool:
         """Count a batch that ended; whether `found` has changed."""
-        items = self._given.get(result.worker, {}).pop(result.batch, 0)
-        if not items or result.error:
+        given = self._given.pop(result.batch, None)
+        if given is None or result.error:
             return False
-        key = self._servers.type_of(result.worker), result.variant
-        measured = self._measured.get(key) or self._begin(key)
+        measured, items = given
         if not measured.add(result, items):
             return False
-        for other in range(len(self._servers.pipelines[key[0]].tasks[self._task].variants)):
-            self._tell((key[0], other), measured.slowdown.value)
+        server_type = measured.key[0]
+        for other in range(len(self._servers.pipelines[server_type].tasks[self._task].variants)):
+            self._tell((server_type, other), measured.slowdown.value)
         return True
 
     def slowdown(self, server_type: int, variant: int) -> float:
@@ -124,14 +123,14 @@ class DriftWatch:
         drift = self.found.get((server_type, variant))
         return 1.0 if drift is None else drift.slowdown
 
-    def _begin(self, key: tuple[int, int]) -> Measured:
+    def _begin(self, key: Key) -> Measured:
         server_type, variant = key
         pipeline = self._servers.pipelines[server_type]
         times = [mean_s(row) for row in pipeline.latencies[self._task][variant]]
-        measured = self._measured[key] = Measured(times, pipeline.fanouts[self._task][variant])
+        measured = self._measured[key] = Measured(key, times, pipeline.fanouts[self._task][variant])
         return measured
 
-    def _tell(self, key: tuple[int, int], usual: float) -> None:
+    def _tell(self, key: Key, usual: float) -> None:
         """Bring `found` up to date. usual: slowdown of what was never measured."""
         measured = self._measured.get(key) or self._begin(key)
         if not measured.slowdown.judged:
@@ -141,7 +140,7 @@ class DriftWatch:
         else:
             self.found.pop(key, None)
 
-    def _told(self, key: tuple[int, int], measured: Measured) -> Drift:
+    def _told(self, key: Key, measured: Measured) -> Drift:
         server_type, variant = key
         pipeline = self._servers.pipelines[server_type]
         task = pipeline.tasks[self._task]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loki_rl.core.families import Family
+from loki_rl.core.families import Family, size
 from loki_rl.core.pipeline import Pipeline
 
 Fanouts = list[tuple[int, ...]]
@@ -11,16 +11,19 @@ Fanouts = list[tuple[int, ...]]
 def offspring(pipeline: Pipeline, task: int, variant: int, families: list[Family], fanouts: Fanouts) -> list[list[Family]]:
     """The children that items of this task made, a list per child task; fanouts: per item. Ids are a function of the
     parent's, so that a repeat is recognised. Raises ValueError unless there is one fan-out for each item."""
+    if len(fanouts) != size(families):
+        raise ValueError(f"{len(fanouts)} fan-outs came for {size(families)} items")
     children = pipeline.children[task]
     shift = pipeline.shifts[children[0]]
     spawned: list[list[Family]] = [[] for _ in children]
-    parents = [(family, id) for family in families for id in pipeline.members(task, family.id, family.count)]
-    for (family, parent), counts in zip(parents, fanouts, strict=True):
+    each = iter(fanouts)
+    for family in families:
         prefix = pipeline.extend(family.prefix, variant)
-        number = 1
-        for made, count in zip(spawned, counts, strict=True):
-            if count:
-                id = parent | (number << shift)
-                made.append(Family(id, family.t0, family.deadline, prefix, family.terms, count))
-                number += count
+        for parent in pipeline.members(task, family.id, family.count):
+            number = 1
+            for made, count in zip(spawned, next(each), strict=True):
+                if count:
+                    id = parent | (number << shift)
+                    made.append(Family(id, family.t0, family.deadline, prefix, family.terms, count))
+                    number += count
     return spawned

@@ -140,17 +140,17 @@ class DeadlineQueue:
             limit = place if soft_rule else hard
             if family.terms is not None:
                 if allows is not None and not allows(family):
-                    left.append(self._pop(lane))
+                    left.append(self._pop(lane, family.count))
                     continue
                 limit = place + family.terms.boost if soft_rule else hard
             if finish <= limit:
-                entry = self._pop(lane, cap)
-                cap -= entry[3].count
-                batch.append(entry)
+                count = min(cap, family.count)
+                batch.append(self._pop(lane, count))
+                cap -= count
             elif now + rescue_s() <= limit:
-                left.append(self._pop(lane))
+                left.append(self._pop(lane, family.count))
             else:
-                dropped.append(self._pop(lane))
+                dropped.append(self._pop(lane, family.count))
         if left:
             self.put_back(left)
         if dropped:
@@ -165,11 +165,11 @@ class DeadlineQueue:
         while cap and self.lanes[lane := self._earliest(chosen)]:
             family = self.lanes[lane][0][3]
             if family.terms is None or allows is None or allows(family):
-                entry = self._pop(lane, cap)
-                cap -= entry[3].count
-                batch.append(entry)
+                count = min(cap, family.count)
+                batch.append(self._pop(lane, count))
+                cap -= count
             else:
-                left.append(self._pop(lane))
+                left.append(self._pop(lane, family.count))
         self.put_back(left)
         return batch
 
@@ -186,7 +186,7 @@ class DeadlineQueue:
         late: list[Entry] = []
         for number, lane in enumerate(self.lanes):
             while lane and finish > self.limit(lane[0], soft_rule):
-                late.append(self._pop(number))
+                late.append(self._pop(number, lane[0][3].count))
         return late
 
     @staticmethod
@@ -212,7 +212,7 @@ class DeadlineQueue:
         dropped: list[Entry] = []
         for number, lane in enumerate(self.lanes):
             while lane and lane[0][2] <= now:
-                dropped.append(self._pop(number))
+                dropped.append(self._pop(number, lane[0][3].count))
         self.forget(dropped)
         return dropped
 
@@ -225,7 +225,8 @@ class DeadlineQueue:
                 gone += here
                 self.lanes[number] = [entry for entry in lane if entry[3].id >> root_bits not in roots]
                 heapq.heapify(self.lanes[number])
-                self._leave(number, sum([entry[3].count for entry in here]))
+                self.sizes[number] = size([entry[3] for entry in self.lanes[number]])
+        self.waiting = sum(self.sizes)
         self.forget(gone)
         return gone
 
@@ -238,21 +239,16 @@ class DeadlineQueue:
         )
         return (place, order, hard, head), (place, order + count, hard, rest)
 
-    def _pop(self, lane: int, most: int | None = None) -> Entry:
-        """The first items of a lane, all of a family or at most so many."""
+    def _pop(self, lane: int, count: int) -> Entry:
+        """So many of the items that a lane's first entry holds, all or fewer."""
         heap = self.lanes[lane]
-        entry = heap[0]
-        if most is None or entry[3].count <= most:
-            heapq.heappop(heap)
+        if heap[0][3].count == count:
+            entry = heapq.heappop(heap)
         else:
-            entry, heap[0] = self.cut(entry, most)  # nothing stands between siblings, so the heap stays one
-        self._leave(lane, entry[3].count)
-        return entry
-
-    def _leave(self, lane: int, count: int) -> None:
-        """So many items left a lane."""
+            entry, heap[0] = self.cut(heap[0], count)  # nothing stands between siblings, so the heap stays one
         self.sizes[lane] -= count
         self.waiting -= count
+        return entry
 
     def _earliest(self, lanes: Sequence[int]) -> int:
         """The lane whose head comes first; an empty one if nothing waits."""

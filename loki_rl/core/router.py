@@ -348,7 +348,7 @@ class Router:
         )
         puller.latest = batch
         self.leases.give(batch, lease)
-        self.drift.given(batch, puller.number, items)
+        self.drift.given(batch, (puller.server_type, variant), items)
         self.shares.served(variant, lease.families)
         self.flow.spend(variant, lease.families, now)
         effects.append(Send(puller.address, Execute(batch, variant, lease.families)))

@@ -21,7 +21,7 @@ from loki_rl.agents.evaluate import Asked, Report, evaluate
 from loki_rl.agents.evaluation_report import as_json, table, write
 from loki_rl.agents.rollouts import base, play
 from loki_rl.agents.shielded import Shielded
-from loki_rl.agents.statistics import bootstrap, gap_closed, iqm, paired_gain
+from loki_rl.agents.statistics import bootstrap, gap_closed, iqm, mean_interval, paired_gain
 from loki_rl.agents.train import TrainOptions
 from loki_rl.control.observation import ACTIONS
 from loki_rl.env.cluster_options import pool_for
@@ -37,6 +37,14 @@ def test_an_interval_holds_its_value_and_narrows_with_windows() -> None:
     narrow = bootstrap(rng.normal(1.0, 1.0, (2, 400, 1)), lambda x: float(x.mean()))
     assert wide.low <= wide.value <= wide.high
     assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_the_interval_of_a_mean_is_that_of_resampled_values() -> None:
+    assert mean_interval(np.array([2.0])) == mean_interval(np.array([2.0, 2.0]))
+    values = np.random.default_rng(1).normal(1.0, 1.0, 50)
+    found, drawn = mean_interval(values), bootstrap(values[None, :], lambda x: float(x.mean()))
+    assert found.value == drawn.value
+    assert (found.low, found.high) == pytest.approx((drawn.low, drawn.high), abs=0.05)
 
 
 def test_the_gap_is_a_share_of_sums() -> None:

@@ -296,6 +296,23 @@ def test_a_body_without_length_is_limited_too(site: Site) -> None:
     connection.close()
 
 
+def test_a_client_that_sends_too_much_before_it_reads_is_told_why(responder: Any) -> None:
+    site = Site(responder.endpoint, 4_000_000)  # several times what sockets hold
+    try:
+        status, answer, _ = site.ask("POST", INFER, bytes(15_000_000))
+        assert (status, answer["error"]) == (413, "the body is larger than 4000000 bytes")
+    finally:
+        site.close()
+
+
+@pytest.mark.parametrize(("length", "more"), [(900_000, ""), (300_000, "Expect: 100-continue\r\n")])
+def test_where_a_client_waits_or_means_far_too_much_nothing_is_read(site: Site, length: int, more: str) -> None:
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{more}\r\n"
+    with socket.create_connection(("127.0.0.1", site.port), timeout=60) as client:
+        client.sendall(head.encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
 def test_plain_garbage_on_the_port_does_not_stop_it(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.port)) as stranger:
         stranger.sendall(b"\x00\xff\r\n\r\n")

@@ -21,9 +21,11 @@ from loki_rl.serving import node as node_module
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.engine import EngineError, LoadInfo
+from loki_rl.serving.front import describe
 from loki_rl.serving.mailbox import Context, Mailbox
 from loki_rl.serving.node import Node
 from loki_rl.serving.plane import LAUNCHER, EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.wire import Bye, Control, Idle, Letter, Up, Warm
 
 MS = 0.001
@@ -40,6 +42,9 @@ PIPELINE = Pipeline(
 )
 PLACEMENTS = (Placement("cut", "only", 4, 1), Placement("sum", "exact", 4, 1), Placement("size", "any", 4, 1))
 PLAN = Plan("hardware", PLACEMENTS, 3, 1.0, 1.0, 1.0, 100.0, {"cut": 0.5, "sum": 1.0, "size": 1.0}, {})
+
+
+ARRAY = Tensor("array", "INT32", (-1, 2), optional=True)
 
 
 class Fixed:
@@ -130,6 +135,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr(node_module, "resolve", lambda entry: {"here:make_fixed": make_fixed}[entry])
     monkeypatch.setattr(node_module, "make_engine", lambda *_: Arithmetic())
     monkeypatch.setattr(node_module, "payload_check", lambda _: lambda _: None)
+    monkeypatch.setattr(node_module, "described", lambda plane: describe(plane.options.pipeline, plane.engine, ARRAY, ARRAY))
     planes: list[Plane] = []
     with zmq.Context() as context:
 

@@ -102,7 +102,10 @@ def test_who_asks_for_binary_output_gets_it(rest: dict[str, Any], binary: bool) 
         (b'{"inputs":[{}]}', "missing required field `name`"),
         (b"{}", "input 'image' is missing"),
         (body({"name": "picture"}), "input 'picture' is unknown, 'reading' takes 'image'"),
-        (body({"datatype": "FP32"}), "input 'image' is BYTES or UINT8, not 'FP32'"),
+        (body({"datatype": "FP8"}), "input 'image' is BYTES or one of BOOL, UINT8, .*, FP64, not 'FP8'"),
+        (body({"datatype": "INT8", "data": [1, 2, 128]}), "INT8 data are whole numbers from -128 to 127"),
+        (body({"datatype": "BOOL"}), "BOOL data are true or false"),
+        (body({"datatype": "FP32", "data": [1, 2, "x"]}), "FP32 data are numbers, in rows of equal length"),
         (body({"shape": [4]}), r"shape \[4\] does not hold 3 values"),
         (body({"shape": [-1]}), "Expected `int` >= 0"),
         (body({"data": [1, 2, 256]}), "whole numbers from 0 to 255"),
@@ -135,6 +138,36 @@ def test_what_is_wrong_is_said_in_one_sentence(request_body: bytes, sentence: st
     with pytest.raises(RequestError, match=sentence) as caught:
         payload(request_body)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data", "dtype"),
+    [
+        ("FP32", [0.5, -1, 3], np.float32),
+        ("FP16", [0.5, -1, 1e30], np.float16),
+        ("FP64", [0.1, 1e300, 2], np.float64),
+        ("INT64", [-1, 0, 2**62], np.int64),
+        ("INT8", [-128, 0, 127], np.int8),
+        ("UINT16", [0, 1, 65535], np.uint16),
+        ("BOOL", [True, False, True], np.bool_),
+    ],
+)
+def test_numbers_keep_their_type_in_json_and_in_binary(datatype: str, data: list[float], dtype: type[np.generic]) -> None:
+    with np.errstate(over="ignore"):
+        wanted = np.array(data).astype(dtype)
+    read = payload(body({"datatype": datatype, "data": data}))
+    size = {"binary_data_size": wanted.nbytes}
+    header = body({"datatype": datatype, "shape": [1, 3], "data": None, "parameters": size})
+    raw = payload(header + wanted.tobytes(), len(header))
+    for found, shape in ((read, (3,)), (raw, (1, 3))):
+        assert (found.dtype, found.shape) == (dtype, shape)
+        assert found.ravel().tolist() == wanted.tolist()
+
+
+def test_binary_data_are_whole_values() -> None:
+    header = body({"datatype": "FP32", "shape": [1], "data": None, "parameters": {"binary_data_size": 3}})
+    with pytest.raises(RequestError, match="3 bytes are no whole number of FP32 values"):
+        payload(header + b"abc", len(header))
 
 
 def test_an_input_that_stands_twice() -> None:

@@ -24,6 +24,9 @@ from tritonclient.utils import InferenceServerException
 from loki_rl.core.messages import Outcome
 from loki_rl.serving import rpc
 from loki_rl.serving.listening import listen
+from loki_rl.serving.oip import RequestError
+from loki_rl.serving.protocol import Described, Tensor
+from loki_rl.serving.rpc_codec import read_request
 from loki_rl.serving.wire import unpack
 
 
@@ -167,6 +170,21 @@ def test_typed_contents_are_as_good_as_raw_ones(stub: stubs.GRPCInferenceService
     request.inputs.add(name="image", datatype="UINT8", shape=[3]).contents.uint_contents.extend([1, 2, 255])
     stub.ModelInfer(request)
     assert [bytes(unpack(entered.payload)) for entered in responder.entered] == [b"abc", b"\x01\x02\xff"]
+
+
+def test_typed_contents_of_other_types_are_read_and_judged() -> None:
+    described = Described(0, "reading", 0.5, 0.5, "onnx", (), Tensor("image", "FP32", (2,)), Tensor("text", "BYTES", (-1,)))
+    request = pb.ModelInferRequest(model_name="reading")
+    request.inputs.add(name="image", datatype="FP32", shape=[2]).contents.fp32_contents.extend([0.5, -1.0])
+    read = read_request(request, described).payload
+    assert read is not None
+    assert read.dtype == np.float32
+    assert read.tolist() == [0.5, -1.0]
+    for datatype, sentence in (("FP16", "FP16 has no typed contents; send it raw"), ("INT8", "not all values are INT8")):
+        request = pb.ModelInferRequest(model_name="reading")
+        request.inputs.add(name="image", datatype=datatype, shape=[1]).contents.int_contents.append(200)
+        with pytest.raises(RequestError, match=sentence):
+            read_request(request, described)
 
 
 @pytest.mark.parametrize(

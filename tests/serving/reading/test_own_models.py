@@ -15,12 +15,16 @@ from PIL import Image
 
 from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.profile_file import ProfileFile
 from loki_rl.serving.client import Client
 from loki_rl.serving.engine import EngineError
+from loki_rl.serving.entrance import described
 from loki_rl.serving.labelled import Labelled, load_labelled, measure_labelled
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.onnx_engine import OnnxEngine
+from loki_rl.serving.plane import PlaneFile, pack_options
+from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import model_path, write_whole
 
 ROOT = Path(__file__).parents[3]
@@ -103,6 +107,20 @@ def test_the_documented_pipeline_is_measured_and_served(site: Path, monkeypatch:
             answer = client.infer(np.frombuffer((site / "pictures" / name).read_bytes(), np.uint8))
             assert [output.tobytes().decode() for output in answer.outputs] == [name.split("_")[0]]
             assert answer.accuracy == 1.0
+
+
+def test_an_adapter_may_say_what_clients_send_and_get(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    declared = re.search(r"    (takes = .*?)  #.*\n    (gives = .*)\n", (ROOT / "docs" / "models.md").read_text())
+    assert declared is not None
+    lines = ("from loki_rl.serving.protocol import Tensor", "from classify import Classify", "class Price(Classify):")
+    (site / "price.py").write_text("\n".join((*lines, f"    {declared[1]}", f"    {declared[2]}", "")))
+    (site / "price.yaml").write_text((site / "tone.yaml").read_text().replace("classify:Classify", "price:Price"))
+    variant = Variant("small", 1.0, {1: Latency(0.001, 0.001, 0.001)})
+    pipeline = Pipeline("tone", 1.0, (Task("classify", (variant,), entry=1.0),), {"classify": 1.0})
+    plane = PlaneFile(pack_options(ClusterOptions(pipeline, 1)), (), (), "onnx", pipeline_file=str(site / "price.yaml"))
+    found = described(plane)
+    assert (found.input, found.output) == (Tensor("features", "FP32", (13,)), Tensor("price", "BYTES", (-1,)))
 
 
 def test_the_adapter_is_as_short_as_promised(site: Path) -> None:
