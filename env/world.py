@@ -4,7 +4,7 @@ contains no scheduling decision."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop
+from heapq import heappop, heappush
 from math import ceil, inf
 
 from loki_rl.core.cluster import addresses, build
@@ -118,8 +118,8 @@ class World:
 
     def run_until(self, time: float, most: float = inf) -> None:
         """Every event up to and including this time [s], or that many of them. The twin spends its own time here, so the
-        kernel's pop and follow and the commonest effect are spelled out."""
-        kernel, players, hop_s, lags = self.kernel, self.players, self.hop_s, self.lags
+        kernel's work and the commonest effects are spelled out."""
+        kernel, players, hop_s, lags, record = self.kernel, self.players, self.hop_s, self.lags, self.record
         heap, line, pop, next_in_line = kernel.heap, kernel.line, heappop, kernel.line.popleft
         while most > 0:
             if line and not (heap and heap[0] < line[0]):
@@ -138,44 +138,44 @@ class World:
                 player.due = inf
             effects = player.handle(event, now)
             self.events += 1
-            if self.record is not None:
-                self.record(player.address, now, event, effects)
+            if record is not None:
+                record(player.address, now, event, effects)
             for effect in effects:
-                if type(effect) is not Send:
+                if type(effect) is Send:
+                    if lags and type(effect.message) in lags:
+                        kernel.push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
+                    else:
+                        kernel.pushed += 1
+                        line.append((now + hop_s, kernel.pushed, players[effect.to], effect.message))
+                elif type(effect) is Run:
+                    self._run(player, effect, now)
+                elif type(effect) is not Drop and type(effect) is not Reply:  # the twin keeps no payload and has no clients
                     self._carry_out(player, effect, now)
-                elif lags and type(effect.message) in lags:
-                    kernel.push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
-                else:
-                    kernel.pushed += 1
-                    line.append((now + hop_s, kernel.pushed, players[effect.to], effect.message))
             if self.check:
                 player.actor.validate()
             wake = player.wake_at()
             if wake is not None and wake < player.due:
-                self._arm(player, wake)
-
-    def _arm(self, player: Player, wake: float) -> None:
-        """A Tick at this time [s], in place of any later one."""
-        player.due = max(wake, self.kernel.now)
-        self.kernel.push(player.due, player, TICK)
+                player.due = due = wake if wake > now else now
+                kernel.pushed += 1
+                heappush(heap, (due, kernel.pushed, player, TICK))
 
     def _enter(self, player: Player) -> None:
         """A player begins, with the first Tick it wants."""
         wake = player.wake_at()
         if wake is not None:
-            self._arm(player, wake)
+            player.due = max(wake, self.kernel.now)
+            self.kernel.push(player.due, player, TICK)
 
     def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
+        """The rare effects."""
         match effect:
-            case Run():
-                self._run(player, effect, now)
-            case Drop() | Reply() | Unload():
-                pass  # the twin keeps no payload and no model, and has no clients
             case Load(task, variant):
                 seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
                 self.kernel.push(now + seconds, player, Loaded(task, variant, seconds))
             case Solve(snapshot):
                 self.kernel.push(now, player, Planned(self.decide(snapshot)))
+            case Unload():
+                pass  # no model is in memory
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
