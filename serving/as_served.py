@@ -17,7 +17,7 @@ from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.control.allocator import capacity
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.core.plan import Drift, Plan, Snapshot
 from loki_rl.profile_file import ProfileFile
 from loki_rl.serving.adapters.adapter import Array
 from loki_rl.serving.client import Client, Inference, pack_payload
@@ -43,14 +43,18 @@ LEASE = 1000.0
 
 
 class Rounds:
-    """A policy: one plan after the other, a control interval each; the last one stays."""
+    """A policy: one plan after the other, a control interval each; the last one stays. That batches take other times than in
+    the profile is what is measured here: who asks within an interval because of it is given the same plan."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self._left = iter(plans)
         self._plan: Plan | None = None
+        self._drift: tuple[Drift, ...] = ()
 
-    def decide(self, _snapshot: Snapshot) -> Plan:
-        self._plan = next(self._left, self._plan)
+    def decide(self, snapshot: Snapshot) -> Plan:
+        if self._plan is None or snapshot.drift == self._drift:
+            self._plan = next(self._left, self._plan)
+        self._drift = snapshot.drift
         assert self._plan is not None
         return self._plan
 
