@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from signal import SIG_DFL, SIGINT, signal
+from signal import SIG_DFL, SIGINT, default_int_handler, signal
 from threading import Thread
+from types import FrameType
 from typing import Literal
 
 from msgspec import Struct
@@ -161,8 +163,8 @@ class _Work:
         if jobs == 1 or len(places) < 2:
             self.in_turn(places)
             return
-        with ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
-            for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}):
+        with _remembered() as pressed, ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
+            for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}, pressed):
                 self._end(place, end)
 
     def in_turn(self, places: Sequence[int]) -> None:
@@ -207,13 +209,34 @@ def _follow(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _as_they_end(pool: Executor, work: Mapping[int, Callable[[], Path | str]]) -> Iterator[tuple[int, Path | str]]:
+@contextmanager
+def _remembered() -> Iterator[list[int]]:
+    """Filled by Ctrl-C. Its exception is lost where it strikes within a callback, and then the processes that it ended too
+    would pass for failures of their runs."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        default_int_handler(number, frame)
+
+    former = signal(SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal(SIGINT, former)
+
+
+def _as_they_end(
+    pool: Executor, work: Mapping[int, Callable[[], Path | str]], pressed: Sequence[int]
+) -> Iterator[tuple[int, Path | str]]:
     futures: dict[Future[Path | str], int] = {pool.submit(task): place for place, task in work.items()}
     try:
         for future in as_completed(futures):
             try:
                 yield futures[future], future.result()
             except BrokenProcessPool:
+                if pressed:
+                    raise KeyboardInterrupt from None
                 yield futures[future], "its process died, perhaps for want of memory; run again with fewer jobs to resume"
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

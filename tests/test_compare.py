@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from signal import SIGINT
 from typing import Any
 
 import pytest
@@ -213,8 +214,13 @@ def test_processes_give_the_same_results_as_one(cases: list[RunOptions], tmp_pat
 
 def test_a_process_that_dies_is_a_failed_run_and_no_traceback() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        ends = list(_as_they_end(pool, {7: partial(os._exit, 1)}))
+        ends = list(_as_they_end(pool, {7: partial(os._exit, 1)}, []))
     assert ends == [(7, "its process died, perhaps for want of memory; run again with fewer jobs to resume")]
+
+
+def test_a_process_that_ctrl_c_ended_is_no_failed_run() -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(KeyboardInterrupt):
+        list(_as_they_end(pool, {7: partial(os._exit, 1)}, [SIGINT]))
 
 
 # -- what comes out -------------------------------------------------------------------------------------------------------
