@@ -121,6 +121,7 @@ def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, 
     assert wanted
     assert all(plan.adjustment.shadow for plan in wanted if plan.adjustment)
     assert all(any(reason.startswith("shadow: would adjust") for reason in plan.reasons) for plan in wanted)
+    assert any("policy/shadow_servers" in point for point in curves(result.tally, result.duration_s))
 
 
 def test_fallbacks_are_in_the_curves(small: Path, crowd: Path, tmp_path: Path) -> None:

@@ -114,11 +114,17 @@ class Adjusting(Forecasting):
         action = -1 if doubt else act(self.agent, observation, mask)
         self.fallbacks += bool(doubt)
         taken = -1 if self._planner.options.shadow else action
-        demand, patience = adjusted(taken, high, 1.0, self._patience)
-        plan = self._plan(snapshot, replace(base, high_rps=demand), patience)
+        plan = self._adjusted(snapshot, base, high, taken)
+        asked, said = self._asked(action, bool(doubt)), self._said(action, taken, high, doubt)
+        if taken != action:
+            asked = _estimated(asked, plan, self._adjusted(snapshot, base, high, action))
+            said += f"; estimated: {asked.servers:+d} servers, {asked.accuracy:+.4f} accuracy, {asked.capacity_rps:+.0f} rps"
         self._last = taken
-        reasons = (*plan.reasons, self._said(action, taken, high, doubt))
-        return replace(plan, reasons=reasons, adjustment=self._asked(action, bool(doubt)))
+        return replace(plan, reasons=(*plan.reasons, said), adjustment=asked)
+
+    def _adjusted(self, snapshot: Snapshot, base: Demand, high: float, action: int) -> Plan:
+        demand, patience = adjusted(action, high, 1.0, self._patience)
+        return self._plan(snapshot, replace(base, high_rps=demand), patience)
 
     def _asked(self, action: int, fallback: bool) -> Adjustment:
         factor, patience = adjusted(action, 1.0, 1.0, self._patience)
@@ -173,3 +179,13 @@ class Adjusting(Forecasting):
         word = "adjusted" if taken == action else "shadow: would adjust"
         same = ", as without" if action == NO_ADJUSTMENT else ""
         return f"{word} {high:.1f} to {demand:.1f} requests/s for {patience:g} intervals{same}"
+
+
+def _estimated(asked: Adjustment, plan: Plan, other: Plan) -> Adjustment:
+    """With what the plan that it asked for would have more than the one in force, as the allocator rates both."""
+    return replace(
+        asked,
+        servers=other.servers - plan.servers,
+        accuracy=other.accuracy - plan.accuracy,
+        capacity_rps=other.capacity_rps - plan.capacity_rps,
+    )

@@ -47,12 +47,16 @@ class Route(Struct, frozen=True):
 
 class Adjustment(Struct, frozen=True):
     """What an agent wanted of a plan. factor: on the demand to have capacity for; patience: intervals that the plan should
-    last. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down."""
+    last. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down; then servers,
+    accuracy and capacity_rps are what the plan with it would have more than this one."""
 
     factor: float
     patience: float
     fallback: bool = False
     shadow: bool = False
+    servers: int = 0
+    accuracy: float = 0.0
+    capacity_rps: float = 0.0
 
 
 class Plan(Struct, frozen=True):

@@ -73,6 +73,12 @@ def test_in_its_shadow_it_only_says_what_it_would_do(pipeline: Pipeline) -> None
     plan = adjusting(pipeline, Fixed(6), shadow=True).decide(snapshot())
     assert plan.demand_rps == plain.demand_rps
     assert any(reason.startswith("shadow: would adjust") for reason in plan.reasons)
+    taken, asked = adjusting(pipeline, Fixed(6)).decide(snapshot()), plan.adjustment
+    assert asked is not None
+    assert asked.shadow
+    assert (asked.servers, asked.accuracy) == (taken.servers - plain.servers, taken.accuracy - plain.accuracy)
+    assert asked.capacity_rps == pytest.approx(taken.capacity_rps - plain.capacity_rps)
+    assert asked.capacity_rps > 0
 
 
 class TestFallback:
