@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
@@ -33,11 +34,17 @@ class Kernel(Generic[A, E]):
         self.pushed += 1
         self.line.append((time, self.pushed, to, event))
 
-    def pop(self) -> tuple[A, E]:
-        """Advance to the next event and return it. Raises IndexError when there is none."""
-        line, heap = self.line, self.heap
-        self.now, _, to, event = line.popleft() if line and not (heap and heap[0] < line[0]) else heapq.heappop(heap)
-        return to, event
+    def until(self, time: float) -> Iterator[tuple[float, int, A, E]]:
+        """Advance from event to event up to and including this time [s], those among them that are scheduled meanwhile: when
+        it is, its number, whom it is for, what it is."""
+        heap, line, pop, next_in_line = self.heap, self.line, heapq.heappop, self.line.popleft
+        while heap or line:
+            first = line if line and not (heap and heap[0] < line[0]) else heap
+            if first[0][0] > time:
+                return
+            event = next_in_line() if first is line else pop(heap)
+            self.now = event[0]
+            yield event
 
     @property
     def next_time(self) -> float | None:

@@ -3,14 +3,14 @@ contains no scheduling decision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from math import ceil, inf
 
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
-from loki_rl.core.families import Family, size
+from loki_rl.core.families import Family, members, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -114,24 +114,17 @@ class World:
 
     def step(self) -> None:
         """One event: hand it over, carry out what follows."""
-        self.run_until(inf, most=1)
+        self._play(islice(self.kernel.until(inf), 1))
 
-    def run_until(self, time: float, most: float = inf) -> None:
-        """Every event up to and including this time [s], or that many of them. The twin spends its own time here, so the
-        kernel's work and the commonest effects are spelled out."""
-        kernel, players, hop_s, lags, record = self.kernel, self.players, self.hop_s, self.lags, self.record
-        heap, line, pop, next_in_line = kernel.heap, kernel.line, heappop, kernel.line.popleft
-        while most > 0:
-            if line and not (heap and heap[0] < line[0]):
-                if line[0][0] > time:
-                    return
-                now, _, player, event = next_in_line()
-            elif heap and heap[0][0] <= time:
-                now, _, player, event = pop(heap)
-            else:
-                return
-            kernel.now = now
-            most -= 1
+    def run_until(self, time: float) -> None:
+        """Every event up to and including this time [s]."""
+        self._play(self.kernel.until(time))
+
+    def _play(self, events: Iterable[tuple[float, int, Player, Event]]) -> None:
+        """The twin spends its own time here, so the commonest effects are spelled out."""
+        players, hop_s, lags, record = self.players, self.hop_s, self.lags, self.record
+        push, follow = self.kernel.push, self.kernel.follow
+        for now, _, player, event in events:
             if event is TICK:
                 if player.due > now:
                     continue  # a later Tick replaced this one
@@ -143,10 +136,9 @@ class World:
             for effect in effects:
                 if type(effect) is Send:
                     if lags and type(effect.message) in lags:
-                        kernel.push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
+                        push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
                     else:
-                        kernel.pushed += 1
-                        line.append((now + hop_s, kernel.pushed, players[effect.to], effect.message))
+                        follow(now + hop_s, players[effect.to], effect.message)
                 elif type(effect) is Run:
                     self._run(player, effect, now)
                 elif type(effect) is not Drop and type(effect) is not Reply:  # the twin keeps no payload and has no clients
@@ -155,9 +147,8 @@ class World:
                 player.actor.validate()
             wake = player.wake_at()
             if wake is not None and wake < player.due:
-                player.due = due = wake if wake > now else now
-                kernel.pushed += 1
-                heappush(heap, (due, kernel.pushed, player, TICK))
+                player.due = wake if wake > now else now
+                push(player.due, player, TICK)
 
     def _enter(self, player: Player) -> None:
         """A player begins, with the first Tick it wants."""
@@ -193,8 +184,7 @@ class World:
     def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
         seed, pipeline = self.options.seed, self.pipeline
-        members = [id for family in families for id in pipeline.members(task, family.id, family.count)]
-        return [fanouts(seed, pipeline, item, task, variant) for item in members]
+        return [fanouts(seed, pipeline, item, task, variant) for item in members(pipeline, task, families)]
 
 
 def _server(player: Player) -> Worker:

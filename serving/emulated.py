@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Iterable
 
 from loki_rl.core.draws import batch_seconds, fanouts
-from loki_rl.core.families import size
+from loki_rl.core.families import members, size
 from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload, number_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
@@ -71,8 +71,8 @@ class EmulatedEngine:
         seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, size(run.families))
         made: list[tuple[int, ...]] = []
         if pipeline.children[run.task]:
-            members = [id for one in run.families for id in pipeline.members(run.task, one.id, one.count)]
-            made = [fanouts(seed, pipeline, item, run.task, run.variant) for item in members]
+            items = members(pipeline, run.task, run.families)
+            made = [fanouts(seed, pipeline, item, run.task, run.variant) for item in items]
         end = max(now, self._busy_until.get(address, now)) + seconds
         self._busy_until[address] = end
         self._push(end, address, BatchDone(run.batch, made, seconds))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from loki_rl.core.families import Family
+from loki_rl.core.families import Family, members
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Reply, Result, Settled, Submit
 from loki_rl.core.pipeline import Pipeline, root_of
@@ -160,11 +160,6 @@ class GatewayPayloads:
 
     def __len__(self) -> int:
         return len(self.requests) + len(self.outputs)
-
-
-def members(pipeline: Pipeline, task: int, families: list[Family]) -> list[int]:
-    """Ids of items of this task."""
-    return [item for family in families for item in pipeline.members(task, family.id, family.count)]
 
 
 def pick(frames: Mapping[int, Frame], ids: list[int]) -> Attached:

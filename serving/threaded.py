@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from loki_rl.core.families import members
 from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.adapters.adapter import Produced
@@ -72,7 +73,7 @@ class ThreadedEngine:
         start, error = time.monotonic(), ""
         made: Made = ([], [], [])
         try:
-            items = [id for one in run.families for id in self._pipeline.members(run.task, one.id, one.count)]
+            items = members(self._pipeline, run.task, run.families)
             payloads = [unpack(frames[item]) for item in items]
             produced = self._engine.run(*self._names(run.task, run.variant), payloads)
             made = collect(self._pipeline, run.task, items, produced)

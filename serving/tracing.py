@@ -19,13 +19,12 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from loki_rl.core.draws import uniform
-from loki_rl.core.families import Family
+from loki_rl.core.families import Family, members
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
 from loki_rl.core.pipeline import PATH_BITS, Pipeline, root_of
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames
-from loki_rl.serving.payloads import members
 from loki_rl.serving.span_options import SpanOptions
 
 _SPAN, _TRACE, _SAMPLE = 1 << 22, 1 << 23, 1 << 24  # streams of the keyed draws

@@ -148,11 +148,10 @@ class Controller:
             held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]
             self.retry_at = min(held, default=inf)
             self._order(now, effects)
-        due = now >= self.replan_at
         if self.next_solve is not None and now >= self.next_solve:
             self.next_solve += self.options.interval_s * ceil((now - self.next_solve + 1e-9) / self.options.interval_s)
-            due = True
-        if due and not self.solving:
+            self.replan_at = now  # after the plan that is being made, if there is one
+        if now >= self.replan_at and not self.solving:
             self._solve(now, effects)
 
     def _solve(self, now: float, effects: list[Effect]) -> None:

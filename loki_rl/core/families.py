@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from loki_rl.core.pipeline import Pipeline
+
 
 class Terms(Struct, array_like=True, gc=False, frozen=True):
     """What a request asks beyond the usual. floor: least accuracy of every variant path that serves it; boost: it stands in
@@ -44,3 +46,8 @@ def size(families: list[Family]) -> int:
     for family in families:
         items += family.count
     return items
+
+
+def members(pipeline: Pipeline, task: int, families: list[Family]) -> list[int]:
+    """Ids of these items of a task."""
+    return [item for family in families for item in pipeline.members(task, family.id, family.count)]

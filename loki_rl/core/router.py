@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 
 from loki_rl.core.drift import DriftWatch
-from loki_rl.core.families import Family, size
+from loki_rl.core.families import Family, members, size
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -142,9 +142,9 @@ class Router:
         queues = list(self.queues())
         queued = [entry[3] for queue in queues for lane in queue.lanes for entry in lane]
         held = [family for lease in self.leases.all.values() for family in lease.families]
-        members = [id for family in (*queued, *held) for id in self.pipeline.members(self.task, family.id, family.count)]
-        assert len(set(members)) == len(members), "an item is queued or leased twice"
-        parents = Counter(id >> self.queue.parent_shift for id in members)
+        here = members(self.pipeline, self.task, queued + held)
+        assert len(set(here)) == len(here), "an item is queued or leased twice"
+        parents = Counter(id >> self.queue.parent_shift for id in here)
         assert parents == self.queue.known, "the queue lost count of its items"
         for queue in queues:
             queue.validate()

@@ -159,7 +159,11 @@ def test_it_asks_once_at_a_time_and_keeps_its_rhythm() -> None:
     cluster.tell(Planned(None, "no idea"), 4.5)
     assert cluster.controller.plan == replace(plan(f0=1), epoch=1), "the old plan stays"
     assert cluster.controller.failures == ["no idea"]
-    assert len(snapshots(cluster.tell(Tick(), 9.7))) == 1, "three intervals late is one plan"
+    assert cluster.controller.wake_at() == 4.0 + COUNTED_S, "what fell due meanwhile comes next"
+    assert len(snapshots(cluster.tell(Tick(), 4.5))) == 1
+    cluster.tell(Planned(plan(f0=1)), 4.6)
+    assert snapshots(cluster.tell(Tick(), 4.7)) == []
+    assert len(snapshots(cluster.tell(Tick(), 9.7))) == 1, "two intervals late is one plan"
     cluster.tell(Planned(plan(f0=1)), 9.8)
     assert snapshots(cluster.tell(Tick(), 10.0 + COUNTED_S)) != []
 

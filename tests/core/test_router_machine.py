@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from loki_rl.core.cluster import build
-from loki_rl.core.families import Family, size
+from loki_rl.core.families import Family, members, size
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -143,10 +143,10 @@ class RouterMachine(RuleBasedStateMachine):
         for root, number in parents:
             first = self.first(root, number)
             family = self.sent.setdefault(first, Family(first, t0, t0 + timeout, prefix, None, count))
-            members = PIPELINE.members(self.task, first, family.count)
-            if not self.ended.keys() >= set(members):
+            siblings = PIPELINE.members(self.task, first, family.count)
+            if not self.ended.keys() >= set(siblings):
                 families.append(family)
-                self.submitted |= set(members)
+                self.submitted |= set(siblings)
         self.tell(Submit(families))
 
     def first(self, root: int, number: int) -> int:
@@ -237,7 +237,7 @@ class RouterMachine(RuleBasedStateMachine):
         return set(self.items([entry[3] for queue in queues for lane in queue.lanes for entry in lane]))
 
     def items(self, families: list[Family]) -> list[int]:
-        return [item for one in families for item in PIPELINE.members(self.task, one.id, one.count)]
+        return members(PIPELINE, self.task, families)
 
     def entries(self) -> list[Entry]:
         """All that the router has."""
