@@ -97,7 +97,8 @@ def _held_at(floor: float, load: float) -> str:
 
 def _held(loads: Iterable[tuple[float, Summary]]) -> tuple[float, float]:
     """The largest load that was held, and the accuracy it has then."""
-    return max(((load, one.accuracy or 0.0) for load, one in loads if one.slo_violation_ratio <= TOLERATED), default=(0.0, 0.0))
+    held = ((load, one.accuracy or 0.0) for load, one in loads if one.slo_violation_ratio <= TOLERATED)
+    return max(held, default=(0.0, 0.0))
 
 
 def off_peak(subject: Subject) -> Making:

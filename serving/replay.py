@@ -46,8 +46,8 @@ class ReplayResult(Struct):
     Per request: intended_s and sent_s of trace time (sent_s is NaN if it could not be sent), outcomes (codes of Outcome),
     latency_s from the intended time (NaN if unanswered), accuracy (0 unless ok and told). tally: the client's account per
     second of trace time, with the servers and loads that the server's ledger tells. figures: its summary. ledger: the
-    server's own account, None where it has none. kept: request number -> its answer, for those that were to be kept and came in time
-    (native protocol only).
+    server's own account, None where it has none. kept: request number -> its answer, for those that were to be kept and
+    came in time (native protocol only).
     """
 
     intended_s: Floats
