@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from itertools import accumulate
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.serving.addresses import http_server
 from loki_rl.serving.client import Client
 from loki_rl.serving.protocol import MSGPACK
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
@@ -147,11 +147,10 @@ def percentile(histogram: Histogram, share: float) -> float:
 def source(url: str) -> Iterator[Callable[[], PlaneState]]:
     """A function that asks the plane at http://HOST:PORT, tcp://HOST:PORT or ipc://PATH. Asking raises TopError or
     ClientError."""
-    parts = urlsplit(url)
-    if parts.scheme == "http" and parts.hostname:
-        address = (parts.hostname, parts.port or 80)
+    address = http_server(url)
+    if address is not None:
         yield lambda: _ask_http(*address)
-    elif parts.scheme in ("tcp", "ipc"):
+    elif url.startswith(("tcp://", "ipc://")):
         with Client(url) as client:
             yield client.state
     else:
@@ -167,8 +166,10 @@ def _ask_http(host: str, port: int) -> PlaneState:
         if answer.status != 200:
             raise TopError(f"http://{host}:{port} was asked for its state and answered with status {answer.status}")
         return msgspec.msgpack.decode(content, type=PlaneState)
-    except (OSError, HTTPException) as error:
+    except OSError as error:
         raise TopError(f"nobody answers at http://{host}:{port}: {error}") from None
+    except HTTPException:
+        raise TopError(f"what answers at {host}:{port} is not an HTTP server") from None
     except msgspec.DecodeError as error:
         raise TopError(f"http://{host}:{port} is not a plane of this version: {error}") from None
     finally:

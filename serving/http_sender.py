@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httptools
 import msgspec
@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.serving.addresses import http_server
 from loki_rl.serving.client import Array
 from loki_rl.serving.protocol import RunLedger
 from loki_rl.serving.sender import ReplayError, Seen
@@ -54,15 +55,15 @@ class HttpSender:
     """A sender.Sender. Request n carries payload n modulo their number, encoded once."""
 
     def __init__(self, url: str, model: str, payloads: Sequence[Array] | None, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        found = http_server(url)
+        if found is None:
             raise ReplayError(f"'{url}' is not an http://HOST:PORT address")
         self.grace_s = timeout_s
-        self._address = (parts.hostname, parts.port or 80)
+        self._address = found
         path = f"/v2/models/{quote(model, safe='')}"
         metadata = self._control("GET", path)
         bodies = [_body(payload, metadata, timeout_s) for payload in payloads or ()] or [_body(None, metadata, timeout_s)]
-        self._requests = [_request(f"{path}/infer", parts.netloc, body) for body in bodies]
+        self._requests = [_request(f"{path}/infer", f"{_bracketed(found[0])}:{found[1]}", body) for body in bodies]
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
@@ -141,6 +142,10 @@ class HttpSender:
             if not self._connect(number, time.monotonic() - since):
                 self._seen.append(Seen(number, Outcome.FAILED, 0.0))
 
+    @property
+    def _server(self) -> str:
+        return f"http://{_bracketed(self._address[0])}:{self._address[1]}"
+
     def _control(self, method: str, path: str, required: bool = True) -> Any:
         """A question outside the run, on a connection of its own. None if the server does not know it."""
         connection = http.client.HTTPConnection(*self._address, timeout=_CONTROL_S)
@@ -150,8 +155,10 @@ class HttpSender:
             content = answer.read()
             if answer.status == 200:
                 return json.loads(content)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ReplayError(f"no answer to {method} http://{self._address[0]}:{self._address[1]}{path}: {error}") from None
+        except OSError as error:
+            raise ReplayError(f"no answer to {method} {self._server}{path}: {error}") from None
+        except (http.client.HTTPException, ValueError):
+            raise ReplayError(f"what answers at {self._server} is not an HTTP server of this protocol") from None
         finally:
             connection.close()
         if required:
@@ -239,6 +246,10 @@ def _connecting(address: tuple[str, int]) -> socket.socket:
     with suppress(BlockingIOError):
         connection.connect(where)
     return connection
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _request(path: str, host: str, body: tuple[bytes, int]) -> bytes:

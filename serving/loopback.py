@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+
+from loki_rl.serving.addresses import read_address
 
 
 class LoopbackError(ValueError):
@@ -12,14 +13,10 @@ class LoopbackError(ValueError):
 
 def check_loopback(endpoint: str) -> str:
     """The endpoint itself. Raises LoopbackError."""
-    parts = urlsplit(endpoint)
-    try:
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        host, port = "", None
-    if parts.scheme != "tcp" or not host or not port:
+    found = read_address(endpoint)
+    if found.scheme != "tcp" or not found.host or not found.port:
         raise LoopbackError(f"'{endpoint}' is not an address of a plane; write tcp://127.0.0.1:PORT")
-    if not _here(host):
+    if not _here(found.host):
         raise LoopbackError(f"'{endpoint}' is not on this host; planes have no keys yet, so nodes join over 127.0.0.1 only")
     return endpoint
 

@@ -4,9 +4,10 @@ only a plane that is traced needs."""
 from __future__ import annotations
 
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from msgspec import Struct
+
+from loki_rl.serving.addresses import read_address
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
@@ -28,8 +29,8 @@ def check_spans(options: SpanOptions) -> None:
     """Raise SpanError where these options ask for what cannot be."""
     if not options.endpoint:
         return
-    parts = urlsplit(options.endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    found = read_address(options.endpoint)
+    if found.scheme not in ("http", "https") or not found.host:
         raise SpanError(f"traces go to an OTLP collector by HTTP, as http://127.0.0.1:4318, not to '{options.endpoint}'")
     if not 0 <= options.ratio <= 1:
         raise SpanError(f"the share of requests that are traced must be 0 to 1, not {options.ratio:g}")

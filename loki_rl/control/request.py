@@ -14,6 +14,8 @@ from loki_rl.core.plan import Server
 from loki_rl.core.server_type import ServerType, types_of
 
 Queueing = Literal["half-slo", "tail"]
+# Every one is a record of its own in plane and twin.
+MOST_SERVERS = 100_000
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
 
 
@@ -87,6 +89,7 @@ def check(request: Request) -> None:
     """Raise RequestError where the request contradicts itself."""
     _check_pool(request)
     _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
+    _require(request.servers <= MOST_SERVERS, f"servers must be at most {MOST_SERVERS}, not {request.servers}")
     _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
     _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
     _require(isfinite(request.headroom) and request.headroom >= 0, f"headroom must be >= 0, not {request.headroom}")

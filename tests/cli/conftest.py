@@ -93,6 +93,7 @@ def bad(tmp_path: Path, small: Path) -> Path:
         "columns.csv": "time,users\n0,1\n",
         "empty.csv": "",
         "file": "",
+        "crowded.yaml": "types: {tiny: {count: 999999999}}",
         "dear.yaml": "types: {tiny: {count: 4, speed: 0.01}}",
         "servers.json": '{"pipeline": "p", "trace": "t", "policy": "exact", "servers": 0}',
         "key.json": '{"pipeline": "p", "trace": "t", "polcy": "exact"}',

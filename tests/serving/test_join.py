@@ -215,6 +215,7 @@ def test_this_host(endpoint: str) -> None:
         ("http://127.0.0.1:7000", r"write tcp://127.0.0.1:PORT"),
         ("tcp://127.0.0.1", r"write tcp://127.0.0.1:PORT"),
         ("tcp://127.0.0.1:port", r"write tcp://127.0.0.1:PORT"),
+        ("tcp://[::1", r"write tcp://127.0.0.1:PORT"),
     ],
 )
 def test_elsewhere(endpoint: str, sentence: str) -> None:

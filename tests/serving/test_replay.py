@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -160,6 +161,29 @@ def test_wrong_calls_are_said_clearly(url: str) -> None:
         replay(url, "reading", np.zeros(1), PICTURES, slo_s=0.0)
     with pytest.raises(ReplayError, match="is neither tcp://"):
         replay("ftp://x", "reading", np.zeros(1), PICTURES, slo_s=0.5)
+
+
+@pytest.mark.parametrize("malformed", ["http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2/models", "http://"])
+def test_a_malformed_address_is_said_clearly(malformed: str) -> None:
+    with pytest.raises(ReplayError, match="is not an http://HOST:PORT address"):
+        replay(malformed, "reading", np.zeros(1), PICTURES, slo_s=0.5)
+
+
+def test_a_server_that_speaks_no_http_is_said_clearly() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        url = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = stranger.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x00\x00\x12\x04\x00\xff garbage\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(ReplayError, match=r"what answers at http://127.0.0.1:\d+ is not an HTTP server"):
+            replay(url, "reading", np.zeros(1), PICTURES, slo_s=0.5)
+        thread.join()
 
 
 def test_a_server_that_answers_nothing_is_said_clearly(responder: Any) -> None:
