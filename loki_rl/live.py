@@ -102,8 +102,10 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     served = _prepared(options)
     keep = LogOptions(options.logs, options.log_json, options.log_level)
     logs.start("launcher", keep)
-    stopped = _stop_signal()
+    # Until there is something to stop in order, a signal ends the start.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _plane(options, served, journal, keep) as plane, Client(plane.front) as client:
+        stopped = _stop_signal()
         client.begin_run()
         announce(_addresses(options, served.file.name))
         while not stopped.wait(0.5):

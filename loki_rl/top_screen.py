@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loki_rl.serving.drift_log import sentence
+from loki_rl.serving.control_log import sentence
 from loki_rl.serving.state import Control, Stage, WorkerState
 from loki_rl.top import View
 

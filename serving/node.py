@@ -25,8 +25,8 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
+from loki_rl.serving.control_log import ControlLog
 from loki_rl.serving.doorbell import Doorbell
-from loki_rl.serving.drift_log import DriftLog
 from loki_rl.serving.driver import Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
@@ -150,7 +150,7 @@ class Node:
         planner = Planner(make, self._finished)
         controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
         self._parts.append(partial(control_state, controller))
-        self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=DriftLog())
+        self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=ControlLog())
         self._closing.append(partial(planner.close, LINGER_S))
 
     def _host_worker(self, address: str, number: int) -> None:

@@ -85,11 +85,16 @@ def _read_config(path: Path) -> Any:
     except ImportError:
         raise ModelError(f"reading {path} needs the extra loki-rl[grpc]; install it, or move the file away") from None
     try:
-        config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig(), allow_unknown_field=True)
+        config = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig(), allow_unknown_field=True)
     except (text_format.ParseError, OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not a model configuration: {' '.join(str(error).split())}") from None
     if (config.backend or BACKENDS[0]) not in BACKENDS or (config.platform or PLATFORMS[0]) not in PLATFORMS:
         raise ModelError(f"{path} is for '{config.backend or config.platform}'; only ONNX models can be served")
+    if config.max_batch_size < 0:
+        raise ModelError(f"{path}: max_batch_size must be at least 0, not {config.max_batch_size}")
+    file = config.default_model_filename
+    if Path(file).name != file:
+        raise ModelError(f"{path}: default_model_filename must be a file's name alone, not '{file}'")
     return config
 
 

@@ -20,6 +20,7 @@ from loki_rl.replays import PayloadsError, ReplayOptions, replay_trace
 from loki_rl.runs import RunResult
 from loki_rl.serving.client import ClientError
 from loki_rl.serving.device import Device
+from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.sender import ReplayError
 
 
@@ -142,6 +143,13 @@ def test_servers_of_several_types_are_served(small: Path, crowd: Path, tmp_path:
     kinds = {place.server_type for record in served.tally.plans for place in record.plan.placements}
     assert kinds <= {"quick", "slow"}
     assert kinds
+
+
+def test_a_signal_ends_a_start_at_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only once the models are loaded, which may be never."""
+    monkeypatch.setattr(LocalPlane, "_launch", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        serve_until_stopped(ServeOptions(str(small)), None, lambda _: None)
 
 
 def test_workers_per_gpu_need_gpus(small: Path) -> None:

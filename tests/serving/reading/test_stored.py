@@ -69,6 +69,8 @@ def test_what_is_not_there_is_named(tmp_path: Path, model: str) -> None:
     [
         ("max_batch_size: many", "is not a model configuration: 1:17 : "),
         ('backend: "python"', "is for 'python'; only ONNX models can be served"),
+        ("max_batch_size: -3", "max_batch_size must be at least 0, not -3"),
+        ('default_model_filename: "../../secret.onnx"', "must be a file's name alone, not '../../secret.onnx'"),
         ('platform: "ensemble"', "is for 'ensemble'; only ONNX models can be served"),
     ],
 )
