@@ -122,15 +122,21 @@ class Mailbox:
         letters: list[Received] = []
         words: list[Control] = []
         inbox = self.inbox
-        # Asking costs a third of the exception that would say so.
-        while limit and readable(inbox):
-            limit -= 1
+        try:
+            message = _receive(inbox, _NOBLOCK)
+        except zmq.Again:
+            return letters, words
+        while True:
             self.received += 1
             try:
-                self._sort(_receive(inbox, _NOBLOCK), letters, words)
+                self._sort(message, letters, words)
             except WireError:
                 self.malformed += 1
-        return letters, words
+            limit -= 1
+            # Asking costs a third of the exception that would say so.
+            if not limit or not readable(inbox):
+                return letters, words
+            message = _receive(inbox, _NOBLOCK)
 
     def learn(self, node: str, endpoint: str) -> None:
         """A node that was not there before listens at `endpoint`."""
