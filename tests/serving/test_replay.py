@@ -236,3 +236,4 @@ def test_a_foreign_server_is_judged_by_its_statuses(monkeypatch: pytest.MonkeyPa
     figures = result.figures
     assert (figures.ok, figures.rejected, figures.failed) == (8, 4, 3)
     assert (result.ledger, figures.servers_mean, figures.cost_j, figures.task_executions) == (None, None, None, None)
+    assert figures.accuracy is None
