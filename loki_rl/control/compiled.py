@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
-njit: Any
-try:
-    from numba import njit
-except ImportError:  # the same functions then run as they are: equal results, slower
-    njit = None
+njit: Any = None  # the same functions then run as they are: equal results, slower
+with suppress(ImportError):
+    import numba
+
+    njit = None if numba.config.DISABLE_JIT else numba.njit  # type: ignore[attr-defined]
 
 F = TypeVar("F", bound=Callable[..., object])
 
