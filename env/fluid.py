@@ -23,8 +23,8 @@ PRESSED = 0.5
 TOKENS = 1.1
 
 # Rows of the scratch array behind those of the allocator (control.fleet_kernels): items served per model, items per tick
-# that a model takes, and may take while its children are behind, items per tick of a task, the most that may wait in it, items
-# on their way to it, and items per tick of the models of its task that come before a model.
+# that a model takes, and may take while its children are behind, items per tick of a task, the most that may wait in it,
+# items on their way to it, and items per tick of the models of its task that come before a model.
 SERVED, LIMITS, ALLOWED, ROOMS, LONGEST, COMING, BEFORE, ALL_ROWS = range(ROWS, ROWS + 8)
 # Rows of the integer scratch: models that serve, the most accurate of each task first; where tasks begin in it; what each
 # server serves.
