@@ -35,7 +35,7 @@ class Average(Struct, kw_only=True):
     failed: float
     slo_violation_ratio: float
     leaf_violation_ratio: float | None
-    accuracy: float
+    accuracy: float | None
     servers_mean: float | None
     p50_ms: float
     p99_ms: float
@@ -56,7 +56,7 @@ Groups = dict[tuple[str, str, str], list[RunResult]]
 def weighted_cost(done: RunResult, weight: float) -> float | None:
     """The cost of a run with another violation weight; None where the servers were not counted."""
     found = done.summary
-    if found.servers_mean is None:
+    if found.servers_mean is None or found.accuracy is None:
         return None
     share = found.servers_mean / done.servers
     return cost(found.arrivals, found.ok, found.ok * found.accuracy, done.best_accuracy, share, weight)
@@ -150,7 +150,7 @@ def columns(rows: Sequence[Average]) -> list[Column]:
         Column("n", "n", lambda row: str(row.n), figure=False),
         Column("arrivals", "arri-\nvals", lambda row: f"{row.arrivals:.0f}", figure=False),
         Column("violations %", "viol.\n%", lambda row: _percent(row.slo_violation_ratio)),
-        Column("accuracy %", "acc.\n%", lambda row: _percent(row.accuracy) if row.ok else NOTHING),
+        Column("accuracy %", "acc.\n%", _accuracy),
         Column("servers", "ser-\nvers", lambda row: _number(row.servers_mean, 1)),
         Column("late %", "late\n%", lambda row: _percent(row.share(row.late), 1)),
         Column("dropped %", "drop.\n%", lambda row: _percent(row.share(row.dropped), 1)),
@@ -161,6 +161,10 @@ def columns(rows: Sequence[Average]) -> list[Column]:
         Column("switches", "loads", lambda row: _number(row.switches, 0)),
         Column("J", "J", lambda row: _number(row.cost_j, 3)),
     ]
+
+
+def _accuracy(row: Average) -> str:
+    return NOTHING if row.accuracy is None or not row.ok else _percent(row.accuracy)
 
 
 def _percent(share: float, digits: int = 2) -> str:

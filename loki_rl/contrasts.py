@@ -86,4 +86,4 @@ def _difference(policy: str, runs: Sequence[RunResult], reference: str, others: 
 
 def _figures(done: RunResult) -> tuple[float, float, float, float]:
     found = done.summary
-    return found.slo_violation_ratio, found.accuracy, found.servers_mean or 0.0, found.cost_j or 0.0
+    return found.slo_violation_ratio, found.accuracy or 0.0, found.servers_mean or 0.0, found.cost_j or 0.0

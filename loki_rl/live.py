@@ -22,7 +22,7 @@ from loki_rl.core.server_type import types_of
 from loki_rl.env.simulate import with_load_s
 from loki_rl.pool_file import Pool
 from loki_rl.profile_file import ProfileFile
-from loki_rl.runs import RunOptions, RunResult, on_plane, pool_of
+from loki_rl.runs import RunOptions, RunResult, cluster_of, on_plane, policy_of, pool_of
 from loki_rl.serving import logs
 from loki_rl.serving.agent import Agent
 from loki_rl.serving.client import Client
@@ -124,16 +124,8 @@ def _prepared(options: ServeOptions) -> Served:
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     pipeline = with_load_s(file.pipeline, options.load_s)
     servers, pool = _servers(options, run, engine, file)
-    cluster = ClusterOptions(
-        pipeline,
-        servers,
-        seed=options.seed,
-        interval_s=options.interval_s,
-        drop=options.drop,
-        parallel_loads=options.parallel_loads,
-        pool=pool.types,
-    )
-    policy = _policy_options(options, cluster)
+    cluster = cluster_of(run, pipeline, servers, pool)
+    policy = replace(policy_of(run, cluster), shadow=options.shadow)
     make_policy(options.policy, pipeline, policy)
     if engine == "onnx":
         check_hosting(cluster, options.device)
@@ -145,27 +137,8 @@ def _prepared(options: ServeOptions) -> Served:
 
 def _run(options: ServeOptions) -> RunOptions:
     """What of the options describes a run of any kind."""
-    return RunOptions(
-        pipeline=options.pipeline,
-        trace="live",
-        policy=options.policy,
-        seed=options.seed,
-        servers=options.workers,
-        slo_ms=options.slo_ms,
-        interval_s=options.interval_s,
-        drop=options.drop,
-        load_s=options.load_s,
-        queueing=options.queueing,
-        headroom=options.headroom,
-        min_accuracy=options.min_accuracy,
-        initial_rps=options.initial_rps,
-        demand_rps=options.demand_rps,
-        parallel_loads=options.parallel_loads,
-        device=options.device,
-        profile=options.profile,
-        model=options.model,
-        pool=options.pool,
-    )
+    alike = set(RunOptions.__struct_fields__) & set(ServeOptions.__struct_fields__)
+    return RunOptions(trace="live", servers=options.workers, **{name: getattr(options, name) for name in alike})
 
 
 def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: LogOptions) -> LocalPlane:
@@ -247,20 +220,6 @@ def _workers(options: ServeOptions, engine: EngineKind, usual: int) -> int:
             f"({count}); leave one of them out"
         )
     return count
-
-
-def _policy_options(options: ServeOptions, cluster: ClusterOptions) -> PolicyOptions:
-    return PolicyOptions(
-        servers=cluster.servers,
-        min_accuracy=options.min_accuracy,
-        queueing=options.queueing,
-        headroom=options.headroom,
-        initial_rps=options.initial_rps,
-        demand_rps=options.demand_rps,
-        model=options.model,
-        shadow=options.shadow,
-        pool=cluster.pool,
-    )
 
 
 def _check_feasible(cluster: ClusterOptions, policy: PolicyOptions) -> None:

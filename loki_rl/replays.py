@@ -73,7 +73,8 @@ def replay_trace(options: ReplayOptions) -> RunResult:
         tally=seen.tally,
         servers=servers,
         best_accuracy=pipeline.best_accuracy,
-        provenance=file.provenance,
+        # Of the models of another server the pipeline file knows nothing.
+        provenance="" if seen.figures.accuracy is None else file.provenance,
         duration_s=duration_s(trace, chosen),
         wall_s=seen.wall_s,
         synthetic=made_up(trace, chosen),

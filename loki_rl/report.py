@@ -72,7 +72,7 @@ def _cell(column: Column, one: Average) -> str:
 
 def _provenance(rows: Sequence[Average]) -> list[str]:
     known = list(dict.fromkeys(one.provenance for one in rows))
-    lines = [f"Latencies and accuracies of the models: {name}." for name in known if name != "assumed"]
+    lines = [f"Latencies and accuracies of the models: {name}." for name in known if name not in ("", "assumed")]
     return lines + [f"{ASSUMED} assumed: made with figures that nobody measured." for name in known if name == "assumed"]
 
 

@@ -129,7 +129,13 @@ def prepare(options: RunOptions) -> Scene:
     check_faults(options.faults, pipeline, servers)
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
-    cluster = ClusterOptions(
+    cluster = cluster_of(options, pipeline, servers, pool)
+    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
+
+
+def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
+    """What a run plays on."""
+    return ClusterOptions(
         pipeline,
         servers,
         seed=options.seed,
@@ -139,7 +145,20 @@ def prepare(options: RunOptions) -> Scene:
         routing=options.routing,
         pool=pool.types,
     )
-    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
+
+
+def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
+    """What its policy is told; of demand only what the options say."""
+    return PolicyOptions(
+        servers=cluster.servers,
+        pool=cluster.pool,
+        min_accuracy=options.min_accuracy,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        initial_rps=options.initial_rps,
+        demand_rps=options.demand_rps,
+        model=options.model,
+    )
 
 
 def pool_of(options: RunOptions, file: PipelineFile) -> Pool:
@@ -162,16 +181,11 @@ def _policy_options(
     counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
     width = length / len(counts)
     future, _ = np.histogram(times, bins=np.arange(ceil(length) + 1))
-    return PolicyOptions(
-        servers=cluster.servers,
-        pool=cluster.pool,
-        min_accuracy=options.min_accuracy,
-        queueing=options.queueing,
-        headroom=options.headroom,
+    return replace(
+        policy_of(options, cluster),
         initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
         demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
         future=tuple(future.tolist()),
-        model=options.model,
     )
 
 

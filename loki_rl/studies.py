@@ -97,7 +97,8 @@ def _held_at(floor: float, load: float) -> str:
 
 def _held(loads: Iterable[tuple[float, Summary]]) -> tuple[float, float]:
     """The largest load that was held, and the accuracy it has then."""
-    return max(((load, one.accuracy) for load, one in loads if one.slo_violation_ratio <= TOLERATED), default=(0.0, 0.0))
+    held = ((load, one.accuracy or 0.0) for load, one in loads if one.slo_violation_ratio <= TOLERATED)
+    return max(held, default=(0.0, 0.0))
 
 
 def off_peak(subject: Subject) -> Making:
@@ -187,7 +188,7 @@ def _rows(found: dict[str, Summary]) -> tuple[Row, ...]:
 
 
 def _figures(one: Summary) -> tuple[float, ...]:
-    shares = (one.slo_violation_ratio, one.leaf_violation_ratio or 0.0, one.accuracy)
+    shares = (one.slo_violation_ratio, one.leaf_violation_ratio or 0.0, one.accuracy or 0.0)
     return (*(100 * share for share in shares), one.servers_mean or 0.0, one.cost_j or 0.0)
 
 

@@ -39,7 +39,7 @@ class _Parameters(Struct):
     """Of an answer, as far as the server gives them."""
 
     outcome: str = ""
-    accuracy: float = 0.0
+    accuracy: float | None = None
 
 
 class _Answer(Struct):

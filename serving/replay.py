@@ -44,10 +44,10 @@ class ReplayResult(Struct):
     """One run as its client saw it.
 
     Per request: intended_s and sent_s of trace time (sent_s is NaN if it could not be sent), outcomes (codes of Outcome),
-    latency_s from the intended time (NaN if unanswered), accuracy (0 unless ok). tally: the client's account per second of
-    trace time, with the servers and loads that the server's ledger tells. figures: its summary. ledger: the server's own
-    account, None where it has none. kept: request number -> its answer, for those that were to be kept and came in time
-    (native protocol only).
+    latency_s from the intended time (NaN if unanswered), accuracy (0 unless ok and told). tally: the client's account per
+    second of trace time, with the servers and loads that the server's ledger tells. figures: its summary. ledger: the
+    server's own account, None where it has none. kept: request number -> its answer, for those that were to be kept and
+    came in time (native protocol only).
     """
 
     intended_s: Floats
@@ -155,6 +155,7 @@ class _Run:
         self._latency = [float("nan")] * n
         self._accuracy = [0.0] * n
         self._outcomes = [Outcome.FAILED] * n
+        self._tells_accuracy = False
         self._open = n
         self._wall_s = 0.0
 
@@ -220,8 +221,9 @@ class _Run:
         outcome = Outcome.LATE if answer.outcome is Outcome.OK and latency > self._slo_s else answer.outcome
         self._latency[number] = latency
         self._outcomes[number] = outcome
-        self._accuracy[number] = answer.accuracy if outcome is Outcome.OK else 0.0
         if outcome is Outcome.OK:
+            self._accuracy[number] = answer.accuracy or 0.0
+            self._tells_accuracy |= answer.accuracy is not None
             self._keeper.see(number, answer.answer)
 
     def result(self, ledger: RunLedger | None) -> ReplayResult:
@@ -235,7 +237,7 @@ class _Run:
             accuracy=np.array(self._accuracy, np.float64),
             lag=_lag(self._intended, self._sent),
             tally=tally,
-            figures=_figures(tally, ledger),
+            figures=_figures(tally, ledger, self._tells_accuracy),
             wall_s=self._wall_s,
             ledger=ledger,
             kept=self._keeper.kept,
@@ -263,9 +265,10 @@ def _lag(intended: Sequence[float], sent: Sequence[float]) -> SendLag:
     return SendLag(percentile(lags, 0.5), percentile(lags, 0.99), percentile(lags, 1.0))
 
 
-def _figures(tally: Tally, ledger: RunLedger | None) -> Summary:
-    """What only a server's ledger can tell stays None without one."""
+def _figures(tally: Tally, ledger: RunLedger | None, tells_accuracy: bool) -> Summary:
+    """What only a server's ledger or its answers can tell stays None without them."""
     if ledger is not None:
         return summarise(tally, ledger.best_accuracy, ledger.servers)
-    unknown = ("leaf_violation_ratio", "servers_mean", "task_executions", "switches", "cost_j")
+    unknown = ["leaf_violation_ratio", "servers_mean", "task_executions", "switches", "cost_j"]
+    unknown += ["accuracy"] * (not tells_accuracy)
     return msgspec.structs.replace(summarise(tally, 1.0, 1), **dict.fromkeys(unknown))

@@ -16,12 +16,12 @@ class ReplayError(RuntimeError):
 
 
 class Seen(Struct):
-    """The answer to request `number`, as the server tells it. accuracy: 0.0 where the server says nothing of it. waited_s:
+    """The answer to request `number`, as the server tells it. accuracy: None where the server says nothing of it. waited_s:
     how long the sender had to hold the request back. answer: all of it, where the protocol gives it as it is."""
 
     number: int
     outcome: Outcome
-    accuracy: float
+    accuracy: float | None
     waited_s: float = 0.0
     answer: Inference | None = None
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from loki_rl.control.solver import warm
 from loki_rl.core.ledger import PlanRecord, Tally, summarise
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
-from loki_rl.runs import Driver, RunOptions, RunResult
+from loki_rl.runs import Driver, RunOptions, RunResult, run_plane, run_twin
 
 
 def pytest_sessionstart() -> None:
@@ -59,6 +60,13 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run_options(small: Path, crowd: Path) -> RunOptions:
     return RunOptions(str(small), str(crowd), "exact", interval_s=1.0)
+
+
+@pytest.fixture(scope="session")
+def played(small: Path, crowd: Path) -> dict[Driver, RunResult]:
+    """The same run in the twin and on a plane of emulated workers."""
+    options = RunOptions(str(small), str(crowd), "exact", interval_s=1.0, seed=3)
+    return {"twin": run_twin(options), "emulated": run_plane(replace(options, driver="emulated"))}
 
 
 @pytest.fixture

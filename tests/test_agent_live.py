@@ -20,7 +20,7 @@ from loki_rl.control.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBS
 from loki_rl.curves import curves
 from loki_rl.live import ServeOptions, serve_until_stopped
 from loki_rl.replays import ReplayOptions, replay_trace
-from loki_rl.runs import RunResult
+from loki_rl.runs import RunOptions, RunResult, run_twin
 
 ALWAYS = 6
 CARD = Card(
@@ -85,14 +85,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def served(small: Path, crowd: Path, folder: Path, model: Path | None, shadow: bool) -> RunResult:
+def served(small: Path, crowd: Path, folder: Path, model: Path, shadow: bool) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
     address = f"ipc://{folder / 'front'}"
     options = ServeOptions(
         str(small), policy="ppo", native=address, http_port=free_port(), initial_rps=30.0, interval_s=1.0,
-        model=None if model is None else str(model), shadow=shadow,
+        model=str(model), shadow=shadow, drain_s=0.0,
     )  # fmt: skip
-    return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd))))
+    return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd), to_s=2.0)))
 
 
 def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
@@ -124,9 +124,9 @@ def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, 
     assert any("policy/shadow_servers" in point for point in curves(result.tally, result.duration_s))
 
 
-def test_fallbacks_are_in_the_curves(small: Path, crowd: Path, tmp_path: Path) -> None:
+def test_fallbacks_are_in_the_curves(small: Path, crowd: Path) -> None:
     """Without a model file every plan is the one without an agent, and says so."""
-    result = served(small, crowd, tmp_path, None, shadow=False)
+    result = run_twin(RunOptions(str(small), str(crowd), "ppo", interval_s=1.0))
     curve = curves(result.tally, result.duration_s)
     assert {point["policy/fallback"] for point in curve if "policy/fallback" in point} == {1.0}
     assert {point["policy/headroom"] for point in curve if "policy/headroom" in point} == {0.0}

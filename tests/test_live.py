@@ -65,7 +65,7 @@ def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> 
 @pytest.fixture(scope="module")
 def day(small: Path, crowd: Path) -> Day:
     native, http = f"tcp://127.0.0.1:{free_port()}", free_port()
-    options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0)
+    options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0, drain_s=0.0)
     sent = ReplayOptions(f"http://127.0.0.1:{http}", str(small), str(crowd), to_s=2.0)
 
     def work() -> list[RunResult]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,13 +13,16 @@ from loki_rl.config import ConfigError
 from loki_rl.control.policies import POLICIES
 from loki_rl.control.request import RequestError
 from loki_rl.core.messages import Outcome
-from loki_rl.runs import RUNNERS, Driver, RunOptions, RunResult, prepare, read_options, row, run_plane, run_twin
+from loki_rl.runs import RUNNERS, Driver, RunOptions, RunResult, prepare, read_options, row, run_twin
 from loki_rl.traces.trace import TraceError
 
 CONTRACT = {
     "arrivals", "ok", "late", "dropped", "rejected", "cancelled", "failed", "slo_violation_ratio", "leaf_violation_ratio",
     "accuracy", "servers_mean", "p50_ms", "p99_ms", "task_executions", "cost_j", "wall_s",
 }  # fmt: skip
+
+
+Played = dict[Driver, RunResult]
 
 
 def conserve(done: RunResult) -> None:
@@ -135,36 +137,25 @@ def test_the_row_of_a_run_has_the_keys_of_the_contract(run_options: RunOptions) 
 # -- the plane ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Played:
-    plane: RunResult
-    twin: RunResult
-
-
-@pytest.fixture(scope="module")
-def played(small: Path, crowd: Path) -> Played:
-    options = RunOptions(str(small), str(crowd), "exact", interval_s=1.0)
-    return Played(run_plane(replace(options, driver="emulated")), run_twin(options))
-
-
 def test_a_plane_accounts_for_the_same_requests(played: Played) -> None:
-    conserve(played.plane)
-    assert demand(played.plane) == demand(played.twin)
-    assert played.plane.summary.arrivals == 100
+    conserve(played["emulated"])
+    assert demand(played["emulated"]) == demand(played["twin"])
+    assert played["emulated"].summary.arrivals == 100
 
 
 def test_a_plane_knows_what_the_twin_knows(played: Played) -> None:
-    assert row(played.plane).keys() == row(played.twin).keys()
-    assert all(value is not None for value in row(played.plane).values())
-    assert played.plane.options.driver == "emulated"
+    plane, twin = played["emulated"], played["twin"]
+    assert row(plane).keys() == row(twin).keys()
+    assert all(value is not None for value in row(plane).values())
+    assert plane.options.driver == "emulated"
     for name in ("trace", "servers", "best_accuracy", "provenance", "duration_s"):
-        assert getattr(played.plane, name) == getattr(played.twin, name)
+        assert getattr(plane, name) == getattr(twin, name)
 
 
 def test_a_plane_counts_servers_and_plans(played: Played) -> None:
-    seconds = played.plane.tally.seconds
+    seconds = played["emulated"].tally.seconds
     assert all(0 < seconds[number].servers <= 4 for number in range(4))
-    assert played.plane.tally.plans
+    assert played["emulated"].tally.plans
 
 
 def test_every_driver_has_a_runner() -> None:

@@ -20,7 +20,7 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Certificate, Plan
 from loki_rl.curves import curves, plans_in_force, whole_seconds
 from loki_rl.run_folder import folder_of, load, load_current, save
-from loki_rl.runs import RunOptions, RunResult, run_plane, run_twin
+from loki_rl.runs import RunOptions, RunResult, run_twin
 
 SERVING = {
     f"serving/{name}"
@@ -65,11 +65,9 @@ class Folders:
 
 
 @pytest.fixture(scope="module")
-def written(small: Path, crowd: Path, tmp_path_factory: pytest.TempPathFactory) -> Folders:
+def written(played: dict[str, RunResult], tmp_path_factory: pytest.TempPathFactory) -> Folders:
     logdir = tmp_path_factory.mktemp("runs")
-    options = RunOptions(str(small), str(crowd), "exact", interval_s=1.0, seed=3)
-    results = {"twin": run_twin(options), "emulated": run_plane(replace(options, driver="emulated"))}
-    return Folders(logdir, results, {driver: save(done, logdir) for driver, done in results.items()})
+    return Folders(logdir, played, {driver: save(done, logdir) for driver, done in played.items()})
 
 
 def test_a_run_has_its_folder(written: Folders) -> None:

@@ -4,7 +4,8 @@ so that each loads what it needs and no more."""
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from functools import cache
+from typing import Any, NoReturn
 
 import typer
 
@@ -40,12 +41,18 @@ forecaster_app.command("score")(learning.forecaster_score)
 def main() -> NoReturn:
     """Entry point. A mistake of the user ends with exit code 2 and one sentence; a fault of ours with its traceback."""
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = _made()(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
         _die(_sentence(error))
     sys.exit(code or 0)
+
+
+@cache
+def _made() -> Any:
+    """All commands: typer makes them of their signatures, which takes longer than to carry out many of them."""
+    return typer.main.get_command(app)
 
 
 def _sentence(error: Exception) -> str:

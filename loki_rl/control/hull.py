@@ -3,9 +3,7 @@ notes, section 1). Owns the network as arrays and the dynamic program over its s
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.network import Arc, Network
+from loki_rl.control.recent import Recent
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -43,29 +42,13 @@ class Graph(NamedTuple):
     origin: Indices
 
 
-class _Graphs:
-    """Of the last networks asked for. A network stays while its arrays do, so its id cannot be taken over by another."""
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[int, tuple[Network, Graph]] = OrderedDict()
-        self._lock = Lock()
-
-    def of(self, network: Network) -> Graph:
-        with self._lock:
-            if id(network) not in self._found:
-                self._found[id(network)] = network, arrays(network)
-                if len(self._found) > KEPT:
-                    self._found.popitem(last=False)
-            self._found.move_to_end(id(network))
-            return self._found[id(network)][1]
-
-
-_graphs = _Graphs()
+# A network stays while its arrays do.
+_graphs: Recent[tuple[Network, Graph]] = Recent(KEPT)
 
 
 def graph_of(network: Network) -> Graph:
     """The arrays of a network, from the last KEPT ones where possible."""
-    return _graphs.of(network)
+    return _graphs.get(id(network), lambda: (network, arrays(network)))[1]
 
 
 def arrays(network: Network) -> Graph:

@@ -3,7 +3,6 @@ bounds and the objective only. Owns these changes and the keeping; knows no mode
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from math import inf, nan
 from threading import local
@@ -16,6 +15,7 @@ from loki_rl.control.model import Counts, Flows, add_row, new_problem, set_objec
 from loki_rl.control.network import Network
 from loki_rl.control.problem import ANY, NO_FLOOR, NO_LEAST, Goal, Problem, Question, Span
 from loki_rl.control.program import Program
+from loki_rl.control.recent import Recent
 from loki_rl.control.simplex import Floats, Indices
 from loki_rl.control.solver import Solved, solve_again
 
@@ -155,7 +155,7 @@ class _Kept(local):
     """Of each thread its own: a program is not to be shared."""
 
     def __init__(self) -> None:
-        self.problems: OrderedDict[tuple[object, ...], Any] = OrderedDict()
+        self.problems: Recent[Any] = Recent(KEPT)
 
 
 _kept = _Kept()
@@ -163,13 +163,7 @@ _kept = _Kept()
 
 def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
     """What was made under that key, from the last KEPT problems of this thread where possible."""
-    problems = _kept.problems
-    if key not in problems:
-        problems[key] = make()
-        while len(problems) > KEPT:
-            problems.popitem(last=False)
-    problems.move_to_end(key)
-    kept: Kept = problems[key]
+    kept: Kept = _kept.problems.get(key, make)
     return kept
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pulp
 from msgspec import Struct
 
-from loki_rl.control.branching import Result, Search, Tree, relaxed, root
+from loki_rl.control.branching import Search
 from loki_rl.control.highs import Answer, Outcome, solve_with_highs
 from loki_rl.control.program import Program, reachable
+from loki_rl.control.relaxation import Result, Tree, relaxed, root
 from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats, copy_of
 
 # Beyond these HiGHS, which uses cuts, goes on.

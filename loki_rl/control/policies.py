@@ -129,7 +129,7 @@ def counted(pool: Sequence[ServerType], there: Sequence[Server]) -> tuple[Server
 
 
 class Static:
-    """One plan, made for the expected demand and held."""
+    """One plan, made for the expected demand and held, also where service turns out to be other than profiled."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         planner = Planner(pipeline, options, "tail", 0.0)

@@ -62,11 +62,18 @@ class Proteus:
         if options.servers < tasks:
             raise RequestError(f"policy 'proteus' needs a server for every task: {tasks}, not {options.servers}")
         self._planner = Planner(pipeline, options, "half-slo", 0.05)
-        self._pipeline, self._options = pipeline, options
+        self._options = options
         self._depths = depths(pipeline)
-        self._hosts = _hosts(pipeline, options.slo_s or pipeline.slo_s, self._depths)
+        self._measure(pipeline)
+
+    def _measure(self, pipeline: Pipeline) -> None:
+        """Plan with these figures, profiled or measured."""
+        self._pipeline = pipeline
+        self._hosts = _hosts(pipeline, self._options.slo_s or pipeline.slo_s, self._depths)
 
     def decide(self, snapshot: Snapshot) -> Plan:
+        if self._planner.learn(snapshot):
+            self._measure(self._planner.pipeline)
         root_rps = max(self._planner.estimate(snapshot.arrivals, ewma), FLOOR_RPS)
         demand = [self._demand(snapshot, task) for task in range(len(self._pipeline.tasks))]
         headroom = 1 + self._planner.request(root_rps).headroom

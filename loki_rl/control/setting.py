@@ -3,14 +3,13 @@ under one latency model. Owns their reuse between calls; knows no demand, no mod
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import cached_property
-from threading import Lock
 
 from loki_rl.control.accuracy import Accuracies
 from loki_rl.control.configurations import Configuration, enumerate_all, reduce
 from loki_rl.control.latency import latency_model
 from loki_rl.control.network import Network, build_network
+from loki_rl.control.recent import Recent
 from loki_rl.control.request import Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.server_type import as_run_by
@@ -82,21 +81,12 @@ class Setting:
         )
 
 
-_settings: OrderedDict[tuple[object, ...], Setting] = OrderedDict()
-_lock = Lock()
+# Pipelines cannot be hashed; a setting holds its pipeline.
+_settings: Recent[Setting] = Recent(KEPT)
 
 
 def prepare(pipeline: Pipeline, request: Request) -> Setting:
-    """The setting of a request, from the last KEPT ones where possible.
-
-    Pipelines cannot be hashed; a kept setting holds its pipeline, so the id in the key cannot be taken over by another.
-    """
+    """The setting of a request, from the last KEPT ones where possible."""
     types = tuple(id(as_run_by(pipeline, kind)) for kind in request.types)
     key = (id(pipeline), types, request.queueing, request.slo_s, request.headroom, request.max_batch)
-    with _lock:
-        if key not in _settings:
-            _settings[key] = Setting(pipeline, request)
-            while len(_settings) > KEPT:
-                _settings.popitem(last=False)
-        _settings.move_to_end(key)
-        return _settings[key]
+    return _settings.get(key, lambda: Setting(pipeline, request))

@@ -3,7 +3,6 @@ Owns the translation between requests, plans and arrays; proves nothing."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from time import perf_counter
 
@@ -15,6 +14,7 @@ from loki_rl.control.fleet import Fleet, Floats, Ints, build_fleet
 from loki_rl.control.fleet_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fleet_kernels import capacity as capacity_of
 from loki_rl.control.fleet_search import LISTS, Library, search
+from loki_rl.control.recent import Recent
 from loki_rl.control.request import Request, RequestError, check
 from loki_rl.control.switching import ACCURACY, SERVERS, UNLIKELY, VIOLATION, loading_share, ready
 from loki_rl.control.table_kernels import Memo, answer, new_memo
@@ -58,18 +58,12 @@ class Table(Struct, frozen=True, eq=False):
         return counts, split
 
 
-_tables: OrderedDict[tuple[int, int], Table] = OrderedDict()
+_tables: Recent[Table] = Recent(KEPT)
 
 
 def table_for(pipeline: Pipeline, servers: int) -> Table:
     """The table of a pipeline and cluster, made once per process (a few seconds)."""
-    key = (id(pipeline), servers)  # a kept table holds its pipeline, so the id cannot be taken over by another
-    if key not in _tables:
-        _tables[key] = build_table(pipeline, servers)
-        while len(_tables) > KEPT:
-            _tables.popitem(last=False)
-    _tables.move_to_end(key)
-    return _tables[key]
+    return _tables.get((id(pipeline), servers), lambda: build_table(pipeline, servers))
 
 
 def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table:

@@ -85,7 +85,7 @@ class Tally(Struct):
 
 
 class Summary(Struct):
-    """The figures of a run (DESIGN section 9). accuracy is NaN-free: 0.0 when nothing was ok."""
+    """The figures of a run (DESIGN section 9); None is what a server does not tell. accuracy: 0.0 when nothing was ok."""
 
     arrivals: int
     ok: int
@@ -96,7 +96,7 @@ class Summary(Struct):
     failed: int
     slo_violation_ratio: float
     leaf_violation_ratio: float | None
-    accuracy: float
+    accuracy: float | None
     servers_mean: float | None
     p50_ms: float
     p99_ms: float

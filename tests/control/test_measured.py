@@ -71,3 +71,16 @@ def test_policies_plan_with_what_was_measured_and_forget_it_when_it_is_over(traf
         assert quality < (before.served_fraction, round(before.accuracy, 6), -before.servers)
     after = policy.decide(usual)
     assert (after.placements, after.accuracy) == (before.placements, before.accuracy)
+
+
+def test_where_tasks_are_planned_for_alone_measured_times_count_too(traffic: Pipeline) -> None:
+    policy = make_policy("proteus", traffic, PolicyOptions(servers=SERVERS))
+    servers = tuple(Server(number) for number in range(SERVERS))
+    counts = {"object_detection": 500, "car_classification": 3000, "facial_recognition": 500}
+    items: dict[str, tuple[int, ...]] = {task: (count,) * 60 for task, count in counts.items()}
+    usual = Snapshot(60.0, 10.0, (500,) * 60, 0.0, servers, items=items)
+    before, slow, after = (
+        policy.decide(replace(usual, drift=drift)) for drift in ((), drift_of(traffic, 1.3), ())
+    )
+    assert (slow.served_fraction, slow.accuracy) < (before.served_fraction, before.accuracy)
+    assert after.placements == before.placements

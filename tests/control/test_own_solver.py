@@ -15,10 +15,11 @@ import pulp
 import pytest
 
 from loki_rl.control import own_solver
-from loki_rl.control.branching import Result, Search
+from loki_rl.control.branching import Search
 from loki_rl.control.highs import solve_with_highs
 from loki_rl.control.own_solver import OwnSolver, optimise
 from loki_rl.control.program import Program, reachable
+from loki_rl.control.relaxation import Result
 from loki_rl.control.simplex import copy_of, safe_bound
 from tests.control.instances import as_problem, plain, requests, small_pipeline, watch
 
@@ -191,12 +192,12 @@ def test_the_relaxation_of_an_integer_problem() -> None:
 
 WARMED = """
 import numpy as np
-from loki_rl.control import branching, program, simplex
+from loki_rl.control import branching, program, relaxation, simplex
 from loki_rl.control.allocator import allocate
 from loki_rl.control.solver import warm
 from tests.control.instances import requests, small_pipeline
 def compiled():
-    functions = [f for module in (simplex, branching, program) for f in vars(module).values()]
+    functions = [f for module in (simplex, relaxation, branching, program) for f in vars(module).values()]
     return [(f.__name__, f.signatures) for f in functions if hasattr(f, "signatures")]
 warm()
 before = compiled()

@@ -30,6 +30,7 @@ from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
 from tests.serving.driving import patient
+from tests.serving.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -100,29 +101,34 @@ class Responder:
     """`script` decides how each request ends (None: it is left open). Everything seen is recorded."""
 
     def __init__(self, endpoint: str = "tcp://127.0.0.1:0", engine: str = "onnx") -> None:
-        self.script: Callable[[Entered], Ending | None] = lambda _: Ending()
-        self.entered: list[Entered] = []
-        self.withdrawn: list[int] = []
-        self.tally = Tally()
-        self.silent_ledgers = 0  # ledgers still to be given without the servers of their seconds
-        self.origin = 0.0
         self.reached = threading.Condition()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         emulated = engine == "emulated"
         input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
         self.front = Front(self.context, [endpoint], PIPELINE, described, check_nothing if emulated else check_picture)
-        self.front.ready = True
+        self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._emulated = emulated
-        self._due: list[tuple[float, int, Ending]] = []
-        self._seconds: dict[int, int] = {}
         self._stop = self.context.socket(zmq.PAIR)
         self._stopped = self.context.socket(zmq.PAIR)
         self._stop.bind("inproc://stop")
         self._stopped.connect("inproc://stop")
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    def renew(self) -> None:
+        """As if nobody had been here; what was asked and left open stays open."""
+        with self.reached:
+            self.script: Callable[[Entered], Ending | None] = lambda _: Ending()
+            self.entered: list[Entered] = []
+            self.withdrawn: list[int] = []
+            self.tally = Tally()
+            self.silent_ledgers = 0  # ledgers still to be given without the servers of their seconds
+            self.origin = 0.0
+            self.front.ready = True
+            self._due: list[tuple[float, int, Ending]] = []
+            self._seconds: dict[int, int] = {}
 
     def close(self) -> None:
         self._stop.send(b"")
@@ -188,12 +194,31 @@ class Responder:
         self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
 
 
-@pytest.fixture
-def responder() -> Iterator[Responder]:
-    """A gateway of pipeline 'reading' with an engine that returns texts."""
+@pytest.fixture(scope="session")
+def scripted() -> Iterator[Responder]:
     running = Responder()
     yield running
     running.close()
+
+
+@pytest.fixture
+def responder(scripted: Responder) -> Responder:
+    """A gateway of pipeline 'reading' with an engine that returns texts; one for all tests, to each as if it were new."""
+    scripted.renew()
+    return scripted
+
+
+@pytest.fixture(scope="session")
+def web(scripted: Responder) -> Iterator[Site]:
+    running = Site(scripted.endpoint)
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def site(web: Site, responder: Responder) -> Site:  # noqa: ARG001  (what is behind it is new)
+    """The responder behind HTTP, one server for all tests: to stop one takes longer than most of them."""
+    return web
 
 
 @pytest.fixture

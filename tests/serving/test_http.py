@@ -23,13 +23,6 @@ from tests.serving.site import INFER, INPUT, Site
 
 
 @pytest.fixture
-def site(responder: Any) -> Iterator[Site]:
-    site = Site(responder.endpoint)
-    yield site
-    site.close()
-
-
-@pytest.fixture
 def client(site: Site) -> Iterator[triton.InferenceServerClient]:
     client = triton.InferenceServerClient(site.url, concurrency=4)
     yield client

@@ -9,20 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from loki_rl.serving.listening import listen
 from tests.serving.site import INFER, Site
-
-
-@pytest.fixture
-def site(responder: Any) -> Iterator[Site]:
-    site = Site(responder.endpoint)
-    yield site
-    site.close()
 
 
 def test_readiness_follows_the_gateway(site: Site, responder: Any) -> None:

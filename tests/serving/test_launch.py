@@ -27,6 +27,18 @@ from loki_rl.serving.launch import LaunchError, LocalPlane, layout
 from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 
 SERVERS = 6
+# One worker of each task for every three servers: on both hosts there is one of each.
+EVEN = """
+from loki_rl.core.plan import Placement, Plan
+FASTEST = {"object_detection": "yolov5n", "car_classification": "efficientnet-b0", "facial_recognition": "genderNet_11"}
+class Even:
+    def decide(self, snapshot):
+        places = tuple(Placement(task, FASTEST[task], 4, len(snapshot.servers) // 3) for task in sorted(FASTEST))
+        split = dict.fromkeys(FASTEST, 1.0) | {"object_detection": 0.5}
+        return Plan("hardware", places, len(snapshot.servers), 0.9, 1.0, 20.0, 100.0, split, {})
+def make(*_):
+    return Even()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +61,14 @@ Start = Callable[..., LocalPlane]
 
 
 @pytest.fixture
-def plane_of(options: ClusterOptions) -> Start:
+def plane_of(options: ClusterOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a plane whose plan is known: to find one takes longer than to start all processes."""
+    (tmp_path / "even.py").write_text(EVEN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+
     def make(**changes: Any) -> LocalPlane:
-        plan: dict[str, Any] = {"policy": "static", "policy_options": {"servers": SERVERS, "demand_rps": 20.0}}
-        return LocalPlane(options, check=True, **(plan | changes))
+        policy = {} if "policy" in changes else {"policy_factory": "even:make"}
+        return LocalPlane(options, check=True, **(policy | changes))
 
     return make
 
@@ -84,26 +100,8 @@ def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(
         assert entries > 20
 
 
-# One worker of each task for every three servers: on both hosts there is one of each.
-EVEN = """
-from loki_rl.core.plan import Placement, Plan
-FASTEST = {"object_detection": "yolov5n", "car_classification": "efficientnet-b0", "facial_recognition": "genderNet_11"}
-class Even:
-    def decide(self, snapshot):
-        places = tuple(Placement(task, FASTEST[task], 4, len(snapshot.servers) // 3) for task in sorted(FASTEST))
-        split = dict.fromkeys(FASTEST, 1.0) | {"object_detection": 0.5}
-        return Plan("hardware", places, len(snapshot.servers), 0.9, 1.0, 20.0, 100.0, split, {})
-def make(*_):
-    return Even()
-"""
-
-
-def test_a_killed_worker_process_costs_no_request_and_comes_back(
-    plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "even.py").write_text(EVEN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with plane_of(policy_factory="even:make") as plane:
+def test_a_killed_worker_process_costs_no_request_and_comes_back(plane_of: Start) -> None:
+    with plane_of() as plane:
         victim = plane.pids["workers-1"]
 
         def kill(age: float) -> None:
@@ -195,9 +193,8 @@ def test_a_plane_that_cannot_start_says_why_in_one_sentence(plane_of: Start, cha
     assert "\n" not in str(caught.value)
 
 
-def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path) -> None:
     (tmp_path / "stubborn.py").write_text("def make(*_):\n    return None\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (
         pytest.raises(LaunchError, match=r"no plan was in force .* within 4 s") as caught,
         plane_of(policy_factory="stubborn:make", start_s=4.0),

@@ -50,11 +50,16 @@ class Site:
         self._thread.join()
 
 
+@pytest.fixture(scope="module")
+def rpc_site(scripted: Any) -> Iterator[Site]:
+    running = Site(scripted.endpoint)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def site(responder: Any) -> Iterator[Site]:
-    site = Site(responder.endpoint)
-    yield site
-    site.close()
+def site(rpc_site: Site, responder: Any) -> Site:  # noqa: ARG001  (what is behind it is new)
+    return rpc_site
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
 from copy import deepcopy
 from math import inf
 from typing import Any
@@ -16,34 +14,10 @@ from typer.testing import CliRunner
 
 from loki_rl.cli.main import app
 from loki_rl.serving.client import Client, ClientError
-from loki_rl.serving.http import HttpFront, server
-from loki_rl.serving.listening import listen
 from loki_rl.serving.state import Control, Histogram, PlaneState
 from loki_rl.top import TopError, Watch, percentile, source, view
 from loki_rl.top_screen import screen, sparkline
-
-
-class Site:
-    """A running HTTP server in front of a gateway."""
-
-    def __init__(self, endpoint: str) -> None:
-        bound = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        self._server = server(HttpFront(endpoint))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]}, daemon=True)
-        bound.listen(128)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-
-@pytest.fixture
-def site(responder: Any) -> Iterator[Site]:
-    site = Site(responder.endpoint)
-    yield site
-    site.close()
+from tests.serving.site import Site
 
 
 def later(state: PlaneState) -> PlaneState:
@@ -154,7 +128,7 @@ def test_native_clients_give_the_state(responder: Any) -> None:
 
 
 def test_http_gives_the_state(site: Site) -> None:
-    with source(site.url) as ask:
+    with source(f"http://{site.url}") as ask:
         state = ask()
     assert state.control is not None
     assert state.control.plan is not None
@@ -171,7 +145,7 @@ def test_nobody_there_is_one_sentence() -> None:
     with pytest.raises(TopError, match=r"nobody answers at http://127\.0\.0\.1:9"), source("http://127.0.0.1:9") as ask:
         ask()
     alone = Site("tcp://127.0.0.1:9")
-    with pytest.raises(TopError, match="answered with status 503"), source(alone.url) as ask:
+    with pytest.raises(TopError, match="answered with status 503"), source(f"http://{alone.url}") as ask:
         ask()
     alone.close()
 
@@ -183,7 +157,7 @@ def test_a_native_gateway_that_is_not_there_is_a_client_error(monkeypatch: pytes
 
 
 def test_the_command_prints_one_object_or_one_screen(site: Site) -> None:
-    printed = CliRunner().invoke(app, ["top", "--url", site.url, "--json"])
+    printed = CliRunner().invoke(app, ["top", "--url", f"http://{site.url}", "--json"])
     assert json.loads(printed.stdout)["state"]["requests"]["arrivals"] == 10
-    printed = CliRunner().invoke(app, ["top", "--url", site.url, "--once"])
+    printed = CliRunner().invoke(app, ["top", "--url", f"http://{site.url}", "--once"])
     assert "violations" in printed.stdout

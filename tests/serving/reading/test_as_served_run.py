@@ -10,10 +10,13 @@ import pytest
 
 from loki_rl.config import load_pipeline
 from loki_rl.profile_file import ProfileFile
-from loki_rl.serving.as_served import make_rounds, rescale, serve_rounds
-from loki_rl.serving.worker_log import read_workers
+from loki_rl.serving import as_served
+from loki_rl.serving.worker_log import WorkerLog, read_workers
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+PAYLOADS = 12
 
 
 @pytest.fixture
@@ -29,14 +32,22 @@ def small(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     path.write_text(text, encoding="utf-8")
     with TemporaryDirectory(prefix="lt-") as folder:  # a socket's path must be short
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        monkeypatch.setattr(as_served, "PICTURES", PAYLOADS)
         yield path
 
 
-def test_reading_as_served(small: Path, tmp_path: Path) -> None:
+def test_reading_as_served(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = load_pipeline(small)
     assert file.profile is not None
+    logs: list[WorkerLog] = []
+
+    def read(folder: Path) -> WorkerLog:
+        logs.append(read_workers(folder))
+        return logs[-1]
+
+    monkeypatch.setattr(as_served, "read_workers", read)
     steps: list[tuple[str, float]] = []
-    made = rescale(small, file.profile, "cpu", lambda *step: steps.append(step))
+    made = as_served.rescale(small, file.profile, "cpu", lambda *step: steps.append(step))
     assert made.as_served
     assert made.capacity is not None
     assert made.capacity.servers == 2
@@ -49,14 +60,7 @@ def test_reading_as_served(small: Path, tmp_path: Path) -> None:
     assert steps[-1][1] == 1.0
     made.save(tmp_path / "served.json")
     assert load_pipeline(small, profile=tmp_path / "served.json").measured == made
-
-
-def test_every_round_serves_its_own_variants(small: Path, tmp_path: Path) -> None:
-    file = load_pipeline(small)
-    rounds = make_rounds(file.pipeline)
-    spans = serve_rounds(file, rounds, "cpu", tmp_path / "journals", lambda *_: None, round_s=1.0)
-    assert len(spans) == len(rounds) == 2
-    log = read_workers(tmp_path / "journals")
-    for served in rounds:
-        for task, variant in enumerate(served.variants):
-            assert any((one.task, one.variant) == (task, variant) for one in log.batches)
+    rounds = as_served.make_rounds(file.pipeline)
+    assert len(rounds) == len(steps) - 1 == 2
+    served = {(batch.task, batch.variant) for batch in logs[0].batches}
+    assert served == {choice for one in rounds for choice in enumerate(one.variants)}, "a round has not served its variants"

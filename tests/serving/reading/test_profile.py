@@ -149,7 +149,7 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
         ),
     )
     sizes = {"detection": (1,), "recognition": (1, 2)}
-    made = profile(small, Request("cpu", scenes=8, effort=QUICK, sizes=sizes), ignore)
+    made = profile(small, Request("cpu", scenes=5, effort=QUICK, sizes=sizes), ignore)
     assert len(made.variants) == 2 + 2 * 2
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms for row in made.variants)
     accuracy = {row.variant: row.accuracy for row in made.accuracies}
@@ -159,7 +159,7 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
     assert paths["d320", "rt96"] < paths["d640", "rs160q"] <= accuracy["d640"]
     assert all(1.0 < row.mean < 10.0 for row in made.fanouts)
     assert all(row.load_s > 0 and row.memory_mb >= 0 for row in made.loads)
-    assert "8 rendered scenes" in made.provenance
+    assert "5 rendered scenes" in made.provenance
 
 
 def test_a_quick_profile_measures_times_and_takes_the_rest_from_a_known_one(reading: PipelineFile) -> None:
