@@ -17,7 +17,7 @@ from loki_rl.env.event_cluster import EventCluster
 from loki_rl.env.fluid import FIGURES
 from loki_rl.env.fluid_batch import Batch
 from loki_rl.env.render import Frame, ansi, picture
-from loki_rl.env.spaces import flat_info, observation_space
+from loki_rl.env.spaces import observation_space, single_info
 
 Observation = NDArray[np.float32]
 
@@ -90,8 +90,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         if self._batch is not None:
-            self._batch.step(np.array([action]))
-            reward = float(self._batch.rewards[0])
+            self._batch.step(np.array((action,)))
+            reward = self._batch.rewards.item(0)
         else:
             reward = self._base_costs[self._k] - self._decide(int(action))
         self._k, self._last = self._k + 1, int(action)
@@ -100,14 +100,19 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """[20] legal actions."""
+        return self._mask().astype(np.bool_)
+
+    def _mask(self) -> NDArray[np.int8]:
+        """A copy of the legal actions."""
         if self._batch is not None:
-            return np.asarray(self._batch.masks[0], np.bool_)
+            known: NDArray[np.int8] = self._batch.masks[0].copy()
+            return known
         mask = np.zeros(ACTIONS, np.int8)
         windows = self.pool.windows
         high, floor = windows.high[self._number, self._k] * self.options.scale, windows.floor[self._number, self._k]
         share = float(windows.servers[self._number]) / self.pool.table.servers
         fill_mask(mask, float(high), float(floor), self.pool.table.most_rps * share)
-        return mask.astype(np.bool_)
+        return mask
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """The episode so far, as text or as a picture."""
@@ -121,7 +126,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     def figures(self) -> Floats:
         """[FIGURES] of the last interval (env.fluid)."""
         if self._batch is not None:
-            return np.asarray(self._batch.figures[0])
+            found: Floats = self._batch.figures[0]
+            return found
         return np.zeros(FIGURES) if self._event is None else self._event.figures
 
     def _draw(self) -> None:
@@ -131,13 +137,13 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
             self.frames.append(Frame(self.figures.copy(), target, self.options.interval_s))
 
     def _info(self) -> dict[str, Any]:
-        figures = {name: float(value) for name, value in flat_info(self.figures).items()}
         seed = SPLITS[self.options.split] + self._number
-        return {"action_mask": self.action_masks().astype(np.int8), "window_seed": seed, **figures}
+        return {"action_mask": self._mask(), "window_seed": seed, **single_info(self.figures)}
 
     def _observation(self) -> Observation:
         if self._batch is not None:
-            return np.array(self._batch.observations[0])
+            known: Observation = self._batch.observations[0].copy()
+            return known
         assert self._event is not None
         window, pool = self._event.window, self.pool.windows
         high = float(pool.high[self._number, self._k]) * self.options.scale

@@ -23,9 +23,9 @@ PRESSED = 0.5
 TOKENS = 1.1
 
 # Rows of the scratch array behind those of the allocator (control.fleet_kernels): items served per model, items per tick
-# that a model takes, and may take while its children are behind, items per tick of a task, the most that may wait in it, and
-# items on their way to it.
-SERVED, LIMITS, ALLOWED, ROOMS, LONGEST, COMING, ALL_ROWS = ROWS, ROWS + 1, ROWS + 2, ROWS + 3, ROWS + 4, ROWS + 5, ROWS + 6
+# that a model takes, and may take while its children are behind, items per tick of a task, the most that may wait in it,
+# items on their way to it, and items per tick of the models of its task that come before a model.
+SERVED, LIMITS, ALLOWED, ROOMS, LONGEST, COMING, BEFORE, ALL_ROWS = range(ROWS, ROWS + 8)
 # Rows of the integer scratch: models that serve, the most accurate of each task first; where tasks begin in it; what each
 # server serves.
 ACTIVE, STARTS, SERVING = 0, 1, 2
@@ -149,7 +149,7 @@ def begin_loads(
 
 @inlined
 def open_models(waits: Floats, tick_s: float, net: Net, work: Floats, spots: Ints) -> None:
-    """Fill ACTIVE, STARTS, ROOMS and LONGEST from LIMITS. waits [T]: longest wait in each queue [s]."""
+    """Fill ACTIVE, STARTS, BEFORE, ROOMS and LONGEST from LIMITS. waits [T]: longest wait in each queue [s]."""
     first, ranked = net[1], net[4]
     count = 0
     for task in range(len(waits)):
@@ -159,6 +159,7 @@ def open_models(waits: Floats, tick_s: float, net: Net, work: Floats, spots: Int
             model = ranked[place]
             if work[LIMITS, model] > 0.0:
                 spots[ACTIVE, count] = model
+                work[BEFORE, model] = work[ROOMS, task]
                 work[ROOMS, task] += work[LIMITS, model]
                 count += 1
         work[LONGEST, task] = work[ROOMS, task] * waits[task] / tick_s
@@ -166,22 +167,49 @@ def open_models(waits: Floats, tick_s: float, net: Net, work: Floats, spots: Int
 
 
 @inlined
-def serve(task: int, offered: float, pressed: bool, net: Net, work: Floats, spots: Ints) -> float:
-    """Items of one task in one tick, most accurate first; counts them and sends their children on. Returns the rest."""
+def hand_on(task: int, model: int, amount: float, net: Net, work: Floats) -> None:
+    """Count items that a model served, and send their children on."""
     below, fanout = net[0], net[3]
+    work[SERVED, model] += amount
+    for column in range(below.shape[1]):
+        child = below[task, column]
+        if child >= 0:
+            work[COMING, child] += amount * fanout[model, child]
+
+
+@inlined
+def serve(task: int, offered: float, net: Net, work: Floats, spots: Ints) -> float:
+    """Items of one task in one tick, most accurate first; returns the rest. No model waits for what another leaves over, and
+    none is skipped, so that the processor has neither a chain to follow nor a branch to guess."""
     for place in range(spots[STARTS, task], spots[STARTS, task + 1]):
         model = spots[ACTIVE, place]
-        room = min(work[LIMITS, model], work[ALLOWED, model]) if pressed else work[LIMITS, model]
-        amount = min(offered, room)
+        amount = min(max(0.0, offered - work[BEFORE, model]), work[LIMITS, model])
+        if net[0][task, 0] >= 0:
+            hand_on(task, model, amount, net, work)
+        else:
+            work[SERVED, model] += amount
+    return float(max(0.0, offered - work[ROOMS, task]))
+
+
+@inlined
+def serve_pressed(task: int, offered: float, net: Net, work: Floats, spots: Ints) -> float:
+    """As `serve`, for a task whose children are behind: models take no more than they are allowed to."""
+    for place in range(spots[STARTS, task], spots[STARTS, task + 1]):
+        model = spots[ACTIVE, place]
+        amount = min(offered, work[LIMITS, model], work[ALLOWED, model])
         offered -= amount
-        work[SERVED, model] += amount
-        for column in range(below.shape[1]):
-            child = below[task, column]
-            if child >= 0:
-                work[COMING, child] += amount * fanout[model, child]
-        if offered <= 0.0:
-            break
+        hand_on(task, model, amount, net, work)
     return offered
+
+
+@inlined
+def behind(task: int, net: Net, queue: Floats, work: Floats) -> bool:
+    """Whether a child's queue is long."""
+    below, found = net[0], False
+    for column in range(below.shape[1]):
+        child = below[task, column]
+        found = found or (child >= 0 and queue[child] > PRESSED * work[LONGEST, child])
+    return found
 
 
 @lean
@@ -193,20 +221,20 @@ def play(
     SERVED; returns requests lost and served in full."""
     below, entry = net[0], net[2]
     open_models(waits, tick_s, net, work, spots)
+    for task in range(len(entry)):
+        work[COMING, task] = 0.0
     lost, served_well = 0.0, 0.0
     for tick in range(begin, end):
         kept, passed, dropped_here = 1.0, -1.0, 0.0
         for task in range(len(entry)):
-            work[COMING, task] = 0.0
-        for task in range(len(entry)):
             offered = queue[task] + work[COMING, task] + ticks[tick] * entry[task]
-            pressed = False
-            for column in range(below.shape[1]):
-                child = below[task, column]
-                pressed = pressed or (child >= 0 and queue[child] > PRESSED * work[LONGEST, child])
-            missing = serve(task, offered, pressed, net, work, spots)
-            done, dropped = offered - missing, max(0.0, missing - work[LONGEST, task])
-            queue[task] = missing - dropped
+            work[COMING, task] = 0.0
+            if below[task, 0] >= 0 and behind(task, net, queue, work):
+                missing = serve_pressed(task, offered, net, work, spots)
+            else:
+                missing = serve(task, offered, net, work, spots)
+            queue[task] = min(missing, work[LONGEST, task])
+            done, dropped = offered - missing, missing - queue[task]
             if passed < 0.0 and entry[task] > 0.0:  # requests are counted where the first of them enter
                 passed, dropped_here = done / entry[task], dropped / entry[task]
             elif dropped > 0.0:

@@ -47,6 +47,8 @@ class Windows:
 
     def ensure(self, numbers: Ints) -> None:
         """Make the windows that are not there yet."""
+        if self.made[numbers].all():
+            return
         for number in np.unique(numbers[~self.made[numbers]]):
             self._put(int(number), self.window(int(number)))
             self.made[number] = True
@@ -72,8 +74,8 @@ class Pool:
     def ensure(self, numbers: Ints, costs: bool = True) -> None:
         """Make the windows that are not there yet and, unless nobody asks for rewards, what the base costs on them."""
         self.windows.ensure(numbers)
-        new = np.unique(numbers[~self.costed[numbers]])
-        if costs and len(new):
+        if costs and not self.costed[numbers].all():
+            new = np.unique(numbers[~self.costed[numbers]])
             self.costed[new] = True
             batch = Batch(self, len(new))
             batch.start(np.arange(len(new)), new)

@@ -37,12 +37,24 @@ def observation_space() -> Space[NDArray[np.float32]]:
 
 
 def flat_info(figures: Floats) -> dict[str, Any]:
-    """Figures of the last interval, one number (or one per cluster) each."""
-    arrivals, ok = figures[..., ARRIVALS], figures[..., OK]
+    """Figures [E, FIGURES] of the last interval, one array [E] each."""
+    arrivals, ok = figures[:, ARRIVALS], figures[:, OK]
     return {
         "arrivals": arrivals.copy(),
-        "slo_violation_ratio": figures[..., LOST] / np.maximum(arrivals, 1.0),
-        "accuracy": np.divide(figures[..., ACCURACY], ok, out=np.zeros_like(ok), where=ok > 0),
-        "servers": figures[..., USED].copy(),
-        "switches": figures[..., LOADS].copy(),
+        "slo_violation_ratio": figures[:, LOST] / np.maximum(arrivals, 1.0),
+        "accuracy": np.divide(figures[:, ACCURACY], ok, out=np.zeros_like(ok), where=ok > 0),
+        "servers": figures[:, USED].copy(),
+        "switches": figures[:, LOADS].copy(),
+    }
+
+
+def single_info(figures: Floats) -> dict[str, float]:
+    """The same of one cluster [FIGURES] as plain numbers; arrays of one number would take longer than the step itself."""
+    row = figures.tolist()
+    return {
+        "arrivals": row[ARRIVALS],
+        "slo_violation_ratio": row[LOST] / max(row[ARRIVALS], 1.0),
+        "accuracy": row[ACCURACY] / row[OK] if row[OK] > 0 else 0.0,
+        "servers": row[USED],
+        "switches": row[LOADS],
     }
