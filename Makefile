@@ -58,7 +58,8 @@ test-wheel: wheel models
 	rm -rf build/wheel
 	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
 	cp -r tests pipelines pyproject.toml build/wheel
-	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py
+	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
+		tests/serving/test_driver.py tests/serving/test_mailbox.py tests/serving/test_meter.py tests/serving/test_node.py
 
 bench: install
 	for file in $(filter-out benchmarks/gpu_check.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

@@ -3,7 +3,8 @@ clients of the native protocol, HTTP and gRPC, one request at a time, against ch
 
 What the emulated models' timers add is the machine's, not ours: its mean is printed and taken off. What a hop costs
 between two bare ZeroMQ processes is printed too: the floor. On a machine that does other work, `nice -n -20` or
-`chrt -r 5` before the command comes nearest to an idle one.
+`chrt -r 5` before the command comes nearest to an idle one. Cores that sleep cost more the longer they slept; --awake keeps
+them from it, so that the difference can be told from what the plane costs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -37,6 +38,8 @@ from loki_rl.serving.scenes import scenes
 # Bars of the median per hop [us].
 BARS_US = {"native": 150.0, "http": 250.0}
 MODEL_S = 0.004
+# As long as the models of *reading* take here: the longer a plane sleeps, the more its next hop costs.
+LONG_MODEL_S = 0.013
 WARM = 50
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -80,9 +83,9 @@ class Row(Struct):
         return 1e6 * (median(self.added) - self.late_s * self.depth)
 
 
-def chain(depth: int) -> Case:
-    """Tasks one after another, each item with one child on average, whose models take MODEL_S whatever the batch."""
-    times = {1: Latency(MODEL_S, MODEL_S, MODEL_S)}
+def chain(depth: int, model_s: float = MODEL_S) -> Case:
+    """Tasks one after another, each item with one child on average, whose models take so long [s] whatever the batch."""
+    times = {1: Latency(model_s, model_s, model_s)}
     tasks = tuple(
         Task(
             f"t{number}",
@@ -92,7 +95,9 @@ def chain(depth: int) -> Case:
         )
         for number in range(depth)
     )
-    return Case(f"chain of {depth}", ClusterOptions(Pipeline("chain", 1.0, tasks, {f"t{depth - 1}": 1.0}), depth))
+    return Case(
+        f"{depth} of {1000 * model_s:g} ms", ClusterOptions(Pipeline("chain", 1.0, tasks, {f"t{depth - 1}": 1.0}), depth)
+    )
 
 
 def reading() -> Case | None:
@@ -126,9 +131,11 @@ def http(case: Case, _: LocalPlane, ports: dict[str, int]) -> Iterator[Ask]:
 
         def ask() -> None:
             connection.sendall(request)
-            answer = connection.recv(65536)
+            answer = b""
             while b'"outputs"' not in answer or not answer.endswith(b"}"):
-                answer += connection.recv(65536)
+                part = connection.recv(65536)
+                assert part, f"the connection was closed: {answer!r}"
+                answer += part
 
         yield ask
 
@@ -259,6 +266,19 @@ def floor_us(requests: int, think_s: float) -> float:
     return 1e6 * median(found) / 2
 
 
+@contextmanager
+def awake() -> Iterator[None]:
+    """A loop on every core that gives way to everything else."""
+    code = "import os\nos.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\nwhile True: pass"
+    loops = [subprocess.Popen([sys.executable, "-c", code]) for _ in os.sched_getaffinity(0)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def report(rows: list[Row]) -> None:
     print(
         f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  bar"
@@ -282,12 +302,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--think-ms", type=float, default=3.0, help="pause before each request, so that all are asleep")
+    parser.add_argument("--awake", action="store_true", help="keep the cores from sleeping")
     chosen = parser.parse_args()
     think_s = chosen.think_ms / 1000
-    floor = floor_us(chosen.requests, think_s)
     real = reading()
-    cases = [chain(1), chain(2), *([] if real is None else [real])]
-    rows = [row for case in cases for row in measure(case, chosen.requests, think_s)]
+    cases = [chain(1), chain(2), chain(2, LONG_MODEL_S), *([] if real is None else [real])]
+    with awake() if chosen.awake else nullcontext():
+        floor = floor_us(chosen.requests, think_s)
+        rows = [row for case in cases for row in measure(case, chosen.requests, think_s)]
     print(f"load average {os.getloadavg()[0]:.1f}, {chosen.think_ms:g} ms between requests, bare hop {floor:.0f} us")
     report(rows)
     if real is None:

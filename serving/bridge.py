@@ -11,7 +11,6 @@ from loki_rl.serving import parts
 from loki_rl.serving.client import ClientError, Inference, read_response
 from loki_rl.serving.mailbox import readable
 from loki_rl.serving.protocol import (
-    VERSION,
     BeginRun,
     Begun,
     Cancel,
@@ -25,7 +24,7 @@ from loki_rl.serving.protocol import (
     Request,
     Response,
     StateRead,
-    encoder,
+    encode,
 )
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.wire import MAX_PARTS
@@ -151,10 +150,9 @@ class Bridge:
 
     def _send(self, request: Request, payload: bytes | None = None) -> None:
         try:
-            self._socket.send(VERSION, _MORE)
+            self._socket.send(encode(request), _NOBLOCK if payload is None else _MORE)
         except zmq.Again:
             raise GatewayGoneError("the gateway is not there") from None
-        self._socket.send(encoder.encode(request), _NOBLOCK if payload is None else _MORE)
         if payload is not None:
             self._socket.send(payload, _NOBLOCK, copy=False)
         # The descriptor is edge-triggered and sending consumes the edge: look again once this step of the loop is over.
@@ -168,7 +166,7 @@ class Bridge:
             # Half of all looks find nothing, and asking costs less than the exception that would say so.
             if not readable(self._socket):
                 return
-            self._deliver(*parts.receive(self._socket, 2, MAX_PARTS))
+            self._deliver(*parts.receive(self._socket, 1, MAX_PARTS))
         self._pumping = self._loop.call_soon(self._pump)
 
     def _deliver(self, head: list[bytes], outputs: list[zmq.Frame]) -> None:

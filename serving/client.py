@@ -33,8 +33,9 @@ from loki_rl.serving.protocol import (
     Response,
     RunLedger,
     StateRead,
-    encoder,
-    response_decoder,
+    VersionError,
+    decode_response,
+    encode,
 )
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.wire import MAX_PARTS, WireError, pack, unpack
@@ -224,8 +225,7 @@ class Client:
 
     def _send(self, request: Request, payload: bytes | None = None) -> None:
         try:
-            self.socket.send(VERSION, _MORE)
-            self.socket.send(encoder.encode(request), _NOBLOCK if payload is None else _MORE)
+            self.socket.send(encode(request), _NOBLOCK if payload is None else _MORE)
             if payload is not None:
                 self.socket.send(payload, _NOBLOCK, copy=False)
         except zmq.Again:
@@ -233,7 +233,7 @@ class Client:
 
     def _receive(self) -> Inference | Response | None:
         try:
-            return read_response(*parts.receive(self.socket, 2, MAX_PARTS))
+            return read_response(*parts.receive(self.socket, 1, MAX_PARTS))
         except zmq.Again:
             return None
 
@@ -248,12 +248,12 @@ def pack_payload(payload: Array | bytes) -> bytes:
 
 def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | Response:
     """The message in these parts. Raises ClientError if the gateway speaks another protocol."""
-    if len(head) < 2 or head[0] != VERSION:
-        raise ClientError(f"the gateway does not speak version {VERSION[0]} of the front protocol")
     try:
-        response = response_decoder.decode(head[1])
+        response = decode_response(head[0])
         if not isinstance(response, Answer):
             return response
         return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in outputs])
+    except VersionError:
+        raise ClientError(f"the gateway does not speak version {VERSION} of the front protocol") from None
     except (msgspec.DecodeError, WireError) as error:
         raise ClientError(f"the gateway's answer cannot be read: {error}") from None

@@ -246,17 +246,15 @@ class Driver:
         payloads = hosted.payloads
         if type(effect) is Send:
             ids, frames = NOTHING if payloads is None else payloads.attach(effect.message)
-            self._send(Letter(effect.to, effect.message, ids), frames)
+            letter = Letter(effect.to, effect.message, ids)
+            if effect.to in self._hosted:
+                self._queue.append((letter, frames))
+            else:
+                self._forward(letter, frames)
         elif type(effect) is not Drop:
             hosted.carry(effect, now)
         elif payloads is not None:
             payloads.drop(effect.families)
-
-    def _send(self, letter: Letter, frames: Sequence[Frame]) -> None:
-        if letter.to in self._hosted:
-            self._queue.append((letter, frames))
-        else:
-            self._forward(letter, frames)
 
     def _forward(self, letter: Letter, frames: Sequence[Frame]) -> None:
         node = self._homes.get(letter.to)

@@ -19,7 +19,6 @@ from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
     NO_ID,
-    VERSION,
     Answer,
     BeginRun,
     Begun,
@@ -37,8 +36,9 @@ from loki_rl.serving.protocol import (
     StateRead,
     TaskVariants,
     Tensor,
-    encoder,
-    request_decoder,
+    VersionError,
+    decode_request,
+    encode,
 )
 from loki_rl.serving.state import PlaneState
 
@@ -149,10 +149,10 @@ class Front:
             if number == 1 and not readable(self.socket):
                 break
             try:
-                head, tensors = parts.receive(self.socket, 3, MAX_TENSORS)
+                head, tensors = parts.receive(self.socket, 2, MAX_TENSORS)
             except zmq.Again:
                 break
-            event = self._understand(head[0], head[1:], tensors)
+            event = self._understand(head[0], head[1], tensors)
             if event is not None:
                 events.append(event)
         return events
@@ -191,7 +191,7 @@ class Front:
     def close(self) -> None:
         self.socket.close(linger=0)
 
-    def _understand(self, client: bytes, head: list[bytes], tensors: list[zmq.Frame]) -> FrontEvent | None:
+    def _understand(self, client: bytes, head: bytes, tensors: list[zmq.Frame]) -> FrontEvent | None:
         request: Request | None = None
         try:
             request = _decode(head, tensors)
@@ -251,9 +251,8 @@ class Front:
         except zmq.ZMQError:
             self.vanished += 1
             return
-        _send(socket, VERSION, _MORE)
         last = len(tensors) - 1
-        _send(socket, encoder.encode(response), _NOBLOCK if last < 0 else _MORE)
+        _send(socket, encode(response), _NOBLOCK if last < 0 else _MORE)
         for position, tensor in enumerate(tensors):
             _send(socket, tensor, _NOBLOCK if position == last else _MORE, False)
 
@@ -262,11 +261,11 @@ class _MalformedError(ValueError):
     """A message of a client is at fault; the sentence goes back to it."""
 
 
-def _decode(head: list[bytes], tensors: list[zmq.Frame]) -> Request:
-    if len(head) < 2 or head[0] != VERSION:
-        raise _MalformedError(f"a message begins with the version byte {VERSION[0]} and a header")
+def _decode(head: bytes, tensors: list[zmq.Frame]) -> Request:
     try:
-        request = request_decoder.decode(head[1])
+        request = decode_request(head)
+    except VersionError as error:
+        raise _MalformedError(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _MalformedError(f"the header is not a request: {error}") from None
     if tensors and not isinstance(request, Infer):

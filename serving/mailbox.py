@@ -9,7 +9,7 @@ import zmq
 import zmq.backend
 
 from loki_rl.serving import parts, wire
-from loki_rl.serving.wire import CONTROL, LETTERS, Control, Frame, Letter, WireError
+from loki_rl.serving.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, Control, Frame, Letter, WireError
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Received = tuple[Letter, list[zmq.Frame]]
@@ -18,6 +18,7 @@ Received = tuple[Letter, list[zmq.Frame]]
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _send = zmq.backend.Socket.send
+_receive = zmq.backend.Socket.recv
 _option = zmq.backend.Socket.get
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
@@ -46,15 +47,15 @@ class Outbox:
         """All letters as one message: a wake-up of the reader costs more than ten letters."""
         letters, frames = self.letters, self.frames
         if letters:
-            self.letters, self.frames = [], []
-            self.write(LETTERS, wire.encode_letters(letters), frames)
+            self.letters = []
+            if not frames:
+                _send(self.socket, wire.encode_letters(letters), _NOBLOCK)
+                return
+            self.frames = []
+            self._write(wire.encode_letters(letters, LETTERS_AND_FRAMES), frames)
 
-    def write(self, kind: bytes, body: bytes, frames: list[Frame]) -> None:
+    def _write(self, body: bytearray, frames: list[Frame]) -> None:
         socket = self.socket
-        _send(socket, kind, _MORE)
-        if not frames:
-            _send(socket, body, _NOBLOCK)
-            return
         _send(socket, body, _MORE)
         last = frames.pop()
         for frame in frames:
@@ -114,26 +115,28 @@ class Mailbox:
         """Send a control word, after the letters that wait for the same node."""
         outbox = self._outboxes.get(node) or self._connect(node)
         outbox.flush()
-        outbox.write(CONTROL, wire.encode_control(word), [])
+        _send(outbox.socket, wire.encode_control(word), _NOBLOCK)
 
     def take(self, limit: int) -> tuple[list[Received], list[Control]]:
         """Read at most `limit` messages without waiting; malformed ones are counted and let go."""
         letters: list[Received] = []
         words: list[Control] = []
-        for number in range(limit):
-            # One message is the rule while little happens, and asking costs less than the exception that ends a burst.
-            if number == 1 and not readable(self.inbox):
-                break
-            try:
-                head, frames = parts.receive(self.inbox, 2, wire.MAX_PARTS)
-            except zmq.Again:
-                break
+        inbox = self.inbox
+        try:
+            message = _receive(inbox, _NOBLOCK)
+        except zmq.Again:
+            return letters, words
+        while True:
             self.received += 1
             try:
-                self._sort(head, frames, letters, words)
+                self._sort(message, letters, words)
             except WireError:
                 self.malformed += 1
-        return letters, words
+            limit -= 1
+            # Asking costs a third of the exception that would say so.
+            if not limit or not readable(inbox):
+                return letters, words
+            message = _receive(inbox, _NOBLOCK)
 
     def learn(self, node: str, endpoint: str) -> None:
         """A node that was not there before listens at `endpoint`."""
@@ -165,13 +168,14 @@ class Mailbox:
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
 
-    @staticmethod
-    def _sort(head: list[bytes], frames: list[zmq.Frame], letters: list[Received], words: list[Control]) -> None:
-        if len(head) < 2:
-            raise WireError("a message has at least two parts")
-        if head[0] == LETTERS:
-            letters += wire.decode_letters(head[1], frames)
-        elif head[0] == CONTROL:
-            words.append(wire.decode_control(head[1], frames))
+    def _sort(self, message: bytes, letters: list[Received], words: list[Control]) -> None:
+        """A part that no kind announces is read as a message of its own, and is none."""
+        kind, body = message[0] if message else 0, memoryview(message)[1:]
+        if kind == LETTERS:
+            letters += wire.decode_letters(body, [])
+        elif kind == LETTERS_AND_FRAMES:
+            letters += wire.decode_letters(body, parts.rest(self.inbox, wire.MAX_PARTS))
+        elif kind == CONTROL:
+            words.append(wire.decode_control(body))
         else:
             raise WireError("unknown kind or version")

@@ -6,9 +6,9 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
-from loki_rl.core.families import Family, size
+from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
+from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState
@@ -48,8 +48,8 @@ class RequestMeter:
 
 
 class StageMeter:
-    """Counts items of one task by variant. entered: parent -> when its children came, and how many have not ended; waits:
-    queue times of the items of a batch that is in a worker's hands, counted only if its result is committed."""
+    """Counts items of one task by variant. waits: queue times of the items of a batch that is in a worker's hands, counted
+    only if its result is committed."""
 
     def __init__(self, router: Router) -> None:
         self._router = router
@@ -58,20 +58,15 @@ class StageMeter:
         self._names = [variant.name for variant in task.variants]
         self._counts = [VariantCount() for _ in task.variants]
         self._lost: dict[str, int] = {}
-        self._parent_shift = router.pipeline.parent_shifts[router.task]
-        self._entered: dict[int, tuple[float, int]] = {}
         self._waits: dict[int, list[float]] = {}
 
     def record(self, event: Event, effects: list[Effect], now: float) -> None:
-        if type(event) is Submit:
-            for family in event.families:
-                self._entered.setdefault(family.id >> self._parent_shift, (now, family.count))
         waits = self._waits.pop(event.batch, None) if type(event) is Result else None
         for effect in effects:
             if type(effect) is Send:
                 message = effect.message
                 if type(message) is Execute:
-                    self._waits[message.batch] = self._waited(message.families, now)
+                    self._waits[message.batch] = self._waited(message.batch, now)
                 elif type(message) is Settled:
                     self._settled(message, event, waits)
 
@@ -86,19 +81,15 @@ class StageMeter:
         counts = {name: count for name, count in zip(self._names, self._counts, strict=True) if count.items}
         return Stage(self._task, queued, drain_s if drain_s < inf else None, pulling, self._lost, counts)
 
-    def _waited(self, families: list[Family], now: float) -> list[float]:
+    def _waited(self, batch: int, now: float) -> list[float]:
+        """Of its items; nothing is known of a batch that its worker has lost by now."""
+        lease = self._router.leases.all.get(batch)
         waits: list[float] = []
-        for family in families:
-            came, _ = self._entered.get(family.id >> self._parent_shift, (now, 0))
-            waits += [now - came] * family.count
+        for entry in lease.entries if lease is not None else ():
+            waits += [now - entry[4]] * entry[3].count
         return waits
 
     def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:
-        for family in message.families:
-            parent = family.id >> self._parent_shift
-            came, left = self._entered.pop(parent, (0.0, 0))
-            if left > family.count:
-                self._entered[parent] = came, left - family.count
         items = size(message.families)
         if message.outcome is Outcome.OK and type(event) is Result:
             self._committed(event, items, waits or [])

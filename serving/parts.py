@@ -21,14 +21,18 @@ def receive(socket: zmq.Socket[bytes], head: int, most: int) -> Parts:
     """At most `head` parts as bytes and `most` as frames, without waiting: raises zmq.Again where there is no message. It is
     read to its end whatever it holds, else the next one is misread."""
     first = [_receive(socket, _NOBLOCK)]
-    more = _option(socket, _MORE)
-    while more and len(first) < head:
+    while len(first) < head and _option(socket, _MORE):
         first.append(_receive(socket, _NOBLOCK))
-        more = _option(socket, _MORE)
+    return first, rest(socket, most)
+
+
+def rest(socket: zmq.Socket[bytes], most: int) -> list[zmq.Frame]:
+    """At most so many frames of what is left of a message; what is beyond them is read and let go."""
     frames: list[zmq.Frame] = []
+    more = _option(socket, _MORE)
     while more:
         frame = socket.recv(_NOBLOCK, False)
         more = frame.more
         if len(frames) < most:
             frames.append(frame)
-    return first, frames
+    return frames

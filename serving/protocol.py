@@ -1,5 +1,5 @@
-"""The native protocol between clients and the gateway node: `[version byte][one header][tensor frames]`. Owns the shape of
-its messages; must not know sockets, scheduling, or what is inside a tensor."""
+"""The native protocol between clients and the gateway node: `[version byte and one header][tensor frames]`. Owns the shape
+of its messages; must not know sockets, scheduling, or what is inside a tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from loki_rl.core.ledger import Tally
 from loki_rl.serving.state import PlaneState
 
-VERSION = b"\x01"
+VERSION = 2
 NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
@@ -178,6 +178,33 @@ class Refused(Struct, array_like=True, tag=True):
 
 Response = Answer | Described | Begun | LedgerRead | StateRead | Refused
 
-encoder = msgspec.msgpack.Encoder()
-request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-response_decoder: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
+_encoder = msgspec.msgpack.Encoder()
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_responses: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
+
+
+class VersionError(ValueError):
+    """A message of another version, or of another protocol."""
+
+
+def encode(message: Request | Response) -> bytearray:
+    """The first part of a message."""
+    part = bytearray((VERSION,))
+    _encoder.encode_into(message, part, 1)
+    return part
+
+
+def decode_request(part: bytes) -> Request:
+    """Raises VersionError, or what msgspec raises for a header that is no request."""
+    return _requests.decode(_header(part))
+
+
+def decode_response(part: bytes) -> Response:
+    """Raises VersionError or msgspec.DecodeError."""
+    return _responses.decode(_header(part))
+
+
+def _header(part: bytes) -> memoryview:
+    if not part or part[0] != VERSION:
+        raise VersionError(f"a message begins with the version byte {VERSION} and a header")
+    return memoryview(part)[1:]

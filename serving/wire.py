@@ -17,9 +17,11 @@ from msgspec import Struct
 from loki_rl.core.messages import Event
 from loki_rl.serving.state import Part
 
-# High half of the first byte: what the body is; low half: version of the layout.
-LETTERS = b"\x11"
-CONTROL = b"\x21"
+# The first byte of a message. High half: what it is; low half: version of the layout. A body of its own for every message
+# and no part for this byte: what a part costs, the process that waits for it pays with cold caches.
+LETTERS = 0x12
+LETTERS_AND_FRAMES = 0x22
+CONTROL = 0x32
 
 MAX_PARTS = 1 << 16
 MAX_PART_BYTES = 256 << 20
@@ -47,12 +49,13 @@ _letters = msgspec.msgpack.Decoder(list[Letter])
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode_letters(letters: list[Letter]) -> bytes:
-    return _encoder.encode(letters)
+def encode_letters(letters: list[Letter], kind: int = LETTERS) -> bytearray:
+    """kind: LETTERS, or LETTERS_AND_FRAMES if payload frames follow."""
+    return _encoded(letters, kind)
 
 
-def decode_letters(body: bytes, frames: list[zmq.Frame]) -> list[tuple[Letter, list[zmq.Frame]]]:
-    """Each letter with its own payload frames. Raises WireError."""
+def decode_letters(body: memoryview, frames: list[zmq.Frame]) -> list[tuple[Letter, list[zmq.Frame]]]:
+    """Each letter with its own payload frames. body: without its first byte. Raises WireError."""
     try:
         letters = _letters.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -190,18 +193,22 @@ Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye | Declined | Welc
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 
 
-def encode_control(word: Control) -> bytes:
-    return _encoder.encode(word)
+def encode_control(word: Control) -> bytearray:
+    return _encoded(word, CONTROL)
 
 
-def decode_control(body: bytes, frames: list[zmq.Frame]) -> Control:
-    """Raises WireError."""
-    if frames:
-        raise WireError("a control word carries no payload")
+def decode_control(body: memoryview) -> Control:
+    """body: without its first byte. Raises WireError."""
     try:
         return _control.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a control word: {error}") from error
+
+
+def _encoded(what: list[Letter] | Control, kind: int) -> bytearray:
+    message = bytearray((kind,))
+    _encoder.encode_into(what, message, 1)
+    return message
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------------------

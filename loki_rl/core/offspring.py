@@ -14,16 +14,17 @@ def offspring(pipeline: Pipeline, task: int, variant: int, families: list[Family
     if len(fanouts) != size(families):
         raise ValueError(f"{len(fanouts)} fan-outs came for {size(families)} items")
     children = pipeline.children[task]
-    shift = pipeline.shifts[children[0]]
+    shift, step = pipeline.shifts[children[0]], 1 << pipeline.shifts[task]
     spawned: list[list[Family]] = [[] for _ in children]
     each = iter(fanouts)
     for family in families:
-        prefix = pipeline.extend(family.prefix, variant)
-        for parent in pipeline.members(task, family.id, family.count):
+        prefix, t0, deadline, terms = pipeline.extend(family.prefix, variant), family.t0, family.deadline, family.terms
+        parent = family.id
+        for _ in range(family.count):
             number = 1
             for made, count in zip(spawned, next(each), strict=True):
                 if count:
-                    id = parent | (number << shift)
-                    made.append(Family(id, family.t0, family.deadline, prefix, family.terms, count))
+                    made.append(Family(parent | (number << shift), t0, deadline, prefix, terms, count))
                     number += count
+            parent += step
     return spawned

@@ -10,7 +10,8 @@ from math import inf
 
 from loki_rl.core.families import Family, size
 
-Entry = tuple[float, int, float, Family]  # soft deadline less the boost, order of arrival, hard deadline, the items
+# Soft deadline less the boost, order of arrival, hard deadline, the items, when they came.
+Entry = tuple[float, int, float, Family, float]
 Allows = Callable[[Family], bool]
 Lane = list[Entry]
 NUMBER_BITS = 31  # of the order: the place of an item among its siblings, which is below what an id holds
@@ -63,7 +64,7 @@ class DeadlineQueue:
         self.sizes = [0] * lanes
         self.put_back(entries)
 
-    def push(self, families: Sequence[Family], split: float, after_s: float) -> list[Family]:
+    def push(self, families: Sequence[Family], split: float, after_s: float, now: float) -> list[Family]:
         """Take items in: this task should end them after this share of their time, and must so long [s] before its end.
         Families of which any item is known are repeats and ignored; returns the others."""
         known, orders, lanes, lane_of, push = self.known, self.orders, self.lanes, self._lane_of, heapq.heappush
@@ -77,7 +78,7 @@ class DeadlineQueue:
                 soft = family.t0 + (family.deadline - family.t0) * split
                 place = soft if family.terms is None else soft - family.terms.boost
                 lane = lane_of.get(family.prefix, 0) if lane_of else 0
-                push(lanes[lane], (place, next(orders) << NUMBER_BITS, family.deadline - after_s, family))
+                push(lanes[lane], (place, next(orders) << NUMBER_BITS, family.deadline - after_s, family, now))
                 sizes[lane] += members
                 came += members
                 fresh.append(family)
@@ -136,7 +137,7 @@ class DeadlineQueue:
                 lane = self._earliest(chosen)
             if not self.lanes[lane]:
                 break
-            place, _, hard, family = self.lanes[lane][0]
+            place, _, hard, family, _ = self.lanes[lane][0]
             limit = place if soft_rule else hard
             if family.terms is not None:
                 if allows is not None and not allows(family):
@@ -192,7 +193,7 @@ class DeadlineQueue:
     @staticmethod
     def limit(entry: Entry, soft_rule: bool) -> float:
         """When items must have ended here to be of use [s]; a boost moves their place, not this."""
-        place, _, hard, family = entry
+        place, _, hard, family, _ = entry
         return hard if not soft_rule else place if family.terms is None else place + family.terms.boost
 
     def filled(self) -> list[int]:
@@ -232,12 +233,12 @@ class DeadlineQueue:
 
     def cut(self, entry: Entry, count: int) -> tuple[Entry, Entry]:
         """The first so many of an entry's items, and the others, which stand right behind them."""
-        place, order, hard, first = entry
+        place, order, hard, first, came = entry
         head = Family(first.id, first.t0, first.deadline, first.prefix, first.terms, count)
         rest = Family(
             first.id + (count << self.shift), first.t0, first.deadline, first.prefix, first.terms, first.count - count
         )
-        return (place, order, hard, head), (place, order + count, hard, rest)
+        return (place, order, hard, head, came), (place, order + count, hard, rest, came)
 
     def _pop(self, lane: int, count: int) -> Entry:
         """So many of the items that a lane's first entry holds, all or fewer."""

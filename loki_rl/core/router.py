@@ -165,7 +165,7 @@ class Router:
 
     def _enqueue(self, families: list[Family], now: float) -> None:
         self.arrived += size(families)
-        fresh = self.queue.push(families, self.split, self.after_s)
+        fresh = self.queue.push(families, self.split, self.after_s, now)
         self.shares.arrive(fresh, now)
 
     def _revoke(self, number: int) -> None:

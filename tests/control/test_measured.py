@@ -79,8 +79,6 @@ def test_where_tasks_are_planned_for_alone_measured_times_count_too(traffic: Pip
     counts = {"object_detection": 500, "car_classification": 3000, "facial_recognition": 500}
     items: dict[str, tuple[int, ...]] = {task: (count,) * 60 for task, count in counts.items()}
     usual = Snapshot(60.0, 10.0, (500,) * 60, 0.0, servers, items=items)
-    before, slow, after = (
-        policy.decide(replace(usual, drift=drift)) for drift in ((), drift_of(traffic, 1.3), ())
-    )
+    before, slow, after = (policy.decide(replace(usual, drift=drift)) for drift in ((), drift_of(traffic, 1.3), ()))
     assert (slow.served_fraction, slow.accuracy) < (before.served_fraction, before.accuracy)
     assert after.placements == before.placements

@@ -39,7 +39,7 @@ BITS = 3  # for the number of an item in its family
 
 def push(queue: DeadlineQueue, number: int, one: Waiting) -> None:
     """Items that should end at once when they come: their deadlines are what it says."""
-    queue.push([Family(number << BITS, one.soft, one.hard, 0, None, one.count)], 0.0, 0.0)
+    queue.push([Family(number << BITS, one.soft, one.hard, 0, None, one.count)], 0.0, 0.0, 0.0)
 
 
 def filled(families: list[Waiting]) -> DeadlineQueue:
@@ -147,7 +147,7 @@ def test_every_item_of_a_request_can_be_taken_out() -> None:
 
 def test_items_of_several_lanes_leave_in_one_order() -> None:
     queue = DeadlineQueue(0, BITS)
-    queue.push([Family(number << BITS, 0.1 * number, 9.0, number % 2, None, 2) for number in range(4)], 0.0, 0.0)
+    queue.push([Family(number << BITS, 0.1 * number, 9.0, number % 2, None, 2) for number in range(4)], 0.0, 0.0, 0.0)
     queue.arrange({1: 1}, 2)
     assert (queue.sizes, queue.filled()) == ([4, 4], [0, 1])
     assert ids(queue.take(3)) == [0, 1, 8]

@@ -325,7 +325,7 @@ class RouterMachine(RuleBasedStateMachine):
     @invariant()
     def a_stamped_deadline_never_moves(self) -> None:
         if hasattr(self, "router"):
-            for soft, _, hard, family in self.entries():
+            for soft, _, hard, family, _ in self.entries():
                 for item in self.items([family]):
                     assert self.stamps.setdefault(item, (soft, hard)) == (soft, hard)
 

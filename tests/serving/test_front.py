@@ -45,8 +45,8 @@ from loki_rl.serving.protocol import (
     RunLedger,
     StateRead,
     Tensor,
-    encoder,
-    response_decoder,
+    decode_response,
+    encode,
 )
 from loki_rl.serving.state import PlaneState, Requests
 from loki_rl.serving.wire import pack, unpack
@@ -63,7 +63,8 @@ PIPELINE = Pipeline(
 )
 
 
-FRAMES = st.binary(max_size=40) | st.just(VERSION) | st.just(encoder.encode(Infer(1, "chain")))
+V = bytes((VERSION,))
+FRAMES = st.binary(max_size=40) | st.just(V) | st.just(bytes(encode(Infer(1, "chain"))))
 
 
 class Peer:
@@ -84,9 +85,9 @@ class Peer:
         return socket
 
     def ask(self, request: Request, *tensors: bytes) -> list[FrontEvent]:
-        return self.send(VERSION, encoder.encode(request), *tensors)
+        return self.send(encode(request), *tensors)
 
-    def send(self, *frames: bytes) -> list[FrontEvent]:
+    def send(self, *frames: bytes | bytearray) -> list[FrontEvent]:
         self.socket.send_multipart(frames)
         assert self.front.socket.poll(5000)
         return self.front.receive()
@@ -98,9 +99,8 @@ class Peer:
 
     def answer(self) -> tuple[Response, list[bytes]]:
         assert self.socket.poll(5000), "no answer"
-        version, header, *tensors = self.socket.recv_multipart()
-        assert version == VERSION
-        return response_decoder.decode(header), tensors
+        header, *tensors = self.socket.recv_multipart()
+        return decode_response(header), tensors
 
     def refusal(self) -> Refused:
         response, tensors = self.answer()
@@ -229,25 +229,25 @@ def test_questions(peer: Peer) -> None:
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [
-        ((VERSION,), "a message begins with the version byte 1 and a header"),
-        ((b"\x02", encoder.encode(Describe(1))), "a message begins with the version byte 1 and a header"),
-        ((VERSION, b""), "the header is not a request"),
-        ((VERSION, b"\x91\xa5Infer"), "the header is not a request"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", "1", "chain", 0.0])), "Expected `int`, got `str`"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", -1.0])), "Expected `float` >= 0.0"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", float("nan")])), "the header is not a request"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", float("inf")])), "Expected `float` <= 3600.0"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", -1, "chain", 0.0])), "Expected `int` >= 0"),
-        ((VERSION, encoder.encode(Infer(1, "train"))), "pipeline 'train' is not served here, 'chain' is"),
-        ((VERSION, encoder.encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
-        ((VERSION, encoder.encode(Describe(1)), b"x"), "Describe takes no tensor"),
-        ((VERSION, encoder.encode(Infer(1, "chain", 0.0, 0.95))), "min_accuracy 0.95 is above 0.9, the most that"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 1.5])), "Expected `float` <= 1.0"),
-        ((VERSION, msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, -1])), "Expected `int` >= 0"),
+        ((b"",), "a message begins with the version byte 2 and a header"),
+        ((b"\x01", b"\x90"), "a message begins with the version byte 2 and a header"),
+        ((V,), "the header is not a request"),
+        ((V + b"\x91\xa5Infer",), "the header is not a request"),
+        ((V + msgspec.msgpack.encode(["Infer", "1", "chain", 0.0]),), "Expected `int`, got `str`"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", -1.0]),), "Expected `float` >= 0.0"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", float("nan")]),), "the header is not a request"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", float("inf")]),), "Expected `float` <= 3600.0"),
+        ((V + msgspec.msgpack.encode(["Infer", -1, "chain", 0.0]),), "Expected `int` >= 0"),
+        ((encode(Infer(1, "train")),), "pipeline 'train' is not served here, 'chain' is"),
+        ((encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
+        ((encode(Describe(1)), b"x"), "Describe takes no tensor"),
+        ((encode(Infer(1, "chain", 0.0, 0.95)),), "min_accuracy 0.95 is above 0.9, the most that"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 1.5]),), "Expected `float` <= 1.0"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, -1]),), "Expected `int` >= 0"),
     ],
 )
 def test_a_malformed_message_is_refused_in_a_sentence_and_the_next_one_served(
-    peer: Peer, frames: tuple[bytes, ...], sentence: str
+    peer: Peer, frames: tuple[bytes | bytearray, ...], sentence: str
 ) -> None:
     assert peer.send(*frames) == []
     assert sentence in peer.refusal().message
@@ -262,15 +262,13 @@ def test_the_check_of_the_payload_speaks_to_the_client(peer: Peer) -> None:
 
 
 def test_frames_without_end_do_not_disturb_the_next_message(peer: Peer) -> None:
-    peer.send(VERSION, encoder.encode(Infer(1, "chain")), *[b""] * 2000)
+    peer.send(encode(Infer(1, "chain")), *[b""] * 2000)
     assert "one tensor" in peer.refusal().message
     peer.enter()
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.binary(max_size=40) | st.just(VERSION) | st.just(encoder.encode(Infer(1, "chain"))), min_size=1, max_size=5)
-)
+@given(st.lists(st.binary(max_size=40) | st.just(V) | st.just(bytes(encode(Infer(1, "chain")))), min_size=1, max_size=5))
 def test_no_message_stops_the_front(peer: Peer, frames: list[bytes]) -> None:
     for event in peer.send(*frames):
         if isinstance(event, Entered):
@@ -299,7 +297,7 @@ def test_a_vanished_client_is_counted_and_others_are_served(peer: Peer) -> None:
 def test_a_message_over_the_limit_costs_its_sender_the_connection_only() -> None:
     peer = Peer(max_message_bytes=1000)
     other = peer.connect()
-    peer.socket.send_multipart([VERSION, encoder.encode(Infer(1, "chain")), bytes(2000)])
+    peer.socket.send_multipart([encode(Infer(1, "chain")), bytes(2000)])
     peer.socket, big = other, peer.socket
     peer.enter(2)
     big.close(linger=0)
