@@ -19,8 +19,6 @@ from loki_rl.control.agent import NumpyAgent
 from loki_rl.control.fleet import Floats
 from loki_rl.env.cluster_options import ClusterEnvOptions
 
-SHIFTED = 2  # of the test windows, one in so many is played under every shift
-
 
 class Row(Struct, frozen=True, kw_only=True):
     """One method on the test windows, means; cost_low and cost_high: of the mean over windows (bootstrap)."""
@@ -106,7 +104,7 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
         gaps=[_gap(name, bases, mine) for name in (*BASES, BARE)] if mine else [_gap("exact", bases, [bases["forecast"]])],
         by_seed=by_seed,
         matched=_matched(options, learnt, asked) if mine else [],
-        shifts=shifts(options, methods, asked.windows // SHIFTED, asked.traces) if asked.shifts else [],
+        shifts=shifts(options, methods, asked.windows, asked.traces) if asked.shifts else [],
         fidelity=fidelity(options, methods[: plain + 1], asked.events) if asked.events else [],
         costs={name: result.cost.tolist() for name, result in bases.items()}
         | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),

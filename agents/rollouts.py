@@ -44,7 +44,8 @@ def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Deci
 
 
 def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = None) -> Played:
-    """Every window of a pool (or the first `windows`) under one rule; the first interval, the same for all, is left out."""
+    """Every window of a pool (or the first `windows`) under one rule; the first interval, which the base's own first
+    plan serves, is left out."""
     number = windows or pool.size
     everyone = np.arange(number)
     pool.ensure(everyone, costs=False)

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from loki_rl.agents.contenders import PPO, Contender
 from loki_rl.agents.rollouts import Played
-from loki_rl.agents.statistics import Interval, paired_gain
+from loki_rl.agents.statistics import mean_gain, paired_gain
+from loki_rl.control.fleet import Floats
 from loki_rl.control.table import table_for
 from loki_rl.env.cluster_options import MEAN_SHARE, ClusterEnvOptions, pipeline_of
 
@@ -30,8 +31,8 @@ OTHER_PIPELINES = ("traffic", "social")
 
 
 class Shifted(Struct, frozen=True):
-    """One method under one shift, means over the windows. gain: interquartile mean of the cost J saved against the same
-    windows under `forecast`, with its interval."""
+    """One method under one shift, means over the windows. gain, saved: interquartile mean and mean of the cost J saved
+    against the same windows under `forecast`, with their intervals."""
 
     shift: str
     policy: str
@@ -42,6 +43,9 @@ class Shifted(Struct, frozen=True):
     gain: float
     gain_low: float
     gain_high: float
+    saved: float
+    saved_low: float
+    saved_high: float
 
 
 def shifts(
@@ -67,10 +71,12 @@ def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Contender]) ->
     played = [(one.name, one.play(world)) for one in methods]
     base = next(result for name, result in played if name == "forecast").cost
     named = {name: [result for other, result in played if other == name] for name, _ in played}
-    return [_row(shift, name, runs, paired_gain(base, np.stack([run.cost for run in runs]))) for name, runs in named.items()]
+    return [_row(shift, name, runs, base) for name, runs in named.items()]
 
 
-def _row(shift: str, policy: str, runs: Sequence[Played], gain: Interval) -> Shifted:
+def _row(shift: str, policy: str, runs: Sequence[Played], base: Floats) -> Shifted:
+    costs: Floats = np.stack([run.cost for run in runs])
+    gain, saved = paired_gain(base, costs), mean_gain(base, costs)
     return Shifted(
         shift=shift,
         policy=policy,
@@ -81,6 +87,9 @@ def _row(shift: str, policy: str, runs: Sequence[Played], gain: Interval) -> Shi
         gain=gain.value,
         gain_low=gain.low,
         gain_high=gain.high,
+        saved=saved.value,
+        saved_low=saved.low,
+        saved_high=saved.high,
     )
 
 

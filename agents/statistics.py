@@ -62,8 +62,13 @@ def gap_closed(base: Floats, method: Floats, ideal: Floats) -> Interval:
 
 
 def paired_gain(base: Floats, method: Floats) -> Interval:
-    """Interquartile mean of the cost saved per window, with interval."""
+    """Interquartile mean of the cost saved per window, with interval: what is usual."""
     return bootstrap((base[None, :] - method)[..., None], iqm)
+
+
+def mean_gain(base: Floats, method: Floats) -> Interval:
+    """Mean of the cost saved per window, with interval: what rare bad windows are worth as well."""
+    return bootstrap((base[None, :] - method)[..., None], lambda drawn: float(drawn.mean()))
 
 
 def improvement(base: Floats, method: Floats) -> float:

@@ -21,7 +21,7 @@ from loki_rl.agents.evaluate import Asked, Report, evaluate
 from loki_rl.agents.evaluation_report import as_json, table, write
 from loki_rl.agents.rollouts import base, play
 from loki_rl.agents.shielded import Shielded
-from loki_rl.agents.statistics import bootstrap, gap_closed, iqm, mean_interval, paired_gain
+from loki_rl.agents.statistics import bootstrap, gap_closed, iqm, mean_gain, mean_interval, paired_gain
 from loki_rl.agents.train import TrainOptions
 from loki_rl.control.observation import ACTIONS
 from loki_rl.env.cluster_options import pool_for
@@ -56,8 +56,15 @@ def test_the_gap_is_a_share_of_sums() -> None:
 
 def test_a_pair_that_is_the_same_gains_nothing() -> None:
     costs = np.linspace(0.1, 0.2, 20)
-    gain = paired_gain(costs, costs[None, :])
-    assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+    for gain in (paired_gain(costs, costs[None, :]), mean_gain(costs, costs[None, :])):
+        assert (gain.value, gain.low, gain.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_rare_bad_window_counts_in_the_mean_and_is_not_usual() -> None:
+    costs = np.full(20, 0.1)
+    bad = np.where(np.arange(20) == 3, 2.1, 0.1)
+    assert paired_gain(bad, costs[None, :]).value == pytest.approx(0.0)
+    assert mean_gain(bad, costs[None, :]).value == pytest.approx(0.1)
 
 
 def test_splits_share_no_window(tiny: TrainOptions) -> None:
@@ -98,7 +105,7 @@ def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
 def test_a_report_has_every_shift_and_both_twins(report: Report, small: Path) -> None:
     shifts = {row.shift for row in report.shifts}
     assert {"none", "load time 20 s", "no bursts", "trace diurnal", f"pipeline {small}"} <= shifts
-    assert [row.gain for row in report.shifts if row.policy == "forecast"] == [0.0] * len(shifts)
+    assert {(row.gain, row.saved) for row in report.shifts if row.policy == "forecast"} == {(0.0, 0.0)}
     assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
     assert all(row.event_servers > 0 and row.event_j > 0 for row in report.fidelity)
 
