@@ -3,6 +3,10 @@ knows no gymnasium."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -14,6 +18,10 @@ from loki_rl.env.fluid import EFFICIENCY as REALISED
 from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, LOST, new_clusters, scratch, waits_s
 from loki_rl.env.fluid_step import start_all, step_all
 from loki_rl.env.fluid_windows import Window, WindowOptions, make_window
+
+
+# Fewer clusters than this are not worth a thread.
+LANE = 64
 
 
 class Base(Struct, frozen=True):
@@ -88,14 +96,19 @@ class Pool:
 
 
 class Batch:
-    """E clusters on windows of a pool, stepped together.
+    """E clusters on windows of a pool, stepped together, in one thread for each core (or `lanes`) if there are enough of them;
+    the results are the same for any number.
 
     observations [E, OBSERVATION], masks [E, ACTIONS], rewards [E], figures [E, FIGURES] and k [E] (next decision) are
     overwritten by every step.
     """
 
-    def __init__(self, pool: Pool, number: int, deep: bool = False, exponent: float = LOSS_EXPONENT) -> None:
+    def __init__(
+        self, pool: Pool, number: int, deep: bool = False, exponent: float = LOSS_EXPONENT, lanes: int | None = None
+    ) -> None:
         self.pool, self.number = pool, number
+        self.lanes = lanes or max(1, min(len(os.sched_getaffinity(0)), number // LANE))
+        self._threads = ThreadPoolExecutor(self.lanes - 1) if self.lanes > 1 else None
         table, options = pool.table, pool.options
         fleet = table.fleet
         self.clusters = new_clusters(fleet, number, pool.table.servers)
@@ -107,9 +120,13 @@ class Batch:
         self.rewards = np.zeros(number)
         self.figures = np.zeros((number, FIGURES))
         self.first_cost = np.zeros(number)
-        work, spots = scratch(fleet, table.servers)
-        self._rooms = (waits_s(fleet), work, spots, np.zeros((3, fleet.models)), np.zeros(fleet.models))
-        self._table = (fleet.rates, fleet.physical * REALISED, fleet.net, table.library, table.memo, deep)
+        physical, waits = fleet.physical * REALISED, waits_s(fleet)
+        own = [(*table.lane(lane), *scratch(fleet, table.servers)) for lane in range(self.lanes)]
+        self._tables = [(fleet.rates, physical, fleet.net, library, memo, deep) for library, memo, _, _ in own]
+        self._rooms = [
+            (waits, work, spots, np.zeros((3, fleet.models)), np.zeros(fleet.models)) for _, _, work, spots in own
+        ]
+        self._bounds = [number * lane // self.lanes for lane in range(self.lanes + 1)]
         c = self.clusters
         self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
         p = pool.windows
@@ -125,17 +142,35 @@ class Batch:
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
-        start_all(
-            np.asarray(which, np.int64), self.window, self.k, self._table, self._clusters, self._windows, self._settings,
-            *self._rooms, self.figures, self.first_cost, self.observations, self.masks,
-        )  # fmt: skip
+        parts = np.array_split(np.asarray(which, np.int64), self.lanes)
+
+        def begin(lane: int) -> None:
+            start_all(
+                parts[lane], self.window, self.k, self._tables[lane], self._clusters, self._windows, self._settings,
+                *self._rooms[lane], self.figures, self.first_cost, self.observations, self.masks,
+            )  # fmt: skip
+
+        self._in_lanes(begin)
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
-        step_all(
-            np.asarray(actions, np.int64), self.window, self.k, self.last, self._table, self._clusters, self._windows,
-            self._settings, *self._rooms, self.figures, self.rewards, self.observations, self.masks,
-        )  # fmt: skip
+        moves = np.asarray(actions, np.int64)
+
+        def move(lane: int) -> None:
+            step_all(
+                self._bounds[lane], self._bounds[lane + 1], moves, self.window, self.k, self.last, self._tables[lane],
+                self._clusters, self._windows, self._settings, *self._rooms[lane], self.figures, self.rewards,
+                self.observations, self.masks,
+            )  # fmt: skip
+
+        self._in_lanes(move)
+
+    def _in_lanes(self, run: Callable[[int], None]) -> None:
+        """Lane 0 in this thread, the others beside it."""
+        others = self._threads.map(run, range(1, self.lanes)) if self._threads else ()
+        run(0)
+        for _ in others:
+            pass
 
     @property
     def costs(self) -> Floats:

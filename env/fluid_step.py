@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loki_rl.control.compiled import inlined, lean
+from loki_rl.control.compiled import inlined, lean, unlocked
 from loki_rl.control.fleet import Floats, Ints, Net
 from loki_rl.control.fleet_kernels import FLOW, ROOM, TRIAL, capacity, spread
 from loki_rl.control.fleet_search import Library
@@ -136,14 +136,14 @@ def clipped(value: float) -> float:
     return min(2.0, max(-2.0, value))
 
 
-@lean
+@unlocked
 def step_all(
-    actions: Ints, window: Ints, k: Ints, last: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
+    first: int, end: int, actions: Ints, window: Ints, k: Ints, last: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
     settings: Settings, waits: Floats, work: Floats, spots: Ints, state: Floats, counts: Floats, figures: Floats,
     rewards: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
 ) -> None:  # fmt: skip
-    """Every cluster: decide, play, count, observe. figures [E, FIGURES], rewards [E] = cost of the base - cost."""
-    for e in range(len(actions)):
+    """Clusters first to end - 1: decide, play, count, observe. figures [E, FIGURES], rewards [E] = cost of the base - cost."""
+    for e in range(first, end):
         plan_and_play(
             e, window[e], k[e], actions[e], table, clusters, windows, settings, waits, work, spots, state, counts,
             figures[e],
@@ -154,7 +154,7 @@ def step_all(
         observe(e, window[e], k[e], last[e], table, clusters, windows, settings, work, state, counts, out[e], mask[e])
 
 
-@lean
+@unlocked
 def start_all(
     which: Ints, window: Ints, k: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
     settings: Settings, waits: Floats, work: Floats, spots: Ints, state: Floats, counts: Floats, figures: Floats,

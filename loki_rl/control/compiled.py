@@ -38,6 +38,11 @@ def inlined(function: F) -> F:
     return _machine_code(function, _nrt=False, forceinline=True)
 
 
+def unlocked(function: F) -> F:
+    """As `lean`, and other threads of Python run meanwhile: what it writes to must be its thread's alone."""
+    return _machine_code(function, _nrt=False, nogil=True)
+
+
 def _machine_code(function: F, **flags: bool) -> F:
     if njit is None:
         return function

@@ -32,7 +32,7 @@ NEARLY = 1e-6
 
 class Table(Struct, frozen=True, eq=False):
     """ladder [L, M]: servers per model of the exact plan for each level of the library's demand; most_rps, best_rps: demand
-    that the whole cluster can serve at all, and with its most accurate variants."""
+    that the whole cluster can serve at all, and with its most accurate variants. lanes: see `lane`."""
 
     fleet: Fleet
     servers: int
@@ -42,6 +42,16 @@ class Table(Struct, frozen=True, eq=False):
     work: Floats
     most_rps: float
     best_rps: float
+    lanes: list[tuple[Library, Memo]] = []
+
+    def lane(self, number: int) -> tuple[Library, Memo]:
+        """What thread `number` of a loop may write to: a library with scratch of its own, a memo of its own. Answers depend on
+        the question alone, so threads find the same ones. Lane 0 is the table's own."""
+        while len(self.lanes) <= number:
+            demands, shares, plans, lists = self.library
+            own = (demands, shares, plans, np.zeros_like(lists)), new_memo(len(self.memo[0]), self.fleet.models)
+            self.lanes.append(own if self.lanes else (self.library, self.memo))
+        return self.lanes[number]
 
     @property
     def levels(self) -> Floats:
