@@ -17,7 +17,7 @@ from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 # The tuning grid of every base: scale of its demand for capacity, patience of its plans. At scales below .7 a plan is for
 # less than what arrives, and only a twin in which servers do better than their profile rewards that.
 SCALES = (0.7, 0.75, 0.8, 0.85, 0.9, 1.0, 1.1)
-PATIENCES = (1.0, 2.0, 4.0)
+PATIENCES = (1.0, 2.0, 4.0, 8.0)
 BASES = ("exact", "forecast")
 IDEAL = "clairvoyant"
 PPO = "ppo"

@@ -17,7 +17,7 @@ from loki_rl.control.fleet import Floats
 from loki_rl.env.cluster_options import ClusterEnvOptions
 
 SCALES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1)
-PATIENCES = (1.0, 2.0, 4.0)
+PATIENCES = (1.0, 2.0, 4.0, 8.0)
 # Equal: accuracy within a tenth of a point, servers within a hundredth.
 POINT, PART = 0.001, 0.01
 

@@ -1,5 +1,5 @@
-"""How good an agent is on validation windows, and which of two checkpoints is kept. Owns that order: first those that lose
-hardly more requests than the base, then the cheaper; knows no training loop."""
+"""How good an agent is on validation windows, and which of two checkpoints is kept. Owns that order: what is saved, less
+a price of what is lost beyond the base's; knows no training loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from loki_rl.agents.contenders import IDEAL, tune
 from loki_rl.agents.rollouts import Decide, Played, base, play
 from loki_rl.env.cluster_options import ClusterEnvOptions, pool_for
 from loki_rl.env.fluid_batch import Pool
+
+# Cost J of a request that is lost beyond what is allowed, besides the 5 that every lost one costs. Were none allowed at any
+# price, early checkpoints that hardly do anything would be kept.
+LOST_J = 10.0
 
 
 class Score(Struct, frozen=True):
@@ -23,9 +27,10 @@ class Score(Struct, frozen=True):
 
     def better_than(self, other: Score, allowed: float) -> bool:
         """allowed: excess that is no reason to prefer another."""
-        if max(self.excess, other.excess) <= allowed:
-            return self.gain > other.gain
-        return self.excess < other.excess
+        return self._worth(allowed) > other._worth(allowed)
+
+    def _worth(self, allowed: float) -> float:
+        return self.gain - LOST_J * max(0.0, self.excess - allowed)
 
 
 NOTHING = Score(-1e9, 0.0, 1.0, 1.0)

@@ -30,7 +30,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     numbers that the allocator is given. Swapping a model costs its load time without service.
 
     **Actions.** Discrete(20): action a multiplies the demand for capacity by (.7, .8, .9, 1, 1.1, 1.2, 1.3, 1.45, 1.6,
-    1.8)[a % 10] and the intervals that the plan should last by (1, 2)[a // 10]. Action 3 is "no adjustment" and always
+    1.8)[a % 10] and the intervals that the plan should last by (1, 8)[a // 10]. Action 3 is "no adjustment" and always
     legal. `action_masks()` and `info["action_mask"]` give the legal ones: targets below the last two seconds' rate, and
     repeats beyond the cluster's largest demand, are not.
 

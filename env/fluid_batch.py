@@ -19,7 +19,6 @@ from loki_rl.env.fluid import FIGURES, LOSS_EXPONENT, LOST, new_clusters, scratc
 from loki_rl.env.fluid_step import start_all, step_all
 from loki_rl.env.fluid_windows import Window, WindowOptions, make_window
 
-
 # Fewer clusters than this are not worth a thread.
 LANE = 64
 
@@ -96,8 +95,8 @@ class Pool:
 
 
 class Batch:
-    """E clusters on windows of a pool, stepped together, in one thread for each core (or `lanes`) if there are enough of them;
-    the results are the same for any number.
+    """E clusters on windows of a pool, stepped together, in one thread for each core (or `lanes`) if there are enough of
+    them; the results are the same for any number.
 
     observations [E, OBSERVATION], masks [E, ACTIONS], rewards [E], figures [E, FIGURES] and k [E] (next decision) are
     overwritten by every step.

@@ -138,11 +138,12 @@ def clipped(value: float) -> float:
 
 @unlocked
 def step_all(
-    first: int, end: int, actions: Ints, window: Ints, k: Ints, last: Ints, table: TableArrays, clusters: ClusterArrays, windows: WindowArrays,
-    settings: Settings, waits: Floats, work: Floats, spots: Ints, state: Floats, counts: Floats, figures: Floats,
-    rewards: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
+    first: int, end: int, actions: Ints, window: Ints, k: Ints, last: Ints, table: TableArrays, clusters: ClusterArrays,
+    windows: WindowArrays, settings: Settings, waits: Floats, work: Floats, spots: Ints, state: Floats, counts: Floats,
+    figures: Floats, rewards: Floats, out: NDArray[np.float32], mask: NDArray[np.int8],
 ) -> None:  # fmt: skip
-    """Clusters first to end - 1: decide, play, count, observe. figures [E, FIGURES], rewards [E] = cost of the base - cost."""
+    """Clusters first to end - 1: decide, play, count, observe. figures [E, FIGURES], rewards [E] = cost of the base - cost.
+    Of what is passed, only rows of these clusters and the scratch are written to."""
     for e in range(first, end):
         plan_and_play(
             e, window[e], k[e], actions[e], table, clusters, windows, settings, waits, work, spots, state, counts,

@@ -18,7 +18,7 @@ from loki_rl.control.table import Table
 from loki_rl.core.plan import Server, Snapshot
 
 MULTIPLIERS = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8])
-PATIENCES = np.array([1.0, 2.0])  # times the base's own
+PATIENCES = np.array([1.0, 8.0])  # times the base's own
 ACTIONS = len(MULTIPLIERS) * len(PATIENCES)
 NO_ADJUSTMENT = 3
 SLACK = 0.05  # a target may lie this much below the last seconds' rate: noise

@@ -45,8 +45,8 @@ class Table(Struct, frozen=True, eq=False):
     lanes: list[tuple[Library, Memo]] = []
 
     def lane(self, number: int) -> tuple[Library, Memo]:
-        """What thread `number` of a loop may write to: a library with scratch of its own, a memo of its own. Answers depend on
-        the question alone, so threads find the same ones. Lane 0 is the table's own."""
+        """What thread `number` of a loop may write to: a library with scratch of its own, a memo of its own. Answers
+        depend on the question alone, so threads find the same ones. Lane 0 is the table's own."""
         while len(self.lanes) <= number:
             demands, shares, plans, lists = self.library
             own = (demands, shares, plans, np.zeros_like(lists)), new_memo(len(self.memo[0]), self.fleet.models)

@@ -59,10 +59,11 @@ def test_lost_requests_have_a_price_that_follows_how_many_there_are() -> None:
     assert next_price(0.1, -0.01) == 0.0
 
 
-def test_a_checkpoint_within_what_is_allowed_is_kept_before_a_cheaper_one() -> None:
+def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed() -> None:
     safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
     assert safe.better_than(cheap, 0.0005)
     assert not cheap.better_than(safe, 0.0005)
+    assert cheap.better_than(safe, 0.0015)
     assert Score(0.02, 0.2, 0.0005, 0.001).better_than(safe, 0.0005)
 
 

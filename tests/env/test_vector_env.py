@@ -8,8 +8,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from loki_rl.env.cluster_options import OptionError
+from loki_rl.control.observation import ACTIONS
+from loki_rl.env.cluster_options import ClusterEnvOptions, OptionError, pool_for
+from loki_rl.env.fluid_batch import Batch, Pool
 from loki_rl.env.vector_env import ClusterVectorEnv, OneTaskVectorEnv
+
+
+@pytest.fixture(scope="module")
+def pool(small: dict[str, Any]) -> Pool:
+    made = pool_for(ClusterEnvOptions(pipeline="one-task", randomise=True, **small))
+    made.ensure(np.arange(made.size))
+    return made
 
 
 def test_a_batch_is_its_single_environments(small: dict[str, Any]) -> None:
@@ -30,6 +39,20 @@ def test_a_batch_is_its_single_environments(small: dict[str, Any]) -> None:
             assert (reward, terminated, truncated) == (rows[1][index], rows[2][index], rows[3][index])
             assert np.array_equal(info["action_mask"], rows[4]["action_mask"][index])
             assert info["slo_violation_ratio"] == rows[4]["slo_violation_ratio"][index]
+
+
+def test_the_number_of_threads_changes_nothing(pool: Pool) -> None:
+    batches = [Batch(pool, 5, lanes=lanes) for lanes in (1, 2, 3)]
+    rng = np.random.default_rng(0)
+    for batch in batches:
+        batch.start(np.arange(5), np.arange(5) % pool.size)
+        batch.start(np.array([3]), np.array([0]))
+    for _ in range(4):
+        actions = rng.integers(0, ACTIONS, 5)
+        for batch in batches:
+            batch.step(actions)
+            for name in ("observations", "masks", "rewards", "figures", "first_cost", "k"):
+                assert np.array_equal(getattr(batch, name), getattr(batches[0], name))
 
 
 def test_the_step_after_the_last_one_begins_the_next_episode(small: dict[str, Any]) -> None:

@@ -135,7 +135,9 @@ def test_http_gives_the_state(site: Site) -> None:
     assert state.control.plan.mode == "hardware"
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2"]
+)
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(TopError, match="is not http://HOST:PORT"), source(url):
         pass
