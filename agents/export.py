@@ -147,6 +147,12 @@ def agreement(agent: Agent, model: Any, pairs: int, seed: int = 0) -> float:
     return float(same) / pairs
 
 
+def _foresight(card: Card) -> str:
+    if card.gap > 1:
+        return "knowing the future would save less"
+    return f"that is {100 * card.gap:.0f} % of what knowing the future would save"
+
+
 def model_card(card: Card) -> str:
     """The card as text for people."""
     verdict = "saves" if card.gain > 0 else "does not save anything:"
@@ -157,8 +163,8 @@ def model_card(card: Card) -> str:
             f"Adjusts the demand that the allocator plans for, in {card.environment}. MaskablePPO on the fluid twin "
             f"with the quick allocator table, {card.steps} decisions; {card.note}.",
             "",
-            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; that is "
-            f"{100 * card.gap:.0f} % of what knowing the future would save.",
+            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; "
+            f"{_foresight(card)}.",
             f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
             f"{100 * (card.violations - card.excess):.2f} %.",
             f"- Base: the demand that `forecast` has room for x {card.scale:g}, plans for {card.patience:g} intervals.",
