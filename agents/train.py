@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.agents.network import layers_of
 from loki_rl.agents.rollouts import greedy
@@ -44,10 +45,15 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     allowed: float = 0.0001
 
 
-class Progress(Struct):
-    """steps done; best: score of the model that is kept; stale: validations since; price: of a lost request now; history:
-    (steps, gain, gap, excess)."""
+class OtherTrainingError(ValueError):
+    """The folder holds the checkpoints of a training with other options; the message says which and what to do."""
 
+
+class Progress(Struct):
+    """options: of the training, whose `steps` and `give_up` may grow from call to call. steps done; best: score of the model
+    that is kept; stale: validations since; price: of a lost request now; history: (steps, gain, gap, excess)."""
+
+    options: TrainOptions
     steps: int = 0
     best: Score = NOTHING
     stale: int = 0
@@ -57,7 +63,7 @@ class Progress(Struct):
 
 def train(options: TrainOptions, folder: Path, quiet: bool = True) -> Progress:
     """Train until `steps`, an early stop, or a kill; a second call with the same folder goes on where the last checkpoint
-    stands. Leaves best.zip, latest.zip, state.json and TensorBoard files in the folder."""
+    stands. Leaves best.zip, latest.zip, state.json and TensorBoard files in the folder. Raises OtherTrainingError."""
     from sb3_contrib import MaskablePPO
     from stable_baselines3.common.logger import configure
 
@@ -65,7 +71,7 @@ def train(options: TrainOptions, folder: Path, quiet: bool = True) -> Progress:
 
     folder.mkdir(parents=True, exist_ok=True)
     settle_torch(options.seed)
-    progress = _progress(folder / STATE)
+    progress = _progress(folder / STATE, options)
     env = ClusterVecEnv(pool_for(options.env), options.envs, seed=options.seed + progress.steps)
     model = MaskablePPO.load(folder / LATEST, env=env) if progress.steps else new_model(options, env)
     env.price = progress.price
@@ -151,8 +157,17 @@ def _validate(model: Any, validation: Validation, progress: Progress, allowed: f
     return score
 
 
-def _progress(path: Path) -> Progress:
-    return msgspec.json.decode(path.read_bytes(), type=Progress) if path.is_file() else Progress()
+def _progress(path: Path, options: TrainOptions) -> Progress:
+    if not path.is_file():
+        return Progress(options)
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Progress)
+    except msgspec.DecodeError as error:
+        message = f"{path} is not of this version ({error}); choose another --out or remove its folder"
+        raise OtherTrainingError(message) from None
+    if replace(found.options, steps=options.steps, give_up=options.give_up) != options:
+        raise OtherTrainingError(f"{path.parent} holds a training with other options; choose another --out or remove it")
+    return replace(found, options=options)
 
 
 def _write(path: Path, progress: Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from math import inf
 from typing import Literal
 
 from msgspec import Struct
@@ -71,8 +72,12 @@ def check_options(options: ClusterEnvOptions) -> None:
     _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
     _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
     _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
-    for name in ("interval_s", "scale", "patience", "intervals", "windows"):
-        _require(getattr(options, name) > 0, f"{name} must be above 0, not {getattr(options, name)}")
+    for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
+        value = getattr(options, name)
+        _require(value is None or 0 < value < inf, f"{name} must be finite and above 0, not {value}")
+    for name in ("bursts", "load_s"):
+        value = getattr(options, name)
+        _require(value is None or 0 <= value < inf, f"{name} must be finite and not below 0, not {value}")
 
 
 def _require(condition: bool, message: str) -> None:

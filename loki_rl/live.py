@@ -102,10 +102,10 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     served = _prepared(options)
     keep = LogOptions(options.logs, options.log_json, options.log_level)
     logs.start("launcher", keep)
-    # Until there is something to stop in order, a signal ends the start.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _plane(options, served, journal, keep) as plane, Client(plane.front) as client:
-        stopped = _stop_signal()
+    stopped, plane = threading.Event(), _plane(options, served, journal, keep)
+    _on_signals(lambda: _stop_start(stopped, plane))
+    with plane, Client(plane.front) as client:
+        _on_signals(stopped.set)
         client.begin_run()
         announce(_addresses(options, served.file.name))
         while not stopped.wait(0.5):
@@ -191,8 +191,7 @@ def join_until_stopped(join: str, workers: int, device: str, server_type: str, a
     Raises LoopbackError or JoinError with one clear sentence.
     """
     with Agent(join, workers, device, server_type) as agent:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: agent.stop())
+        _on_signals(agent.stop)
         announce(f"joined {join} as {agent.name} with workers {', '.join(map(str, agent.numbers))}")
         agent.run()
         return agent.numbers
@@ -260,8 +259,13 @@ def _check_profile(file: PipelineFile, kind: str, there: ProfileFile, device: st
         )
 
 
-def _stop_signal() -> threading.Event:
-    stopped = threading.Event()
+def _stop_start(stopped: threading.Event, plane: LocalPlane) -> None:
+    """Models that load may do so for ever. Once they are there clients may be served, and what they sent is not lost."""
+    stopped.set()
+    if not plane.warm:
+        raise KeyboardInterrupt
+
+
+def _on_signals(act: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    return stopped
+        signal.signal(number, lambda *_: act())

@@ -143,6 +143,11 @@ class LocalPlane:
         return "" if self._supervisor is None else self._supervisor.failure
 
     @property
+    def warm(self) -> bool:
+        """Whether a plan has been in force with its models loaded."""
+        return self._supervisor is not None and self._supervisor.warm
+
+    @property
     def restarted(self) -> int:
         """Processes of workers and front ends that were started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted

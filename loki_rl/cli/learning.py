@@ -17,17 +17,17 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, TensorBoard files and the exported agent.")] = Path(
         "runs/train"
     ),
-    steps: Annotated[int, typer.Option(help="Decisions to train for, at most.")] = 400_000,
+    steps: Annotated[int, typer.Option(min=1, help="Decisions to train for, at most.")] = 400_000,
     seed: SeedOpt = 0,
-    seeds: Annotated[int, typer.Option(help="Training seeds, one after the other.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds, one after the other.")] = 1,
     servers: ServersOpt = None,
     trace: Annotated[str | None, typer.Option(help="Cut windows from this trace (default: bursty generator).")] = None,
     mean_rps: MeanOpt = None,
     windows: Annotated[int, typer.Option(help="Windows of demand to train on.")] = 512,
-    validation: Annotated[int, typer.Option(help="Windows to validate on.")] = 96,
+    validation: Annotated[int, typer.Option(min=1, help="Windows to validate on.")] = 96,
     randomise: Annotated[bool, typer.Option(help="Draw load time, service rate, servers and lag per window.")] = True,
-    give_up: Annotated[int, typer.Option(help="Validations without a better one before it stops.")] = 25,
-    allowed: Annotated[float, typer.Option(help="Share of requests it may lose beyond what the base loses.")] = 0.0001,
+    give_up: Annotated[int, typer.Option(min=1, help="Validations without a better one before it stops.")] = 25,
+    allowed: Annotated[float, typer.Option(min=0.0, help="Share of requests it may lose beyond the base's.")] = 0.0001,
     as_json: JsonOpt = False,
 ) -> None:
     """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""
@@ -42,7 +42,7 @@ def evaluate(
     pipeline: PipelineArg,
     models: Annotated[list[str] | None, typer.Option("--model", help="agent.npz of a training seed; repeat it.")] = None,
     windows: Annotated[int, typer.Option(help="Test windows.")] = 100,
-    tuning: Annotated[int, typer.Option(help="Validation windows that every base is tuned on.")] = 32,
+    tuning: Annotated[int, typer.Option(min=1, help="Validation windows that every base is tuned on.")] = 32,
     servers: ServersOpt = None,
     trace: Annotated[str | None, typer.Option(help="Cut windows from this trace (default: bursty generator).")] = None,
     mean_rps: MeanOpt = None,
@@ -55,7 +55,7 @@ def evaluate(
     shift_traces: Annotated[
         list[str] | None, typer.Option("--shift-trace", help="A trace of another family for it; repeat it.")
     ] = None,
-    events: Annotated[int, typer.Option(help="Test windows to play in the event twin too (seconds to minutes each).")] = 0,
+    events: Annotated[int, typer.Option(min=0, help="Test windows to play in the event twin too (half a minute each).")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for report, picture and TensorBoard files.")] = None,
     as_json: JsonOpt = False,
 ) -> None:

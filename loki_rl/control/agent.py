@@ -157,6 +157,8 @@ def load_agent(path: Path) -> Agent:
             weights = tuple(file[f"w{i}"].astype(np.float32) for i in range(depth))
             biases = tuple(file[f"b{i}"].astype(np.float32) for i in range(depth))
             card = read_card(str(file["card"]), path)
+    except RequestError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path} cannot be read as an agent: {error}") from error
     if not depth or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:

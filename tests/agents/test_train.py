@@ -18,7 +18,7 @@ pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make 
 
 from loki_rl.agents.export import agreement
 from loki_rl.agents.foresight import FORESIGHT
-from loki_rl.agents.train import BEST, LATEST, STATE, TrainOptions, next_price, train
+from loki_rl.agents.train import BEST, LATEST, STATE, OtherTrainingError, TrainOptions, next_price, train
 from loki_rl.agents.validation import Score
 from loki_rl.agents.vec_env import ClusterVecEnv
 from loki_rl.cli.main import app
@@ -51,6 +51,14 @@ def test_a_second_call_goes_on(trained: Any, tiny: TrainOptions, tmp_path: Path)
     progress = train(replace(tiny, steps=1920), folder)
     assert progress.steps > trained.progress.steps
     assert len(progress.history) == 3
+
+
+def test_a_folder_goes_on_with_its_own_training_only(trained: Any, tiny: TrainOptions, tmp_path: Path) -> None:
+    with pytest.raises(OtherTrainingError, match="holds a training with other options; choose another --out"):
+        train(replace(tiny, seed=9), trained.folder)
+    (tmp_path / STATE).write_text('{"steps": 3}')
+    with pytest.raises(OtherTrainingError, match=r"state.json is not of this version \(.*options.*\)"):
+        train(tiny, tmp_path)
 
 
 def test_lost_requests_have_a_price_that_follows_how_many_there_are() -> None:

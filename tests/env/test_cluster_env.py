@@ -99,7 +99,7 @@ def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
         ("fidelity", "real", "fidelity must be"),
         ("split", "exam", "split must be"),
         ("base", "oracle", "base must be"),
-        ("interval_s", 0.0, "interval_s must be above 0"),
+        ("interval_s", 0.0, "interval_s must be finite and above 0"),
         ("render_mode", "human", "render_mode must be"),
     ],
 )
