@@ -10,14 +10,13 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.agents.contenders import Contender
+from loki_rl.agents.contenders import PATIENCES, Contender
 from loki_rl.agents.rollouts import Played, mean_of
 from loki_rl.agents.statistics import Interval, bootstrap
 from loki_rl.control.fleet import Floats
 from loki_rl.env.cluster_options import ClusterEnvOptions
 
 SCALES = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1)
-PATIENCES = (1.0, 2.0, 4.0, 8.0)
 # Equal: accuracy within a tenth of a point, servers within a hundredth.
 POINT, PART = 0.001, 0.01
 
