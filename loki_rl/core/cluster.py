@@ -7,7 +7,7 @@ from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Actor, router, worker
 from loki_rl.core.options import ClusterOptions as ClusterOptions
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 from loki_rl.core.table_router import TableRouter
 from loki_rl.core.worker import Worker
 
@@ -19,7 +19,7 @@ def addresses(options: ClusterOptions) -> list[str]:
 
 
 def build(address: str, options: ClusterOptions, incarnation: int = 0) -> Actor:
-    """A fresh actor for an address; incarnation: the life of its process, above 0 where another actor had the address before.
+    """A fresh actor for an address. incarnation: the life of its process, above 0 where another had the address before.
     Raises ValueError for an address no cluster has."""
     kind, _, number = address.partition(":")
     if address == GATEWAY:
@@ -27,7 +27,7 @@ def build(address: str, options: ClusterOptions, incarnation: int = 0) -> Actor:
     if address == CONTROLLER:
         return Controller(options, incarnation)
     if kind == "router":
-        return (TableRouter if options.routing == "table" else Router)(options, int(number), incarnation)
+        return (TableRouter if options.routing == "table" else PullRouter)(options, int(number), incarnation)
     if kind == "worker":
         return Worker(options, int(number), incarnation)
     raise ValueError(f"no actor has the address '{address}'")

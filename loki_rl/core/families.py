@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from loki_rl.core.pipeline import Pipeline
@@ -51,3 +53,26 @@ def size(families: list[Family]) -> int:
 def members(pipeline: Pipeline, task: int, families: list[Family]) -> list[int]:
     """Ids of these items of a task."""
     return [item for family in families for item in pipeline.members(task, family.id, family.count)]
+
+
+def without(families: list[Family], places: Collection[int], shift: int) -> tuple[list[Family], list[Family]]:
+    """A batch's items but those at these places, in order, and these one by one. shift: of their task (Pipeline.shifts)."""
+    kept: list[Family] = []
+    taken: list[Family] = []
+    place = 0
+    for family in families:
+        begin = 0
+        for end in range(family.count + 1):
+            if end == family.count or place + end in places:
+                if end > begin:
+                    kept.append(_part(family, begin, end, shift))
+                if end < family.count:
+                    taken.append(_part(family, end, end + 1, shift))
+                begin = end + 1
+        place += family.count
+    return kept, taken
+
+
+def _part(family: Family, begin: int, end: int, shift: int) -> Family:
+    first = family.id + (begin << shift)
+    return Family(first, family.t0, family.deadline, family.prefix, family.terms, end - begin)

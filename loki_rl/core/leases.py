@@ -1,4 +1,5 @@
-"""Which batch is in whose hands, and until when it should be back. Owns these records; decides nothing about their items."""
+"""Which batch is in whose hands, until when it should be back, and whose is out for too long. Owns these records; decides
+nothing about their items."""
 
 from __future__ import annotations
 
@@ -6,22 +7,30 @@ import heapq
 from math import inf
 
 from loki_rl.core.families import Family
-from loki_rl.core.messages import Result
+from loki_rl.core.messages import Kill, Result
 from loki_rl.core.queue import Entry
+
+# A worker is given up when its batch is overdue by this long, and by this many times what the batch usually takes.
+GIVE_UP_S = 1.0
+GIVE_UP_BATCHES = 8.0
+# The word to end its process may be lost; it is said again.
+AGAIN_S = 5.0
 
 
 class Lease:
-    """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; expiry: when it
-    should be back [s]."""
+    """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; again: they were
+    in the hands of a lost worker before; usual_s: what it takes on such a server [s]; expiry: when it should be back [s]."""
 
-    __slots__ = ("entries", "expiry", "families", "incarnation", "variant", "worker")
+    __slots__ = ("again", "entries", "expiry", "families", "incarnation", "usual_s", "variant", "worker")
 
-    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry]) -> None:
+    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry], again: bool) -> None:
         self.worker = worker
         self.incarnation = incarnation
         self.variant = variant
         self.entries = entries
+        self.again = again
         self.families: list[Family] = [entry[3] for entry in entries]
+        self.usual_s = 0.0
         self.expiry = inf
 
 
@@ -31,11 +40,14 @@ class Leases:
     def __init__(self) -> None:
         self.all: dict[int, Lease] = {}
         self._expiries: list[tuple[float, int]] = []
+        # Worker -> the life whose batch is overdue, and when its process is to be ended [s].
+        self._overdue: dict[int, tuple[int, float]] = {}
 
     @property
     def next_expiry(self) -> float:
-        """When the next batch should be back [s]; infinite if none is out."""
-        return self._expiries[0][0] if self._expiries else inf
+        """When the next batch should be back, or the next process is to be ended [s]; infinite if none is out."""
+        expiry = self._expiries[0][0] if self._expiries else inf
+        return min(expiry, *(at for _, at in self._overdue.values())) if self._overdue else expiry
 
     def give(self, batch: int, lease: Lease) -> None:
         self.all[batch] = lease
@@ -43,6 +55,8 @@ class Leases:
 
     def end(self, result: Result) -> Lease | None:
         """The lease that this result is for, now ended; None if it is not in force for that life of that worker."""
+        if self._overdue and self._overdue.get(result.worker, (-1, 0.0))[0] == result.incarnation:
+            del self._overdue[result.worker]
         lease = self.all.get(result.batch)
         if lease is None or lease.worker != result.worker or lease.incarnation != result.incarnation:
             return None
@@ -52,15 +66,31 @@ class Leases:
             heapq.heappop(expiries)
         return lease
 
-    def revoke(self, worker: int) -> list[Lease]:
-        """All leases of a worker, now ended."""
-        batches = [batch for batch, lease in self.all.items() if lease.worker == worker]
-        return [self.all.pop(batch) for batch in batches]
-
-    def overdue(self, now: float) -> int | None:
-        """A worker whose batch should have come back by now."""
+    def lapse(self, now: float) -> list[Lease]:
+        """The leases to take from a worker whose batch should have come back by now, if there is one; its process is watched
+        from now on. Items that were lost before stay with it to its end: nobody else is to run them. Such a batch alone is
+        returned, still in force."""
         while self._expiries and self._expiries[0][0] <= now:
             lease = self.all.get(heapq.heappop(self._expiries)[1])
             if lease is not None:
-                return lease.worker
-        return None
+                give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lease.usual_s)
+                self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
+                return self._take(lease.worker, again=False) or [lease]
+        return []
+
+    def lose(self, worker: int) -> list[Lease]:
+        """All leases of a worker whose process has ended, now ended too."""
+        self._overdue.pop(worker, None)
+        return self._take(worker, again=True)
+
+    def given_up(self, now: float) -> list[Kill]:
+        """Processes to end, since a batch has been overdue for too long."""
+        due = [(number, life) for number, (life, at) in self._overdue.items() if at <= now]
+        for number, life in due:
+            self._overdue[number] = life, now + AGAIN_S
+        return [Kill(number, life, "its batch is overdue") for number, life in due]
+
+    def _take(self, worker: int, again: bool) -> list[Lease]:
+        """again: also those of items that were lost before."""
+        batches = [batch for batch, lease in self.all.items() if lease.worker == worker and (again or not lease.again)]
+        return [self.all.pop(batch) for batch in batches]

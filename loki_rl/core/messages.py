@@ -43,12 +43,15 @@ class Outcome(IntEnum):
 
 
 class Cause(Struct, array_like=True, gc=False, frozen=True):
-    """Why a task dropped an item. late_s: how much too late it would have ended [s]; fitting: the quickest variant of the
-    task, if that could still have made it, else -1."""
+    """Why an item ended at a task without a result. Dropped: late_s: how much too late it would have ended [s]; fitting: the
+    quickest variant of the task, if that could still have made it, else -1. Failed: said: what went wrong; payload: whether
+    the item's own payload is at fault."""
 
     task: int
-    late_s: float
-    fitting: int
+    late_s: float = 0.0
+    fitting: int = -1
+    said: str = ""
+    payload: bool = False
 
 
 class Message(Struct, array_like=True, tag=True, gc=False):
@@ -81,8 +84,8 @@ class Submit(Message, array_like=True, tag=True):
 
 class Settled(Message, array_like=True, tag=True):
     """To the gateway: these items of a task ended the same way. variant: the one that served them, -1 if none did. fanouts:
-    children made, per item and child task (empty at a leaf or when nothing ran). cause: why they were dropped, as far as it
-    is known."""
+    children made, per item and child task (empty at a leaf or when nothing ran). cause: why they have no result, as far as
+    it is known."""
 
     task: int
     outcome: Outcome
@@ -128,7 +131,8 @@ class Execute(Message, array_like=True, tag=True):
 
 
 class Result(Message, array_like=True, tag=True):
-    """To a router: a batch ended. fanouts as in Settled. error: why the engine failed, else empty. seconds: service time."""
+    """To a router: a batch ended. fanouts as in Settled. seconds: service time. error: why the engine failed, else empty.
+    faults: place of an item in the batch -> what is wrong with its payload; it has no result, the others have."""
 
     worker: int
     incarnation: int
@@ -137,6 +141,7 @@ class Result(Message, array_like=True, tag=True):
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str
+    faults: dict[int, str] = {}
 
 
 class Pressure(Message, array_like=True, tag=True):
@@ -157,12 +162,13 @@ class WorkerGone(Message, array_like=True, tag=True):
 
 
 class BatchDone(Message, array_like=True, tag=True):
-    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well."""
+    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result."""
 
     batch: int
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str = ""
+    faults: dict[int, str] = {}
 
 
 class Loaded(Message, array_like=True, tag=True):
@@ -364,8 +370,8 @@ class Drop(Struct, array_like=True, tag=True, gc=False):
 
 
 class Kill(Struct, array_like=True, tag=True, gc=False):
-    """End the process of this life of a worker, whose batch is overdue beyond all bounds, and start it again. Its end is told
-    as any other (WorkerGone)."""
+    """End the process of this life of a worker, whose batch is overdue beyond all bounds, and start it again. Its end is
+    told as any other (WorkerGone)."""
 
     worker: int
     incarnation: int

@@ -1,15 +1,17 @@
-"""The router of one task: holds its queue and gives batches to the workers that pull. Owns dispatch, drops and rerouting;
-knows nothing of models, sockets or other tasks' queues beyond their pressure."""
+"""The router of one task: holds its queue and gives batches to its workers. Owns what comes in and goes out, drops and lost
+batches; who gets what is said by its two kinds, PullRouter and TableRouter. Knows nothing of models, sockets or other tasks'
+queues beyond their pressure."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 
 from loki_rl.core.drift import DriftWatch
-from loki_rl.core.families import Family, members, size
+from loki_rl.core.families import Family, members, size, without
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
 from loki_rl.core.leases import Lease, Leases
@@ -29,6 +31,7 @@ from loki_rl.core.messages import (
     PlanChanged,
     Pressure,
     Ready,
+    Restarted,
     Result,
     Send,
     Settled,
@@ -36,31 +39,33 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     router,
+    worker,
 )
 from loki_rl.core.mix import mix_of
 from loki_rl.core.offspring import offspring
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
-from loki_rl.core.pullers import Kind, Puller, Pullers, Times
+from loki_rl.core.pullers import Puller, Pullers
 from loki_rl.core.queue import DeadlineQueue, Entry
 from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
 
 HUNG_S = 0.05
-ONLY = [0]  # where all items stand in one lane
-# An item whose soft deadline is nearer than this many batches goes to whoever pulls: passed over once more it would be late.
-# Measured at load 1.2 on traffic: without it 15.5 % of the requests are lost, with it 14.1 %.
-BATCHES_AHEAD = 2.0
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
+LOST_TWICE = "it was in the hands of two workers that were lost"
+# Batches of a router's later life are numbered from here, times the life: results of the former are then known as such.
+LIFE_BITS = 40
 
 
-class Router:
+class Router(ABC):
     """Actor at address `router:<task>`.
 
-    Workers give credits; the router forms a batch at that moment (late binding): for the variant that the plan means for
-    what waits, else the most accurate. Results are committed only for the lease in force, so a batch given to a second
-    worker cannot count twice.
+    Workers give credits, the router answers each with one batch. Results are committed only for the lease in force, so a
+    batch given to a second worker cannot count twice.
+
+    What is in the hands of a worker that is lost or overdue is given out once more, every item alone: if it was the reason,
+    no other item suffers a second time. An item that is lost twice has failed.
     """
 
     def __init__(self, options: ClusterOptions, task: int, incarnation: int = 0) -> None:
@@ -89,13 +94,15 @@ class Router:
         self.floors = Floors(self.servers.fastest, task)
         self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.least_s))]
         self.queue = DeadlineQueue(self.pipeline.shifts[task], self.pipeline.parent_shifts[task])
+        self.again = DeadlineQueue(self.queue.shift, self.queue.parent_shift, beside=self.queue)  # was lost with a worker
         self.pullers = Pullers(self.service_s, self.servers.type_of)
         self.leases = Leases()
         self.shares = Shares()
         self.flow = Flow()
         self.pressing = False
         self.split = 1.0 if not self.children else 0.5
-        self.batches = 0
+        self.batches = incarnation << LIFE_BITS
+        self.introduced = not incarnation
         self.arrived = 0  # since the last second was reported
         self.next_second: float | None = None
 
@@ -116,12 +123,14 @@ class Router:
                 self.pullers.leave(number, incarnation)
             case WorkerGone(number):
                 self.pullers.lose(number)
-                self._revoke(number)
+                self._lose(number, effects)
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
                 gone = [entry[3] for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
                 self._settle(gone, Outcome.CANCELLED, effects)
+            case Restarted(address):
+                self._peer_restarted(address, effects)
             case Begin(origin):
                 self.next_second, self.arrived = origin + 1.0, 0
             case _:
@@ -130,6 +139,8 @@ class Router:
         return effects
 
     def wake_at(self) -> float | None:
+        if not self.introduced:
+            return -inf
         wake, expiry = self.flow.unbar_at, self.leases.next_expiry
         if expiry < wake:
             wake = expiry
@@ -156,11 +167,12 @@ class Router:
 
     def queues(self) -> Iterable[DeadlineQueue]:
         """All that items wait in."""
-        return (self.queue,)
+        return (self.queue, self.again)
 
     def _next_hard(self) -> float:
         """When the first item must have ended here [s]; infinite if none waits."""
-        return self.queue.next_hard() if self.queue.waiting else inf
+        hard = self.queue.next_hard() if self.queue.waiting else inf
+        return min(hard, self.again.next_hard()) if self.again.waiting else hard
 
     # -- what comes in ------------------------------------------------------------------------------------------------
 
@@ -169,13 +181,18 @@ class Router:
         fresh = self.queue.push(families, self.split, self.after_s, now)
         self.shares.arrive(fresh, now)
 
-    def _revoke(self, number: int) -> None:
-        """Its batches go back into the queue with the deadlines they had."""
-        for lease in self.leases.revoke(number):
-            self._put_back(lease)
+    def _lose(self, number: int, effects: list[Effect]) -> None:
+        """A worker's process has ended, with what it had in hand."""
+        for lease in self.leases.lose(number):
+            if lease.again:
+                self.queue.forget(lease.entries)
+                self._settle(lease.families, Outcome.FAILED, effects, Cause(self.task, said=LOST_TWICE))
+            else:
+                self._put_back(lease, self.again)
 
-    def _put_back(self, lease: Lease) -> None:
-        self.queue.put_back(lease.entries)
+    def _put_back(self, lease: Lease, queue: DeadlineQueue) -> None:
+        """Its items wait again, with the deadlines they had."""
+        queue.put_back(lease.entries)
         self.shares.returned(lease.variant, lease.families)
 
     def _adopt(self, plan: Plan, now: float) -> None:
@@ -190,6 +207,27 @@ class Router:
         if self.children:
             self.flow.adopt(mix, now)
 
+    # -- peers --------------------------------------------------------------------------------------------------------
+
+    def _introduce(self, effects: list[Effect]) -> None:
+        """Begin anew: to workers, who give their credits again; to the gateway, who sends again what is still of use; to the
+        routers beside, who may have heard of pressure here, or know of some."""
+        self.introduced = True
+        beside = [*self.child_routers, *([router(self.parent)] if self.parent >= 0 else [])]
+        workers = map(worker, range(self.options.servers))
+        effects += [Send(address, Restarted(router(self.task))) for address in (GATEWAY, *beside, *workers)]
+
+    def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
+        if address == GATEWAY:
+            # Nobody waits any more for what was admitted before.
+            entries = [entry for queue in self.queues() for entry in queue.take_all()]
+            self.queue.forget(entries)
+            effects.append(Drop([entry[3] for entry in entries]))
+        elif address in self.child_routers:
+            self.flow.press(self.children[self.child_routers.index(address)], False)
+        elif self.pressing:
+            effects.append(Send(address, Pressure(self.task, True)))
+
     # -- what comes back ----------------------------------------------------------------------------------------------
 
     def _commit(self, event: Result, effects: list[Effect]) -> None:
@@ -201,13 +239,24 @@ class Router:
         if lease is None:
             return
         if event.error == RETURNED:
-            self._put_back(lease)
+            self._put_back(lease, self.again if lease.again else self.queue)
             return
         self.queue.forget(lease.entries)
         if event.error:
-            self._settle(lease.families, Outcome.FAILED, effects)
+            self._settle(lease.families, Outcome.FAILED, effects, Cause(self.task, said=event.error))
+        elif event.faults:
+            self._spoiled(lease, event, effects)
         else:
-            self._forward(lease, event.fanouts, effects)
+            self._forward(lease.families, lease.variant, event.fanouts, effects)
+
+    def _spoiled(self, lease: Lease, event: Result, effects: list[Effect]) -> None:
+        """Items whose own payload is at fault fail; the others of their batch do not."""
+        kept, failed = without(lease.families, event.faults, self.queue.shift)
+        if kept:
+            fanouts = [fanout for place, fanout in enumerate(event.fanouts) if place not in event.faults]
+            self._forward(kept, lease.variant, fanouts, effects)
+        for family, said in zip(failed, (event.faults[place] for place in sorted(event.faults)), strict=True):
+            self._settle([family], Outcome.FAILED, effects, Cause(self.task, said=said, payload=True))
 
     def _retime(self, event: Result) -> None:
         """On servers like this one batches take another time than was thought."""
@@ -217,9 +266,8 @@ class Router:
             self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
         self.pullers.retime()
 
-    def _forward(self, lease: Lease, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
+    def _forward(self, families: list[Family], variant: int, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
         """Children to the next routers, the verdict to the gateway."""
-        families, variant = lease.families, lease.variant
         if self.children:
             spawned = offspring(self.pipeline, self.task, variant, families, fanouts)
             for address, made in zip(self.child_routers, spawned, strict=True):
@@ -252,46 +300,37 @@ class Router:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
+        if not self.introduced:
+            self._introduce(effects)
         if self.early_drop:
             for queue in self.queues():
                 self._drop(queue.expire(now), now, self.servers.fastest.fastest_s[self.task], False, effects)
-        while (number := self.leases.overdue(now)) is not None:
-            self.pullers.silence(number)
-            self._revoke(number)
+        while lapsed := self.leases.lapse(now):
+            self.pullers.silence(lapsed[0].worker)
+            for lease in lapsed:
+                if not lease.again:
+                    self._put_back(lease, self.again)
+        effects += self.leases.given_up(now)
         if self.next_second is not None and now >= self.next_second:
             effects.append(Send(CONTROLLER, self._backlog()))
             while self.next_second <= now:
                 self.next_second += 1.0
 
-    # -- dispatch -----------------------------------------------------------------------------------------------------
+    # -- batches --------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _dispatch(self, now: float, effects: list[Effect]) -> None:
-        self.flow.unbar_at = inf
-        queue, idle = self.queue, self.pullers.idle
-        if queue.waiting and idle:
-            unable: set[Kind] = set()
-            while queue.waiting and idle and (puller := self._next(unable)) is not None:
-                overloaded = self._overloaded(now)
-                lanes = self._lanes(puller, overloaded, now)
-                if not lanes or not self._give(puller, queue, overloaded, now, effects, lanes):
-                    unable.add(puller.kind)
-        self._press(now, effects)
+        """Give batches to the workers that have a credit."""
 
-    def _next(self, unable: set[Kind]) -> Puller | None:
-        """Of the workers with a credit, one whose variant the plan means for what waits, then of the most accurate variant,
-        then the one that has waited longest. unable: those that found nothing for them."""
-        if len(self.pullers.idle) == 1 and not unable:
-            return next(iter(self.pullers.idle.values()))
-        best: Puller | None = None
-        least = (True, inf)
-        for puller in self.pullers.idle.values():
-            if best is not None and puller.variant == best.variant:
-                continue
-            if not unable or puller.kind not in unable:
-                place = (not self.shares.owns_any(puller.variant, self.queue), self.rank[puller.variant])
-                if best is None or place < least:
-                    best, least = puller, place
-        return best
+    @abstractmethod
+    def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
+        """Service time [s] of whoever could run a batch like the next one faster than this worker; infinite if nobody."""
+
+    def _give_again(self, now: float, effects: list[Effect]) -> None:
+        """What was lost with a worker goes out again: each item alone, to the fastest that is free."""
+        for puller in sorted(self.pullers.idle.values(), key=lambda puller: puller.times[1]):
+            if self.again.waiting:
+                self._give(puller, self.again, False, now, effects)
 
     def _give(
         self,
@@ -304,76 +343,47 @@ class Router:
     ) -> bool:
         """Give a worker a batch of what waits in a queue (in these lanes of it); False if nothing is for its variant."""
         variant = puller.variant
-        times, cap = puller.times, puller.cap
+        again = queue is self.again
+        times, cap = puller.times, 1 if again else puller.cap
         allows = self.allows[variant]
         if self.early_drop:
-            seconds, rescue_s = times[min(cap, queue.waiting)], partial(self._rescue_s, puller, overloaded)
+            seconds = times[min(cap, queue.waiting)]
+            rescue_s: Callable[[], float] = (
+                partial(self._alone_s, puller) if again else partial(self._rescue_s, puller, overloaded)
+            )
             entries, dropped = queue.form(cap, times, now, rescue_s, overloaded, allows, lanes)
             self._drop(dropped, now, seconds, overloaded, effects)
         else:
             entries = queue.take(cap, allows, lanes)
         if entries:
-            self._lease(puller, entries, now, effects)
+            self._lease(puller, entries, now, effects, again)
         return bool(entries)
 
-    def _lanes(self, puller: Puller, overloaded: bool, now: float) -> list[int]:
-        """Where to look for items: what the plan means for the variant, or if there is none, whatever it may take."""
-        variant = puller.variant
-        if len(self.queue.lanes) == 1 and not self.flow.pressed:
-            return ONLY
-        lanes = self.queue.filled()
-        if self.flow.pressed:
-            lanes = [lane for lane in lanes if not self.flow.bars(lane, variant, now)]
-        if overloaded or self._urgent(puller.times, lanes, now):
-            return lanes
-        return self.shares.own(variant, lanes) or lanes
+    def _alone_s(self, puller: Puller) -> float:
+        """Service time [s] of one item with the fastest other kind of worker that pulls here; infinite if there is none."""
+        own = (puller.server_type, puller.variant)
+        others = [self.service_s[kind][variant][1] for kind, variant, _ in self.pullers.kinds if (kind, variant) != own]
+        return min(others, default=inf)
 
-    def _urgent(self, times: Times, lanes: list[int], now: float) -> bool:
-        """Whether what waits first should not be passed over: it would not be early if the batch after this one had it."""
-        seconds = times[min(self.queue.waiting, len(times) - 1)]
-        return any(self.queue.lanes[lane][0][0] - now < BATCHES_AHEAD * seconds for lane in lanes)
-
-    def _lease(self, puller: Puller, entries: list[Entry], now: float, effects: list[Effect]) -> None:
+    def _lease(self, puller: Puller, entries: list[Entry], now: float, effects: list[Effect], again: bool) -> None:
         batch = self.batches * len(self.pipeline.tasks) + self.task
         self.batches += 1
         self.pullers.spend(puller)
         variant = puller.variant
-        lease = Lease(puller.number, puller.incarnation, variant, entries)
+        lease = Lease(puller.number, puller.incarnation, variant, entries, again)
         items = size(lease.families)
         p99 = self.latencies[puller.server_type][variant][items].p99
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
-        usual_s = self.drift.slowdown(puller.server_type, variant) * p99
-        lease.expiry = (
-            (now if before is None else before.expiry) + self.options.lease * usual_s + self.options.lead_s + HUNG_S
-        )
+        lease.usual_s = self.drift.slowdown(puller.server_type, variant) * p99
+        begins = now if before is None else before.expiry
+        lease.expiry = begins + self.options.lease * lease.usual_s + self.options.lead_s + HUNG_S
         puller.latest = batch
         self.leases.give(batch, lease)
         self.drift.given(batch, (puller.server_type, variant), items)
         self.shares.served(variant, lease.families)
         self.flow.spend(variant, lease.families, now)
         effects.append(Send(puller.address, Execute(batch, variant, lease.families)))
-
-    def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
-        """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch
-        like the next one; infinite if none.
-
-        Under overload only of those that are free. Items kept for a busy one go on without slack or not at all: at load 1.2
-        that cost 55 % of the requests of traffic-published, where plain dropping costs 36 % and this rule 25 %.
-        """
-        if not self.reroute:
-            return inf
-        kinds = self.pullers.kinds
-        if overloaded:
-            kinds = {other.kind for other in self.pullers.idle.values()}
-        waiting, own = self.queue.waiting, (puller.server_type, puller.variant)
-        found = [
-            times[min(batch, waiting, len(times) - 1)]
-            for server_type, variant, batch in kinds
-            if (server_type, variant) != own
-            for times in (self.service_s[server_type][variant],)
-        ]
-        return min(found, default=inf)
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
@@ -383,17 +393,5 @@ class Router:
     def _backlog(self) -> Backlog:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
-        return Backlog(self.task, self.queue.waiting, self.drain_s(), arrived, list(self.drift.found.values()))
-
-    def _overloaded(self, now: float) -> bool:
-        """Whether the newest item cannot be served by its soft deadline."""
-        return self.soft_deadlines and self.queue.waiting > 0 and self.drain_s() > self.queue.newest_soft - now
-
-    def _press(self, now: float, effects: list[Effect]) -> None:
-        """Tell the parent when this task starts or stops falling behind."""
-        if self.parent < 0:
-            return
-        overloaded = self._overloaded(now)
-        if overloaded != self.pressing:
-            self.pressing = overloaded
-            effects.append(Send(router(self.parent), Pressure(self.task, overloaded)))
+        queued = self.queue.waiting + self.again.waiting
+        return Backlog(self.task, queued, self.drain_s(), arrived, list(self.drift.found.values()))

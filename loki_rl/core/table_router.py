@@ -46,7 +46,7 @@ class TableRouter(Router):
         self.made_for = 0  # Pullers.changes when the table was made, -1 if there is a newer plan
 
     def queues(self) -> Iterable[DeadlineQueue]:
-        return (self.queue, *self.dealt.values())
+        return (self.queue, self.again, *self.dealt.values())
 
     def _next_hard(self) -> float:
         return min(queue.next_hard() for queue in self.queues())
@@ -112,6 +112,8 @@ class TableRouter(Router):
             self._renew()
         if self.queue.waiting and self.dealt:
             self._deal()
+        if self.again.waiting and self.pullers.idle:
+            self._give_again(now, effects)
         again = True
         while again:  # an item that moves goes to a faster variant, so this ends
             again = False

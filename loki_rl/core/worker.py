@@ -18,6 +18,7 @@ from loki_rl.core.messages import (
     Loaded,
     Ready,
     Report,
+    Restarted,
     Result,
     Run,
     Send,
@@ -83,6 +84,8 @@ class Worker:
                 self._assign(event, now, effects)
             case Loaded():
                 self._loaded(event, now, effects)
+            case Restarted(address):
+                self._peer_restarted(address, effects)
             case _:
                 raise TypeError(f"a worker cannot handle {type(event).__name__}")
         return effects
@@ -131,15 +134,22 @@ class Worker:
         if self.running is None or self.running.batch != event.batch:
             return
         done, self.running, self.ends = self.running, None, inf
-        effects.append(self._result(done, event.fanouts, event.seconds, event.error))
+        effects.append(self._result(done, event.fanouts, event.seconds, event.error, event.faults))
         self._swap(now, effects)
         following, self.next = self.next, None
         if following is not None:
             self._accept(following, now, effects)
         self._credit(now, effects)
 
-    def _result(self, batch: Execute, fanouts: list[tuple[int, ...]], seconds: float, error: str) -> Send:
-        message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error)
+    def _result(
+        self,
+        batch: Execute,
+        fanouts: list[tuple[int, ...]],
+        seconds: float,
+        error: str,
+        faults: dict[int, str] | None = None,
+    ) -> Send:
+        message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error, faults or {})
         return Send(self.routers[self._task_of(batch.batch)], message)
 
     def _task_of(self, batch: int) -> int:
@@ -158,6 +168,18 @@ class Worker:
         task, variant = self.serving
         ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch)
         effects.append(Send(self.routers[task], ready))
+
+    def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
+        """Tell a new controller what runs here; give a new router the open credit again, and back what waits from its
+        predecessor: the gateway sends again what is still of use."""
+        if address == CONTROLLER:
+            self._report(effects)
+            return
+        if self.next is not None and self.routers[self._task_of(self.next.batch)] == address:
+            effects.append(self._result(self.next, [], 0.0, RETURNED))
+            self.next = None
+        if self.serving != PARKED and self.routers[self.serving[0]] == address and self.credit_open:
+            self._send_ready(effects)
 
     # -- models -------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from loki_rl.core.messages import Effect, Execute, Pressure, Ready, Result, Send
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 
 MS = 0.001
 SLO = 0.1
@@ -40,8 +40,8 @@ FIND, READ = 0, 1
 ROUGH, FINE = 0, 1
 
 
-def make(task: int = READ, drop: DropPolicy = "reroute", **options: Any) -> Router:
-    return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0, **options), task)
+def make(task: int = READ, drop: DropPolicy = "reroute", **options: Any) -> PullRouter:
+    return PullRouter(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0, **options), task)
 
 
 def items(*numbers: int, t0: float = 0.0, timeout: float = SLO) -> Submit:

@@ -22,7 +22,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.core.pullers import Kind, Puller
 from loki_rl.core.queue import DeadlineQueue
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 from loki_rl.env.world import World, run
 
 MS = 0.001
@@ -171,7 +171,7 @@ def test_the_first_of_two_alterations_is_named() -> None:
 # -- one rule altered -------------------------------------------------------------------------------------------------------
 
 alterable = pytest.mark.skipif(
-    isinstance(Router._next, MethodDescriptorType), reason="the actors are machine code, whose rules cannot be altered"
+    isinstance(PullRouter._next, MethodDescriptorType), reason="the actors are machine code, whose rules cannot be altered"
 )
 
 
@@ -201,15 +201,15 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
     assert journal.replay(before) == found.index, "all before it agrees"
 
 
-def _least_accurate_first(actor: Router, unable: set[Kind]) -> Puller | None:
+def _least_accurate_first(actor: PullRouter, unable: set[Kind]) -> Puller | None:
     able = [puller for puller in actor.pullers.idle.values() if puller.kind not in unable]
     return max(able, key=lambda puller: (actor.rank[puller.variant], -puller.number), default=None)
 
 
 RULES: dict[str, tuple[type, str, object]] = {
-    "least accurate first": (Router, "_next", _least_accurate_first),
-    "hard rule alone": (Router, "_overloaded", lambda _self, _now: False),
-    "no rescue": (Router, "_rescue_s", lambda _self, _variant, _overloaded: inf),
+    "least accurate first": (PullRouter, "_next", _least_accurate_first),
+    "hard rule alone": (PullRouter, "_overloaded", lambda _self, _now: False),
+    "no rescue": (PullRouter, "_rescue_s", lambda _self, _variant, _overloaded: inf),
     "never barred": (Flow, "bars", lambda _self, _lane, _variant, _now: False),
 }
 

@@ -9,13 +9,13 @@ from loki_rl.core.messages import Cancelled, PlanChanged, Pressure, Submit, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.plan import Placement, Plan, Route
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 from tests.core.fork import FIND, FINE, PIPELINE, READ, ROUGH, batches, items, make, plan, pressures, ready, roots, variants
 
 # -- tokens ---------------------------------------------------------------------------------------------------------------
 
 
-def pulled(actor: Router, number: int, serial: int, variant: int, now: float) -> bool:
+def pulled(actor: PullRouter, number: int, serial: int, variant: int, now: float) -> bool:
     return f"worker:{number}" in batches(actor.handle(ready(number, variant, 1, serial), now))
 
 
@@ -73,8 +73,8 @@ def deep_plan(rps: float) -> Plan:
     return Plan("accuracy", placements, 4, 0.5, 1.0, rps, rps, {"a": 0.3, "b": 0.6, "c": 1.0}, flows, routes=routes)
 
 
-def deep_router(task: int = 1, rps: float = 20.0) -> Router:
-    actor = Router(ClusterOptions(DEEP, 4, drop="none", lead_s=0.0, lease=30.0), task)
+def deep_router(task: int = 1, rps: float = 20.0) -> PullRouter:
+    actor = PullRouter(ClusterOptions(DEEP, 4, drop="none", lead_s=0.0, lease=30.0), task)
     actor.handle(PlanChanged(deep_plan(rps)), 0.0)
     return actor
 
@@ -129,7 +129,7 @@ def test_items_of_a_path_that_the_plan_does_not_have_are_served_too() -> None:
 
 
 def test_items_that_wait_when_a_plan_comes_are_kept_in_its_lanes() -> None:
-    actor = Router(ClusterOptions(DEEP, 4, drop="none", lead_s=0.0, lease=30.0), 1)
+    actor = PullRouter(ClusterOptions(DEEP, 4, drop="none", lead_s=0.0, lease=30.0), 1)
     actor.handle(made_by(FROM_FINE, 1), 0.0)
     actor.handle(made_by(FROM_ROUGH, 2), 0.0)
     actor.handle(PlanChanged(deep_plan(20.0)), 0.0)

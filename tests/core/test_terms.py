@@ -13,7 +13,7 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Cause, Effect, Execute, Outcome, Ready, Reply, Result, Send, Settled, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 
 SLO = 0.1
 CHILDREN = {"read": 1.0}
@@ -38,8 +38,8 @@ FIND, READ = 0, 1
 ROUGH, FINE = 0, 1
 
 
-def make(task: int = READ, drop: DropPolicy = "reroute") -> Router:
-    return Router(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0), task)
+def make(task: int = READ, drop: DropPolicy = "reroute") -> PullRouter:
+    return PullRouter(ClusterOptions(PIPELINE, 4, drop=drop, lead_s=0.0), task)
 
 
 def item(number: int, terms: Terms | None = None, t0: float = 0.0, timeout: float = SLO, prefix: int = 0) -> Family:
@@ -50,7 +50,7 @@ def messages(effects: list[Effect], kind: type[Any]) -> list[Any]:
     return [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, kind)]
 
 
-def pull(router: Router, variant: int, now: float = 0.0, number: int = 0, serial: int = 1, batch: int = 1) -> list[int]:
+def pull(router: PullRouter, variant: int, now: float = 0.0, number: int = 0, serial: int = 1, batch: int = 1) -> list[int]:
     """A worker gives a credit; the requests that it gets."""
     given = messages(router.handle(Ready(number, 0, serial, variant, batch), now), Execute)
     return [one.id >> 31 for execute in given for one in execute.families]

@@ -26,7 +26,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.router import Router
+from loki_rl.core.pull_router import PullRouter
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
@@ -49,7 +49,7 @@ class Metered:
     """A router and what its meter counts, told one event after another."""
 
     def __init__(self) -> None:
-        self.router = Router(OPTIONS, 0)
+        self.router = PullRouter(OPTIONS, 0)
         self.meter = StageMeter(self.router)
 
     def tell(self, event: Event, now: float) -> list[Effect]:
