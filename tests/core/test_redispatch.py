@@ -37,7 +37,7 @@ PLAN = Plan("hardware", (), 1, 0.9, 1.0, 10.0, 20.0, {"a": 0.3, "b": 1.0}, {})
 
 def test_siblings_are_counted_once_however_they_are_cut_after_a_loss() -> None:
     """Five in three and two; then, as the worker with three is lost and its answer comes all the same, in one and four."""
-    gateway, router = make(CHAIN), Router(ClusterOptions(CHAIN, 1), 1)
+    gateway, router = make(CHAIN), Router(ClusterOptions(CHAIN, 3), 1)
     router.handle(PlanChanged(PLAN), 0.0)
     arrive(gateway, 1)
     item = CHAIN.entry_id(0, 0)
