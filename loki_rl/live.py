@@ -24,7 +24,6 @@ from loki_rl.pool_file import Pool
 from loki_rl.profile_file import ProfileFile
 from loki_rl.runs import RunOptions, RunResult, cluster_of, on_plane, policy_of, pool_of
 from loki_rl.serving import logs
-from loki_rl.serving.agent import Agent
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.hosting import check_hosting
@@ -45,8 +44,7 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
     then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
     after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
-    otlp, trace_ratio: endpoint and ratio of SpanOptions. join_port: where nodes of this host may join. pool: file of
-    server types, which then are the servers."""
+    otlp, trace_ratio: endpoint and ratio of SpanOptions. pool: file of server types, which then are the servers."""
 
     pipeline: str
     workers: int | None = None
@@ -59,7 +57,6 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     http_host: str = "127.0.0.1"
     http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     grpc_port: int | None = None
-    join_port: int | None = None
     drain_s: Annotated[float, Meta(ge=0)] = 2.0
     logs: str = ""
     log_json: bool = False
@@ -156,7 +153,6 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: Lo
         http_host=options.http_host,
         http_processes=options.http_processes,
         grpc_port=options.grpc_port,
-        join_port=options.join_port,
         journal=journal,
         logs=keep,
         traces=SpanOptions(options.otlp, options.trace_ratio),
@@ -183,18 +179,6 @@ def _account(served: Served, tally: Tally) -> RunResult:
         duration_s=length,
         wall_s=length,
     )
-
-
-def join_until_stopped(join: str, workers: int, device: str, server_type: str, announce: Callable[[str], None]) -> list[int]:
-    """Join a running plane with workers of this host until SIGTERM or SIGINT; the numbers that they had.
-
-    Raises LoopbackError or JoinError with one clear sentence.
-    """
-    with Agent(join, workers, device, server_type) as agent:
-        _on_signals(agent.stop)
-        announce(f"joined {join} as {agent.name} with workers {', '.join(map(str, agent.numbers))}")
-        agent.run()
-        return agent.numbers
 
 
 def _servers(options: ServeOptions, run: RunOptions, engine: EngineKind, file: PipelineFile) -> tuple[int, Pool]:

@@ -117,10 +117,6 @@ class Driver:
         self._sources[source.handle] = source
         self._poller.register(source.handle, zmq.POLLIN)
 
-    def learn(self, node: str, addresses: Iterable[str]) -> None:
-        """These actors live at a node that was not there before."""
-        self._homes.update(dict.fromkeys(addresses, node))
-
     def bring(self, deliveries: Iterable[Delivery]) -> None:
         """Deliver these in this burst; from the loop's own thread."""
         self._queue.extend(deliveries)

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import zmq
 from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
@@ -63,10 +62,10 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. join_port: where nodes of this host may join. policy_factory,
-    policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. start_s: longest wait for all nodes
-    to be up and the first plan's models to be loaded. restarts: of each worker process. byes: after the end, what each node
-    said that stopped in good order. Entering raises LaunchError.
+    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
+    traces, check: as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded.
+    restarts: of each worker process. byes: after the end, what each node said that stopped in good order. Entering raises
+    LaunchError.
     """
 
     def __init__(
@@ -84,7 +83,6 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
-        join_port: int | None = None,
         journal: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
@@ -98,7 +96,6 @@ class LocalPlane:
         self._http_port = http_port
         self._http_processes = http_processes
         self._grpc_port = grpc_port
-        self._join_port = join_port
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
@@ -112,7 +109,6 @@ class LocalPlane:
             "journal": None if journal is None else str(journal.absolute()),
             "logs": self._logs,
             "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
-            "guests": join_port is not None,
             "check": check,
         }
         self._fronts = fronts
@@ -153,11 +149,6 @@ class LocalPlane:
         return 0 if self._supervisor is None else self._supervisor.restarted
 
     @property
-    def guests(self) -> int:
-        """Workers of nodes that joined."""
-        return 0 if self._supervisor is None else self._supervisor.guests.workers
-
-    @property
     def pids(self) -> dict[str, int]:
         """Process of each node."""
         children = {} if self._supervisor is None else self._supervisor.children
@@ -195,7 +186,7 @@ class LocalPlane:
         plane.write(folder)
         self._nodes = plane.nodes
         self._commands = self._front_ends()
-        supervisor = self._supervisor = self._supervise(folder, plane)
+        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._restarts)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         deadline = time.monotonic() + self._start_s
@@ -208,13 +199,6 @@ class LocalPlane:
             self._wait_for(deadline, self._http_port, _ready)
         if self._grpc_port is not None:
             self._wait_for(deadline, self._grpc_port, _listens)
-
-    def _supervise(self, folder: Path, plane: PlaneFile) -> Supervisor:
-        join = "" if self._join_port is None else f"tcp://127.0.0.1:{self._join_port}"
-        try:
-            return Supervisor(folder, plane, self._commands, self._restarts, join)
-        except zmq.ZMQError as error:
-            raise LaunchError(f"nodes cannot join at {join}: {error}") from None
 
     def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor

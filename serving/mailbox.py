@@ -22,7 +22,6 @@ _receive = zmq.backend.Socket.recv
 _option = zmq.backend.Socket.get
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
-ANY_PORT = "tcp://127.0.0.1:*"
 RECONNECT_MS = 10
 # A message with more payload frames than this is sent before the end of the burst, well below what a reader accepts.
 FLUSH_PARTS = 1024
@@ -67,11 +66,10 @@ class Mailbox:
     """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
-    also: a second address of the inbox. tcp: what that became, where a port was left to choose. malformed: messages that
-    were dropped. sent, received: messages, not letters.
+    malformed: messages that were dropped. sent, received: messages, not letters.
     """
 
-    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str], also: str = "") -> None:
+    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
         self.node = node
         self.malformed = 0
         self.sent = 0
@@ -84,12 +82,8 @@ class Mailbox:
         self.inbox.setsockopt(zmq.RCVHWM, 0)
         self.inbox.setsockopt(zmq.LINGER, 0)
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
-        self.tcp = ""
         try:
             self.inbox.bind(endpoints[node])
-            if also:
-                self.inbox.bind(also)
-                self.tcp = self.inbox.getsockopt_string(zmq.LAST_ENDPOINT)
         except zmq.ZMQError:
             self.inbox.close(linger=0)
             raise
@@ -137,10 +131,6 @@ class Mailbox:
             if not limit or not readable(inbox):
                 return letters, words
             message = _receive(inbox, _NOBLOCK)
-
-    def learn(self, node: str, endpoint: str) -> None:
-        """A node that was not there before listens at `endpoint`."""
-        self._endpoints[node] = endpoint
 
     def forget(self, node: str, endpoint: str) -> None:
         """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the

@@ -6,6 +6,7 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.drift import KEPT
 from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled
@@ -67,6 +68,8 @@ class StageMeter:
                 message = effect.message
                 if type(message) is Execute:
                     self._waits[message.batch] = self._waited(message.batch, now)
+                    if len(self._waits) > KEPT:  # batches that were lost with their worker
+                        del self._waits[next(iter(self._waits))]
                 elif type(message) is Settled:
                     self._settled(message, event, waits)
 

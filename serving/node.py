@@ -32,7 +32,7 @@ from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.entrance import described, payload_check
 from loki_rl.serving.front import Front
-from loki_rl.serving.mailbox import ANY_PORT, Context, Mailbox
+from loki_rl.serving.mailbox import Context, Mailbox
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
 from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
@@ -41,7 +41,7 @@ from loki_rl.serving.reception import Reception
 from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
-from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Joined, Known, Leave, Told, Up, Warm
+from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -63,8 +63,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._emulated: EmulatedEngine | None = None
-        also = ANY_PORT if plane.guests and not self.spec.is_worker else ""
-        self.mailbox = Mailbox(context, name, plane.endpoints(folder), also)
+        self.mailbox = Mailbox(context, name, plane.endpoints(folder))
         self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
         self._finished: Doorbell[Delivery] = Doorbell()
         self.driver.listen(self._finished)
@@ -72,7 +71,7 @@ class Node:
             self._host(address)
         self.driver.on_word = self._hear
         self.driver.after_burst = self._look
-        self.mailbox.say(LAUNCHER, Up(name, self.mailbox.tcp))
+        self.mailbox.say(LAUNCHER, Up(name))
 
     def run(self) -> None:
         self.driver.run()
@@ -178,8 +177,6 @@ class Node:
     def _hear(self, word: Control) -> None:
         if isinstance(word, Gone):
             self.mailbox.forget(word.node, word.endpoint)
-        elif isinstance(word, Joined):
-            self._welcome(word)
         elif isinstance(word, Asked):
             self.mailbox.say(word.by, Told(word.question, self.spec.name, [part() for part in self._parts]))
         elif isinstance(word, Told) and self._survey is not None:
@@ -190,13 +187,6 @@ class Node:
             # From here, so that no client's own begin can come before this one.
             self.driver.bring(self._reception.open(time.monotonic()))
             self.mailbox.say(LAUNCHER, Warm())
-
-    def _welcome(self, joined: Joined) -> None:
-        """From now on letters for these workers find their way."""
-        for name, endpoint, actors in joined.nodes:
-            self.mailbox.learn(name, endpoint)
-            self.driver.learn(name, actors)
-        self.mailbox.say(LAUNCHER, Known(joined.name, self.spec.name))
 
     def _look(self) -> None:
         """Say once that the first plan's models are loaded, and once that no request is open after Drain."""

@@ -28,18 +28,17 @@ class PlaneError(ValueError):
 
 
 class NodeSpec(Struct, frozen=True):
-    """One process. incarnation: rises with every start of it. tcp: where it listens if it shares no folder with others.
-    device: where the models of a worker run, as in sessions.choose_device."""
+    """One process. incarnation: rises with every start of it. device: where the models of a worker run, as in
+    sessions.choose_device."""
 
     name: str
     actors: tuple[str, ...]
     incarnation: int = 0
-    tcp: str = ""
     device: str = ""
 
     def endpoint(self, folder: Path) -> str:
         """Each life has an address of its own, so that what was meant for the former one never arrives."""
-        return self.tcp or f"ipc://{folder}/{self.name}.{self.incarnation}"
+        return f"ipc://{folder}/{self.name}.{self.incarnation}"
 
     @property
     def is_worker(self) -> bool:
@@ -56,7 +55,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     if the type of their server does not say ("cuda:0,1" deals workers out in turn). pipeline_file: where the models of an
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). fronts: endpoints
     for clients. journal: folder for one journal per node. logs: how processes log, and where. traces: of requests, and where
-    they go. guests: whether nodes may join. check: validate every actor after every burst (tests).
+    they go. check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
@@ -71,7 +70,6 @@ class PlaneFile(Struct, frozen=True, dict=True):
     journal: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
-    guests: bool = False
     check: bool = False
 
     @cached_property

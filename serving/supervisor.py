@@ -16,16 +16,13 @@ from msgspec.structs import replace
 from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router
 from loki_rl.serving.child import Child
 from loki_rl.serving.doorbell import Doorbell
-from loki_rl.serving.guests import Guests
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
-from loki_rl.serving.wire import Alive, Bye, Control, Gone, Idle, Join, Known, Left, Letter, Lost, Up, Warm
+from loki_rl.serving.wire import Bye, Control, Gone, Idle, Letter, Up, Warm
 
 log = logging.getLogger(__name__)
 
 BURST = 64
-# How often the signs of life of guests are looked at.
-WATCH_MS = 200
 
 
 class Supervisor:
@@ -33,15 +30,12 @@ class Supervisor:
     holds nothing. The end of any other is a failure of the plane. others: front ends, name -> command.
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
-    Drain. guests: nodes that joined, at the endpoint `join` if there is one. byes: what nodes said when they stopped.
-    restarted: starts beyond the first. failure: one sentence, empty while all is well. Raises
-    zmq.ZMQError where `join` is taken.
+    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. failure: one sentence, empty while
+    all is well.
     All of these are written by the thread and read under `wait`.
     """
 
-    def __init__(
-        self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], restarts: int, join: str = ""
-    ) -> None:
+    def __init__(self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], restarts: int) -> None:
         self.up: set[str] = set()
         self.warm = False
         self.idle = False
@@ -56,13 +50,7 @@ class Supervisor:
         self._stopping: set[str] = set()
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), join)
-        except zmq.ZMQError:
-            self._context.term()
-            raise
-        self._reached: dict[str, str] = {}
-        self.guests = Guests(plane, self._mailbox.say, self._mailbox.learn, self._announce)
+        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder))
         self._errands: Doorbell[Callable[[], None]] = Doorbell()
         self._ended = False
         self._poller = zmq.Poller()
@@ -119,11 +107,10 @@ class Supervisor:
         self._poller.register(self._mailbox.inbox, zmq.POLLIN)
         self._poller.register(self._errands.handle, zmq.POLLIN)
         while not self._ended:
-            ready = [handle for handle, _ in self._poller.poll(WATCH_MS if self.guests.open else None)]
+            ready = [handle for handle, _ in self._poller.poll()]
             with self._changed:
                 for handle in ready:
                     self._look(handle)
-                self.guests.watch(time.monotonic())
                 self._mailbox.flush()
                 self._changed.notify_all()
         self._mailbox.close()
@@ -141,17 +128,14 @@ class Supervisor:
 
     def _hear(self, word: Control) -> None:
         match word:
-            case Up(node, tcp):
+            case Up(node):
                 self.up.add(node)
-                self._reached[node] = tcp
             case Warm():
                 self.warm = True
             case Idle():
                 self.idle = True
             case Bye(node):
                 self.byes[node] = word
-            case Join() | Known() | Alive() | Lost() | Left():
-                self.guests.hear(word, self._reached, time.monotonic())
             case _:
                 log.warning("a node said %s, which is not for a launcher", type(word).__name__)
 

@@ -72,10 +72,9 @@ def decode_letters(body: memoryview, frames: list[zmq.Frame]) -> list[tuple[Lett
 
 
 class Up(Struct, array_like=True, tag=True):
-    """Node to launcher: bound and listening; tcp: also there, for nodes that join."""
+    """Node to launcher: bound and listening."""
 
     node: str
-    tcp: str = ""
 
 
 class Warm(Struct, array_like=True, tag=True):
@@ -129,66 +128,7 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-class Join(Struct, array_like=True, tag=True):
-    """A node that wants to join to a launcher: it listens at `endpoint`, its workers will at these. server_type: of theirs,
-    empty where all servers of the plane are alike."""
-
-    endpoint: str
-    workers: list[str]
-    server_type: str = ""
-
-
-class Declined(Struct, array_like=True, tag=True):
-    """Launcher to a node that wanted to join: it may not, for this reason."""
-
-    reason: str
-
-
-class Welcome(Struct, array_like=True, tag=True):
-    """Launcher to a node that joins, once all know of its workers: its name, and the plane as it should see it (JSON)."""
-
-    name: str
-    plane: bytes
-
-
-class Joined(Struct, array_like=True, tag=True):
-    """Launcher to the plane's nodes: these joined. nodes: name, endpoint and actors of each worker's process."""
-
-    name: str
-    nodes: list[tuple[str, str, list[str]]]
-
-
-class Known(Struct, array_like=True, tag=True):
-    """A node of the plane to its launcher: it knows of those that joined."""
-
-    name: str
-    node: str
-
-
-class Alive(Struct, array_like=True, tag=True):
-    """Between launcher and a node that joined, in both directions."""
-
-    name: str
-
-
-class Lost(Struct, array_like=True, tag=True):
-    """A node that joined to the launcher: the process of one of its workers ended. endpoint: of its successor, empty if
-    there is none."""
-
-    name: str
-    node: str
-    reason: str
-    endpoint: str
-
-
-class Left(Struct, array_like=True, tag=True):
-    """A node that joined to the launcher: it goes, and its workers with it."""
-
-    name: str
-
-
-Visit = Join | Known | Alive | Lost | Left
-Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye | Declined | Welcome | Joined | Visit
+Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 

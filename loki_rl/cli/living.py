@@ -53,7 +53,6 @@ def serve(
     http_host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_processes: Annotated[int, typer.Option(help="Processes that share the HTTP port.")] = 1,
     grpc_port: Annotated[int | None, typer.Option(help="Also answer gRPC here (needs the extra loki-rl[grpc]).")] = None,
-    join_port: Annotated[int | None, typer.Option(help="Let 'loki-rl node' of this host join here.")] = None,
     drain_s: Annotated[float, typer.Option(help="Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0,
     native: Annotated[str | None, typer.Option(help="Also answer native clients here, as tcp://127.0.0.1:PORT.")] = None,
     slo_ms: SloOpt = None,
@@ -89,21 +88,6 @@ def serve(
     served = serve_until_stopped(options, journal, _announce(as_json))
     write(served, logdir)
     terminal.say(run_row(served), as_json, lambda: show_runs([served]))
-
-
-def node(
-    join: Annotated[str, typer.Option(help="Where the plane lets nodes join, as tcp://127.0.0.1:PORT.")],
-    workers: Annotated[int, typer.Option(help="Workers that this node brings.", min=1, max=64)] = 1,
-    device: Annotated[str, typer.Option(help="As of 'serve' (default: as the plane's).")] = "",
-    server_type: Annotated[str, typer.Option("--type", help="Type of this node's servers, if the plane has a pool.")] = "",
-    as_json: JsonOpt = False,
-) -> None:
-    """Join a running plane ('serve --join-port') with more workers, until SIGTERM or Ctrl-C."""
-    from loki_rl.live import join_until_stopped
-
-    numbers = join_until_stopped(join, workers, device, server_type, _announce(as_json))
-    row = {"workers": numbers}
-    terminal.say(row, as_json, lambda: terminal.pairs(row))
 
 
 def _announce(as_json: bool) -> Callable[[str], None]:

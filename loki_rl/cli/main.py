@@ -27,7 +27,7 @@ app.add_typer(trace_app, name="trace")
 app.add_typer(forecaster_app, name="forecaster")
 
 for command in (
-    planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.node, living.replay,
+    planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.replay,
     living.top, measuring.profile, learning.train, learning.evaluate, running.demo,
 ):  # fmt: skip
     app.command()(command)

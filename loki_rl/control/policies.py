@@ -123,7 +123,7 @@ class Planner:
 
 
 def counted(pool: Sequence[ServerType], there: Sequence[Server]) -> tuple[ServerType, ...]:
-    """The types with as many servers of each as are there: some may be lost, others may have joined."""
+    """The types with as many servers of each as are there: some may be lost."""
     counts = Counter(server.server_type for server in there)
     return tuple(replace(kind, count=counts[kind.name]) for kind in pool)
 

@@ -108,7 +108,7 @@ class DriftWatch:
     def record(self, result: Result) -> bool:
         """Count a batch that ended; whether `found` has changed."""
         given = self._given.pop(result.batch, None)
-        if given is None or result.error:
+        if given is None or result.error or result.faults:
             return False
         measured, items = given
         if not measured.add(result, items):

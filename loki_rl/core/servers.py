@@ -15,8 +15,8 @@ from loki_rl.core.server_type import as_run_by, types_of
 
 
 class Servers:
-    """Servers are numbered type after type, in the order of the options; those that join later (see `joining`) tell their
-    type by their number too, so that nobody has to be told. types, pipelines: by position of the type."""
+    """Servers are numbered type after type, in the order of the options, so that a number tells the type. types,
+    pipelines: by position of the type."""
 
     def __init__(self, options: ClusterOptions) -> None:
         self.types = types_of(options.pool, options.servers)
@@ -25,22 +25,12 @@ class Servers:
 
     def type_of(self, number: int) -> int:
         """Position of a server's type."""
-        if len(self.types) == 1:
-            return 0
-        beyond = number - self._ends[-1]
-        return bisect_right(self._ends, number) if beyond < 0 else beyond % len(self.types)
+        return bisect_right(self._ends, number)
 
     def place_of(self, number: int) -> int:
         """Which of its type a server is, from 0."""
         kind = self.type_of(number)
-        beyond = number - self._ends[-1]
-        if beyond >= 0:
-            return self.types[kind].count + beyond // len(self.types)
         return number - self._ends[kind] + self.types[kind].count
-
-    def joining(self, kind: int, place: int) -> int:
-        """Number of the server of a type that joins as the place-th (from 0) of those that join."""
-        return self._ends[-1] + place * len(self.types) + kind
 
     @cached_property
     def fastest(self) -> Pipeline:

@@ -143,7 +143,7 @@ def test_where_the_best_models_fit_they_are_the_floor(traffic: Pipeline) -> None
 def test_plans_count_the_servers_of_each_type_that_are_there(small: Path, name: str) -> None:
     pool = (ServerType("fast", 3), ServerType("slow", 5, speed=0.5))
     policy = make_policy(name, load_pipeline(small).pipeline, PolicyOptions(8, initial_rps=2000.0, pool=pool))
-    # Of the fast ones one is lost, of the slow ones all; two fast ones have joined.
+    # Of the fast ones one is lost, of the slow ones all; two more fast ones are there.
     for counts in ({"fast": 3, "slow": 5}, {"fast": 2}, {"fast": 5, "slow": 4}):
         kinds = [kind for kind, count in counts.items() for _ in range(count)]
         there = tuple(Server(number, server_type=kind) for number, kind in enumerate(kinds))

@@ -73,7 +73,7 @@ def test_a_router_tells_what_drifts_and_counts_on_it() -> None:
     actor.handle(ready(1, FINE, batch=1), 2.0)
     actor.handle(items(10_000, t0=2.0), 2.0)
     assert actor.pullers.all[1].times[1] == pytest.approx(20 * MS * drift.slowdown)
-    assert actor.leases.next_expiry == pytest.approx(2.0 + 3.0 * 40 * MS * drift.slowdown + HUNG_S)
+    assert actor.leases.next_expiry == pytest.approx(2.0 + actor.options.lease * 40 * MS * drift.slowdown + HUNG_S)
     assert actor.service_s[0][ROUGH][1] == pytest.approx(5 * MS * drift.slowdown)
 
 

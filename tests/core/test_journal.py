@@ -20,9 +20,9 @@ from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, e
 from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
+from loki_rl.core.pull_router import PullRouter
 from loki_rl.core.pullers import Kind, Puller
 from loki_rl.core.queue import DeadlineQueue
-from loki_rl.core.pull_router import PullRouter
 from loki_rl.env.world import World, run
 
 MS = 0.001

@@ -36,8 +36,9 @@ PLAN = Plan("hardware", (), 1, 0.9, 1.0, 10.0, 20.0, {"a": 0.3, "b": 1.0}, {})
 
 
 def test_siblings_are_counted_once_however_they_are_cut_after_a_loss() -> None:
-    """Five in three and two; then, as the worker with three is lost and its answer comes all the same, in one and four."""
-    gateway, router = make(CHAIN), PullRouter(ClusterOptions(CHAIN, 1), 1)
+    """Five in three and two; then, as the worker with three is lost and its answer comes all the same, each of the three
+    alone and the two together."""
+    gateway, router = make(CHAIN), PullRouter(ClusterOptions(CHAIN, 5), 1)
     router.handle(PlanChanged(PLAN), 0.0)
     arrive(gateway, 1)
     item = CHAIN.entry_id(0, 0)
@@ -58,13 +59,13 @@ def test_siblings_are_counted_once_however_they_are_cut_after_a_loss() -> None:
 
     tell(Ready(0, 0, 1, 0, 3), 0.011)
     tell(WorkerGone(0, "killed"), 0.012)
-    tell(Ready(1, 0, 1, 0, 1), 0.013)
-    tell(Ready(2, 0, 1, 0, 8), 0.013)
+    for worker in (1, 2, 3, 4):
+        tell(Ready(worker, 0, 1, 0, 8), 0.013)
     tell(result(0, given[0]), 0.014)
-    tell(result(1, given[1]), 0.015)
-    assert [size(batch.families) for batch in given] == [3, 1, 4]
-    assert answers == []
-    tell(result(2, given[2]), 0.016)
+    assert [size(batch.families) for batch in given] == [3, 1, 1, 1, 2]
+    for worker in (1, 2, 3, 4):
+        assert answers == []
+        tell(result(worker, given[worker]), 0.016)
     (reply,) = answers
     assert (reply.outcome, sum(leaf.count for leaf in reply.leaves)) == (Outcome.OK, 5)
     assert gateway.tally.executions == 6

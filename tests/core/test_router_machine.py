@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
+    Kill,
     Leaving,
     Outcome,
     PlanChanged,
@@ -110,6 +112,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.ended: dict[int, Outcome] = {}
         self.cancelled: set[int] = set()
         self.forwarded: set[int] = set()
+        self.given: Counter[int] = Counter()  # item -> workers that had it and did not give it back
         self.made: set[int] = set()
         self.incarnations = [0] * WORKERS
         self.serials = [0] * WORKERS  # of the last credit given
@@ -176,6 +179,8 @@ class RouterMachine(RuleBasedStateMachine):
         worker, incarnation, batch = self.batches.pop(number)
         counts = st.tuples(*(st.integers(0, 3) for _ in self.children))
         fanouts = [data.draw(counts) for _ in range(size(batch.families))] if self.children and not error else []
+        if error == RETURNED and number in self.router.leases.all:
+            self.given.subtract(self.items(batch.families))
         self.results.append(Result(worker, incarnation, number, batch.variant, fanouts, 0.01, error))
         self.tell(self.results[-1])
 
@@ -197,7 +202,10 @@ class RouterMachine(RuleBasedStateMachine):
     def lose(self, number: int) -> None:
         self.credits.pop(number, None)
         self.pulling.discard(number)
+        before = set(self.ended)
         self.tell(WorkerGone(number, "killed"))
+        failed = {item for item in self.ended if item not in before and self.ended[item] is Outcome.FAILED}
+        assert all(self.given[item] == 2 for item in failed), "an item fails when it is lost a second time"
         self.incarnations[number] += 1
         self.serials[number] = self.used[number] = 0
 
@@ -260,6 +268,9 @@ class RouterMachine(RuleBasedStateMachine):
         self.ended_now = set()
 
     def see(self, effect: Effect) -> None:
+        if isinstance(effect, Kill):
+            assert self.incarnations[effect.worker] >= effect.incarnation
+            return
         assert isinstance(effect, Send)
         match effect.message:
             case Execute():
@@ -288,6 +299,10 @@ class RouterMachine(RuleBasedStateMachine):
         assert order == sorted(order), "not by deadline"
         assert batch.batch % len(PIPELINE.tasks) == self.task
         self.batches[batch.batch] = number, ready.incarnation, batch
+        ids = self.items(batch.families)
+        assert len(ids) == 1 or not any(self.given[item] for item in ids), "what was lost goes out alone"
+        self.given.update(ids)
+        assert max(self.given[item] for item in ids) <= 2, "given out a third time"
 
     def check_settled(self, settled: Settled) -> None:
         assert settled.task == self.task
@@ -340,6 +355,7 @@ class RouterMachine(RuleBasedStateMachine):
             assert not self.router.pullers.all or not self.router.queue.waiting
         else:
             assert not idle or not self.router.queue.waiting
+        assert not idle or not self.router.again.waiting
 
     def teardown(self) -> None:
         """Nobody pulls any more and all time passes: only where nothing may be dropped does anything stay."""

@@ -1,10 +1,9 @@
-"""Planes of servers of several types: each worker runs as its own type does, and nodes that join name theirs."""
+"""Planes of servers of several types: each worker runs as its own type does."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +18,14 @@ from loki_rl.core.messages import BatchDone, Load, Loaded, Outcome, Run
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.server_type import Figures, ServerType, TypeProfile, as_run_by
-from loki_rl.serving.agent import Agent, JoinError, free_ports
 from loki_rl.serving.client import Client
 from loki_rl.serving.device import Device
 from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
-from loki_rl.serving.guests import Guests
 from loki_rl.serving.hosting import check_hosting
 from loki_rl.serving.launch import LocalPlane, layout
 from loki_rl.serving.plane import PlaneFile, pack_options
 from loki_rl.serving.state import Control as ControlState
-from loki_rl.serving.wire import Control, Declined, Join, Joined
 from loki_rl.serving.worker_log import read_workers
 from tests.serving.driving import drive, eventually
 
@@ -61,7 +57,7 @@ OPTIONS = ClusterOptions(PIPELINE, 6, interval_s=0.5, pool=POOL)
 def test_an_emulated_worker_takes_as_long_as_its_type() -> None:
     engine = EmulatedEngine(OPTIONS)
     try:
-        for number, kind in ((0, POOL[0]), (4, POOL[1]), (5, POOL[2]), (7, POOL[1])):
+        for number, kind in ((0, POOL[0]), (4, POOL[1]), (5, POOL[2])):
             own = as_run_by(PIPELINE, kind)
             engine.carry(f"worker:{number}", Run(3, 1, 0, [Family(1, 0.0, 1.0, 0)]), 100.0)
             engine.carry(f"worker:{number}", Load(1, 0), 100.0)
@@ -109,19 +105,16 @@ def test_each_gpu_must_hold_what_is_on_it(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @contextmanager
-def joinable(journal: Path | None = None) -> Iterator[tuple[LocalPlane, Client, str]]:
-    (port,) = free_ports(1)
-    plane = LocalPlane(
-        OPTIONS, policy="hardware", policy_options={"initial_rps": 80.0}, join_port=port, check=True, journal=journal
-    )
+def typed(journal: Path | None = None) -> Iterator[tuple[LocalPlane, Client]]:
+    plane = LocalPlane(OPTIONS, policy="hardware", policy_options={"initial_rps": 80.0}, check=True, journal=journal)
     with plane, Client(plane.front) as client:
         client.wait_ready()
         client.begin_run()
-        yield plane, client, f"tcp://127.0.0.1:{port}"
+        yield plane, client
 
 
 def test_plans_place_by_type_and_every_batch_takes_the_time_of_its_type(tmp_path: Path) -> None:
-    with joinable(tmp_path) as (plane, client, _):
+    with typed(tmp_path) as (plane, client):
         plan = control_of(client).plan
         assert plan is not None
         placed = plan.placements
@@ -144,22 +137,11 @@ def test_plans_place_by_type_and_every_batch_takes_the_time_of_its_type(tmp_path
     assert len(kinds) > 1
 
 
-def test_a_lost_server_is_planned_without_and_one_that_joins_with_its_type() -> None:
-    with joinable() as (plane, client, join):
-        for wanted, why in (("", "name one with --type: fast, slow, other"), ("slwo", "there is no type 'slwo'")):
-            with pytest.raises(JoinError, match=why), Agent(join, 1, server_type=wanted):
-                pass
-        with Agent(join, 2, server_type="fast") as agent:
-            thread = threading.Thread(target=agent.run)
-            thread.start()
-            assert agent.numbers == [6, 9]
-            eventually(lambda: servers(client) == {*range(6), 6, 9}, "the workers never reported")
-            wait_for_plans(client, 2)
-            agent.stop()
-            thread.join()
-        eventually(lambda: servers(client) == set(range(6)), "the controller still counts on them")
+def test_a_lost_server_is_planned_without_and_comes_back() -> None:
+    with typed() as (plane, client):
         os.kill(plane.pids["workers-0"], signal.SIGKILL)
         eventually(lambda: plane.restarted == 1, "not restarted")
+        eventually(lambda: servers(client) == set(range(6)), "its successors never reported")
         wait_for_plans(client, 2)
         assert drive(client, 1.0, 20.0).keys() <= {"ok", "late"}
 
@@ -184,30 +166,3 @@ def wait_for_plans(client: Client, count: int) -> None:
 
     first = epoch()
     eventually(lambda: epoch() >= first + count, "no further plan")
-
-
-# -- the launcher's side ----------------------------------------------------------------------------------------------------
-
-
-def test_a_node_tells_its_type_and_gets_its_devices() -> None:
-    said: list[Control] = []
-    plane = PlaneFile(pack_options(OPTIONS), layout(OPTIONS, "onnx", "cpu"), (), "onnx", "cpu", guests=True)
-    guests = Guests(plane, lambda _, word: said.append(word), lambda *_: None, lambda *_: None)
-    for kind in ("slow", "fast", "slow"):
-        guests.hear(Join("tcp://127.0.0.1:7000", ["tcp://127.0.0.1:7001"], kind), {}, 0.0)
-    nodes = [node for guest in guests.open.values() for node in guest.nodes.values()]
-    assert [(node.actors[0], node.device) for node in nodes] == [
-        ("worker:7", "cpu"), ("worker:6", "cuda:1"), ("worker:10", "cpu"),
-    ]  # fmt: skip
-    assert all(isinstance(word, Joined) for word in said)
-
-
-def test_where_servers_are_alike_there_is_no_type_to_name() -> None:
-    said: list[Control] = []
-    options = replace(OPTIONS, pool=())
-    plane = PlaneFile(pack_options(options), layout(options, "emulated"), (), guests=True)
-    guests = Guests(plane, lambda _, word: said.append(word), lambda *_: None, lambda *_: None)
-    guests.hear(Join("tcp://127.0.0.1:7000", ["tcp://127.0.0.1:7001"], "fast"), {}, 0.0)
-    (word,) = said
-    assert isinstance(word, Declined)
-    assert word.reason == "its servers are all alike, and there is no type 'fast'; leave --type out"
