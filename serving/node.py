@@ -109,7 +109,7 @@ class Node:
         elif address == CONTROLLER:
             self._host_controller()
         elif kind == "router":
-            actor = cast(Router, build(address, self._plane.options))
+            actor = cast(Router, build(address, self._plane.options, self.spec.incarnation))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
             self.driver.host(address, actor, RouterPayloads(actor.pipeline, actor.task), meter=self._traced(actor, meter))
@@ -118,7 +118,7 @@ class Node:
 
     def _host_gateway(self) -> None:
         plane = self._plane
-        gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options))
+        gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
         what = described(plane)
         front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
@@ -147,7 +147,7 @@ class Node:
         plane = self._plane
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = Planner(make, self._finished)
-        controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
+        controller = self._controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
         self._parts.append(partial(control_state, controller))
         self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=ControlLog())
         self._closing.append(partial(planner.close, LINGER_S))

@@ -19,14 +19,15 @@ def addresses(options: ClusterOptions) -> list[str]:
 
 
 def build(address: str, options: ClusterOptions, incarnation: int = 0) -> Actor:
-    """A fresh actor for an address. Raises ValueError for an address no cluster has."""
+    """A fresh actor for an address; incarnation: the life of its process, above 0 where another actor had the address before.
+    Raises ValueError for an address no cluster has."""
     kind, _, number = address.partition(":")
     if address == GATEWAY:
-        return Gateway(options)
+        return Gateway(options, incarnation)
     if address == CONTROLLER:
-        return Controller(options)
+        return Controller(options, incarnation)
     if kind == "router":
-        return (TableRouter if options.routing == "table" else Router)(options, int(number))
+        return (TableRouter if options.routing == "table" else Router)(options, int(number), incarnation)
     if kind == "worker":
         return Worker(options, int(number), incarnation)
     raise ValueError(f"no actor has the address '{address}'")

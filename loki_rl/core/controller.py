@@ -48,8 +48,9 @@ class Controller:
     in flight are in the snapshot. Who goes over to a new plan when: see Rollout.
     """
 
-    def __init__(self, options: ClusterOptions) -> None:
+    def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
         self.options = options
+        self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.servers = Servers(options)
         self.machines: dict[int, Machine] = {}

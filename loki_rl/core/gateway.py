@@ -50,8 +50,9 @@ class Gateway:
     ended, so that each leaf is counted.
     """
 
-    def __init__(self, options: ClusterOptions) -> None:
+    def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
         self.options = options
+        self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
         self.accuracy = Accuracy(self.pipeline)

@@ -252,6 +252,23 @@ class Drain(Message, array_like=True, tag=True):
     """To the gateway: refuse new requests, finish the others."""
 
 
+class Restarted(Message, array_like=True, tag=True):
+    """From an actor whose process was started again, to those it talks to: it begins anew and knows nothing of what was
+    before. address: its own."""
+
+    address: str
+
+
+class Resume(Message, array_like=True, tag=True):
+    """Gateway to a restarted controller: where it goes on. origin: of trace time [s]; arrivals: of the latest whole seconds,
+    the last of them `counted - 1`; plan: in force, None before the first."""
+
+    origin: float
+    counted: int
+    arrivals: list[int]
+    plan: Plan | None
+
+
 class Tick(Message, array_like=True, tag=True):
     """Time has reached wake_at()."""
 
@@ -279,6 +296,8 @@ Event = (
     | PlanChanged
     | Begin
     | Drain
+    | Restarted
+    | Resume
     | Tick
 )
 
@@ -344,7 +363,16 @@ class Drop(Struct, array_like=True, tag=True, gc=False):
     families: list[Family]
 
 
-Effect = Send | Run | Load | Unload | Solve | Reply | Drop
+class Kill(Struct, array_like=True, tag=True, gc=False):
+    """End the process of this life of a worker, whose batch is overdue beyond all bounds, and start it again. Its end is told
+    as any other (WorkerGone)."""
+
+    worker: int
+    incarnation: int
+    reason: str
+
+
+Effect = Send | Run | Load | Unload | Solve | Reply | Drop | Kill
 
 event_decoder = msgspec.msgpack.Decoder(Event)
 effects_decoder = msgspec.msgpack.Decoder(list[Effect])

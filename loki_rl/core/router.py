@@ -63,8 +63,9 @@ class Router:
     worker cannot count twice.
     """
 
-    def __init__(self, options: ClusterOptions, task: int) -> None:
+    def __init__(self, options: ClusterOptions, task: int, incarnation: int = 0) -> None:
         self.options = options
+        self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.task = task
         self.children = self.pipeline.children[task]

@@ -38,8 +38,8 @@ class TableRouter(Router):
     Deadlines, batches, drops and leases are those of the pulling router, so that the two differ in routing alone.
     """
 
-    def __init__(self, options: ClusterOptions, task: int) -> None:
-        super().__init__(options, task)
+    def __init__(self, options: ClusterOptions, task: int, incarnation: int = 0) -> None:
+        super().__init__(options, task, incarnation)
         self.dealt: dict[int, WorkerQueue] = {}  # by worker; what is not dealt yet waits in self.queue
         self.plan: Plan | None = None
         self.table = RoutingTable(self.pipeline, task, None, ())
