@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +30,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY, Execute, PlanChanged, Rea
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
-from loki_rl.serving.child import Child
+from loki_rl.serving.child import Child, python
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.span_options import SpanOptions
@@ -180,7 +179,7 @@ def _words(mailbox: Mailbox) -> list[object]:
 
 
 def _command(folder: Path, name: str) -> list[str]:
-    return [sys.executable, "-m", "loki_rl.serving.node", str(folder), name]
+    return python("loki_rl.serving.node", str(folder), name)
 
 
 def cpu_s(pid: int) -> float:

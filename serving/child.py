@@ -3,10 +3,18 @@ it does."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import site
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import loki_rl
 
 # glibc maps and trims blocks above 128 KB anew each time; measured, that is 12-40 times the cost of copying a tensor.
 # Both are needed, as whole numbers, before the process starts.
@@ -15,26 +23,40 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "100
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 LAST_LINES = 5
+LAST_BYTES = 8192
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package. -P: a file of the working folder must not pass for a library."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 class Child:
-    """Its standard input is the tether: when this process ends, for whatever reason, the pipe closes and the child stops.
-    A session of its own keeps Ctrl-C away from it; the launcher stops it in order."""
+    """Its standard input is the tether: when this process ends, for whatever reason, that closes and the child stops. A
+    session of its own keeps Ctrl-C away from it; the launcher stops it in order. started: when [s]. Raises OSError where it
+    cannot be started."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name = name
+        self.started = time.monotonic()
         self._log = log
-        with log.open("ab") as stream:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=stream,
-                env=os.environ | MALLOC | THREADS,
-                start_new_session=True,
-            )
+        self._tie, tie = socket.socketpair()
+        try:
+            with tie, log.open("ab") as stream:
+                self._process = subprocess.Popen(
+                    command, stdin=tie.fileno(), stdout=stream, stderr=stream, env=_environment(), start_new_session=True
+                )
+        except BaseException:
+            self._tie.close()
+            raise
         self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            self._tie.close()
+            raise
 
     def terminate(self) -> None:
         self._process.terminate()
@@ -42,15 +64,41 @@ class Child:
     def kill(self) -> None:
         self._process.kill()
 
+    def pulsed(self) -> bool:
+        """Whether it gave a sign of life on the tether since this was last asked."""
+        with contextlib.suppress(OSError):
+            return bool(self._tie.recv(4096, socket.MSG_DONTWAIT))
+        return False
+
     def reap(self) -> int:
         """Its exit code, negative for a signal. It has ended."""
         code = self._process.wait()
         os.close(self.pidfd)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._tie.close()
         return code
 
     def last_words(self) -> str:
         """The end of its log, as one line."""
-        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        try:
+            with self._log.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - LAST_BYTES))
+                text = stream.read().decode(errors="replace")
+        except OSError as error:
+            return f"its log cannot be read: {error}"
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " | ".join(lines[-LAST_LINES:]) or "it said nothing"
+
+
+def wait_for_end(child: Child, timeout_s: float) -> bool:
+    """Whether it ends within this time; it still has to be reaped."""
+    poll = select.poll()
+    poll.register(child.pidfd, select.POLLIN)
+    return bool(poll.poll(max(0.0, 1000 * timeout_s)))
+
+
+def _environment() -> dict[str, str]:
+    """Where this package is not installed but found in a folder, the child finds it there too."""
+    folder = str(Path(loki_rl.__path__[0]).parent)
+    path = [] if folder in site.getsitepackages() else [folder]
+    path += filter(None, [os.environ.get("PYTHONPATH")])
+    return os.environ | MALLOC | THREADS | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})

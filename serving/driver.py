@@ -21,8 +21,9 @@ from loki_rl.serving.wire import Control, Frame, Letter
 log = logging.getLogger(__name__)
 
 BURST = 64
-# Longest wait, so that a wake-up lost for whatever reason is a pause and not a halt.
-REST_S = 1.0
+# Longest wait, so that a wake-up lost for whatever reason is a pause and not a halt, and that a node which has nothing to do
+# shows that it lives.
+REST_S = 0.5
 # An actor whose wake-up time does not move after a Tick must not turn the loop into a spin.
 TICK_S = 0.001
 

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +15,13 @@ from importlib.metadata import version
 
 import msgspec
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from loki_rl.serving import http_answers, logs, metrics, oip, oip_models
+from loki_rl.serving import http_answers, logs, metrics, oip, oip_models, tether
 from loki_rl.serving.bridge import Bridge
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
@@ -225,8 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
+    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
+    if options.tethered:
+        tether.hold()
     logs.start("http", logs.LogOptions(as_json=options.log_json))
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
@@ -236,8 +241,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serving = server(HttpFront(options.front))
     gc.collect()
     gc.freeze()  # as in a node: what the start made stays for good
-    serving.run(sockets=[bound])
+    uvloop.run(_serve(serving, bound, options.tethered))
     return 0
+
+
+async def _serve(serving: uvicorn.Server, bound: socket.socket, tethered: bool) -> None:
+    if tethered:
+        tether.pulse(asyncio.get_running_loop())
+    await serving.serve(sockets=[bound])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.child import python
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.listening import check_free
 from loki_rl.serving.logs import LogOptions
@@ -41,13 +41,15 @@ class LaunchError(RuntimeError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
-def layout(options: ClusterOptions, engine: EngineKind, device: str = "") -> tuple[NodeSpec, ...]:
+def layout(
+    options: ClusterOptions, engine: EngineKind, device: str = "", worker_processes: int = EMULATED_HOSTS
+) -> tuple[NodeSpec, ...]:
     """One process each for gateway, controller and every router. A real engine has a process per worker; its device: see
-    workshop.device_of."""
+    workshop.device_of. worker_processes: that emulated workers share."""
     nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
     nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
     if engine == "emulated":
-        hosts = min(options.servers, EMULATED_HOSTS)
+        hosts = min(options.servers, worker_processes)
         dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
         nodes += [NodeSpec(f"workers-{host}", workers) for host, workers in enumerate(dealt)]
     else:
@@ -63,9 +65,9 @@ class LocalPlane:
 
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
     on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
-    traces, check: as in PlaneFile. start_s: longest wait for all nodes to be up and the first plan's models to be loaded.
-    restarts: of each worker process. byes: after the end, what each node said that stopped in good order. Entering raises
-    LaunchError.
+    traces, check: as in PlaneFile. worker_processes: that emulated workers share. start_s: longest wait for all nodes to be
+    up and the first plan's models to be loaded; later, for a process that is started again. byes: after the end, what each
+    node said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -86,12 +88,11 @@ class LocalPlane:
         journal: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
+        worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
-        restarts: int = 3,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
-        self._restarts = restarts
         self._host = http_host
         self._http_port = http_port
         self._http_processes = http_processes
@@ -99,7 +100,7 @@ class LocalPlane:
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
-            "nodes": layout(options, engine, device),
+            "nodes": layout(options, engine, device, worker_processes),
             "engine": engine,
             "pipeline_file": pipeline_file,
             "device": device,
@@ -145,8 +146,13 @@ class LocalPlane:
 
     @property
     def restarted(self) -> int:
-        """Processes of workers and front ends that were started again."""
+        """How often a process was started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
+
+    @property
+    def ended(self) -> list[str]:
+        """Which processes ended unexpectedly, and what they said last: the latest ones, oldest first."""
+        return [] if self._supervisor is None else list(self._supervisor.ended)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -186,7 +192,7 @@ class LocalPlane:
         plane.write(folder)
         self._nodes = plane.nodes
         self._commands = self._front_ends()
-        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._restarts)
+        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._start_s)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         deadline = time.monotonic() + self._start_s
@@ -227,8 +233,8 @@ class LocalPlane:
             check_free(self._host, port)
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {self._host}:{port}: {error}") from None
-        tethered = [sys.executable, "-m", "loki_rl.serving.tether", module]
-        return [*tethered, "--front", self.front, "--host", self._host, "--port", str(port), *self._logs.flags()]
+        where = ["--front", self.front, "--host", self._host, "--port", str(port)]
+        return python(module, "--tethered", *where, *self._logs.flags())
 
     def _give_up(self, what: str) -> None:
         self.check()

@@ -21,17 +21,19 @@ from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.journal import Recorder
-from loki_rl.core.messages import CONTROLLER, GATEWAY
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Effect, Load, Solve
 from loki_rl.core.router import Router
+from loki_rl.core.worker import PARKED, Worker
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
 from loki_rl.serving.control_log import ControlLog
 from loki_rl.serving.doorbell import Doorbell
-from loki_rl.serving.driver import Delivery, Driver, Meter
+from loki_rl.serving.driver import Carry, Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
 from loki_rl.serving.engine import EngineError
 from loki_rl.serving.entrance import described, payload_check
 from loki_rl.serving.front import Front
+from loki_rl.serving.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.mailbox import Context, Mailbox
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
@@ -41,7 +43,7 @@ from loki_rl.serving.reception import Reception
 from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
-from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
+from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -62,6 +64,8 @@ class Node:
         self._reception: Reception | None = None
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
+        self._patience: list[Callable[[], float]] = []
+        self._beat_at = 0.0
         self._emulated: EmulatedEngine | None = None
         self.mailbox = Mailbox(context, name, plane.endpoints(folder))
         self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
@@ -131,6 +135,9 @@ class Node:
         self.driver.listen(reception)
         # Not front.close: the last answers have just been written.
         self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
+        if self.spec.incarnation:
+            # Clients were served before, and the first plan is long warm.
+            self.driver.bring(reception.open(time.monotonic()))
 
     def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
         """What counts an actor's events, and makes spans of them where that is asked for."""
@@ -147,21 +154,26 @@ class Node:
         plane = self._plane
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = Planner(make, self._finished)
-        controller = self._controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
+        controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
+        if not self.spec.incarnation:
+            self._controller = controller
         self._parts.append(partial(control_state, controller))
-        self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=ControlLog())
+        self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
+        self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
         self._closing.append(partial(planner.close, LINGER_S))
 
     def _host_worker(self, address: str, number: int) -> None:
         plane = self._plane
-        actor = build(address, plane.options, self.spec.incarnation)
+        actor = cast(Worker, build(address, plane.options, self.spec.incarnation))
         payloads = WorkerPayloads()
         if plane.engine == "emulated":
             self.driver.host(address, actor, payloads, partial(self._emulate().carry, address))
             return
         pipeline = plane.options.pipeline
         engine = ThreadedEngine(address, pipeline, make_engine(plane, number, self.spec.device), payloads, self._finished)
-        self.driver.host(address, actor, payloads, engine.carry)
+        longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
+        self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
+        self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
         self._closing.append(partial(engine.close, LINGER_S))
 
     def _emulate(self) -> EmulatedEngine:
@@ -171,6 +183,23 @@ class Node:
             self.driver.listen(self._emulated)
             self._closing.append(self._emulated.close)
         return self._emulated
+
+    # -- signs of life ------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic() + BEAT_S
+        patience_s = max((longest_s() for longest_s in self._patience), default=0.0)
+        self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, patience_s))
+
+    def _announced(self, kind: type[Effect], carry: Carry) -> Carry:
+        """An effect of this kind begins what may hold the interpreter, so it is said before."""
+
+        def carry_out(effect: Effect, now: float) -> None:
+            if isinstance(effect, kind):
+                self._beat()
+            carry(effect, now)
+
+        return carry_out
 
     # -- beside the actors --------------------------------------------------------------------------------------------
 
@@ -189,7 +218,10 @@ class Node:
             self.mailbox.say(LAUNCHER, Warm())
 
     def _look(self) -> None:
-        """Say once that the first plan's models are loaded, and once that no request is open after Drain."""
+        """Say that this node lives; once that the first plan's models are loaded, and once that no request is open after
+        Drain."""
+        if time.monotonic() >= self._beat_at:
+            self._beat()
         if self._controller is not None and self._controller.settled:
             self._controller = None
             self.mailbox.say(self._plane.homes[GATEWAY], Warm())

@@ -17,7 +17,7 @@ import uvloop
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec
+from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec, tether
 from loki_rl.serving.bridge import Bridge, GatewayGoneError
 from loki_rl.serving.oip import VERSION, RequestError
 from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
@@ -189,8 +189,10 @@ async def serve(front: str, host: str, port: int, started: Callable[[int], None]
     bridge.close()
 
 
-async def _until_told(front: str, host: str, port: int) -> None:
+async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
     stop = asyncio.Event()
+    if tethered:
+        tether.pulse(asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await serve(front, host, port, lambda _: None, stop)
@@ -201,11 +203,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
+    if options.tethered:
+        tether.hold()
     logs.start("grpc", logs.LogOptions(as_json=options.log_json))
     try:
-        uvloop.run(_until_told(options.front, options.host, options.port))
+        uvloop.run(_until_told(options.front, options.host, options.port, options.tethered))
     except (OSError, OverflowError) as error:
         parser.exit(2, f"grpc: cannot listen on {options.host}:{options.port}: {error}\n")
     return 0

@@ -1,14 +1,17 @@
-"""The tie between a child process and its launcher: a pipe on standard input that closes when the launcher ends, however it
-ends. Owns the watching; must not know what the process does."""
+"""The tie between a child process and its launcher: a socket on standard input. It closes when the launcher ends, however it
+ends, and what the child writes there is its sign of life. Owns the child's end; must not know what the process does."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-import runpy
 import signal
-import sys
+import socket
 import threading
 import time
+
+from loki_rl.serving.heartbeat import BEAT_S
 
 # Time to stop in good order once nobody is there to see it.
 GRACE_S = 3.0
@@ -20,21 +23,24 @@ def hold() -> None:
     threading.Thread(target=_watch, name="tether", daemon=True).start()
 
 
+def pulse(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on, tell the launcher while this loop turns. For processes without a mailbox, which `hold`."""
+    tie = socket.socket(fileno=os.dup(0))
+
+    def beat() -> None:
+        # One that does not read is stopped, and need not hear the same thing again.
+        with contextlib.suppress(OSError):
+            tie.send(b".", socket.MSG_DONTWAIT)
+        loop.call_later(BEAT_S, beat)
+
+    beat()
+
+
 def _watch() -> None:
-    while os.read(0, 4096):
-        pass
+    # A launcher that ended before it read our signs of life closes with a reset.
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(1)
-
-
-def main() -> None:
-    """python -m loki_rl.serving.tether MODULE ARGUMENTS: run another module on the tether."""
-    hold()
-    module = sys.argv[1]
-    del sys.argv[0]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import zmq
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from loki_rl.core.messages import Event
 from loki_rl.serving.state import Part
@@ -82,6 +82,24 @@ class Warm(Struct, array_like=True, tag=True):
     are served, and time counts."""
 
 
+class Alive(Struct, array_like=True, tag=True):
+    """Node to launcher, at least every heartbeat.BEAT_S: this life of it turns its loop. patience_s: it may be silent for so
+    long from now on [s], since other threads of it may hold the interpreter."""
+
+    node: str
+    incarnation: int
+    patience_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 0.0
+
+
+class Hung(Struct, array_like=True, tag=True):
+    """A router's node to the launcher: this life of a worker does not come back from its batch; its process should end, and
+    start again."""
+
+    worker: int
+    incarnation: int
+    reason: str
+
+
 class Idle(Struct, array_like=True, tag=True):
     """Gateway's node to launcher: no request is open any more."""
 
@@ -128,7 +146,7 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye
+Control = Up | Alive | Hung | Warm | Idle | Gone | Leave | Asked | Told | Bye
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 

@@ -117,26 +117,6 @@ def test_a_killed_worker_process_costs_no_request_and_comes_back(plane_of: Start
     assert "workers-1" in plane.byes
 
 
-def test_workers_come_back_only_so_often(plane_of: Start) -> None:
-    with plane_of(restarts=1) as plane:
-        first = plane.pids["workers-0"]
-        os.kill(first, signal.SIGKILL)
-        eventually(lambda: plane.pids.get("workers-0") not in (None, first), "not restarted")
-        os.kill(plane.pids["workers-0"], signal.SIGKILL)
-        eventually(lambda: plane.failure, "not reported")
-        with pytest.raises(LaunchError, match="node 'workers-0' ended with signal 9"):
-            plane.check()
-
-
-def test_the_end_of_any_other_process_is_a_failure_of_the_plane(plane_of: Start) -> None:
-    with plane_of() as plane:
-        os.kill(plane.pids["router-1"], signal.SIGKILL)
-        eventually(lambda: plane.failure, "not reported")
-        assert plane.failure.startswith("node 'router-1' ended with signal 9")
-        pids = plane.pids
-    assert not any(map(alive, pids.values()))
-
-
 def test_noise_in_every_inbox_does_not_stop_the_plane(plane_of: Start, base: Path) -> None:
     noise = [
         [b"GET / HTTP/1.1\r\n\r\n"],
