@@ -14,6 +14,8 @@ from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState
 
 FAILURES = 5
+# Batches in workers' hands, at most: those that a worker lost never come back.
+MAX_WAITS = 4096
 
 
 class RequestMeter:
@@ -67,6 +69,8 @@ class StageMeter:
                 message = effect.message
                 if type(message) is Execute:
                     self._waits[message.batch] = self._waited(message.batch, now)
+                    if len(self._waits) > MAX_WAITS:
+                        del self._waits[next(iter(self._waits))]
                 elif type(message) is Settled:
                     self._settled(message, event, waits)
 

@@ -32,6 +32,9 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
 
+# How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
+FORGET_S = 60.0
+
 REASONS = {
     Outcome.OK: "",
     Outcome.LATE: "not finished by its deadline",
@@ -47,7 +50,7 @@ class Gateway:
 
     Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
     reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
-    ended, so that each leaf is counted.
+    ended, so that each leaf is counted, but no longer than FORGET_S.
     """
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
@@ -55,6 +58,8 @@ class Gateway:
         self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
+        # Where a task drops nothing, its items may wait for longer and still end.
+        self.forgets = options.drop not in ("none", "last-task")
         self.accuracy = Accuracy(self.pipeline)
         self.tally = Tally()
         self.origin = 0.0
@@ -197,13 +202,27 @@ class Gateway:
         return effects + self._recall([root.number for root in gone])
 
     def _expire(self, now: float) -> list[Effect]:
-        """The timer of a request answers if nothing else has."""
+        """The first timer of a request answers if nothing else has, the second forgets it: what has not ended by then is
+        counted nowhere."""
         effects: list[Effect] = []
         while self.timers and self.timers[0][0] <= now:
             root = self.roots.get(heapq.heappop(self.timers)[1])
-            if root is not None and not root.replied:
+            if root is None:
+                continue
+            if root.expired:
+                self._forget(root)
+                continue
+            root.expired = True
+            if self.forgets:
+                heapq.heappush(self.timers, (now + FORGET_S, root.number))
+            if not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
+
+    def _forget(self, root: Root) -> None:
+        del self.roots[root.number]
+        while self.timers and self.timers[0][1] not in self.roots:
+            heapq.heappop(self.timers)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -282,9 +301,7 @@ class Gateway:
 
     def _finish(self, root: Root, now: float) -> list[Effect]:
         """Every part has ended: answer, unless the timer or the client was first, and forget."""
-        del self.roots[root.number]
-        while self.timers and self.timers[0][1] not in self.roots:
-            heapq.heappop(self.timers)
+        self._forget(root)
         if root.replied:
             return []
         return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
