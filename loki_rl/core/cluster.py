@@ -3,9 +3,10 @@ same decisions."""
 
 from __future__ import annotations
 
+from loki_rl.core.actor import Actor
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Actor, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, router, worker
 from loki_rl.core.options import ClusterOptions as ClusterOptions
 from loki_rl.core.router import Router
 from loki_rl.core.table_router import TableRouter
@@ -19,8 +20,8 @@ def addresses(options: ClusterOptions) -> list[str]:
 
 
 def build(address: str, options: ClusterOptions, incarnation: int = 0) -> Actor:
-    """A fresh actor for an address; incarnation: the life of its process, above 0 where another actor had the address before.
-    Raises ValueError for an address no cluster has."""
+    """A fresh actor for an address; incarnation: the life of its process, above 0 where another actor had the address
+    before. Raises ValueError for an address no cluster has."""
     kind, _, number = address.partition(":")
     if address == GATEWAY:
         return Gateway(options, incarnation)
