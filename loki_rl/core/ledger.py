@@ -83,6 +83,12 @@ class Tally(Struct):
         if outcome <= Outcome.LATE:
             self.latencies.add(latency_s)
 
+    def fail_open(self) -> None:
+        """Nobody is left who could answer what is open."""
+        for second in self.seconds.values():
+            second.outcomes[Outcome.FAILED] += second.open
+            second.open = 0
+
     def trim(self, oldest: int, plans: int) -> None:
         """Keep only the sum of the seconds before `oldest` in which nothing is open, and no more than the latest `plans`
         plans. For whoever counts for months: a second is 0.3 KB, a plan several."""
