@@ -7,12 +7,12 @@ from collections.abc import Callable
 from math import exp, inf
 from statistics import NormalDist
 
+from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build
 from loki_rl.core.draws import uniform
 from loki_rl.core.journal import address_of, life
 from loki_rl.core.messages import (
     CONTROLLER,
-    Actor,
     Backlog,
     Counted,
     Effect,

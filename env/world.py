@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from math import ceil, inf
 
+from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
@@ -15,7 +16,6 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
-    Actor,
     Arrived,
     BatchDone,
     Begin,

@@ -12,7 +12,8 @@ from typing import Protocol
 
 import zmq
 
-from loki_rl.core.messages import Actor, Drop, Effect, Event, Send, Tick
+from loki_rl.core.actor import Actor
+from loki_rl.core.messages import Drop, Effect, Event, Send, Tick
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.payloads import NOTHING, Payloads

@@ -6,7 +6,6 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
-from loki_rl.core.drift import KEPT
 from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled
@@ -15,6 +14,8 @@ from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState
 
 FAILURES = 5
+# Batches in workers' hands, at most: those that a worker lost never come back.
+MAX_WAITS = 4096
 
 
 class RequestMeter:
@@ -68,7 +69,7 @@ class StageMeter:
                 message = effect.message
                 if type(message) is Execute:
                     self._waits[message.batch] = self._waited(message.batch, now)
-                    if len(self._waits) > KEPT:  # batches that were lost with their worker
+                    if len(self._waits) > MAX_WAITS:
                         del self._waits[next(iter(self._waits))]
                 elif type(message) is Settled:
                     self._settled(message, event, waits)

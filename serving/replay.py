@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from loki_rl.core.ledger import Summary, Tally, percentile, summarise
+from loki_rl.core.ledger import Summary, Tally, summarise
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.client import Array, ClientError, Inference
 from loki_rl.serving.http_sender import HttpSender
@@ -261,8 +261,9 @@ class _Run:
 
 
 def _lag(intended: Sequence[float], sent: Sequence[float]) -> SendLag:
-    lags = sorted(1000 * (s - i) for i, s in zip(intended, sent, strict=True) if s == s)
-    return SendLag(percentile(lags, 0.5), percentile(lags, 0.99), percentile(lags, 1.0))
+    lags = 1000 * (np.array(sent) - np.array(intended))
+    lags = lags[~np.isnan(lags)]
+    return SendLag(*map(float, np.percentile(lags, (50, 99, 100)))) if lags.size else SendLag(0.0, 0.0, 0.0)
 
 
 def _figures(tally: Tally, ledger: RunLedger | None, tells_accuracy: bool) -> Summary:

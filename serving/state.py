@@ -15,7 +15,8 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class Histogram(Struct, array_like=True):
-    """counts: per bound, not cumulative, and last of what is above all bounds."""
+    """counts: per bound, not cumulative, and last of what is above all bounds. Not the ledger's histogram: Prometheus adds
+    these up over instances and time, so their bounds are few and never change."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
     sum_s: float = 0.0

@@ -3,9 +3,10 @@ same decisions."""
 
 from __future__ import annotations
 
+from loki_rl.core.actor import Actor
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Actor, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, router, worker
 from loki_rl.core.options import ClusterOptions as ClusterOptions
 from loki_rl.core.pull_router import PullRouter
 from loki_rl.core.table_router import TableRouter

@@ -6,11 +6,14 @@ from __future__ import annotations
 import heapq
 from math import floor
 
+import msgspec
+
 from loki_rl.core.draws import entry_counts, leaves_below, root_leaves
 from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
+    GATEWAY,
     Abandoned,
     Arrived,
     Begin,
@@ -22,6 +25,8 @@ from loki_rl.core.messages import (
     Outcome,
     PlanChanged,
     Reply,
+    Restarted,
+    Restored,
     Sample,
     Send,
     Settled,
@@ -31,6 +36,14 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+from loki_rl.core.plan import Plan
+
+# How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
+FORGET_S = 60.0
+# A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
+# of those numbered after it. They are a second's worth or so, which is less than this for any gateway, and 4096 lives pass
+# before the numbers are used again.
+LIFE_ROOTS = 1 << 20
 
 REASONS = {
     Outcome.OK: "",
@@ -47,7 +60,7 @@ class Gateway:
 
     Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
     reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
-    ended, so that each leaf is counted.
+    ended, so that each leaf is counted, but no longer than FORGET_S.
     """
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
@@ -55,19 +68,24 @@ class Gateway:
         self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
+        # Where a task drops nothing, its items may wait for longer and still end.
+        self.forgets = options.drop not in ("none", "last-task")
         self.accuracy = Accuracy(self.pipeline)
         self.tally = Tally()
         self.origin = 0.0
         self.roots: dict[int, Root] = {}
         self.by_key: dict[int, Root] = {}
         self.timers: list[tuple[float, int]] = []
-        self.next_root = 0
+        # Of this life; without a snapshot of the one before it may have had any small number.
+        self.first_root = incarnation * LIFE_ROOTS % (1 << ROOT_BITS)
+        self.next_root = self.first_root
         self.arrived = 0
         self.next_second: float | None = None
         self.draining = False
+        self.announced = not incarnation
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        effects: list[Effect] = []
+        effects: list[Effect] = [] if self.announced else self._announce()
         if self.next_second is None or now >= self.next_second:
             self._count(now, effects)
         match event:
@@ -82,11 +100,13 @@ class Gateway:
             case Abandoned(keys):
                 effects += self._abandon(keys, now)
             case PlanChanged(plan):
-                self.tally.plans.append(PlanRecord(now - self.origin, plan))
+                self._adopt(plan, now)
             case Begin(origin):
-                self._begin(origin)
+                self._begin(origin, now)
             case Drain():
                 self.draining = True
+            case Restored():
+                self._restore(event, now, effects)
             case _:
                 raise TypeError(f"the gateway cannot handle {type(event).__name__}")
         return effects
@@ -117,18 +137,46 @@ class Gateway:
             self.arrived = 0
             self.next_second += 1.0
 
-    def _begin(self, origin: float) -> None:
+    def _begin(self, origin: float, now: float) -> None:
         """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
-        idle gateway numbers its requests from 0 again, so that every run draws the same fan-outs."""
+        idle gateway numbers its requests as at its start, so that every run draws the same fan-outs."""
+        if self.incarnation and origin == self.origin:
+            return  # of the run that goes on: others tell a restarted gateway what they know
         in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
         self.tally = Tally(plans=in_force)
         self.origin = origin
         self.arrived = 0
-        self.next_second = origin + 1.0
+        # Seconds that have passed by now passed without this gateway.
+        self.next_second = origin + max(0, floor(now - origin)) + 1.0
         if not self.roots:
-            self.next_root = 0
+            self.next_root = self.first_root
         for root in self.roots.values():
             root.second = -1
+
+    def _adopt(self, plan: Plan, now: float) -> None:
+        """A restarted gateway is told the plan in force, which it may have restored."""
+        if not (self.incarnation and self.tally.plans and self.tally.plans[-1].plan.epoch == plan.epoch):
+            self.tally.plans.append(PlanRecord(now - self.origin, plan))
+
+    # -- another life -------------------------------------------------------------------------------------------------
+
+    def _announce(self) -> list[Effect]:
+        """Before all else: what others hold for the life before this one must not be taken for what is new."""
+        self.announced = True
+        told = [CONTROLLER, *(router(task) for task in range(len(self.pipeline.tasks)))]
+        return [Send(address, Restarted(GATEWAY)) for address in told]
+
+    def _restore(self, event: Restored, now: float, effects: list[Effect]) -> None:
+        """Go on where the life before stood. What was open then has failed: its clients know, and nobody can answer them."""
+        self.tally = msgspec.msgpack.decode(event.tally, type=Tally)
+        self.tally.fail_open()
+        self.origin = event.origin
+        self.draining = event.draining
+        self.arrived = event.arrived
+        self.next_root = self.first_root = (event.next_root + LIFE_ROOTS) % (1 << ROOT_BITS)
+        self.next_second = event.origin + event.second + 1.0
+        if now >= self.next_second:
+            self._count(now, effects)
 
     def _sample(self, second: int, servers: int, loads: int) -> None:
         if second >= 0:
@@ -197,13 +245,27 @@ class Gateway:
         return effects + self._recall([root.number for root in gone])
 
     def _expire(self, now: float) -> list[Effect]:
-        """The timer of a request answers if nothing else has."""
+        """The first timer of a request answers if nothing else has, the second forgets it: what has not ended by then is
+        counted nowhere."""
         effects: list[Effect] = []
         while self.timers and self.timers[0][0] <= now:
             root = self.roots.get(heapq.heappop(self.timers)[1])
-            if root is not None and not root.replied:
+            if root is None:
+                continue
+            if root.expired:
+                self._forget(root)
+                continue
+            root.expired = True
+            if self.forgets:
+                heapq.heappush(self.timers, (now + FORGET_S, root.number))
+            if not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
+
+    def _forget(self, root: Root) -> None:
+        del self.roots[root.number]
+        while self.timers and self.timers[0][1] not in self.roots:
+            heapq.heappop(self.timers)
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -282,9 +344,7 @@ class Gateway:
 
     def _finish(self, root: Root, now: float) -> list[Effect]:
         """Every part has ended: answer, unless the timer or the client was first, and forget."""
-        del self.roots[root.number]
-        while self.timers and self.timers[0][1] not in self.roots:
-            heapq.heappop(self.timers)
+        self._forget(root)
         if root.replied:
             return []
         return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]

@@ -9,8 +9,9 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build
-from loki_rl.core.messages import Actor, Effect, Event, effects_decoder, encoder, event_decoder
+from loki_rl.core.messages import Effect, Event, effects_decoder, encoder, event_decoder
 from loki_rl.core.options import ClusterOptions
 
 T = TypeVar("T")

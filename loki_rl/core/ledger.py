@@ -3,12 +3,13 @@ cost; knows no queue and no driver."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import takewhile
 
 from msgspec import Struct, field
 
 from loki_rl.core.families import Served
+from loki_rl.core.histogram import LatencyHistogram
 from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -29,6 +30,15 @@ class Second(Struct):
     servers: int = 0
     loads: int = 0
 
+    def add(self, other: Second) -> None:
+        """Make this the sum of both."""
+        self.arrivals += other.arrivals
+        self.outcomes = [a + b for a, b in zip(self.outcomes, other.outcomes, strict=True)]
+        self.accuracy_sum += other.accuracy_sum
+        self.open += other.open
+        self.servers += other.servers
+        self.loads += other.loads
+
 
 class PlanRecord(Struct):
     """A plan and the trace time [s] from which it was in force."""
@@ -38,15 +48,18 @@ class PlanRecord(Struct):
 
 
 class Tally(Struct):
-    """Everything counted in one run. latencies [s] are those of ok and late requests, in order of their ends; leaves and
-    leaves_bad as in `leaf_violation_ratio`; executions: task executions that were committed."""
+    """Everything counted in one run. latencies: of ok and late requests; leaves and leaves_bad as in `leaf_violation_ratio`;
+    executions: task executions that were committed. earlier: the sum of the seconds that are no longer kept one by one,
+    earlier_s: how many they are (see `trim`)."""
 
     seconds: dict[int, Second] = {}
-    latencies: list[float] = []
+    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
     leaves: int = 0
     leaves_bad: int = 0
     executions: int = 0
     plans: list[PlanRecord] = []
+    earlier: Second = field(default_factory=Second)
+    earlier_s: int = 0
 
     def second(self, number: int) -> Second:
         found = self.seconds.get(number)
@@ -68,18 +81,45 @@ class Tally(Struct):
         if outcome is Outcome.OK:
             second.accuracy_sum += accuracy
         if outcome <= Outcome.LATE:
-            self.latencies.append(latency_s)
+            self.latencies.add(latency_s)
+
+    def fail_open(self) -> None:
+        """Nobody is left who could answer what is open."""
+        for second in self.seconds.values():
+            second.outcomes[Outcome.FAILED] += second.open
+            second.open = 0
+
+    def trim(self, oldest: int, plans: int) -> None:
+        """Keep only the sum of the seconds before `oldest` in which nothing is open, and no more than the latest `plans`
+        plans. For whoever counts for months: a second is 0.3 KB, a plan several."""
+        for number in list(takewhile(oldest.__gt__, self.seconds)):
+            if not self.seconds[number].open:
+                self.earlier.add(self.seconds.pop(number))
+                self.earlier_s += 1
+        del self.plans[:-plans]
 
     def outcome(self, outcome: Outcome) -> int:
-        return sum(second.outcomes[outcome] for second in self.seconds.values())
+        return sum(second.outcomes[outcome] for second in self._all())
 
     @property
     def arrivals(self) -> int:
-        return sum(second.arrivals for second in self.seconds.values())
+        return sum(second.arrivals for second in self._all())
+
+    @property
+    def accuracy_sum(self) -> float:
+        return sum(second.accuracy_sum for second in self._all())
+
+    @property
+    def loads(self) -> int:
+        return sum(second.loads for second in self._all())
+
+    def _all(self) -> Iterator[Second]:
+        yield self.earlier
+        yield from self.seconds.values()
 
     def validate(self) -> None:
         """Every arrival is open or has ended in exactly one way."""
-        for number, second in self.seconds.items():
+        for number, second in (("earlier", self.earlier), *self.seconds.items()):
             assert second.arrivals == second.open + sum(second.outcomes), f"second {number} does not add up"
             assert second.open >= 0, f"second {number} closed more than arrived"
 
@@ -118,9 +158,8 @@ def summarise(tally: Tally, best_accuracy: float, servers: int, weight: float = 
     """The figures of a tally whose requests have all ended. best_accuracy, servers: what the cost is relative to."""
     counts = [tally.outcome(outcome) for outcome in Outcome]
     arrivals, ok = tally.arrivals, counts[Outcome.OK]
-    accuracy_sum = sum(second.accuracy_sum for second in tally.seconds.values())
+    accuracy_sum = tally.accuracy_sum
     used = mean_servers(tally)
-    ordered = sorted(tally.latencies)
     return Summary(
         arrivals=arrivals,
         **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
@@ -128,10 +167,10 @@ def summarise(tally: Tally, best_accuracy: float, servers: int, weight: float = 
         leaf_violation_ratio=tally.leaves_bad / tally.leaves if tally.leaves else 0.0,
         accuracy=accuracy_sum / ok if ok else 0.0,
         servers_mean=used,
-        p50_ms=1000 * percentile(ordered, 0.5),
-        p99_ms=1000 * percentile(ordered, 0.99),
+        p50_ms=1000 * tally.latencies.percentile(0.5),
+        p99_ms=1000 * tally.latencies.percentile(0.99),
         task_executions=tally.executions,
-        switches=sum(second.loads for second in tally.seconds.values()),
+        switches=tally.loads,
         cost_j=cost(arrivals, ok, accuracy_sum, best_accuracy, used / servers, weight),
     )
 
@@ -139,18 +178,9 @@ def summarise(tally: Tally, best_accuracy: float, servers: int, weight: float = 
 def mean_servers(tally: Tally) -> float:
     """Time mean of the servers in use over the seconds up to the last arrival."""
     last = max((number for number, second in tally.seconds.items() if second.arrivals), default=-1)
-    window = [tally.seconds[n].servers for n in range(last + 1) if n in tally.seconds]
-    return sum(window) / len(window) if window else 0.0
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Linear between the two neighbours; 0.0 of nothing."""
-    if not ordered:
-        return 0.0
-    position = share * (len(ordered) - 1)
-    low = math.floor(position)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+    window = [second.servers for number, second in tally.seconds.items() if 0 <= number <= last]
+    length = len(window) + tally.earlier_s
+    return (sum(window) + tally.earlier.servers) / length if length else 0.0
 
 
 class Root:
@@ -158,12 +188,13 @@ class Root:
     it, and what was told of that.
 
     spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
-    parts report; seen: first item of what has reported -> how many, which makes repeats harmless.
+    parts report; seen: first item of what has reported -> how many, which makes repeats harmless. expired: its time for an
+    answer is over.
     """
 
     __slots__ = (
-        "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "key", "leaf_counts", "leaves", "lost",
-        "number", "replied", "second", "seen", "settled", "spawned", "t0",
+        "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "expired", "key", "leaf_counts", "leaves",
+        "lost", "number", "replied", "second", "seen", "settled", "spawned", "t0",
     )  # fmt: skip
 
     def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
@@ -178,6 +209,7 @@ class Root:
         self.cause: Outcome | None = None
         self.blame: Cause | None = None
         self.replied = False
+        self.expired = False
         self.lost = 0
         self.leaves: list[Served] = []
         self.leaf_counts = [0] * tasks

@@ -4,7 +4,6 @@ shape of messages; decides nothing."""
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -265,6 +264,19 @@ class Restarted(Message, array_like=True, tag=True):
     address: str
 
 
+class Restored(Message, array_like=True, tag=True):
+    """To a restarted gateway, from its node and before anything else: where the life before it stood, as last written down.
+    origin: of trace time [s]; second: the first that was not reported, arrived: in it so far; next_root: number of the next
+    request; tally: a ledger.Tally as msgpack (the ledger builds on these messages, so they cannot name it)."""
+
+    origin: float
+    second: int
+    arrived: int
+    next_root: int
+    draining: bool
+    tally: bytes
+
+
 class Resume(Message, array_like=True, tag=True):
     """Gateway to a restarted controller: where it goes on. origin: of trace time [s]; arrivals: of the latest whole seconds,
     the last of them `counted - 1`; plan: in force, None before the first."""
@@ -303,6 +315,7 @@ Event = (
     | Begin
     | Drain
     | Restarted
+    | Restored
     | Resume
     | Tick
 )
@@ -383,19 +396,3 @@ Effect = Send | Run | Load | Unload | Solve | Reply | Drop | Kill
 event_decoder = msgspec.msgpack.Decoder(Event)
 effects_decoder = msgspec.msgpack.Decoder(list[Effect])
 encoder = msgspec.msgpack.Encoder()
-
-
-class Actor(Protocol):
-    """All decisions are made behind these three; a driver carries out what they return."""
-
-    def handle(self, event: Event, now: float) -> list[Effect]:
-        """React to one event at time `now` [s]. Raises TypeError for an event that is not for this actor."""
-        ...
-
-    def wake_at(self) -> float | None:
-        """When the actor wants a Tick [s], or None."""
-        ...
-
-    def validate(self) -> None:
-        """Raise AssertionError if the state contradicts itself (tests and --check only)."""
-        ...

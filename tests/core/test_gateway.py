@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from loki_rl.core import draws
 from loki_rl.core.families import Family, size
+from loki_rl.core.gateway import FORGET_S
 from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
+    Abandoned,
     Begin,
     Counted,
     Drain,
@@ -209,6 +211,35 @@ def test_a_request_may_bring_its_own_deadline() -> None:
     arrive(gateway, 1, timeout=1.0)
     gateway.handle(first(0, 1), 0.1)
     assert [reply.outcome for reply in replies(gateway.handle(leaf(0), 0.9))] == [Outcome.OK]
+
+
+def test_a_request_whose_parts_were_lost_is_forgotten_a_minute_after_its_time() -> None:
+    """A process that died took the second child along. A client that left early waits no longer."""
+    gateway = make(grace_s=0.5)
+    arrive(gateway, 1, 2)
+    for root in (0, 1):
+        gateway.handle(first(root, 2), 0.1)
+    gateway.handle(leaf(0, 0), 0.15)
+    gateway.handle(Abandoned([2]), 0.2)
+    over = SLO + 0.5
+    assert [reply.root for reply in replies(gateway.handle(Tick(), over))] == [0]
+    assert list(gateway.roots) == [0, 1]
+    assert replies(gateway.handle(leaf(0, 1), over + 30.0)) == []
+    assert list(gateway.roots) == [1]
+    assert gateway.tally.leaves == 2
+    gateway.handle(Tick(), over + FORGET_S)
+    assert (gateway.roots, gateway.timers) == ({}, [])
+    assert replies(gateway.handle(leaf(1), over + FORGET_S + 1.0)) == []
+    assert (gateway.tally.leaves, [gateway.tally.outcome(outcome) for outcome in Outcome]) == (2, [0, 1, 0, 0, 1, 0])
+    gateway.validate()
+
+
+def test_where_nothing_is_dropped_every_part_ends_and_is_waited_for() -> None:
+    gateway = make(drop="none", grace_s=0.5)
+    arrive(gateway, 1)
+    gateway.handle(Tick(), SLO + 0.5)
+    gateway.handle(Tick(), 2 * FORGET_S)
+    assert list(gateway.roots) == [0]
 
 
 def test_an_answered_request_asks_for_no_tick() -> None:
