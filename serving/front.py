@@ -157,7 +157,7 @@ class Front:
                 events.append(event)
         return events
 
-    def reply(self, effect: Reply, outputs: Sequence[Payload] = (), retry_s: float = 0.0) -> None:
+    def reply(self, effect: Reply, outputs: Sequence[Payload] = ()) -> None:
         """Carry out the core's answer to one request; outputs: one frame per leaf of the effect, or none."""
         client = self._waiting.pop(effect.key, None)
         if client is None:
@@ -173,7 +173,7 @@ class Front:
             effect.missing,
             effect.reason if refusal is None else f"{effect.reason}: {sentence(refusal)}",
             self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
-            retry_s,
+            effect.retry_s,
             refusal,
         )
         self._send(client[0], answer, outputs)

@@ -1,5 +1,5 @@
 """Between clients and the gateway actor: requests become events, replies become answers. Owns what a client may ask beside
-inference, and when it may come again; must not know sockets, nor how a request is served."""
+inference; must not know sockets, nor how a request is served."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ from loki_rl.serving.wire import Letter
 log = logging.getLogger(__name__)
 
 BURST = 64
-# A full gateway has room again as soon as some requests end.
-FULL_S = 1.0
 
 
 class Reception:
@@ -78,21 +76,12 @@ class Reception:
         """Clients should go elsewhere; those that come are served until the gateway drains."""
         self._front.ready = False
 
-    def carry(self, effect: Effect, now: float) -> None:
+    def carry(self, effect: Effect, _now: float) -> None:
         if not isinstance(effect, Reply):
             raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
-        self._front.reply(effect, self._payloads.answer(effect), self._retry_s(effect.outcome, now))
+        self._front.reply(effect, self._payloads.answer(effect))
         if log.isEnabledFor(logging.DEBUG):
             log.debug("request ended", extra={"fields": _told(effect)})
-
-    def _retry_s(self, outcome: Outcome, now: float) -> float:
-        """A full gateway empties; an overloaded stage has to wait for the next plan."""
-        if outcome is Outcome.REJECTED and not self._gateway.draining:
-            return FULL_S
-        if outcome not in (Outcome.DROPPED, Outcome.LATE):
-            return 0.0
-        interval_s = self._gateway.options.interval_s
-        return interval_s - (now - self._gateway.origin) % interval_s
 
     def _ask(self, event: FrontEvent, now: float) -> Iterable[Delivery]:
         """What is neither a request nor its withdrawal."""

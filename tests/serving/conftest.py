@@ -189,9 +189,9 @@ class Responder:
         leaves = [Served(1, leaf, path, 1) for leaf, path in enumerate(paths)]
         self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
         self.tally.executions += 1 + ending.leaves
-        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, ending.missing, ending.reason)
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, ending.missing, ending.reason, None, ending.retry_s)
         texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in range(len(leaves))]
-        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
+        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts])
 
 
 @pytest.fixture(scope="session")

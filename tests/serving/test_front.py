@@ -150,7 +150,7 @@ def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
     peer: Peer, fitting: int, refusal: Refusal, sentence: str
 ) -> None:
     cause = Cause(1, 0.012, fitting)
-    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], 1, "too late", cause), (), 6.5)
+    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], 1, "too late", cause, 6.5))
     answer, _ = peer.answer()
     assert isinstance(answer, Answer)
     assert (answer.reason, answer.retry_s, answer.refusal) == (sentence, 6.5, refusal)
