@@ -26,6 +26,7 @@ from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
 from loki_rl.serving.control_log import ControlLog
+from loki_rl.serving.departures import Departures
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
@@ -41,6 +42,7 @@ from loki_rl.serving.reception import Reception
 from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
+from loki_rl.serving.timers import Timers
 from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Joined, Known, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
@@ -123,15 +125,16 @@ class Node:
         what = described(plane)
         front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
-        told = [address for address in addresses(plane.options) if not address.startswith("worker")]
-        meter = RequestMeter(gateway)
-        asked = sorted({plane.homes[address] for address in told if address != GATEWAY})
-        survey = self._survey = Survey(self.mailbox.say, self.spec.name, asked)
-        reception = self._reception = Reception(front, what, gateway, payloads, told, meter, survey)
+        others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
+        homes = {address: plane.homes[address] for address in others}
+        meter, timers = RequestMeter(gateway), Timers()
+        survey = self._survey = Survey(self.mailbox.say, self.spec.name, timers)
+        reception = self._reception = Reception(front, what, gateway, payloads, homes, meter, survey)
         self.driver.host(GATEWAY, gateway, payloads, reception.carry, self._traced(gateway, meter))
-        self.driver.listen(reception)
-        # Not front.close: the last answers have just been written.
-        self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
+        for source in (reception, timers, Departures(front, timers)):
+            self.driver.listen(source)
+        # The last answers have just been written.
+        self._closing += [partial(front.close, LINGER_S), timers.close]
 
     def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
         """What counts an actor's events, and makes spans of them where that is asked for."""

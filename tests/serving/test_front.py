@@ -229,8 +229,8 @@ def test_questions(peer: Peer) -> None:
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [
-        ((b"",), "a message begins with the version byte 2 and a header"),
-        ((b"\x01", b"\x90"), "a message begins with the version byte 2 and a header"),
+        ((b"",), "a message begins with the version byte 3 and a header"),
+        ((b"\x01", b"\x90"), "a message begins with the version byte 3 and a header"),
         ((V,), "the header is not a request"),
         ((V + b"\x91\xa5Infer",), "the header is not a request"),
         ((V + msgspec.msgpack.encode(["Infer", "1", "chain", 0.0]),), "Expected `int`, got `str`"),
