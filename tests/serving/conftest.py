@@ -39,10 +39,9 @@ from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
-from tests.serving.driving import patient
-from tests.serving.site import Site
+from tests.serving.driving import eventually, patient
+from tests.serving.site import NOT_READY, Site
 
-NOT_READY = "the models of the first plan are not loaded yet"
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
 PIPELINE = Pipeline(
@@ -184,6 +183,8 @@ class Responder:
         elif isinstance(event, StateAsked):
             self.front.state(event, ten_requests(self.front.ready))
         elif isinstance(event, Withdrawn):
+            if event.key not in self._seconds:
+                return  # of before it was renewed
             self.withdrawn.append(event.key)
             self._end(event.key, Ending(Outcome.CANCELLED, leaves=0, reason="cancelled by the client"))
         else:
@@ -233,6 +234,7 @@ def web(scripted: Responder) -> Iterator[Site]:
 @pytest.fixture
 def site(web: Site, responder: Responder) -> Site:  # noqa: ARG001  (what is behind it is new)
     """The responder behind HTTP, one server for all tests: to stop one takes longer than most of them."""
+    eventually(lambda: web.ask("GET", "/v2/health/ready")[0] == 200, "the gateway is never ready")
     return web
 
 
