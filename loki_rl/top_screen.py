@@ -21,12 +21,12 @@ def screen(view: View) -> RenderableType:
     """80 characters wide."""
     parts: list[RenderableType] = [_head(view), _requests(view), _quality(view)]
     control = view.state.control
-    if control is not None:
-        parts.append(_plan(control))
+    parts.append(_plan(control))
     parts += [_stages(view), _variants(view)]
     if control is not None:
         parts += [_workers(control), *(Text(sentence(drift), "yellow") for drift in control.drift)]
         parts += [Text(failure, "red") for failure in control.failures]
+    parts += [Text(f"stage '{task}' does not answer", "red") for task in view.state.silent]
     return Group(*parts)
 
 
@@ -34,6 +34,7 @@ def _head(view: View) -> Text:
     state = view.state
     ready = ("ready", "green") if state.ready else ("not ready", "bold red")
     text = Text.assemble((state.pipeline, "bold"), f" ({state.engine}, SLO {1000 * state.slo_s:g} ms) ", ready)
+    text.append(f": {state.unready}" if state.unready else "", "red")
     text.append(f", up {_duration(state.uptime_s)}, {state.requests.in_flight} in flight\n")
     text.append(f"demand {view.demand[-1] if view.demand else 0.0:6.1f}/s ")
     return text.append(sparkline(view.demand), "cyan")
@@ -59,7 +60,9 @@ def _quality(view: View) -> Text:
     return text.append(f", p50 <= {_milliseconds(view.p50_s)}, p99 <= {_milliseconds(view.p99_s)}")
 
 
-def _plan(control: Control) -> Text:
+def _plan(control: Control | None) -> Text:
+    if control is None:
+        return Text("the controller does not answer; its last plan stays in force", "red")
     busy = sum(bool(worker.serving or worker.loading) for worker in control.workers)
     loading = sum(bool(worker.loading) for worker in control.workers)
     servers = f"\nservers {busy} of {len(control.workers)} in use, {loading} loading"

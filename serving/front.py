@@ -14,12 +14,14 @@ from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving import parts
+from loki_rl.serving.disconnections import Disconnections
 from loki_rl.serving.mailbox import readable
 from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
     NO_ID,
     Answer,
+    Beat,
     BeginRun,
     Begun,
     Cancel,
@@ -27,7 +29,9 @@ from loki_rl.serving.protocol import (
     Described,
     Infer,
     LedgerRead,
+    ReadinessRead,
     ReadLedger,
+    ReadReadiness,
     ReadState,
     Refused,
     Request,
@@ -51,6 +55,7 @@ _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 MAX_TENSORS = 2
 _WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
+Question = Cancel | Describe | BeginRun | ReadLedger | ReadReadiness | ReadState
 Payload = bytes | memoryview | zmq.Frame
 
 
@@ -88,6 +93,13 @@ class LedgerAsked(Struct):
     id: int
 
 
+class ReadinessAsked(Struct):
+    """A client wants to know whether to come; answer with Front.readiness(ask, reason)."""
+
+    client: bytes
+    id: int
+
+
 class StateAsked(Struct):
     """A client wants the state of the plane; answer with Front.state(ask, state)."""
 
@@ -95,7 +107,7 @@ class StateAsked(Struct):
     id: int
 
 
-FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked | StateAsked
+FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked | ReadinessAsked | StateAsked
 Check = Callable[[zmq.Frame | None], str | None]
 
 
@@ -111,10 +123,10 @@ def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, gra
 
 class Front:
     """The gateway node's socket for clients. The driver polls `socket`, calls `receive` until it returns fewer events
-    than asked for, and answers; it sets `ready` once every task has a warm variant.
+    than asked for, and answers; it sets `ready` once every task has a warm variant, and `leaving` before the end.
 
     check: the sentence that says what is wrong with a payload (None: nothing). vanished: answers whose client was gone or
-    did not take them. malformed: messages refused.
+    did not take them. malformed: messages refused. disconnections: of clients.
     """
 
     def __init__(
@@ -127,7 +139,9 @@ class Front:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self.socket = _bind(context, endpoints, max_message_bytes)
+        self.disconnections = Disconnections(context, self.socket)
         self.ready = False
+        self.leaving = False
         self.vanished = 0
         self.malformed = 0
         self._described = described
@@ -140,7 +154,8 @@ class Front:
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
         self._timeouts: dict[int, float] = {}
-        self._keys: dict[tuple[bytes, int], int] = {}
+        # Client -> its id -> key.
+        self._in_flight: dict[bytes, dict[int, int]] = {}
 
     def receive(self, limit: int = 64) -> list[FrontEvent]:
         """Read at most `limit` messages without waiting. Malformed ones are answered here and yield no event."""
@@ -157,12 +172,12 @@ class Front:
                 events.append(event)
         return events
 
-    def reply(self, effect: Reply, outputs: Sequence[Payload] = (), retry_s: float = 0.0) -> None:
+    def reply(self, effect: Reply, outputs: Sequence[Payload] = ()) -> None:
         """Carry out the core's answer to one request; outputs: one frame per leaf of the effect, or none."""
         client = self._waiting.pop(effect.key, None)
         if client is None:
             return
-        del self._keys[client]
+        self._end(*client)
         refusal = None if effect.cause is None else self._names.refusal(effect.cause)
         answer = Answer(
             client[1],
@@ -173,8 +188,9 @@ class Front:
             effect.missing,
             effect.reason if refusal is None else f"{effect.reason}: {sentence(refusal)}",
             self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
-            retry_s,
+            effect.retry_s,
             refusal,
+            self.leaving,
         )
         self._send(client[0], answer, outputs)
 
@@ -188,8 +204,20 @@ class Front:
     def state(self, ask: StateAsked, state: PlaneState) -> None:
         self._send(ask.client, StateRead(ask.id, state))
 
-    def close(self) -> None:
-        self.socket.close(linger=0)
+    def readiness(self, ask: ReadinessAsked, reason: str) -> None:
+        self._send(ask.client, ReadinessRead(ask.id, reason, self.leaving))
+
+    def departed(self) -> list[int]:
+        """Keys of requests whose client is gone. That shows only when something is sent, so clients are sent what they
+        ignore."""
+        beat = encode(Beat())
+        readable(self.socket)  # lets the socket take notice of what was closed
+        return [key for client, keys in self._in_flight.items() if not self._reaches(client, beat) for key in keys.values()]
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """linger_s: for answers that have just been written."""
+        self.disconnections.close()
+        self.socket.close(linger=round(1000 * linger_s))
 
     def _understand(self, client: bytes, head: bytes, tensors: list[zmq.Frame]) -> FrontEvent | None:
         request: Request | None = None
@@ -203,14 +231,16 @@ class Front:
             self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
             return None
 
-    def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger | ReadState) -> FrontEvent | None:
+    def _ask(self, client: bytes, request: Question) -> FrontEvent | None:
         if isinstance(request, Cancel):
-            key = self._keys.get((client, request.id))
+            key = self._in_flight.get(client, {}).get(request.id)
             return None if key is None else Withdrawn(key)
         if isinstance(request, BeginRun):
             return RunAsked(client, request.id, request.origin_s)
         if isinstance(request, ReadLedger):
             return LedgerAsked(client, request.id)
+        if isinstance(request, ReadReadiness):
+            return ReadinessAsked(client, request.id)
         if isinstance(request, ReadState):
             return StateAsked(client, request.id)
         self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))
@@ -223,7 +253,7 @@ class Front:
         key = self._next_key
         self._next_key += 1
         self._waiting[key] = (client, request.id)
-        self._keys[client, request.id] = key
+        self._in_flight.setdefault(client, {})[request.id] = key
         if request.timeout_s:
             self._timeouts[key] = request.timeout_s
         payload = tensors[0] if tensors else None
@@ -239,9 +269,24 @@ class Front:
             )
         if len(tensors) > 1:
             return "a request takes one tensor, not more"
-        if (client, request.id) in self._keys:
+        if request.id in self._in_flight.get(client, ()):
             return f"id {request.id} is still in flight"
         return self._check(tensors[0] if tensors else None)
+
+    def _end(self, client: bytes, id: int) -> None:
+        ids = self._in_flight[client]
+        del ids[id]
+        if not ids:
+            del self._in_flight[client]
+
+    def _reaches(self, client: bytes, part: bytearray) -> bool:
+        """Whether a client is still there; one that reads nothing is."""
+        try:
+            _send(self.socket, client, _MORE)
+        except zmq.ZMQError as error:
+            return error.errno != zmq.EHOSTUNREACH
+        _send(self.socket, part, _NOBLOCK)
+        return True
 
     def _send(self, client: bytes, response: Response, tensors: Sequence[Payload] = ()) -> None:
         """Never waits and never raises for a client: one that is gone, or that reads nothing, must not hold up others."""

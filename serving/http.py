@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loki_rl.serving import http_answers, logs, metrics, oip, oip_models, tether
 from loki_rl.serving.bridge import Bridge
@@ -48,7 +49,7 @@ class HttpFront:
         self._endpoint = endpoint
         self._max_body_bytes = max_body_bytes
 
-    def application(self) -> Starlette:
+    def application(self) -> ASGIApp:
         model = "/v2/models/{model}"
         both = (model, model + "/versions/{version}")
         repository = "/v2/repository/models/{model}"
@@ -69,7 +70,8 @@ class HttpFront:
             Route("/loki/ledger", self.ledger),
             Route("/loki/run", self.begin_run, methods=["POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers=http_answers.HANDLERS, lifespan=self._lifespan)
+        routed = Starlette(routes=routes, exception_handlers=http_answers.HANDLERS, lifespan=self._lifespan)
+        return self._closing(routed)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -78,6 +80,19 @@ class HttpFront:
         await self.bridge.connected(_CONNECT_S)
         yield
         self.bridge.close()
+
+    def _closing(self, routed: ASGIApp) -> ASGIApp:
+        """The answers of a plane that is about to stop close their connections: what comes next on one would be cut."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start" and self.bridge.leaving:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                await send(message)
+
+            await routed(scope, receive, sending)
+
+        return application
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
@@ -138,11 +153,8 @@ class HttpFront:
     # -- models -------------------------------------------------------------------------------------------------------
 
     async def ready(self, _: Request) -> Response:
-        if await self.bridge.ready():
-            return Response()
-        return http_answers.error(
-            503, "not every task has a warm variant, or the server is about to stop", http_answers.SOON
-        )
+        reason = await self.bridge.readiness()
+        return http_answers.error(503, reason, http_answers.SOON) if reason else Response()
 
     async def model_ready(self, request: Request) -> Response:
         await self._model(request)
@@ -168,7 +180,7 @@ class HttpFront:
         except msgspec.DecodeError as error:
             raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.bridge.description()
-        return http_answers.json(oip_models.index(described, await self.bridge.ready(), wanted.ready))
+        return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)

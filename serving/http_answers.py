@@ -11,10 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loki_rl.serving import oip_answers
-from loki_rl.serving.bridge import GatewayGoneError
-from loki_rl.serving.client import Inference
+from loki_rl.serving.connection import GatewayGoneError, Inference
 from loki_rl.serving.oip import InferRequest, RequestError
 from loki_rl.serving.protocol import Described
+from loki_rl.serving.wire import WireError
 
 SOON = {"Retry-After": "1"}
 
@@ -60,6 +60,11 @@ async def refused(_: Request, fault: RequestError) -> Response:
     return error(fault.status, str(fault))
 
 
+async def malformed(_: Request, fault: WireError) -> Response:
+    """A tensor that cannot be sent on."""
+    return error(400, str(fault))
+
+
 async def gone(_: Request, fault: GatewayGoneError) -> Response:
     return error(503, str(fault), SOON)
 
@@ -77,6 +82,7 @@ async def failed(_: Request, __: Exception) -> Response:
 HANDLERS: dict[Any, Any] = {
     HTTPException: unrouted,
     RequestError: refused,
+    WireError: malformed,
     GatewayGoneError: gone,
     ClientDisconnect: nobody,
     Exception: failed,

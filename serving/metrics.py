@@ -46,6 +46,7 @@ class _Snapshot(Collector):
         state = self._state
         yield from _requests(state)
         yield from _stages(state)
+        yield from _answering(state)
         if state.control is not None:
             yield from _control(state.pipeline, state.control)
         yield from _triton(state)
@@ -96,6 +97,13 @@ def _stages(state: PlaneState) -> Iterator[Metric]:
     yield _gauge("loki_drain_seconds", "Predicted time to serve the queue.", _STAGE, drains)
     pulling = [((name, stage.task, variant), n) for stage in stages for variant, n in stage.pulling.items()]
     yield _gauge("loki_pulling_workers", "Workers that take batches.", _VARIANT, pulling)
+
+
+def _answering(state: PlaneState) -> Iterator[Metric]:
+    answers = {stage.task: True for stage in state.stages} | dict.fromkeys(state.silent, False)
+    rows = [((state.pipeline, "controller"), state.control is not None)]
+    rows += [((state.pipeline, f"stage {task}"), here) for task, here in answers.items()]
+    yield _gauge("loki_answers", "Whether this part of the plane answers.", ("pipeline", "part"), rows)
 
 
 def _control(name: str, control: Control) -> Iterator[Metric]:

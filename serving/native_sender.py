@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 from collections.abc import Sequence
 
 from loki_rl.core.messages import Outcome
@@ -15,6 +16,10 @@ class NativeSender:
 
     def __init__(self, endpoint: str, pipeline: str, payloads: Sequence[Array] | None, timeout_s: float) -> None:
         self._client = Client(endpoint)
+        # One descriptor for both of the client's: answers, and the loss of the gateway.
+        self._selector = selectors.DefaultSelector()
+        for fd in self._client.filenos():
+            self._selector.register(fd, selectors.EVENT_READ)
         self._timeout_s = timeout_s
         self._numbers: dict[int, int] = {}
         self._packed: list[bytes | None] = [pack_payload(payload) for payload in payloads] if payloads else [None]
@@ -31,7 +36,7 @@ class NativeSender:
         return described.grace_s
 
     def fileno(self) -> int:
-        return self._client.socket.fileno()
+        return self._selector.fileno()
 
     def send(self, number: int) -> bool:
         try:
@@ -58,4 +63,5 @@ class NativeSender:
         return self._client.ledger()
 
     def close(self) -> None:
+        self._selector.close()
         self._client.close()

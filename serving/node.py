@@ -27,6 +27,7 @@ from loki_rl.core.worker import PARKED, Worker
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
 from loki_rl.serving.control_log import ControlLog
+from loki_rl.serving.departures import Departures
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Carry, Delivery, Driver, Meter
 from loki_rl.serving.emulated import EmulatedEngine
@@ -43,6 +44,7 @@ from loki_rl.serving.reception import Reception
 from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
+from loki_rl.serving.timers import Timers
 from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
@@ -126,15 +128,16 @@ class Node:
         what = described(plane)
         front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
-        told = [address for address in addresses(plane.options) if not address.startswith("worker")]
-        meter = RequestMeter(gateway)
-        asked = sorted({plane.homes[address] for address in told if address != GATEWAY})
-        survey = self._survey = Survey(self.mailbox.say, self.spec.name, asked)
-        reception = self._reception = Reception(front, what, gateway, payloads, told, meter, survey)
+        others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
+        homes = {address: plane.homes[address] for address in others}
+        meter, timers = RequestMeter(gateway), Timers()
+        survey = self._survey = Survey(self.mailbox.say, self.spec.name, timers)
+        reception = self._reception = Reception(front, what, gateway, payloads, homes, meter, survey)
         self.driver.host(GATEWAY, gateway, payloads, reception.carry, self._traced(gateway, meter))
-        self.driver.listen(reception)
-        # Not front.close: the last answers have just been written.
-        self._closing.append(partial(front.socket.close, round(1000 * LINGER_S)))
+        for source in (reception, timers, Departures(front, timers)):
+            self.driver.listen(source)
+        # The last answers have just been written.
+        self._closing += [partial(front.close, LINGER_S), timers.close]
         if self.spec.incarnation:
             # Clients were served before, and the first plan is long warm.
             self.driver.bring(reception.open(time.monotonic()))

@@ -11,7 +11,7 @@ from math import ceil
 import msgspec
 from msgspec import Struct
 
-from loki_rl.serving.client import Inference
+from loki_rl.serving.connection import Inference
 from loki_rl.serving.oip import VERSION, InferRequest
 from loki_rl.serving.protocol import Described
 
@@ -35,7 +35,8 @@ def verdict(answer: Inference) -> Verdict | None:
     if answer.outcome == "ok" or (answer.outcome == "late" and not nothing):
         return None
     sentence = f"{answer.outcome}: {answer.reason}"
-    if answer.outcome == "failed":
+    # A model that failed will fail again; where the gateway was lost, the next one may well serve the request.
+    if answer.outcome == "failed" and not answer.retry_s:
         return Verdict(500, sentence, 0)
     # Too many requests is what a client can do something about; the rest is about the server.
     status = 429 if answer.outcome == "rejected" and answer.retry_s else 503

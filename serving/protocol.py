@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from loki_rl.core.ledger import Tally
 from loki_rl.serving.state import PlaneState
 
-VERSION = 2
+VERSION = 3
 NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
@@ -69,7 +69,13 @@ class ReadState(Struct, array_like=True, tag=True):
     id: Id
 
 
-Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState
+class ReadReadiness(Struct, array_like=True, tag=True):
+    """Should clients come here? Only the stages are asked. ReadinessRead answers."""
+
+    id: Id
+
+
+Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadReadiness
 
 
 # -- what the gateway node answers ----------------------------------------------------------------------------------------
@@ -90,7 +96,7 @@ class Answer(Struct, array_like=True, tag=True):
     outcome: ok | late | dropped | rejected | cancelled | failed. served: the variant names of each finished leaf, first
     task first. missing: items dropped or unfinished. reason: why it is not ok. slack_s: time left until the deadline,
     below 0 after it. retry_s: where the plane had no room, when it may have some again; 0 where asking again is no use.
-    refusal: what is known of the first item that was dropped.
+    refusal: what is known of the first item that was dropped. leaving: the plane is about to stop, go elsewhere.
     """
 
     id: int
@@ -103,6 +109,7 @@ class Answer(Struct, array_like=True, tag=True):
     slack_s: float = 0.0
     retry_s: float = 0.0
     refusal: Refusal | None = None
+    leaving: bool = False
 
 
 class Tensor(Struct, array_like=True, frozen=True):
@@ -169,6 +176,20 @@ class StateRead(Struct, array_like=True, tag=True):
     state: PlaneState
 
 
+class ReadinessRead(Struct, array_like=True, tag=True):
+    """reason: why clients should not come now, empty if they should. leaving: as in Answer."""
+
+    id: int
+    reason: str
+    leaving: bool = False
+
+
+class Beat(Struct, array_like=True, tag=True):
+    """To nobody's question, and to be ignored: a client that is gone is known by what cannot be sent to it."""
+
+    id: int = NO_ID
+
+
 class Refused(Struct, array_like=True, tag=True):
     """The request is malformed and was not looked at; id is -1 where it could not be read."""
 
@@ -176,7 +197,7 @@ class Refused(Struct, array_like=True, tag=True):
     message: str
 
 
-Response = Answer | Described | Begun | LedgerRead | StateRead | Refused
+Response = Answer | Described | Begun | LedgerRead | StateRead | ReadinessRead | Beat | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -1,20 +1,20 @@
 """Between clients and the gateway actor: requests become events, replies become answers. Owns what a client may ask beside
-inference, and when it may come again; must not know sockets, nor how a request is served."""
+inference; must not know sockets, nor how a request is served."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import zmq
 
 from loki_rl.core.families import Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply
 from loki_rl.serving.driver import Delivery
-from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn
+from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, ReadinessAsked, RunAsked, StateAsked, Withdrawn
 from loki_rl.serving.meter import RequestMeter
 from loki_rl.serving.payloads import GatewayPayloads
 from loki_rl.serving.protocol import Described
@@ -25,13 +25,11 @@ from loki_rl.serving.wire import Letter
 log = logging.getLogger(__name__)
 
 BURST = 64
-# A full gateway has room again as soon as some requests end.
-FULL_S = 1.0
 
 
 class Reception:
-    """A source of events for the gateway's driver, and where its Reply effects go. told: who counts from a run's begin.
-    meter: of the same gateway."""
+    """A source of events for the gateway's driver, and where its Reply effects go. homes: address -> node of the other
+    actors but workers. meter: of the same gateway."""
 
     def __init__(
         self,
@@ -39,7 +37,7 @@ class Reception:
         described: Described,
         gateway: Gateway,
         payloads: GatewayPayloads,
-        told: Sequence[str],
+        homes: Mapping[str, str],
         meter: RequestMeter,
         survey: Survey,
     ) -> None:
@@ -47,7 +45,9 @@ class Reception:
         self._described = described
         self._gateway = gateway
         self._payloads = payloads
-        self._told = told
+        self._told = [GATEWAY, *homes]
+        self._nodes = sorted(set(homes.values()))
+        self._routers = sorted({node for address, node in homes.items() if address != CONTROLLER})
         self._meter = meter
         self._survey = survey
         self._opened = time.monotonic()
@@ -77,22 +77,14 @@ class Reception:
     def leave(self) -> None:
         """Clients should go elsewhere; those that come are served until the gateway drains."""
         self._front.ready = False
+        self._front.leaving = True
 
-    def carry(self, effect: Effect, now: float) -> None:
+    def carry(self, effect: Effect, _now: float) -> None:
         if not isinstance(effect, Reply):
             raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
-        self._front.reply(effect, self._payloads.answer(effect), self._retry_s(effect.outcome, now))
+        self._front.reply(effect, self._payloads.answer(effect))
         if log.isEnabledFor(logging.DEBUG):
             log.debug("request ended", extra={"fields": _told(effect)})
-
-    def _retry_s(self, outcome: Outcome, now: float) -> float:
-        """A full gateway empties; an overloaded stage has to wait for the next plan."""
-        if outcome is Outcome.REJECTED and not self._gateway.draining:
-            return FULL_S
-        if outcome not in (Outcome.DROPPED, Outcome.LATE):
-            return 0.0
-        interval_s = self._gateway.options.interval_s
-        return interval_s - (now - self._gateway.origin) % interval_s
 
     def _ask(self, event: FrontEvent, now: float) -> Iterable[Delivery]:
         """What is neither a request nor its withdrawal."""
@@ -102,8 +94,27 @@ class Reception:
             self._front.begun(event, origin)
         elif isinstance(event, LedgerAsked):
             self._front.ledger(event, self._gateway.tally, self._gateway.options.servers)
+        elif isinstance(event, ReadinessAsked):
+            self._survey.ask(self._routers, partial(self._tell_readiness, event))
         elif isinstance(event, StateAsked):
-            self._survey.ask(partial(self._tell, event))
+            self._survey.ask(self._nodes, partial(self._tell, event))
+
+    def _tell_readiness(self, ask: ReadinessAsked, parts: list[Part]) -> None:
+        self._front.readiness(ask, self._unready([part for part in parts if isinstance(part, Stage)]))
+
+    def _unready(self, stages: list[Stage]) -> str:
+        """Why clients should not come: what they would meet. Without its controller a plane serves on as planned."""
+        if self._front.leaving:
+            return "the server is about to stop"
+        if not self._front.ready:
+            return "the models of the first plan are not loaded yet"
+        pulling = {stage.task: stage.pulling for stage in stages}
+        for task in self._gateway.pipeline.tasks:
+            if task.name not in pulling:
+                return f"stage '{task.name}' does not answer"
+            if not pulling[task.name]:
+                return f"stage '{task.name}' has no worker that takes requests"
+        return ""
 
     def _tell(self, ask: StateAsked, parts: list[Part]) -> None:
         """Stages in the order of the pipeline, whoever answered first."""
@@ -113,20 +124,23 @@ class Reception:
         self._front.state(ask, self._state(stages, control))
 
     def _state(self, stages: list[Stage], control: Control | None) -> PlaneState:
-        options, front = self._gateway.options, self._front
+        options, front, unready = self._gateway.options, self._front, self._unready(stages)
+        told = {stage.task for stage in stages}
         return PlaneState(
             pipeline=options.pipeline.name,
             engine=self._described.engine,
             slo_s=options.pipeline.slo_s,
             best_accuracy=options.pipeline.best_accuracy,
             servers=options.servers,
-            ready=front.ready and all(stage.pulling for stage in stages),
+            ready=not unready,
             uptime_s=time.monotonic() - self._opened,
             vanished=front.vanished,
             malformed=front.malformed,
             requests=self._meter.state(),
             stages=stages,
             control=control,
+            unready=unready,
+            silent=[task.name for task in options.pipeline.tasks if task.name not in told],
         )
 
     def _begin(self, origin: float) -> list[Delivery]:

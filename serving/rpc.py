@@ -5,22 +5,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 import uvloop
+from google.protobuf.message import DecodeError
+from msgspec import Struct
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec, tether
-from loki_rl.serving.bridge import Bridge, GatewayGoneError
+from loki_rl.serving.bridge import Bridge
+from loki_rl.serving.connection import GatewayGoneError
 from loki_rl.serving.oip import VERSION, RequestError
 from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
+from loki_rl.serving.wire import WireError
+
+log = logging.getLogger(__name__)
 
 _CONNECT_S = 0.5
 # Time for calls in flight to end once the process is told to stop.
@@ -40,10 +47,53 @@ M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
 class CallError(Exception):
     """A call ends with this status. status: of HTTP, whose meaning the two protocols share. metadata: to go with it."""
 
-    def __init__(self, status: int, sentence: str, metadata: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, status: int, sentence: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(sentence)
         self.status = status
         self.metadata = metadata
+
+
+class Unreadable(Struct):
+    """What came instead of a message, if it is none."""
+
+    sentence: str
+
+
+class Reader(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets methods answer messages that cannot be read; gRPC would tell clients of a Python exception."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        return handler and handler._replace(request_deserializer=partial(_read, handler.request_deserializer))
+
+
+def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return deserializer(data)
+    except DecodeError:
+        return Unreadable("the request is not the message that this method takes")
+
+
+def understood(request: Any) -> Any:
+    """Raises RequestError for what is no message."""
+    if isinstance(request, Unreadable):
+        raise RequestError(400, request.sentence)
+    return request
+
+
+def call_error(error: Exception) -> CallError:
+    """How a call ends whose method raised this."""
+    match error:
+        case CallError():
+            return error
+        case RequestError():
+            return CallError(error.status, str(error))
+        case WireError():
+            return CallError(400, str(error))
+        case GatewayGoneError():
+            return CallError(503, str(error))
+    log.error("a call failed", exc_info=error)
+    return CallError(500, "the server failed on this request")
 
 
 def guarded(method: M) -> M:
@@ -52,13 +102,11 @@ def guarded(method: M) -> M:
     @wraps(method)
     async def call(self: Any, request: Any, context: Context) -> Any:
         try:
-            return await method(self, request, context)
-        except CallError as error:
-            await context.abort(_CODES[error.status], str(error), error.metadata)
-        except RequestError as error:
-            await context.abort(_CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT), str(error))
-        except GatewayGoneError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            return await method(self, understood(request), context)
+        except Exception as error:
+            fault = call_error(error)
+        code = _CODES.get(fault.status, grpc.StatusCode.INVALID_ARGUMENT)
+        return await context.abort(code, str(fault), fault.metadata)
 
     return call  # type: ignore[return-value]
 
@@ -79,10 +127,12 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """One answer per request, in their order; a failed one does not end the stream."""
         async for request in requests:
             try:
-                yield pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
-            except (CallError, RequestError, GatewayGoneError) as error:
-                response = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
-                yield pb.ModelStreamInferResponse(error_message=str(error), infer_response=response)
+                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(understood(request), context))
+            except Exception as error:
+                answer = pb.ModelStreamInferResponse(error_message=str(call_error(error)))
+                if not isinstance(request, Unreadable):
+                    answer.infer_response.model_name, answer.infer_response.id = request.model_name, request.id
+            yield answer
 
     async def _infer(self, request: Any, context: Context) -> Any:
         described = await self._model(request.model_name, request.model_version)
@@ -90,13 +140,8 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             raise RequestError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
         asked = rpc_codec.read_request(request, described)
         timeout_s = asked.timeout_s or _remaining_s(context)
-        id = self._bridge.take_id()
-        wanted = Infer(id, described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
-        try:
-            answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
-        except asyncio.CancelledError:
-            self._bridge.cancel(id)
-            raise
+        wanted = Infer(self._bridge.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+        answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
         if isinstance(answer, Refused):
             raise RequestError(400, answer.message)
         verdict = oip_answers.verdict(answer)
@@ -120,12 +165,12 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def ServerReady(self, _: Any, __: Context) -> Any:  # noqa: N802
-        return pb.ServerReadyResponse(ready=await self._bridge.ready())
+        return pb.ServerReadyResponse(ready=not await self._bridge.readiness())
 
     @guarded
     async def ModelReady(self, request: Any, _: Context) -> Any:  # noqa: N802
         await self._model(request.name, request.version)
-        return pb.ModelReadyResponse(ready=await self._bridge.ready())
+        return pb.ModelReadyResponse(ready=not await self._bridge.readiness())
 
     async def ServerMetadata(self, _: Any, __: Context) -> Any:  # noqa: N802
         return pb.ServerMetadataResponse(name=oip_models.NAME, version=version("loki-rl"), extensions=oip_models.EXTENSIONS)
@@ -150,7 +195,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def RepositoryIndex(self, request: Any, _: Context) -> Any:  # noqa: N802
-        rows = oip_models.index(await self._bridge.description(), await self._bridge.ready(), request.ready)
+        rows = oip_models.index(await self._bridge.description(), not await self._bridge.readiness(), request.ready)
         return rpc_codec.filled(pb.RepositoryIndexResponse(), {"models": rows})
 
     @guarded
@@ -174,7 +219,7 @@ async def serve(front: str, host: str, port: int, started: Callable[[int], None]
     bridge = Bridge(front)
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
-    server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", 0)])
     stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
     try:
         bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

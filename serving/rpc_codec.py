@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2 as pb
 
 from loki_rl.serving import oip, oip_answers
-from loki_rl.serving.client import Inference
+from loki_rl.serving.connection import Inference
 from loki_rl.serving.oip import VERSION, InferBody, InferRequest, InputTensor, Parameters, RequestError, WantedOutput
 from loki_rl.serving.oip_answers import binary, output_elements
 from loki_rl.serving.protocol import Described

@@ -108,7 +108,9 @@ class Requests(Struct):
 
 class PlaneState(Struct):
     """uptime_s: since clients are served. ready: a warm worker pulls at every stage, and the plane is not about to stop.
-    vanished: answers whose client was gone; malformed: messages of clients that were refused."""
+    vanished: answers whose client was gone; malformed: messages of clients that were refused. control: None while the
+    controller does not answer. unready: why clients should not come, empty if they should. silent: tasks whose router does
+    not answer."""
 
     pipeline: str
     engine: str
@@ -122,6 +124,8 @@ class PlaneState(Struct):
     requests: Requests
     stages: list[Stage] = []
     control: Control | None = None
+    unready: str = ""
+    silent: list[str] = []
 
 
 Part = Stage | Control

@@ -1,17 +1,20 @@
-"""One account of the whole plane from what its nodes tell. Owns the questions that are still open; must not know what is in
-an account, nor who wants it."""
+"""One account of the plane from what its nodes tell. Owns the questions that are still open; must not know what is in an
+account, nor who wants it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
+from loki_rl.serving.driver import Delivery
 from loki_rl.serving.state import Part
+from loki_rl.serving.timers import Timers
 from loki_rl.serving.wire import Asked, Control, Told
 
-# A question whose nodes have died is never complete; the oldest goes when there are more than this.
-MAX_OPEN = 256
+# Nodes answer within milliseconds; one that does not is told of as silent, instead of being waited for.
+LIMIT_S = 0.5
 
 Answered = Callable[[list[Part]], None]
 
@@ -25,22 +28,21 @@ class Open(Struct):
 
 
 class Survey:
-    """say: sends a word to a node. me: this node. nodes: those to ask."""
+    """say: sends a word to a node. me: this node. timers: of the same driver."""
 
-    def __init__(self, say: Callable[[str, Control], None], me: str, nodes: Sequence[str]) -> None:
+    def __init__(self, say: Callable[[str, Control], None], me: str, timers: Timers) -> None:
         self._say = say
         self._me = me
-        self._nodes = nodes
+        self._timers = timers
         self._open: dict[int, Open] = {}
         self._next = 0
 
-    def ask(self, answered: Answered) -> None:
-        """Ask all nodes; `answered` gets their parts once all have told theirs."""
+    def ask(self, nodes: Sequence[str], answered: Answered) -> None:
+        """Ask these nodes; `answered` gets their parts once all have told theirs, or after LIMIT_S those that came."""
         self._next += 1
-        self._open[self._next] = Open(set(self._nodes), [], answered)
-        if len(self._open) > MAX_OPEN:
-            del self._open[next(iter(self._open))]
-        for node in self._nodes:
+        self._open[self._next] = Open(set(nodes), [], answered)
+        self._timers.after(LIMIT_S, partial(self._expire, self._next))
+        for node in nodes:
             self._say(node, Asked(self._next, self._me))
 
     def hear(self, told: Told) -> None:
@@ -50,5 +52,13 @@ class Survey:
         question.waiting.discard(told.node)
         question.parts += told.parts
         if not question.waiting:
-            del self._open[told.question]
-            question.answered(question.parts)
+            self._answer(told.question)
+
+    def _expire(self, number: int, _now: float) -> Iterable[Delivery]:
+        if number in self._open:
+            self._answer(number)
+        return ()
+
+    def _answer(self, number: int) -> None:
+        question = self._open.pop(number)
+        question.answered(question.parts)

@@ -64,6 +64,7 @@ def mean_s(latency: Latency) -> float:
 SERVICE = 1 << 20
 ENTRY = 1 << 21
 DEAL = 1 << 23
+RETRY = 1 << 25
 
 
 def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from math import floor
 
 import msgspec
 
-from loki_rl.core.draws import entry_counts, leaves_below, root_leaves
+from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
 from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
 from loki_rl.core.messages import (
@@ -53,6 +53,8 @@ REASONS = {
     Outcome.CANCELLED: "cancelled by the client",
     Outcome.FAILED: "a model failed on part of it",
 }
+# A full gateway has room again as soon as some requests end [s].
+FULL_S = 1.0
 
 
 class Gateway:
@@ -195,7 +197,7 @@ class Gateway:
             if second >= 0:
                 self.tally.arrive(second)
             if self.draining or len(self.by_key) >= self.options.max_inflight:
-                effects.append(self._refuse(key, second))
+                effects.append(self._refuse(key, second, now))
                 continue
             root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second)
             self._spawn_entries(root, queues, event.terms.get(key))
@@ -210,12 +212,13 @@ class Gateway:
         self.next_root = (number + 1) % (1 << ROOT_BITS)
         return number
 
-    def _refuse(self, key: int, second: int) -> Reply:
+    def _refuse(self, key: int, second: int, now: float) -> Reply:
         number = self._number()
         if second >= 0:
             self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
             self._never(root_leaves(self.options.seed, self.pipeline, number))
-        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED])
+        retry_s = self._retry_s(number, Outcome.REJECTED, now)
+        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED], None, retry_s)
 
     def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
         root = Root(self._number(), key, now, deadline, second, len(self.pipeline.tasks))
@@ -357,4 +360,15 @@ class Gateway:
         if root.second >= 0:
             self.tally.close(root.second, outcome, latency_s, accuracy)
         missing = 0 if outcome is Outcome.OK else root.missing
-        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, REASONS[outcome], root.blame)
+        reason, retry_s = REASONS[outcome], self._retry_s(root.number, outcome, now)
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, reason, root.blame, retry_s)
+
+    def _retry_s(self, number: int, outcome: Outcome, now: float) -> float:
+        """A full gateway empties; an overloaded stage has to wait for the next plan. Spread, each by its number, over what
+        follows: clients that were refused together would come back together, and be refused again."""
+        if outcome is Outcome.REJECTED:
+            return 0.0 if self.draining else FULL_S * (1 + 2 * uniform(self.options.seed, number, RETRY))
+        if outcome not in (Outcome.DROPPED, Outcome.LATE):
+            return 0.0
+        interval_s = self.options.interval_s
+        return interval_s - (now - self.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)

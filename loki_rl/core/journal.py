@@ -16,7 +16,7 @@ from loki_rl.core.options import ClusterOptions
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 LIFE = "#"
 LENGTH_BYTES = 4
 

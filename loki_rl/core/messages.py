@@ -363,7 +363,8 @@ class Solve(Struct, array_like=True, tag=True, gc=False):
 class Reply(Struct, array_like=True, tag=True, gc=False):
     """Answer a client: the only reply of this request. latency_s since arrival; accuracy 0..1 (expected, of the variants
     that served it; 0 unless ok); leaves: the leaf items that ended well; missing: items dropped or unfinished; reason: why
-    it is not ok, else empty; cause: of its first dropped item."""
+    it is not ok, else empty; cause: of its first dropped item; retry_s: where there was no room, how long the client should
+    wait before it asks again [s], 0 where asking again is no use."""
 
     key: int
     root: int
@@ -374,6 +375,7 @@ class Reply(Struct, array_like=True, tag=True, gc=False):
     missing: int
     reason: str
     cause: Cause | None = None
+    retry_s: float = 0.0
 
 
 class Drop(Struct, array_like=True, tag=True, gc=False):

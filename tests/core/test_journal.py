@@ -233,7 +233,7 @@ def test_what_is_not_a_journal_is_told_so() -> None:
     cases: list[tuple[list[bytes], str]] = [
         ([], "the journal is empty"),
         ([b"\x00\x00\x00\x03abc"], "not a journal"),
-        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 2"),
+        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 3"),
         ([head, entry[:-1]], "the journal ends in the middle of a record"),
         ([head, entry, b"\x00"], "the journal ends in the middle of a record"),
         ([head, entry[:4] + b"\xc1" * (len(entry) - 4)], "not a journal"),

@@ -23,14 +23,24 @@ from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Placement, Plan
-from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, RunAsked, StateAsked, Withdrawn, describe
+from loki_rl.serving.front import (
+    Entered,
+    Front,
+    FrontEvent,
+    LedgerAsked,
+    ReadinessAsked,
+    RunAsked,
+    StateAsked,
+    Withdrawn,
+    describe,
+)
 from loki_rl.serving.models import fetch_reading, font_files
 from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
-from tests.serving.driving import patient
-from tests.serving.site import Site
+from tests.serving.driving import eventually, patient
+from tests.serving.site import NOT_READY, Site
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
@@ -127,6 +137,7 @@ class Responder:
             self.silent_ledgers = 0  # ledgers still to be given without the servers of their seconds
             self.origin = 0.0
             self.front.ready = True
+            self.front.leaving = False
             self._due: list[tuple[float, int, Ending]] = []
             self._seconds: dict[int, int] = {}
 
@@ -167,9 +178,13 @@ class Responder:
                 second.servers = int(self.silent_ledgers <= 0)
             self.silent_ledgers -= 1
             self.front.ledger(event, self.tally, PIPELINE.servers)
+        elif isinstance(event, ReadinessAsked):
+            self.front.readiness(event, "" if self.front.ready else NOT_READY)
         elif isinstance(event, StateAsked):
             self.front.state(event, ten_requests(self.front.ready))
         elif isinstance(event, Withdrawn):
+            if event.key not in self._seconds:
+                return  # of before it was renewed
             self.withdrawn.append(event.key)
             self._end(event.key, Ending(Outcome.CANCELLED, leaves=0, reason="cancelled by the client"))
         else:
@@ -189,9 +204,10 @@ class Responder:
         leaves = [Served(1, leaf, path, 1) for leaf, path in enumerate(paths)]
         self.tally.close(self._seconds[key], ending.outcome, ending.delay_s, accuracy)
         self.tally.executions += 1 + ending.leaves
-        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, ending.missing, ending.reason)
+        how = (ending.missing, ending.reason, None, ending.retry_s)
+        reply = Reply(key, 0, ending.outcome, ending.delay_s, accuracy, leaves, *how)
         texts = [] if self._emulated else [msgspec.json.encode({"text": f"line {leaf}"}) for leaf in range(len(leaves))]
-        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts], ending.retry_s)
+        self.front.reply(reply, [pack(np.frombuffer(text, np.uint8)) for text in texts])
 
 
 @pytest.fixture(scope="session")
@@ -218,6 +234,7 @@ def web(scripted: Responder) -> Iterator[Site]:
 @pytest.fixture
 def site(web: Site, responder: Responder) -> Site:  # noqa: ARG001  (what is behind it is new)
     """The responder behind HTTP, one server for all tests: to stop one takes longer than most of them."""
+    eventually(lambda: web.ask("GET", "/v2/health/ready")[0] == 200, "the gateway is never ready")
     return web
 
 

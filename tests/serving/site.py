@@ -11,6 +11,7 @@ from loki_rl.serving.http import HttpFront, server
 from loki_rl.serving.listening import listen
 
 INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
+NOT_READY = "the models of the first plan are not loaded yet"
 INFER = "/v2/models/reading/infer"
 
 

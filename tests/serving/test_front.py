@@ -150,7 +150,7 @@ def test_a_refusal_names_stage_lateness_and_what_would_have_fitted(
     peer: Peer, fitting: int, refusal: Refusal, sentence: str
 ) -> None:
     cause = Cause(1, 0.012, fitting)
-    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], 1, "too late", cause), (), 6.5)
+    peer.front.reply(Reply(peer.enter().key, 7, Outcome.DROPPED, 0.1, 0.0, [], 1, "too late", cause, 6.5))
     answer, _ = peer.answer()
     assert isinstance(answer, Answer)
     assert (answer.reason, answer.retry_s, answer.refusal) == (sentence, 6.5, refusal)
@@ -229,8 +229,8 @@ def test_questions(peer: Peer) -> None:
 @pytest.mark.parametrize(
     ("frames", "sentence"),
     [
-        ((b"",), "a message begins with the version byte 2 and a header"),
-        ((b"\x01", b"\x90"), "a message begins with the version byte 2 and a header"),
+        ((b"",), "a message begins with the version byte 3 and a header"),
+        ((b"\x01", b"\x90"), "a message begins with the version byte 3 and a header"),
         ((V,), "the header is not a request"),
         ((V + b"\x91\xa5Infer",), "the header is not a request"),
         ((V + msgspec.msgpack.encode(["Infer", "1", "chain", 0.0]),), "Expected `int`, got `str`"),

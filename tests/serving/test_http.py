@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.wire import unpack
+from tests.serving.driving import eventually
 from tests.serving.site import INFER, INPUT, Site
 
 
@@ -153,7 +154,9 @@ def test_the_index_follows_readiness_and_nobody_loads_from_outside(
     names = ["reading", "reading.find", "reading.read"]
     assert [(row["name"], row["state"]) for row in client.get_model_repository_index()] == [(n, "READY") for n in names]
     responder.front.ready = False
-    assert {row["state"] for row in client.get_model_repository_index()} == {"UNAVAILABLE"}
+    eventually(
+        lambda: {row["state"] for row in client.get_model_repository_index()} == {"UNAVAILABLE"}, "the index stays as it was"
+    )
     for verb in (client.load_model, client.unload_model):
         with pytest.raises(InferenceServerException, match="models are loaded and unloaded by the plan"):
             verb("reading")
@@ -161,7 +164,8 @@ def test_the_index_follows_readiness_and_nobody_loads_from_outside(
 
 def test_the_index_of_what_is_ready_is_empty_before(site: Site, responder: Any) -> None:
     responder.front.ready = False
-    assert site.ask("POST", "/v2/repository/index", b'{"ready":true}')[:2] == (200, [])
+    ready = b'{"ready":true}'
+    eventually(lambda: site.ask("POST", "/v2/repository/index", ready)[:2] == (200, []), "the index stays as it was")
     assert site.ask("POST", "/v2/repository/index", b'{"ready":1}')[0] == 400
 
 

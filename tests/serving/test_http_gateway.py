@@ -14,21 +14,18 @@ from typing import Any
 import pytest
 
 from loki_rl.serving.listening import listen
-from tests.serving.site import INFER, Site
+from tests.serving.driving import eventually
+from tests.serving.site import INFER, NOT_READY, Site
 
 
 def test_readiness_follows_the_gateway(site: Site, responder: Any) -> None:
     responder.front.ready = False
-    status, answer, headers = site.ask("GET", "/v2/health/ready")
-    assert (status, answer["error"], headers["Retry-After"]) == (
-        503,
-        "not every task has a warm variant, or the server is about to stop",
-        "1",
-    )
-    assert site.ask("GET", "/v2/models/reading/ready")[0] == 503
+    eventually(lambda: site.ask("GET", "/v2/health/ready")[0] == 503, "readiness is never asked again")
+    status, answer, headers = site.ask("GET", "/v2/models/reading/ready")
+    assert (status, answer["error"], headers["Retry-After"]) == (503, NOT_READY, "1")
     assert site.ask("GET", "/v2/health/live")[0] == 200
     responder.front.ready = True
-    assert site.ask("GET", "/v2/health/ready")[0] == 200
+    eventually(lambda: site.ask("GET", "/v2/health/ready")[0] == 200, "readiness is never asked again")
 
 
 def test_without_a_gateway_everything_but_live_is_503_at_once() -> None:

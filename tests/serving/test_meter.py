@@ -30,10 +30,7 @@ from loki_rl.core.pull_router import PullRouter
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
-from loki_rl.serving.state import Control, Part, SizeCount, Stage
-from loki_rl.serving.survey import MAX_OPEN, Survey
-from loki_rl.serving.wire import Asked, Told
-from loki_rl.serving.wire import Control as Word
+from loki_rl.serving.state import SizeCount
 
 ROWS = {1: Latency(0.01, 0.01, 0.01), 2: Latency(0.02, 0.02, 0.02)}
 PIPELINE = Pipeline(
@@ -163,34 +160,3 @@ def test_a_plane_is_ready_only_while_somebody_pulls_at_every_stage(
         while sum(bool(stage.pulling) for stage in client.state().stages) < 2:
             continue
         assert not client.state().ready
-
-
-# -- the survey ------------------------------------------------------------------------------------------------------------
-
-
-def test_an_account_is_complete_when_every_node_has_told_its_part_once() -> None:
-    said: list[tuple[str, Word]] = []
-    survey = Survey(lambda node, word: said.append((node, word)), "gateway", ["a", "b"])
-    answers: list[list[Part]] = []
-    survey.ask(answers.append)
-    assert said == [("a", Asked(1, "gateway")), ("b", Asked(1, "gateway"))]
-    control = Control(None, 0.0, [], [])
-    stage = Stage("read", 0, 0.0, {}, {}, {})
-    survey.hear(Told(1, "b", [control]))
-    survey.hear(Told(1, "b", [control]))
-    survey.hear(Told(7, "a", [stage]))
-    assert not answers
-    survey.hear(Told(1, "a", [stage]))
-    survey.hear(Told(1, "a", [stage]))
-    assert answers == [[control, stage]]
-
-
-def test_questions_that_nobody_answers_do_not_pile_up() -> None:
-    survey = Survey(lambda *_: None, "gateway", ["a"])
-    answers: list[list[Part]] = []
-    for _ in range(MAX_OPEN + 1):
-        survey.ask(answers.append)
-    survey.hear(Told(1, "a", []))
-    assert not answers
-    survey.hear(Told(2, "a", []))
-    assert answers == [[]]

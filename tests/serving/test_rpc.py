@@ -28,6 +28,7 @@ from loki_rl.serving.oip import RequestError
 from loki_rl.serving.protocol import Described, Tensor
 from loki_rl.serving.rpc_codec import read_request
 from loki_rl.serving.wire import unpack
+from tests.serving.driving import eventually
 
 
 class Site:
@@ -81,7 +82,7 @@ def picture(data: bytes = b"\x89PNG\xff\x00") -> list[triton.InferInput]:
 
 def test_triton_client_sees_a_live_ready_ensemble(client: triton.InferenceServerClient, responder: Any) -> None:
     assert client.is_server_live()
-    assert client.is_server_ready()
+    eventually(client.is_server_ready, "readiness is never asked again")
     assert client.is_model_ready("reading", "1")
     assert client.get_server_metadata().name == "loki-rl"
     metadata = client.get_model_metadata("reading", as_json=True)
@@ -92,7 +93,7 @@ def test_triton_client_sees_a_live_ready_ensemble(client: triton.InferenceServer
     assert client.get_model_config("reading.read").config.name == "reading.read"
     assert [row.state for row in client.get_model_repository_index().models] == ["READY"] * 3
     responder.front.ready = False
-    assert not client.is_server_ready()
+    eventually(lambda: not client.is_server_ready(), "readiness is never asked again")
     assert not client.is_model_ready("reading")
 
 
