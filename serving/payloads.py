@@ -110,8 +110,8 @@ class WorkerPayloads:
 
 
 class GatewayPayloads:
-    """requests: key -> frame of a request just arrived; every entry item of the request carries it. outputs: request in
-    flight -> frames of its finished leaves; what comes after the reply is let go."""
+    """requests: key -> frame of a request in flight; every entry item of the request carries it, also when it is sent again.
+    outputs: request in flight -> frames of its finished leaves; what comes after the reply is let go."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.requests: dict[int, Frame] = {}
@@ -145,6 +145,8 @@ class GatewayPayloads:
 
     def answer(self, reply: Reply) -> list[Frame]:
         """The outputs of a request, in the order of its leaves; none are kept. Either every leaf has one or none."""
+        if self.requests:
+            self.requests.pop(reply.key, None)
         kept = self.outputs.pop(reply.root, {})
         if not kept:
             return []
@@ -152,11 +154,12 @@ class GatewayPayloads:
         return [kept[item] for leaf in reply.leaves for item in pipeline.members(leaf.task, leaf.id, leaf.count)]
 
     def drop(self, families: list[Family]) -> None:
-        """A gateway drops nothing."""
+        """Requests that others have taken the place of."""
+        for family in families:
+            self.outputs.pop(root_of(family.id), None)
 
     def ended(self) -> None:
-        if self.requests:
-            self.requests.clear()
+        """Payloads are let go with the answer."""
 
     def __len__(self) -> int:
         return len(self.requests) + len(self.outputs)

@@ -1,5 +1,5 @@
-"""The gateway: admits requests, joins their parts, answers each exactly once. Owns the ledger; knows nothing of queues,
-variants' speeds or servers."""
+"""The gateway: admits requests, joins their parts, answers each exactly once. Knows nothing of queues, servers or which
+variant runs where."""
 
 from __future__ import annotations
 
@@ -8,82 +8,55 @@ from math import floor
 
 import msgspec
 
-from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
-from loki_rl.core.families import Family, Served, Terms
-from loki_rl.core.ledger import Accuracy, PlanRecord, Root, Tally
+from loki_rl.core.families import Family
+from loki_rl.core.ledger import PlanRecord, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
     Abandoned,
     Arrived,
     Begin,
-    Cancelled,
+    Cause,
     Counted,
     Drain,
+    Drop,
     Effect,
     Event,
     Outcome,
     PlanChanged,
-    Reply,
     Restarted,
     Restored,
+    Resume,
     Sample,
     Send,
     Settled,
     Submit,
     Tick,
+    number_of,
     router,
 )
+from loki_rl.core.open_requests import LIFE_ROOTS, OpenRequests
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+from loki_rl.core.pipeline import ROOT_BITS
 from loki_rl.core.plan import Plan
 
 # How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
 FORGET_S = 60.0
-# A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
-# of those numbered after it. They are a second's worth or so, which is less than this for any gateway, and 4096 lives pass
-# before the numbers are used again.
-LIFE_ROOTS = 1 << 20
-
-REASONS = {
-    Outcome.OK: "",
-    Outcome.LATE: "not finished by its deadline",
-    Outcome.DROPPED: "part of it could no longer be finished by the deadline",
-    Outcome.REJECTED: "the cluster is full or shutting down",
-    Outcome.CANCELLED: "cancelled by the client",
-    Outcome.FAILED: "a model failed on part of it",
-}
-# A full gateway has room again as soon as some requests end [s].
-FULL_S = 1.0
+# Seconds of arrivals that a restarted controller is told: more than any policy looks back on.
+HISTORY_S = 300
 
 
-class Gateway:
-    """Actor at address `gateway`.
-
-    Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
-    reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
-    ended, so that each leaf is counted, but no longer than FORGET_S.
-    """
+class Gateway(OpenRequests):
+    """Actor at address `gateway`: events, time, the lives of its peers and its own. Requests whose parts never end are
+    forgotten FORGET_S after their last timer."""
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
-        self.options = options
+        super().__init__(options, incarnation)
         self.incarnation = incarnation
-        self.pipeline = options.pipeline
-        self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
         # Where a task drops nothing, its items may wait for longer and still end.
         self.forgets = options.drop not in ("none", "last-task")
-        self.accuracy = Accuracy(self.pipeline)
-        self.tally = Tally()
-        self.origin = 0.0
-        self.roots: dict[int, Root] = {}
-        self.by_key: dict[int, Root] = {}
-        self.timers: list[tuple[float, int]] = []
-        # Of this life; without a snapshot of the one before it may have had any small number.
-        self.first_root = incarnation * LIFE_ROOTS % (1 << ROOT_BITS)
-        self.next_root = self.first_root
         self.arrived = 0
         self.next_second: float | None = None
-        self.draining = False
         self.announced = not incarnation
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -109,6 +82,8 @@ class Gateway:
                 self.draining = True
             case Restored():
                 self._restore(event, now, effects)
+            case Restarted(address):
+                effects += self._peer_restarted(address, now)
             case _:
                 raise TypeError(f"the gateway cannot handle {type(event).__name__}")
         return effects
@@ -180,6 +155,35 @@ class Gateway:
         if now >= self.next_second:
             self._count(now, effects)
 
+    def _peer_restarted(self, address: str, now: float) -> list[Effect]:
+        """It is told where things stand, and gets again what its former life had and has time left."""
+        plan = self.tally.plans[-1].plan if self.tally.plans else None
+        counted = 0 if self.next_second is None else max(0, round(self.next_second - self.origin) - 1)
+        if address == CONTROLLER:
+            seconds = [self.tally.seconds.get(number) for number in range(max(0, counted - HISTORY_S), counted)]
+            arrivals = [0 if second is None else second.arrivals for second in seconds]
+            return [Send(address, Resume(self.origin, counted, arrivals, plan))]
+        told = [Send(address, Begin(self.origin)), *([] if plan is None else [Send(address, PlanChanged(plan))])]
+        return told + self._send_again(number_of(address), now)
+
+    def _send_again(self, task: int, now: float) -> list[Effect]:
+        """Every open request that had items at this task, from its beginning and under a new number: what its payload has
+        become since is only known to those who held it."""
+        lost = [root for root in self.by_key.values() if root.spawned[task] > root.settled[task]]
+        queues: dict[int, list[Family]] = {entry: [] for entry in self.pipeline.entries}
+        effects: list[Effect] = []
+        for root in lost:
+            late_s = now + self.pipeline.fastest_path_s - root.deadline
+            if late_s > 0:
+                root.cause, root.blame = Outcome.DROPPED, Cause(task, late_s)
+                effects.append(self._reply(root, Outcome.DROPPED, now))
+                continue
+            self._retire(root)
+            effects.append(Drop([Family(self.pipeline.entry_id(root.number, 0), root.t0, root.deadline, 0)]))
+            self._spawn_entries(self._admit(root.key, root.t0, root.deadline, root.second, root.terms), queues)
+        effects += self._recall([root.number for root in lost])
+        return effects + [Send(router(entry), Submit(families)) for entry, families in queues.items() if families]
+
     def _sample(self, second: int, servers: int, loads: int) -> None:
         if second >= 0:
             slot = self.tally.second(second)
@@ -199,43 +203,12 @@ class Gateway:
             if self.draining or len(self.by_key) >= self.options.max_inflight:
                 effects.append(self._refuse(key, second, now))
                 continue
-            root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second)
-            self._spawn_entries(root, queues, event.terms.get(key))
+            root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second, event.terms.get(key))
+            self._spawn_entries(root, queues)
             if root.complete:
                 effects += self._finish(root, now)
         effects += [Send(router(task), Submit(families)) for task, families in queues.items() if families]
         return effects
-
-    def _number(self) -> int:
-        """Every arrival takes the next number, also one that is refused: the later ones keep their draws."""
-        number = self.next_root
-        self.next_root = (number + 1) % (1 << ROOT_BITS)
-        return number
-
-    def _refuse(self, key: int, second: int, now: float) -> Reply:
-        number = self._number()
-        if second >= 0:
-            self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
-            self._never(root_leaves(self.options.seed, self.pipeline, number))
-        retry_s = self._retry_s(number, Outcome.REJECTED, now)
-        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED], None, retry_s)
-
-    def _admit(self, key: int, now: float, deadline: float, second: int) -> Root:
-        root = Root(self._number(), key, now, deadline, second, len(self.pipeline.tasks))
-        self.roots[root.number] = root
-        self.by_key[key] = root
-        heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
-        return root
-
-    def _spawn_entries(self, root: Root, queues: dict[int, list[Family]], terms: Terms | None) -> None:
-        counts = entry_counts(self.options.seed, self.pipeline, root.number)
-        number = 0
-        for task, count in zip(self.pipeline.entries, counts, strict=True):
-            root.spawned[task] = count
-            if count:
-                first = self.pipeline.entry_id(root.number, number)
-                queues[task].append(Family(first, root.t0, root.deadline, 0, terms, count))
-                number += count
 
     def _abandon(self, keys: list[int], now: float) -> list[Effect]:
         gone = [root for key in keys if (root := self.by_key.get(key)) is not None]
@@ -264,111 +237,3 @@ class Gateway:
             if not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects
-
-    def _forget(self, root: Root) -> None:
-        del self.roots[root.number]
-        while self.timers and self.timers[0][1] not in self.roots:
-            heapq.heappop(self.timers)
-
-    # -- parts --------------------------------------------------------------------------------------------------------
-
-    def _settle(self, event: Settled, now: float) -> list[Effect]:
-        effects: list[Effect] = []
-        lost: list[int] = []
-        task, outcome = event.task, event.outcome
-        leaf = not self.pipeline.children[task]
-        told = 0
-        for family in event.families:
-            told, since = told + family.count, told
-            root = self.roots.get(family.id >> PATH_BITS)
-            if root is None or family.id in root.seen:
-                continue
-            root.seen[family.id] = family.count
-            root.settled[task] += family.count
-            if outcome is not Outcome.OK:
-                if root.cause is None:
-                    lost.append(root.number)
-                root.blame = root.blame or event.cause
-                self._lose(root, task, family, outcome)
-            elif leaf:
-                self._end_leaves(root, task, family, event.variant, now)
-            else:
-                self._spawn(root, task, family, event.variant, event.fanouts[since:told])
-                if root.cause is not None:
-                    lost.append(root.number)
-            if root.settled == root.spawned:
-                effects += self._finish(root, now)
-        return effects + self._recall(lost) if lost else effects
-
-    def _recall(self, roots: list[int]) -> list[Effect]:
-        """Nothing that still waits for these requests is worth running: they are violated whatever comes."""
-        still = [number for number in dict.fromkeys(roots) if number in self.roots]
-        if not still:
-            return []
-        return [Send(router(task), Cancelled(still)) for task in range(len(self.pipeline.tasks))]
-
-    def _lose(self, root: Root, task: int, family: Family, outcome: Outcome) -> None:
-        """First cause wins. Every leaf that can no longer be counts as violated."""
-        root.cause = root.cause or outcome
-        root.lost += family.count
-        if root.second >= 0:
-            for item in self.pipeline.members(task, family.id, family.count):
-                self._never(leaves_below(self.options.seed, self.pipeline, item, task))
-
-    def _never(self, leaves: int) -> None:
-        """These leaves will not be."""
-        self.tally.leaves += leaves
-        self.tally.leaves_bad += leaves
-
-    def _end_leaves(self, root: Root, task: int, family: Family, variant: int, now: float) -> None:
-        path, count = self.pipeline.extend(family.prefix, variant), family.count
-        root.leaf_counts[task] += count
-        accuracy, total = self.accuracy.path(task, path), root.accuracy_sums[task]
-        for _ in range(count):  # one by one: the sum must not depend on which siblings end together
-            total += accuracy
-        root.accuracy_sums[task] = total
-        if not root.replied:
-            root.leaves.append(Served(task, family.id, path, count))
-        if root.second >= 0:
-            self.tally.executions += count
-            self.tally.leaves += count
-            if now > root.deadline:
-                self.tally.leaves_bad += count
-
-    def _spawn(self, root: Root, task: int, family: Family, variant: int, fanouts: list[tuple[int, ...]]) -> None:
-        path = self.pipeline.extend(family.prefix, variant)
-        for fanout in fanouts:
-            for child, count in zip(self.pipeline.children[task], fanout, strict=True):
-                root.spawned[child] += count
-                if not count:
-                    self.accuracy.dead_end(root, child, path)
-        if root.second >= 0:
-            self.tally.executions += family.count
-
-    def _finish(self, root: Root, now: float) -> list[Effect]:
-        """Every part has ended: answer, unless the timer or the client was first, and forget."""
-        self._forget(root)
-        if root.replied:
-            return []
-        return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
-
-    def _reply(self, root: Root, outcome: Outcome, now: float) -> Reply:
-        root.replied = True
-        del self.by_key[root.key]
-        latency_s = now - root.t0
-        accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
-        if root.second >= 0:
-            self.tally.close(root.second, outcome, latency_s, accuracy)
-        missing = 0 if outcome is Outcome.OK else root.missing
-        reason, retry_s = REASONS[outcome], self._retry_s(root.number, outcome, now)
-        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, reason, root.blame, retry_s)
-
-    def _retry_s(self, number: int, outcome: Outcome, now: float) -> float:
-        """A full gateway empties; an overloaded stage has to wait for the next plan. Spread, each by its number, over what
-        follows: clients that were refused together would come back together, and be refused again."""
-        if outcome is Outcome.REJECTED:
-            return 0.0 if self.draining else FULL_S * (1 + 2 * uniform(self.options.seed, number, RETRY))
-        if outcome not in (Outcome.DROPPED, Outcome.LATE):
-            return 0.0
-        interval_s = self.options.interval_s
-        return interval_s - (now - self.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from msgspec import Struct, field
 
-from loki_rl.core.families import Served
+from loki_rl.core.families import Served, Terms
 from loki_rl.core.histogram import LatencyHistogram
 from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Pipeline
@@ -189,20 +189,23 @@ class Root:
 
     spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
     parts report; seen: first item of what has reported -> how many, which makes repeats harmless. expired: its time for an
-    answer is over.
+    answer is over. terms: what it asks beyond the usual.
     """
 
     __slots__ = (
         "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "expired", "key", "leaf_counts", "leaves",
-        "lost", "number", "replied", "second", "seen", "settled", "spawned", "t0",
+        "lost", "number", "replied", "second", "seen", "settled", "spawned", "t0", "terms",
     )  # fmt: skip
 
-    def __init__(self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int) -> None:
+    def __init__(
+        self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int, terms: Terms | None = None
+    ) -> None:
         self.number = number
         self.key = key
         self.t0 = t0
         self.deadline = deadline
         self.second = second
+        self.terms = terms
         self.spawned = [0] * tasks
         self.settled = [0] * tasks
         self.seen: dict[int, int] = {}

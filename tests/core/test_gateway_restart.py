@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loki_rl.core.gateway import LIFE_ROOTS, Gateway
+from loki_rl.core.gateway import Gateway
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -27,6 +27,7 @@ from loki_rl.core.messages import (
     Tick,
     router,
 )
+from loki_rl.core.open_requests import LIFE_ROOTS
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import ROOT_BITS, root_of
 from loki_rl.core.plan import Plan

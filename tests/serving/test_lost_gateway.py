@@ -23,7 +23,7 @@ from tests.serving.driving import eventually
 from tests.serving.gateway_process import HOLD_S, GatewayProcess
 from tests.serving.site import Site
 from tests.serving.test_rpc import Site as RpcSite
-from tests.serving.test_rpc import message, pb, stubs
+from tests.serving.test_rpc import message
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 LONG_S = 10 * HOLD_S
