@@ -1,5 +1,5 @@
-"""The twin with faults: crashes, slow servers, late metrics, noisy services. Carries out a description
-of faults; contains no scheduling decision, and the actors are not told that anything is amiss."""
+"""The twin with faults: crashes, slow servers, models that do not load, late metrics, noisy services. Carries out what is
+described; contains no scheduling decision, and the actors are not told that anything is amiss."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from loki_rl.core.messages import (
     Counted,
     Effect,
     Event,
+    Load,
+    Loaded,
     Run,
     Send,
     WorkerGone,
@@ -128,6 +130,15 @@ class DisturbedWorld(World):
         self._enter(self.players[address])
 
     # -- everything else ----------------------------------------------------------------------------------------------
+
+    def _load(self, player: Player, load: Load, now: float) -> Loaded:
+        task = self.pipeline.tasks[load.task]
+        done, name = super()._load(player, load, now), task.variants[load.variant].name
+        for one in self.faults.unloadable:
+            there = (one.task, one.variant) == (task.name, name)
+            if there and one.from_s <= now < (inf if one.to_s is None else one.to_s):
+                done.error = f"variant '{name}': a fault of this run"
+        return done
 
     def _seconds(self, player: Player, run: Run, now: float) -> float:
         seconds = super()._seconds(player, run, now)

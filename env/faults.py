@@ -4,6 +4,7 @@ none of them out."""
 from __future__ import annotations
 
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 from msgspec import Struct
@@ -34,6 +35,16 @@ class Slow(Struct, frozen=True, forbid_unknown_fields=True):
     to_s: float | None = None
 
 
+class Unloadable(Struct, frozen=True, forbid_unknown_fields=True):
+    """Loads of a variant that begin in [from_s, to_s) of trace time [s] fail, after the time that they usually take (to_s
+    None: to the end). from_s below 0: also those of the first plan, which is loaded before time 0."""
+
+    task: str
+    variant: str
+    from_s: float = 0.0
+    to_s: float | None = None
+
+
 class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that a run adds to an undisturbed one.
 
@@ -44,6 +55,7 @@ class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     crashes: tuple[Crash, ...] = ()
     slow: tuple[Slow, ...] = ()
+    unloadable: tuple[Unloadable, ...] = ()
     metric_lag_s: float = 0.0
     service_noise: float = 0.0
     fanout: tuple[FanoutRow, ...] = ()
@@ -56,6 +68,7 @@ LEAST_DOWN_S = 0.1
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
     crashes: tuple[Crash, ...] = ()
     slow: tuple[Slow, ...] = ()
+    unloadable: tuple[Unloadable, ...] = ()
     metric_lag_s: float = 0.0
     service_noise: float = 0.0
     fanout: str | None = None
@@ -67,6 +80,7 @@ def load_faults(path: Path) -> Faults:
     return Faults(
         crashes=data.crashes,
         slow=data.slow,
+        unloadable=data.unloadable,
         metric_lag_s=data.metric_lag_s,
         service_noise=data.service_noise,
         fanout=() if data.fanout is None else read_histogram(path.parent / data.fanout),
@@ -92,8 +106,19 @@ def check_faults(faults: Faults, pipeline: Pipeline, servers: int) -> None:
         _require(slow.from_s >= 0 and ordered, f"{what}: need 0 <= from_s < to_s, not {slow.from_s:g} and {slow.to_s}")
     _require(faults.metric_lag_s >= 0, f"metric_lag_s must be at least 0, not {faults.metric_lag_s:g}")
     _require(0 <= faults.service_noise <= 2, f"service_noise must lie in 0..2, not {faults.service_noise:g}")
+    for unloadable in faults.unloadable:
+        _check_unloadable(unloadable, pipeline)
     for row in faults.fanout:
         _check_row(row, pipeline)
+
+
+def _check_unloadable(one: Unloadable, pipeline: Pipeline) -> None:
+    what = f"unloadable '{one.variant}' of '{one.task}'"
+    _require(one.task in pipeline.index, f"{what}: the pipeline has no task '{one.task}'; it has {sorted(pipeline.index)}")
+    known = pipeline.variant_index[pipeline.index[one.task]]
+    _require(one.variant in known, f"{what}: the task has no such variant; it has {sorted(known)}")
+    ordered = isfinite(one.from_s) and (one.to_s is None or one.from_s < one.to_s)
+    _require(ordered, f"{what}: need from_s < to_s, not {one.from_s:g} and {one.to_s}")
 
 
 def _check_row(row: FanoutRow, pipeline: Pipeline) -> None:

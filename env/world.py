@@ -160,15 +160,19 @@ class World:
     def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
         """The rare effects."""
         match effect:
-            case Load(task, variant):
-                seconds = _server(player).pipeline.tasks[task].variants[variant].load_s
-                self.kernel.push(now + seconds, player, Loaded(task, variant, seconds))
+            case Load():
+                done = self._load(player, effect, now)
+                self.kernel.push(now + done.seconds, player, done)
             case Solve(snapshot):
                 self.kernel.push(now, player, Planned(self.decide(snapshot)))
             case Unload():
                 pass  # no model is in memory
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
+
+    def _load(self, player: Player, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
+        """How a load that begins now will end."""
+        return Loaded(load.task, load.variant, _server(player).pipeline.tasks[load.task].variants[load.variant].load_s)
 
     def _run(self, player: Player, run: Run, now: float) -> None:
         seconds = self._seconds(player, run, now)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loki_rl.serving.control_log import sentence
+from loki_rl.serving.control_log import missing, sentence
 from loki_rl.serving.state import Control, Stage, WorkerState
 from loki_rl.top import View
 
@@ -25,6 +25,7 @@ def screen(view: View) -> RenderableType:
     parts += [_stages(view), _variants(view)]
     if control is not None:
         parts += [_workers(control), *(Text(sentence(drift), "yellow") for drift in control.drift)]
+        parts += [Text(f"planned without: {missing(one)}", "yellow") for one in control.excluded]
         parts += [Text(failure, "red") for failure in control.failures]
     parts += [Text(f"stage '{task}' does not answer", "red") for task in view.state.silent]
     return Group(*parts)

@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import logging
 
-from loki_rl.core.messages import Backlog, Effect, Event, Report
-from loki_rl.core.plan import Drift
+from loki_rl.core.messages import Backlog, Effect, Event, Report, Solve
+from loki_rl.core.plan import Drift, Exclusion
 
 log = logging.getLogger(__name__)
 
 
 class ControlLog:
-    """Beside a controller: says once what plans count on from now on, and why models cannot be loaded, which a launcher that
-    waits for them has no other way to know."""
+    """Beside a controller: says once what plans count on from now on, why models cannot be loaded, which a launcher that
+    waits for them has no other way to know, and which of these are planned without."""
 
     def __init__(self) -> None:
         self._told: dict[int, list[Drift]] = {}
         self._failed: set[str] = set()
+        self._excluded: set[Exclusion] = set()
 
-    def record(self, event: Event, _effects: list[Effect], _now: float) -> None:
+    def record(self, event: Event, effects: list[Effect], _now: float) -> None:
         if type(event) is Report and event.error and event.error not in self._failed:
             self._failed.add(event.error)
             log.warning("worker %d: %s", event.worker, event.error)
@@ -28,6 +29,21 @@ class ControlLog:
             for drift in event.drift:
                 if drift not in former:
                     log.warning("%s; plans count on that now", sentence(drift))
+        for effect in effects:
+            if type(effect) is Solve:
+                self._without(effect.snapshot.exclusions)
+
+    def _without(self, exclusions: tuple[Exclusion, ...]) -> None:
+        for one in exclusions:
+            if one not in self._excluded:
+                self._excluded.add(one)
+                log.warning("%s; plans do without it, and try it again from time to time", missing(one))
+
+
+def missing(one: Exclusion) -> str:
+    """What cannot be loaded, and why."""
+    where = f" on '{one.server_type}'" if one.server_type else ""
+    return f"'{one.variant}' of '{one.task}' cannot be loaded{where}: {one.reason}"
 
 
 def sentence(drift: Drift) -> str:

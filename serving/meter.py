@@ -129,7 +129,8 @@ def control_state(controller: Controller) -> Control:
     ]
     demand_rps = float(controller.arrivals[-1]) if controller.arrivals else 0.0
     drift = [one for found in controller.drift.values() for one in found]
-    return Control(controller.plan, demand_rps, workers, controller.failures[-FAILURES:], drift)
+    excluded = list(controller.exclusions.current)
+    return Control(controller.plan, demand_rps, workers, controller.failures[-FAILURES:], drift, excluded)
 
 
 def _model(model: tuple[str, str] | None) -> str:

@@ -125,6 +125,8 @@ def _control(name: str, control: Control) -> Iterator[Metric]:
     ]
     help = "Measured children per item, where service drifts from the profile."
     yield _gauge("loki_drift_fanout", help, (*_VARIANT, "server_type", "child"), children)
+    excluded = [((name, one.task, one.variant, one.server_type), 1.0) for one in control.excluded]
+    yield _gauge("loki_variant_excluded", "1 for what cannot be loaded now.", (*_VARIANT, "server_type"), excluded)
     if control.plan is not None:
         yield from _plan(name, control.plan)
 

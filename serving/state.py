@@ -8,7 +8,7 @@ from bisect import bisect_left
 from msgspec import Struct, field
 
 from loki_rl.core.messages import Outcome
-from loki_rl.core.plan import Drift, Plan
+from loki_rl.core.plan import Drift, Exclusion, Plan
 
 # Upper bounds [s]: three per decade, so that a percentile read from them is within a factor of about two.
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -85,13 +85,14 @@ class WorkerState(Struct):
 
 class Control(Struct, tag=True):
     """The controller. demand_rps: requests that arrived in the last whole second. failures: what went wrong, latest last.
-    drift: what is not as profiled, and planned with as measured."""
+    drift: what is not as profiled, and planned with as measured. excluded: what cannot be loaded, and planned without."""
 
     plan: Plan | None
     demand_rps: float
     workers: list[WorkerState]
     failures: list[str]
     drift: list[Drift] = []
+    excluded: list[Exclusion] = []
 
 
 class Requests(Struct):

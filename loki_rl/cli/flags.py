@@ -53,7 +53,9 @@ DeviceOpt = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")
 ]
 
-FaultsOpt = Annotated[Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ...")]
+FaultsOpt = Annotated[
+    Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ... (docs/faults.md)")
+]
 ModelOpt = Annotated[Path | None, typer.Option(help="Trained agent (agent.npz) for the policy ppo.")]
 ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
 

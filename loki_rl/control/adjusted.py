@@ -42,7 +42,7 @@ class Forecasting:
         self._patience = options.patience
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        self._planner.learn(snapshot)
+        self._planner.learn(snapshot, keeping=True)
         if not snapshot.arrivals:
             base = self._planner.reserve.after((), self._planner.options.expected_rps, 0.0)
             return self._plan(snapshot, base, self._patience)
@@ -68,6 +68,7 @@ class Forecasting:
             current=snapshot.servers,
             horizon_s=patience * snapshot.interval_s,
             load_s=planner.options.load_s,
+            unloadable=snapshot.exclusions,
         )
         return allocate(planner.pipeline, request)
 
@@ -104,7 +105,7 @@ class Adjusting(Forecasting):
             reasons = (*plan.reasons, "no adjustment: " + self._missing(snapshot))
             self.fallbacks += 1
             return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
-        self._planner.learn(snapshot)
+        self._planner.learn(snapshot, keeping=True)
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
         base = self._demand(snapshot, forecast)
@@ -155,9 +156,15 @@ class Adjusting(Forecasting):
     def _doubt(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
         """Why the agent is not believed now, or nothing."""
         assert self.agent is not None
-        why = self._reason(snapshot, observation)
+        why = self._unknown(snapshot) or self._reason(snapshot, observation)
         self._sitting_out = SIT_OUT if why else max(0, self._sitting_out - 1)
         return why or (f"{self._sitting_out} intervals to sit out" if self._sitting_out else "")
+
+    @staticmethod
+    def _unknown(snapshot: Snapshot) -> str:
+        """What it has never met: it was trained, and is measured by, a cluster that can load all of its models."""
+        gone = ", ".join(f"'{one.variant}' of '{one.task}'" for one in snapshot.exclusions)
+        return f"{gone} cannot be loaded" if gone else ""
 
     def _reason(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
         assert self.agent is not None

@@ -15,14 +15,14 @@ from msgspec.structs import replace
 from loki_rl.control.allocator import allocate
 from loki_rl.control.demand import FLOOR_RPS, envelope, ewma, likely
 from loki_rl.control.measured import as_measured
-from loki_rl.control.reasons import highest_floor
+from loki_rl.control.reasons import highest_floor, servable
 from loki_rl.control.request import Queueing, Request, RequestError, check
 from loki_rl.control.reserve import Demand, Reserve
 from loki_rl.control.reserve import warm as warm_reserve
 from loki_rl.control.solver import warm as warm_solver
 from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Drift, Plan, Server, Snapshot
+from loki_rl.core.plan import Drift, Exclusion, Plan, Server, Snapshot
 from loki_rl.core.server_type import ServerType, as_run_by, types_of
 
 
@@ -74,18 +74,26 @@ class Planner:
         warm_reserve()
         self.pipeline, self.options, self.pool = pipeline, options, options.pool
         self._profiled = pipeline
-        self._drift: tuple[Drift, ...] = ()
+        self._known: tuple[tuple[Drift, ...], tuple[Exclusion, ...]] = ((), ())
         self._reserve: Reserve | None = None
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
         check(self.request(FLOOR_RPS))
 
-    def learn(self, snapshot: Snapshot) -> bool:
-        """From now on plan with what was measured; whether that is something new."""
-        if snapshot.drift == self._drift:
+    def learn(self, snapshot: Snapshot, keeping: bool = False) -> bool:
+        """From now on plan with what was measured and without what cannot be loaded; whether that is something new.
+
+        keeping: for requests with `current` and `unloadable`: then a model that some server has stays, since that one needs
+        no load to go on. Requests without would ask for more servers of it, so they do without the model altogether. Where
+        nothing could be served without what is excluded, it is planned with as before.
+        """
+        gone = tuple(one for one in snapshot.exclusions if not (keeping and _somewhere(one, snapshot.servers)))
+        if (snapshot.drift, gone) == self._known:
             return False
-        self._drift, self._reserve = snapshot.drift, None
-        self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift)
+        self._known, self._reserve = (snapshot.drift, gone), None
+        self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift, gone)
+        if gone and not servable(self.pipeline, self.request(FLOOR_RPS)):
+            self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift)
         return True
 
     @property
@@ -122,6 +130,16 @@ class Planner:
         return estimator(arrivals) if arrivals else self.options.expected_rps
 
 
+def _somewhere(one: Exclusion, servers: Sequence[Server]) -> bool:
+    """Whether a server of that type has the model, or will have it from a load under way."""
+    model = one.task, one.variant
+    return any(
+        model in ((server.serving or ())[:2], (server.loading or ())[:2], *server.resident)
+        for server in servers
+        if server.server_type == one.server_type
+    )
+
+
 def counted(pool: Sequence[ServerType], there: Sequence[Server]) -> tuple[ServerType, ...]:
     """The types with as many servers of each as are there: some may be lost."""
     counts = Counter(server.server_type for server in there)
@@ -129,14 +147,21 @@ def counted(pool: Sequence[ServerType], there: Sequence[Server]) -> tuple[Server
 
 
 class Static:
-    """One plan, made for the expected demand and held, also where service turns out to be other than profiled."""
+    """One plan, made for the expected demand and held, also where service turns out to be other than profiled; another one
+    only while a model cannot be loaded."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
-        planner = Planner(pipeline, options, "tail", 0.0)
-        self._plan = allocate(pipeline, planner.request(options.demand_rps or options.expected_rps))
+        self._planner = Planner(pipeline, options, "tail", 0.0)
+        self._demand_rps = options.demand_rps or options.expected_rps
+        self._plan = self._made()
 
-    def decide(self, snapshot: Snapshot) -> Plan:  # noqa: ARG002  (held whatever happens)
+    def decide(self, snapshot: Snapshot) -> Plan:
+        if self._planner.learn(replace(snapshot, drift=())):
+            self._plan = self._made()
         return self._plan
+
+    def _made(self) -> Plan:
+        return allocate(self._planner.pipeline, self._planner.request(self._demand_rps))
 
 
 class Hardware:
@@ -174,7 +199,7 @@ class Exact:
         self._planner = Planner(pipeline, options, "tail", 0.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        self._planner.learn(snapshot)
+        self._planner.learn(snapshot, keeping=True)
         return allocate(self._planner.pipeline, self._request(snapshot, self._demand(snapshot)))
 
     def _lead_s(self, snapshot: Snapshot) -> float:
@@ -195,6 +220,7 @@ class Exact:
             current=snapshot.servers,
             horizon_s=options.patience * snapshot.interval_s,
             load_s=options.load_s,
+            unloadable=snapshot.exclusions,
         )
 
 

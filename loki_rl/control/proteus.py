@@ -209,21 +209,22 @@ def _hosts(pipeline: Pipeline, slo_s: float, longest: Sequence[int]) -> list[Hos
         budget_us = model.budget_us / longest[task]
         fitting = [_largest(model, pipeline, task, variant, budget_us) for variant in range(len(stage.variants))]
         # A task in which nothing fits its share of the SLO still must be served.
-        quickest = min(range(len(fitting)), key=lambda variant, task=task: model.cost_us(task, variant, 1))  # type: ignore[misc]
         if not any(fitting):
-            fitting[quickest] = 1
+            able = [variant for variant, one in enumerate(stage.variants) if one.runnable]
+            fitting[min(able, key=lambda variant, task=task: model.cost_us(task, variant, 1))] = 1  # type: ignore[misc]
         found += [
             Host(task, variant, batch, model.rate(task, variant, batch), stage.variants[variant].accuracy)
             for variant, batch in enumerate(fitting)
-            if batch and stage.variants[variant].runnable
+            if batch
         ]
     return found
 
 
 def _largest(model: HalfSlo, pipeline: Pipeline, task: int, variant: int, budget_us: float) -> int:
-    """The largest batch whose median fits the budget, 0 if none does."""
-    batches = pipeline.tasks[task].variants[variant].latency
-    return max((batch for batch in batches if model.cost_us(task, variant, batch) <= budget_us), default=0)
+    """The largest batch whose median fits the budget, 0 if none does or the variant does not run."""
+    found = pipeline.tasks[task].variants[variant]
+    fitting = (batch for batch in found.latency if model.cost_us(task, variant, batch) <= budget_us)
+    return max(fitting, default=0) if found.runnable else 0
 
 
 def _spread(hosts: Sequence[Host], demand: Sequence[float], servers: int) -> tuple[list[int], list[float]]:

@@ -98,6 +98,12 @@ def reachable(setting: Setting) -> float:
     return sum(best.values())
 
 
+def servable(pipeline: Pipeline, request: Request) -> bool:
+    """Whether what runs can serve requests inside the SLO and above the floor, if there are servers enough."""
+    setting = prepare(pipeline, request)
+    return setting.feasible and request.min_accuracy <= reachable(setting) + TIE
+
+
 def highest_floor(pipeline: Pipeline, request: Request) -> float:
     """The highest accuracy floor that plans can keep: the pipeline's best or, where its models do not fit the SLO, the best
     of those that do, less what a solver may miss it by. The request's demand and floor do not matter."""

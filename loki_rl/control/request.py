@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Server
+from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.server_type import ServerType, types_of
 
 Queueing = Literal["half-slo", "tail"]
@@ -35,7 +35,8 @@ class Request(Struct, frozen=True):
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
     long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
     demand is likely to come, where demand_rps is a high quantile (demand_rps if None); chance: how likely what lies between
-    the two is to come, 0..1 (as for a normal tail if None).
+    the two is to come, 0..1 (as for a normal tail if None); unloadable: models that no further server can load, so that a
+    plan has them at most where they are.
     """
 
     demand_rps: float
@@ -51,6 +52,7 @@ class Request(Struct, frozen=True):
     load_s: float | None = None
     expected_rps: float | None = None
     chance: float | None = None
+    unloadable: tuple[Exclusion, ...] = ()
     pool: tuple[ServerType, ...] = ()
 
     @property

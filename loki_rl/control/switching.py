@@ -130,4 +130,10 @@ def question_of(request: Request, setting: Setting) -> Question:
         worth=(VIOLATION * share, VIOLATION * (1 - share), ACCURACY / pipeline.best_accuracy),
         prices=tuple(SERVERS * kind.price / whole for kind in request.types),
         load_share=share,
+        unloadable=frozenset(
+            model
+            for one in request.unloadable
+            for pool, kind in enumerate(request.types)
+            if kind.name == one.server_type and (model := _model(pipeline, pool, one.task, one.variant))
+        ),
     )

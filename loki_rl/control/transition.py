@@ -28,7 +28,7 @@ class Question(Struct, frozen=True):
     the demand that counts in full, the rest `unlikely` as much. floor: on accuracy after the loads. servers: of each type.
     able: of each model, servers that it may have while others load; there: those that need no load. worth: of serving all
     while models load, of serving all after, and of accuracy. prices: of a server of each type, of which a load costs
-    load_share.
+    load_share. unloadable: models that have no servers but those there.
     """
 
     demand_rps: float
@@ -42,6 +42,7 @@ class Question(Struct, frozen=True):
     worth: tuple[float, float, float]
     prices: tuple[float, ...]
     load_share: float
+    unloadable: frozenset[Model] = frozenset()
 
 
 class Transition:
@@ -142,6 +143,7 @@ class Transition:
         program.lower[self._wholes], program.upper[self._wholes] = 0, np.array(question.servers)[self._pool_of]
         program.row_upper[self._able] = [question.able.get(model, 0.0) for model in self.models]
         program.row_lower[self._there] = [-question.there.get(model, 0) for model in self.models]
+        program.upper[self._loaded[0]] = [0.0 if model in question.unloadable else inf for model in self.models]
         program.upper[self._likely], program.upper[self._served] = question.likely, served
 
     def _aim(self, question: Question) -> None:

@@ -8,6 +8,7 @@ from math import ceil, inf
 
 from msgspec.structs import replace
 
+from loki_rl.core.exclusions import Exclusions
 from loki_rl.core.machine import Machine
 from loki_rl.core.messages import (
     GATEWAY,
@@ -44,8 +45,9 @@ COUNTED_S = 0.02
 class Controller:
     """Actor at address `controller`.
 
-    Every interval_s after the origin, and when a server is lost or found, it emits Solve(snapshot); Planned answers. Loads
-    in flight are in the snapshot. Who goes over to a new plan when: see Rollout.
+    Every interval_s after the origin, and when a server is lost or found or a model cannot be loaded, it emits
+    Solve(snapshot); Planned answers. Loads in flight are in the snapshot. Who goes over to a new plan when: see Rollout;
+    what is not loaded for a while: see Exclusions.
     """
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
@@ -69,7 +71,8 @@ class Controller:
         self.drift: dict[str, list[Drift]] = {}
         self.loads = 0
         self.failures: list[str] = []
-        self.rollout = Rollout(self.servers, options.parallel_loads)
+        self.exclusions = Exclusions(self.servers)
+        self.rollout = Rollout(self.servers, options.parallel_loads, self.exclusions)
 
     @property
     def settled(self) -> bool:
@@ -146,8 +149,9 @@ class Controller:
             self._sample(effects)
             self.next_second += 1.0
         if now >= self.retry_at:
+            self.exclusions.review(now)
             held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]
-            self.retry_at = min(held, default=inf)
+            self.retry_at = min([*held, *self.exclusions.ends(now)], default=inf)
             self._order(now, effects)
         if self.next_solve is not None and now >= self.next_solve:
             self.next_solve += self.options.interval_s * ceil((now - self.next_solve + 1e-9) / self.options.interval_s)
@@ -179,6 +183,7 @@ class Controller:
             items={task: tuple(counts) for task, counts in self.items.items()},
             plan=self.plan,
             drift=tuple(one for found in self.drift.values() for one in found),
+            exclusions=self.exclusions.current,
         )
 
     def _server(self, number: int, machine: Machine, now: float) -> Server:
@@ -204,14 +209,25 @@ class Controller:
         machine.resident = machine.serving or machine.resident
         if machine.loading is not None:
             machine.resident = machine.serving
-        if event.error:
-            self._failed(f"worker {event.worker}: {event.error}")
-            machine.ordered = False
-            machine.held_until = now + RETRY_S
-            self.retry_at = min(self.retry_at, machine.held_until)
+        ended = self._model(event.ended_task, event.ended_variant)
+        if ended is not None:
+            self._load_ended(event, machine, ended, now)
         self._order(now, effects)
         if self.plan is None and not self.solving and len(self.machines) == self.options.servers:
             self._solve(now, effects)
+
+    def _load_ended(self, event: Report, machine: Machine, model: Model, now: float) -> None:
+        """One that failed is tried again after a while, by then with another plan if there is one without it."""
+        if not event.error:
+            self.exclusions.loaded(model, machine.server_type, now)
+            return
+        self._failed(f"worker {event.worker}: {event.error}")
+        machine.ordered = False
+        machine.failed_at, machine.held_until = now, now + RETRY_S
+        self.exclusions.failed(model, machine.server_type, event.error, now)
+        self.retry_at = min([self.retry_at, machine.held_until, *self.exclusions.ends(now)])
+        if self.exclusions.has(model, machine.server_type):
+            self.replan_at = min(self.replan_at, now)
 
     def _machine(self, event: Report, now: float) -> Machine:
         """The server's record, a fresh one for a new life of its process. A server that was lost gets work with the next

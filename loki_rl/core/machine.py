@@ -9,11 +9,11 @@ from loki_rl.core.transition import Model, Target
 
 class Machine:
     """What is known of one server. server_type: position of its type; target: what it should serve; ordered: whether it was
-    told; loads: seen so far; held_until: it is told nothing before [s], since its last load failed."""
+    told; loads: seen so far; failed_at: when a load failed last [s]; held_until: it is told nothing before [s], for that."""
 
     __slots__ = (
-        "batch", "held_until", "incarnation", "loading", "loads", "ordered", "resident", "server_type", "serving", "started",
-        "target",
+        "batch", "failed_at", "held_until", "incarnation", "loading", "loads", "ordered", "resident", "server_type",
+        "serving", "started", "target",
     )  # fmt: skip
 
     def __init__(self, incarnation: int, server_type: int = 0) -> None:
@@ -28,6 +28,7 @@ class Machine:
         self.target: Target | None = None
         self.ordered = True
         self.held_until = -inf
+        self.failed_at = -inf
 
     @property
     def busy(self) -> bool:

@@ -193,7 +193,8 @@ class Assign(Message, array_like=True, tag=True):
 
 class Report(Message, array_like=True, tag=True):
     """To the controller: what a worker does. Positions are -1 where there is nothing. started: time its load began [s];
-    loads: models loaded since the worker began; error: why the last load failed."""
+    loads: models loaded since the worker began; ended_task, ended_variant: model whose load has just ended; error: why that
+    failed, else empty."""
 
     worker: int
     incarnation: int
@@ -205,6 +206,8 @@ class Report(Message, array_like=True, tag=True):
     loading_variant: int
     started: float
     loads: int
+    ended_task: int = -1
+    ended_variant: int = -1
     error: str = ""
 
 

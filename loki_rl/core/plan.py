@@ -123,12 +123,22 @@ class Drift(Struct, frozen=True, array_like=True):
     fanout: dict[str, float]
 
 
+class Exclusion(Struct, frozen=True, array_like=True):
+    """A variant that no server of a type can load now, and why. server_type: the type's name."""
+
+    task: str
+    variant: str
+    server_type: str
+    reason: str
+
+
 class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
     time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s]. items: task ->
-    items that came to its queue in each past second, oldest first. drift: what differs from the profile.
+    items that came to its queue in each past second, oldest first. drift: what differs from the profile. exclusions: what
+    nobody should be told to load now; servers that have it may go on.
     """
 
     now: float
@@ -140,3 +150,4 @@ class Snapshot(Struct, frozen=True):
     items: dict[str, tuple[int, ...]] = {}
     plan: Plan | None = None
     drift: tuple[Drift, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()

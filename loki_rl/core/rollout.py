@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from loki_rl.core.exclusions import Exclusions
 from loki_rl.core.machine import Machine
 from loki_rl.core.mix import mix_of
 from loki_rl.core.plan import Plan
@@ -17,11 +18,12 @@ class Rollout:
 
     With a limit, a server also stays while its task could not serve its share of the plan's demand without it. Those that
     serve nothing go at once. Where every step would take too much, the task that is left with most gives one up: a plan must
-    not wait for ever.
+    not wait for ever. Who may not load its model now stays as it is: see Exclusions.
     """
 
-    def __init__(self, servers: Servers, parallel: int) -> None:
+    def __init__(self, servers: Servers, parallel: int, exclusions: Exclusions) -> None:
         self._servers = servers
+        self._exclusions = exclusions
         self._pipeline = servers.pipelines[0]
         self._parallel = parallel
         self._needed: dict[str, float] = {}
@@ -35,7 +37,8 @@ class Rollout:
 
     def next(self, machines: Mapping[int, Machine], now: float) -> list[int]:
         """Servers to tell their targets now."""
-        waiting = [n for n, machine in sorted(machines.items()) if not machine.ordered and now >= machine.held_until]
+        untold = [number for number, machine in machines.items() if not machine.ordered and now >= machine.held_until]
+        waiting = self._exclusions.admitted(untold, machines)
         going = [number for number in waiting if not self._leaves(machines[number])]
         leaving = [number for number in waiting if self._leaves(machines[number])]
         if not self._parallel:

@@ -243,12 +243,12 @@ class Worker:
             self.target = self.serving
         self._swap(now, effects)
         self._credit(now, effects)
-        self._report(effects, event.error)
+        self._report(effects, model, event.error)
 
-    def _report(self, effects: list[Effect], error: str = "") -> None:
+    def _report(self, effects: list[Effect], ended: Model = PARKED, error: str = "") -> None:
         self.announced = True
         report = Report(
             self.number, self.incarnation, self.epoch, *self.serving, self.target_batch, *self.loading, self.started,
-            self.loads, error,
+            self.loads, *ended, error,
         )  # fmt: skip
         effects.append(Send(CONTROLLER, report))

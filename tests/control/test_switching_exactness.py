@@ -3,7 +3,7 @@ anew, another solver."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations_with_replacement
 from math import inf
@@ -20,7 +20,7 @@ from loki_rl.control.allocator import allocate, capacity
 from loki_rl.control.request import Queueing, Request
 from loki_rl.control.verify import verify
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Server
+from loki_rl.core.plan import Exclusion, Server
 from tests.control.brute import Brute, pipelines
 
 Model = tuple[int, int]
@@ -161,9 +161,13 @@ class Judge:
         return self._seen[limits]
 
     def fleets(self) -> Iterator[np.ndarray]:
+        """All that can be reached: of what cannot be loaded no more servers than have it."""
+        most = {self._model((one.task, one.variant)) for one in self.request.unloadable}
         for total in range(self.request.servers + 1):
             for chosen in combinations_with_replacement(range(len(self.configs)), total):
-                yield np.bincount(chosen, minlength=len(self.configs))
+                wanted = Counter(self.configs[k][:2] for k in chosen)
+                if all(wanted[model] <= self.held[model] for model in most):
+                    yield np.bincount(chosen, minlength=len(self.configs))
 
     def placed(self, plan: Any) -> np.ndarray:
         """The fleet of a plan."""
@@ -201,7 +205,13 @@ def questions(draw: st.DrawFn, queueing: Queueing) -> tuple[Pipeline, Request]:
         load_s=draw(st.sampled_from([None, 0.0, 5.0, 20.0])),
         expected_rps=draw(st.sampled_from([None, 0.5 * demand, 0.8 * demand])),
         chance=draw(st.sampled_from([None, 0.0, 0.05, 0.6])),
+        unloadable=draw(st.sampled_from([(), ()]) | unloadable(pipeline)),
     )
+
+
+def unloadable(pipeline: Pipeline) -> st.SearchStrategy[tuple[Exclusion, ...]]:
+    models = [Exclusion(task.name, variant.name, "", "") for task in pipeline.tasks for variant in task.variants]
+    return st.sets(st.sampled_from(models), max_size=2).map(lambda drawn: tuple(sorted(drawn, key=str)))
 
 
 @st.composite

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.exclusions import Exclusions
 from loki_rl.core.machine import Machine
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
@@ -37,7 +38,8 @@ def serving(task: str, target: str | None = "new") -> Machine:
 
 
 def rollout(parallel: int, rps: float, swap: Swap = "break") -> Rollout:
-    made = Rollout(Servers(ClusterOptions(pipeline(swap), 9)), parallel)
+    servers = Servers(ClusterOptions(pipeline(swap), 9))
+    made = Rollout(servers, parallel, Exclusions(servers))
     made.adopt(plan(rps))
     return made
 

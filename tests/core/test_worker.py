@@ -213,6 +213,7 @@ def test_a_failed_load_is_reported_and_left_to_the_controller() -> None:
         effects = actor.handle(Loaded(0, 1, 1.0, "out of memory"), 1.0)
         assert sent(effects) == []
         assert [(report.task, report.variant, report.error) for report in reports(effects)] == [(*serves, "out of memory")]
+        assert [(report.ended_task, report.ended_variant) for report in reports(effects)] == [(0, 1)]
         assert Load(0, 1) in sent(actor.handle(Assign(2, 0, 1, 2), 2.0)), "the same assignment tries again"
 
 
@@ -220,7 +221,10 @@ def test_a_failed_load_does_not_undo_a_newer_assignment() -> None:
     actor = make()
     actor.handle(Assign(1, 1, 0, 2), 0.0)
     actor.handle(Assign(2, 0, 1, 2), 0.5)
-    assert sent(actor.handle(Loaded(1, 0, 1.0, "out of memory"), 1.0)) == [Load(0, 1)]
+    effects = actor.handle(Loaded(1, 0, 1.0, "out of memory"), 1.0)
+    assert sent(effects) == [Load(0, 1)]
+    ended = [(report.ended_task, report.ended_variant, report.error) for report in reports(effects)]
+    assert ended == [(-1, -1, ""), (1, 0, "out of memory")]
 
 
 def test_models_that_do_not_fit_together_are_exchanged_by_break() -> None:

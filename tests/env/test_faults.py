@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from loki_rl.control.policies import PolicyOptions, make_policy
 from loki_rl.core.draws import fanouts
 from loki_rl.core.journal import JournalError, Recorder, read, replay
 from loki_rl.core.messages import BatchDone, Effect, Event, Outcome, Tick
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Placement, Plan, Snapshot
-from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, check_faults, load_faults
+from loki_rl.core.plan import Exclusion, Placement, Plan, Snapshot
+from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, Unloadable, check_faults, load_faults
 from loki_rl.env.histogram import FanoutRow, with_counts
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.runs import RunOptions, prepare, read_options
@@ -123,6 +124,43 @@ def test_all_servers_may_die_and_every_request_still_ends_once() -> None:
     assert _violations(done, 11, 20) == 1.0
 
 
+def test_a_variant_that_cannot_be_loaded_is_planned_without_until_it_can() -> None:
+    """Found out by the first loads; what was excluded is tried again, in time with success."""
+    policy = make_policy("exact", _pipeline(), PolicyOptions(SERVERS))
+    broken = Faults(unloadable=(Unloadable("detect", "large", -9.0, 8.0),))
+    plans: list[tuple[set[str], tuple[Exclusion, ...]]] = []
+
+    def decide(snapshot: Snapshot) -> Plan:
+        plan = policy.decide(snapshot)
+        plans.append(({place.variant for place in plan.placements if place.task == "detect"}, snapshot.exclusions))
+        return plan
+
+    done = simulate(_options(interval_s=2.0), decide, _arrivals(), SECONDS, check=True, faults=broken)
+    assert plans[0] == ({"large"}, ()), "nobody knows yet"
+    assert plans[1] == ({"small"}, (Exclusion("detect", "large", "", "variant 'large': a fault of this run"),))
+    assert all(variants == {"small"} for variants, gone in plans if gone)
+    assert "large" in plans[-1][0], "it was tried again"
+    assert _violations(done, 0, SECONDS) < 0.1
+    assert _ended(done) == done.tally.arrivals
+
+
+@pytest.mark.parametrize("name", ["static", "hardware", "proteus", "loki", "exact", "forecast", "ppo"])
+def test_every_policy_serves_on_without_what_cannot_be_loaded(name: str) -> None:
+    policy = make_policy(name, _pipeline(), PolicyOptions(SERVERS, demand_rps=60.0))
+    gone = tuple(Unloadable(task, variant, -9.0) for task, variant in (("detect", "large"), ("read", "good")))
+    done = simulate(_options(), policy.decide, _arrivals(20.0), SECONDS, check=True, faults=Faults(unloadable=gone))
+    assert _violations(done, 5, SECONDS) < 0.05
+    assert _ended(done) == done.tally.arrivals
+
+
+def test_the_only_variants_are_tried_until_they_load() -> None:
+    gone = tuple(Unloadable("detect", variant, -9.0, 6.0) for variant in ("small", "large"))
+    policy = make_policy("exact", _pipeline(), PolicyOptions(SERVERS))
+    done = simulate(_options(), policy.decide, _arrivals(40.0), SECONDS, check=True, faults=Faults(unloadable=gone))
+    assert _violations(done, 0, 5) == 1.0
+    assert _violations(done, 14, SECONDS) < 0.05
+
+
 def test_a_slow_server_is_slow_while_it_is_said_to_be() -> None:
     done = _services(Faults(slow=(Slow(0, 4.0, 5.0, 10.0),)))
     for one in done:
@@ -212,6 +250,10 @@ faults = st.builds(
     slow=st.lists(st.builds(Slow, st.integers(0, SERVERS - 1), st.floats(0.1, 40), st.floats(0, SECONDS)), max_size=3).map(
         tuple
     ),
+    unloadable=st.lists(
+        st.builds(Unloadable, st.just("detect"), st.just("large"), st.floats(-9, SECONDS), st.none() | st.just(99.0)),
+        max_size=2,
+    ).map(tuple),
     metric_lag_s=st.floats(0, 8),
     service_noise=st.floats(0, 1),
 )
@@ -257,10 +299,12 @@ def test_a_journal_with_a_life_that_cannot_be_is_refused(address: str) -> None:
 def test_a_file_of_faults_and_its_histogram(tmp_path: Path) -> None:
     (tmp_path / "fan.csv").write_text("task,variant,child,count,weight\ndetect,large,read,2,5\ndetect,large,read,0,1\n")
     text = "crashes: [{server: 1, at_s: 5, down_s: 2}]\nslow: [{server: 0, factor: 3}]\nmetric_lag_s: 1\nfanout: fan.csv\n"
+    text += "unloadable: [{task: detect, variant: large, from_s: -9, to_s: 8}]\n"
     (tmp_path / "f.yaml").write_text(text)
     assert load_faults(tmp_path / "f.yaml") == Faults(
         crashes=(Crash(1, 5.0, 2.0),),
         slow=(Slow(0, 3.0),),
+        unloadable=(Unloadable("detect", "large", -9.0, 8.0),),
         metric_lag_s=1.0,
         fanout=(FanoutRow("detect", "large", "read", (1.0, 0.0, 5.0)),),
     )
@@ -315,6 +359,9 @@ ROW = FanoutRow("detect", "large", "read", (1.0,))
         (Faults(slow=(Slow(9, 2.0),)), "slow server 9: servers are numbered"),
         (Faults(slow=(Slow(0, 0.0),)), "factor must be above 0"),
         (Faults(slow=(Slow(0, 2.0, 5.0, 5.0),)), "need 0 <= from_s < to_s"),
+        (Faults(unloadable=(Unloadable("find", "large"),)), "the pipeline has no task 'find'; it has ['detect', 'read']"),
+        (Faults(unloadable=(Unloadable("detect", "huge"),)), "has no such variant; it has ['large', 'small']"),
+        (Faults(unloadable=(Unloadable("detect", "large", 5.0, 5.0),)), "need from_s < to_s, not 5 and 5"),
         (Faults(metric_lag_s=-1.0), "metric_lag_s must be at least 0"),
         (Faults(service_noise=3.0), "service_noise must lie in 0..2"),
         (Faults(fanout=(replace(ROW, task="find"),)), "the pipeline has no task 'find'"),

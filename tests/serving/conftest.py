@@ -22,7 +22,7 @@ from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Drift, Placement, Plan
+from loki_rl.core.plan import Drift, Exclusion, Placement, Plan
 from loki_rl.serving.front import (
     Entered,
     Front,
@@ -77,7 +77,8 @@ def ten_requests(ready: bool = True) -> PlaneState:
         Stage("read", 3, 0.045, {"slow": 1}, {"dropped": 2}, {"slow": read}),
     ]
     drift = [Drift("find", "big", "", 1.4, {"read": 5.2})]
-    control = Control(plan, 12.0, workers, ["worker 1: out of memory"], drift)
+    excluded = [Exclusion("read", "old", "", "there is no model old/1/model.onnx")]
+    control = Control(plan, 12.0, workers, ["worker 1: out of memory"], drift, excluded)
     return PlaneState("reading", "onnx", 0.5, 1.0, 2, ready, 60.0, 1, 2, requests, stages, control)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.client import Client, ClientError, GatewayGoneError, Inference

@@ -26,6 +26,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Exclusion
 from loki_rl.core.pull_router import PullRouter
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LocalPlane
@@ -137,7 +138,11 @@ def test_the_controller_tells_what_its_workers_do() -> None:
     state = control_state(controller)
     (worker,) = state.workers
     assert (worker.number, worker.serving, worker.batch, worker.loading, worker.loads) == (1, "read/slow", 2, "read/fast", 2)
-    assert (state.plan, state.demand_rps, state.failures) == (None, 0.0, [])
+    assert (state.plan, state.demand_rps, state.failures, state.excluded) == (None, 0.0, [], [])
+    controller.handle(Report(1, 0, 0, 0, 1, 2, -1, -1, 10.0, 2, 0, 0, "no such file"), 11.0)
+    state = control_state(controller)
+    assert state.failures == ["worker 1: no such file"]
+    assert state.excluded == [Exclusion("read", "fast", "", "no such file")]
 
 
 HALF = """

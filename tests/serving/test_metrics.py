@@ -61,6 +61,10 @@ def test_the_plan_and_the_workers(read: Any) -> None:
     assert read("loki_model_loads", pipeline="reading", worker="1") == 2
 
 
+def test_what_cannot_be_loaded_is_marked(read: Any) -> None:
+    assert read("loki_variant_excluded", pipeline="reading", stage="read", variant="old", server_type="") == 1.0
+
+
 def test_drift_is_measured_beside_the_profile(read: Any) -> None:
     slow = {"pipeline": "reading", "stage": "find", "variant": "big", "server_type": ""}
     assert read("loki_drift_slowdown", **slow) == 1.4

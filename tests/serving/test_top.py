@@ -93,6 +93,7 @@ def test_the_screen_shows_demand_plan_queues_violations_accuracy_and_workers(pla
         "read/slow",
         "read/fast",
         "'big' of 'find' takes 1.40 x its profiled time",
+        "planned without: 'old' of 'read' cannot be loaded: there is no model \nold/1/model.onnx",
         "worker 1: out of memory",
     ):
         assert part in text, text

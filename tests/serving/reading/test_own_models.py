@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +29,7 @@ from loki_rl.serving.onnx_engine import OnnxEngine
 from loki_rl.serving.plane import PlaneFile, pack_options
 from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import model_path, write_whole
+from tests.serving.driving import eventually
 
 ROOT = Path(__file__).parents[3]
 SHADES = {"dark_01.png": 20, "dark_02.png": 90, "light_01.png": 160, "light_02.png": 240}
@@ -121,6 +125,57 @@ def test_an_adapter_may_say_what_clients_send_and_get(site: Path, monkeypatch: p
     plane = PlaneFile(pack_options(ClusterOptions(pipeline, 1)), (), (), "onnx", pipeline_file=str(site / "price.yaml"))
     found = described(plane)
     assert (found.input, found.output) == (Tensor("features", "FP32", (13,)), Tensor("price", "BYTES", (-1,)))
+
+
+def test_a_model_file_that_goes_missing_is_planned_without_until_it_is_back(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start it is damaged: the plane starts all the same. Whole again it serves. Then it goes, and its worker too."""
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{ROOT}")
+    shutil.copytree(site / "models", tmp_path / "models")
+    shutil.copy(site / "tone.yaml", tmp_path)
+    file = model_path(tmp_path / "models", "tone_large")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    picture = np.frombuffer((site / "pictures" / "light_01.png").read_bytes(), np.uint8)
+    with plane_of_tones(tmp_path) as plane, Client(plane.front) as client:
+
+        def excluded() -> list[tuple[str, str]]:
+            control = client.state().control
+            return [] if control is None else [(one.task, one.variant) for one in control.excluded]
+
+        def served_by() -> tuple[str, ...]:
+            answer = client.infer(picture)
+            return tuple(answer.served[0]) if answer.outcome == "ok" else ()
+
+        assert served_by() == ("small",)
+        assert excluded() == [("classify", "large")]
+        write_whole(file, whole)
+        eventually(lambda: served_by() == ("large",), "it was not tried again")
+        assert excluded() == []
+        file.unlink()
+        os.kill(plane.pids["workers-0"], signal.SIGKILL)
+        eventually(lambda: excluded() == [("classify", "large")], "the missing file was not noticed")
+        eventually(lambda: served_by() == ("small",), "nothing is served without it")
+        control = client.state().control
+        assert control is not None
+        assert "there is no model" in control.excluded[0].reason
+        plane.check()
+
+
+def plane_of_tones(folder: Path) -> LocalPlane:
+    """One server; figures for which the policy always wants `large`."""
+    quick = {1: Latency(0.001, 0.002, 0.003)}
+    variants = tuple(Variant(name, accuracy, quick) for name, accuracy in (("small", 0.75), ("large", 1.0)))
+    pipeline = Pipeline("tone", 5.0, (Task("classify", variants, entry=1.0),), {"classify": 1.0})
+    return LocalPlane(
+        ClusterOptions(pipeline, 1, interval_s=1.0),
+        engine="onnx",
+        pipeline_file=str(folder / "tone.yaml"),
+        policy="loki",
+        policy_options={"initial_rps": 1.0},
+        check=True,
+    )
 
 
 def test_the_adapter_is_as_short_as_promised(site: Path) -> None:
