@@ -17,6 +17,7 @@ from loki_rl.core.messages import (
     Counted,
     Effect,
     Event,
+    Kill,
     Load,
     Loaded,
     Run,
@@ -31,6 +32,8 @@ from loki_rl.env.world import Decide, Player, Recorder, World
 
 # From the end of a process to the word of it: a kernel handle wakes the launcher.
 NOTICED_S = 0.001
+# From the end of a process to the first word of the next one.
+RESTARTED_S = 0.5
 NOISE = 1 << 22  # stream of the keyed draws, above those of the core
 LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
 FATE, NOBODY = "fate", "nobody"  # what no journal can repeat
@@ -52,6 +55,8 @@ class Nobody:
 class Fate:
     """Kills and revives servers when their time has come, and gives word of it as a launcher does."""
 
+    deeds: list[tuple[float, int, int]]  # when [s], what, which server
+
     def __init__(self, crashes: tuple[Crash, ...], tasks: int, kill: Callable[[int], None], revive: Callable[[int], None]):
         self.told = [CONTROLLER, *map(router, range(tasks))]
         self.kill, self.revive = kill, revive
@@ -59,6 +64,12 @@ class Fate:
         deeds += [(crash.at_s + NOTICED_S, 1, crash.server) for crash in crashes]
         deeds += [(crash.at_s + crash.down_s, 2, crash.server) for crash in crashes if crash.down_s is not None]
         self.deeds = sorted(deeds)
+
+    def restart(self, server: int, now: float) -> None:
+        """As a launcher does with one that hangs."""
+        self.deeds = sorted(
+            [*self.deeds, (now, 0, server), (now + NOTICED_S, 1, server), (now + RESTARTED_S, 2, server)]
+        )
 
     def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
         effects: list[Effect] = []
@@ -111,8 +122,9 @@ class DisturbedWorld(World):
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
-        fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
-        self._enter(Player(FATE, fate))
+        self.fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
+        self.stage = Player(FATE, self.fate)
+        self._enter(self.stage)
 
     # -- crashes ------------------------------------------------------------------------------------------------------
 
@@ -121,6 +133,11 @@ class DisturbedWorld(World):
         player = self.players[worker(server)]
         player.play(Nobody())
         player.address = NOBODY
+
+    def _restart(self, kill: Kill, now: float) -> None:
+        if self.players[worker(kill.worker)].address != NOBODY and self.lives.get(kill.worker, 0) == kill.incarnation:
+            self.fate.restart(kill.worker, now)
+            self._enter(self.stage)
 
     def _revive(self, server: int) -> None:
         address = worker(server)

@@ -22,6 +22,7 @@ from loki_rl.core.messages import (
     Drop,
     Effect,
     Event,
+    Kill,
     Load,
     Loaded,
     Planned,
@@ -165,6 +166,8 @@ class World:
                 self.kernel.push(now + done.seconds, player, done)
             case Solve(snapshot):
                 self.kernel.push(now, player, Planned(self.decide(snapshot)))
+            case Kill():
+                self._restart(effect, now)
             case Unload():
                 pass  # no model is in memory
             case _:
@@ -173,6 +176,9 @@ class World:
     def _load(self, player: Player, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
         """How a load that begins now will end."""
         return Loaded(load.task, load.variant, _server(player).pipeline.tasks[load.task].variants[load.variant].load_s)
+
+    def _restart(self, kill: Kill, now: float) -> None:
+        """End a worker's process and start it again; in an undisturbed cluster none hangs."""
 
     def _run(self, player: Player, run: Run, now: float) -> None:
         seconds = self._seconds(player, run, now)

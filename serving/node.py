@@ -21,7 +21,7 @@ from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.journal import Recorder
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Effect, Load, Solve
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Effect, Kill, Load, Solve
 from loki_rl.core.router import Router
 from loki_rl.core.worker import PARKED, Worker
 from loki_rl.serving import logs, tether
@@ -45,7 +45,7 @@ from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
 from loki_rl.serving.timers import Timers
-from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Idle, Leave, Told, Up, Warm
+from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -118,7 +118,8 @@ class Node:
             actor = cast(Router, build(address, self._plane.options, self.spec.incarnation))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            self.driver.host(address, actor, RouterPayloads(actor.pipeline, actor.task), meter=self._traced(actor, meter))
+            payloads = RouterPayloads(actor.pipeline, actor.task)
+            self.driver.host(address, actor, payloads, self._kill, self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
 
@@ -186,6 +187,12 @@ class Node:
             self.driver.listen(self._emulated)
             self._closing.append(self._emulated.close)
         return self._emulated
+
+    def _kill(self, effect: Effect, _now: float) -> None:
+        """What a router asks for beside messages."""
+        if not isinstance(effect, Kill):
+            raise TypeError(f"a router cannot carry out {type(effect).__name__}")
+        self.mailbox.say(LAUNCHER, Hung(effect.worker, effect.incarnation, effect.reason))
 
     # -- signs of life ------------------------------------------------------------------------------------------------
 

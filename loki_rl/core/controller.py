@@ -4,13 +4,14 @@ nothing of how a plan is found."""
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, inf
+from math import ceil, floor, inf
 
 from msgspec.structs import replace
 
 from loki_rl.core.exclusions import Exclusions
 from loki_rl.core.machine import Machine
 from loki_rl.core.messages import (
+    CONTROLLER,
     GATEWAY,
     Assign,
     Backlog,
@@ -21,6 +22,8 @@ from loki_rl.core.messages import (
     PlanChanged,
     Planned,
     Report,
+    Restarted,
+    Resume,
     Sample,
     Send,
     Solve,
@@ -40,6 +43,10 @@ RETRY_S = 1.0
 FAILURES = 100
 # The count of a second is sent when it ends: a plan made on the stroke would never know the second just past.
 COUNTED_S = 0.02
+# A restarted controller takes over the servers once all have told what they do, or this long after it knows where to go on,
+ADOPT_S = 1.0
+# or this long after its start where no gateway tells.
+ALONE_S = 3.0
 
 
 class Controller:
@@ -48,6 +55,9 @@ class Controller:
     Every interval_s after the origin, and when a server is lost or found or a model cannot be loaded, it emits
     Solve(snapshot); Planned answers. Loads in flight are in the snapshot. Who goes over to a new plan when: see Rollout;
     what is not loaded for a while: see Exclusions.
+
+    A restarted one asks what is there: servers tell what they do, the gateway where time and demand stand and which plan is
+    in force. Until then it decides nothing, and the cluster goes on as it is.
     """
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
@@ -71,6 +81,8 @@ class Controller:
         self.drift: dict[str, list[Drift]] = {}
         self.loads = 0
         self.failures: list[str] = []
+        self.adopting = bool(incarnation)
+        self.adopt_at = -inf
         self.exclusions = Exclusions(self.servers)
         self.rollout = Rollout(self.servers, options.parallel_loads, self.exclusions)
 
@@ -96,11 +108,17 @@ class Controller:
                 self._gone(number, now)
             case Begin(origin):
                 self._begin(origin)
+            case Resume():
+                self._resume(event, now)
+            case Restarted():
+                self._gateway_restarted(effects)
             case _:
                 raise TypeError(f"the controller cannot handle {type(event).__name__}")
         return effects
 
     def wake_at(self) -> float | None:
+        if self.adopting:
+            return self.adopt_at
         times = (self.next_solve, self.next_second, self.retry_at, inf if self.solving else self.replan_at)
         wake = min(time for time in times if time is not None)
         return wake if wake < inf else None
@@ -145,6 +163,9 @@ class Controller:
                 self.replan_at = min(self.replan_at, now)
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
+        if self.adopting:
+            self._adopt(now, effects)
+            return
         while self.next_second is not None and now >= self.next_second:
             self._sample(effects)
             self.next_second += 1.0
@@ -196,6 +217,44 @@ class Controller:
         resident = () if machine.resident is None else (machine.resident,)
         return Server(number, serving, resident, loading, remaining, self.servers.types[machine.server_type].name)
 
+    # -- another life -------------------------------------------------------------------------------------------------
+
+    def _introduce(self, now: float, effects: list[Effect]) -> None:
+        self.adopt_at = now + ALONE_S
+        told = (GATEWAY, *map(worker, range(self.options.servers)))
+        effects += [Send(address, Restarted(CONTROLLER)) for address in told]
+
+    def _resume(self, event: Resume, now: float) -> None:
+        """Time, demand and plan are as the gateway tells."""
+        if not self.adopting:
+            return
+        self._begin(event.origin)
+        self.counted, self.arrivals = event.counted, event.arrivals
+        self.next_second = event.origin + max(0, floor(now - event.origin)) + 1.0
+        interval_s, first = self.options.interval_s, event.origin + self.options.interval_s + COUNTED_S
+        self.next_solve = first + interval_s * max(0, ceil((now - first) / interval_s))
+        self.plan, self.epoch = event.plan, 0 if event.plan is None else event.plan.epoch
+        self.adopt_at = now if len(self.machines) == self.options.servers else min(self.adopt_at, now + ADOPT_S)
+
+    def _adopt(self, now: float, effects: list[Effect]) -> None:
+        """Take over: servers whose task is another by the plan are told, and those that are missing are planned without."""
+        if self.adopt_at == -inf:
+            self._introduce(now, effects)
+            return
+        self.adopting = False
+        if self.plan is None or len(self.machines) < self.options.servers:
+            self.replan_at = now
+        if self.plan is not None:
+            self._aim(self.plan)
+            self._order(now, effects)
+
+    def _gateway_restarted(self, effects: list[Effect]) -> None:
+        """A new gateway knows what was last written down; where this is newer, it is told here."""
+        if self.adopting:
+            effects.append(Send(GATEWAY, Restarted(CONTROLLER)))
+        elif self.origin is not None and self.plan is not None:
+            effects += [Send(GATEWAY, Begin(self.origin)), Send(GATEWAY, PlanChanged(self.plan))]
+
     # -- what the servers say -----------------------------------------------------------------------------------------
 
     def _report(self, event: Report, now: float, effects: list[Effect]) -> None:
@@ -212,6 +271,10 @@ class Controller:
         ended = self._model(event.ended_task, event.ended_variant)
         if ended is not None:
             self._load_ended(event, machine, ended, now)
+        if self.adopting:
+            if len(self.machines) == self.options.servers and self.plan is not None:
+                self._adopt(now, effects)
+            return
         self._order(now, effects)
         if self.plan is None and not self.solving and len(self.machines) == self.options.servers:
             self._solve(now, effects)
@@ -236,7 +299,9 @@ class Controller:
         if known is not None and event.incarnation <= known.incarnation:
             return known
         fresh = self.machines[event.worker] = Machine(event.incarnation, self.servers.type_of(event.worker))
-        if known is not None:
+        if self.adopting:
+            fresh.loads = event.loads  # those of before are counted
+        elif known is not None:
             fresh.target, fresh.ordered = known.target, known.target is None
         elif self.plan is not None:
             self.replan_at = min(self.replan_at, now)
@@ -266,6 +331,13 @@ class Controller:
             return
         self.epoch += 1
         self.plan = replace(plan, epoch=self.epoch)
+        self._aim(plan)
+        told = [GATEWAY, *(router(task) for task in range(len(self.pipeline.tasks)))]
+        effects += [Send(address, PlanChanged(self.plan)) for address in told]
+        self._order(now, effects)
+
+    def _aim(self, plan: Plan) -> None:
+        """Give every server its target."""
         self.rollout.adopt(plan)
         seats = [
             Seat(number, machine.serving, machine.loading, machine.resident, self.servers.types[machine.server_type].name)
@@ -275,9 +347,6 @@ class Controller:
             machine = self.machines[number]
             if target != machine.target:
                 machine.target, machine.ordered, machine.held_until = target, False, -inf
-        told = [GATEWAY, *(router(task) for task in range(len(self.pipeline.tasks)))]
-        effects += [Send(address, PlanChanged(self.plan)) for address in told]
-        self._order(now, effects)
 
     def _within(self, plan: Plan) -> list[Placement]:
         """The plan's placements, cut to the servers there are (one may have died while the policy was thinking, or the
