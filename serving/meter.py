@@ -37,6 +37,11 @@ class RequestMeter:
         self._seen.in_flight = len(self._gateway.by_key)
         return self._seen
 
+    def restore(self, seen: Requests) -> None:
+        """Go on from the counts of a former life; what was in flight in it has failed."""
+        seen.outcomes[Outcome.FAILED] += seen.arrivals - sum(seen.outcomes)
+        self._seen = seen
+
     def _end(self, reply: Reply) -> None:
         seen = self._seen
         seen.outcomes[reply.outcome] += 1

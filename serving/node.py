@@ -35,6 +35,7 @@ from loki_rl.serving.engine import EngineError
 from loki_rl.serving.entrance import described, payload_check
 from loki_rl.serving.front import Front
 from loki_rl.serving.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
+from loki_rl.serving.ledger_keeper import LedgerKeeper
 from loki_rl.serving.mailbox import Context, Mailbox
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
@@ -51,6 +52,8 @@ from loki_rl.serving.workshop import make_engine
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 20
+# In the run directory: what a restarted gateway goes on from.
+LEDGER = "ledger"
 
 
 class Node:
@@ -59,11 +62,13 @@ class Node:
     def __init__(self, plane: PlaneFile, name: str, folder: Path, context: Context) -> None:
         self.spec = plane.node(name)
         self._plane = plane
+        self._folder = folder
         self._context = context
         self._closing: list[Callable[[], None]] = []
         self._parts: list[Callable[[], Part]] = []
         self._survey: Survey | None = None
         self._reception: Reception | None = None
+        self._keeper: LedgerKeeper | None = None
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._patience: list[Callable[[], float]] = []
@@ -137,11 +142,11 @@ class Node:
         self.driver.host(GATEWAY, gateway, payloads, reception.carry, self._traced(gateway, meter))
         for source in (reception, timers, Departures(front, timers)):
             self.driver.listen(source)
-        # The last answers have just been written.
-        self._closing += [partial(front.close, LINGER_S), timers.close]
+        keeper = self._keeper = LedgerKeeper(self._folder / LEDGER, gateway, front, reception, meter)
         if self.spec.incarnation:
-            # Clients were served before, and the first plan is long warm.
-            self.driver.bring(reception.open(time.monotonic()))
+            self.driver.bring(keeper.restore())
+        # The last answers have just been written.
+        self._closing += [partial(keeper.close, LINGER_S), partial(front.close, LINGER_S), timers.close]
 
     def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
         """What counts an actor's events, and makes spans of them where that is asked for."""
@@ -222,7 +227,7 @@ class Node:
             self._survey.hear(word)
         elif isinstance(word, Leave) and self._reception is not None:
             self._reception.leave()
-        elif isinstance(word, Warm) and self._reception is not None:
+        elif isinstance(word, Warm) and self._reception is not None and self._reception.opened is None:
             # From here, so that no client's own begin can come before this one.
             self.driver.bring(self._reception.open(time.monotonic()))
             self.mailbox.say(LAUNCHER, Warm())
@@ -235,6 +240,8 @@ class Node:
         if self._controller is not None and self._controller.settled:
             self._controller = None
             self.mailbox.say(self._plane.homes[GATEWAY], Warm())
+        if self._keeper is not None:
+            self._keeper.look(time.monotonic())
         gateway = self._gateway
         if gateway is not None and gateway.draining and not gateway.by_key:
             self._gateway = None

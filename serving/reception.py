@@ -29,7 +29,8 @@ BURST = 64
 
 class Reception:
     """A source of events for the gateway's driver, and where its Reply effects go. homes: address -> node of the other
-    actors but workers. meter: of the same gateway."""
+    actors but workers. meter: of the same gateway. opened: since when clients are served [s], None as long as they are
+    not."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Reception:
         self._routers = sorted({node for address, node in homes.items() if address != CONTROLLER})
         self._meter = meter
         self._survey = survey
-        self._opened = time.monotonic()
+        self.opened: float | None = None
 
     @property
     def handle(self) -> zmq.Socket[bytes]:
@@ -70,9 +71,13 @@ class Reception:
 
     def open(self, origin: float) -> list[Delivery]:
         """Tell clients that they are served, and actors that time counts."""
-        self._front.ready = True
-        self._opened = origin
+        self.reopen(origin, False)
         return self._begin(origin)
+
+    def reopen(self, opened: float, leaving: bool) -> None:
+        """Serve clients, as the life before this one did. opened: since when [s]; leaving: they are told to go elsewhere."""
+        self.opened = opened
+        self._front.ready = not leaving
 
     def leave(self) -> None:
         """Clients should go elsewhere; those that come are served until the gateway drains."""
@@ -133,7 +138,7 @@ class Reception:
             best_accuracy=options.pipeline.best_accuracy,
             servers=options.servers,
             ready=not unready,
-            uptime_s=time.monotonic() - self._opened,
+            uptime_s=0.0 if self.opened is None else time.monotonic() - self.opened,
             vanished=front.vanished,
             malformed=front.malformed,
             requests=self._meter.state(),

@@ -13,7 +13,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, Event, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, Event, Outcome, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
@@ -208,6 +208,20 @@ def test_an_emulated_plane_answers_without_payloads_and_counts_in_its_ledger(sta
         assert [answer.outcome for answer in found] == ["ok"] * 50
         assert not any(answer.outputs for answer in found)
         assert client.ledger().tally.arrivals == 50
+
+
+def test_a_plane_keeps_its_latest_seconds_and_the_sum_of_all(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loki_rl.serving.ledger_keeper.KEEP_S", 1)
+    plane = start("emulated")
+    with Client(plane.front) as client:
+        client.begin_run()
+        assert client.infer().outcome == "ok"
+        deadline = time.monotonic() + 30
+        while (found := client.ledger().tally).earlier_s < 2:
+            assert time.monotonic() < deadline, found
+        assert len(found.seconds) <= 2
+        assert (found.arrivals, found.outcome(Outcome.OK)) == (1, 1)
+        found.validate()
 
 
 def test_drain_lets_requests_finish_refuses_new_ones_and_says_so(start: Start) -> None:
