@@ -178,9 +178,8 @@ class Gateway(OpenRequests):
                 root.cause, root.blame = Outcome.DROPPED, Cause(task, late_s)
                 effects.append(self._reply(root, Outcome.DROPPED, now))
                 continue
-            self._retire(root)
+            self._spawn_entries(self._replace(root), queues)
             effects.append(Drop([Family(self.pipeline.entry_id(root.number, 0), root.t0, root.deadline, 0)]))
-            self._spawn_entries(self._admit(root.key, root.t0, root.deadline, root.second, root.terms), queues)
         effects += self._recall([root.number for root in lost])
         return effects + [Send(router(entry), Submit(families)) for entry, families in queues.items() if families]
 

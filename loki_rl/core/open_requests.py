@@ -86,10 +86,11 @@ class OpenRequests:
         while self.timers and self.timers[0][1] not in self.roots:
             heapq.heappop(self.timers)
 
-    def _retire(self, root: Root) -> None:
-        """Another takes its place: what still ends of it is counted nowhere and answered by nobody."""
+    def _replace(self, root: Root) -> Root:
+        """Another in its place: what still ends of the former is counted nowhere and answered by nobody."""
+        successor = self._admit(root.key, root.t0, root.deadline, root.second, root.terms)
         root.replied, root.second = True, -1
-        del self.by_key[root.key]
+        return successor
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
