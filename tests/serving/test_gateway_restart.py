@@ -14,6 +14,7 @@ import pytest
 import zmq
 from msgspec.structs import replace
 
+from loki_rl.core.journal import replay
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, Outcome, router, worker
 from loki_rl.core.options import ClusterOptions
@@ -54,7 +55,14 @@ class Plane:
     def __init__(self, context: Context, folder: Path, port: int) -> None:
         self.folder = folder
         self.fronts = (f"ipc://{folder}/front", f"tcp://127.0.0.1:{port}")
-        self.plane = PlaneFile(pack_options(ClusterOptions(PIPELINE, WORKERS)), SPECS, self.fronts, policy="hardware")
+        self.journal = folder / "journal"
+        self.plane = PlaneFile(
+            pack_options(ClusterOptions(PIPELINE, WORKERS)),
+            SPECS,
+            self.fronts,
+            policy="hardware",
+            journal=str(self.journal),
+        )
         self.plane.write(folder)
         self.mailbox = Mailbox(context, LAUNCHER, self.plane.endpoints(folder))
         self.words: list[Control] = []
@@ -113,12 +121,16 @@ class Plane:
 
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
+    """At the end the journal of the gateway's last life is played again, to the same effects."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with zmq.Context() as context:
         plane = Plane(context, tmp_path, port)
         yield plane
         plane.close()
+    last = plane.plane.node(GATEWAY).incarnation
+    told = replay([(plane.journal / f"{GATEWAY}.{last}.journal").read_bytes()], check=True)
+    assert isinstance(told, int), told
 
 
 def answers(client: Client, count: int) -> list[Inference]:

@@ -31,7 +31,7 @@ from loki_rl.core.pull_router import PullRouter
 from loki_rl.serving.client import Client
 from loki_rl.serving.launch import LocalPlane
 from loki_rl.serving.meter import RequestMeter, StageMeter, control_state
-from loki_rl.serving.state import SizeCount
+from loki_rl.serving.state import Requests, SizeCount
 
 ROWS = {1: Latency(0.01, 0.01, 0.01), 2: Latency(0.02, 0.02, 0.02)}
 PIPELINE = Pipeline(
@@ -111,6 +111,16 @@ def test_items_without_a_result_are_counted_by_their_outcome() -> None:
     assert metered.meter.state().lost == {"failed": 1, "dropped": 1}
 
 
+def test_batches_that_never_come_back_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loki_rl.serving.meter.MAX_WAITS", 3)
+    metered = Metered()
+    for worker in range(5):
+        metered.submit(10.0, worker)
+        metered.pull(10.0, worker=worker % 2)
+        metered.tell(WorkerGone(worker % 2, "killed"), 10.01)
+    assert len(metered.meter._waits) == 3
+
+
 def test_a_queue_that_nobody_serves_has_no_end() -> None:
     metered = Metered()
     metered.submit(10.0, 1)
@@ -130,6 +140,14 @@ def test_requests_are_counted_by_their_ends() -> None:
     assert (seen.arrivals, seen.in_flight, seen.outcomes) == (3, 1, [1, 0, 1, 0, 0, 0])
     assert (seen.latency.count, seen.served, seen.accuracy_sum) == (1, {"slow": 1}, 1.0)
     assert seen.latency.sum_s == pytest.approx(0.1)
+
+
+def test_counters_of_a_later_life_rise_from_those_of_the_former_whose_open_requests_failed() -> None:
+    meter = RequestMeter(Gateway(OPTIONS, 1))
+    meter.restore(Requests(arrivals=9, outcomes=[4, 1, 0, 1, 0, 0], accuracy_sum=3.5))
+    meter.record(Arrived([1], [0.0]), [], 10.0)
+    seen = meter.state()
+    assert (seen.arrivals, seen.outcomes, seen.accuracy_sum) == (10, [4, 1, 0, 1, 0, 3], 3.5)
 
 
 def test_the_controller_tells_what_its_workers_do() -> None:
