@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.client import Client, ClientError, GatewayGoneError, Inference
@@ -23,7 +25,7 @@ from tests.serving.driving import eventually
 from tests.serving.gateway_process import HOLD_S, GatewayProcess
 from tests.serving.site import Site
 from tests.serving.test_rpc import Site as RpcSite
-from tests.serving.test_rpc import message, pb, stubs
+from tests.serving.test_rpc import message
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 LONG_S = 10 * HOLD_S

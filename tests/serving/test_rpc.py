@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving import rpc
+from loki_rl.serving import rpc, rpc_codec
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
 from loki_rl.serving.protocol import Described, Tensor
@@ -255,7 +255,7 @@ def test_a_fault_of_ours_tells_nothing_of_python(
         raise ValueError("cannot reshape")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rpc.rpc_codec, "read_request", fail)
+        patch.setattr(rpc_codec, "read_request", fail)
         with pytest.raises(grpc.RpcError, match="the server failed on this request") as caught:
             stub.ModelInfer(message())
     assert caught.value.code() is grpc.StatusCode.INTERNAL
