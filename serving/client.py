@@ -177,8 +177,10 @@ class Client:
         """Waits for a gateway too, so that the first call may come before the connection."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
-        if not self._connection.socket.poll(max(1, round(1000 * limit_s)), zmq.POLLOUT):
-            raise self._silence(limit_s)
+        while not self._connection.found:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise self._silence(limit_s)
+            self._poller.poll(max(1, round(1000 * left)))
         self._connection.send(request)
         answer = self._await(request.id, max(0.0, deadline - time.monotonic()), limit_s)
         if not isinstance(answer, kind):

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from loki_rl.core.draws import RETRY, uniform
 from loki_rl.serving import parts
-from loki_rl.serving.disconnections import Disconnections
 from loki_rl.serving.mailbox import Context, readable
+from loki_rl.serving.monitor import Monitor
 from loki_rl.serving.protocol import (
     NO_ID,
     VERSION,
@@ -90,17 +90,18 @@ class Connection:
         self.losses = 0
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
-        # While no gateway is there, fail at once: a request that is kept for its successor would be run after its client
-        # has been told that it failed.
-        self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        # Not IMMEDIATE: that would lose answers which have come and are not read yet when the connection breaks.
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.SNDHWM, _MOST_QUEUED)
         self.socket.setsockopt(zmq.RCVHWM, _MOST_QUEUED)
-        self._broken = Disconnections(context, self.socket)
+        self._monitor = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._connected = False
         self._next_id = 0
         # When each inference was sent; None for a question.
         self._in_flight: dict[int, float | None] = {}
         self._received: list[Received] = []
+        # Inferences that ended with their gateway.
+        self._lost: list[int] = []
         try:
             self.socket.connect(endpoint)
         except zmq.ZMQError:
@@ -109,18 +110,19 @@ class Connection:
 
     def close(self) -> None:
         self._in_flight.clear()
-        self._broken.close()
+        self._monitor.close()
         self.socket.close(linger=0)
 
     @property
     def handles(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
         """What becomes readable when `receive` may have something."""
-        return self.socket, self._broken.handle
+        return self.socket, self._monitor.handle
 
     @property
     def found(self) -> bool:
         """Whether a gateway is there."""
-        return bool(self.socket.poll(0, zmq.POLLOUT))
+        self._look()
+        return self._connected
 
     def take_id(self) -> int:
         self._next_id += 1
@@ -128,8 +130,10 @@ class Connection:
 
     def send(self, request: Request, payload: bytes | None = None) -> None:
         """request: with an id from `take_id`. Raises GatewayGoneError where no gateway is there."""
-        # First, so that no request to a successor counts as one that its predecessor had.
-        self._look()
+        # Looked at first, so that no request to a successor counts as one that its predecessor had, and fails with it. While
+        # none is there nothing may be queued: it would be run after its client has been told otherwise.
+        if not self.found:
+            raise GatewayGoneError("the gateway is not there")
         self._send(request, payload)
         self._in_flight[request.id] = time.monotonic() if isinstance(request, Infer) else None
 
@@ -165,13 +169,29 @@ class Connection:
             self.socket.send(payload, _NOBLOCK, copy=False)
 
     def _look(self) -> None:
-        """A gateway that was lost may have answered some; the rest ends here."""
-        if self._broken.happened():
-            while readable(self.socket):
-                self._read()
-            self.losses += 1
-            self._received += [_end(id, sent) for id, sent in self._in_flight.items()]
-            self._in_flight.clear()
+        """Take notice of gateways that were lost and found."""
+        for event in self._monitor.read():
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if self._connected:
+                self._clear()
+            else:
+                self._lose()
+
+    def _lose(self) -> None:
+        """The gateway may have answered some; the rest ends here."""
+        while readable(self.socket):
+            self._read()
+        self.losses += 1
+        self._received += [_end(id, sent) for id, sent in self._in_flight.items()]
+        self._lost += [id for id, sent in self._in_flight.items() if sent is not None]
+        self._in_flight.clear()
+
+    def _clear(self) -> None:
+        """What was sent in the moment in which the former gateway was lost comes to its successor."""
+        for id in self._lost:
+            with contextlib.suppress(GatewayGoneError):
+                self._send(Cancel(id), None)
+        self._lost.clear()
 
     def _read(self) -> None:
         response = read_response(*parts.receive(self.socket, 1, MAX_PARTS))

@@ -32,7 +32,7 @@ class Departures:
 
     def collect(self, _now: float) -> Iterable[Delivery]:
         """A connection broke: look now, and once more when all that can be known of it is known."""
-        if not self._front.disconnections.happened():
+        if not self._front.disconnections.read():
             return ()
         self._again = True
         return () if self._waiting else self._look()

@@ -14,8 +14,8 @@ from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome, Reply
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving import parts
-from loki_rl.serving.disconnections import Disconnections
 from loki_rl.serving.mailbox import readable
+from loki_rl.serving.monitor import Monitor
 from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
@@ -139,7 +139,7 @@ class Front:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self.socket = _bind(context, endpoints, max_message_bytes)
-        self.disconnections = Disconnections(context, self.socket)
+        self.disconnections = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED)
         self.ready = False
         self.leaving = False
         self.vanished = 0

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from loki_rl.serving.metrics import exposition
@@ -69,6 +70,12 @@ def test_drift_is_measured_beside_the_profile(read: Any) -> None:
     slow = {"pipeline": "reading", "stage": "find", "variant": "big", "server_type": ""}
     assert read("loki_drift_slowdown", **slow) == 1.4
     assert read("loki_drift_fanout", **slow, child="read") == 5.2
+
+
+def test_parts_that_do_not_answer_are_named(plane_state: PlaneState) -> None:
+    found = samples(replace(plane_state, control=None, stages=plane_state.stages[:1], silent=["read"]))
+    answers = {dict(labels)["part"]: value for (name, labels), value in found.items() if name == "loki_answers"}
+    assert answers == {"controller": 0, "stage find": 1, "stage read": 0}
 
 
 def test_triton_names_for_boards_that_exist(read: Any) -> None:

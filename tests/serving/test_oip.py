@@ -274,6 +274,7 @@ def ended(outcome: str, served: int, missing: int, retry_s: float = 0.0) -> Infe
         (ended("late", 1, 1), None),
         (ended("late", 0, 1), (503, "late: a reason", 1)),
         (ended("dropped", 1, 1, retry_s=6.2), (503, "dropped: a reason", 7)),
+        (ended("failed", 0, 1, retry_s=1.5), (503, "failed: a reason", 2)),
         (ended("rejected", 0, 0, retry_s=0.4), (429, "rejected: a reason", 1)),
         (ended("rejected", 0, 0), (503, "rejected: a reason", 1)),
         (ended("failed", 0, 1), (500, "failed: a reason", 0)),

@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving import rpc
+from loki_rl.serving import rpc, rpc_codec
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
 from loki_rl.serving.protocol import Described, Tensor
@@ -223,6 +223,44 @@ def test_a_wrong_shape_is_the_client_s_fault(stub: stubs.GRPCInferenceServiceStu
     with pytest.raises(grpc.RpcError, match="shape") as caught:
         stub.ModelInfer(request)
     assert caught.value.code().name == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\xff\x01", b"\x0a\x02\xff\xfe"])
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata", "ModelStatistics"])
+def test_what_is_no_message_is_said_in_a_sentence(rpc_site: Site, responder: Any, method: str, data: bytes) -> None:
+    with grpc.insecure_channel(rpc_site.url) as channel:
+        call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+        with pytest.raises(grpc.RpcError, match="is not the message that this method takes") as caught:
+            call(data, timeout=30)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not responder.entered
+
+
+def test_a_stream_outlives_what_is_no_message(rpc_site: Site, responder: Any) -> None:
+    requests = [b"\xff\xff\xff", message().SerializeToString()]
+    with grpc.insecure_channel(rpc_site.url) as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
+        )
+        wrong, right = call(iter(requests), timeout=30)
+    assert "is not the message that this method takes" in wrong.error_message
+    assert right.infer_response.model_name == "reading"
+    assert len(responder.entered) == 1
+
+
+def test_a_fault_of_ours_tells_nothing_of_python(
+    stub: stubs.GRPCInferenceServiceStub, responder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("cannot reshape")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rpc_codec, "read_request", fail)
+        with pytest.raises(grpc.RpcError, match="the server failed on this request") as caught:
+            stub.ModelInfer(message())
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    stub.ModelInfer(message())
+    assert len(responder.entered) == 1
 
 
 def test_nobody_loads_from_outside(client: triton.InferenceServerClient) -> None:

@@ -112,6 +112,12 @@ def test_where_servers_are_of_several_types_the_workers_tell_theirs(plane_state:
 def test_a_screen_without_a_plan_workers_or_traffic(plane_state: PlaneState) -> None:
     bare = replace(plane_state, control=None, stages=[replace(plane_state.stages[0], drain_s=None, variants={}, queued=3)])
     text = drawn(bare, demand=[], p99_s=inf)
+    assert "the controller does not answer" in text
+    reason = "stage 'read' does not answer"
+    text = drawn(replace(bare, ready=False, unready=reason, silent=["read"]), demand=[])
+    assert f"not ready: {reason}" in text
+    assert f"\n{reason}" in text
+    text = drawn(bare, demand=[], p99_s=inf)
     assert "never" in text
     assert "long" in text
     assert "no plan yet" in drawn(replace(plane_state, control=Control(None, 0.0, [], [])))
