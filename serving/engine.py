@@ -31,6 +31,6 @@ class Engine(Protocol):
         """Free a variant; nothing happens if it is not resident."""
 
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
-        """One result per payload, in order. A payload at fault gets `Produced.error` and spares the others.
+        """One result per payload, in order. One that goes wrong gets `Produced.error` and spares the others.
 
         Raises EngineError if the variant is not resident or the model fails."""

@@ -84,7 +84,7 @@ class LedgerKeeper:
             arrived=gateway.arrived,
             next_root=gateway.next_root,
             draining=gateway.draining,
-            leaving=not front.ready,
+            leaving=front.leaving,
             opened=opened,
             vanished=front.vanished,
             malformed=front.malformed,

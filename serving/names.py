@@ -1,12 +1,12 @@
-"""Names for what the core numbers: variant paths, and why an item was dropped. Owns their lookup and the sentence; must not
-know who asks."""
+"""Names for what the core numbers: variant paths, and why an item has no result. Owns their lookup and the sentence; must
+not know who asks."""
 
 from __future__ import annotations
 
 from loki_rl.core.families import Served
 from loki_rl.core.messages import Cause, Reply
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.serving.protocol import Refusal
+from loki_rl.serving.protocol import Refusal, shortened
 
 
 class PathNames:
@@ -24,8 +24,10 @@ class PathNames:
         return self._known.get((served.task, served.path)) or self._learn(served.task, served.path)
 
     def refusal(self, cause: Cause) -> Refusal:
+        """What a later task is given was made here, and is not what the client sent."""
         task = self._pipeline.tasks[cause.task]
-        return Refusal(task.name, cause.late_s, "" if cause.fitting < 0 else task.variants[cause.fitting].name)
+        fitting = "" if cause.fitting < 0 else task.variants[cause.fitting].name
+        return Refusal(task.name, cause.late_s, fitting, cause.said, cause.payload and cause.task in self._pipeline.entries)
 
     def _learn(self, task: int, path: int) -> list[str]:
         pipeline = self._pipeline
@@ -35,5 +37,7 @@ class PathNames:
 
 
 def sentence(refusal: Refusal) -> str:
+    if refusal.said:
+        return f"'{refusal.stage}': {shortened(refusal.said)}"
     fitting = f"only '{refusal.fitting}' would have fitted" if refusal.fitting else "no variant would have fitted by then"
     return f"'{refusal.stage}' would have ended {1000 * refusal.late_s:.0f} ms too late, {fitting}"

@@ -37,7 +37,8 @@ def verdict(answer: Inference) -> Verdict | None:
     sentence = f"{answer.outcome}: {answer.reason}"
     # A model that failed will fail again; where the gateway was lost, the next one may well serve the request.
     if answer.outcome == "failed" and not answer.retry_s:
-        return Verdict(500, sentence, 0)
+        at_fault = answer.refusal is not None and answer.refusal.payload
+        return Verdict(400 if at_fault else 500, sentence, 0)
     # Too many requests is what a client can do something about; the rest is about the server.
     status = 429 if answer.outcome == "rejected" and answer.retry_s else 503
     return Verdict(status, sentence, max(1, ceil(answer.retry_s)))
@@ -45,7 +46,8 @@ def verdict(answer: Inference) -> Verdict | None:
 
 def parameters(answer: Inference) -> Json:
     """How it was served; `served` joins the variant paths of the leaves. slack_ms is below 0 after the deadline. Where an
-    item was dropped: its stage, how late that would have ended, and its cheapest variant if that would have fitted."""
+    item has no result: its stage; where it was dropped, how late that would have ended, and its cheapest variant if that
+    would have fitted."""
     told: Json = {
         "outcome": answer.outcome,
         "accuracy": answer.accuracy,

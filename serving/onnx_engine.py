@@ -3,7 +3,9 @@ knows no queue and no deadline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -30,7 +32,10 @@ from loki_rl.serving.repository import ModelError
 from loki_rl.serving.sessions import BoundSession, choose_device, open_session, ports
 from loki_rl.serving.stored import StoredModel, find_model
 
+log = logging.getLogger(__name__)
+
 Key = tuple[str, str]
+Rows = dict[str, Array]  # of one item, by output
 
 
 class Resident(Struct):
@@ -85,11 +90,8 @@ class OnnxEngine:
             raise EngineError(f"variant '{variant}' of task '{task}' is not loaded")
         items = [_prepared(resident.adapter, payload) for payload in payloads]
         good = [item for item in items if isinstance(item, Prepared)]
-        rows = iter(self._infer(resident, [item.inputs for item in good], self._padded_size(task, variant, len(good))))
-        return [
-            resident.adapter.finish(next(rows), item.kept) if isinstance(item, Prepared) else Produced(error=str(item))
-            for item in items
-        ]
+        rows = iter(self._rows(resident, [item.inputs for item in good], partial(self._padded_size, task, variant)))
+        return [_finished(resident.adapter, next(rows), item) if isinstance(item, Prepared) else item for item in items]
 
     def raw(self, task: str, variant: str, items: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
         """For each prepared item what a resident variant's session gives, before its adapter finishes it."""
@@ -149,7 +151,29 @@ class OnnxEngine:
         sizes = self.sizes.get((task, variant), ()) if self.padded else ()
         return next((size for size in sizes if size >= count), count)
 
-    def _infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[dict[str, Array]]:
+    def _rows(
+        self, resident: Resident, items: Sequence[Mapping[str, Array]], padded: Callable[[int], int]
+    ) -> Sequence[Rows | EngineError]:
+        """For each item its rows of the outputs. A batch that fails is run item by item: those that fail alone have failed.
+        Raises EngineError if all do."""
+        try:
+            return self._infer(resident, items, padded(len(items)))
+        except EngineError:
+            if len(items) < 2:
+                raise
+        alone = [self._alone(resident, item, padded(1)) for item in items]
+        failures = [rows for rows in alone if isinstance(rows, EngineError)]
+        if len(failures) == len(items):
+            raise failures[0]
+        return alone
+
+    def _alone(self, resident: Resident, item: Mapping[str, Array], size: int) -> Rows | EngineError:
+        try:
+            return self._infer(resident, [item], size)[0]
+        except EngineError as error:
+            return error
+
+    def _infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[Rows]:
         """For each item its rows of the outputs."""
         if not items:
             return []
@@ -173,11 +197,28 @@ def _adapted(
     return adapter_class(spec.adapter)(io, spec.options), io
 
 
-def _prepared(adapter: Adapter, payload: Array) -> Prepared | PayloadError:
+def _prepared(adapter: Adapter, payload: Array) -> Prepared | Produced:
     try:
         return adapter.prepare(payload)
-    except PayloadError as error:
-        return error
+    except Exception as error:
+        return _failed(adapter, error)
+
+
+def _finished(adapter: Adapter, rows: Rows | EngineError, item: Prepared) -> Produced:
+    if isinstance(rows, EngineError):
+        return Produced(error=str(rows), to_blame=False)
+    try:
+        return adapter.finish(rows, item.kept)
+    except Exception as error:
+        return _failed(adapter, error)
+
+
+def _failed(adapter: Adapter, error: Exception) -> Produced:
+    """Adapters are the user's code: what they did not foresee is a bug, whose trace belongs in the log."""
+    if isinstance(error, PayloadError):
+        return Produced(error=str(error))
+    log.error("%s failed on a payload", type(adapter).__name__, exc_info=error)
+    return Produced(error=f"{type(adapter).__name__} failed on it: {error or type(error).__name__}", to_blame=False)
 
 
 def _batch(rows: list[Array], size: int) -> Array:

@@ -17,6 +17,7 @@ MAX_TIMEOUT_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
 MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
+MAX_SENTENCE = 400
 # How programs of ours ask for the state over HTTP: JSON has no infinite numbers, and a plan may hold some.
 MSGPACK = "application/msgpack"
 
@@ -82,12 +83,14 @@ Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadRe
 
 
 class Refusal(Struct, array_like=True, frozen=True):
-    """Where an item was given up. late_s: how much too late the stage would have ended. fitting: its cheapest variant, if
-    that would have fitted."""
+    """Where an item was given up. Dropped: late_s: how much too late the stage would have ended; fitting: its cheapest
+    variant, if that would have fitted. Failed: said: what went wrong; payload: the payload of the request is at fault."""
 
     stage: str
-    late_s: float
-    fitting: str
+    late_s: float = 0.0
+    fitting: str = ""
+    said: str = ""
+    payload: bool = False
 
 
 class Answer(Struct, array_like=True, tag=True):
@@ -96,7 +99,7 @@ class Answer(Struct, array_like=True, tag=True):
     outcome: ok | late | dropped | rejected | cancelled | failed. served: the variant names of each finished leaf, first
     task first. missing: items dropped or unfinished. reason: why it is not ok. slack_s: time left until the deadline,
     below 0 after it. retry_s: where the plane had no room, when it may have some again; 0 where asking again is no use.
-    refusal: what is known of the first item that was dropped. leaving: the plane is about to stop, go elsewhere.
+    refusal: what is known of the first item that has no result. leaving: the plane is about to stop, go elsewhere.
     """
 
     id: int
@@ -202,6 +205,12 @@ Response = Answer | Described | Begun | LedgerRead | StateRead | ReadinessRead |
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _responses: msgspec.msgpack.Decoder[Response] = msgspec.msgpack.Decoder(Response)
+
+
+def shortened(sentence: str) -> str:
+    """What goes back to a client who may have sent anything, of which it may quote any amount: without its middle."""
+    half = MAX_SENTENCE // 2
+    return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:half]} ... {sentence[-half:]}"
 
 
 class VersionError(ValueError):

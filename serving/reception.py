@@ -77,7 +77,7 @@ class Reception:
     def reopen(self, opened: float, leaving: bool) -> None:
         """Serve clients, as the life before this one did. opened: since when [s]; leaving: they are told to go elsewhere."""
         self.opened = opened
-        self._front.ready = not leaving
+        self._front.ready, self._front.leaving = not leaving, leaving
 
     def leave(self) -> None:
         """Clients should go elsewhere; those that come are served until the gateway drains."""

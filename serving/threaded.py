@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from loki_rl.core.families import members
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Effect, Event, Fault, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.adapters.adapter import Produced
 from loki_rl.serving.doorbell import Doorbell
@@ -24,7 +25,16 @@ from loki_rl.serving.wire import Array, Frame, Letter, WireError, pack, unpack
 log = logging.getLogger(__name__)
 
 NO_OUTPUT: Array = np.zeros(0, dtype=np.uint8)
-Made = tuple[list[tuple[int, ...]], list[int], list[Frame]]
+
+
+class Made(NamedTuple):
+    """Of a batch. fanouts: per item (none at a leaf task). ids, frames: of all children (of the items themselves at a leaf
+    task), in order. faults: place of an item -> why it has no result; its fan-out is empty."""
+
+    fanouts: list[tuple[int, ...]]
+    ids: list[int]
+    frames: list[Frame]
+    faults: dict[int, Fault]
 
 
 class ThreadedEngine:
@@ -71,7 +81,7 @@ class ThreadedEngine:
 
     def _run(self, run: Run, frames: dict[int, Frame]) -> None:
         start, error = time.monotonic(), ""
-        made: Made = ([], [], [])
+        made = Made([], [], [], {})
         try:
             items = members(self._pipeline, run.task, run.families)
             payloads = [unpack(frames[item]) for item in items]
@@ -81,8 +91,8 @@ class ThreadedEngine:
             error = f"item {missing} came without its payload"
         except Exception as failure:
             error = self._told(failure)
-        fanouts, ids, results = made
-        self._tell(BatchDone(run.batch, fanouts, time.monotonic() - start, error), ids, results)
+        done = BatchDone(run.batch, made.fanouts, time.monotonic() - start, error, made.faults)
+        self._tell(done, made.ids, made.frames)
 
     def _tell(self, event: Event, ids: Sequence[int] = (), frames: Sequence[Frame] = ()) -> None:
         self._finished.ring((Letter(self._address, event, ids), frames))
@@ -99,23 +109,21 @@ class ThreadedEngine:
 
 
 def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced]) -> Made:
-    """Fan-outs per item (none at a leaf task), and ids and frames of all children (of the items themselves at a leaf task),
-    in order.
-
-    Raises EngineError if a payload was at fault: a batch has one verdict.
-    """
-    fanouts: list[tuple[int, ...]] = []
-    ids: list[int] = []
-    frames: list[Frame] = []
-    for item, one in zip(items, produced, strict=True):
+    """What an engine made of a batch, as its router takes it."""
+    made = Made([], [], [], {})
+    leaf = not pipeline.children[task]
+    for place, (item, one) in enumerate(zip(items, produced, strict=True)):
+        fanout: tuple[int, ...] = ()
         if one.error:
-            raise EngineError(one.error)
-        if not pipeline.children[task]:
-            ids.append(item)
-            frames.append(pack(NO_OUTPUT if one.output is None else one.output))
-            continue
-        fanouts.append(_number(pipeline, task, item, one.children, ids, frames))
-    return fanouts, ids, frames
+            made.faults[place] = Fault(one.error, one.to_blame)
+        elif leaf:
+            made.ids.append(item)
+            made.frames.append(pack(NO_OUTPUT if one.output is None else one.output))
+        else:
+            fanout = _number(pipeline, task, item, one.children, made.ids, made.frames)
+        if not leaf:
+            made.fanouts.append(fanout)
+    return made
 
 
 def _number(

@@ -53,6 +53,14 @@ class Cause(Struct, array_like=True, gc=False, frozen=True):
     payload: bool = False
 
 
+class Fault(Struct, array_like=True, gc=False, frozen=True):
+    """Why one item of a batch has no result while the others have. payload: whether its own payload is to blame, so that
+    whoever sent it can do something about it."""
+
+    said: str
+    payload: bool = True
+
+
 class Message(Struct, array_like=True, tag=True, gc=False):
     """Base of all that is told to an actor."""
 
@@ -131,7 +139,7 @@ class Execute(Message, array_like=True, tag=True):
 
 class Result(Message, array_like=True, tag=True):
     """To a router: a batch ended. fanouts as in Settled. seconds: service time. error: why the engine failed, else empty.
-    faults: place of an item in the batch -> what is wrong with its payload; it has no result, the others have."""
+    faults: place of an item in the batch -> why it has no result, while the others have."""
 
     worker: int
     incarnation: int
@@ -140,7 +148,7 @@ class Result(Message, array_like=True, tag=True):
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
 
 
 class Pressure(Message, array_like=True, tag=True):
@@ -167,7 +175,7 @@ class BatchDone(Message, array_like=True, tag=True):
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str = ""
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
 
 
 class Loaded(Message, array_like=True, tag=True):

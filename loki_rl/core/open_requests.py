@@ -23,7 +23,7 @@ REASONS = {
     Outcome.DROPPED: "part of it could no longer be finished by the deadline",
     Outcome.REJECTED: "the cluster is full or shutting down",
     Outcome.CANCELLED: "cancelled by the client",
-    Outcome.FAILED: "a model failed on part of it",
+    Outcome.FAILED: "part of it failed",
 }
 # A full gateway has room again as soon as some requests end [s].
 FULL_S = 1.0

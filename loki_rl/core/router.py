@@ -250,13 +250,14 @@ class Router(ABC):
             self._forward(lease.families, lease.variant, event.fanouts, effects)
 
     def _spoiled(self, lease: Lease, event: Result, effects: list[Effect]) -> None:
-        """Items whose own payload is at fault fail; the others of their batch do not."""
+        """Items at fault fail; the others of their batch do not."""
         kept, failed = without(lease.families, event.faults, self.queue.shift)
         if kept:
             fanouts = [fanout for place, fanout in enumerate(event.fanouts) if place not in event.faults]
             self._forward(kept, lease.variant, fanouts, effects)
-        for family, said in zip(failed, (event.faults[place] for place in sorted(event.faults)), strict=True):
-            self._settle([family], Outcome.FAILED, effects, Cause(self.task, said=said, payload=True))
+        for family, place in zip(failed, sorted(event.faults), strict=True):
+            fault = event.faults[place]
+            self._settle([family], Outcome.FAILED, effects, Cause(self.task, said=fault.said, payload=fault.payload))
 
     def _retime(self, event: Result) -> None:
         """On servers like this one batches take another time than was thought."""

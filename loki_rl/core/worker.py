@@ -13,6 +13,7 @@ from loki_rl.core.messages import (
     Effect,
     Event,
     Execute,
+    Fault,
     Leaving,
     Load,
     Loaded,
@@ -147,7 +148,7 @@ class Worker:
         fanouts: list[tuple[int, ...]],
         seconds: float,
         error: str,
-        faults: dict[int, str] | None = None,
+        faults: dict[int, Fault] | None = None,
     ) -> Send:
         message = Result(self.number, self.incarnation, batch.batch, batch.variant, fanouts, seconds, error, faults or {})
         return Send(self.routers[self._task_of(batch.batch)], message)

@@ -51,15 +51,16 @@ class Prepared(Struct, frozen=True):
 
 
 class Produced(Struct, frozen=True):
-    """What became of one payload: children, or an output at a leaf, or the fault of the payload.
+    """What became of one payload: children, or an output at a leaf, or what went wrong with it.
 
     children: for each child task, in the order of the pipeline file, the payloads for it. output: any array. error: one
-    sentence; then there are no children and no output.
+    sentence; then there are no children and no output. to_blame: whether it is the payload that is at fault.
     """
 
     children: tuple[list[Array], ...] = ()
     output: Array | None = None
     error: str | None = None
+    to_blame: bool = True
 
 
 class Adapter(Protocol):

@@ -52,8 +52,8 @@ def decode(payload: Array) -> tuple[Image.Image, float]:
     picture.draft("RGB", DRAFT_SIZE)
     try:
         picture.load()
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken data
-        raise PayloadError(f"the picture cannot be decoded: {error}") from error
+    except Exception as error:  # for broken data Pillow raises whatever its decoders stumble over, IndexError among it
+        raise PayloadError(f"the picture cannot be decoded: {error or type(error).__name__}") from error
     return picture if picture.mode == "RGB" else picture.convert("RGB"), width / picture.width
 
 

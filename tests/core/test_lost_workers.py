@@ -12,6 +12,7 @@ from loki_rl.core.messages import (
     Cause,
     Drop,
     Effect,
+    Fault,
     Kill,
     Outcome,
     Pressure,
@@ -93,12 +94,12 @@ def test_a_payload_at_fault_fails_its_item_and_spares_its_batch() -> None:
     actor.handle(items(1, 2, 3, 4), 0.0)
     batch = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
     fanouts: list[tuple[int, ...]] = [(1, 0), (), (2, 0), ()]
-    told = Result(0, 0, batch.batch, FINE, fanouts, 0.05, "", {1: "no picture", 3: "cut off"})
+    told = Result(0, 0, batch.batch, FINE, fanouts, 0.05, "", {1: Fault("no picture"), 3: Fault("it broke", False)})
     good, *bad = settled(actor.handle(told, 0.05))
     assert (good.outcome, roots_of(good), good.fanouts) == (Outcome.OK, [1, 3], [(1, 0), (2, 0)])
     assert [(one.outcome, roots_of(one), one.cause) for one in bad] == [
         (Outcome.FAILED, [2], Cause(FIND, said="no picture", payload=True)),
-        (Outcome.FAILED, [4], Cause(FIND, said="cut off", payload=True)),
+        (Outcome.FAILED, [4], Cause(FIND, said="it broke")),
     ]
     actor.validate()
     assert not actor.queue.known

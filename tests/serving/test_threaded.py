@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core.families import Family
-from loki_rl.core.messages import BatchDone, Drop, Execute, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Drop, Execute, Fault, Load, Loaded, Run, Unload
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.doorbell import Doorbell
@@ -178,14 +178,15 @@ def test_more_children_than_an_id_can_hold_are_left_out() -> None:
     )
     deep = Pipeline(name="deep", slo_s=1.0, tasks=chain, leaf_weights={"f": 1.0})
     item = deep.entry_id(1, 0)
-    fanouts, ids, frames = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
-    assert fanouts == [(deep.max_children,)]
-    assert len(set(ids)) == len(frames) == deep.max_children
+    made = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
+    assert made.fanouts == [(deep.max_children,)]
+    assert len(set(made.ids)) == len(made.frames) == deep.max_children
 
 
-def test_a_leaf_always_has_an_output_and_a_faulty_payload_fails_its_batch() -> None:
-    item = PIPELINE.entry_id(1, 0)
-    fanouts, ids, frames = collect(PIPELINE, 1, [item], [Produced()])
-    assert (fanouts, ids, unpack(frames[0]).size) == ([], [item], 0)
-    with pytest.raises(EngineError, match="not a picture"):
-        collect(PIPELINE, 1, [item], [Produced(error="not a picture")])
+def test_a_leaf_always_has_an_output_and_an_item_at_fault_spares_its_batch() -> None:
+    items = [PIPELINE.entry_id(number, 0) for number in range(3)]
+    made = collect(PIPELINE, 1, items, [Produced(), Produced(error="not a picture"), Produced(output=np.ones(2))])
+    assert (made.fanouts, made.ids, made.faults) == ([], [items[0], items[2]], {1: Fault("not a picture")})
+    assert [unpack(frame).size for frame in made.frames] == [0, 2]
+    broken = collect(PIPELINE, 0, items[:2], [Produced(error="it broke", to_blame=False), Produced(children=([], []))])
+    assert (broken.fanouts, broken.faults) == ([(), (0, 0)], {0: Fault("it broke", False)})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from loki_rl.config import ModelSpec, PipelineFile
 from loki_rl.serving import sessions
+from loki_rl.serving.adapters.adapter import Produced
 from loki_rl.serving.adapters.recognition import Reading
 from loki_rl.serving.device import Device, dealt
 from loki_rl.serving.engine import EngineError
@@ -78,6 +80,38 @@ def test_a_model_that_fails_is_an_engine_error(doubling: Spec, tmp_path: Path) -
     with pytest.raises(EngineError, match="the model failed on a batch of 1"):
         made.run(*KEY, [np.zeros(2, np.int32)])
     assert outputs(made, 1) == [[0.0, 0.0, 1.0]], "the engine goes on"
+
+
+def test_a_batch_that_fails_is_run_item_by_item(doubling: Spec, tmp_path: Path) -> None:
+    made = engine(doubling(), tmp_path)
+    made.load(*KEY)
+    wrong, *others = made.run(*KEY, [np.zeros(2, np.int32), pair(1), pair(2)])
+    assert wrong.error is not None
+    assert wrong.error.startswith("the model failed on a batch of 1")
+    assert not wrong.to_blame
+    assert [other.output.tolist() for other in others if other.output is not None] == [[2.0, 2.0, 1.0], [4.0, 4.0, 1.0]]
+
+
+@pytest.mark.parametrize("step", ["prepare", "finish"])
+def test_an_adapter_that_breaks_on_an_item_spares_the_others(
+    step: str, doubling: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = engine(doubling(), tmp_path)
+    made.load(*KEY)
+    adapter = made.residents[KEY].adapter
+    usual, calls = getattr(adapter, step), iter(range(9))
+
+    def breaks_on_the_second(*arguments: Any) -> Any:
+        if next(calls) == 1:
+            raise IndexError("tuple index out of range")
+        return usual(*arguments)
+
+    monkeypatch.setattr(adapter, step, breaks_on_the_second)
+    first, broken, last = made.run(*KEY, [pair(1), pair(2), pair(3)])
+    assert broken == Produced(error="Doubling failed on it: tuple index out of range", to_blame=False)
+    assert first.output is not None
+    assert last.output is not None
+    assert [first.output[0], last.output[0]] == [2.0, 6.0]
 
 
 def test_loading_twice_is_free_and_unloading_is_final(doubling: Spec, tmp_path: Path) -> None:
