@@ -67,21 +67,26 @@ class Leases:
         return lease
 
     def lapse(self, now: float) -> list[Lease]:
-        """The leases to take from a worker whose batch should have come back by now, if there is one; its process is watched
-        from now on. Items that were lost before stay with it to its end: nobody else is to run them. Such a batch alone is
-        returned, still in force."""
+        """The leases of a worker whose batch should have come back by now, if there is one: that batch's, then those that
+        wait behind it. They have ended, but for a batch that was lost before: it stays with its worker to the end of that.
+        The worker's process is watched from now on."""
         while self._expiries and self._expiries[0][0] <= now:
-            lease = self.all.get(heapq.heappop(self._expiries)[1])
+            batch = heapq.heappop(self._expiries)[1]
+            lease = self.all.get(batch)
             if lease is not None:
                 give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lease.usual_s)
                 self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
-                return self._take(lease.worker, again=False) or [lease]
+                del self.all[batch]
+                behind = self._take(lease.worker)
+                if lease.again:
+                    self.all[batch] = lease
+                return [lease, *behind]
         return []
 
     def lose(self, worker: int) -> list[Lease]:
-        """All leases of a worker whose process has ended, now ended too."""
+        """All leases of a worker whose process has ended, ended too: that of the batch it ran, then those that waited."""
         self._overdue.pop(worker, None)
-        return self._take(worker, again=True)
+        return self._take(worker)
 
     def given_up(self, now: float) -> list[Kill]:
         """Processes to end, since a batch has been overdue for too long."""
@@ -90,7 +95,6 @@ class Leases:
             self._overdue[number] = life, now + AGAIN_S
         return [Kill(number, life, "its batch is overdue") for number, life in due]
 
-    def _take(self, worker: int, again: bool) -> list[Lease]:
-        """again: also those of items that were lost before."""
-        batches = [batch for batch, lease in self.all.items() if lease.worker == worker and (again or not lease.again)]
-        return [self.all.pop(batch) for batch in batches]
+    def _take(self, worker: int) -> list[Lease]:
+        """In the order in which they were given, which is that in which they run."""
+        return [self.all.pop(batch) for batch in [batch for batch, lease in self.all.items() if lease.worker == worker]]

@@ -64,7 +64,7 @@ class Router(ABC):
     Workers give credits, the router answers each with one batch. Results are committed only for the lease in force, so a
     batch given to a second worker cannot count twice.
 
-    What is in the hands of a worker that is lost or overdue is given out once more, every item alone: if it was the reason,
+    The batch that a worker runs when it is lost or overdue is given out once more, every item alone: if it was the reason,
     no other item suffers a second time. An item that is lost twice has failed.
     """
 
@@ -183,16 +183,25 @@ class Router(ABC):
 
     def _lose(self, number: int, effects: list[Effect]) -> None:
         """A worker's process has ended, with what it had in hand."""
-        for lease in self.leases.lose(number):
-            if lease.again:
+        for place, lease in enumerate(self.leases.lose(number)):
+            if lease.again and not place:
                 self.queue.forget(lease.entries)
                 self._settle(lease.families, Outcome.FAILED, effects, Cause(self.task, said=LOST_TWICE))
             else:
-                self._put_back(lease, self.again)
+                self._put_back(lease, lost=not place)
 
-    def _put_back(self, lease: Lease, queue: DeadlineQueue) -> None:
-        """Its items wait again, with the deadlines they had."""
-        queue.put_back(lease.entries)
+    def _lapse(self, now: float) -> bool:
+        """Whether a worker's batch should have come back: others get it."""
+        lapsed = self.leases.lapse(now)
+        for place, lease in enumerate(lapsed):
+            self.pullers.silence(lease.worker)
+            if place or not lease.again:
+                self._put_back(lease, lost=not place)
+        return bool(lapsed)
+
+    def _put_back(self, lease: Lease, lost: bool) -> None:
+        """Its items wait again, with the deadlines they had. lost: they may be why their worker is."""
+        (self.again if lost or lease.again else self.queue).put_back(lease.entries)
         self.shares.returned(lease.variant, lease.families)
 
     def _adopt(self, plan: Plan, now: float) -> None:
@@ -239,7 +248,7 @@ class Router(ABC):
         if lease is None:
             return
         if event.error == RETURNED:
-            self._put_back(lease, self.again if lease.again else self.queue)
+            self._put_back(lease, lost=False)
             return
         self.queue.forget(lease.entries)
         if event.error:
@@ -306,11 +315,8 @@ class Router(ABC):
         if self.early_drop:
             for queue in self.queues():
                 self._drop(queue.expire(now), now, self.servers.fastest.fastest_s[self.task], False, effects)
-        while lapsed := self.leases.lapse(now):
-            self.pullers.silence(lapsed[0].worker)
-            for lease in lapsed:
-                if not lease.again:
-                    self._put_back(lease, self.again)
+        while self._lapse(now):
+            pass
         effects += self.leases.given_up(now)
         if self.next_second is not None and now >= self.next_second:
             effects.append(Send(CONTROLLER, self._backlog()))

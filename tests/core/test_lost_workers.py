@@ -58,6 +58,21 @@ def test_an_item_that_is_lost_with_two_workers_has_failed_and_no_other_has() -> 
     assert not actor.queue.known
 
 
+def test_only_the_batch_that_ran_is_suspected_not_what_waited_behind_it() -> None:
+    actor = make(drop="none")
+    actor.handle(items(1, 2, 3), 0.0)
+    actor.handle(ready(0, FINE, batch=2), 0.0)
+    actor.handle(ready(0, FINE, batch=2, serial=2), 0.0)
+    actor.handle(WorkerGone(0, "killed"), 0.001)
+    assert (actor.again.waiting, actor.queue.waiting) == (2, 1)
+    actor.handle(ready(1, FINE), 0.001)
+    actor.handle(ready(1, FINE, serial=2), 0.001)
+    (verdict,) = settled(actor.handle(WorkerGone(1, "killed"), 0.002))
+    assert roots_of(verdict) == [1]
+    actor.validate()
+    assert (actor.again.waiting, actor.queue.waiting) == (1, 1)
+
+
 def test_a_second_hang_of_an_item_waits_for_the_end_of_its_worker_and_is_given_to_nobody_else() -> None:
     actor = make(drop="none")
     actor.handle(items(1), 0.0)

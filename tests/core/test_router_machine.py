@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from loki_rl.core.cluster import build
 from loki_rl.core.families import Family, members, size
+from loki_rl.core.leases import Lease
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -112,7 +112,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.ended: dict[int, Outcome] = {}
         self.cancelled: set[int] = set()
         self.forwarded: set[int] = set()
-        self.given: Counter[int] = Counter()  # item -> workers that had it and did not give it back
+        self.suspects: set[int] = set()  # were lost with a worker, or with one that is overdue
         self.made: set[int] = set()
         self.incarnations = [0] * WORKERS
         self.serials = [0] * WORKERS  # of the last credit given
@@ -179,8 +179,6 @@ class RouterMachine(RuleBasedStateMachine):
         worker, incarnation, batch = self.batches.pop(number)
         counts = st.tuples(*(st.integers(0, 3) for _ in self.children))
         fanouts = [data.draw(counts) for _ in range(size(batch.families))] if self.children and not error else []
-        if error == RETURNED and number in self.router.leases.all:
-            self.given.subtract(self.items(batch.families))
         self.results.append(Result(worker, incarnation, number, batch.variant, fanouts, 0.01, error))
         self.tell(self.results[-1])
 
@@ -203,9 +201,11 @@ class RouterMachine(RuleBasedStateMachine):
         self.credits.pop(number, None)
         self.pulling.discard(number)
         before = set(self.ended)
+        mine = [lease for lease in self.router.leases.all.values() if lease.worker == number]
+        ran = mine[0].families if mine and mine[0].again else []
         self.tell(WorkerGone(number, "killed"))
         failed = {item for item in self.ended if item not in before and self.ended[item] is Outcome.FAILED}
-        assert all(self.given[item] == 2 for item in failed), "an item fails when it is lost a second time"
+        assert failed == set(self.items(ran)), "an item fails when it is lost a second time"
         self.incarnations[number] += 1
         self.serials[number] = self.used[number] = 0
 
@@ -257,6 +257,8 @@ class RouterMachine(RuleBasedStateMachine):
     def tell(self, event: Event) -> None:
         self.dropped_now: set[int] = set()
         dropped = []
+        if isinstance(event, WorkerGone | Tick):
+            self.suspect(event)
         for effect in self.router.handle(event, self.now):
             if isinstance(effect, Drop):
                 dropped += self.items(effect.families)
@@ -266,6 +268,16 @@ class RouterMachine(RuleBasedStateMachine):
         assert set(dropped) == self.ended_now, "payloads are kept exactly until their item ends"
         assert self.forwarded == self.made, "what is handed on is what the gateway is told of"
         self.ended_now = set()
+
+    def suspect(self, event: WorkerGone | Tick) -> None:
+        """The batches that workers run when they are lost, or when theirs are overdue."""
+        first: dict[int, Lease] = {}
+        for lease in self.router.leases.all.values():
+            first.setdefault(lease.worker, lease)
+        for number, lease in first.items():
+            gone = number == event.worker if isinstance(event, WorkerGone) else lease.expiry <= self.now
+            if gone:
+                self.suspects |= set(self.items(lease.families))
 
     def see(self, effect: Effect) -> None:
         if isinstance(effect, Kill):
@@ -300,9 +312,9 @@ class RouterMachine(RuleBasedStateMachine):
         assert batch.batch % len(PIPELINE.tasks) == self.task
         self.batches[batch.batch] = number, ready.incarnation, batch
         ids = self.items(batch.families)
-        assert len(ids) == 1 or not any(self.given[item] for item in ids), "what was lost goes out alone"
-        self.given.update(ids)
-        assert max(self.given[item] for item in ids) <= 2, "given out a third time"
+        again = self.router.leases.all[batch.batch].again
+        assert again == any(item in self.suspects for item in ids), "what was lost is known as that"
+        assert len(ids) == 1 or not again, "what was lost goes out alone"
 
     def check_settled(self, settled: Settled) -> None:
         assert settled.task == self.task
