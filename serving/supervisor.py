@@ -292,13 +292,13 @@ class Supervisor:
     def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
         """This node is gone, and its workers with it; what is queued for it must not reach whoever listens there next."""
         self._mailbox.forget(node.name, successor)
-        for peer in self._plane.nodes:
-            if peer.name != node.name:
-                self._mailbox.say(peer.name, Gone(node.name, successor))
+        for other in self._plane.nodes:
+            if other.name != node.name:
+                self._mailbox.say(other.name, Gone(node.name, successor))
         if node.is_worker:
-            told = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
+            peers = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
             for address in node.actors:
-                self._post(told, WorkerGone(number_of(address), reason))
+                self._post(peers, WorkerGone(number_of(address), reason))
         self._mailbox.flush()
 
     def _fail(self, sentence: str) -> None:

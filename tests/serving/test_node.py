@@ -22,11 +22,12 @@ from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.engine import EngineError, LoadInfo
 from loki_rl.serving.front import describe
+from loki_rl.serving.heartbeat import LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.mailbox import Context, Mailbox
 from loki_rl.serving.node import Node
 from loki_rl.serving.plane import LAUNCHER, EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.protocol import Tensor
-from loki_rl.serving.wire import Bye, Control, Idle, Letter, Up, Warm
+from loki_rl.serving.wire import Alive, Bye, Control, Idle, Letter, Up, Warm
 
 MS = 0.001
 FAST = {n: Latency(n * MS, n * MS, 2 * n * MS) for n in (1, 2, 4)}
@@ -107,9 +108,11 @@ class Plane:
         node.close()
 
     def hear(self, done: Callable[[list[Control]], object]) -> None:
-        """Wait for words of the nodes."""
+        """Wait for words of the nodes, which always say that they live."""
+        deadline = time.monotonic() + 60
         while not done(self.words):
             assert self.mailbox.inbox.poll(10_000), f"it never came; {self.words}"
+            assert time.monotonic() < deadline, f"it never came; {self.words}"
             self.words += self.mailbox.take(64)[1]
 
     def tell(self, address: str, event: Event) -> None:
@@ -235,6 +238,18 @@ def test_drain_lets_requests_finish_refuses_new_ones_and_says_so(start: Start) -
         plane.hear(lambda words: Idle() in words)
         assert [answer.outcome for answer in answers(client, 1)] == ["ok"]
         assert client.infer().outcome == "rejected"
+
+
+def test_a_node_says_that_it_may_be_silent_before_a_model_is_loaded_or_a_plan_made_and_not_for_longer(start: Start) -> None:
+    plane = start("onnx")
+    names = {node.spec.name for node in plane.nodes}
+    said = [word for word in plane.words if isinstance(word, Alive)]
+    patience = {name: max(word.patience_s for word in said if word.node == name) for name in names}
+    assert patience.pop("controller") == SOLVE_PATIENCE_S
+    assert [patience.pop(f"worker-{number}") for number in range(3)] == [LOAD_PATIENCE_S] * 3
+    assert set(patience.values()) == {0.0}
+    plane.words.clear()
+    plane.hear(lambda words: {word.node for word in words if isinstance(word, Alive) and not word.patience_s} == names)
 
 
 def test_once_the_first_plan_is_warm_clients_are_told_ready_and_time_counts(start: Start) -> None:

@@ -26,7 +26,7 @@ from loki_rl.serving.heartbeat import SILENT_S
 from loki_rl.serving.launch import LaunchError, LocalPlane, layout
 from loki_rl.serving.restart_budget import RESTARTS
 from loki_rl.serving.wire import Hung
-from tests.serving.driving import drive, eventually
+from tests.serving.driving import PATIENCE_S, drive, eventually
 from tests.serving.test_launch import alive
 
 STATIC: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
@@ -86,6 +86,16 @@ def test_whatever_ends_is_started_again_and_the_plane_goes_on(start: Start, name
         (ended,) = plane.ended
         assert ended.startswith(f"'{name}': its process ended with signal 9: ")
     assert name in plane.byes
+
+
+def test_a_gateway_that_was_started_again_serves_clients_at_once(start: Start) -> None:
+    with start() as plane, Client(plane.front) as client:
+        client.begin_run()
+        follow(plane, "gateway", end(plane, "gateway"))
+        with Client(plane.front) as again:
+            assert again.describe().ready
+            assert again.infer(timeout_s=PATIENCE_S).outcome == "ok"
+            assert again.ledger().tally.arrivals == 1
 
 
 def test_a_worker_that_is_killed_again_and_again_is_started_more_rarely_and_the_others_serve(start: Start) -> None:
