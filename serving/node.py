@@ -17,6 +17,7 @@ from typing import cast
 import zmq
 
 from loki_rl.config import ConfigError
+from loki_rl.control.compiling import compiling
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
@@ -25,6 +26,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
+from loki_rl.serving.compile_time import CompileNotice
 from loki_rl.serving.control_log import ControlLog
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery, Driver, Meter
@@ -41,7 +43,7 @@ from loki_rl.serving.reception import Reception
 from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
-from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Joined, Known, Leave, Told, Up, Warm
+from loki_rl.serving.wire import Asked, Bye, Compiling, Control, Gone, Idle, Joined, Known, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -146,12 +148,20 @@ class Node:
 
     def _host_controller(self) -> None:
         plane = self._plane
+        notice = self._notice_compiling()
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = Planner(make, self._finished)
         controller = self._controller = cast(Controller, build(CONTROLLER, plane.options))
         self._parts.append(partial(control_state, controller))
         self.driver.host(CONTROLLER, controller, carry=planner.carry, meter=ControlLog())
-        self._closing.append(partial(planner.close, LINGER_S))
+        self._closing += [partial(planner.close, LINGER_S), notice.close]
+
+    def _notice_compiling(self) -> CompileNotice:
+        """Planning needs code that is compiled once after an install: longer than a launcher waits for a silent node."""
+        notice = CompileNotice(lambda busy: self.mailbox.say(LAUNCHER, Compiling(busy)))
+        compiling.watchers.append(notice.hear)
+        self.driver.listen(notice)
+        return notice
 
     def _host_worker(self, address: str, number: int) -> None:
         plane = self._plane

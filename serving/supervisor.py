@@ -13,13 +13,15 @@ from pathlib import Path
 import zmq
 from msgspec.structs import replace
 
+from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router
 from loki_rl.serving.child import Child
+from loki_rl.serving.compile_time import CompileTime
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.guests import Guests
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
-from loki_rl.serving.wire import Alive, Bye, Control, Gone, Idle, Join, Known, Left, Letter, Lost, Up, Warm
+from loki_rl.serving.wire import Alive, Bye, Compiling, Control, Gone, Idle, Join, Known, Left, Letter, Lost, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ class Supervisor:
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
     Drain. guests: nodes that joined, at the endpoint `join` if there is one. byes: what nodes said when they stopped.
-    restarted: starts beyond the first. failure: one sentence, empty while all is well. Raises
-    zmq.ZMQError where `join` is taken.
+    restarted: starts beyond the first. compile_time: of nodes that had to. failure: one sentence, empty while all is well.
+    Raises zmq.ZMQError where `join` is taken.
     All of these are written by the thread and read under `wait`.
     """
 
@@ -48,6 +50,7 @@ class Supervisor:
         self.byes: dict[str, Bye] = {}
         self.restarted = 0
         self.failure = ""
+        self.compile_time = CompileTime()
         self.children: dict[str, Child] = {}
         self._folder = folder
         self._plane = plane
@@ -146,6 +149,9 @@ class Supervisor:
                 self._reached[node] = tcp
             case Warm():
                 self.warm = True
+            case Compiling(busy):
+                if self.compile_time.hear(busy, time.monotonic()):
+                    log.warning(SENTENCE)
             case Idle():
                 self.idle = True
             case Bye(node):

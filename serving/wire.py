@@ -83,6 +83,12 @@ class Warm(Struct, array_like=True, tag=True):
     are served, and time counts."""
 
 
+class Compiling(Struct, array_like=True, tag=True):
+    """Node to launcher: it begins to compile what planning needs, or has ended for now."""
+
+    busy: bool
+
+
 class Idle(Struct, array_like=True, tag=True):
     """Gateway's node to launcher: no request is open any more."""
 
@@ -188,7 +194,7 @@ class Left(Struct, array_like=True, tag=True):
 
 
 Visit = Join | Known | Alive | Lost | Left
-Control = Up | Warm | Idle | Gone | Leave | Asked | Told | Bye | Declined | Welcome | Joined | Visit
+Control = Up | Warm | Compiling | Idle | Gone | Leave | Asked | Told | Bye | Declined | Welcome | Joined | Visit
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 
