@@ -35,6 +35,8 @@ MAX_PATH = 107
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 10.0
 POLL_S = 0.02
+# How often it is asked, while nothing comes, whether the time to start is over.
+LOOK_S = 0.5
 
 
 class LaunchError(RuntimeError):
@@ -66,7 +68,8 @@ class LocalPlane:
     fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
     on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
     traces, check: as in PlaneFile. worker_processes: that emulated workers share. start_s: longest wait for all nodes to be
-    up and the first plan's models to be loaded; later, for a process that is started again. byes: after the end, what each
+    up and the first plan's models to be loaded, beside what is compiled after an install; later, for a process that is
+    started again. byes: after the end, what each
     node said that stopped in good order. Entering raises LaunchError.
     """
 
@@ -195,16 +198,28 @@ class LocalPlane:
         supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._start_s)
         supervisor.start()
         names = {node.name for node in plane.nodes}
-        deadline = time.monotonic() + self._start_s
-        if not supervisor.wait(lambda: names <= supervisor.up, self._start_s):
+        began = time.monotonic()
+        if not self._in_time(supervisor, lambda: names <= supervisor.up, began):
             self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
-        if not supervisor.wait(lambda: supervisor.warm, deadline - time.monotonic()):
+        if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
+        deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
         if self._http_port is not None:
             self._wait_for(deadline, self._http_port, _ready)
         if self._grpc_port is not None:
             self._wait_for(deadline, self._grpc_port, _listens)
+
+    def _deadline(self, supervisor: Supervisor, began: float) -> float:
+        """By when the plane has to be there, as far as is known: what its nodes compile does not count."""
+        return began + self._start_s + supervisor.compile_time.seconds(time.monotonic())
+
+    def _in_time(self, supervisor: Supervisor, done: Callable[[], bool], began: float) -> bool:
+        """Wait until it is done, the plane has failed, or time is up; whether it is done."""
+        while not (there := supervisor.wait(done, LOOK_S)) and not supervisor.failure:
+            if time.monotonic() > self._deadline(supervisor, began):
+                break
+        return there
 
     def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor

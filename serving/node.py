@@ -17,6 +17,7 @@ from typing import cast
 import zmq
 
 from loki_rl.config import ConfigError
+from loki_rl.control.compiling import compiling
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
@@ -26,6 +27,7 @@ from loki_rl.core.router import Router
 from loki_rl.core.worker import PARKED, Worker
 from loki_rl.serving import logs, tether
 from loki_rl.serving.adapters.adapter import AdapterError
+from loki_rl.serving.compile_time import CompileNotice
 from loki_rl.serving.control_log import ControlLog
 from loki_rl.serving.departures import Departures
 from loki_rl.serving.doorbell import Doorbell
@@ -46,7 +48,7 @@ from loki_rl.serving.state import Part
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.threaded import ThreadedEngine
 from loki_rl.serving.timers import Timers
-from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
+from loki_rl.serving.wire import Alive, Asked, Bye, Compiling, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
@@ -161,6 +163,7 @@ class Node:
 
     def _host_controller(self) -> None:
         plane = self._plane
+        notice = self._notice_compiling()
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = Planner(make, self._finished)
         controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
@@ -169,7 +172,14 @@ class Node:
         self._parts.append(partial(control_state, controller))
         self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
         self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
-        self._closing.append(partial(planner.close, LINGER_S))
+        self._closing += [partial(planner.close, LINGER_S), notice.close]
+
+    def _notice_compiling(self) -> CompileNotice:
+        """Planning needs code that is compiled once after an install: longer than a launcher waits for a silent node."""
+        notice = CompileNotice(lambda busy: self.mailbox.say(LAUNCHER, Compiling(busy)))
+        compiling.watchers.append(notice.hear)
+        self.driver.listen(notice)
+        return notice
 
     def _host_worker(self, address: str, number: int) -> None:
         plane = self._plane

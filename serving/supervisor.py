@@ -15,14 +15,16 @@ from typing import Any
 import zmq
 from msgspec.structs import replace
 
+from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router, worker
 from loki_rl.serving.child import Child, python, wait_for_end
+from loki_rl.serving.compile_time import CompileTime
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.heartbeat import SILENT_S, Heartbeats, worker_silent_s
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
 from loki_rl.serving.restart_budget import RestartBudget, told
-from loki_rl.serving.wire import Alive, Bye, Control, Gone, Hung, Idle, Letter, Up, Warm
+from loki_rl.serving.wire import Alive, Bye, Compiling, Control, Gone, Hung, Idle, Letter, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,8 @@ class Supervisor:
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
     Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
-    unexpectedly, and their last words. failure: why the plane cannot go on, one sentence; empty while it can. All of these
-    are written by the thread and read under `wait`.
+    unexpectedly, and their last words. compile_time: of nodes that had to. failure: why the plane cannot go on, one
+    sentence; empty while it can. All of these are written by the thread and read under `wait`.
     """
 
     def __init__(self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], start_s: float) -> None:
@@ -53,6 +55,7 @@ class Supervisor:
         self.restarted = 0
         self.ended: deque[str] = deque(maxlen=ENDS)
         self.failure = ""
+        self.compile_time = CompileTime()
         self.children: dict[str, Child] = {}
         self._folder = folder
         self._plane = plane
@@ -187,6 +190,9 @@ class Supervisor:
                 self._hung(number, incarnation, reason)
             case Warm():
                 self.warm = True
+            case Compiling(busy):
+                if self.compile_time.hear(busy, time.monotonic()):
+                    log.warning(SENTENCE)
             case Idle():
                 self.idle = True
             case Bye(node):

@@ -100,6 +100,12 @@ class Hung(Struct, array_like=True, tag=True):
     reason: str
 
 
+class Compiling(Struct, array_like=True, tag=True):
+    """Node to launcher: it begins to compile what planning needs, or has ended for now."""
+
+    busy: bool
+
+
 class Idle(Struct, array_like=True, tag=True):
     """Gateway's node to launcher: no request is open any more."""
 
@@ -146,7 +152,7 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-Control = Up | Alive | Hung | Warm | Idle | Gone | Leave | Asked | Told | Bye
+Control = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | Asked | Told | Bye
 
 _control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
 

@@ -12,11 +12,25 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from loki_rl.control.compiling import compiling
+
 njit: Any = None  # the same functions then run as they are: equal results, slower
 with suppress(ImportError):
     import numba
+    from numba.core import event
 
     njit = None if numba.config.DISABLE_JIT else numba.njit  # type: ignore[attr-defined]
+
+    class _Listener(event.Listener):
+        """Code that is found in the cache is no event."""
+
+        def on_start(self, _event: Any) -> None:
+            compiling.begin()
+
+        def on_end(self, _event: Any) -> None:
+            compiling.end()
+
+    event.register("numba:compile", _Listener())  # type: ignore[no-untyped-call]
 
 F = TypeVar("F", bound=Callable[..., object])
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import zmq
 from msgspec.structs import replace
 
 from loki_rl.config import load_pipeline
+from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.journal import replay
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
@@ -190,6 +192,51 @@ def test_a_plane_without_a_plan_in_time_says_so(plane_of: Start, tmp_path: Path)
     ):
         pass
     assert "no attribute 'decide'" in str(caught.value)
+
+
+START_S = 15.0
+SLOW = f"""
+import time
+from even import make as even
+from loki_rl.control.compiling import compiling
+def make(*_):
+    compiling.begin()
+    time.sleep({START_S + 1.0})
+    compiling.end()
+    return even()
+"""
+COLD = """
+from even import make as even
+from loki_rl.control.compiled import lean
+@lean
+def double(x):
+    return 2 * x
+def make(*_):
+    double(1)
+    return even()
+"""
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="numba is not installed: nothing is compiled")
+def test_a_first_start_says_that_it_compiles(
+    plane_of: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cold.py").write_text(COLD)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    said = []
+    for _ in range(2):
+        with plane_of(policy_factory="cold:make") as plane:
+            assert plane.warm
+        said.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    assert said == [[SENTENCE], []]
+
+
+def test_the_limit_of_a_start_is_for_what_is_not_compiled(plane_of: Start, tmp_path: Path) -> None:
+    """A node that says it compiles is waited for: here for longer than the plane has to start."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    with plane_of(policy_factory="slow:make", start_s=START_S) as plane:
+        assert plane.warm
 
 
 ORPHANS = """

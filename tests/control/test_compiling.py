@@ -1,0 +1,51 @@
+"""What is compiled rather than found is told, once, and its beginning and end to whoever wants to know."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loki_rl.control.compiled import njit
+from loki_rl.control.compiling import SENTENCE, Compiling
+
+TOY = """
+from loki_rl.control.compiled import lean
+from loki_rl.control.compiling import compiling
+@lean
+def inner(x):
+    return x + 1
+@lean
+def outer(x):
+    return inner(x) * 2
+if __name__ == "__main__":
+    compiling.watchers.append(lambda busy: print("busy" if busy else "done"))
+    print(outer(1))
+    print(outer(1.0))
+"""
+
+
+def test_functions_that_others_call_are_part_of_these(caplog: pytest.LogCaptureFixture) -> None:
+    compiling, seen = Compiling(), list[bool]()
+    compiling.watchers.append(seen.append)
+    for begins in (True, True, False, False, True, False):
+        (compiling.begin if begins else compiling.end)()
+    assert seen == [True, False, True, False]
+    assert [record.getMessage() for record in caplog.records] == [SENTENCE]
+
+
+@pytest.mark.skipif(njit is None, reason="numba is not installed: nothing is compiled")
+def test_a_process_says_so_once_and_only_where_nothing_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first, again = (
+        subprocess.run([sys.executable, tmp_path / "toy.py"], env=environment, check=True, capture_output=True, text=True)
+        for _ in range(2)
+    )
+    assert first.stdout.split() == ["busy", "done", "4", "busy", "done", "4.0"]
+    assert first.stderr == f"{SENTENCE}\n"
+    assert again.stdout.split() == ["4", "4.0"]
+    assert again.stderr == ""
