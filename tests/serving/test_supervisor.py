@@ -89,8 +89,7 @@ def test_whatever_ends_is_started_again_and_the_plane_goes_on(start: Start, name
 
 
 def test_a_gateway_that_was_started_again_serves_clients_at_once(start: Start) -> None:
-    with start() as plane, Client(plane.front) as client:
-        client.begin_run()
+    with start() as plane:
         follow(plane, "gateway", end(plane, "gateway"))
         with Client(plane.front) as again:
             assert again.describe().ready
