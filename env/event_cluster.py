@@ -120,7 +120,7 @@ class EventCluster:
         self._totals = totals
 
     def cost(self) -> float:
-        """Cost J of the last interval (DESIGN, section 9), relative to the window's mean arrivals per interval."""
+        """Cost J of the last interval (docs/glossary.md), relative to the window's mean arrivals per interval."""
         figures = self.figures
         lost = VIOLATION * figures[LOST] + figures[LOSS]
         return float(lost / self.window.reference + SERVERS * figures[USED] / self.window.servers)

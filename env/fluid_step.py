@@ -79,7 +79,7 @@ def plan_and_play(
 
 @lean
 def cost_of(figures: Floats, reference: float, servers: int) -> float:
-    """Cost J of one interval (DESIGN, section 9), relative to the window's mean arrivals per interval."""
+    """Cost J of one interval (docs/glossary.md), relative to the window's mean arrivals per interval."""
     return float((VIOLATION * figures[LOST] + figures[LOSS]) / reference + SERVERS * figures[USED] / servers)
 
 

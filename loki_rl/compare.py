@@ -46,7 +46,7 @@ def build_cases(
 
 
 def document(found: Comparison) -> dict[str, object]:
-    """The JSON of a comparison (DESIGN section 9)."""
+    """The JSON of a comparison."""
     return {
         "results": [result_row(done) for done in found.results],
         "summary": [asdict(row) for row in found.summary],

@@ -213,7 +213,7 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
 
 
 def row(done: RunResult) -> dict[str, object]:
-    """The JSON of one run: the contract's keys (DESIGN section 9)."""
+    """The JSON of one run: the contract's keys, whose meaning docs/glossary.md gives."""
     head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
     tail = {"wall_s": done.wall_s, "provenance": done.provenance, "synthetic": done.synthetic}
     return {**head, **asdict(done.summary), **tail}

@@ -63,7 +63,7 @@ class ReplayResult(Struct):
     kept: dict[int, Inference]
 
     def summary(self) -> dict[str, float | int | None]:
-        """The keys that every run prints (DESIGN section 9)."""
+        """The keys that every run prints."""
         keys = (key for key in Summary.__struct_fields__ if key != "switches")
         return {**{key: getattr(self.figures, key) for key in keys}, "wall_s": self.wall_s}
 

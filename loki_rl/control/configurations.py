@@ -108,7 +108,8 @@ def _add(sums: Sums | None, costs: Sums, budget: int) -> Sums | None:
 
 
 def within_budget(pipeline: Pipeline, configurations: list[Configuration], budget: int) -> list[Configuration]:
-    """R1: drop what cannot meet the budget even with the fastest tasks around it. Empty if some task keeps nothing."""
+    """R1 (docs/allocator.md, Reductions): drop what cannot meet the budget even with the fastest tasks around it. Empty if
+    some task keeps nothing."""
     tree = Tree(pipeline, configurations)
     if not tree.complete:
         return []
@@ -123,7 +124,8 @@ def reduce(
     budget: int,
     across_variants: bool = True,
 ) -> list[Configuration]:
-    """R1-R4: the configurations that can stand in an optimal plan, whatever demand and servers.
+    """R1-R4 (docs/allocator.md, Reductions): the configurations that can stand in an optimal plan, whatever demand and
+    servers.
 
     k' replaces k server by server if it runs on the same type, is no slower in rate, fits wherever k fits, costs no accuracy
     on any path and makes no more children. "Fits wherever" is by class: the cost of k is raised by the smallest slack of any

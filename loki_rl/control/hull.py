@@ -1,5 +1,6 @@
-"""Best routes through a network where every server has a price: the corners of the hull of servers and accuracy (allocator
-notes, section 1). Owns the network as arrays and the dynamic program over its states; knows no integers and no solver."""
+"""Best routes through a network where every server has a price: the corners of the hull of servers and accuracy
+(docs/allocator.md, Relaxation and route prices). Owns the network as arrays and the dynamic program over its states; knows
+no integers and no solver."""
 
 from __future__ import annotations
 
@@ -146,7 +147,7 @@ def walk(graph: Graph, taken: Indices) -> tuple[Indices, Floats]:
 @compiled
 def losses(graph: Graph, servers: Floats, prices: Floats, worth: float) -> Floats:
     """[configuration] = what every one of its servers loses at least against the best routes, at most its price: that of the
-    best route through it, or of standing idle (allocator notes, R5)."""
+    best route through it, or of standing idle (R5 of docs/allocator.md)."""
     value = np.empty(len(graph.supply))
     for s in range(len(value)):
         value[s] = -np.inf

@@ -40,7 +40,7 @@ def search(
     _, bound = full.relaxation.solve()
     server = float(full.relaxation.quote()[2].max())
     for size, nodes, share in STAGES:
-        # Less than a server's worth is left: most configurations are soon ruled out (allocator notes, R5).
+        # Less than a server's worth is left: most configurations are soon ruled out (R5 of docs/allocator.md).
         if bound >= full.relaxation.cutoff or full.best.objective - bound < server or left_s() <= 0:
             break
         chosen = likely(full, size)

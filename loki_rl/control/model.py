@@ -17,8 +17,8 @@ from loki_rl.control.simplex import Floats, Indices
 
 
 class Counts:
-    """Integer servers per configuration of each part, with totals to branch on (allocator notes, section 1): per variant and
-    task of each type, per task of all types, per part.
+    """Integer servers per configuration of each part, with totals to branch on (docs/allocator.md, The model): per variant
+    and task of each type, per task of all types, per part.
 
     parts: the configurations of each pipeline. servers, prices: of each type. columns: in the order of the parts. models:
     all servers of a variant, by (part, type, task, variant). holdings: all servers of a type that a part has, by (part,

@@ -40,7 +40,8 @@ class Demand(Struct, frozen=True):
 
 
 class Reserve:
-    """The demand worth having capacity for, on the scale of cost J (DESIGN, section 9). request: all but its demand."""
+    """The demand worth having capacity for, on the scale of cost J (docs/allocator.md, Demand to have capacity for).
+    request: all but its demand."""
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
         shared = (request.queueing, request.slo_s, request.headroom, request.pool)

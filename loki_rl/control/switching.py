@@ -16,7 +16,7 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Mode
 from loki_rl.core.server_type import as_run_by
 
-# Cost J (DESIGN, section 9): violations, accuracy loss, servers used as a share of the cluster.
+# Cost J (docs/glossary.md): violations, accuracy loss, servers used as a share of the cluster.
 VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1

@@ -125,7 +125,7 @@ class Tally(Struct):
 
 
 class Summary(Struct):
-    """The figures of a run (DESIGN section 9); None is what a server does not tell. accuracy: 0.0 when nothing was ok."""
+    """The figures of a run (docs/glossary.md); None is what a server does not tell. accuracy: 0.0 when nothing was ok."""
 
     arrivals: int
     ok: int
@@ -263,7 +263,7 @@ class Accuracy:
             root.dead_sums[leaf] += self.best(leaf, prefix)
 
     def of(self, root: Root) -> float:
-        """Sum over branches of omega x mean accuracy of the paths that served the branch's leaves (DESIGN section 4)."""
+        """Sum over branches of omega x mean accuracy of the paths that served the branch's leaves (docs/glossary.md)."""
         total = 0.0
         for leaf, weight in self.weights:
             if root.leaf_counts[leaf]:

@@ -31,7 +31,7 @@ def number_of(address: str) -> int:
 
 
 class Outcome(IntEnum):
-    """How an arrival ends; each ends in exactly one (DESIGN section 4)."""
+    """How an arrival ends; each ends in exactly one (docs/glossary.md says when)."""
 
     OK = 0
     LATE = 1

@@ -21,7 +21,7 @@ class DeadlineQueue:
     """Items ordered by soft deadline (when this task should end), each with its hard one (when nothing helps any more).
 
     Deadlines are stamped on entry and never move. An item is wanted by a variant if a batch of it would end by the limit:
-    the hard deadline, or the soft one while the task is overloaded (DESIGN section 4: with the hard rule alone an
+    the hard deadline, or the soft one while the task is overloaded (with the hard rule alone an
     overloaded first task hands over requests without slack, and later tasks run batches of one).
 
     Siblings have the same deadlines and came together, so they stand in one entry; a batch that has room for some of them

@@ -91,7 +91,7 @@ class Story:
 
     @property
     def expected_accuracy(self) -> float:
-        """The definition, word for word (DESIGN section 4)."""
+        """The definition of docs/glossary.md, word for word."""
         total = 0.0
         for task in DEEP.leaves:
             served, dead = self.leaf_paths[task], self.dead_paths[task]
@@ -280,7 +280,7 @@ def test_leaves_of_a_refused_request_count_as_violated() -> None:
 
 
 def test_a_refused_request_does_not_shift_the_draws_of_the_next() -> None:
-    """Two policies, one of which refuses more, must meet the same fan-outs (DESIGN section 2)."""
+    """Two policies, one of which refuses more, must meet the same fan-outs."""
     gateway = make(max_inflight=1)
     arrive(gateway, 1, 2)
     gateway.handle(first(0, 0), 0.1)
