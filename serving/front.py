@@ -3,6 +3,7 @@ scheduled or what is inside a tensor."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -39,8 +40,11 @@ from loki_rl.serving.protocol import (
     VersionError,
     decode_request,
     encode,
+    shortened,
 )
 from loki_rl.serving.state import PlaneState
+
+log = logging.getLogger(__name__)
 
 # Plain ints and the methods below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
 _send = zmq.backend.Socket.send
@@ -74,7 +78,7 @@ class Withdrawn(Struct, gc=False):
 
 
 class RunAsked(Struct):
-    """A client begins a run; answer with Front.begun(ask, origin)."""
+    """A client begins a run; answer with Front.begun(ask, origin) or Front.refuse(ask, why)."""
 
     client: bytes
     id: int
@@ -178,6 +182,11 @@ class Front:
         )
         self._send(client[0], answer, outputs)
 
+    def refuse(self, ask: RunAsked, why: str) -> None:
+        """For what only the driver can judge."""
+        self.malformed += 1
+        self._send(ask.client, Refused(ask.id, why))
+
     def begun(self, ask: RunAsked, origin_s: float) -> None:
         self._send(ask.client, Begun(ask.id, origin_s))
 
@@ -199,9 +208,13 @@ class Front:
                 return self._infer(client, request, tensors)
             return self._ask(client, request)
         except _MalformedError as error:
-            self.malformed += 1
-            self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
-            return None
+            why = str(error)
+        except Exception as error:
+            log.exception("a message of a client cannot be understood")
+            why = f"the request cannot be understood ({type(error).__name__}); the server's log says more"
+        self.malformed += 1
+        self._send(client, Refused(NO_ID if request is None else request.id, shortened(why)))
+        return None
 
     def _ask(self, client: bytes, request: Cancel | Describe | BeginRun | ReadLedger | ReadState) -> FrontEvent | None:
         if isinstance(request, Cancel):

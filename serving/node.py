@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import logging
 import signal
 import sys
 import time
@@ -44,6 +45,8 @@ from loki_rl.serving.threaded import ThreadedEngine
 from loki_rl.serving.wire import Asked, Bye, Control, Gone, Idle, Joined, Known, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
+log = logging.getLogger(__name__)
+
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 20
@@ -80,7 +83,11 @@ class Node:
     def close(self) -> None:
         """Let batches and letters end, and tell the launcher what was left."""
         for close in self._closing:
-            close()
+            try:
+                close()
+            except Exception:
+                # A journal on a full disk, say: the others end in order all the same.
+                log.exception("what this node holds cannot be closed in order")
         driver, mailbox, engine = self.driver, self.mailbox, self._emulated
         late = () if engine is None else (engine.ended, engine.late_s, engine.latest_s)
         mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed, *late))

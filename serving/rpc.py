@@ -8,12 +8,13 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 import uvloop
+from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
@@ -33,6 +34,8 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 
+_BROKEN = "the message is not the protobuf of this method"
+
 Context = Any
 M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
 
@@ -51,6 +54,8 @@ def guarded(method: M) -> M:
 
     @wraps(method)
     async def call(self: Any, request: Any, context: Context) -> Any:
+        if request is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _BROKEN)
         try:
             return await method(self, request, context)
         except CallError as error:
@@ -61,6 +66,21 @@ def guarded(method: M) -> M:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
     return call  # type: ignore[return-value]
+
+
+class BrokenToNone(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Methods get None for bytes that are not their message; gRPC itself would log a traceback and answer UNKNOWN."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        return handler and handler._replace(request_deserializer=partial(_read, handler.request_deserializer))
+
+
+def _read(decode: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return decode(data)
+    except DecodeError:
+        return None
 
 
 class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -78,6 +98,9 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
         """One answer per request, in their order; a failed one does not end the stream."""
         async for request in requests:
+            if request is None:
+                yield pb.ModelStreamInferResponse(error_message=_BROKEN)
+                continue
             try:
                 yield pb.ModelStreamInferResponse(infer_response=await self._infer(request, context))
             except (CallError, RequestError, GatewayGoneError) as error:
@@ -174,7 +197,7 @@ async def serve(front: str, host: str, port: int, started: Callable[[int], None]
     bridge = Bridge(front)
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
-    server = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[BrokenToNone()], options=[*options, ("grpc.so_reuseport", 0)])
     stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
     try:
         bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -31,6 +31,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+from loki_rl.core.seconds import latest, run_origin
 
 REASONS = {
     Outcome.OK: "",
@@ -107,9 +108,10 @@ class Gateway:
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _count(self, now: float, effects: list[Effect]) -> None:
-        """Report every whole second that has passed, also the quiet ones."""
+        """Report every whole second that has passed, also the quiet ones (the latest of them after a very long pause)."""
         if self.next_second is None:
             self.next_second = self.origin + floor(now - self.origin) + 1
+        self.next_second = latest(self.next_second, now)
         while now >= self.next_second:
             second = round(self.next_second - self.origin) - 1
             effects.append(Send(CONTROLLER, Counted(second, self.arrived)))
@@ -119,9 +121,9 @@ class Gateway:
     def _begin(self, origin: float) -> None:
         """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
         idle gateway numbers its requests from 0 again, so that every run draws the same fan-outs."""
+        self.origin = run_origin(origin)
         in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
         self.tally = Tally(plans=in_force)
-        self.origin = origin
         self.arrived = 0
         self.next_second = origin + 1.0
         if not self.roots:

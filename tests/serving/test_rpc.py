@@ -215,13 +215,27 @@ def test_wrong_requests_get_a_status_and_a_sentence(
     stub.ModelInfer(message())
 
 
-@pytest.mark.parametrize("shape", [[-1], [1 << 40], [2]])
+@pytest.mark.parametrize("shape", [[-1], [1 << 40], [2], [1 << 32, 0], [1] * 100_000, [1 << 31, 1 << 31, 1 << 31, 0]])
 def test_a_wrong_shape_is_the_client_s_fault(stub: stubs.GRPCInferenceServiceStub, shape: list[int]) -> None:
     request = pb.ModelInferRequest(model_name="reading")
     request.inputs.add(name="image", datatype="UINT8", shape=shape).contents.uint_contents.extend([1, 2, 3])
     with pytest.raises(grpc.RpcError, match="shape") as caught:
         stub.ModelInfer(request)
     assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert len(caught.value.details()) < 500
+
+
+def test_bytes_that_are_no_message_are_the_client_s_fault(site: Site, stub: stubs.GRPCInferenceServiceStub) -> None:
+    with grpc.insecure_channel(site.url) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match="not the protobuf of this method") as caught:
+            call(b"\xff\xff\xff")
+        assert caught.value.code().name == "INVALID_ARGUMENT"
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        first, second = map(pb.ModelStreamInferResponse.FromString, stream(iter([b"\xff", message().SerializeToString()])))
+        assert "not the protobuf" in first.error_message
+        assert not second.error_message
+    stub.ModelInfer(message())
 
 
 def test_nobody_loads_from_outside(client: triton.InferenceServerClient) -> None:
