@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from loki_rl.serving.folder import private
+
 # glibc maps and trims blocks above 128 KB anew each time; measured, that is 12-40 times the cost of copying a tensor.
 # Both are needed, as whole numbers, before the process starts.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
@@ -19,12 +21,12 @@ LAST_LINES = 5
 
 class Child:
     """Its standard input is the tether: when this process ends, for whatever reason, the pipe closes and the child stops.
-    A session of its own keeps Ctrl-C away from it; the launcher stops it in order."""
+    A session of its own keeps Ctrl-C away from it; the launcher stops it in order. What it writes is its user's alone."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name = name
         self._log = log
-        with log.open("ab") as stream:
+        with private(log, "ab") as stream:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -32,6 +34,7 @@ class Child:
                 stderr=stream,
                 env=os.environ | MALLOC | THREADS,
                 start_new_session=True,
+                umask=0o077,
             )
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid)

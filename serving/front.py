@@ -19,6 +19,7 @@ from loki_rl.serving.mailbox import readable
 from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
+    MAX_TENSORS,
     NO_ID,
     Answer,
     BeginRun,
@@ -51,8 +52,6 @@ _send = zmq.backend.Socket.send
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
-# One more than a request has, to tell that there are too many.
-MAX_TENSORS = 2
 _WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 Payload = bytes | memoryview | zmq.Frame
@@ -124,13 +123,13 @@ class Front:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoints: Sequence[str],
+        endpoint: str,
         pipeline: Pipeline,
         described: Described,
         check: Check,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        self.socket = _bind(context, endpoints, max_message_bytes)
+        self.socket = _bind(context, endpoint, max_message_bytes)
         self.ready = False
         self.vanished = 0
         self.malformed = 0
@@ -287,7 +286,7 @@ def _decode(head: bytes, tensors: list[zmq.Frame]) -> Request:
     return request
 
 
-def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], max_message_bytes: int) -> zmq.Socket[bytes]:
+def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, max_message_bytes: int) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
@@ -296,6 +295,5 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], max
     # A fuse, not flow control: the gateway's own limit on requests in flight comes first.
     socket.setsockopt(zmq.SNDHWM, 100_000)
     socket.setsockopt(zmq.RCVHWM, 100_000)
-    for endpoint in endpoints:
-        socket.bind(endpoint)
+    socket.bind(endpoint)
     return socket

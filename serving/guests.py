@@ -122,7 +122,7 @@ class Guests:
         guest.unaware.discard(node)
         if not guest.unaware:
             there = [replace(node, tcp=reached[node.name]) for node in self._plane.nodes if not node.is_worker]
-            plane = replace(self._plane, nodes=(*there, *guest.nodes.values()), fronts=(), journal=None)
+            plane = replace(self._plane, nodes=(*there, *guest.nodes.values()), front="", journal=None)
             self._say(name, Welcome(name, msgspec.json.encode(plane)))
 
     def _lost(self, guest: Guest, node: str, reason: str, endpoint: str) -> None:

@@ -128,7 +128,7 @@ class Node:
         plane = self._plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options))
         what = described(plane)
-        front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
+        front = Front(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
         told = [address for address in addresses(plane.options) if not address.startswith("worker")]
         meter = RequestMeter(gateway)

@@ -19,6 +19,8 @@ MAX_ORIGIN_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
 MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
+# One more than a request has, to tell that there are too many.
+MAX_TENSORS = 2
 # Of a sentence that says what is wrong with a request [characters].
 MAX_SENTENCE = 400
 # How programs of ours ask for the state over HTTP: JSON has no infinite numbers, and a plan may hold some.

@@ -75,8 +75,8 @@ class Peer:
         self.fault: str | None = None
         self.fault_raised: Exception | None = None
         described = describe(PIPELINE, "emulated", Tensor("input", "BYTES", (1,), True), Tensor("path", "BYTES", (-1,)))
-        endpoints = ["tcp://127.0.0.1:0"]
-        self.front = Front(self.context, endpoints, PIPELINE, described, self.check, max_message_bytes)
+        endpoint = "tcp://127.0.0.1:0"
+        self.front = Front(self.context, endpoint, PIPELINE, described, self.check, max_message_bytes)
         self.socket = self.connect()
 
     def check(self, _frame: zmq.Frame | None) -> str | None:

@@ -121,7 +121,7 @@ class Desk:
     def __init__(self, options: ClusterOptions) -> None:
         self.said: list[tuple[str, Control]] = []
         self.lost: list[tuple[str, str]] = []
-        self.plane = PlaneFile(pack_options(options), layout(options, "emulated"), ("ipc://front",), guests=True)
+        self.plane = PlaneFile(pack_options(options), layout(options, "emulated"), "ipc://front", guests=True)
         self.guests = Guests(
             self.plane,
             lambda node, word: self.said.append((node, word)),

@@ -91,7 +91,7 @@ class Plane:
         specs = tuple(NodeSpec(name.replace(":", "-"), (name,)) for name in names)
         self.front = f"ipc://{folder}/front"
         PlaneFile(
-            pack_options(ClusterOptions(pipeline, servers=3)), specs, (self.front,), engine, policy="fixed",
+            pack_options(ClusterOptions(pipeline, servers=3)), specs, self.front, engine, policy="fixed",
             policy_factory="here:make_fixed", policy_options={"a": 1}, check=True,
         ).write(folder)  # fmt: skip
         plane = PlaneFile.read(folder)

@@ -79,7 +79,7 @@ def test_workers_start_on_the_devices_of_their_type() -> None:
     assert [node.device for node in nodes if node.is_worker] == ["cuda:1", "cuda:0", "cuda:1", "cpu", "cpu", "cpu", "cpu"]
     alike = layout(replace(OPTIONS, pool=()), "onnx", "cuda:0,2")
     assert [node.device for node in alike if node.is_worker] == ["cuda:0", "cuda:2"] * 3
-    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, ())), type=PlaneFile)
+    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, "")), type=PlaneFile)
     assert plane.options == options
 
 
@@ -191,7 +191,7 @@ def wait_for_plans(client: Client, count: int) -> None:
 
 def test_a_node_tells_its_type_and_gets_its_devices() -> None:
     said: list[Control] = []
-    plane = PlaneFile(pack_options(OPTIONS), layout(OPTIONS, "onnx", "cpu"), (), "onnx", "cpu", guests=True)
+    plane = PlaneFile(pack_options(OPTIONS), layout(OPTIONS, "onnx", "cpu"), "", "onnx", "cpu", guests=True)
     guests = Guests(plane, lambda _, word: said.append(word), lambda *_: None, lambda *_: None)
     for kind in ("slow", "fast", "slow"):
         guests.hear(Join("tcp://127.0.0.1:7000", ["tcp://127.0.0.1:7001"], kind), {}, 0.0)
@@ -205,7 +205,7 @@ def test_a_node_tells_its_type_and_gets_its_devices() -> None:
 def test_where_servers_are_alike_there_is_no_type_to_name() -> None:
     said: list[Control] = []
     options = replace(OPTIONS, pool=())
-    plane = PlaneFile(pack_options(options), layout(options, "emulated"), (), guests=True)
+    plane = PlaneFile(pack_options(options), layout(options, "emulated"), "", guests=True)
     guests = Guests(plane, lambda _, word: said.append(word), lambda *_: None, lambda *_: None)
     guests.hear(Join("tcp://127.0.0.1:7000", ["tcp://127.0.0.1:7001"], "fast"), {}, 0.0)
     (word,) = said
