@@ -91,14 +91,14 @@ class _Client(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.since = self._loop.time()
         self._watch = Watch(1 + MAX_TENSORS, MAX_MESSAGE_BYTES)
+        # What came before there was somewhere to write it.
+        self._early = bytearray()
         self._gateway: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.peer = str(transport.get_extra_info("peername"))
-        # Nothing is read before there is somewhere to write it.
-        self.transport.pause_reading()
         self._proxy.connections.add(self)
         if len(self._proxy.connections) > MAX_CONNECTIONS:
             self._proxy.refuse(self, f"there are {MAX_CONNECTIONS} already")
@@ -117,15 +117,19 @@ class _Client(asyncio.Protocol):
         if self.transport.is_closing():
             gateway.abort()
         else:
+            gateway.write(bytes(self._early))
+            self._early.clear()
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        assert self._gateway is not None
         fault = self._look_at(data)
         if fault:
             self._proxy.refuse(self, fault)
-        else:
+        elif self._gateway is not None:
             self._gateway.write(data)
+        else:
+            self._early += data
+            self.transport.pause_reading()
 
     def _look_at(self, data: bytes) -> str:
         """What is wrong with it, if anything is."""

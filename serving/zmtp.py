@@ -19,7 +19,7 @@ class ZmtpError(ValueError):
 
 class Watch:
     """One direction of a connection. most_parts, most_bytes: of a message. unfinished: bytes so far of a message whose end
-    has not come. ended: messages, commands and greetings so far."""
+    has not come. ended: messages and commands so far."""
 
     def __init__(self, most_parts: int, most_bytes: int) -> None:
         self.unfinished = 0

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 import zmq
 
 from loki_rl.serving import native_proxy
@@ -28,7 +29,7 @@ class Running:
     """A proxy in a thread of its own."""
 
     def __init__(self, front: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._stop = asyncio.Event()
         bound = listen("127.0.0.1", 0)
         bound.listen()
@@ -44,6 +45,13 @@ class Running:
 
     def stranger(self, said: bytes = b"") -> socket.socket:
         peer = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        peer.sendall(said)
+        return peer
+
+    def greeted(self, said: bytes) -> socket.socket:
+        """A stranger who shakes hands first, as libzmq would."""
+        peer = self.stranger(GREETING + READY)
+        assert peer.recv(1 << 16)[:1] == b"\xff"
         peer.sendall(said)
         return peer
 
@@ -118,9 +126,9 @@ def test_what_begins_and_does_not_end_in_time_is_closed(running: Running, monkey
 
 def test_unfinished_messages_share_one_limit(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_proxy, "MAX_UNFINISHED_BYTES", 1500)
-    first = running.stranger(GREETING + READY + frame(1000, True))
+    first = running.greeted(frame(1000, True))
     eventually(lambda: running.proxy.unfinished == 1000, "it never came")
-    assert closed(running.stranger(GREETING + READY + frame(1000, True)))
+    assert closed(running.greeted(frame(1000, True)))
     eventually(lambda: running.proxy.unfinished == 1000, "what was refused is still counted")
     first.close()
     eventually(lambda: running.proxy.unfinished == 0, "who left is still counted")
