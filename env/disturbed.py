@@ -67,9 +67,7 @@ class Fate:
 
     def restart(self, server: int, now: float) -> None:
         """As a launcher does with one that hangs."""
-        self.deeds = sorted(
-            [*self.deeds, (now, 0, server), (now + NOTICED_S, 1, server), (now + RESTARTED_S, 2, server)]
-        )
+        self.deeds = sorted([*self.deeds, (now, 0, server), (now + NOTICED_S, 1, server), (now + RESTARTED_S, 2, server)])
 
     def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
         effects: list[Effect] = []

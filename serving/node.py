@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import logging
 import signal
 import sys
 import time
@@ -49,6 +50,8 @@ from loki_rl.serving.timers import Timers
 from loki_rl.serving.wire import Alive, Asked, Bye, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
 
+log = logging.getLogger(__name__)
+
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 20
@@ -90,7 +93,11 @@ class Node:
     def close(self) -> None:
         """Let batches and letters end, and tell the launcher what was left."""
         for close in self._closing:
-            close()
+            try:
+                close()
+            except Exception:
+                # A journal on a full disk, say: the others end in order all the same.
+                log.exception("what this node holds cannot be closed in order")
         driver, mailbox, engine = self.driver, self.mailbox, self._emulated
         late = () if engine is None else (engine.ended, engine.late_s, engine.latest_s)
         mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed, *late))
@@ -132,7 +139,7 @@ class Node:
         plane = self._plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
         what = described(plane)
-        front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
+        front = Front(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
         others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
         homes = {address: plane.homes[address] for address in others}

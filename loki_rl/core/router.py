@@ -48,6 +48,7 @@ from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Puller, Pullers
 from loki_rl.core.queue import DeadlineQueue, Entry
+from loki_rl.core.seconds import latest, run_origin
 from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
 
@@ -132,7 +133,7 @@ class Router(ABC):
             case Restarted(address):
                 self._peer_restarted(address, effects)
             case Begin(origin):
-                self.next_second, self.arrived = origin + 1.0, 0
+                self.next_second, self.arrived = run_origin(origin) + 1.0, 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
@@ -313,6 +314,7 @@ class Router(ABC):
         effects += self.leases.given_up(now)
         if self.next_second is not None and now >= self.next_second:
             effects.append(Send(CONTROLLER, self._backlog()))
+            self.next_second = latest(self.next_second, now)
             while self.next_second <= now:
                 self.next_second += 1.0
 

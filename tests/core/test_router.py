@@ -339,6 +339,16 @@ def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:
     assert actor.wake_at() == 16.0
 
 
+@pytest.mark.parametrize("origin", [-1e9, -1e14])
+def test_the_seconds_of_a_run_that_began_long_ago_are_not_gone_through(origin: float) -> None:
+    actor = make()
+    actor.handle(Begin(origin), 1e6)
+    assert len(actor.handle(Tick(), 1e6)) == 1
+    assert actor.wake_at() == 1e6 + 1.0
+    with pytest.raises(ValueError, match="no seconds can be counted from"):
+        actor.handle(Begin(inf), 1e6)
+
+
 def test_a_finished_batch_asks_for_no_tick() -> None:
     actor = make(drop="none")
     actor.handle(items(1), 0.0)

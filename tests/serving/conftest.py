@@ -117,7 +117,7 @@ class Responder:
         emulated = engine == "emulated"
         input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
-        self.front = Front(self.context, [endpoint], PIPELINE, described, check_nothing if emulated else check_picture)
+        self.front = Front(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._emulated = emulated

@@ -75,7 +75,7 @@ def test_workers_start_on_the_devices_of_their_type() -> None:
     assert [node.device for node in nodes if node.is_worker] == ["cuda:1", "cuda:0", "cuda:1", "cpu", "cpu", "cpu", "cpu"]
     alike = layout(replace(OPTIONS, pool=()), "onnx", "cuda:0,2")
     assert [node.device for node in alike if node.is_worker] == ["cuda:0", "cuda:2"] * 3
-    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, ())), type=PlaneFile)
+    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, "")), type=PlaneFile)
     assert plane.options == options
 
 
