@@ -40,6 +40,7 @@ from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
+from loki_rl.user_folders import models_folder
 from tests.serving.driving import eventually, patient
 from tests.serving.site import NOT_READY, Site
 
@@ -269,12 +270,11 @@ def quick_traffic() -> ClusterOptions:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The model repository of this checkout, fetched if need be."""
+    """The user's model repository, fetched if need be."""
     try:
-        fetch_reading(ROOT / "models", lambda *_: None)
+        return fetch_reading(models_folder(), lambda *_: None).repository
     except ModelError as error:
         pytest.skip(f"the reading models are not there and cannot be fetched: {error}")
-    return ROOT / "models"
 
 
 @pytest.fixture(scope="session")
