@@ -20,6 +20,7 @@ import numpy as np
 import pulp
 from msgspec.structs import replace
 
+from benchmarks.solver import stock_cbc
 from loki_rl.config import load_pipeline
 from loki_rl.control import wide
 from loki_rl.control.allocator import allocate, allocate_jointly, capacity
@@ -114,8 +115,9 @@ def four() -> list[Pipeline]:
 def stock(seconds: float) -> dict[str, Any]:
     """Solvers through PuLP, one thread."""
     options = {"msg": False, "gapRel": GAP, "timeLimit": seconds}
-    found = {"HiGHS": pulp.HiGHS(threads=1, **options), "CBC": pulp.PULP_CBC_CMD(threads=1, **options)}
-    return found | ({"Gurobi": pulp.GUROBI(**options)} if find_spec("gurobipy") else {})
+    found = {"HiGHS": pulp.HiGHS(threads=1, **options), "CBC": stock_cbc(threads=1, **options)}
+    found |= {"Gurobi": pulp.GUROBI(**options)} if find_spec("gurobipy") else {}
+    return {name: solver for name, solver in found.items() if solver}
 
 
 def measure(name: str, seconds: float) -> None:

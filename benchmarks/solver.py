@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from functools import partial
+from math import nan
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -18,7 +19,7 @@ import pulp
 
 from loki_rl.config import load_pipeline
 from loki_rl.control.highs import solve_with_highs
-from loki_rl.control.own_solver import OwnSolver, warm
+from loki_rl.control.own_solver import optimise, warm
 from loki_rl.control.program import Program
 from tests.control.instances import plain, requests, small_pipeline, watch
 
@@ -27,6 +28,12 @@ CLOSE = 2e-6
 # HiGHS's tolerance; a solution that misses a row by more is none.
 MISS = 1e-7
 EVERY_CBC = 50
+
+
+def stock_cbc(**options: Any) -> Any:
+    """CBC where there is one, else None: PuLP 3 brings it (PULP_CBC_CMD), PuLP 4 finds an installed one (COIN_CMD)."""
+    names = {"PULP_CBC_CMD", "COIN_CMD"} & set(pulp.listSolvers(onlyAvailable=True))
+    return pulp.getSolver(max(names), **options) if names else None
 
 
 class Tally:
@@ -51,18 +58,19 @@ class Tally:
         answer = solve_with_highs(program, 60.0, 1e-6)
         self._took(kind, "highs", process_time() - began)
         self.classes[kind, self._judge(report, answer, program)] += 1
-        if self.total % EVERY_CBC == 0:
+        cbc = stock_cbc(msg=False, gapRel=1e-6, timeLimit=20)
+        if cbc and self.total % EVERY_CBC == 0:
             began = perf_counter()
-            pulp.PULP_CBC_CMD(msg=False, gapRel=1e-6, timeLimit=20).solve(problem)
+            problem.solve(cbc)
             self._took(kind, "cbc", perf_counter() - began)
 
     def _own(self, kind: str, problem: Any, start: dict[str, float] | None) -> Any:
-        for variable in problem.variables():
-            variable.varValue = (start or {}).get(variable.name)
         began = process_time()
-        problem.solve(OwnSolver(warmStart=start is not None))
+        program = Program(problem)
+        known = None if start is None else np.array([start.get(name, nan) for name in program.names])
+        report, _ = optimise(program, True, 60.0, 1e-6, known)
         self._took(kind, "own", process_time() - began)
-        return problem.report
+        return report
 
     def _undecided(self, report: Any, answer: Any, program: Program) -> str:
         """HiGHS ran out of time: the own answer must lie between its solution and its bound."""

@@ -12,10 +12,13 @@ from loki_rl.core.pipeline import Latency, Pipeline, PipelineError, Provenance, 
 from loki_rl.pipeline_yaml import PipelineText, read_pipeline_text
 from loki_rl.profile_file import ProfileFile
 from loki_rl.tables import ConfigError, nearest
+from loki_rl.user_folders import models_folder, profiles_folder
 
 __all__ = ["ConfigError", "ModelSpec", "PipelineFile", "TaskSpec", "find_pipeline", "load_pipeline"]
 
 FOLDER = "pipelines"
+# In a checkout a link to the folder at its top.
+PACKAGED = Path(__file__).parent / FOLDER
 
 Key = tuple[str, str]
 
@@ -41,7 +44,9 @@ class TaskSpec(Struct, frozen=True):
 class PipelineFile(Struct, frozen=True):
     """A pipeline file with everything that it refers to.
 
-    path, profile: the files read (profile: None if the file names none). repository: folder of the models, need not exist.
+    path, profile: the files read (profile: None if the file names none). own_profile: where a profile measured here is kept,
+    which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
+    folder of the models, need not exist.
     tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
     figures only. measured: the profile's content, None if it was not asked for or there is none.
     """
@@ -52,6 +57,7 @@ class PipelineFile(Struct, frozen=True):
     models: dict[Key, ModelSpec]
     repository: Path
     profile: Path | None
+    own_profile: Path | None
     provenance: Provenance
     source: str
     measured: ProfileFile | None = None
@@ -72,21 +78,23 @@ def load_pipeline(
 
     A figure written in the file counts; what it leaves out is taken from the profile. profile: use this file instead of
     the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open the profile; `.pipeline`
-    then raises unless all figures stand in the file. Relative paths in the file start at the file's own folder.
+    then raises unless all figures stand in the file. Relative paths in the file start at the file's own folder; without
+    `repository` the models are the user's.
     Raises ConfigError, one sentence, for everything that is wrong with the file, the profile or the two together.
     """
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent
-    named = None if text.head.profile is None else beside(folder, text.head.profile)
-    source = profile or named
+    own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
+    source = profile or (own if own is not None and own.is_file() else named)
     measured = _measured(text, source) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
         path=text.path,
         tree=tuple(_task_spec(text, name) for name in text.tasks),
         models=_models(text),
-        repository=beside(folder, text.head.repository),
+        repository=models_folder() if text.head.repository is None else beside(folder, text.head.repository),
         profile=source,
+        own_profile=own,
         provenance=text.provenance,
         source=text.head.source,
         measured=measured,
@@ -121,6 +129,14 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
 def beside(folder: Path, name: str) -> Path:
     """A path written in a file of this folder."""
     return Path(os.path.normpath(folder / Path(name).expanduser()))
+
+
+def _own_profile(text: PipelineText) -> Path | None:
+    """Where a profile measured here is kept: nothing is written into an installed package."""
+    if text.head.profile is None:
+        return None
+    installed = not PACKAGED.is_symlink() and text.path.resolve().is_relative_to(PACKAGED.resolve())
+    return profiles_folder() / Path(text.head.profile).name if installed else beside(text.path.parent, text.head.profile)
 
 
 def _task_spec(text: PipelineText, name: str) -> TaskSpec:

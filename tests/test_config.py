@@ -10,6 +10,7 @@ import pytest
 
 from loki_rl.config import ConfigError, find_pipeline, load_pipeline
 from loki_rl.core.pipeline import Latency
+from loki_rl.user_folders import models_folder
 
 PROJECT = Path(__file__).resolve().parents[1]
 REFERENCE = PROJECT.parent / "shared" / "reference" / "loki"
@@ -49,7 +50,7 @@ def write(tmp_path: Path) -> Any:
     return write
 
 
-def test_a_file_becomes_a_pipeline(write: Any, tmp_path: Path) -> None:
+def test_a_file_becomes_a_pipeline(write: Any) -> None:
     file = load_pipeline(write(GOOD))
     pipeline = file.pipeline
     assert (pipeline.name, pipeline.slo_s, pipeline.servers, pipeline.hop_s) == ("small", 0.2, 3, 0.0005)
@@ -59,7 +60,7 @@ def test_a_file_becomes_a_pipeline(write: Any, tmp_path: Path) -> None:
     assert pipeline.leaf_weights == {"read": 0.75, "sort": 0.25}
     assert pipeline.accuracy(1, (0, 0)) == 0.48
     assert pipeline.accuracy(1, (1, 0)) == pytest.approx(0.9)
-    assert file.repository == tmp_path.parent / "models"
+    assert file.repository == models_folder()
     assert file.models == {}
 
 
@@ -167,7 +168,7 @@ def test_a_shipped_file_loads(name: str) -> None:
     file = load_pipeline(name, need_profile=False)
     assert file.name == name
     assert file.source
-    assert file.repository == PROJECT / "models" or file.repository == Path("models")
+    assert file.repository == models_folder()
     measured = load_pipeline(name) if file.profile is None or file.profile.is_file() else None
     assert measured is None or measured.pipeline.slo_s > measured.pipeline.fastest_path_s
 

@@ -86,15 +86,18 @@ def _say_trace(trace: Trace, options: TraceOptions, seed: int, head: dict[str, A
 
 def models_fetch(
     name: Annotated[str, typer.Argument(help="Which models: reading.")],
-    repository: Annotated[Path, typer.Option(help="Where to put them.")] = Path("models"),
+    repository: Annotated[
+        Path | None, typer.Option(help="Where to put them (default: $LOKI_MODELS, else the user's data folder).")
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Fetch the models of a pipeline into a model repository; a second call needs no network."""
     from loki_rl.serving.models import fetch_reading
+    from loki_rl.user_folders import models_folder
 
     one_of("the models", name, ("reading",))
     with terminal.progress_bars() as progress:
-        fetched = fetch_reading(repository, progress)
+        fetched = fetch_reading(repository or models_folder(), progress)
     row = msgspec.to_builtins(fetched, builtin_types=(), enc_hook=str)
     terminal.say(row, as_json, lambda: terminal.pairs(row))
 
@@ -114,7 +117,10 @@ def profile(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Times alone; accuracies of the known profile.")] = False,
     as_served: Annotated[bool, typer.Option(help="Rescale by what workers need while the whole plane runs.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Where to write it (default: as the pipeline file names).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write it (default: as the file names; for a shipped one the user's data folder)."),
+    ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
@@ -140,7 +146,7 @@ def profile(
     )
     with terminal.progress_bars() as progress:
         measured = measure(loaded, request, progress)
-        target = out or loaded.profile
+        target = out or loaded.own_profile
         if target is None:
             raise UsageError(f"pipeline '{loaded.name}' names no profile file; say where with --out")
         measured.save(target)

@@ -53,16 +53,16 @@ class KeptProblem(Problem):
         self._counts = program.columns(counts.columns)
         self._wholes = np.concatenate([self._counts, program.columns([total for total, _ in counts.sums])])
         self._pool_of = np.array([c.pool for _, c in counts.configurations] + [pool for _, pool in counts.sums])
-        self._holdings = {key: program.index[id(total)] for key, total in counts.holdings.items()}
-        self._rows = np.array([program.row_of(row) for row in counts.rows])
-        self._price = program.terms(dict(counts.price))
-        self._accuracies = [program.terms(dict(flow.accuracy)) for flow in flows]
+        self._holdings = {key: program.index(total) for key, total in counts.holdings.items()}
+        self._rows = np.array(counts.rows)
+        self._price = program.terms(counts.price)
+        self._accuracies = [program.terms(flow.accuracy) for flow in flows]
         self._arcs = [program.columns(flow.columns) for flow in flows]
-        self._served = [program.index[id(flow.served)] for flow in flows]
+        self._served = [program.index(flow.served) for flow in flows]
         self._needs, self._loads = [flow.servers for flow in flows], [flow.entries(program) for flow in flows]
-        self._floor_rows = [program.row_of(row) for row in floors]
+        self._floor_rows = floors
         self._floors = [program.entries(row, [flow.served]) for row, flow in zip(floors, flows, strict=True)]
-        self._least_row = program.row_of(least)
+        self._least_row = least
         self._leasts = program.entries(least, [column for flow in flows for column, _ in flow.accuracy])
 
     def _begin(self) -> None:

@@ -3,7 +3,8 @@ knows no solver and no order of modes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class Flows:
         for column, arc in self._arcs():
             if arc.configuration >= 0 and arc.load > 0:
                 self._carried[arc.configuration].append((column, arc))
-        self._rows: list[Any] = []
+        self._rows: list[int] = []
         self._busy, self._reserve = self._per_demand()
         self._balance(problem)
 
@@ -162,16 +163,27 @@ class Flows:
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
-def add_row(problem: Any, terms: list[tuple[Any, float]], sense: str, rhs: float) -> Any:
-    """terms <=, >= or == rhs; returns the row."""
-    senses = {"<=": pulp.LpConstraintLE, ">=": pulp.LpConstraintGE, "==": pulp.LpConstraintEQ}
-    row = pulp.LpConstraint(pulp.LpAffineExpression(terms), sense=senses[sense], rhs=rhs)
-    problem.addConstraint(row)
-    return row
+# Only what PuLP 3 and PuLP 4 both offer in public is used here and in `Program`: their constructors differ.
 
 
-def set_objective(problem: Any, terms: list[tuple[Any, float]]) -> None:
-    problem.setObjective(pulp.LpAffineExpression(terms))
+def expression(terms: Iterable[tuple[Any, float]]) -> Any:
+    """The sum of coefficient * variable."""
+    total = pulp.lpSum([])
+    for variable, value in terms:
+        total.addterm(variable, value)
+    return total
+
+
+def add_row(problem: Any, terms: Iterable[tuple[Any, float]], sense: str, rhs: float) -> int:
+    """terms <=, >= or == rhs; returns the row's number."""
+    compare = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}[sense]
+    number = problem.numConstraints()
+    problem.addConstraint(compare(expression(terms), rhs))
+    return int(number)
+
+
+def set_objective(problem: Any, terms: Iterable[tuple[Any, float]]) -> None:
+    problem.setObjective(expression(terms))
 
 
 def new_problem(maximise: bool) -> Any:

@@ -1,5 +1,5 @@
-"""The solver class behind PuLP's interface: own branch and bound where it is fast and certain, HiGHS where there is doubt.
-Owns the choice between the two, every check and the report; knows nothing of what a model means."""
+"""Solves a program: own branch and bound where it is fast and certain, HiGHS where there is doubt. Owns the choice between
+the two, every check and the report; knows nothing of what a model means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import cache
 from math import nan
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import pulp
@@ -23,17 +22,8 @@ from loki_rl.control.simplex import CUT_OFF, INFEASIBLE, OPTIMAL, Floats, copy_o
 MOST_NODES = 20_000
 TOLERANCE = 1e-7
 
-_STATUS = {
-    "optimal": (pulp.LpStatusOptimal, pulp.LpSolutionOptimal),
-    "infeasible": (pulp.LpStatusInfeasible, pulp.LpSolutionInfeasible),
-    "unbounded": (pulp.LpStatusUnbounded, pulp.LpSolutionUnbounded),
-    "feasible": (pulp.LpStatusNotSolved, pulp.LpSolutionIntegerFeasible),
-    "unknown": (pulp.LpStatusNotSolved, pulp.LpSolutionNoSolutionFound),
-}
-
-
 class Report(Struct):
-    """What a solve found out. outcome: as PuLP's status, but a solution at the time limit is `feasible`.
+    """What a solve found out. outcome: a solution at the time limit is `feasible`, never `optimal`.
 
     solver: `own` or `highs`. own: what the own search said, `none` if it was not asked. status: the solver's own word.
     objective, bound: in the sense of the problem. nodes: of the own search.
@@ -47,41 +37,6 @@ class Report(Struct):
     bound: float
     seconds: float
     nodes: int
-
-
-class OwnSolver(pulp.LpSolver):  # type: ignore[misc]
-    """For small mixed-integer problems, as any PuLP solver. The report is `problem.report`.
-
-    A known solution in the variables' initial values is used with warmStart=True.
-    """
-
-    name = "OwnSolver"
-
-    def __init__(
-        self,
-        mip: bool = True,
-        timeLimit: float = 60.0,  # noqa: N803  (PuLP's names)
-        gapRel: float = 1e-6,  # noqa: N803
-        warmStart: bool = False,  # noqa: N803
-    ) -> None:
-        super().__init__(mip=mip, msg=False, timeLimit=timeLimit, gapRel=gapRel, warmStart=warmStart)
-
-    def available(self) -> bool:
-        """It is always there: without numba HiGHS does its work."""
-        return True
-
-    def actualSolve(self, lp: Any) -> int:  # noqa: N802  (PuLP's name)
-        """Read the problem, solve it, write the answer where PuLP keeps it."""
-        program = Program(lp)
-        given = np.array([nan if v.varValue is None else v.varValue for v in program.variables], dtype=np.float64)
-        start = given if self.mip and self.optionsDict["warmStart"] else None
-        lp.report, values = optimise(program, self.mip, self.timeLimit, self.optionsDict["gapRel"], start)
-        told = [None] * len(program.variables) if values is None else values.tolist()
-        for variable, value in zip(program.variables, told, strict=True):
-            variable.varValue = value
-        status, solution = _STATUS[lp.report.outcome]
-        lp.assignStatus(status, solution)
-        return int(status)
 
 
 def optimise(
@@ -170,7 +125,7 @@ def warm() -> None:
             _search(program, True, 1e-6, None, lambda: 1.0)
             _checked(program, False, _search(program, False, 1e-6, None, lambda: 1.0))
         # What only later solves need: changed rows, errors cleared.
-        program.change(program.entries(program.constraints[0], [y]), np.array([4.0]))
+        program.change(program.entries(0, [y]), np.array([4.0]))
 
 
 def _better(mine: Answer, theirs: Answer) -> Answer:

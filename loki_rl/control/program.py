@@ -3,7 +3,7 @@ solves, and the check of a solution against the problem as it was written; solve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ class Program:
     """
 
     def __init__(self, problem: Any) -> None:
-        self.variables: list[Any] = problem.variables()
-        self.constraints: list[Any] = list(problem._constraints.values())
+        self.variables: list[Any] = sorted(problem.variables(), key=lambda variable: variable.name)
+        self.constraints: list[Any] = problem.constraints()
         self.integer = np.array([v.cat == pulp.LpInteger for v in self.variables], dtype=bool)
         self._read_matrix()
         self._read_sides()
@@ -45,13 +45,14 @@ class Program:
             self.root = self._stand()
 
     def _read_matrix(self) -> None:
-        self.index = {id(variable): i for i, variable in enumerate(self.variables)}
-        self._rows = {id(constraint): i for i, constraint in enumerate(self.constraints)}
+        # By name: PuLP 4 hands out another object for the same variable every time.
+        self.names: list[str] = [variable.name for variable in self.variables]
+        self._index = {name: i for i, name in enumerate(self.names)}
         counts = [len(constraint) for constraint in self.constraints]
         self.begin = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.row = np.repeat(np.arange(len(counts)), counts)
         terms = [term for constraint in self.constraints for term in constraint.items()]
-        self.column = np.array([self.index[id(variable)] for variable, _ in terms], dtype=np.int64)
+        self.column = np.array([self.index(variable) for variable, _ in terms], dtype=np.int64)
         self.value = np.array([value for _, value in terms], dtype=np.float64)
 
     def _read_sides(self) -> None:
@@ -66,29 +67,29 @@ class Program:
 
     def _read_objective(self, problem: Any) -> None:
         self.sign = -1.0 if problem.sense == pulp.LpMaximize else 1.0
-        self.offset = problem.objective.constant if problem.objective else 0.0
-        self.costs = self.sign * self.terms(problem.objective or {})
+        objective = problem.objective
+        self.offset = 0.0 if objective is None else objective.constant
+        self.costs = self.sign * self.terms(() if objective is None else objective.items())
 
-    def terms(self, expression: Any) -> Floats:
-        """Coefficients by variable of a PuLP expression."""
+    def terms(self, terms: Iterable[tuple[Any, float]]) -> Floats:
+        """Coefficients by variable of a sum."""
         found = np.zeros(len(self.variables))
-        for variable, value in expression.items():
-            found[self.index[id(variable)]] += value
+        for variable, value in terms:
+            found[self.index(variable)] += value
         return found
 
-    def row_of(self, constraint: Any) -> int:
+    def index(self, variable: Any) -> int:
         """Its number."""
-        return self._rows[id(constraint)]
+        return self._index[variable.name]
 
-    def entries(self, constraint: Any, variables: Sequence[Any]) -> Indices:
+    def entries(self, row: int, variables: Sequence[Any]) -> Indices:
         """Where the coefficients of a row's variables stand."""
-        row = self.row_of(constraint)
         mine = self.column[self.begin[row] : self.begin[row + 1]].tolist()
-        return np.array([self.begin[row] + mine.index(self.index[id(v)]) for v in variables], dtype=np.int64)
+        return np.array([self.begin[row] + mine.index(self.index(v)) for v in variables], dtype=np.int64)
 
     def columns(self, variables: Sequence[Any]) -> Indices:
         """Their numbers."""
-        return np.array([self.index[id(variable)] for variable in variables], dtype=np.int64)
+        return np.array([self.index(variable) for variable in variables], dtype=np.int64)
 
     def change(self, entries: Indices, values: Floats) -> None:
         """New coefficients of inequalities."""

@@ -1,5 +1,5 @@
-"""Runs the solver of the live system on a PuLP model and reads its report. The one place that chooses it; knows nothing of
-what a model means."""
+"""Runs the solver of the live system on a PuLP model or a kept program and reads its report. The one place that chooses it;
+knows nothing of what a model means."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.control.highs import Outcome
-from loki_rl.control.own_solver import OwnSolver, Report, optimise, warm
+from loki_rl.control.own_solver import Report, optimise, warm
 from loki_rl.control.program import Program
 from loki_rl.control.simplex import Floats
 
@@ -37,18 +37,12 @@ class Solved(Struct):
         return self.outcome in ("optimal", "feasible")
 
 
-def solve(problem: Any, time_limit_s: float, gap: float = GAP, start: dict[str, float] | None = None) -> Solved:
-    """Solve a PuLP problem, one thread.
-
-    PuLP calls a time-limited answer of other solvers "Optimal" and an infeasible one 0.0, so the outcome is that of the
-    report. start: values of all or some integer variables of a known plan. Deterministic unless the time limit strikes.
-    """
-    for variable in problem.variables() if start else ():
-        variable.varValue = start.get(variable.name) if start else None
-    problem.solve(OwnSolver(timeLimit=max(0.01, time_limit_s), gapRel=gap, warmStart=start is not None))
-    solved = _solved(problem.report)
-    if solved.found:
-        solved.values = {variable.name: variable.varValue for variable in problem.variables()}
+def solve(problem: Any, time_limit_s: float, gap: float = GAP) -> Solved:
+    """Solve a PuLP problem, one thread. Deterministic unless the time limit strikes."""
+    program = Program(problem)
+    solved, values = solve_again(program, time_limit_s, gap=gap)
+    if values is not None:
+        solved.values = dict(zip(program.names, values.tolist(), strict=True))
     return solved
 
 

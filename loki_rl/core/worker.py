@@ -5,26 +5,22 @@ from __future__ import annotations
 
 from math import inf
 
+from loki_rl.core.effects import Effect, Load, Run, Send, Unload
 from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
-    Effect,
     Event,
     Execute,
     Fault,
     Leaving,
-    Load,
     Loaded,
     Ready,
     Report,
     Restarted,
     Result,
-    Run,
-    Send,
     Tick,
-    Unload,
     router,
     worker,
 )
@@ -116,7 +112,7 @@ class Worker:
 
     def _accept(self, event: Execute, now: float, effects: list[Effect]) -> None:
         """A batch for a model that is no longer served goes back: its credit crossed a swap on the way."""
-        if (self._task_of(event.batch), event.variant) != self.serving or self.next is not None:
+        if self._model_of(event) != self.serving or self.next is not None:
             effects.append(self._result(event, [], 0.0, RETURNED))
             return
         self.credit_open = False
@@ -156,6 +152,9 @@ class Worker:
     def _task_of(self, batch: int) -> int:
         """Every router numbers its batches in steps of the number of tasks."""
         return batch % len(self.routers)
+
+    def _model_of(self, batch: Execute) -> Model:
+        return (self._task_of(batch.batch), batch.variant)
 
     def _credit(self, now: float, effects: list[Effect]) -> None:
         """Ask for one batch, unless one is asked for, waiting here, or running with more than lead_s to go."""
@@ -205,9 +204,9 @@ class Worker:
         elif self.loading == PARKED:
             if self._breaks():
                 self._serve(PARKED, effects)
-                if self.running is not None:
-                    return
-            self._load(now, effects)
+            # What serves no more is unloaded first, but not below a batch that it still runs.
+            if self.running is None or self._model_of(self.running) == self.serving:
+                self._load(now, effects)
 
     def _breaks(self) -> bool:
         """Whether what is in memory must go before the target can come, as what serves no more always may."""

@@ -13,6 +13,7 @@ import pulp
 
 from loki_rl.control import own_solver, solver
 from loki_rl.control.allocator import allocate, capacity
+from loki_rl.control.model import add_row, expression
 from loki_rl.control.own_solver import warm
 from loki_rl.control.program import Program
 from loki_rl.control.request import Queueing, Request
@@ -33,12 +34,12 @@ def plain(rng: Rng) -> Any:
     if count > 1 and rng.random() < 0.3:
         rows[-1] = rows[0] * float(rng.choice([1.0, 2.0, -1.0]))
     for row in rows:
-        sense = int(rng.choice([-1, -1, 1, 0]))
-        terms = pulp.LpAffineExpression([(x, float(a)) for x, a in zip(columns, row, strict=True) if a])
-        problem.addConstraint(pulp.LpConstraint(terms, sense=sense, rhs=scale * float(rng.integers(-6, 20))))
+        sense = ("==", ">=", "<=")[int(rng.choice([-1, -1, 1, 0]))]
+        terms = [(x, float(a)) for x, a in zip(columns, row, strict=True) if a]
+        add_row(problem, terms, sense, scale * float(rng.integers(-6, 20)))
     costs = rng.integers(-5, 6, size) * (1.0 if rng.random() < 0.5 else 0.173)
     terms = [(x, float(a)) for x, a in zip(columns, costs, strict=True)]
-    problem.setObjective(pulp.LpAffineExpression(terms, float(rng.integers(3))))
+    problem.setObjective(expression(terms) + float(rng.integers(3)))
     return problem
 
 
@@ -124,7 +125,7 @@ def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, fl
 
     def seen(program: Program, integer: bool, limit_s: float, gap: float, start: Any = None) -> Any:
         # Those that `see` solves are not shown.
-        known = None if start is None else {v.name: x for v, x in zip(program.variables, start, strict=True) if x == x}
+        known = None if start is None else {name: x for name, x in zip(program.names, start, strict=True) if x == x}
         with patch.object(solver, "optimise", solve):
             see(as_problem(program, integer), known)
         return solve(program, integer, limit_s, gap, start)
@@ -137,18 +138,16 @@ def as_problem(program: Program, integer: bool = True) -> Any:
     """A program as it is now as a PuLP problem, for any solver."""
     problem = pulp.LpProblem("twin", pulp.LpMaximize if program.sign < 0 else pulp.LpMinimize)
     columns = [
-        problem.add_variable(v.name, _end(low), _end(high), pulp.LpInteger if whole and integer else pulp.LpContinuous)
-        for v, low, high, whole in zip(program.variables, program.lower, program.upper, program.integer, strict=True)
+        problem.add_variable(name, _end(low), _end(high), pulp.LpInteger if whole and integer else pulp.LpContinuous)
+        for name, low, high, whole in zip(program.names, program.lower, program.upper, program.integer, strict=True)
     ]
     for row, (low, high) in enumerate(zip(program.row_lower, program.row_upper, strict=True)):
         mine = slice(program.begin[row], program.begin[row + 1])
-        terms = pulp.LpAffineExpression(
-            [(columns[j], float(a)) for j, a in zip(program.column[mine], program.value[mine], strict=True)]
-        )
-        sense = pulp.LpConstraintEQ if low == high else pulp.LpConstraintLE if high < inf else pulp.LpConstraintGE
-        problem.addConstraint(pulp.LpConstraint(terms, sense=sense, rhs=float(high if high < inf else low)))
+        terms = [(columns[j], float(a)) for j, a in zip(program.column[mine], program.value[mine], strict=True)]
+        sense = "==" if low == high else "<=" if high < inf else ">="
+        add_row(problem, terms, sense, float(high if high < inf else low))
     costs = [(x, float(program.sign * c)) for x, c in zip(columns, program.costs, strict=True) if c]
-    problem.setObjective(pulp.LpAffineExpression(costs, program.offset))
+    problem.setObjective(expression(costs) + program.offset)
     return problem
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,25 @@ import pytest
 from loki_rl.control import own_solver
 from loki_rl.control.branching import Search
 from loki_rl.control.highs import solve_with_highs
-from loki_rl.control.own_solver import OwnSolver, optimise
+from loki_rl.control.own_solver import Report, optimise
 from loki_rl.control.program import Program, reachable
 from loki_rl.control.relaxation import Result
-from loki_rl.control.simplex import copy_of, safe_bound
+from loki_rl.control.simplex import Floats, copy_of, safe_bound
 from tests.control.instances import as_problem, plain, requests, small_pipeline, watch
 
 CLOSE = 2e-6
 ROOT = Path(__file__).parents[2]
 
 
+def solved(problem: Any) -> tuple[Report, Floats | None]:
+    return optimise(Program(problem), True, 60.0, 1e-6)
+
+
 def agrees(problem: Any, start: dict[str, float] | None = None) -> str:
     """What the own search says of a problem, which must be what HiGHS says."""
-    for variable in problem.variables():
-        variable.varValue = (start or {}).get(variable.name)
-    problem.solve(OwnSolver(warmStart=start is not None))
-    report, program = problem.report, Program(problem)
+    program = Program(problem)
+    known = None if start is None else np.array([start.get(name, nan) for name in program.names])
+    report, _ = optimise(program, True, 60.0, 1e-6, known)
     answer = solve_with_highs(program, 60.0, 1e-6)
     own = {"no relaxation": "infeasible"}.get(report.own, report.own)
     if own in ("optimal", "infeasible"):
@@ -95,9 +98,8 @@ def test_equal_problems_give_equal_answers() -> None:
     for _ in range(2):
         rng = np.random.default_rng(5)
         for _ in range(40):
-            problem = plain(rng)
-            problem.solve(OwnSolver())
-            answers.append((problem.report.nodes, [v.varValue for v in problem.variables()]))
+            report, values = solved(plain(rng))
+            answers.append((report.nodes, None if values is None else values.tolist()))
     assert answers[:40] == answers[40:]
 
 
@@ -112,30 +114,24 @@ def knapsack(size: int = 12) -> Any:
 
 
 def test_without_time_a_known_solution_comes_back_with_an_honest_bound() -> None:
-    best, problem = knapsack(), knapsack()
-    best.solve(OwnSolver())
-    for variable in problem.variables():
-        variable.varValue = 0.0
-    problem.solve(OwnSolver(timeLimit=0.0, warmStart=True))
-    assert problem.report.outcome == "feasible"
-    assert pulp.LpStatus[problem.status] == "Not Solved"
-    assert pulp.LpSolution[problem.sol_status] == "Solution Found"
-    assert problem.report.objective <= best.report.objective <= problem.report.bound
+    program = Program(knapsack())
+    (best, _), (report, values) = solved(knapsack()), optimise(program, True, 0.0, 1e-6, np.zeros(len(program.names)))
+    assert report.outcome == "feasible"
+    assert values is not None
+    assert report.objective <= best.objective <= report.bound
 
 
 def test_beyond_its_nodes_highs_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    best, problem = knapsack(), knapsack()
-    best.solve(OwnSolver())
+    best, _ = solved(knapsack())
     monkeypatch.setattr(own_solver, "MOST_NODES", 3)
-    problem.solve(OwnSolver())
-    assert (problem.report.own, problem.report.solver, problem.report.outcome) == ("limit", "highs", "optimal")
-    assert problem.report.objective == pytest.approx(best.report.objective)
+    report, _ = solved(knapsack())
+    assert (report.own, report.solver, report.outcome) == ("limit", "highs", "optimal")
+    assert report.objective == pytest.approx(best.objective)
 
 
 @pytest.mark.parametrize("wrong", ["outside a row", "not as good as said", "better than proven"])
 def test_a_wrong_solution_is_replaced(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    right = knapsack()
-    right.solve(OwnSolver())
+    right, _ = solved(knapsack())
     search = Search.run
 
     def run(self: Search, start: Any = None) -> Result:
@@ -151,19 +147,17 @@ def test_a_wrong_solution_is_replaced(monkeypatch: pytest.MonkeyPatch, wrong: st
         return result
 
     monkeypatch.setattr(Search, "run", run)
-    problem = knapsack()
-    problem.solve(OwnSolver())
-    assert problem.report.solver == "highs"
-    assert problem.report.objective == pytest.approx(right.report.objective)
+    report, _ = solved(knapsack())
+    assert report.solver == "highs"
+    assert report.objective == pytest.approx(right.objective)
 
 
 @pytest.mark.parametrize("said", ["no relaxation", "infeasible", "doubt", "no limit", "none"])
 def test_only_highs_says_that_there_is_no_solution(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(own_solver, "_search", lambda *_: Result(said))
-    problem = knapsack()
-    problem.solve(OwnSolver())
-    assert problem.report.outcome == "optimal"
-    assert problem.report.solver == "highs"
+    report, _ = solved(knapsack())
+    assert report.outcome == "optimal"
+    assert report.solver == "highs"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -184,10 +178,10 @@ def test_a_bound_holds_whatever_the_dictionary_says(seed: int) -> None:
 
 
 def test_the_relaxation_of_an_integer_problem() -> None:
-    problem = knapsack()
-    problem.solve(OwnSolver(mip=False))
-    assert any(v.varValue != round(v.varValue) for v in problem.variables())
-    assert problem.report.objective == pytest.approx(problem.report.bound)
+    report, values = optimise(Program(knapsack()), False, 60.0, 1e-6)
+    assert values is not None
+    assert (values != np.round(values)).any()
+    assert report.objective == pytest.approx(report.bound)
 
 
 WARMED = """
@@ -222,15 +216,14 @@ import numpy as np
 if sys.argv[1] == "without":
     sys.modules["numba"] = None
 from loki_rl.control.compiled import njit
-from loki_rl.control.own_solver import OwnSolver, optimise
+from loki_rl.control.own_solver import optimise
+from loki_rl.control.program import Program
 from tests.control.instances import plain
 assert (njit is None) == (sys.argv[1] == "without")
 rng = np.random.default_rng(3)
 for _ in range(25):
-    problem = plain(rng)
-    problem.solve(OwnSolver())
-    found = problem.report.outcome == "optimal"
-    print(problem.report.outcome, round(problem.report.objective, 5) + 0.0 if found else None)
+    report, _ = optimise(Program(plain(rng)), True, 60.0, 1e-6)
+    print(report.outcome, round(report.objective, 5) + 0.0 if report.outcome == "optimal" else None)
 """
 
 

@@ -11,24 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from loki_rl.core.effects import Effect, Load, Run, Send, Unload
 from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
-    Effect,
     Execute,
     Leaving,
-    Load,
     Loaded,
     Ready,
     Report,
     Result,
-    Run,
-    Send,
     Submit,
     Tick,
-    Unload,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
@@ -237,6 +233,19 @@ def test_models_that_do_not_fit_together_are_exchanged_by_break() -> None:
     actor.handle(Loaded(0, 1, 1.0), 2.0)
     alone = sent(actor.handle(Assign(3, 1, 1, 1), 3.0))
     assert [effect for effect in alone if isinstance(effect, Load | Unload)] == [Unload(1, 0), Unload(0, 1), Load(1, 1)]
+
+
+def test_a_model_stays_in_memory_as_long_as_its_batch_runs() -> None:
+    actor = Worker(ClusterOptions(replace(PIPELINE, swap="make"), 1), 0)
+    actor.handle(Assign(1, 1, 0, 1), 0.0)
+    actor.handle(Loaded(1, 0, 1.0), 1.0)
+    actor.handle(batch(1, 0, 0), 1.0)
+    actor.handle(Assign(2, 0, 1, 1), 1.0)
+    actor.handle(Loaded(0, 1, 1.0), 2.0)
+    waits = sent(actor.handle(Assign(3, 0, 0, 1), 2.0))
+    assert [effect for effect in waits if isinstance(effect, Load | Unload)] == []
+    goes_on = sent(actor.handle(BatchDone(1, [], 1.0), 2.0))
+    assert [effect for effect in goes_on if isinstance(effect, Load | Unload)] == [Unload(1, 0), Load(0, 0)]
 
 
 def test_an_event_for_somebody_else_is_refused() -> None:

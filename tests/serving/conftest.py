@@ -17,9 +17,10 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.core.effects import Reply
 from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Exclusion, Placement, Plan
@@ -39,6 +40,7 @@ from loki_rl.serving.protocol import Tensor
 from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.wire import WireError, pack, unpack
+from loki_rl.user_folders import models_folder
 from tests.serving.driving import eventually, patient
 from tests.serving.site import NOT_READY, Site
 
@@ -117,7 +119,7 @@ class Responder:
         emulated = engine == "emulated"
         input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
-        self.front = Front(self.context, [endpoint], PIPELINE, described, check_nothing if emulated else check_picture)
+        self.front = Front(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._emulated = emulated
@@ -268,12 +270,11 @@ def quick_traffic() -> ClusterOptions:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The model repository of this checkout, fetched if need be."""
+    """The user's model repository, fetched if need be."""
     try:
-        fetch_reading(ROOT / "models", lambda *_: None)
+        return fetch_reading(models_folder(), lambda *_: None).repository
     except ModelError as error:
         pytest.skip(f"the reading models are not there and cannot be fetched: {error}")
-    return ROOT / "models"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from loki_rl.config import load_pipeline
+from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.profile_file import ProfileFile
 from loki_rl.serving import as_served
 from loki_rl.serving.worker_log import WorkerLog, read_workers
@@ -20,14 +20,12 @@ PAYLOADS = 12
 
 
 @pytest.fixture
-def small(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def small(reading: PipelineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Reading with the fastest variants alone, as a pipeline file beside its profile; two rounds."""
-    text = (ROOT / "pipelines" / "reading.yaml").read_text(encoding="utf-8")
+    text = reading.path.read_text(encoding="utf-8")
     gone = ("d640:", "d800:", "rt160:", "rs160q:", "rs240q:", "rs240:")
     lines = [line for line in text.splitlines() if not line.lstrip().startswith(gone)]
-    text = (
-        "\n".join(lines).replace("../models", str(repository)).replace("profiles/", str(ROOT / "pipelines/profiles") + "/")
-    )
+    text = "\n".join(lines).replace("profiles/", str(ROOT / "pipelines/profiles") + "/")
     path = tmp_path / "reading.yaml"
     path.write_text(text, encoding="utf-8")
     with TemporaryDirectory(prefix="lt-") as folder:  # a socket's path must be short

