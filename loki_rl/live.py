@@ -27,7 +27,7 @@ from loki_rl.serving import logs
 from loki_rl.serving.client import Client
 from loki_rl.serving.hardware import measured_on
 from loki_rl.serving.hosting import check_hosting
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.launch import LocalPlane, check_addresses
 from loki_rl.serving.logs import Level, LogOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.sessions import choose_devices
@@ -120,6 +120,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
 
 def _prepared(options: ServeOptions) -> Served:
     """All that can be wrong is told before anything starts."""
+    check_addresses(options.http_host, options.native or "", options.public)
     run = _run(options)
     file = run.file
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")

@@ -68,6 +68,18 @@ def layout(
     return tuple(nodes)
 
 
+def check_addresses(host: str, native: str, public: bool) -> list[str]:
+    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, native: where
+    native clients connect, each empty where there is none."""
+    try:
+        hosts = sorted({*([host] if host else []), *([native_server(native)[0]] if native else [])})
+        for one in () if public else hosts:
+            check_private(one)
+    except AddressError as error:
+        raise LaunchError(str(error)) from None
+    return [one for one in hosts if not is_loopback(one)]
+
+
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
@@ -200,7 +212,9 @@ class LocalPlane:
             raise LaunchError(str(error)) from None
         plane = PlaneFile(front=self.front, **self._settings)
         self._nodes = plane.nodes
-        self._check_hosts()
+        host = "" if (self._http_port, self._grpc_port) == (None, None) else self._host
+        for one in check_addresses(host, self._native, self._public):
+            log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands))
         plane.write(folder)
@@ -231,20 +245,6 @@ class LocalPlane:
             if time.monotonic() > self._deadline(supervisor, began):
                 break
         return there
-
-    def _check_hosts(self) -> None:
-        """Raises LaunchError for an address that strangers could reach, unless that is meant."""
-        asked = (self._http_port, self._grpc_port) != (None, None)
-        try:
-            hosts = {self._host} if asked else set()
-            hosts |= {native_server(self._native)[0]} if self._native else set()
-            for host in sorted(hosts):
-                if not self._public:
-                    check_private(host)
-                elif not is_loopback(host):
-                    log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", host)
-        except AddressError as error:
-            raise LaunchError(str(error)) from None
 
     def _wait_for(self, deadline: float, host: str, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor
