@@ -18,6 +18,7 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Counted,
+    Drifted,
     Event,
     PlanChanged,
     Planned,
@@ -27,6 +28,7 @@ from loki_rl.core.messages import (
     Sample,
     Tick,
     WorkerGone,
+    number_of,
     router,
     worker,
 )
@@ -109,8 +111,8 @@ class Controller:
                 self._begin(origin)
             case Resume():
                 self._resume(event, now)
-            case Restarted():
-                self._gateway_restarted(effects)
+            case Restarted(address):
+                self._peer_restarted(address, effects)
             case _:
                 raise TypeError(f"the controller cannot handle {type(event).__name__}")
         return effects
@@ -247,11 +249,16 @@ class Controller:
             self.replan_at = now
         if self.plan is not None:
             self._aim(self.plan)
+            for machine in self.machines.values():
+                machine.ordered = machine.on_target
             self._order(now, effects)
 
-    def _gateway_restarted(self, effects: list[Effect]) -> None:
-        """A new gateway knows what was last written down; where this is newer, it is told here."""
-        if self.adopting:
+    def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
+        """A new router measures anew. A new gateway knows what was last written down; where this is newer, it is told."""
+        if address != GATEWAY:
+            found = self.drift.get(self.pipeline.tasks[number_of(address)].name, [])
+            effects += [Send(address, Drifted(found))] if found else []
+        elif self.adopting:
             effects.append(Send(GATEWAY, Restarted(CONTROLLER)))
         elif self.origin is not None and self.plan is not None:
             effects += [Send(GATEWAY, Begin(self.origin)), Send(GATEWAY, PlanChanged(self.plan))]

@@ -118,6 +118,18 @@ class DriftWatch:
             self._tell((server_type, other), measured.slowdown.value)
         return True
 
+    def adopt(self, found: list[Drift]) -> None:
+        """Go on from what was found before."""
+        types = {kind.name: place for place, kind in enumerate(self._servers.types)}
+        variants = self._servers.pipelines[0].variant_index[self._task]
+        for drift in found:
+            key = types[drift.server_type], variants[drift.variant]
+            measured = self._measured.get(key) or self._begin(key)
+            measured.slowdown.value = drift.slowdown
+            for gauge, mean in zip(measured.fanouts, drift.fanout.values(), strict=True):
+                gauge.value = mean
+            self.found[key] = drift
+
     def slowdown(self, server_type: int, variant: int) -> float:
         """Measured service time over the profiled one."""
         drift = self.found.get((server_type, variant))

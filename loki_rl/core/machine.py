@@ -40,6 +40,12 @@ class Machine:
         return self.ordered and self.loading is None and self.serving == wanted
 
     @property
+    def on_target(self) -> bool:
+        """It does, or is about to do, what it should, whether or not it was told."""
+        wanted, doing = self.target, self.loading or self.serving
+        return doing is None if wanted is None else doing is not None and (*doing, self.batch) == wanted
+
+    @property
     def swapping(self) -> bool:
         """It loads a model, or was told to and has not said so yet."""
         on_its_way = self.ordered and self.target is not None and self.serving != self.target[:2]

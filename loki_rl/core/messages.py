@@ -298,6 +298,12 @@ class Resume(Message, array_like=True, tag=True):
     plan: Plan | None
 
 
+class Drifted(Message, array_like=True, tag=True):
+    """Controller to a restarted router: what its former life had found not to be as profiled."""
+
+    drift: list[Drift]
+
+
 class Tick(Message, array_like=True, tag=True):
     """Time has reached wake_at()."""
 
@@ -328,6 +334,7 @@ Event = (
     | Restarted
     | Restored
     | Resume
+    | Drifted
     | Tick
 )
 

@@ -23,6 +23,7 @@ from loki_rl.core.messages import (
     Begin,
     Cancelled,
     Cause,
+    Drifted,
     Event,
     Execute,
     Leaving,
@@ -129,6 +130,9 @@ class Router(ABC):
                 effects += ended(self.task, gone, Outcome.CANCELLED)
             case Restarted(address):
                 self._peer_restarted(address, effects)
+            case Drifted(drift):
+                self.drift.adopt(drift)
+                self._retime(range(len(self.service_s)))
             case Begin(origin):
                 self.next_second, self.arrived = run_origin(origin) + 1.0, 0
             case _:
@@ -218,11 +222,11 @@ class Router(ABC):
 
     def _introduce(self, effects: list[Effect]) -> None:
         """Begin anew: to workers, who give their credits again; to the gateway, who sends again what is still of use; to the
-        routers beside, who may have heard of pressure here, or know of some."""
+        controller, who knows what drifts; to the routers beside, who may have heard of pressure here, or know of some."""
         self.introduced = True
         beside = [*self.child_routers, *([router(self.parent)] if self.parent >= 0 else [])]
         workers = map(worker, range(self.options.servers))
-        effects += [Send(address, Restarted(router(self.task))) for address in (GATEWAY, *beside, *workers)]
+        effects += [Send(address, Restarted(router(self.task))) for address in (GATEWAY, CONTROLLER, *beside, *workers)]
 
     def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
         if address == GATEWAY:
@@ -241,7 +245,7 @@ class Router(ABC):
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
         if self.drift.record(event):
-            self._retime(event)
+            self._retime((self.servers.type_of(event.worker),))
         lease = self.leases.end(event)
         if lease is None:
             return
@@ -266,12 +270,12 @@ class Router(ABC):
             fault = event.faults[place]
             effects += ended(self.task, [family], Outcome.FAILED, Cause(self.task, said=fault.said, payload=fault.payload))
 
-    def _retime(self, event: Result) -> None:
-        """On servers like this one batches take another time than was thought."""
-        server_type = self.servers.type_of(event.worker)
-        for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
-            slowdown = self.drift.slowdown(server_type, variant)
-            self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
+    def _retime(self, types: Iterable[int]) -> None:
+        """On servers of these types batches take another time than was thought."""
+        for server_type in types:
+            for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
+                slowdown = self.drift.slowdown(server_type, variant)
+                self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
         self.pullers.retime()
 
     def _drop(self, entries: list[Entry], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from loki_rl.core.drift import WINDOW, Gauge
 from loki_rl.core.effects import Send
-from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Result, Tick
+from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Drifted, Restarted, Result, Tick, router
 from loki_rl.core.plan import Drift
-from loki_rl.core.router import HUNG_S, Router
+from loki_rl.core.pull_router import PullRouter
+from loki_rl.core.router import HUNG_S, LIFE_BITS, Router
 from tests.core.fork import FIND, FINE, MS, READ, ROUGH, batches, items, make, ready, settled
 
 # In turn, around 1.
@@ -49,7 +50,7 @@ def test_a_window_as_noisy_as_it_is_off_proves_nothing() -> None:
 def serve(actor: Router, times: int, seconds: float, fanout: tuple[int, int], variant: int = FINE) -> None:
     """Batches of one by worker 0, each of them this long."""
     for _ in range(times):
-        serial = actor.batches + 1
+        serial = actor.batches % (1 << LIFE_BITS) + 1
         actor.handle(ready(0, variant, batch=1, serial=serial), 0.0)
         batch = batches(actor.handle(items(serial), 0.0))["worker:0"]
         actor.handle(Result(0, 0, batch.batch, batch.variant, [fanout], seconds, ""), 0.0)
@@ -113,3 +114,19 @@ def test_failed_batches_and_those_nobody_gave_measure_nothing() -> None:
         actor.handle(Result(0, 0, batch.batch, FINE, [], 0.2, "out of memory"), 0.0)
         actor.handle(Result(0, 0, batch.batch, FINE, [], 0.2, ""), 0.0)
     assert backlog(actor).drift == []
+
+
+def test_a_router_that_begins_anew_goes_on_from_what_was_found() -> None:
+    former = make(FIND)
+    serve(former, 2 * WINDOW, 2 * MEAN_S, (1, 1))
+    found = backlog(former).drift
+    actor = PullRouter(former.options, FIND, 1)
+    actor.handle(Drifted(found), 0.0)
+    assert actor.service_s == former.service_s
+    assert [effect for effect in actor.handle(Tick(), 0.0) if isinstance(effect, Send) and effect.to == CONTROLLER] == [
+        Send(CONTROLLER, Restarted(router(FIND)))
+    ]
+    actor.handle(Begin(0.0), 0.0)
+    assert backlog(actor).drift == found
+    serve(actor, 2 * WINDOW, MEAN_S, (2, 1))
+    assert [drift.variant for drift in backlog(actor).drift if drift.slowdown != 1.0] == []

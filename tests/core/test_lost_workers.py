@@ -9,6 +9,7 @@ import pytest
 from loki_rl.core.effects import Drop, Effect, Kill, Send
 from loki_rl.core.leases import AGAIN_S, GIVE_UP_S
 from loki_rl.core.messages import (
+    CONTROLLER,
     GATEWAY,
     Cause,
     Fault,
@@ -127,7 +128,7 @@ def test_a_router_that_begins_anew_says_so_first_and_takes_no_result_of_its_form
     actor = PullRouter(former.options, former.task, 1)
     assert actor.wake_at() == -inf
     told = [effect.to for effect in actor.handle(Tick(), 0.0) if isinstance(effect, Send)]
-    assert told == [GATEWAY, router(FIND), *(f"worker:{number}" for number in range(actor.options.servers))]
+    assert told == [GATEWAY, CONTROLLER, router(FIND), *(f"worker:{number}" for number in range(actor.options.servers))]
     assert actor.wake_at() is None
     actor.handle(items(2), 0.0)
     new = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
