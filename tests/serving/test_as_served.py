@@ -209,6 +209,7 @@ FILE = PipelineFile(
     models={},
     repository=Path("models"),
     profile=None,
+    own_profile=None,
     provenance="measured",
     source="",
     measured=PROFILE,
