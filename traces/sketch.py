@@ -29,7 +29,8 @@ def _rates(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and peak rate [1/s] of each column; every column is a whole number of equal bins, about bin_s wide."""
     bins = width * max(1, round(length_s / (bin_s * width)))
-    rates = np.histogram(times, bins, (0.0, length_s))[0].reshape(width, -1) * (bins / length_s)
+    counts = np.histogram(times, bins, (0.0, length_s))[0].astype(np.float64)
+    rates = counts.reshape(width, -1) * (bins / length_s)
     return rates.mean(axis=1), rates.max(axis=1)
 
 

@@ -73,7 +73,9 @@ def find_boxes(probabilities: npt.NDArray[np.float32], options: DetectionOptions
     height, width = probabilities.shape
     labels, _ = ndimage.label(probabilities > options.threshold)
     boxes: list[Box] = []
-    for number, found in enumerate(ndimage.find_objects(labels)[: 4 * options.limit], start=1):
+    # Labels have no gaps, so no object is None.
+    objects = [found for found in ndimage.find_objects(labels)[: 4 * options.limit] if found is not None]
+    for number, found in enumerate(objects, start=1):
         region = probabilities[found]
         if region.shape[0] < 2 or region.shape[1] < 3:
             continue
