@@ -68,20 +68,19 @@ class Leases:
         return lease
 
     def lapse(self, now: float) -> list[Lease]:
-        """The leases of a worker whose batch should have come back by now, if there is one: that batch's, then those that
-        wait behind it. They have ended, but for a batch that was lost before: it stays with its worker to the end of that.
-        The worker's process is watched from now on."""
+        """The leases of a worker from whom a batch should have come back by now, if there is one: of the batch it runs, then
+        of those that wait. They have ended, but for a batch that was lost before: it stays with its worker to the end of
+        that. The worker's process is watched from now on."""
         while self._expiries and self._expiries[0][0] <= now:
-            batch = heapq.heappop(self._expiries)[1]
-            lease = self.all.get(batch)
-            if lease is not None:
-                give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lease.usual_s)
-                self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
-                del self.all[batch]
-                behind = self._take(lease.worker)
-                if lease.again:
-                    self.all[batch] = lease
-                return [lease, *behind]
+            late = self.all.get(heapq.heappop(self._expiries)[1])
+            if late is not None:
+                give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * late.usual_s)
+                self._overdue.setdefault(late.worker, (late.incarnation, give_up))
+                batch = next(batch for batch, lease in self.all.items() if lease.worker == late.worker)
+                leases = self._take(late.worker)
+                if leases[0].again:
+                    self.all[batch] = leases[0]
+                return leases
         return []
 
     def lose(self, worker: int) -> list[Lease]:

@@ -195,8 +195,9 @@ class Router(ABC):
     def _lapse(self, now: float) -> bool:
         """Whether a worker's batch should have come back: others get it."""
         lapsed = self.leases.lapse(now)
+        if lapsed:
+            self.pullers.silence(lapsed[0].worker)
         for place, lease in enumerate(lapsed):
-            self.pullers.silence(lease.worker)
             if place or not lease.again:
                 self._put_back(lease, lost=not place)
         return bool(lapsed)

@@ -268,13 +268,13 @@ class RouterMachine(RuleBasedStateMachine):
 
     def suspect(self, event: WorkerGone | Tick) -> None:
         """The batches that workers run when they are lost, or when theirs are overdue."""
-        first: dict[int, Lease] = {}
+        leases: dict[int, list[Lease]] = {}
         for lease in self.router.leases.all.values():
-            first.setdefault(lease.worker, lease)
-        for number, lease in first.items():
-            gone = number == event.worker if isinstance(event, WorkerGone) else lease.expiry <= self.now
-            if gone:
-                self.suspects |= set(self.items(lease.families))
+            leases.setdefault(lease.worker, []).append(lease)
+        for number, mine in leases.items():
+            late = any(lease.expiry <= self.now for lease in mine)
+            if late if isinstance(event, Tick) else number == event.worker:
+                self.suspects |= set(self.items(mine[0].families))
 
     def see(self, effect: Effect) -> None:
         if isinstance(effect, Kill):
