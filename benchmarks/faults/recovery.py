@@ -18,25 +18,30 @@ from loki_rl.core.pipeline import Pipeline
 
 class Recovery(Struct):
     """life: incarnation of the process that follows. Times of the monotonic clock [s], NaN for what never happened. at: when
-    it stopped. batch_s: what its batch should have taken (p99), 0 if it had none. found: when the last item it had was given
-    to another or ended. serving: when a router had a credit of its successor."""
+    it stopped. held: batches that it had, or was given before it was found. serving: when a router had a credit of its
+    successor."""
 
     at: float
     worker: int
     life: int
-    batch_s: float = 0.0
-    found: float = nan
+    held: list[Batch] = []
     serving: float = nan
 
-    @property
-    def found_s(self) -> float:
-        return self.found - self.at
 
+class Batch(Struct):
+    """begun: when it was given, or its worker stopped [s]. usual_s: what it should have taken (p99). found: when the last of
+    its items was given to another worker, or ended [s]."""
 
-class _Batch(Struct):
     worker: int
     items: frozenset[int]
+    begun: float
     usual_s: float
+    found: float = nan
+
+    @property
+    def late_s(self) -> float:
+        """How long after twice its usual time it was found."""
+        return self.found - self.begun - 2 * self.usual_s
 
 
 def recoveries(journals: Path, pipeline: Pipeline, stops: Sequence[tuple[float, int]]) -> list[Recovery]:
@@ -58,8 +63,8 @@ class _Reader:
         self._pipeline, self._task = pipeline, task
         self._stops = stops  # by time
         self._begun = 0
-        self._out: dict[int, _Batch] = {}
-        self._orphans: dict[int, Recovery] = {}  # items of stopped workers
+        self._out: dict[int, Batch] = {}
+        self._orphans: dict[int, Batch] = {}  # items of stopped workers
         self._away: dict[int, Recovery] = {}  # worker -> its latest stop
 
     def read(self, file: Path) -> None:
@@ -74,31 +79,39 @@ class _Reader:
                     self._follow(effect, entry.now)
 
     def _stop(self, stop: Recovery) -> None:
-        batches = [batch for batch in self._out.values() if batch.worker == stop.worker]
-        for batch in batches:
-            self._orphans.update(dict.fromkeys(batch.items, stop))
-        if batches:
-            stop.batch_s = batches[0].usual_s
         self._away[stop.worker] = stop
+        for batch in self._out.values():
+            if batch.worker == stop.worker:
+                batch.begun = stop.at
+                self._hold(stop, batch)
+
+    def _hold(self, stop: Recovery, batch: Batch) -> None:
+        stop.held.append(batch)
+        self._orphans.update(dict.fromkeys(batch.items, batch))
 
     def _hear(self, event: object, now: float) -> None:
         match event:
             case Result(worker=number, batch=batch):
                 gone = self._out.pop(batch, None)
-                if gone is not None and gone.worker == number:
-                    for item in gone.items:  # it was on its way when the worker stopped
+                stop = self._away.get(number)
+                if gone is not None and stop is not None and gone in stop.held:  # its result was on its way
+                    stop.held.remove(gone)
+                    for item in gone.items:
                         self._orphans.pop(item, None)
             case Ready(worker=number, incarnation=incarnation):
                 stop = self._away.get(number)
-                if stop is not None and incarnation >= stop.life and not stop.serving < now:
+                if stop is not None and incarnation >= stop.life:
                     stop.serving = now
+                    del self._away[number]
 
     def _follow(self, effect: object, now: float) -> None:
         match effect:
             case Send(to=to, message=Execute(batch=batch, variant=variant, families=families)):
                 items = frozenset(members(self._pipeline, self._task, families))
                 self._freed(items, now)
-                self._out[batch] = _Batch(number_of(to), items, self._usual_s(variant, families))
+                given = self._out[batch] = Batch(number_of(to), items, now, self._usual_s(variant, families))
+                if given.worker in self._away:
+                    self._hold(self._away[given.worker], given)
             case Send(message=Settled(families=families)):
                 self._freed(members(self._pipeline, self._task, families), now)
 
@@ -107,6 +120,6 @@ class _Reader:
 
     def _freed(self, items: Iterable[int], now: float) -> None:
         for item in items:
-            stop = self._orphans.pop(item, None)
-            if stop is not None:
-                stop.found = now
+            batch = self._orphans.pop(item, None)
+            if batch is not None:
+                batch.found = now
