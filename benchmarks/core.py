@@ -19,7 +19,8 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.policies import PolicyOptions
 from loki_rl.control.request import Request
 from loki_rl.core.cluster import addresses, build
-from loki_rl.core.messages import Effect, Event
+from loki_rl.core.effects import Effect
+from loki_rl.core.messages import Event
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.env.simulate import simulate

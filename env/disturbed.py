@@ -10,22 +10,9 @@ from statistics import NormalDist
 from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build
 from loki_rl.core.draws import uniform
+from loki_rl.core.effects import Effect, Kill, Load, Run, Send
 from loki_rl.core.journal import address_of, life
-from loki_rl.core.messages import (
-    CONTROLLER,
-    Backlog,
-    Counted,
-    Effect,
-    Event,
-    Kill,
-    Load,
-    Loaded,
-    Run,
-    Send,
-    WorkerGone,
-    router,
-    worker,
-)
+from loki_rl.core.messages import CONTROLLER, Backlog, Counted, Event, Loaded, WorkerGone, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.env.faults import Crash, Faults, Slow
 from loki_rl.env.world import Decide, Player, Recorder, World
@@ -67,9 +54,7 @@ class Fate:
 
     def restart(self, server: int, now: float) -> None:
         """As a launcher does with one that hangs."""
-        self.deeds = sorted(
-            [*self.deeds, (now, 0, server), (now + NOTICED_S, 1, server), (now + RESTARTED_S, 2, server)]
-        )
+        self.deeds = sorted([*self.deeds, (now, 0, server), (now + NOTICED_S, 1, server), (now + RESTARTED_S, 2, server)])
 
     def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
         effects: list[Effect] = []

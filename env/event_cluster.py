@@ -9,7 +9,8 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
 from loki_rl.control.switching import SERVERS, VIOLATION
 from loki_rl.control.table import Table
-from loki_rl.core.messages import Arrived, Effect, Outcome, Planned, Solve
+from loki_rl.core.effects import Effect, Solve
+from loki_rl.core.messages import Arrived, Outcome, Planned
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.env.fluid import ACCURACY as QUALITY

@@ -11,28 +11,10 @@ from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.effects import Drop, Effect, Kill, Load, Reply, Run, Send, Solve, Unload
 from loki_rl.core.families import Family, members, size
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    CONTROLLER,
-    GATEWAY,
-    Arrived,
-    BatchDone,
-    Begin,
-    Drop,
-    Effect,
-    Event,
-    Kill,
-    Load,
-    Loaded,
-    Planned,
-    Reply,
-    Run,
-    Send,
-    Solve,
-    Tick,
-    Unload,
-)
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Arrived, BatchDone, Begin, Event, Loaded, Planned, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.core.servers import Servers

@@ -44,7 +44,8 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
     then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
     after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
-    otlp, trace_ratio: endpoint and ratio of SpanOptions. pool: file of server types, which then are the servers."""
+    otlp, trace_ratio: endpoint and ratio of SpanOptions. public: listen where other hosts can reach it. pool: file of server
+    types, which then are the servers."""
 
     pipeline: str
     workers: int | None = None
@@ -57,6 +58,7 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     http_host: str = "127.0.0.1"
     http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     grpc_port: int | None = None
+    public: bool = False
     drain_s: Annotated[float, Meta(ge=0)] = 2.0
     logs: str = ""
     log_json: bool = False
@@ -148,11 +150,12 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: Lo
         device=options.device,
         policy=options.policy,
         policy_options=on_plane(served.policy),
-        fronts=() if options.native is None else (options.native,),
+        native=options.native or "",
         http_port=options.http_port,
         http_host=options.http_host,
         http_processes=options.http_processes,
         grpc_port=options.grpc_port,
+        public=options.public,
         journal=journal,
         logs=keep,
         traces=SpanOptions(options.otlp, options.trace_ratio),

@@ -1,10 +1,15 @@
-"""Addresses as users write them. Owns what is well-formed; knows no socket."""
+"""Addresses as users write them. Owns what is well-formed, and which of them other hosts can reach; knows no socket."""
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+
+
+class AddressError(ValueError):
+    """An address is malformed, or must not be listened on; the message is one sentence for the user."""
 
 
 class Address(Struct, frozen=True):
@@ -31,3 +36,28 @@ def http_server(text: str) -> tuple[str, int] | None:
     if found.scheme != "http" or not found.host or found.rest:
         return None
     return found.host, 80 if found.port is None else found.port
+
+
+def native_server(text: str) -> tuple[str, int]:
+    """Host and port of tcp://HOST:PORT. Raises AddressError."""
+    found = read_address(text)
+    if found.scheme != "tcp" or not found.host or not found.port or found.rest:
+        raise AddressError(f"'{text}' is no address for native clients; write tcp://127.0.0.1:PORT")
+    return found.host, found.port
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches it. Of names, localhost alone is known to be so."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_private(host: str) -> None:
+    """Raise AddressError for a host that others may reach."""
+    if not is_loopback(host):
+        raise AddressError(
+            f"'{host}' can be reached from other hosts, and a plane has neither keys nor TLS: listen on 127.0.0.1, "
+            "or give --public (public=True) where something in front of it guards it"
+        )

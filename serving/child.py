@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import loki_rl
+from loki_rl.serving.folder import private
 
 # glibc maps and trims blocks above 128 KB anew each time; measured, that is 12-40 times the cost of copying a tensor.
 # Both are needed, as whole numbers, before the process starts.
@@ -33,8 +34,8 @@ def python(module: str, *arguments: str) -> list[str]:
 
 class Child:
     """Its standard input is the tether: when this process ends, for whatever reason, that closes and the child stops. A
-    session of its own keeps Ctrl-C away from it; the launcher stops it in order. started: when [s]. Raises OSError where it
-    cannot be started."""
+    session of its own keeps Ctrl-C away from it; the launcher stops it in order. What it writes is its user's alone.
+    started: when [s]. Raises OSError where it cannot be started."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         self.name = name
@@ -42,9 +43,15 @@ class Child:
         self._log = log
         self._tie, tie = socket.socketpair()
         try:
-            with tie, log.open("ab") as stream:
+            with tie, private(log, "ab") as stream:
                 self._process = subprocess.Popen(
-                    command, stdin=tie.fileno(), stdout=stream, stderr=stream, env=_environment(), start_new_session=True
+                    command,
+                    stdin=tie.fileno(),
+                    stdout=stream,
+                    stderr=stream,
+                    env=_environment(),
+                    start_new_session=True,
+                    umask=0o077,
                 )
         except BaseException:
             self._tie.close()

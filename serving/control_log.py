@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 
-from loki_rl.core.messages import Backlog, Effect, Event, Report, Solve
+from loki_rl.core.effects import Effect, Solve
+from loki_rl.core.messages import Backlog, Event, Report
 from loki_rl.core.plan import Drift, Exclusion
 
 log = logging.getLogger(__name__)

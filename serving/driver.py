@@ -13,7 +13,8 @@ from typing import Protocol
 import zmq
 
 from loki_rl.core.actor import Actor
-from loki_rl.core.messages import Drop, Effect, Event, Send, Tick
+from loki_rl.core.effects import Drop, Effect, Send
+from loki_rl.core.messages import Event, Tick
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.mailbox import Mailbox
 from loki_rl.serving.payloads import NOTHING, Payloads
@@ -74,7 +75,8 @@ class Hosted:
 
 class Driver:
     """homes: address -> node. clock: seconds, comparable between the processes of a host. strays: letters nobody here
-    takes. faults: events that an actor failed on. check: validate every actor after every burst."""
+    takes. faults: events, effects, words and sources that failed; an exception costs what it was about and nothing else.
+    check: validate every actor after every burst."""
 
     def __init__(
         self,
@@ -153,7 +155,10 @@ class Driver:
         self._count(now)
         self.mailbox.flush()
         if self.after_burst is not None:
-            self.after_burst()
+            try:
+                self.after_burst()
+            except Exception:
+                self._fault("what follows a burst failed")
 
     def close(self) -> None:
         """Its mailbox is closed by whoever made it."""
@@ -167,15 +172,25 @@ class Driver:
     def _collect(self, handle: int | zmq.Socket[bytes], now: float) -> None:
         source = self._sources.get(handle)
         if source is not None:
-            self._queue.extend(source.collect(now))
+            try:
+                # What it gives before it fails is in the queue by then.
+                self._queue.extend(source.collect(now))
+            except Exception:
+                self._fault(f"{type(source).__name__} cannot be read")
         elif handle is self.mailbox.inbox:
             letters, words = self.mailbox.take(BURST)
             self._queue.extend(letters)
             for word in words:
-                if self.on_word is not None:
-                    self.on_word(word)
+                self._tell(word)
         else:
             self._bell.collect(now)
+
+    def _tell(self, word: Control) -> None:
+        if self.on_word is not None:
+            try:
+                self.on_word(word)
+            except Exception:
+                self._fault(f"the word {type(word).__name__} cannot be followed")
 
     def _work(self, now: float) -> None:
         """Messages between actors of this node go through the same queue, so that none is handled inside another."""
@@ -183,10 +198,13 @@ class Driver:
         while queue:
             letter, frames = queue.popleft()
             hosted = self._hosted.get(letter.to)
-            if hosted is None:
-                self._forward(letter, frames)
-            else:
+            if hosted is not None:
                 self._deliver(hosted, letter, frames, now)
+                continue
+            try:
+                self._forward(letter, frames)
+            except Exception:
+                self._fault(f"a letter to '{letter.to}' cannot be passed on")
 
     def _tick(self, now: float) -> None:
         for hosted in self._hosted.values():
@@ -207,38 +225,55 @@ class Driver:
             try:
                 meter.record(event, effects, now)
             except Exception:
-                self.faults += 1
-                log.exception("%s cannot be counted", type(event).__name__)
+                self._fault(f"{type(event).__name__} cannot be counted")
         self._uncounted.clear()
 
     def _refresh(self, hosted: Hosted) -> None:
-        wake = hosted.actor.wake_at()
-        hosted.wake = inf if wake is None else max(wake, hosted.ticked + TICK_S)
         hosted.stale = False
+        try:
+            wake = hosted.actor.wake_at()
+        except Exception:
+            self._fault(f"{hosted.address} cannot say when it wants to wake")
+            # It is asked again after its next event, and told the time before long.
+            wake = hosted.ticked + REST_S
+        hosted.wake = inf if wake is None else max(wake, hosted.ticked + TICK_S)
         if self._check:
             hosted.actor.validate()
 
     # -- one event ----------------------------------------------------------------------------------------------------
 
     def _deliver(self, hosted: Hosted, letter: Letter, frames: Sequence[Frame], now: float) -> None:
-        """One bad event must not end the node: it is counted, and the others go on."""
+        """One bad event must not end the node, nor one bad effect cost the others: it is counted, and the rest goes on."""
         payloads, event = hosted.payloads, letter.message
         hosted.stale = True
         try:
             if letter.ids and payloads is not None:
                 payloads.arrive(event, letter.ids, frames)
             effects = hosted.actor.handle(event, now)
-            if self._recorder is not None:
-                self._recorder.record(hosted.address, now, event, effects)
+        except Exception:
+            self._fault(f"{hosted.address} failed on {type(event).__name__}")
+        else:
             for effect in effects:
-                self._carry_out(hosted, effect, now)
+                try:
+                    self._carry_out(hosted, effect, now)
+                except Exception:
+                    self._fault(f"{hosted.address} asked for {type(effect).__name__}, which failed")
+            if self._recorder is not None:
+                self._record(hosted.address, now, event, effects)
             if hosted.meter is not None:
                 self._uncounted.append((hosted.meter, event, effects))
-        except Exception:
-            self.faults += 1
-            log.exception("%s failed on %s", hosted.address, type(event).__name__)
         if payloads is not None:
             payloads.ended()
+
+    def _record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
+        """After the effects: a journal that cannot be written costs no request."""
+        assert self._recorder is not None
+        try:
+            self._recorder.record(address, now, event, effects)
+        except Exception:
+            # One with a gap cannot be replayed past it, so there is no use in going on.
+            self._recorder = None
+            self._fault("the journal cannot be written and ends here; requests are served on")
 
     def _carry_out(self, hosted: Hosted, effect: Effect, now: float) -> None:
         payloads = hosted.payloads
@@ -253,6 +288,11 @@ class Driver:
             hosted.carry(effect, now)
         elif payloads is not None:
             payloads.drop(effect.families)
+
+    def _fault(self, what: str) -> None:
+        """Of the exception at hand."""
+        self.faults += 1
+        log.exception(what)
 
     def _forward(self, letter: Letter, frames: Sequence[Frame]) -> None:
         node = self._homes.get(letter.to)

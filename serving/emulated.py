@@ -7,8 +7,9 @@ import heapq
 from collections.abc import Iterable
 
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.effects import Effect, Load, Run, Unload
 from loki_rl.core.families import members, size
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Unload, number_of
+from loki_rl.core.messages import BatchDone, Event, Loaded, number_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.servers import Servers

@@ -3,6 +3,7 @@ by engine; must not know sockets, nor how a request is served."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import zmq
@@ -13,7 +14,9 @@ from loki_rl.serving.adapters.adapter import Adapter, PayloadError, adapter_clas
 from loki_rl.serving.front import Check, describe
 from loki_rl.serving.plane import PlaneFile
 from loki_rl.serving.protocol import Described, Tensor
-from loki_rl.serving.wire import WireError, unpack
+from loki_rl.serving.wire import Array, WireError, unpack
+
+log = logging.getLogger(__name__)
 
 PICTURE, TEXT = Tensor("image", "BYTES", (1,)), Tensor("text", "BYTES", (-1,))
 
@@ -39,7 +42,7 @@ def payload_check(plane: PlaneFile) -> Check:
     pipeline = plane.options.pipeline
     emulated = plane.engine == "emulated"
     adapters = [] if emulated else adapters_of(pipeline, plane.pipeline_file, pipeline.entries)
-    return lambda frame: _fault(frame, adapters)
+    return PayloadCheck(adapters)
 
 
 def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[type[Adapter]]:
@@ -49,13 +52,31 @@ def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[typ
     return [adapter_class(name) for name in sorted({spec.adapter for (task, _), spec in models.items() if task in names})]
 
 
-def _fault(frame: zmq.Frame | None, adapters: list[type[Adapter]]) -> str | None:
-    if frame is None:
-        return "a tensor is missing" if adapters else None
-    try:
-        payload = unpack(frame)
-        for adapter in adapters:
+class PayloadCheck:
+    """What these adapters say of a payload. They are code of the pipeline's author: whatever they raise refuses the request
+    and nothing else."""
+
+    def __init__(self, adapters: Sequence[type[Adapter]]) -> None:
+        self._adapters = adapters
+        self._told: set[tuple[type[Adapter], type[Exception]]] = set()
+
+    def __call__(self, frame: zmq.Frame | None) -> str | None:
+        if frame is None:
+            return "a tensor is missing" if self._adapters else None
+        try:
+            payload = unpack(frame)
+        except WireError as error:
+            return str(error)
+        return next((fault for adapter in self._adapters if (fault := self._of(adapter, payload)) is not None), None)
+
+    def _of(self, adapter: type[Adapter], payload: Array) -> str | None:
+        try:
             adapter.check(payload)
-    except (WireError, PayloadError) as error:
-        return str(error)
-    return None
+        except PayloadError as error:
+            return str(error)
+        except Exception as error:
+            if (adapter, type(error)) not in self._told:
+                self._told.add((adapter, type(error)))
+                log.exception("%s.check failed; its requests are refused, and this is told once", adapter.__name__)
+            return f"{adapter.__name__} cannot check this payload ({type(error).__name__}); the server's log says more"
+        return None

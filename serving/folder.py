@@ -9,9 +9,13 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import BinaryIO, cast
 
 PREFIX = "loki-"
 LOCK = "lock"
+# In the lock file of every run directory: what else is called loki-something and holds a file named lock is somebody's own.
+MARK = b"run directory of a loki-rl plane; removed with it\n"
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 # A socket's path may have 107 bytes; the longest name in the directory has to fit too.
 MAX_BASE = 60
 
@@ -23,8 +27,9 @@ class RunFolder:
         base = base_folder()
         sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._lock = os.open(self.path / f"{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(self.path / f"{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        os.write(self._lock, MARK)
         # Seen under its name only once it is held: a sweep must never find it free.
         (self.path / f"{LOCK}.new").rename(self.path / LOCK)
 
@@ -33,6 +38,11 @@ class RunFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def private(file: Path, mode: str = "wb") -> BinaryIO:
+    """Open a file, readable for nobody else if this makes it."""
+    return cast(BinaryIO, open(file, mode, opener=lambda path, flags: os.open(path, flags, PRIVATE_FILE)))
 
 
 def base_folder() -> Path:
@@ -47,13 +57,15 @@ def sweep(base: Path) -> None:
     """Remove run directories of this user whose launcher is gone."""
     for folder in base.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            if folder.stat().st_uid == os.getuid() and _left(folder / LOCK):
+            if folder.lstat().st_uid == os.getuid() and _left(folder / LOCK):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left(lock: Path) -> bool:
-    handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
+        if os.read(handle, len(MARK) + 1) != MARK:
+            return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

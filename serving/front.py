@@ -3,6 +3,7 @@ scheduled or what is inside a tensor."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -10,8 +11,9 @@ import zmq
 import zmq.backend
 from msgspec import Struct
 
+from loki_rl.core.effects import Reply
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving import parts
 from loki_rl.serving.mailbox import readable
@@ -19,6 +21,7 @@ from loki_rl.serving.monitor import Monitor
 from loki_rl.serving.names import PathNames, sentence
 from loki_rl.serving.protocol import (
     MAX_MESSAGE_BYTES,
+    MAX_TENSORS,
     NO_ID,
     Answer,
     Beat,
@@ -43,16 +46,17 @@ from loki_rl.serving.protocol import (
     VersionError,
     decode_request,
     encode,
+    shortened,
 )
 from loki_rl.serving.state import PlaneState
+
+log = logging.getLogger(__name__)
 
 # Plain ints and the methods below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
 _send = zmq.backend.Socket.send
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
-# One more than a request has, to tell that there are too many.
-MAX_TENSORS = 2
 _WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
 Question = Cancel | Describe | BeginRun | ReadLedger | ReadReadiness | ReadState
@@ -79,7 +83,7 @@ class Withdrawn(Struct, gc=False):
 
 
 class RunAsked(Struct):
-    """A client begins a run; answer with Front.begun(ask, origin)."""
+    """A client begins a run; answer with Front.begun(ask, origin) or Front.refuse(ask, why)."""
 
     client: bytes
     id: int
@@ -132,13 +136,13 @@ class Front:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoints: Sequence[str],
+        endpoint: str,
         pipeline: Pipeline,
         described: Described,
         check: Check,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        self.socket = _bind(context, endpoints, max_message_bytes)
+        self.socket = _bind(context, endpoint, max_message_bytes)
         self.disconnections = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED)
         self.ready = False
         self.leaving = False
@@ -194,6 +198,11 @@ class Front:
         )
         self._send(client[0], answer, outputs)
 
+    def refuse(self, ask: RunAsked, why: str) -> None:
+        """For what only the driver can judge."""
+        self.malformed += 1
+        self._send(ask.client, Refused(ask.id, why))
+
     def begun(self, ask: RunAsked, origin_s: float) -> None:
         self._send(ask.client, Begun(ask.id, origin_s))
 
@@ -227,9 +236,13 @@ class Front:
                 return self._infer(client, request, tensors)
             return self._ask(client, request)
         except _MalformedError as error:
-            self.malformed += 1
-            self._send(client, Refused(NO_ID if request is None else request.id, str(error)))
-            return None
+            why = str(error)
+        except Exception as error:
+            log.exception("a message of a client cannot be understood")
+            why = f"the request cannot be understood ({type(error).__name__}); the server's log says more"
+        self.malformed += 1
+        self._send(client, Refused(NO_ID if request is None else request.id, shortened(why)))
+        return None
 
     def _ask(self, client: bytes, request: Question) -> FrontEvent | None:
         if isinstance(request, Cancel):
@@ -319,7 +332,7 @@ def _decode(head: bytes, tensors: list[zmq.Frame]) -> Request:
     return request
 
 
-def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], max_message_bytes: int) -> zmq.Socket[bytes]:
+def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, max_message_bytes: int) -> zmq.Socket[bytes]:
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.MAXMSGSIZE, max_message_bytes)
@@ -328,6 +341,5 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str], max
     # A fuse, not flow control: the gateway's own limit on requests in flight comes first.
     socket.setsockopt(zmq.SNDHWM, 100_000)
     socket.setsockopt(zmq.RCVHWM, 100_000)
-    for endpoint in endpoints:
-        socket.bind(endpoint)
+    socket.bind(endpoint)
     return socket

@@ -8,8 +8,8 @@ from loki_rl.core.servers import Servers
 
 # How often a process says that its loop runs, at least [s]. An idle loop turns every driver.REST_S, a little more.
 BEAT_S = 0.45
-# How long it may say nothing [s]. On two cores with 14 processes that want to run, the longest time between two signs was
-# 1.5 s. A worker that stands still holds a batch, so it has less time.
+# How long it may say nothing [s]. Measured on two cores with 14 processes that want to run, the longest time between two
+# signs was 1.5 s. A worker that stands still holds a batch, so it has less time.
 WORKER_SILENT_S = 3.0
 SILENT_S = 4.0
 # What computes a batch may hold the interpreter to its end; this many times the longest is no batch any more.

@@ -177,7 +177,7 @@ class HttpFront:
         body = await self._body(request)
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.bridge.description()
         return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))

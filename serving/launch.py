@@ -3,10 +3,12 @@ not know what the actors decide."""
 
 from __future__ import annotations
 
+import logging
+import resource
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -18,8 +20,9 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.addresses import AddressError, check_private, is_loopback, native_server
 from loki_rl.serving.child import python
-from loki_rl.serving.folder import RunFolder
+from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder
 from loki_rl.serving.listening import check_free
 from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
@@ -28,10 +31,13 @@ from loki_rl.serving.supervisor import Supervisor
 from loki_rl.serving.wire import Bye, Leave
 from loki_rl.serving.workshop import device_of
 
-HTTP, GRPC = "http", "grpc"
+log = logging.getLogger(__name__)
+
+HTTP, GRPC, NATIVE = "http", "grpc", "native"
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
 EMULATED_HOSTS = 2
-MAX_PATH = 107
+# Open files of a process: its own, and what one connection to another process of the plane takes at most.
+OWN_FILES, FILES_EACH = 24, 4
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 10.0
 POLL_S = 0.02
@@ -65,11 +71,11 @@ def layout(
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
-    fronts: endpoints for clients beside the one in the run directory. http_port, grpc_port: answer HTTP and gRPC there too,
-    on http_host, HTTP with this many processes. policy_factory, policy_options, pipeline_file, device, journal, logs,
-    traces, check: as in PlaneFile. worker_processes: that emulated workers share. start_s: longest wait for all nodes to be
-    up and the first plan's models to be loaded, beside what is compiled after an install; later, for a process that is
-    started again. byes: after the end, what each
+    native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
+    and gRPC there too, on http_host, HTTP with this many processes. public: hosts may be such as others can reach.
+    policy_factory, policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. worker_processes:
+    that emulated workers share. start_s: longest wait for all nodes to be up and the first plan's models to be loaded,
+    beside what is compiled after an install; later, for a process that is started again. byes: after the end, what each
     node said that stopped in good order. Entering raises LaunchError.
     """
 
@@ -83,11 +89,12 @@ class LocalPlane:
         policy: str = "exact",
         policy_options: dict[str, Any] | None = None,
         policy_factory: str = "loki_rl.serving.policy:named_policy",
-        fronts: Sequence[str] = (),
+        native: str = "",
         http_port: int | None = None,
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
+        public: bool = False,
         journal: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
@@ -100,6 +107,8 @@ class LocalPlane:
         self._http_port = http_port
         self._http_processes = http_processes
         self._grpc_port = grpc_port
+        self._native = native
+        self._public = public
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
@@ -115,7 +124,6 @@ class LocalPlane:
             "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
             "check": check,
         }
-        self._fronts = fronts
         self._supervisor: Supervisor | None = None
         self.byes: dict[str, Bye] = {}
         self._drain_s = 2 * options.pipeline.slo_s if options.grace_s is None else options.pipeline.slo_s + options.grace_s
@@ -190,11 +198,12 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(fronts=(self.front, *self._fronts), **self._settings)
-        _check_paths(plane, folder)
-        plane.write(folder)
+        plane = PlaneFile(front=self.front, **self._settings)
         self._nodes = plane.nodes
+        self._check_hosts()
         self._commands = self._front_ends()
+        _check_files(len(self._nodes) + len(self._commands))
+        plane.write(folder)
         supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._start_s)
         supervisor.start()
         names = {node.name for node in plane.nodes}
@@ -206,9 +215,11 @@ class LocalPlane:
         deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
         if self._http_port is not None:
-            self._wait_for(deadline, self._http_port, _ready)
+            self._wait_for(deadline, self._host, self._http_port, _ready)
         if self._grpc_port is not None:
-            self._wait_for(deadline, self._grpc_port, _listens)
+            self._wait_for(deadline, self._host, self._grpc_port, _listens)
+        if self._native:
+            self._wait_for(deadline, *native_server(self._native), _listens)
 
     def _deadline(self, supervisor: Supervisor, began: float) -> float:
         """By when the plane has to be there, as far as is known: what its nodes compile does not count."""
@@ -221,34 +232,50 @@ class LocalPlane:
                 break
         return there
 
-    def _wait_for(self, deadline: float, port: int, answers: Callable[[str, int], bool]) -> None:
+    def _check_hosts(self) -> None:
+        """Raises LaunchError for an address that strangers could reach, unless that is meant."""
+        asked = (self._http_port, self._grpc_port) != (None, None)
+        try:
+            hosts = {self._host} if asked else set()
+            hosts |= {native_server(self._native)[0]} if self._native else set()
+            for host in sorted(hosts):
+                if not self._public:
+                    check_private(host)
+                elif not is_loopback(host):
+                    log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", host)
+        except AddressError as error:
+            raise LaunchError(str(error)) from None
+
+    def _wait_for(self, deadline: float, host: str, port: int, answers: Callable[[str, int], bool]) -> None:
         supervisor = self._supervisor
         assert supervisor is not None
-        while not answers(_reached(self._host), port):
+        while not answers(_reached(host), port):
             supervisor.wait(lambda: False, POLL_S)
             if supervisor.failure or time.monotonic() > deadline:
-                self._give_up(f"nobody answers on {self._host}:{port}")
+                self._give_up(f"nobody answers on {host}:{port}")
 
     def _front_ends(self) -> dict[str, list[str]]:
         """Name -> command. Raises LaunchError where a port is taken: one that can be shared would be shared silently."""
         commands: dict[str, list[str]] = {}
         if self._http_port is not None:
             several = ["--shared"] if self._http_processes > 1 else []
-            command = [*self._front_end("loki_rl.serving.http", self._http_port), *several]
+            command = [*self._front_end("loki_rl.serving.http", self._host, self._http_port), *several]
             names = [HTTP, *(f"{HTTP}-{number}" for number in range(1, self._http_processes))]
             commands |= dict.fromkeys(names, command)
         if self._grpc_port is not None:
             if not all(map(find_spec, ("grpc", "tritonclient"))):
                 raise LaunchError("answering gRPC needs the extra loki-rl[grpc]; install it, or leave the gRPC port out")
-            commands[GRPC] = self._front_end("loki_rl.serving.rpc", self._grpc_port)
+            commands[GRPC] = self._front_end("loki_rl.serving.rpc", self._host, self._grpc_port)
+        if self._native:
+            commands[NATIVE] = self._front_end("loki_rl.serving.native_proxy", *native_server(self._native))
         return commands
 
-    def _front_end(self, module: str, port: int) -> list[str]:
+    def _front_end(self, module: str, host: str, port: int) -> list[str]:
         try:
-            check_free(self._host, port)
+            check_free(host, port)
         except (OSError, OverflowError) as error:
-            raise LaunchError(f"cannot listen on {self._host}:{port}: {error}") from None
-        where = ["--front", self.front, "--host", self._host, "--port", str(port)]
+            raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
+        where = ["--front", self.front, "--host", host, "--port", str(port)]
         return python(module, "--tethered", *where, *self._logs.flags())
 
     def _give_up(self, what: str) -> None:
@@ -274,19 +301,23 @@ class LocalPlane:
     def _stages(self) -> list[list[str]]:
         routers = [node.name for node in self._nodes if node.is_router]
         workers = [node.name for node in self._nodes if node.is_worker]
-        return [list(self._commands), [GATEWAY], routers, workers, [CONTROLLER]]
+        # The last answers pass through the proxy when the gateway has written them.
+        passing = [NATIVE] if NATIVE in self._commands else []
+        asking = [name for name in self._commands if name not in passing]
+        return [asking, [GATEWAY], passing, routers, workers, [CONTROLLER]]
 
 
-def _check_paths(plane: PlaneFile, folder: Path) -> None:
-    longest = max((*plane.endpoints(folder).values(), *plane.fronts), key=len)
-    if longest.startswith("ipc://") and len(longest) - len("ipc://") > MAX_PATH:
-        raise LaunchError(f"the socket path {longest} is too long (at most {MAX_PATH} bytes); set XDG_RUNTIME_DIR")
+def _check_files(processes: int) -> None:
+    """Where too few files may be open, libzmq would end a process without a word."""
+    least, allowed = OWN_FILES + FILES_EACH * processes, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed != resource.RLIM_INFINITY and allowed < least:
+        raise LaunchError(f"a process may open {allowed} files here, but this plane needs {least}; see 'ulimit -n'")
 
 
 def _make(folder: str) -> None:
     try:
         if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder).mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     except OSError as error:
         raise LaunchError(f"the logs cannot be kept in {folder}: {error}") from None
 

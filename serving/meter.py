@@ -6,9 +6,10 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled
+from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Result, Settled
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames
 from loki_rl.serving.state import Control, Requests, SizeCount, Stage, VariantCount, WorkerState

@@ -3,8 +3,9 @@ not know who asks."""
 
 from __future__ import annotations
 
+from loki_rl.core.effects import Reply
 from loki_rl.core.families import Served
-from loki_rl.core.messages import Cause, Reply
+from loki_rl.core.messages import Cause
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.protocol import Refusal, shortened
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import logging
 import signal
 import sys
 import time
@@ -20,9 +21,10 @@ from loki_rl.config import ConfigError
 from loki_rl.control.compiling import compiling
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
+from loki_rl.core.effects import Effect, Kill, Load, Solve
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.journal import Recorder
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Effect, Kill, Load, Solve
+from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.core.worker import PARKED, Worker
 from loki_rl.serving import logs, tether
@@ -50,6 +52,8 @@ from loki_rl.serving.threaded import ThreadedEngine
 from loki_rl.serving.timers import Timers
 from loki_rl.serving.wire import Alive, Asked, Bye, Compiling, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
 from loki_rl.serving.workshop import make_engine
+
+log = logging.getLogger(__name__)
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
@@ -92,7 +96,11 @@ class Node:
     def close(self) -> None:
         """Let batches and letters end, and tell the launcher what was left."""
         for close in self._closing:
-            close()
+            try:
+                close()
+            except Exception:
+                # A journal on a full disk, say: the others end in order all the same.
+                log.exception("what this node holds cannot be closed in order")
         driver, mailbox, engine = self.driver, self.mailbox, self._emulated
         late = () if engine is None else (engine.ended, engine.late_s, engine.latest_s)
         mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed, *late))
@@ -134,7 +142,7 @@ class Node:
         plane = self._plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
         what = described(plane)
-        front = Front(self._context, plane.fronts, plane.options.pipeline, what, payload_check(plane))
+        front = Front(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway)
         others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
         homes = {address: plane.homes[address] for address in others}

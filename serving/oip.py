@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Raw, Struct
 
-from loki_rl.serving.protocol import MAX_PRIORITY, MAX_TIMEOUT_S, Described, Tensor
+from loki_rl.serving.protocol import MAX_PRIORITY, MAX_TIMEOUT_S, Described, Tensor, shortened
+from loki_rl.serving.wire import MAX_DIMENSIONS, MAX_SIZE, indexable
 
 VERSION = "1"
 
@@ -29,17 +30,17 @@ Array = npt.NDArray[Any]
 
 
 class RequestError(ValueError):
-    """The client is at fault. status: of HTTP; the message is one sentence."""
+    """The client is at fault. status: of HTTP; the message is one sentence, cut where it quotes too much of the request."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.status = status
 
 
 class InputTensor(Struct):
     name: str
     datatype: str
-    shape: list[Annotated[int, Meta(ge=0, le=1 << 32)]]
+    shape: Annotated[list[Annotated[int, Meta(ge=0, le=MAX_SIZE)]], Meta(max_length=MAX_DIMENSIONS)]
     parameters: Parameters = {}
     # Not `Raw | None`: msgspec then refuses arrays.
     data: Raw = Raw(b"")
@@ -280,7 +281,7 @@ def _numbers_from_binary(tensor: InputTensor, part: memoryview, dtype: np.dtype[
 
 
 def _shaped(tensor: InputTensor, flat: Array) -> Array:
-    if math.prod(tensor.shape) != flat.size or len(tensor.shape) > 8:
+    if math.prod(tensor.shape) != flat.size or not indexable(tensor.shape):
         raise RequestError(400, f"input '{tensor.name}': shape {tensor.shape} does not hold {flat.size} values")
     return flat.reshape(tensor.shape)
 
@@ -288,5 +289,5 @@ def _shaped(tensor: InputTensor, flat: Array) -> Array:
 def _json_data(tensor: InputTensor) -> list[object]:
     try:
         return msgspec.json.decode(tensor.data, type=list[object])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(400, f"input '{tensor.name}': {error}") from None

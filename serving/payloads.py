@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from loki_rl.core.effects import Reply
 from loki_rl.core.families import Family, members
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Reply, Result, Settled, Submit
+from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Result, Settled, Submit
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.serving.wire import Frame
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.folder import private
 from loki_rl.serving.logs import LogOptions
 from loki_rl.serving.span_options import SpanOptions
 
@@ -53,14 +54,14 @@ class NodeSpec(Struct, frozen=True):
 class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run. device: where,
     if the type of their server does not say ("cuda:0,1" deals workers out in turn). pipeline_file: where the models of an
-    onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). fronts: endpoints
+    onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
     for clients. journal: folder for one journal per node. logs: how processes log, and where. traces: of requests, and where
     they go. check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
     nodes: tuple[NodeSpec, ...]
-    fronts: tuple[str, ...]
+    front: str
     engine: EngineKind = "emulated"
     device: str = "cpu"
     pipeline_file: str = ""
@@ -95,7 +96,8 @@ class PlaneFile(Struct, frozen=True, dict=True):
     def write(self, folder: Path) -> None:
         """Replace the file in one step: a node that starts now reads the old one or the new one."""
         fresh = folder / f"{FILE}.new"
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+        with private(fresh) as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(self), indent=1))
         fresh.replace(folder / FILE)
 
     @classmethod

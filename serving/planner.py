@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from loki_rl.core.messages import CONTROLLER, Effect, Planned, Solve
+from loki_rl.core.effects import Effect, Solve
+from loki_rl.core.messages import CONTROLLER, Planned
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery

@@ -14,9 +14,14 @@ from loki_rl.serving.state import PlaneState
 VERSION = 3
 NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
+# How far from now a run may begin: what lies before is counted in whole seconds, one by one.
+MAX_ORIGIN_S = 3600.0
 # As in Triton: 1 is the highest, 0 the default.
 MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
+# One more than a request has, to tell that there are too many.
+MAX_TENSORS = 2
+# Of a sentence that says what is wrong with a request [characters].
 MAX_SENTENCE = 400
 # How programs of ours ask for the state over HTTP: JSON has no infinite numbers, and a plan may hold some.
 MSGPACK = "application/msgpack"
@@ -52,7 +57,8 @@ class Describe(Struct, array_like=True, tag=True):
 
 
 class BeginRun(Struct, array_like=True, tag=True):
-    """Empty the ledger; trace time 0 is at origin_s of the gateway's monotonic clock (None: now). Begun answers."""
+    """Empty the ledger; trace time 0 is at origin_s of the gateway's monotonic clock (None: now), at most MAX_ORIGIN_S from
+    now. Begun answers."""
 
     id: Id
     origin_s: float | None = None

@@ -10,14 +10,15 @@ from functools import partial
 
 import zmq
 
+from loki_rl.core.effects import Effect, Reply
 from loki_rl.core.families import Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Begin, Effect, Event, Outcome, Reply
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Begin, Event, Outcome
 from loki_rl.serving.driver import Delivery
 from loki_rl.serving.front import Entered, Front, FrontEvent, LedgerAsked, ReadinessAsked, RunAsked, StateAsked, Withdrawn
 from loki_rl.serving.meter import RequestMeter
 from loki_rl.serving.payloads import GatewayPayloads
-from loki_rl.serving.protocol import Described
+from loki_rl.serving.protocol import MAX_ORIGIN_S, Described
 from loki_rl.serving.state import Control, Part, PlaneState, Stage
 from loki_rl.serving.survey import Survey
 from loki_rl.serving.wire import Letter
@@ -66,8 +67,15 @@ class Reception:
         withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
         if withdrawn:
             yield _to(GATEWAY, Abandoned(withdrawn))
+        failed: Exception | None = None
         for event in events:
-            yield from self._ask(event, now)
+            try:
+                yield from self._ask(event, now)
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            # Once the others of the burst have been answered.
+            raise failed
 
     def open(self, origin: float) -> list[Delivery]:
         """Tell clients that they are served, and actors that time counts."""
@@ -95,6 +103,10 @@ class Reception:
         """What is neither a request nor its withdrawal."""
         if isinstance(event, RunAsked):
             origin = now if event.origin_s is None else event.origin_s
+            # Not so for what is no number either.
+            if not abs(origin - now) <= MAX_ORIGIN_S:
+                self._front.refuse(event, f"a run begins within {MAX_ORIGIN_S:g} s of now, {now:.3f} s, not at {origin:g} s")
+                return
             yield from self._begin(origin)
             self._front.begun(event, origin)
         elif isinstance(event, LedgerAsked):

@@ -20,7 +20,7 @@ from loki_rl.serving.connection import Inference
 from loki_rl.serving.oip import VERSION, InferBody, InferRequest, InputTensor, Parameters, RequestError, WantedOutput
 from loki_rl.serving.oip_answers import binary, output_elements
 from loki_rl.serving.protocol import Described
-from loki_rl.serving.wire import pack
+from loki_rl.serving.wire import MAX_DIMENSIONS, MAX_SIZE, pack
 
 # Where values of a type stand in InferTensorContents.
 _FIELDS = {
@@ -32,12 +32,17 @@ _FIELDS = {
 
 def read_request(message: Any, described: Described) -> InferRequest:
     """Understand a ModelInferRequest. Raises RequestError."""
-    inputs = [InputTensor(one.name, one.datatype, list(one.shape), _parameters(one.parameters)) for one in message.inputs]
+    inputs = [InputTensor(one.name, one.datatype, _shape(one), _parameters(one.parameters)) for one in message.inputs]
     outputs = [WantedOutput(one.name, _parameters(one.parameters)) for one in message.outputs]
     body = InferBody(message.id, _parameters(message.parameters), inputs, outputs)
-    if any(size < 0 for one in inputs for size in one.shape):
-        raise RequestError(400, "a shape has sizes below 0")
     return oip.understand(body, _parts(message), described)
+
+
+def _shape(tensor: Any) -> list[int]:
+    """As the schema of InputTensor has it, which only decoding checks."""
+    if len(tensor.shape) > MAX_DIMENSIONS or any(not 0 <= size <= MAX_SIZE for size in tensor.shape):
+        raise RequestError(400, f"input '{tensor.name}': a shape has at most {MAX_DIMENSIONS} sizes of 0 to {MAX_SIZE}")
+    return list(tensor.shape)
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:

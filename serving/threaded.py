@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from loki_rl.core.effects import Effect, Load, Run, Unload
 from loki_rl.core.families import members
-from loki_rl.core.messages import BatchDone, Effect, Event, Fault, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Event, Fault, Loaded
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.adapters.adapter import Produced
 from loki_rl.serving.doorbell import Doorbell

@@ -19,9 +19,10 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from loki_rl.core.draws import uniform
+from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.families import Family, members
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Effect, Event, Execute, Outcome, Reply, Result, Send, Settled, Submit
+from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Result, Settled, Submit
 from loki_rl.core.pipeline import PATH_BITS, Pipeline, root_of
 from loki_rl.core.router import Router
 from loki_rl.serving.names import PathNames

@@ -179,7 +179,10 @@ def _encoded(what: list[Letter] | Control, kind: int) -> bytearray:
 
 _MAGIC = 0x4C
 _TENSOR_VERSION = 1
-_MAX_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
+MAX_SIZE = (1 << 32) - 1
+# In values of 8 bytes, which is what the largest type has.
+_MAX_STRIDE = 1 << 60
 # The data starts at a multiple of this, so that reading in place gives an aligned array.
 _ALIGN = 16
 _HEAD = struct.Struct("<BBBB")
@@ -193,11 +196,17 @@ def pack(array: Array) -> bytes:
     code = _CODES.get(array.dtype)
     if code is None:
         raise WireError(f"an array of {array.dtype} cannot be sent")
-    if array.ndim > _MAX_DIMENSIONS or any(size >> 32 for size in array.shape):
+    if array.ndim > MAX_DIMENSIONS or any(size > MAX_SIZE for size in array.shape):
         raise WireError(f"an array of shape {array.shape} cannot be sent")
     head = _HEAD.pack(_MAGIC, _TENSOR_VERSION, code, array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return b"".join((head, bytes(-len(head) % _ALIGN), data.data))
+
+
+def indexable(shape: Sequence[int]) -> bool:
+    """Whether an array may have this shape: also one without values, as [4294967295, 4294967295, 0] claims to be, must have
+    strides that a machine can count."""
+    return len(shape) <= MAX_DIMENSIONS and math.prod(size or 1 for size in shape) < _MAX_STRIDE
 
 
 def unpack(frame: Frame | memoryview) -> Array:
@@ -208,12 +217,12 @@ def unpack(frame: Frame | memoryview) -> Array:
     magic, version, code, dimensions = _HEAD.unpack_from(data)
     if magic != _MAGIC or version != _TENSOR_VERSION:
         raise WireError("not a packed tensor of this version")
-    if code >= len(_TYPES) or dimensions > _MAX_DIMENSIONS or len(data) < _HEAD.size + 4 * dimensions:
+    if code >= len(_TYPES) or dimensions > MAX_DIMENSIONS or len(data) < _HEAD.size + 4 * dimensions:
         raise WireError(f"the header of a tensor is damaged (type {code}, {dimensions} dimensions)")
     shape = struct.unpack_from(f"<{dimensions}I", data, _HEAD.size)
     start = _HEAD.size + 4 * dimensions
     start += -start % _ALIGN
     dtype = np.dtype(_TYPES[code])
-    if len(data) != start + math.prod(shape) * dtype.itemsize:
+    if len(data) != start + math.prod(shape) * dtype.itemsize or not indexable(shape):
         raise WireError(f"a tensor of shape {shape} and type {dtype} does not have {len(data)} bytes")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from loki_rl.core.effects import Effect, Load, Run, effects_decoder
 from loki_rl.core.families import size
 from loki_rl.core.journal import Entry, read
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, effects_decoder, event_decoder
+from loki_rl.core.messages import BatchDone, Event, Loaded, event_decoder
 
 
 class Batch(Struct, frozen=True):

@@ -53,6 +53,13 @@ def serve(
     http_host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     http_processes: Annotated[int, typer.Option(help="Processes that share the HTTP port.")] = 1,
     grpc_port: Annotated[int | None, typer.Option(help="Also answer gRPC here (needs the extra loki-rl[grpc]).")] = None,
+    public: Annotated[
+        bool,
+        typer.Option(
+            "--public",
+            help="Listen where other hosts can reach it, without keys or TLS: only behind something that guards it.",
+        ),
+    ] = False,
     drain_s: Annotated[float, typer.Option(help="Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0,
     native: Annotated[str | None, typer.Option(help="Also answer native clients here, as tcp://127.0.0.1:PORT.")] = None,
     slo_ms: SloOpt = None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from loki_rl.core.messages import Effect, Event
+from loki_rl.core.effects import Effect
+from loki_rl.core.messages import Event
 
 
 class Actor(Protocol):

@@ -8,6 +8,7 @@ from math import ceil, floor, inf
 
 from msgspec.structs import replace
 
+from loki_rl.core.effects import Effect, Send, Solve
 from loki_rl.core.exclusions import Exclusions
 from loki_rl.core.machine import Machine
 from loki_rl.core.messages import (
@@ -17,7 +18,6 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Counted,
-    Effect,
     Event,
     PlanChanged,
     Planned,
@@ -25,8 +25,6 @@ from loki_rl.core.messages import (
     Restarted,
     Resume,
     Sample,
-    Send,
-    Solve,
     Tick,
     WorkerGone,
     router,
@@ -35,6 +33,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
 from loki_rl.core.rollout import Rollout
+from loki_rl.core.seconds import latest, run_origin
 from loki_rl.core.servers import Servers
 from loki_rl.core.transition import Model, Seat, Target, assign
 
@@ -135,7 +134,7 @@ class Controller:
 
     def _begin(self, origin: float) -> None:
         """Trace time starts: second and interval boundaries are counted from here."""
-        self.origin = origin
+        self.origin = run_origin(origin)
         self.arrivals, self.items = [], {}
         self.counted = 0
         self.next_second = origin + 1.0
@@ -166,9 +165,11 @@ class Controller:
         if self.adopting:
             self._adopt(now, effects)
             return
-        while self.next_second is not None and now >= self.next_second:
-            self._sample(effects)
-            self.next_second += 1.0
+        if self.next_second is not None and now >= self.next_second:
+            self.next_second = latest(self.next_second, now)
+            while now >= self.next_second:
+                self._sample(effects)
+                self.next_second += 1.0
         if now >= self.retry_at:
             self.exclusions.review(now)
             held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]

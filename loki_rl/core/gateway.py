@@ -8,6 +8,7 @@ from math import floor
 
 import msgspec
 
+from loki_rl.core.effects import Drop, Effect, Send
 from loki_rl.core.families import Family
 from loki_rl.core.ledger import PlanRecord, Tally
 from loki_rl.core.messages import (
@@ -19,8 +20,6 @@ from loki_rl.core.messages import (
     Cause,
     Counted,
     Drain,
-    Drop,
-    Effect,
     Event,
     Outcome,
     PlanChanged,
@@ -28,7 +27,6 @@ from loki_rl.core.messages import (
     Restored,
     Resume,
     Sample,
-    Send,
     Settled,
     Submit,
     Tick,
@@ -39,6 +37,7 @@ from loki_rl.core.open_requests import LIFE_ROOTS, OpenRequests
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import ROOT_BITS
 from loki_rl.core.plan import Plan
+from loki_rl.core.seconds import latest, run_origin
 
 # How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
 FORGET_S = 60.0
@@ -105,9 +104,10 @@ class Gateway(OpenRequests):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _count(self, now: float, effects: list[Effect]) -> None:
-        """Report every whole second that has passed, also the quiet ones."""
+        """Report every whole second that has passed, also the quiet ones (the latest of them after a very long pause)."""
         if self.next_second is None:
             self.next_second = self.origin + floor(now - self.origin) + 1
+        self.next_second = latest(self.next_second, now)
         while now >= self.next_second:
             second = round(self.next_second - self.origin) - 1
             effects.append(Send(CONTROLLER, Counted(second, self.arrived)))
@@ -117,11 +117,12 @@ class Gateway(OpenRequests):
     def _begin(self, origin: float, now: float) -> None:
         """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
         idle gateway numbers its requests as at its start, so that every run draws the same fan-outs."""
+        origin = run_origin(origin)
         if self.incarnation and origin == self.origin:
             return  # of the run that goes on: others tell a restarted gateway what they know
+        self.origin = origin
         in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
         self.tally = Tally(plans=in_force)
-        self.origin = origin
         self.arrived = 0
         # Seconds that have passed by now passed without this gateway.
         self.next_second = origin + max(0, floor(now - origin)) + 1.0

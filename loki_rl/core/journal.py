@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build
-from loki_rl.core.messages import Effect, Event, effects_decoder, encoder, event_decoder
+from loki_rl.core.effects import Effect, effects_decoder
+from loki_rl.core.messages import Event, encoder, event_decoder
 from loki_rl.core.options import ClusterOptions
 
 T = TypeVar("T")

@@ -6,8 +6,9 @@ from __future__ import annotations
 import heapq
 from math import inf
 
+from loki_rl.core.effects import Kill
 from loki_rl.core.families import Family
-from loki_rl.core.messages import Kill, Result
+from loki_rl.core.messages import Result
 from loki_rl.core.queue import Entry
 
 # A worker is given up when its batch is overdue by this long, and by this many times what the batch usually takes.

@@ -6,9 +6,10 @@ from __future__ import annotations
 import heapq
 
 from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
+from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.families import Family, Served, Terms
 from loki_rl.core.ledger import Accuracy, Root, Tally
-from loki_rl.core.messages import Cancelled, Effect, Outcome, Reply, Send, Settled, router
+from loki_rl.core.messages import Cancelled, Outcome, Settled, router
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
 

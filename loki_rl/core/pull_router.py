@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from math import inf
 
-from loki_rl.core.messages import Effect, Pressure, Send, router
+from loki_rl.core.effects import Effect, Send
+from loki_rl.core.messages import Pressure, router
 from loki_rl.core.pullers import Kind, Puller, Times
 from loki_rl.core.router import Router
 

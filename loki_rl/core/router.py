@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 
 from loki_rl.core.drift import DriftWatch
+from loki_rl.core.effects import Drop, Effect, Send
 from loki_rl.core.families import Family, members, size, without
 from loki_rl.core.floors import Floors
 from loki_rl.core.flow import Flow
@@ -22,8 +23,6 @@ from loki_rl.core.messages import (
     Begin,
     Cancelled,
     Cause,
-    Drop,
-    Effect,
     Event,
     Execute,
     Leaving,
@@ -33,8 +32,6 @@ from loki_rl.core.messages import (
     Ready,
     Restarted,
     Result,
-    Send,
-    Settled,
     Submit,
     Tick,
     WorkerGone,
@@ -42,14 +39,15 @@ from loki_rl.core.messages import (
     worker,
 )
 from loki_rl.core.mix import mix_of
-from loki_rl.core.offspring import offspring
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Puller, Pullers
 from loki_rl.core.queue import DeadlineQueue, Entry
+from loki_rl.core.seconds import latest, run_origin
 from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
+from loki_rl.core.verdicts import ended, forwarded
 
 HUNG_S = 0.05
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
@@ -128,11 +126,11 @@ class Router(ABC):
                 self._adopt(plan, now)
             case Cancelled(roots):
                 gone = [entry[3] for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
-                self._settle(gone, Outcome.CANCELLED, effects)
+                effects += ended(self.task, gone, Outcome.CANCELLED)
             case Restarted(address):
                 self._peer_restarted(address, effects)
             case Begin(origin):
-                self.next_second, self.arrived = origin + 1.0, 0
+                self.next_second, self.arrived = run_origin(origin) + 1.0, 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
@@ -186,7 +184,7 @@ class Router(ABC):
         for place, lease in enumerate(self.leases.lose(number)):
             if lease.again and not place:
                 self.queue.forget(lease.entries)
-                self._settle(lease.families, Outcome.FAILED, effects, Cause(self.task, said=LOST_TWICE))
+                effects += ended(self.task, lease.families, Outcome.FAILED, Cause(self.task, said=LOST_TWICE))
             else:
                 self._put_back(lease, lost=not place)
 
@@ -252,21 +250,21 @@ class Router(ABC):
             return
         self.queue.forget(lease.entries)
         if event.error:
-            self._settle(lease.families, Outcome.FAILED, effects, Cause(self.task, said=event.error))
+            effects += ended(self.task, lease.families, Outcome.FAILED, Cause(self.task, said=event.error))
         elif event.faults:
             self._spoiled(lease, event, effects)
         else:
-            self._forward(lease.families, lease.variant, event.fanouts, effects)
+            effects += forwarded(self.pipeline, self.task, lease.families, lease.variant, event.fanouts)
 
     def _spoiled(self, lease: Lease, event: Result, effects: list[Effect]) -> None:
         """Items at fault fail; the others of their batch do not."""
         kept, failed = without(lease.families, event.faults, self.queue.shift)
         if kept:
             fanouts = [fanout for place, fanout in enumerate(event.fanouts) if place not in event.faults]
-            self._forward(kept, lease.variant, fanouts, effects)
+            effects += forwarded(self.pipeline, self.task, kept, lease.variant, fanouts)
         for family, place in zip(failed, sorted(event.faults), strict=True):
             fault = event.faults[place]
-            self._settle([family], Outcome.FAILED, effects, Cause(self.task, said=fault.said, payload=fault.payload))
+            effects += ended(self.task, [family], Outcome.FAILED, Cause(self.task, said=fault.said, payload=fault.payload))
 
     def _retime(self, event: Result) -> None:
         """On servers like this one batches take another time than was thought."""
@@ -275,22 +273,6 @@ class Router(ABC):
             slowdown = self.drift.slowdown(server_type, variant)
             self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
         self.pullers.retime()
-
-    def _forward(self, families: list[Family], variant: int, fanouts: list[tuple[int, ...]], effects: list[Effect]) -> None:
-        """Children to the next routers, the verdict to the gateway."""
-        if self.children:
-            spawned = offspring(self.pipeline, self.task, variant, families, fanouts)
-            for address, made in zip(self.child_routers, spawned, strict=True):
-                if made:
-                    effects.append(Send(address, Submit(made)))
-        effects.append(Send(GATEWAY, Settled(self.task, Outcome.OK, families, variant, fanouts if self.children else [])))
-        effects.append(Drop(families))
-
-    def _settle(self, families: list[Family], outcome: Outcome, effects: list[Effect], cause: Cause | None = None) -> None:
-        """These items end here without having run."""
-        if families:
-            effects.append(Send(GATEWAY, Settled(self.task, outcome, families, -1, [], cause)))
-            effects.append(Drop(families))
 
     def _drop(self, entries: list[Entry], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
         """seconds: the service time that was too long for them; the cause told is that of the first."""
@@ -302,7 +284,7 @@ class Router(ABC):
             if fitting >= 0 and now + self.least_s[fitting][1] > hard:
                 fitting = -1
             cause = Cause(self.task, max(0.0, late_s), fitting)
-            self._settle([entry[3] for entry in entries], Outcome.DROPPED, effects, cause)
+            effects += ended(self.task, [entry[3] for entry in entries], Outcome.DROPPED, cause)
 
     def _soft(self, family: Family) -> float:
         return family.t0 + (family.deadline - family.t0) * self.split
@@ -320,6 +302,7 @@ class Router(ABC):
         effects += self.leases.given_up(now)
         if self.next_second is not None and now >= self.next_second:
             effects.append(Send(CONTROLLER, self._backlog()))
+            self.next_second = latest(self.next_second, now)
             while self.next_second <= now:
                 self.next_second += 1.0
 

@@ -10,8 +10,9 @@ from math import inf
 from msgspec.structs import replace
 
 from loki_rl.core.draws import DEAL, uniform
+from loki_rl.core.effects import Effect
 from loki_rl.core.families import Family
-from loki_rl.core.messages import Backlog, Effect
+from loki_rl.core.messages import Backlog
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.pullers import Puller

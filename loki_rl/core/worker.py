@@ -5,26 +5,22 @@ from __future__ import annotations
 
 from math import inf
 
+from loki_rl.core.effects import Effect, Load, Run, Send, Unload
 from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
-    Effect,
     Event,
     Execute,
     Fault,
     Leaving,
-    Load,
     Loaded,
     Ready,
     Report,
     Restarted,
     Result,
-    Run,
-    Send,
     Tick,
-    Unload,
     router,
     worker,
 )

@@ -16,7 +16,8 @@ from loki_rl.control.policies import Exact, PolicyOptions
 from loki_rl.control.request import Request
 from loki_rl.control.reserve import Demand
 from loki_rl.control.switching import Ready, ready
-from loki_rl.core.messages import Effect, Event, Load, Loaded
+from loki_rl.core.effects import Effect, Load
+from loki_rl.core.messages import Event, Loaded
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot

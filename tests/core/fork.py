@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from loki_rl.core.effects import Effect, Send
 from loki_rl.core.families import Family
-from loki_rl.core.messages import Effect, Execute, Pressure, Ready, Result, Send, Settled, Submit
+from loki_rl.core.messages import Execute, Pressure, Ready, Result, Settled, Submit
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from loki_rl.core.effects import Effect, Reply
 from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Begin, Cause, Effect, Outcome, Reply, Settled
+from loki_rl.core.messages import Arrived, Begin, Cause, Outcome, Settled
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from math import inf, nan
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from loki_rl.core import seconds
 from loki_rl.core.controller import COUNTED_S, FAILURES, RETRY_S, Controller
+from loki_rl.core.effects import Effect, Send, Solve
 from loki_rl.core.messages import (
     GATEWAY,
     Assign,
     Backlog,
     Begin,
     Counted,
-    Effect,
     Event,
     PlanChanged,
     Planned,
     Report,
     Sample,
-    Send,
-    Solve,
     Submit,
     Tick,
     WorkerGone,
@@ -145,6 +145,19 @@ def test_a_plan_knows_the_second_that_has_just_ended() -> None:
             made = snapshots(cluster.tell(Tick(), wake))
             assert made[0].arrivals == tuple(10 * n for n in range(second + 1))
             cluster.tell(Planned(plan(f0=1)))
+
+
+def test_a_run_that_began_long_ago_is_sampled_for_its_latest_seconds_only() -> None:
+    cluster = Cluster(1)
+    cluster.serve(plan(f0=1), "f0")
+    cluster.tell(Begin(-1e9), 0.5)
+    made = samples(cluster.tell(Tick(), 1.0))
+    assert len(made) <= seconds.MOST + 1
+    assert made[-1].second == 10**9
+    for origin in (nan, inf, -inf, -1e300):
+        with pytest.raises(ValueError, match="no seconds can be counted from"):
+            cluster.controller.handle(Begin(origin), 1.0)
+    assert cluster.controller.origin == -1e9
 
 
 def test_counts_of_before_the_origin_are_of_another_run() -> None:

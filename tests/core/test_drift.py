@@ -7,7 +7,8 @@ from itertools import cycle, islice
 import pytest
 
 from loki_rl.core.drift import WINDOW, Gauge
-from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Result, Send, Tick
+from loki_rl.core.effects import Send
+from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Result, Tick
 from loki_rl.core.plan import Drift
 from loki_rl.core.router import HUNG_S, Router
 from tests.core.fork import FIND, FINE, MS, READ, ROUGH, batches, items, make, ready, settled

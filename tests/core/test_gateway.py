@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import inf, nan
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loki_rl.core import draws
+from loki_rl.core import draws, seconds
+from loki_rl.core.effects import Reply, Send
 from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import FORGET_S
 from loki_rl.core.ledger import Accuracy
@@ -22,9 +24,7 @@ from loki_rl.core.messages import (
     Outcome,
     PlanChanged,
     Ready,
-    Reply,
     Sample,
-    Send,
     Settled,
     Submit,
     Tick,
@@ -323,6 +323,37 @@ def test_a_new_run_counts_from_zero_and_leaves_out_what_is_still_open() -> None:
     assert gateway.tally.arrivals == 0
     arrive(gateway, 3, now=11.5)
     assert list(gateway.tally.seconds) == [1]
+
+
+@pytest.mark.parametrize("origin", [-1e9, -1e14, 0.0])
+def test_a_run_that_began_long_ago_reports_seconds_from_now_on(origin: float) -> None:
+    gateway = make()
+    gateway.handle(Begin(origin), 1e6)
+    assert gateway.handle(Tick(), 1e6) == []
+    wake = gateway.wake_at()
+    assert wake is not None
+    assert 1e6 < wake <= 1e6 + 1.0
+    assert gateway.handle(Tick(), wake) == [Send(CONTROLLER, Counted(round(wake - origin) - 1, 0))]
+
+
+def test_after_a_very_long_pause_the_latest_seconds_are_reported() -> None:
+    gateway = make()
+    gateway.handle(Begin(0.0), 0.0)
+    counted = [effect.message for effect in gateway.handle(Tick(), 1e6) if isinstance(effect, Send)]
+    assert len(counted) <= seconds.MOST + 1
+    assert counted[-1] == Counted(10**6 - 1, 0)
+    assert gateway.wake_at() == 1e6 + 1.0
+
+
+@pytest.mark.parametrize("origin", [nan, inf, -inf, 1e300, -1e300])
+def test_a_run_without_a_beginning_leaves_the_one_in_force(origin: float) -> None:
+    gateway = make()
+    gateway.handle(Begin(10.0), 10.0)
+    arrive(gateway, 1, now=10.5)
+    with pytest.raises(ValueError, match="no seconds can be counted from"):
+        gateway.handle(Begin(origin), 10.7)
+    assert gateway.tally.arrivals == 1
+    assert gateway.origin == 10.0
 
 
 def test_an_idle_gateway_numbers_every_run_alike() -> None:

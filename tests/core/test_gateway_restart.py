@@ -7,6 +7,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.effects import Effect, Send
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import (
@@ -15,14 +16,12 @@ from loki_rl.core.messages import (
     Begin,
     Counted,
     Drain,
-    Effect,
     Message,
     Outcome,
     PlanChanged,
     Restarted,
     Restored,
     Sample,
-    Send,
     Submit,
     Tick,
     router,

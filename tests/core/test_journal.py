@@ -14,9 +14,10 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core import journal
+from loki_rl.core.effects import Drop, Effect, Send, effects_decoder
 from loki_rl.core.flow import Flow
 from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
-from loki_rl.core.messages import Arrived, Drop, Effect, Event, Execute, Send, effects_decoder, encoder
+from loki_rl.core.messages import Arrived, Event, Execute, encoder
 from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot

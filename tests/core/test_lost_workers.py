@@ -6,19 +6,16 @@ from math import inf
 
 import pytest
 
+from loki_rl.core.effects import Drop, Effect, Kill, Send
 from loki_rl.core.leases import AGAIN_S, GIVE_UP_S
 from loki_rl.core.messages import (
     GATEWAY,
     Cause,
-    Drop,
-    Effect,
     Fault,
-    Kill,
     Outcome,
     Pressure,
     Restarted,
     Result,
-    Send,
     Settled,
     Tick,
     WorkerGone,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loki_rl.core.messages import Abandoned, Cancelled, Outcome, Send
+from loki_rl.core.effects import Send
+from loki_rl.core.messages import Abandoned, Cancelled, Outcome
 from tests.core.requests import DEEP, arrive, child, ended, entry, first, leaf, lost, make, replies, served
 
 

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
+from loki_rl.core.effects import Reply, Send
 from loki_rl.core.families import Family, size
-from loki_rl.core.messages import (
-    Event,
-    Execute,
-    Outcome,
-    PlanChanged,
-    Ready,
-    Reply,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    WorkerGone,
-)
+from loki_rl.core.messages import Event, Execute, Outcome, PlanChanged, Ready, Result, Settled, Submit, WorkerGone
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Plan

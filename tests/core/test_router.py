@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from loki_rl.core.effects import Send
 from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -19,7 +20,6 @@ from loki_rl.core.messages import (
     Outcome,
     PlanChanged,
     Result,
-    Send,
     Settled,
     Submit,
     Tick,
@@ -337,6 +337,16 @@ def test_the_backlog_is_told_every_second_and_missed_seconds_once() -> None:
     assert actor.handle(Tick(), 14.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 1))]
     assert actor.handle(Tick(), 15.5) == [Send(CONTROLLER, Backlog(READ, 2, inf, 0))]
     assert actor.wake_at() == 16.0
+
+
+@pytest.mark.parametrize("origin", [-1e9, -1e14])
+def test_the_seconds_of_a_run_that_began_long_ago_are_not_gone_through(origin: float) -> None:
+    actor = make()
+    actor.handle(Begin(origin), 1e6)
+    assert len(actor.handle(Tick(), 1e6)) == 1
+    assert actor.wake_at() == 1e6 + 1.0
+    with pytest.raises(ValueError, match="no seconds can be counted from"):
+        actor.handle(Begin(inf), 1e6)
 
 
 def test_a_finished_batch_asks_for_no_tick() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from loki_rl.core.cluster import build
+from loki_rl.core.effects import Drop, Effect, Kill, Send
 from loki_rl.core.families import Family, members, size
 from loki_rl.core.leases import Lease
 from loki_rl.core.messages import (
@@ -18,18 +19,14 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
-    Drop,
-    Effect,
     Event,
     Execute,
-    Kill,
     Leaving,
     Outcome,
     PlanChanged,
     Pressure,
     Ready,
     Result,
-    Send,
     Settled,
     Submit,
     Tick,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loki_rl.core.effects import Drop, Effect, Send
 from loki_rl.core.families import Family, Terms
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
@@ -12,13 +13,10 @@ from loki_rl.core.messages import (
     Arrived,
     Begin,
     Cancelled,
-    Drop,
-    Effect,
     Outcome,
     PlanChanged,
     Restarted,
     Resume,
-    Send,
     Submit,
     router,
 )

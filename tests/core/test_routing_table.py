@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.core.draws import DEAL, uniform
+from loki_rl.core.effects import Send
 from loki_rl.core.families import Family, Terms
-from loki_rl.core.messages import Begin, Execute, Leaving, PlanChanged, Ready, Send, Submit, worker
+from loki_rl.core.messages import Begin, Execute, Leaving, PlanChanged, Ready, Submit, worker
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.families import Family, Terms
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Cause, Effect, Execute, Outcome, Ready, Reply, Result, Send, Settled, Submit, Tick
+from loki_rl.core.messages import Arrived, Cause, Execute, Outcome, Ready, Result, Settled, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.pull_router import PullRouter

@@ -11,24 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
+from loki_rl.core.effects import Effect, Load, Run, Send, Unload
 from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
     BatchDone,
-    Effect,
     Execute,
     Leaving,
-    Load,
     Loaded,
     Ready,
     Report,
     Result,
-    Run,
-    Send,
     Submit,
     Tick,
-    Unload,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant

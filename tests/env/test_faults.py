@@ -15,8 +15,9 @@ from msgspec.structs import replace
 
 from loki_rl.control.policies import PolicyOptions, make_policy
 from loki_rl.core.draws import fanouts
+from loki_rl.core.effects import Effect
 from loki_rl.core.journal import JournalError, Recorder, read, replay
-from loki_rl.core.messages import BatchDone, Effect, Event, Outcome, Tick
+from loki_rl.core.messages import BatchDone, Event, Outcome, Tick
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Exclusion, Placement, Plan, Snapshot

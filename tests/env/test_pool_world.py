@@ -16,8 +16,9 @@ from loki_rl.control.allocator import allocate
 from loki_rl.control.policies import PolicyOptions, make_policy
 from loki_rl.control.request import Request, RequestError
 from loki_rl.core.cluster import addresses
+from loki_rl.core.effects import Effect, Load, Run
 from loki_rl.core.journal import Recorder, replay
-from loki_rl.core.messages import Effect, Event, Load, Run
+from loki_rl.core.messages import Event
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot

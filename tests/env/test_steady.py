@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
+from loki_rl.core.effects import Effect, Send
 from loki_rl.core.families import size
-from loki_rl.core.messages import Effect, Event, Outcome, Send, Settled
+from loki_rl.core.messages import Event, Outcome, Settled
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan

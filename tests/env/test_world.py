@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from loki_rl.core.effects import Effect, Reply, Run, Send
 from loki_rl.core.ledger import Summary
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -22,12 +23,8 @@ from loki_rl.core.messages import (
     Arrived,
     BatchDone,
     Begin,
-    Effect,
     Event,
     Outcome,
-    Reply,
-    Run,
-    Send,
     Submit,
     WorkerGone,
     router,

@@ -17,9 +17,10 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.config import PipelineFile, load_pipeline
+from loki_rl.core.effects import Reply
 from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Outcome, Reply
+from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Exclusion, Placement, Plan
@@ -117,7 +118,7 @@ class Responder:
         emulated = engine == "emulated"
         input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
-        self.front = Front(self.context, [endpoint], PIPELINE, described, check_nothing if emulated else check_picture)
+        self.front = Front(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._emulated = emulated

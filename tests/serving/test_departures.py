@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import zmq
 
-from loki_rl.core.messages import GATEWAY, Abandoned, Outcome, Reply
+from loki_rl.core.effects import Reply
+from loki_rl.core.messages import GATEWAY, Abandoned, Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.client import Client
 from loki_rl.serving.departures import Departures
@@ -27,6 +28,7 @@ from loki_rl.serving.protocol import Beat, Infer, encode
 from loki_rl.serving.timers import Timers
 from tests.serving.driving import eventually
 from tests.serving.test_front import Peer
+from tests.serving.test_launch import free_port
 
 # Sends as many requests as its argument says, tells of it, and stays.
 LEAVER = """
@@ -110,14 +112,17 @@ def test_a_client_without_requests_may_come_and_go(peer: Peer) -> None:
     timers.close()
 
 
+@pytest.mark.parametrize("native", ["", "tcp://127.0.0.1"])
 def test_a_plane_does_not_run_what_a_killed_client_had_in_flight(
-    quick_traffic: ClusterOptions, monkeypatch: pytest.MonkeyPatch
+    quick_traffic: ClusterOptions, monkeypatch: pytest.MonkeyPatch, native: str
 ) -> None:
     folder = Path(tempfile.mkdtemp(prefix="lt-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     settings: Any = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
+    if native:
+        settings["native"] = native = f"{native}:{free_port()}"
     with LocalPlane(quick_traffic, **settings, check=True) as plane, Client(plane.front) as witness:
-        command = [sys.executable, "-c", LEAVER, plane.front, "3000"]
+        command = [sys.executable, "-c", LEAVER, native or plane.front, "3000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as leaver:
             assert leaver.stdout is not None
             assert leaver.stdout.readline() == b"sent\n"

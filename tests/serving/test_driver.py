@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import zmq
 
-from loki_rl.core.messages import Cancelled, Drain, Effect, Event, Load, Send, Tick
+from loki_rl.core.effects import Effect, Load, Send
+from loki_rl.core.messages import Cancelled, Drain, Event, Tick
 from loki_rl.serving.doorbell import Doorbell
 from loki_rl.serving.driver import Delivery, Driver
 from loki_rl.serving.mailbox import Context, Mailbox
-from loki_rl.serving.wire import Letter
+from loki_rl.serving.wire import Control, Letter, Up
 
 
 class Scripted:
@@ -214,3 +215,91 @@ def test_letters_are_on_their_way_before_anything_is_counted_and_a_meter_that_fa
     assert seen == [(Cancelled([1]), [Send("far", Cancelled([1]))], 1)]
     assert a.faults == 1
     until(lambda: far.told, a, b)
+
+
+class Broken:
+    """A source that fails after its first letter."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def collect(self, _now: float) -> Iterator[Delivery]:
+        yield Letter("one", Cancelled([1]), ()), ()
+        raise RuntimeError("no more")
+
+
+def test_what_a_source_gave_before_it_failed_is_delivered(make: Callable[..., Driver]) -> None:
+    a, one = make("a"), Scripted()
+    a.host("one", one)
+    bell: Doorbell[None] = Doorbell()
+    a.listen(Broken(bell.handle))
+    bell.wake()
+    a.turn(5.0)
+    assert one.told == [Cancelled([1])]
+    assert a.faults == 1
+
+
+def test_words_that_cannot_be_followed_cost_themselves_only(make: Callable[..., Driver]) -> None:
+    a, b = make("a"), make("b")
+    heard: list[Control] = []
+
+    def follow(word: Control) -> None:
+        heard.append(word)
+        raise KeyError("nobody")
+
+    a.on_word = follow
+    for name in ("first", "second"):
+        b.mailbox.say("a", Up(name))
+    until(lambda: len(heard) == 2, a)
+    assert a.faults == 2
+
+
+def test_an_effect_that_fails_costs_no_other_effect_of_its_event(make: Callable[..., Driver]) -> None:
+    a = make("a")
+    carried: list[Effect] = []
+
+    def carry(effect: Effect, _now: float) -> None:
+        carried.append(effect)
+        raise OSError("not now")
+
+    two = Scripted()
+    a.host("one", Scripted(lambda _: [Load(0, 0), Send("two", Drain()), Load(0, 1), Send("two", Tick())]), carry=carry)
+    a.host("two", two)
+    bring(a, Letter("one", Cancelled([1]), ()))
+    assert carried == [Load(0, 0), Load(0, 1)]
+    assert two.told == [Drain(), Tick()]
+    assert a.faults == 2
+
+
+def test_a_journal_that_cannot_be_written_costs_no_effect_and_is_told_once(
+    make: Callable[..., Driver], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        def record(self, *_: object) -> None:
+            raise OSError("no space left on device")
+
+    a, two = make("a", recorder=Full()), Scripted()
+    a.host("one", Scripted(pass_on("two")))
+    a.host("two", two)
+    for number in range(3):
+        bring(a, Letter("one", Cancelled([number]), ()))
+    assert two.told == [Cancelled([number]) for number in range(3)]
+    assert a.faults == 1
+    assert caplog.text.count("the journal cannot be written") == 1
+
+
+def test_an_actor_that_cannot_say_when_to_wake_and_a_failing_end_of_burst_leave_the_loop_alive(
+    make: Callable[..., Driver],
+) -> None:
+    a, one = make("a"), Scripted()
+
+    def fail() -> Any:
+        raise ZeroDivisionError
+
+    one.wake_at = fail  # type: ignore[method-assign]
+    a.after_burst = fail
+    a.host("one", one)
+    bring(a, Letter("one", Cancelled([1]), ()))
+    assert Cancelled([1]) in one.told
+    assert a.faults > 1
+    assert len(one.told) < 5, "it does not spin"

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from loki_rl.core.draws import batch_seconds, fanouts
+from loki_rl.core.effects import Effect, Load, Run, Solve, Unload
 from loki_rl.core.families import Family
-from loki_rl.core.messages import BatchDone, Effect, Event, Load, Loaded, Run, Solve, Unload
+from loki_rl.core.messages import BatchDone, Event, Loaded
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -28,12 +29,18 @@ def test_a_run_folder_is_private_and_goes_with_what_is_in_it(base: Path) -> None
 
 def test_a_sweep_takes_what_dead_launchers_left_and_nothing_else(base: Path) -> None:
     alive = RunFolder()
-    for name in ("loki-dead", "loki-new", "other"):
+    for name in ("loki-dead", "loki-new", "loki-mine", "other"):
         (base / name).mkdir()
     for name in ("loki-dead", "other"):
-        (base / name / "lock").touch()
+        (base / name / "lock").write_bytes(folder.MARK)
+    (base / "loki-mine" / "lock").touch()
+    (base / "loki-mine" / "data.txt").touch()
+    (base / "loki-link").symlink_to(base / "loki-mine")
+    os.mkfifo(base / "loki-new" / "lock")
     sweep(base)
-    assert {entry.name for entry in base.iterdir()} == {alive.path.name, "loki-new", "other"}
+    kept = {alive.path.name, "loki-new", "loki-mine", "loki-link", "other"}
+    assert {entry.name for entry in base.iterdir()} == kept
+    assert (base / "loki-mine" / "data.txt").exists()
     alive.close()
 
 

@@ -11,9 +11,10 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loki_rl.core.effects import Reply
 from loki_rl.core.families import Served
 from loki_rl.core.ledger import Tally
-from loki_rl.core.messages import Cause, Outcome, Reply
+from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.front import (
     Entered,
@@ -73,10 +74,16 @@ class Peer:
     def __init__(self, max_message_bytes: int = 1 << 20) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.fault: str | None = None
+        self.fault_raised: Exception | None = None
         described = describe(PIPELINE, "emulated", Tensor("input", "BYTES", (1,), True), Tensor("path", "BYTES", (-1,)))
-        endpoints = ["tcp://127.0.0.1:0"]
-        self.front = Front(self.context, endpoints, PIPELINE, described, lambda _: self.fault, max_message_bytes)
+        endpoint = "tcp://127.0.0.1:0"
+        self.front = Front(self.context, endpoint, PIPELINE, described, self.check, max_message_bytes)
         self.socket = self.connect()
+
+    def check(self, _frame: zmq.Frame | None) -> str | None:
+        if self.fault_raised is not None:
+            raise self.fault_raised
+        return self.fault
 
     def connect(self) -> zmq.Socket[bytes]:
         socket = self.context.socket(zmq.DEALER)
@@ -238,6 +245,10 @@ def test_questions(peer: Peer) -> None:
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", float("nan")]),), "the header is not a request"),
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", float("inf")]),), "Expected `float` <= 3600.0"),
         ((V + msgspec.msgpack.encode(["Infer", -1, "chain", 0.0]),), "Expected `int` >= 0"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, float("nan")]),), "Expected `float` >= 0.0"),
+        ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, 1 << 32]),), "Expected `int` <= 4294967295"),
+        ((V + msgspec.msgpack.encode(["BeginRun", 1, "now"]),), "Expected `float | null`, got `str`"),
+        ((encode(Infer(1, "x" * 100_000)),), "xxx ..."),
         ((encode(Infer(1, "train")),), "pipeline 'train' is not served here, 'chain' is"),
         ((encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
         ((encode(Describe(1)), b"x"), "Describe takes no tensor"),
@@ -259,6 +270,33 @@ def test_the_check_of_the_payload_speaks_to_the_client(peer: Peer) -> None:
     peer.fault = "a picture is needed"
     assert peer.ask(Infer(1, "chain")) == []
     assert peer.refusal() == Refused(1, "a picture is needed")
+
+
+def test_a_check_that_fails_refuses_the_request_and_no_more(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    peer.fault_raised = RuntimeError("a bug")
+    assert peer.ask(Infer(1, "chain")) == []
+    assert peer.refusal() == Refused(1, "the request cannot be understood (RuntimeError); the server's log says more")
+    assert "a bug" in caplog.text
+    peer.fault_raised = None
+    peer.enter(1)
+
+
+FIELDS = st.floats() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=5) | st.none() | st.binary(max_size=5)
+HEADERS = st.tuples(
+    st.sampled_from(["Infer", "Cancel", "Describe", "BeginRun", "ReadLedger", "ReadState", "Other"]),
+    st.just(7) | FIELDS, st.just("chain") | FIELDS, FIELDS, FIELDS, FIELDS,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HEADERS, st.integers(1, 6))
+def test_no_value_in_a_header_is_more_than_a_wrong_request(peer: Peer, header: tuple[object, ...], length: int) -> None:
+    """What does become an event holds numbers only that the core can count with."""
+    for event in peer.send(V + msgspec.msgpack.encode(header[:length])):
+        if isinstance(event, Entered):
+            assert 0 <= event.timeout_s <= 3600
+            assert 0 <= event.min_accuracy <= 1
+            peer.front.reply(reply_to(event.key))
 
 
 def test_frames_without_end_do_not_disturb_the_next_message(peer: Peer) -> None:

@@ -3,7 +3,6 @@ nobody gets two answers."""
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections import Counter
@@ -52,14 +51,14 @@ SPECS = (
 class Plane:
     """The gateway in a process of its own, all others in threads, and what a launcher does of their words."""
 
-    def __init__(self, context: Context, folder: Path, port: int) -> None:
+    def __init__(self, context: Context, folder: Path) -> None:
         self.folder = folder
-        self.fronts = (f"ipc://{folder}/front", f"tcp://127.0.0.1:{port}")
+        self.front = f"ipc://{folder}/front"
         self.journal = folder / "journal"
         self.plane = PlaneFile(
             pack_options(ClusterOptions(PIPELINE, WORKERS)),
             SPECS,
-            self.fronts,
+            self.front,
             policy="hardware",
             journal=str(self.journal),
         )
@@ -122,10 +121,8 @@ class Plane:
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[Plane]:
     """At the end the journal of the gateway's last life is played again, to the same effects."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with zmq.Context() as context:
-        plane = Plane(context, tmp_path, port)
+        plane = Plane(context, tmp_path)
         yield plane
         plane.close()
     last = plane.plane.node(GATEWAY).incarnation
@@ -147,7 +144,7 @@ def outcomes(tally: Tally) -> Counter[str]:
 
 
 def test_a_killed_gateway_goes_on_with_its_ledger_and_answers_nobody_twice(plane: Plane) -> None:
-    with Client(plane.fronts[0], timeout_s=30.0) as former:
+    with Client(plane.front, timeout_s=30.0) as former:
         for _ in range(6):
             former.submit()
         assert [answer.outcome for answer in answers(former, 6)] == ["ok"] * 6
@@ -157,7 +154,7 @@ def test_a_killed_gateway_goes_on_with_its_ledger_and_answers_nobody_twice(plane
         eventually(lambda: plane.open() == {"known": 12, "open": 6}, "they are written down as open")
         plane.kill()
         plane.restart()
-        with Client(plane.fronts[1], timeout_s=30.0) as client:
+        with Client(plane.front, timeout_s=30.0) as client:
             assert client.describe().ready, "at once"
             assert [client.infer().outcome for _ in range(2)] == ["ok"] * 2
             found = client.ledger().tally
@@ -178,13 +175,13 @@ def test_a_killed_gateway_goes_on_with_its_ledger_and_answers_nobody_twice(plane
 
 def test_it_goes_on_a_second_time_and_a_new_run_is_kept_at_once(plane: Plane) -> None:
     for life in range(2):
-        with Client(plane.fronts[0], timeout_s=30.0) as client:
+        with Client(plane.front, timeout_s=30.0) as client:
             origin = client.begin_run()
             client.infer()
             eventually(lambda: outcomes(plane.kept())["ok"] == 1, "it is written down")
             plane.kill()
         plane.restart()
-        with Client(plane.fronts[0], timeout_s=30.0) as client:
+        with Client(plane.front, timeout_s=30.0) as client:
             client.infer()
             found = client.ledger().tally
             assert +outcomes(found) == Counter(ok=2), f"of the run of this life alone ({life}, {origin})"
@@ -205,6 +202,6 @@ def test_one_that_was_about_to_stop_still_is(plane: Plane) -> None:
     plane.kill()
     plane.restart()
     plane.hear(Idle())
-    with Client(plane.fronts[0], timeout_s=30.0) as client:
+    with Client(plane.front, timeout_s=30.0) as client:
         assert not client.describe().ready
         assert client.infer().outcome == "rejected"

@@ -261,6 +261,8 @@ def test_many_at_once_get_their_own_answers(site: Site, responder: Any, ending: 
         ("GET", "/v2/models/reading/versions/2", None, {}, 404, "model 'reading' has no version '2', only '1'"),
         ("GET", INFER, None, {}, 405, f"'{INFER}' does not take GET"),
         ("POST", INFER, b"{", {}, 400, "the request is not inference JSON"),
+        ("POST", "/v2/repository/index", b"[" * 100_000, {}, 400, "the request is not the JSON of an index"),
+        ("POST", "/v2/repository/index", b'{"ready":"\xff"}', {}, 400, "the request is not the JSON of an index"),
         ("POST", INFER, b"{}", {}, 400, "input 'image' is missing"),
         ("POST", INFER, b"{}", {"Content-Encoding": "br"}, 415, "Content-Encoding 'br' is not supported"),
         ("POST", INFER, b"{}", {"Inference-Header-Content-Length": "3"}, 400, "is not a length within the body of 2 bytes"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.launch import LaunchError, LocalPlane, layout
+from loki_rl.serving.logs import LogOptions
 from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 
 SERVERS = 6
@@ -73,6 +76,16 @@ def plane_of(options: ClusterOptions, tmp_path: Path, monkeypatch: pytest.Monkey
         return LocalPlane(options, check=True, **(policy | changes))
 
     return make
+
+
+def free_port() -> int:
+    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
+        return probe.bind_to_random_port("tcp://127.0.0.1")
+
+
+def sockets(base: Path) -> list[Path]:
+    """Inboxes of nodes in their first life, and of the launcher."""
+    return [file for file in base.glob("*/*.0") if file.is_socket()]
 
 
 def alive(pid: int) -> bool:
@@ -131,7 +144,7 @@ def test_noise_in_every_inbox_does_not_stop_the_plane(plane_of: Start, base: Pat
     ]
     messages = 1 + 1 + 1 + 1 + 1 + 200 + 2  # a part that nothing announces is a message of its own
     with plane_of() as plane, zmq.Context() as context:
-        inboxes = list(base.glob("*/*.0"))
+        inboxes = sockets(base)
         assert len(inboxes) == len(plane.pids) + 1
         for inbox in inboxes:
             with context.socket(zmq.PUSH) as stranger:
@@ -145,8 +158,7 @@ def test_noise_in_every_inbox_does_not_stop_the_plane(plane_of: Start, base: Pat
 
 
 def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
-    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
-        port = probe.bind_to_random_port("tcp://127.0.0.1")
+    port = free_port()
     with plane_of(http_port=port) as plane:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=60) as answer:
             assert answer.status == 200
@@ -174,8 +186,14 @@ def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -
         ({"policy": "exakt"}, "node 'controller' ended with code 1: .*no policy 'exakt'; did you mean 'exact'"),
         ({"policy_factory": "json:nothing"}, "node 'controller' ended with code 1: .*'json:nothing' cannot be loaded"),
         ({"engine": "onnx", "pipeline_file": "nowhere.yaml"}, "ended with code 1: .*nowhere.yaml"),
-        ({"fronts": ["tcp://256.0.0.1:1"]}, "node 'gateway' ended with code 1: "),
-        ({"fronts": ["ipc://" + "x" * 120]}, "too long"),
+        ({"native": "garbage"}, "^'garbage' is no address for native clients; write tcp://127.0.0.1:PORT$"),
+        ({"native": "tcp://127.0.0.1:0"}, "is no address for native clients"),
+        ({"native": "ipc:///tmp/front"}, "is no address for native clients"),
+        ({"native": "tcp://0.0.0.0:5555"}, "'0.0.0.0' can be reached from other hosts, .* or give --public"),
+        ({"native": "tcp://256.0.0.1:1", "public": True}, "cannot listen on 256.0.0.1:1: "),
+        ({"http_port": 8000, "http_host": "0.0.0.0"}, "'0.0.0.0' can be reached from other hosts"),
+        ({"grpc_port": 8001, "http_host": "::"}, "'::' can be reached from other hosts"),
+        ({"http_port": 8000, "http_host": ""}, "'' can be reached from other hosts"),
     ],
 )
 def test_a_plane_that_cannot_start_says_why_in_one_sentence(plane_of: Start, changes: dict[str, Any], sentence: str) -> None:
@@ -239,6 +257,62 @@ def test_the_limit_of_a_start_is_for_what_is_not_compiled(plane_of: Start, tmp_p
         assert plane.warm
 
 
+def test_a_plane_on_a_public_address_says_so_loudly_and_serves(plane_of: Start, caplog: pytest.LogCaptureFixture) -> None:
+    native, http = free_port(), free_port()
+    with plane_of(native=f"tcp://0.0.0.0:{native}", http_host="0.0.0.0", http_port=http, public=True) as plane:
+        assert caplog.text.count("listening on 0.0.0.0 without keys or TLS") == 1
+        with Client(f"tcp://127.0.0.1:{native}") as client:
+            assert client.infer().outcome == "ok"
+        assert "native" in plane.pids
+
+
+def test_native_clients_get_their_answers_when_a_plane_stops(plane_of: Start) -> None:
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        with plane_of(native=f"tcp://127.0.0.1:{port}"):
+            client = stack.enter_context(Client(f"tcp://127.0.0.1:{port}"))
+            for _ in range(20):
+                client.submit()
+            client.ledger()
+        found: list[object] = []
+        while len(found) < 20 and (more := client.poll(2 * PATIENCE_S)):
+            found += more
+    assert len(found) == 20
+
+
+def test_what_a_plane_writes_is_for_its_user_alone(plane_of: Start, base: Path, tmp_path: Path) -> None:
+    with plane_of(journal=tmp_path / "journal", logs=LogOptions(str(tmp_path / "logs"))):
+        (folder,) = base.iterdir()
+        written = [folder / "plane.json", folder / "lock"]
+        written += [*tmp_path.glob("journal/*"), *tmp_path.glob("logs/*")]
+        assert len(written) > 12
+        assert {stat.S_IMODE(file.stat().st_mode) for file in written} == {0o600}
+        folders = (folder, tmp_path / "journal", tmp_path / "logs")
+        assert {stat.S_IMODE(one.stat().st_mode) for one in folders} == {0o700}
+
+
+def test_too_few_open_files_are_told_before_anything_starts(plane_of: Start) -> None:
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, allowed[1]))
+    try:
+        with pytest.raises(LaunchError, match=r"a process may open 40 files here, but this plane needs \d+"), plane_of():
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+
+
+def test_a_journal_on_a_full_disk_costs_no_request(plane_of: Start, tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "gateway.0.journal").symlink_to("/dev/full")
+    with plane_of(journal=tmp_path / "journal") as plane, Client(plane.front) as client:
+        client.begin_run()
+        counts = drive(client, 3.0, 300.0)
+        assert counts.keys() <= {"ok", "late", "dropped"}
+        assert client.ledger().tally.arrivals == counts.total()
+    assert plane.byes["gateway"].faults <= 1
+    assert plane.byes["router-0"].faults == 0
+
+
 ORPHANS = """
 import signal
 from loki_rl.config import load_pipeline
@@ -253,12 +327,12 @@ with LocalPlane(options, policy="static", policy_options={"servers": 3, "demand_
 def test_nothing_survives_a_launcher_that_is_killed(options: ClusterOptions, base: Path) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", ORPHANS])
     nodes = len(layout(replace(options, servers=3), "emulated"))
-    eventually(lambda: len(children(launcher.pid)) == nodes and len(list(base.glob("*/*.0"))) == nodes + 1, "not up")
+    eventually(lambda: len(children(launcher.pid)) == nodes and len(sockets(base)) == nodes + 1, "not up")
     pids = children(launcher.pid)
     launcher.kill()
     launcher.wait()
     eventually(lambda: not any(map(alive, pids)), "orphans are left")
-    with pytest.raises(LaunchError), LocalPlane(options, fronts=["ipc://" + "x" * 120]):
+    with pytest.raises(LaunchError), LocalPlane(options, native="garbage"):
         pass  # starting another plane sweeps what the first one left
 
 

@@ -24,6 +24,7 @@ from loki_rl.serving.client import Client, ClientError, GatewayGoneError, Infere
 from tests.serving.driving import eventually
 from tests.serving.gateway_process import HOLD_S, GatewayProcess
 from tests.serving.site import Site
+from tests.serving.test_native_proxy import Running
 from tests.serving.test_rpc import Site as RpcSite
 from tests.serving.test_rpc import message
 
@@ -39,12 +40,23 @@ def endpoint() -> Iterator[str]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(params=["on this host", "through the proxy"])
+def address(request: pytest.FixtureRequest, endpoint: str) -> Iterator[str]:
+    """Where native clients find the gateway."""
+    if request.param == "on this host":
+        yield endpoint
+        return
+    proxy = Running(endpoint)
+    yield proxy.url
+    proxy.close()
+
+
 def arrivals(client: Client, count: int) -> None:
     eventually(lambda: client.ledger().tally.arrivals >= count, "the requests never came")
 
 
-def test_a_native_client_gets_one_end_for_each_request_in_flight(endpoint: str) -> None:
-    with GatewayProcess(endpoint) as gateway, Client(endpoint) as client:
+def test_a_native_client_gets_one_end_for_each_request_in_flight(endpoint: str, address: str) -> None:
+    with GatewayProcess(endpoint) as gateway, Client(address) as client:
         answered = client.infer(PICTURE)
         held = [client.submit(PICTURE, LONG_S) for _ in range(300)]
         arrivals(client, 301)
@@ -58,7 +70,7 @@ def test_a_native_client_gets_one_end_for_each_request_in_flight(endpoint: str) 
         assert [end.id for end in ends] == held
         assert {(end.outcome, end.reason) for end in ends} == {("failed", LOST)}
         assert all(1.0 <= end.retry_s < 3.0 for end in ends)
-        with pytest.raises(GatewayGoneError, match="no gateway is at 'ipc://"):
+        with pytest.raises(GatewayGoneError, match=r"no gateway is at '(ipc|tcp)://"):
             client.submit(PICTURE)
         with GatewayProcess(endpoint):
             assert client.wait_ready(30).pipeline == "reading"
@@ -67,11 +79,11 @@ def test_a_native_client_gets_one_end_for_each_request_in_flight(endpoint: str) 
             assert client.poll() == []
 
 
-def test_infer_and_questions_that_wait_end_with_the_gateway(endpoint: str) -> None:
-    with GatewayProcess(endpoint) as gateway, Client(endpoint) as witness, ThreadPoolExecutor(1) as pool:
+def test_infer_and_questions_that_wait_end_with_the_gateway(endpoint: str, address: str) -> None:
+    with GatewayProcess(endpoint) as gateway, Client(address) as witness, ThreadPoolExecutor(1) as pool:
 
         def infer() -> Inference:
-            with Client(endpoint) as client:
+            with Client(address) as client:
                 return client.infer(PICTURE, LONG_S)
 
         waiting: Future[Inference] = pool.submit(infer)
@@ -83,8 +95,8 @@ def test_infer_and_questions_that_wait_end_with_the_gateway(endpoint: str) -> No
             witness.state()
 
 
-def test_answers_that_came_before_the_loss_are_answers(endpoint: str) -> None:
-    with GatewayProcess(endpoint) as gateway, Client(endpoint) as client:
+def test_answers_that_came_before_the_loss_are_answers(endpoint: str, address: str) -> None:
+    with GatewayProcess(endpoint) as gateway, Client(address) as client:
         quick = [client.submit(PICTURE) for _ in range(100)]
         eventually(lambda: client.ledger().tally.outcome(Outcome.OK) == len(quick), "the requests are not answered")
         gateway.kill()
@@ -147,14 +159,14 @@ def test_grpc_calls_in_flight_are_unavailable(endpoint: str) -> None:
         site.close()
 
 
-def test_requests_go_on_through_many_losses_and_each_ends_once(endpoint: str) -> None:
+def test_requests_go_on_through_many_losses_and_each_ends_once(endpoint: str, address: str) -> None:
     """As fast as it can be killed and started again, with a client that does not look in between."""
     stop = threading.Event()
     ends: dict[int, int] = {}
     sent: list[int] = []
 
     def send() -> None:
-        with Client(endpoint) as client:
+        with Client(address) as client:
             while not (stopped := stop.is_set()) or len(ends) < len(sent):
                 if not stopped:
                     try:

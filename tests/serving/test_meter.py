@@ -7,23 +7,10 @@ from pathlib import Path
 import pytest
 
 from loki_rl.core.controller import Controller
+from loki_rl.core.effects import Effect, Send
 from loki_rl.core.families import Family
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    Arrived,
-    Effect,
-    Event,
-    Execute,
-    Outcome,
-    Ready,
-    Report,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    Tick,
-    WorkerGone,
-)
+from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Ready, Report, Result, Settled, Submit, Tick, WorkerGone
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Exclusion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.serving import node as node_module
 from loki_rl.serving.adapters.adapter import Array, Produced
-from loki_rl.serving.client import Client, Inference
+from loki_rl.serving.client import Client, ClientError, Inference
 from loki_rl.serving.engine import EngineError, LoadInfo
 from loki_rl.serving.front import describe
 from loki_rl.serving.heartbeat import LOAD_PATIENCE_S, SOLVE_PATIENCE_S
@@ -91,7 +92,7 @@ class Plane:
         specs = tuple(NodeSpec(name.replace(":", "-"), (name,)) for name in names)
         self.front = f"ipc://{folder}/front"
         PlaneFile(
-            pack_options(ClusterOptions(pipeline, servers=3)), specs, (self.front,), engine, policy="fixed",
+            pack_options(ClusterOptions(pipeline, servers=3)), specs, self.front, engine, policy="fixed",
             policy_factory="here:make_fixed", policy_options={"a": 1}, check=True,
         ).write(folder)  # fmt: skip
         plane = PlaneFile.read(folder)
@@ -258,4 +259,17 @@ def test_once_the_first_plan_is_warm_clients_are_told_ready_and_time_counts(star
     with Client(plane.front) as client:
         assert client.describe().ready
         client.infer()
+        assert client.ledger().tally.arrivals == 1
+
+
+@pytest.mark.parametrize("origin", [math.nan, math.inf, -math.inf, -1e9, 1e300])
+def test_a_run_that_cannot_begin_then_is_refused_and_the_plane_serves_on(start: Start, origin: float) -> None:
+    plane = start("emulated")
+    with Client(plane.front) as client:
+        with pytest.raises(ClientError, match="a run begins within 3600 s of now"):
+            client.begin_run(origin)
+        assert client.infer().outcome == "ok"
+        began = time.monotonic() - 100.0
+        assert client.begin_run(began) == began
+        assert client.infer().outcome == "ok"
         assert client.ledger().tally.arrivals == 1

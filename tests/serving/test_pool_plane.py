@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core.draws import batch_seconds
+from loki_rl.core.effects import Load, Run
 from loki_rl.core.families import Family
-from loki_rl.core.messages import BatchDone, Load, Loaded, Outcome, Run
+from loki_rl.core.messages import BatchDone, Loaded, Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.server_type import Figures, ServerType, TypeProfile, as_run_by
@@ -75,7 +76,7 @@ def test_workers_start_on_the_devices_of_their_type() -> None:
     assert [node.device for node in nodes if node.is_worker] == ["cuda:1", "cuda:0", "cuda:1", "cpu", "cpu", "cpu", "cpu"]
     alike = layout(replace(OPTIONS, pool=()), "onnx", "cuda:0,2")
     assert [node.device for node in alike if node.is_worker] == ["cuda:0", "cuda:2"] * 3
-    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, ())), type=PlaneFile)
+    plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, "")), type=PlaneFile)
     assert plane.options == options
 
 

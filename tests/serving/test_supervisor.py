@@ -21,13 +21,13 @@ from msgspec.structs import replace
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving import wire
-from loki_rl.serving.client import Client
+from loki_rl.serving.client import Client, Inference
 from loki_rl.serving.heartbeat import SILENT_S
 from loki_rl.serving.launch import LaunchError, LocalPlane, layout
 from loki_rl.serving.restart_budget import RESTARTS
 from loki_rl.serving.wire import Hung
 from tests.serving.driving import PATIENCE_S, drive, eventually
-from tests.serving.test_launch import alive
+from tests.serving.test_launch import alive, free_port
 
 STATIC: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
 Start = Callable[..., AbstractContextManager[LocalPlane]]
@@ -58,11 +58,6 @@ def start(quick_traffic: ClusterOptions, base: Path) -> Start:  # noqa: ARG001
     return make
 
 
-def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
-        return probe.bind_to_random_port("tcp://127.0.0.1")
-
-
 def end(plane: LocalPlane, name: str, number: int = signal.SIGKILL) -> int:
     """Send a signal to a process; its pid."""
     pid = plane.pids[name]
@@ -89,8 +84,7 @@ def test_whatever_ends_is_started_again_and_the_plane_goes_on(start: Start, name
 
 
 def test_a_gateway_that_was_started_again_serves_clients_at_once(start: Start) -> None:
-    with start() as plane, Client(plane.front) as client:
-        client.begin_run()
+    with start() as plane:
         follow(plane, "gateway", end(plane, "gateway"))
         with Client(plane.front) as again:
             assert again.describe().ready
@@ -123,7 +117,8 @@ def test_a_worker_process_that_stands_still_is_found_killed_and_started_again(st
         assert ended.keys() <= {"ok", "late"}, "what it had is given to others"
         tally = client.ledger().tally
         assert tally.arrivals == sum(tally.outcome(outcome) for outcome in Outcome) == sum(ended.values())
-        assert any(why in plane.ended[0] for why in ("gave no sign of life for", "its batch is overdue"))
+        # Whichever is noticed first: that the process is silent, or that a batch does not come back from it.
+        assert "gave no sign of life for" in plane.ended[0] or "its batch is overdue" in plane.ended[0]
 
 
 @pytest.mark.parametrize("name", ["router-1", "http-1"])
@@ -141,9 +136,37 @@ def test_any_other_process_that_stands_still_is_started_again_too(start: Start, 
         assert plane.restarted == 1
 
 
+@pytest.mark.parametrize(("number", "why"), [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "gave no sign of life for")])
+def test_the_proxy_of_native_clients_is_started_again_and_they_find_it(start: Start, number: int, why: str) -> None:
+    native = f"tcp://127.0.0.1:{free_port()}"
+    with start(native=native) as plane, Client(plane.front) as witness, Client(native) as client:
+        assert client.infer().outcome == "ok"
+        client.submit(timeout_s=600.0)
+        end(plane, "native", number)
+        (lost,) = client.poll(30.0)
+        assert isinstance(lost, Inference)
+        assert lost.outcome in ("failed", "ok")
+        client.wait_ready(60.0)
+        assert client.infer().outcome == "ok"
+        assert plane.restarted == 1
+        assert why in plane.ended[0]
+        eventually(lambda: not witness.state().requests.in_flight, "what a lost client had stays in flight")
+
+
+def test_native_clients_find_the_gateway_that_was_started_again(start: Start) -> None:
+    native = f"tcp://127.0.0.1:{free_port()}"
+    with start(native=native) as plane, Client(native) as client:
+        assert client.infer().outcome == "ok"
+        former = end(plane, "gateway")
+        eventually(lambda: "gateway" not in plane.pids or plane.pids["gateway"] != former, "its end was not noticed")
+        client.wait_ready(60.0)
+        assert client.infer().outcome == "ok"
+        assert plane.restarted == 1
+
+
 def test_processes_that_do_nothing_are_not_taken_for_silent_ones(start: Start) -> None:
     """Nor is anything that was said before the launcher itself could look."""
-    with start(http_port=free_port()) as plane:
+    with start(http_port=free_port(), native=f"tcp://127.0.0.1:{free_port()}") as plane:
         pids = plane.pids
         supervisor = plane._supervisor
         assert supervisor is not None

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from loki_rl.core.effects import Drop, Load, Run, Unload
 from loki_rl.core.families import Family
-from loki_rl.core.messages import BatchDone, Drop, Execute, Fault, Load, Loaded, Run, Unload
+from loki_rl.core.messages import BatchDone, Execute, Fault, Loaded
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.adapters.adapter import Array, Produced
 from loki_rl.serving.doorbell import Doorbell

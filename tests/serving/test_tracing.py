@@ -15,22 +15,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace.status import StatusCode
 
 from loki_rl.core.cluster import build
+from loki_rl.core.effects import Effect, Send
 from loki_rl.core.families import size
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import (
-    GATEWAY,
-    Abandoned,
-    Arrived,
-    Effect,
-    Event,
-    Execute,
-    Ready,
-    Result,
-    Send,
-    Settled,
-    Submit,
-    router,
-)
+from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Event, Execute, Ready, Result, Settled, Submit, router
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.router import Router

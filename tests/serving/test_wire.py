@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 import zmq
@@ -66,6 +68,32 @@ def test_unpack_long_and_huge_shape() -> None:
         unpack(whole + b"\0")
     with pytest.raises(WireError, match="does not have"):
         unpack(whole[:4] + b"\xff" * 8 + whole[12:])
+
+
+HEADERS = st.tuples(
+    st.sampled_from([0x4C, 0]), st.sampled_from([1, 2]), st.integers(0, 14),
+    st.lists(st.sampled_from([0, 1, 3, 12337, 805306625, wire.MAX_SIZE]) | st.integers(0, wire.MAX_SIZE), max_size=9),
+    st.binary(max_size=64),
+)  # fmt: skip
+
+
+@given(HEADERS)
+def test_whatever_shape_a_tensor_claims_it_is_read_or_refused(header: tuple[int, int, int, list[int], bytes]) -> None:
+    magic, version, code, shape, data = header
+    head = struct.pack(f"<BBBB{len(shape)}I", magic, version, code, len(shape), *shape)
+    try:
+        array = unpack(head + bytes(-len(head) % 16) + data)
+    except WireError:
+        return
+    assert array.shape == tuple(shape)
+    assert array.nbytes == len(data)
+
+
+def test_a_shape_that_no_machine_can_count_is_refused_also_where_it_holds_nothing() -> None:
+    shape = (805306625, 3158392, 117525504, 2016411649, 12337, 0, 0)
+    with pytest.raises(WireError, match="does not have"):
+        unpack(struct.pack("<BBBB7I", 0x4C, 1, 10, 7, *shape))
+    assert unpack(pack(np.zeros((1 << 30, 0, 2)))).shape == (1 << 30, 0, 2)
 
 
 def test_letters_keep_their_frames() -> None:

@@ -122,7 +122,7 @@ def test_an_adapter_may_say_what_clients_send_and_get(site: Path, monkeypatch: p
     (site / "price.yaml").write_text((site / "tone.yaml").read_text().replace("classify:Classify", "price:Price"))
     variant = Variant("small", 1.0, {1: Latency(0.001, 0.001, 0.001)})
     pipeline = Pipeline("tone", 1.0, (Task("classify", (variant,), entry=1.0),), {"classify": 1.0})
-    plane = PlaneFile(pack_options(ClusterOptions(pipeline, 1)), (), (), "onnx", pipeline_file=str(site / "price.yaml"))
+    plane = PlaneFile(pack_options(ClusterOptions(pipeline, 1)), (), "", "onnx", pipeline_file=str(site / "price.yaml"))
     found = described(plane)
     assert (found.input, found.output) == (Tensor("features", "FP32", (13,)), Tensor("price", "BYTES", (-1,)))
 
