@@ -12,7 +12,7 @@ import argparse
 import logging
 from collections.abc import Callable
 
-from benchmarks.faults import lost_workers, planes
+from benchmarks.faults import lost_workers, outages, planes, poison
 from benchmarks.faults.bars import Bar, show
 from benchmarks.host import load_average
 
@@ -27,8 +27,10 @@ def main() -> None:
     parser.add_argument("--outages", type=int, default=20, help="of each of router, gateway and controller")
     args = parser.parse_args()
     parts: dict[str, Callable[[], list[Bar]]] = {
+        "poison": poison.poison,
         "kill": lambda: lost_workers.kill(args.kills),
         "stop": lambda: lost_workers.stop(args.stops),
+        "outage": lambda: outages.outages(args.outages),
     }
     logging.getLogger("loki_rl").setLevel(logging.ERROR)  # every fault would be a line
     print(f"traffic, {planes.SERVERS} servers, {planes.LOAD_S:g} s a load; {load_average()}")

@@ -20,9 +20,12 @@ AGAIN_S = 5.0
 
 class Lease:
     """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; again: they were
-    in the hands of a lost worker before; usual_s: what it takes on such a server [s]; expiry: when it should be back [s]."""
+    in the hands of a lost worker before; usual_s: what it takes on such a server [s]; patience_s: how long it may take;
+    expiry: when it should be back [s]; behind: the batch that its worker runs next, -1 if it has none."""
 
-    __slots__ = ("again", "entries", "expiry", "families", "incarnation", "usual_s", "variant", "worker")
+    __slots__ = (
+        "again", "behind", "entries", "expiry", "families", "incarnation", "patience_s", "usual_s", "variant", "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry], again: bool) -> None:
         self.worker = worker
@@ -32,7 +35,9 @@ class Lease:
         self.again = again
         self.families: list[Family] = [entry[3] for entry in entries]
         self.usual_s = 0.0
+        self.patience_s = inf
         self.expiry = inf
+        self.behind = -1
 
 
 class Leases:
@@ -54,8 +59,9 @@ class Leases:
         self.all[batch] = lease
         heapq.heappush(self._expiries, (lease.expiry, batch))
 
-    def end(self, result: Result) -> Lease | None:
-        """The lease that this result is for, now ended; None if it is not in force for that life of that worker."""
+    def end(self, result: Result, now: float) -> Lease | None:
+        """The lease that this result is for, now ended; None if it is not in force for that life of that worker. The batch
+        behind it begins: its time counts from now, no more from when this one should have ended."""
         if self._overdue and self._overdue.get(result.worker, (-1, 0.0))[0] == result.incarnation:
             del self._overdue[result.worker]
         lease = self.all.get(result.batch)
@@ -63,6 +69,10 @@ class Leases:
             return None
         del self.all[result.batch]
         expiries = self._expiries
+        behind = self.all.get(lease.behind)
+        if behind is not None and now + behind.patience_s < behind.expiry:
+            behind.expiry = now + behind.patience_s
+            heapq.heappush(expiries, (behind.expiry, lease.behind))
         while expiries and expiries[0][1] not in self.all:
             heapq.heappop(expiries)
         return lease
@@ -72,9 +82,9 @@ class Leases:
         wait behind it. They have ended, but for a batch that was lost before: it stays with its worker to the end of that.
         The worker's process is watched from now on."""
         while self._expiries and self._expiries[0][0] <= now:
-            batch = heapq.heappop(self._expiries)[1]
+            expiry, batch = heapq.heappop(self._expiries)
             lease = self.all.get(batch)
-            if lease is not None:
+            if lease is not None and lease.expiry == expiry:  # else it was brought forward
                 give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lease.usual_s)
                 self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
                 del self.all[batch]
