@@ -367,9 +367,9 @@ class Router(ABC):
         before = self.leases.all.get(puller.latest)
         lease.usual_s = self.drift.slowdown(puller.server_type, variant) * p99
         lease.patience_s = self.options.lease * lease.usual_s + self.options.lead_s + HUNG_S
-        lease.expiry = lease.patience_s + (now if before is None else before.expiry)
+        lease.expiry = lease.patience_s + (now if before is None else max(now, before.expiry))
         if before is not None:
-            before.behind = batch
+            before.behind, lease.ahead = batch, puller.latest
         puller.latest = batch
         self.leases.give(batch, lease)
         self.drift.given(batch, (puller.server_type, variant), items)
