@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel bench gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel bench faults gpu-check clean
 
 install: $(STAMP)
 
@@ -62,7 +62,12 @@ test-wheel: wheel models
 		tests/serving/test_driver.py tests/serving/test_mailbox.py tests/serving/test_meter.py tests/serving/test_node.py
 
 bench: install
-	for file in $(filter-out benchmarks/gpu_check.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/gpu_check.py benchmarks/soak.py benchmarks/host.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+# A quarter of an hour, then half an hour, on a machine that does nothing else: what faults cost, and what grows.
+faults: install
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.soak
 
 # One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
 gpu-check: models

@@ -8,10 +8,8 @@ says more about the neighbours than about the plane, so it is printed and the ru
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from benchmarks.host import busy_s, load_average, own_s
 from loki_rl.config import load_pipeline
 from loki_rl.control.allocator import allocate
 from loki_rl.control.request import Request
@@ -35,7 +34,6 @@ SERVERS = 20
 UNAVOIDABLE = 1 - 1 / 1.2
 # A swap: plans change at every second question, a load takes so long, so many servers load at once.
 INTERVAL_S, LOAD_S, PARALLEL = 5.0, 0.5, 2
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Case(Struct):
@@ -134,27 +132,15 @@ def live(case: Case, arrivals: NDArray[np.float64]) -> Live:
         policy_options={"plans": msgspec.to_builtins(case.plans)},
     )
     with plane:
-        busy, own, began = _busy_s(), _own_s(plane), time.monotonic()
+        busy, own, began = busy_s(), own_s(plane.pids.values()), time.monotonic()
         seen = replay(plane.front, pipeline.name, arrivals, None, pipeline.slo_s)
         wall = time.monotonic() - began
-        foreign = (_busy_s() - busy - (_own_s(plane) - own)) / wall
+        foreign = (busy_s() - busy - (own_s(plane.pids.values()) - own)) / wall
     byes = [bye for bye in plane.byes.values() if bye.timers]
     late_ms = 1000 * sum(bye.late_s for bye in byes) / max(1, sum(bye.timers for bye in byes))
     counted = seen.figures
     ended = counted.ok + counted.late + counted.dropped + counted.rejected + counted.cancelled + counted.failed
     return Live(counted, len(arrivals) - ended, foreign, late_ms)
-
-
-def _busy_s() -> float:
-    """Processor time of the whole machine so far, stolen time too [s]."""
-    user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + soft + steal) / TICKS
-
-
-def _own_s(plane: LocalPlane) -> float:
-    pids = [os.getpid(), *plane.pids.values()]
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(row[11]) + int(row[12]) for row in fields) / TICKS
 
 
 def main() -> None:
@@ -163,8 +149,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--twin", action="store_true", help="the twin alone")
     args = parser.parse_args()
-    busy = f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
-    print(f"traffic, {SERVERS} servers, {args.seconds:g} s a run; {busy}")
+    print(f"traffic, {SERVERS} servers, {args.seconds:g} s a run; {load_average()}")
     print(f"unavoidable at load 1.2: {UNAVOIDABLE:.1%}; a swap: {PARALLEL} servers at a time, {LOAD_S:g} s a load")
     titles = f"{'violated':>9}{'accuracy':>9}{'switches':>9}{'lost':>6}{'foreign':>9}{'timer':>8}"
     print(f"{'case':34}{'load':>5}{'':7}{titles}  bar")

@@ -79,6 +79,7 @@ class Node:
         self._controller: Controller | None = None
         self._patience: list[Callable[[], float]] = []
         self._beat_at = 0.0
+        self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
         self.mailbox = Mailbox(context, name, plane.endpoints(folder))
         self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
@@ -221,8 +222,11 @@ class Node:
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic() + BEAT_S
-        patience_s = max((longest_s() for longest_s in self._patience), default=0.0)
-        self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, patience_s))
+        self._asked_s = self._patience_s()
+        self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, self._asked_s))
+
+    def _patience_s(self) -> float:
+        return max((longest_s() for longest_s in self._patience), default=0.0)
 
     def _announced(self, kind: type[Effect], carry: Carry) -> Carry:
         """An effect of this kind begins what may hold the interpreter, so it is said before."""
@@ -253,7 +257,8 @@ class Node:
     def _look(self) -> None:
         """Say that this node lives; once that the first plan's models are loaded, and once that no request is open after
         Drain."""
-        if time.monotonic() >= self._beat_at:
+        # What it asked for ends with what it was for: it may stop in the next moment.
+        if time.monotonic() >= self._beat_at or (self._asked_s and self._asked_s > self._patience_s()):
             self._beat()
         if self._controller is not None and self._controller.settled:
             self._controller = None

@@ -20,9 +20,13 @@ AGAIN_S = 5.0
 
 class Lease:
     """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; again: they were
-    in the hands of a lost worker before; usual_s: what it takes on such a server [s]; expiry: when it should be back [s]."""
+    in the hands of a lost worker before; usual_s: what it takes on such a server [s]; patience_s: how long it may take;
+    expiry: when it should be back [s]; ahead, behind: the batches that its worker runs before and after it, -1 if none."""
 
-    __slots__ = ("again", "entries", "expiry", "families", "incarnation", "usual_s", "variant", "worker")
+    __slots__ = (
+        "again", "ahead", "behind", "entries", "expiry", "families", "incarnation", "patience_s", "usual_s", "variant",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry], again: bool) -> None:
         self.worker = worker
@@ -32,7 +36,10 @@ class Lease:
         self.again = again
         self.families: list[Family] = [entry[3] for entry in entries]
         self.usual_s = 0.0
+        self.patience_s = inf
         self.expiry = inf
+        self.ahead = -1
+        self.behind = -1
 
 
 class Leases:
@@ -54,7 +61,7 @@ class Leases:
         self.all[batch] = lease
         heapq.heappush(self._expiries, (lease.expiry, batch))
 
-    def end(self, result: Result) -> Lease | None:
+    def end(self, result: Result, now: float) -> Lease | None:
         """The lease that this result is for, now ended; None if it is not in force for that life of that worker."""
         if self._overdue and self._overdue.get(result.worker, (-1, 0.0))[0] == result.incarnation:
             del self._overdue[result.worker]
@@ -62,25 +69,40 @@ class Leases:
         if lease is None or lease.worker != result.worker or lease.incarnation != result.incarnation:
             return None
         del self.all[result.batch]
+        behind = self.all.get(lease.behind)
+        if behind is not None:
+            self._move_up(behind, lease, now)
         expiries = self._expiries
         while expiries and expiries[0][1] not in self.all:
             heapq.heappop(expiries)
         return lease
 
+    def _move_up(self, behind: Lease, ended: Lease, now: float) -> None:
+        """It begins: its time counts from now, no more from when the one before should have ended. Unless that was given
+        back before its turn."""
+        behind.ahead = ended.ahead
+        ahead = self.all.get(ended.ahead)
+        if ahead is not None:
+            ahead.behind = ended.behind
+        elif now + behind.patience_s < behind.expiry:
+            behind.expiry = now + behind.patience_s
+            heapq.heappush(self._expiries, (behind.expiry, ended.behind))
+
     def lapse(self, now: float) -> list[Lease]:
-        """The leases of a worker from whom a batch should have come back by now, if there is one: of the batch it runs, then
-        of those that wait. They have ended, but for a batch that was lost before: it stays with its worker to the end of
-        that. The worker's process is watched from now on."""
+        """The leases of a worker whose batch should have come back by now, if there is one: that of the batch it runs, then
+        those that wait behind it. They have ended, but for a batch that was lost before: it stays with its worker to the end
+        of that. The worker's process is watched from now on."""
         while self._expiries and self._expiries[0][0] <= now:
-            late = self.all.get(heapq.heappop(self._expiries)[1])
-            if late is not None:
-                give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * late.usual_s)
-                self._overdue.setdefault(late.worker, (late.incarnation, give_up))
-                batch = next(batch for batch, lease in self.all.items() if lease.worker == late.worker)
-                leases = self._take(late.worker)
-                if leases[0].again:
-                    self.all[batch] = leases[0]
-                return leases
+            expiry, batch = heapq.heappop(self._expiries)
+            lease = self.all.get(batch)
+            if lease is not None and lease.expiry == expiry:  # else it was brought forward
+                runs = next(number for number, other in self.all.items() if other.worker == lease.worker)
+                lapsed = self._take(lease.worker)
+                give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lapsed[0].usual_s)
+                self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
+                if lapsed[0].again:
+                    self.all[runs] = lapsed[0]
+                return lapsed
         return []
 
     def lose(self, worker: int) -> list[Lease]:

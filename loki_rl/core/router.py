@@ -113,7 +113,7 @@ class Router(ABC):
             case Ready():
                 self.pullers.credit(event)
             case Result():
-                self._commit(event, effects)
+                self._commit(event, now, effects)
             case Tick():
                 self._tick(now, effects)
             case Pressure():
@@ -242,12 +242,12 @@ class Router(ABC):
 
     # -- what comes back ----------------------------------------------------------------------------------------------
 
-    def _commit(self, event: Result, effects: list[Effect]) -> None:
+    def _commit(self, event: Result, now: float, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
         if self.drift.record(event):
             self._retime((self.servers.type_of(event.worker),))
-        lease = self.leases.end(event)
+        lease = self.leases.end(event, now)
         if lease is None:
             return
         if event.error == RETURNED:
@@ -371,8 +371,10 @@ class Router(ABC):
         # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
         before = self.leases.all.get(puller.latest)
         lease.usual_s = self.drift.slowdown(puller.server_type, variant) * p99
-        begins = now if before is None else before.expiry
-        lease.expiry = begins + self.options.lease * lease.usual_s + self.options.lead_s + HUNG_S
+        lease.patience_s = self.options.lease * lease.usual_s + self.options.lead_s + HUNG_S
+        lease.expiry = lease.patience_s + (now if before is None else max(now, before.expiry))
+        if before is not None:
+            before.behind, lease.ahead = batch, puller.latest
         puller.latest = batch
         self.leases.give(batch, lease)
         self.drift.given(batch, (puller.server_type, variant), items)

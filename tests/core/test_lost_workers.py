@@ -87,6 +87,27 @@ def test_a_second_hang_of_an_item_waits_for_the_end_of_its_worker_and_is_given_t
     assert verdict.outcome is Outcome.FAILED
 
 
+def test_what_waits_behind_a_batch_that_stays_with_its_worker_has_its_time_and_is_not_suspected() -> None:
+    """The worker gives a credit all the same: what it gets for that has not run when it is found to hang."""
+    actor = make(drop="none")
+    actor.handle(items(1), 0.0)
+    actor.handle(ready(0, FINE), 0.0)
+    first = actor.leases.next_expiry
+    actor.handle(Tick(), first)
+    stays = batches(actor.handle(ready(1, FINE), first))["worker:1"]
+    actor.handle(Tick(), actor.leases.next_expiry)
+    actor.handle(items(2), 1.0)
+    waits = batches(actor.handle(ready(1, FINE, serial=2), 1.0))["worker:1"]
+    expiry = actor.leases.all[waits.batch].expiry
+    assert expiry > 1.0
+    actor.handle(Tick(), expiry)
+    assert list(actor.leases.all) == [stays.batch]
+    assert (actor.again.waiting, actor.queue.waiting) == (0, 1)
+    (verdict,) = settled(actor.handle(WorkerGone(1, "killed"), expiry))
+    assert roots_of(verdict) == [1]
+    actor.validate()
+
+
 def test_a_worker_whose_batch_is_overdue_beyond_a_bound_is_ended_once_in_a_while_until_it_is_heard_of() -> None:
     actor = make(drop="none")
     actor.handle(items(1), 0.0)

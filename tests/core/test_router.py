@@ -318,6 +318,38 @@ def test_the_time_of_a_batch_given_early_counts_from_the_end_of_the_one_before()
     assert second == pytest.approx(first + actor.options.lease * 0.040 + HUNG_S)
 
 
+def test_as_soon_as_the_one_before_has_ended_a_batch_given_early_has_its_own_time_alone() -> None:
+    """A worker that then stops is found as soon as any other."""
+    actor = make(drop="none")
+    actor.handle(items(1, 2, 3, 4), 0.0)
+    first = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    actor.handle(items(5), 0.05)
+    actor.handle(ready(0, FINE, serial=2), 0.05)
+    actor.handle(result(first, 0), 0.1)
+    wake = actor.wake_at()
+    assert wake is not None
+    assert wake == pytest.approx(0.1 + actor.options.lease * 0.040 + actor.options.lead_s + HUNG_S)
+    actor.handle(ready(1, FINE), 0.1)
+    given = batches(actor.handle(Tick(), wake))
+    assert roots(given["worker:1"]) == [5]
+
+
+def test_a_batch_given_back_before_its_turn_makes_the_next_one_begin_no_sooner() -> None:
+    actor = make(drop="none")
+    actor.handle(items(1, 2, 3, 4), 0.0)
+    first = batches(actor.handle(ready(0, FINE), 0.0))["worker:0"]
+    actor.handle(items(5), 0.0)
+    second = batches(actor.handle(ready(0, FINE, serial=2), 0.0))["worker:0"]
+    actor.handle(items(6), 0.0)
+    third = batches(actor.handle(ready(0, FINE, serial=3), 0.0))["worker:0"]
+    before = actor.leases.all[third.batch].expiry
+    actor.handle(ready(1, ROUGH), 0.0)
+    actor.handle(Result(0, 0, second.batch, FINE, [], 0.0, RETURNED), 0.01)
+    assert actor.leases.all[third.batch].expiry == before
+    actor.handle(result(first, 0), 0.1)
+    assert actor.leases.all[third.batch].expiry == pytest.approx(0.1 + actor.options.lease * 0.040 + HUNG_S, abs=0.01)
+
+
 # -- the rest -------------------------------------------------------------------------------------------------------------
 
 

@@ -253,6 +253,21 @@ def test_a_node_says_that_it_may_be_silent_before_a_model_is_loaded_or_a_plan_ma
     plane.hear(lambda words: {word.node for word in words if isinstance(word, Alive) and not word.patience_s} == names)
 
 
+def test_a_node_may_be_silent_no_longer_as_soon_as_its_model_is_loaded_or_its_plan_made(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with its next sign of life: one that stops before that would be missed for minutes."""
+    monkeypatch.setattr(node_module, "BEAT_S", 3600.0)
+    plane = start("onnx")
+    for name in ("controller", *(f"worker-{number}" for number in range(3))):
+        plane.hear(lambda words, name=name: _patience(words, name)[-1:] == [0.0])  # type: ignore[misc]
+        assert max(_patience(plane.words, name)) > 0.0
+
+
+def _patience(words: list[Control], name: str) -> list[float]:
+    return [word.patience_s for word in words if isinstance(word, Alive) and word.node == name]
+
+
 def test_once_the_first_plan_is_warm_clients_are_told_ready_and_time_counts(start: Start) -> None:
     plane = start("emulated")
     assert {word.node for word in plane.words if isinstance(word, Up)} == {node.spec.name for node in plane.nodes}
