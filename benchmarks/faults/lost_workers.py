@@ -15,7 +15,7 @@ from msgspec import Struct
 from benchmarks.faults import planes
 from benchmarks.faults.bars import Bar
 from benchmarks.faults.open_loop import Native, OpenLoop, Record, lag_ms
-from benchmarks.faults.recovery import recoveries
+from benchmarks.faults.recovery import Batch, recoveries
 from benchmarks.host import busy_s, load_average, own_s
 from loki_rl.serving.launch import LocalPlane
 
@@ -103,6 +103,13 @@ def _share(bad: int, of: int) -> str:
     return f"{bad}/{of} ({bad / max(1, of):.2%})"
 
 
+def _times(batch: Batch) -> str:
+    found, given, usual = (
+        1000 * seconds for seconds in (batch.found - batch.begun, batch.given - batch.begun, batch.usual_s)
+    )
+    return f"{found:.0f}, {given:.0f} ms (it takes {usual:.0f})"
+
+
 def kill(count: int) -> list[Bar]:
     """SIGKILL of one worker after the other."""
     found = run(signal.SIGKILL, count)
@@ -121,10 +128,10 @@ def stop(count: int) -> list[Bar]:
         stops = recoveries(Path(folder), planes.PIPELINE, [(fault.at, fault.worker) for fault in found.faults])
     _print("SIGSTOP of a worker", found)
     for fault, one in zip(found.faults, stops, strict=True):
-        held = [f"{1000 * (batch.found - batch.begun):.0f} ({1000 * batch.usual_s:.0f})" for batch in one.held]
+        held = [_times(batch) for batch in one.held]
         cost = violated(found.records, [fault], DISTURBED_S)[0]
         print(
-            f"  worker {one.worker:2}: batches found after (their time) {', '.join(held) or 'none'} ms; started again after"
+            f"  worker {one.worker:2}: batch found, all given after {', '.join(held) or '- ms (it had none)'}; started again after"
             f" {fault.restarted - fault.at:.2f} s, serving after {one.serving - one.at:.2f} s; {cost} violated",
             flush=True,
         )

@@ -3,9 +3,9 @@ it down. Owns the reading of their journals; must not know what stopped it."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import nan
 from pathlib import Path
 
 from msgspec import Struct
@@ -26,18 +26,19 @@ class Recovery(Struct):
     worker: int
     life: int
     held: list[Batch] = []
-    serving: float = nan
+    serving: float = math.nan
 
 
 class Batch(Struct):
-    """begun: when it was given, or its worker stopped [s]. usual_s: what it should have taken (p99). found: when the last of
-    its items was given to another worker, or ended [s]."""
+    """begun: when it was given, or its worker stopped [s]. usual_s: what it should have taken (p99). found, given: when
+    the first and the last of its items were given to other workers, or ended [s]: each goes alone, to one that is free."""
 
     worker: int
     items: frozenset[int]
     begun: float
     usual_s: float
-    found: float = nan
+    found: float = math.nan
+    given: float = math.nan
 
     @property
     def late_s(self) -> float:
@@ -102,7 +103,8 @@ class _Reader:
             case Ready(worker=number, incarnation=incarnation):
                 stop = self._away.get(number)
                 if stop is not None and incarnation >= stop.life:
-                    stop.serving = now
+                    # Another router may have had it first: a server goes from task to task.
+                    stop.serving = now if math.isnan(stop.serving) else min(stop.serving, now)
                     del self._away[number]
 
     def _follow(self, effect: object, now: float) -> None:
@@ -123,4 +125,5 @@ class _Reader:
         for item in items:
             batch = self._orphans.pop(item, None)
             if batch is not None:
-                batch.found = now
+                batch.found = now if math.isnan(batch.found) else batch.found
+                batch.given = now
