@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
 EMULATED_HOSTS = 2
-# Open files of a process: its own beside those that are open already, and what one connection to another process of the plane takes at most.
+# Open files of a process: its own beside those that are open already, and what one connection to another process of the
+# plane takes at most.
 OWN_FILES, FILES_EACH = 14, 4
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 10.0

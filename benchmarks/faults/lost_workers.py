@@ -131,8 +131,8 @@ def stop(count: int) -> list[Bar]:
         held = [_times(batch) for batch in one.held]
         cost = violated(found.records, [fault], DISTURBED_S)[0]
         print(
-            f"  worker {one.worker:2}: batch found, all given after {', '.join(held) or '- ms (it had none)'}; started again after"
-            f" {fault.restarted - fault.at:.2f} s, serving after {one.serving - one.at:.2f} s; {cost} violated",
+            f"  worker {one.worker:2}: batch found, all given after {', '.join(held) or '- ms (it had none)'}; started again"
+            f" after {fault.restarted - fault.at:.2f} s, serving after {one.serving - one.at:.2f} s; {cost} violated",
             flush=True,
         )
     late = [batch.late_s for one in stops for batch in one.held]
