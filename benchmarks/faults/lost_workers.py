@@ -128,10 +128,10 @@ def stop(count: int) -> list[Bar]:
         stops = recoveries(Path(folder), planes.PIPELINE, [(fault.at, fault.worker) for fault in found.faults])
     _print("SIGSTOP of a worker", found)
     for fault, one in zip(found.faults, stops, strict=True):
-        held = [_times(batch) for batch in one.held]
+        held = ", ".join(map(_times, one.held)) or "- (it had none)"
         cost = violated(found.records, [fault], DISTURBED_S)[0]
         print(
-            f"  worker {one.worker:2}: batch found, all given after {', '.join(held) or '- ms (it had none)'}; started again"
+            f"  worker {one.worker:2}: batch found, all given after {held}; started again"
             f" after {fault.restarted - fault.at:.2f} s, serving after {one.serving - one.at:.2f} s; {cost} violated",
             flush=True,
         )
