@@ -4,6 +4,7 @@ not know what the actors decide."""
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import secrets
 import socket
@@ -36,8 +37,9 @@ log = logging.getLogger(__name__)
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
 EMULATED_HOSTS = 2
-# Open files of a process: its own, and what one connection to another process of the plane takes at most.
-OWN_FILES, FILES_EACH = 24, 4
+# Open files of a process: its own beside those that are open already, and what one connection to another process of the
+# plane takes at most.
+OWN_FILES, FILES_EACH = 14, 4
 # Longest an orderly stop may take per kind of process, before it is forced.
 STOP_S = 10.0
 POLL_S = 0.02
@@ -309,7 +311,8 @@ class LocalPlane:
 
 def _check_files(processes: int) -> None:
     """Where too few files may be open, libzmq would end a process without a word."""
-    least, allowed = OWN_FILES + FILES_EACH * processes, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    least = len(os.listdir("/proc/self/fd")) + OWN_FILES + FILES_EACH * processes
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed != resource.RLIM_INFINITY and allowed < least:
         raise LaunchError(f"a process may open {allowed} files here, but this plane needs {least}; see 'ulimit -n'")
 

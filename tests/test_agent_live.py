@@ -85,9 +85,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def served(small: Path, crowd: Path, folder: Path, model: Path, shadow: bool) -> RunResult:
+def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
-    address = f"ipc://{folder / 'front'}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     options = ServeOptions(
         str(small), policy="ppo", native=address, http_port=free_port(), initial_rps=30.0, interval_s=1.0,
         model=str(model), shadow=shadow, drain_s=0.0,
@@ -108,15 +108,15 @@ def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunRes
         return result
 
 
-def test_an_agent_steers_a_plane_from_its_onnx_file(small: Path, crowd: Path, onnx_file: Path, tmp_path: Path) -> None:
-    result = served(small, crowd, tmp_path, onnx_file, shadow=False)
+def test_an_agent_steers_a_plane_from_its_onnx_file(small: Path, crowd: Path, onnx_file: Path) -> None:
+    result = served(small, crowd, onnx_file, shadow=False)
     result.tally.validate()
     asked = [record.plan.adjustment for record in result.tally.plans]
     assert any(a is not None and not a.fallback and a.factor == pytest.approx(MULTIPLIERS[ALWAYS]) for a in asked)
 
 
-def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, npz: Path, tmp_path: Path) -> None:
-    result = served(small, crowd, tmp_path, npz, shadow=True)
+def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, npz: Path) -> None:
+    result = served(small, crowd, npz, shadow=True)
     wanted = [record.plan for record in result.tally.plans if record.plan.adjustment and not record.plan.adjustment.fallback]
     assert wanted
     assert all(plan.adjustment.shadow for plan in wanted if plan.adjustment)

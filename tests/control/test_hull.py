@@ -11,10 +11,16 @@ from loki_rl.control.kept import KeptProblem
 from loki_rl.control.network import Network, build_network
 from loki_rl.control.request import Queueing, Request
 from loki_rl.control.setting import Setting, prepare
-from loki_rl.control.wide import WideProblem
+from loki_rl.control.wide import WideProblem, warm
 from tests.control.instances import small_pipeline
 
 SEEDS = range(40)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """Compile before any time limit runs."""
+    warm()
 
 
 def settings(seed: int) -> tuple[np.random.Generator, Setting]:
