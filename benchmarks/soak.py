@@ -55,14 +55,16 @@ class Life(Struct):
 
 
 class Growth(Struct):
-    """Of one life, after its first minutes. more: by how many descriptors the fewest of its last third exceed the most of
-    its first third; connections come and go."""
+    """Of one life, after its first minutes. step_mb: the most that was added between two looks; a leak adds little all the
+    time, a queue that was never so long before much at once. more: by how many descriptors the fewest of its last third
+    exceed the most of its first third; connections come and go."""
 
     name: str
     minutes: float
     first_mb: float
     last_mb: float
     slope_mb: float
+    step_mb: float
     descriptors: int
     more: int
 
@@ -98,6 +100,7 @@ def growths(lives: Lives, warm_s: float) -> list[Growth]:
                 first_mb=rss[0],
                 last_mb=rss[-1],
                 slope_mb=float(np.polyfit(minutes - minutes[0], rss, 1)[0]),
+                step_mb=float(np.diff(rss).max()),
                 descriptors=int(np.median(handles[:third])),
                 more=max(0, int(handles[-third:].min() - handles[:third].max())),
             )
@@ -220,10 +223,12 @@ def main() -> None:
 
 
 def report(found: list[Growth], told: Told, struck: Counter[str], restarted: int, conserved: bool, foreign: float) -> None:
-    print(f"{'process':14}{'minutes':>8}{'MB':>16}{'MB/min':>9}{'descriptors':>13}{'more':>6}")
+    print(f"{'process':14}{'minutes':>8}{'MB':>16}{'MB/min':>9}{'step MB':>9}{'descriptors':>13}{'more':>6}")
     for one in found:
         memory = f"{one.first_mb:.1f} .. {one.last_mb:.1f}"
-        print(f"{one.name:14}{one.minutes:8.1f}{memory:>16}{one.slope_mb:9.3f}{one.descriptors:13}{one.more:6}")
+        print(
+            f"{one.name:14}{one.minutes:8.1f}{memory:>16}{one.slope_mb:9.3f}{one.step_mb:9.2f}{one.descriptors:13}{one.more:6}"
+        )
     outcomes = ", ".join(f"{name} {count}" for name, count in sorted(told.outcomes.items()))
     print(f"{told.sent} requests: {outcomes}; violated {told.violated / max(1, told.sent):.2%}")
     print(f"{struck['killed']} killed, {struck['stopped']} stopped, {restarted} started again")
