@@ -50,7 +50,7 @@ from loki_rl.core.servers import Servers
 from loki_rl.core.shares import Shares
 from loki_rl.core.verdicts import ended, forwarded
 
-HUNG_S = 0.05
+HUNG_S = 0.04
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
 LOST_TWICE = "it was in the hands of two workers that were lost"
 # Batches of a router's later life are numbered from here, times the life: results of the former are then known as such.
