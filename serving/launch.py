@@ -70,11 +70,11 @@ def layout(
     return tuple(nodes)
 
 
-def check_addresses(host: str, native: str, public: bool) -> list[str]:
-    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, native: where
-    native clients connect, each empty where there is none."""
+def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
+    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
+    them (empty is every address); native: where native clients connect, empty without."""
     try:
-        hosts = sorted({*([host] if host else []), *([native_server(native)[0]] if native else [])})
+        hosts = sorted({*([] if host is None else [host]), *([native_server(native)[0]] if native else [])})
         for one in () if public else hosts:
             check_private(one)
     except AddressError as error:
@@ -214,7 +214,7 @@ class LocalPlane:
             raise LaunchError(str(error)) from None
         plane = PlaneFile(front=self.front, **self._settings)
         self._nodes = plane.nodes
-        host = "" if (self._http_port, self._grpc_port) == (None, None) else self._host
+        host = None if (self._http_port, self._grpc_port) == (None, None) else self._host
         for one in check_addresses(host, self._native, self._public):
             log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
