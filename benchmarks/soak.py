@@ -144,10 +144,10 @@ def client(front: str, url: str, rps: float, pipe: Connection) -> None:
     )
 
 
-def targets(pids: dict[str, int]) -> list[str]:
+def targets(pids: dict[str, int], workers_only: bool) -> list[str]:
     """Workers and the others in turn, so that no process comes again before long."""
     workers = [name for name in pids if name.startswith("workers")]
-    others = [name for name in pids if name not in workers]
+    others = [] if workers_only else [name for name in pids if name not in workers]
     mixed = [name for pair in zip(workers, others, strict=False) for name in pair]
     return mixed + [name for name in (*workers, *others) if name not in mixed]
 
@@ -171,11 +171,11 @@ def strike(running: LocalPlane, name: str, turn: int) -> bool:
     return True
 
 
-def soak(running: LocalPlane, seconds: float) -> tuple[Lives, Counter[str]]:
+def soak(running: LocalPlane, seconds: float, workers_only: bool) -> tuple[Lives, Counter[str]]:
     """Looks and faults while the client sends. Raises LaunchError if the plane cannot go on."""
     lives: Lives = {}
     struck = Counter[str]()
-    order = targets(running.pids)
+    order = targets(running.pids, workers_only)
     began = time.monotonic()
     look_at, fault_at, turn = began, began + FAULT_S, 0
     while (now := time.monotonic()) < began + seconds:
@@ -195,7 +195,9 @@ def soak(running: LocalPlane, seconds: float) -> tuple[Lives, Counter[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    seconds = 60 * parser.parse_args().minutes
+    parser.add_argument("--workers-only", action="store_true", help="strike no others: their lives are as long as the run")
+    args = parser.parse_args()
+    seconds = 60 * args.minutes
     logging.getLogger("loki_rl").setLevel(logging.ERROR)
     port = planes.free_port()
     made, rps = plane(port)
@@ -210,7 +212,7 @@ def main() -> None:
         sender = multiprocessing.get_context("spawn").Process(target=client, args=arguments, daemon=True)
         busy, own, began = busy_s(), own_s(running.pids.values()), time.monotonic()
         sender.start()
-        lives, struck = soak(running, seconds)
+        lives, struck = soak(running, seconds, args.workers_only)
         foreign = (busy_s() - busy - (own_s(running.pids.values()) - own)) / (time.monotonic() - began)
         ours.send(None)
         told: Told = ours.recv()
