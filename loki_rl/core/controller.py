@@ -63,7 +63,6 @@ class Controller:
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
         self.options = options
-        self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.servers = Servers(options)
         self.machines: dict[int, Machine] = {}

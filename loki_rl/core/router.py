@@ -68,7 +68,6 @@ class Router:
 
     def __init__(self, options: ClusterOptions, task: int, incarnation: int = 0) -> None:
         self.options = options
-        self.incarnation = incarnation
         self.pipeline = options.pipeline
         self.task = task
         self.children = self.pipeline.children[task]
