@@ -3,7 +3,6 @@ must not know scheduling, nor the encoding of tensors (serving.oip does)."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import logging
@@ -22,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loki_rl.serving import http_answers, logs, metrics, oip, oip_models, tether
+from loki_rl.serving import front_end, http_answers, metrics, oip, oip_models, tether
 from loki_rl.serving.bridge import Bridge
 from loki_rl.serving.listening import listen
 from loki_rl.serving.oip import RequestError
@@ -234,17 +233,10 @@ def server(front: HttpFront) -> uvicorn.Server:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.http", description=__doc__)
-    parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser = front_end.arguments("loki_rl.serving.http", __doc__, 8000)
     parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
-    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
-    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     options = parser.parse_args(arguments)
-    if options.tethered:
-        tether.hold()
-    logs.start("http", logs.LogOptions(as_json=options.log_json))
+    front_end.begin("http", options)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
         bound = listen(options.host, options.port, options.shared)

@@ -7,7 +7,6 @@ kept or read there before it has been looked at here.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -19,7 +18,7 @@ from typing import cast
 
 import uvloop
 
-from loki_rl.serving import logs, tether
+from loki_rl.serving import front_end, tether
 from loki_rl.serving.listening import listen
 from loki_rl.serving.protocol import MAX_MESSAGE_BYTES, MAX_TENSORS
 from loki_rl.serving.zmtp import Watch, ZmtpError
@@ -205,16 +204,9 @@ async def _until_told(front: str, bound: socket.socket, tethered: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.native_proxy", description=__doc__)
-    parser.add_argument("--front", required=True, help="endpoint of the gateway's front, as ipc://PATH")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
-    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
+    parser = front_end.arguments("loki_rl.serving.native_proxy", __doc__, 5555)
     options = parser.parse_args(arguments)
-    if options.tethered:
-        tether.hold()
-    logs.start("native", logs.LogOptions(as_json=options.log_json))
+    front_end.begin("native", options)
     try:
         bound = listen(options.host, options.port)
     except (OSError, OverflowError) as error:

@@ -3,7 +3,6 @@ must not know scheduling, nor the encoding of tensors (serving.rpc_codec does)."
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -20,7 +19,7 @@ from msgspec import Struct
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from loki_rl.serving import logs, oip_answers, oip_models, rpc_codec, tether
+from loki_rl.serving import front_end, oip_answers, oip_models, rpc_codec, tether
 from loki_rl.serving.bridge import Bridge
 from loki_rl.serving.connection import GatewayGoneError
 from loki_rl.serving.oip import VERSION, RequestError
@@ -244,16 +243,9 @@ async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.rpc", description=__doc__)
-    parser.add_argument("--front", required=True, help="endpoint of the gateway's front, e.g. tcp://127.0.0.1:5555")
-    parser.add_argument("--port", type=int, default=8001)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
-    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
+    parser = front_end.arguments("loki_rl.serving.rpc", __doc__, 8001)
     options = parser.parse_args(arguments)
-    if options.tethered:
-        tether.hold()
-    logs.start("grpc", logs.LogOptions(as_json=options.log_json))
+    front_end.begin("grpc", options)
     try:
         uvloop.run(_until_told(options.front, options.host, options.port, options.tethered))
     except (OSError, OverflowError) as error:
