@@ -59,7 +59,7 @@ test-wheel: wheel models
 	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
 	cp -r tests pipelines pyproject.toml build/wheel
 	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
-		tests/serving/test_driver.py tests/serving/test_mailbox.py tests/serving/test_meter.py tests/serving/test_node.py
+		tests/serving/transport/test_driver.py tests/serving/transport/test_mailbox.py tests/serving/observe/test_meter.py tests/serving/process/test_node.py
 
 bench: install
 	for file in $(filter-out benchmarks/gpu_check.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done

@@ -8,13 +8,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.agents.contenders import tune
-from loki_rl.agents.evaluate import Asked, evaluate
-from loki_rl.agents.evaluation_report import as_json, table, write
-from loki_rl.agents.train import BEST, TrainOptions, train
-from loki_rl.control.agent import NumpyAgent, load_agent
-from loki_rl.control.request import RequestError
-from loki_rl.env.cluster_options import ClusterEnvOptions
+from loki_rl.agents.evaluate.evaluation import Asked, evaluate
+from loki_rl.agents.evaluate.methods import tune
+from loki_rl.agents.evaluate.report import as_json, table, write
+from loki_rl.agents.train.training import BEST, TrainOptions, train
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.learned.agent import NumpyAgent, load_agent
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 
 
 class TrainFlags(Struct, frozen=True, kw_only=True):

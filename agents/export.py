@@ -10,14 +10,14 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from loki_rl.agents.network import layers_of
-from loki_rl.agents.train import Progress, TrainOptions
-from loki_rl.control.agent import ILLEGAL, MASK_RULE, METADATA, Agent, Card, NumpyAgent, card_text
-from loki_rl.control.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
-from loki_rl.env.cluster_options import ONE_TASK, pool_for
-from loki_rl.env.fluid_batch import Pool
-from loki_rl.env.fluid_windows import RANDOMISED, Ranges
-from loki_rl.env.spaces import NAMES
+from loki_rl.agents.train.network import layers_of
+from loki_rl.agents.train.training import Progress, TrainOptions
+from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Agent, Card, NumpyAgent, card_text
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.env.fluid.batch import Pool
+from loki_rl.env.fluid.windows import RANDOMISED, Ranges
+from loki_rl.env.gym.cluster_options import ONE_TASK, pool_for
+from loki_rl.env.gym.spaces import NAMES
 
 OPSET, IR = 18, 10  # what onnxruntime has read since 1.20
 SAMPLE = 32
@@ -77,7 +77,7 @@ def command(options: TrainOptions) -> str:
 
 def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Least and greatest observation over some windows, under actions drawn at random from the legal ones."""
-    from loki_rl.agents.rollouts import play
+    from loki_rl.agents.evaluate.rollouts import play
 
     rng = np.random.default_rng(0)
     low, high = np.full(OBSERVATION, np.inf), np.full(OBSERVATION, -np.inf)
@@ -134,8 +134,8 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
 
 def agreement(agent: Agent, model: Any, pairs: int, seed: int = 0) -> float:
     """Share of random (observation, mask) pairs on which an agent and the sb3 model choose the same action."""
-    from loki_rl.agents.foresight import FORESIGHT
-    from loki_rl.control.agent import act
+    from loki_rl.agents.train.privileged_critic import FORESIGHT
+    from loki_rl.control.learned.agent import act
 
     rng = np.random.default_rng(seed)
     observations = rng.uniform(-2, 2, (pairs, OBSERVATION)).astype(np.float32)

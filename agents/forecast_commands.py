@@ -8,11 +8,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.agents.forecast_train import ForecastData, from_trace, joined, relative_error, synthetic, train_forecaster
-from loki_rl.control.forecast import FORECASTERS, Forecaster
-from loki_rl.control.forecast_learned import SHIPPED, load_net
-from loki_rl.control.request import RequestError
-from loki_rl.env.cluster_options import SPLITS
+from loki_rl.agents.train.forecaster import ForecastData, from_trace, joined, relative_error, synthetic, train_forecaster
+from loki_rl.control.demand.forecast import FORECASTERS, Forecaster
+from loki_rl.control.demand.forecast_learned import SHIPPED, load_net
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.env.gym.cluster_options import SPLITS
 from loki_rl.traces.trace import load_trace
 
 PARTS = tuple(SPLITS)

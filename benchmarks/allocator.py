@@ -21,15 +21,15 @@ import pulp
 from msgspec.structs import replace
 
 from benchmarks.solver import stock_cbc
-from loki_rl.config import load_pipeline
-from loki_rl.control import wide
-from loki_rl.control.allocator import allocate, allocate_jointly, capacity
-from loki_rl.control.ladder import ladder
-from loki_rl.control.request import Part, Request
-from loki_rl.control.solver import warm
+from loki_rl.control.allocator import implicit_model
+from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
+from loki_rl.control.allocator.ladder import ladder
+from loki_rl.control.formulation.request import Part, Request
+from loki_rl.control.solver.solve import warm
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import JointPlan, Plan, Server
-from loki_rl.core.server_type import ServerType
+from loki_rl.core.servers.server_type import ServerType
+from loki_rl.files.config import load_pipeline
 from tests.control.instances import watch
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -154,7 +154,7 @@ def compare(pipeline: Pipeline, requests: list[Request], seconds: float) -> None
         for times in took.values():
             times.append(0.0)
         # Another demand of the same answers: what is remembered is not solved again.
-        with patch.object(wide, "WIDE_ARCS", inf):
+        with patch.object(implicit_model, "WIDE_ARCS", inf):
             watch(pipeline, replace(request, demand_rps=request.demand_rps * (1 + 1e-9)), see)
     for name, times in took.items():
         print(f"  {name:7} median {median(times):8.1f} ms, largest {max(times):9.1f} ms, {late[name]} out of time")
@@ -233,7 +233,7 @@ def main() -> None:
     parser.add_argument("--only", help="one case")
     options = parser.parse_args()
     warm()
-    wide.warm()
+    implicit_model.warm()
     if options.only in (None, "ladder"):
         measure_ladder()
     if options.only in (None, "switches"):

@@ -9,9 +9,9 @@ from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-from loki_rl.cases import cores
-from loki_rl.compare import build_cases, compare
-from loki_rl.runs import RUNNERS, RunOptions
+from loki_rl.reports.compare import build_cases, compare
+from loki_rl.runs.batch_runner import cores
+from loki_rl.runs.run import RUNNERS, RunOptions
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import save_trace
 

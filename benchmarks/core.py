@@ -14,18 +14,18 @@ import numpy as np
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.policies import PolicyOptions
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
+from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.cluster import addresses, build
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import Event
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.env.simulate import simulate
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.replay import replay
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.load.replay import replay
+from loki_rl.serving.process.launch import LocalPlane
 
 # Microseconds per item of a prototype in plain Python, to compare with.
 PROTOTYPE_TWIN_US = 1e6 / 167_000

@@ -26,14 +26,14 @@ from tempfile import TemporaryDirectory
 import zmq
 from msgspec import Struct
 
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.serving.client import Client
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.models import font_files
-from loki_rl.serving.repository import ModelError
-from loki_rl.serving.scenes import scenes
+from loki_rl.files.config import load_pipeline
+from loki_rl.reading.models import font_files
+from loki_rl.reading.scenes import scenes
+from loki_rl.serving.engines.files import ModelError
+from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.process.launch import LocalPlane
 
 # Bars of the median per hop [us].
 BARS_US = {"native": 150.0, "http": 250.0}

@@ -25,20 +25,20 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Placement, Plan, Snapshot
-from loki_rl.runs import pictures
-from loki_rl.serving.adapters.adapter import Array
-from loki_rl.serving.engine import EngineError
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.models import fetch_reading, font_files
-from loki_rl.serving.onnx_engine import OnnxEngine
-from loki_rl.serving.profile import profile, quick_request
-from loki_rl.serving.quality import encoded, true_crops
-from loki_rl.serving.replay import replay
-from loki_rl.serving.scenes import render
-from loki_rl.serving.sessions import choose_devices
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.reading.models import fetch_reading, font_files
+from loki_rl.reading.quality import encoded, true_crops
+from loki_rl.reading.scenes import render
+from loki_rl.runs.run import pictures
+from loki_rl.serving.engines.adapter import Array
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.onnx_engine import OnnxEngine
+from loki_rl.serving.engines.sessions import choose_devices
+from loki_rl.serving.load.replay import replay
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.profiling.profile import profile, quick_request
 
 TOLERANCE = 1e-2
 SIZES = (1, 2, 4)

@@ -16,19 +16,19 @@ import numpy as np
 from msgspec.structs import replace
 
 import loki_rl.env
-from loki_rl.config import load_pipeline
-from loki_rl.control.agent import DATA, act, load_agent
-from loki_rl.control.allocator import allocate
-from loki_rl.control.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
-from loki_rl.control.request import Request
-from loki_rl.control.setting import prepare
-from loki_rl.control.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
-from loki_rl.control.switching import SERVERS as SERVER_J
-from loki_rl.control.table import Table, allocate_by_table, table_for
-from loki_rl.control.transition import Model, kept_transition
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.allocator.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
+from loki_rl.control.allocator.switching import SERVERS as SERVER_J
+from loki_rl.control.allocator.transition import Model, kept_transition
+from loki_rl.control.fast.table import Table, allocate_by_table, table_for
+from loki_rl.control.formulation.prepared import prepare
+from loki_rl.control.formulation.request import Request
+from loki_rl.control.learned.agent import DATA, act, load_agent
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.core.plan import Plan
-from loki_rl.env.cluster_env import ClusterEnv
-from loki_rl.env.cluster_options import ClusterEnvOptions
+from loki_rl.env.gym.cluster_env import ClusterEnv
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.files.config import load_pipeline
 from tests.control.states import random_request
 
 SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
@@ -125,9 +125,9 @@ def allocator(states: int) -> None:
 
 def training(pipeline: str, bar: int) -> None:
     """Decisions per second of processor time, network and allocator in the loop."""
-    from loki_rl.agents.train import TrainOptions, new_model, settle_torch
-    from loki_rl.agents.vec_env import ClusterVecEnv
-    from loki_rl.env.cluster_options import pool_for
+    from loki_rl.agents.train.training import TrainOptions, new_model, settle_torch
+    from loki_rl.agents.train.vec_env import ClusterVecEnv
+    from loki_rl.env.gym.cluster_options import pool_for
 
     options = TrainOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64))
     settle_torch(0)

@@ -19,16 +19,16 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from benchmarks.host import busy_s, load_average, own_s
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
-from loki_rl.core.ledger import Summary
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Swap
 from loki_rl.core.plan import Placement, Plan, Route, Snapshot
+from loki_rl.core.requests.ledger import Summary
 from loki_rl.env.simulate import simulate, with_load_s
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.replay import replay
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.load.replay import replay
+from loki_rl.serving.process.launch import LocalPlane
 
 SERVERS = 20
 UNAVOIDABLE = 1 - 1 / 1.2

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_check import alternating_plan
 from benchmarks.router import cpu_s
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
-from loki_rl.serving.client import Client
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.process.launch import LocalPlane
 
 # Height and width; three bytes a pixel.
 SHAPES = ((36, 36), (240, 416), (400, 500), (640, 960))

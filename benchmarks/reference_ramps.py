@@ -11,13 +11,13 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.control.policies import make_policy
+from loki_rl.control.policies.named import make_policy
 from loki_rl.core.draws import leaves_below
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import GATEWAY, Event, Outcome, Settled
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.env.simulate import simulate
-from loki_rl.runs import RunOptions, Scene, prepare
+from loki_rl.runs.run import RunOptions, Scene, prepare
 
 ARRIVALS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "loki" / "arrivals"
 

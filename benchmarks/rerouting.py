@@ -10,14 +10,14 @@ import numpy as np
 from msgspec import Struct
 from scipy.stats import bootstrap
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Queueing, Request
-from loki_rl.core.ledger import Summary
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Queueing, Request
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.ledger import Summary
 from loki_rl.env.simulate import simulate
+from loki_rl.files.config import load_pipeline
 from loki_rl.traces.arrivals import arrivals
 from loki_rl.traces.demand import Trace, TraceOptions
 from loki_rl.traces.generate import generate

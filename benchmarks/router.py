@@ -21,20 +21,20 @@ from tempfile import TemporaryDirectory
 import zmq
 from msgspec import Struct
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.cluster import addresses
-from loki_rl.core.families import Family, size
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Execute, PlanChanged, Ready, Result, Settled, Submit, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
-from loki_rl.serving.child import Child, python
-from loki_rl.serving.mailbox import Mailbox
+from loki_rl.core.requests.items import Family, size
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile, pack_options
-from loki_rl.serving.span_options import SpanOptions
-from loki_rl.serving.wire import Letter, Up
+from loki_rl.serving.process.child import Child, python
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.wire import Letter, Up
 
 BAR_US, BAR_RATE = 5.0, 100_000.0
 WORKERS = 20
@@ -179,7 +179,7 @@ def _words(mailbox: Mailbox) -> list[object]:
 
 
 def _command(folder: Path, name: str) -> list[str]:
-    return python("loki_rl.serving.node", str(folder), name)
+    return python("loki_rl.serving.process.node", str(folder), name)
 
 
 def cpu_s(pid: int) -> float:

@@ -28,10 +28,10 @@ from benchmarks.faults.bars import Bar, show
 from benchmarks.faults.open_loop import Http, Native, OpenLoop, Sender, lag_ms
 from benchmarks.host import busy_s, descriptors, load_average, own_s, rss_mb
 from benchmarks.load import lesser
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.options import ClusterOptions
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.process.launch import LocalPlane
 
 DEMAND_RPS, LOAD = 150.0, 0.9
 # A plan is held for two questions. So many servers load at once.

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pulp
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.highs import solve_with_highs
-from loki_rl.control.own_solver import optimise, warm
-from loki_rl.control.program import Program
+from loki_rl.control.solver.highs import solve_with_highs
+from loki_rl.control.solver.own_solver import optimise, warm
+from loki_rl.control.solver.program import Program
+from loki_rl.files.config import load_pipeline
 from tests.control.instances import plain, requests, small_pipeline, watch
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"

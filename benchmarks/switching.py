@@ -15,12 +15,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.cases import cores
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import capacity
-from loki_rl.core.ledger import Summary
-from loki_rl.run_folder import folder_of, load_current, save
-from loki_rl.runs import RunOptions, run_twin
+from loki_rl.control.allocator.allocate import capacity
+from loki_rl.core.requests.ledger import Summary
+from loki_rl.files.config import load_pipeline
+from loki_rl.runs.batch_runner import cores
+from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.run_folder import folder_of, load_current, save
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import load_trace, save_trace
 

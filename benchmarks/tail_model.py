@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from loki_rl.config import ConfigError, load_pipeline
-from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.request import Request
-from loki_rl.core.ledger import Summary
+from loki_rl.control.allocator.allocate import allocate, capacity
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.ledger import Summary
 from loki_rl.env.simulate import simulate
+from loki_rl.files.config import ConfigError, load_pipeline
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 REQUESTS = 4000

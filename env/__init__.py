@@ -12,8 +12,8 @@ def register_envs() -> None:
             vector = entry.replace("Env", "VectorEnv")
             register(
                 id=name,
-                entry_point=f"loki_rl.env.cluster_env:{entry}",
-                vector_entry_point=f"loki_rl.env.vector_env:{vector}",
+                entry_point=f"loki_rl.env.gym.cluster_env:{entry}",
+                vector_entry_point=f"loki_rl.env.gym.vector_env:{vector}",
                 order_enforce=True,
             )
 

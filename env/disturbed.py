@@ -15,7 +15,7 @@ from loki_rl.core.journal import address_of, life
 from loki_rl.core.messages import CONTROLLER, Backlog, Counted, Event, Loaded, WorkerGone, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.env.faults import Crash, Faults, Slow
-from loki_rl.env.world import Decide, Player, Recorder, World
+from loki_rl.env.world import ActorSlot, Decide, Recorder, World
 
 # From the end of a process to the word of it: a kernel handle wakes the launcher.
 NOTICED_S = 0.001
@@ -26,7 +26,7 @@ LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
 FATE, NOBODY = "fate", "nobody"  # what no journal can repeat
 
 
-class Nobody:
+class DeadActor:
     """In the place of a dead process: hears nothing, says nothing."""
 
     def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: ARG002
@@ -39,7 +39,7 @@ class Nobody:
         pass
 
 
-class Fate:
+class CrashSchedule:
     """Kills and revives servers when their time has come, and gives word of it as a launcher does."""
 
     deeds: list[tuple[float, int, int]]  # when [s], what, which server
@@ -107,20 +107,20 @@ class DisturbedWorld(World):
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
-        self.fate = Fate(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
-        self.stage = Player(FATE, self.fate)
+        self.fate = CrashSchedule(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
+        self.stage = ActorSlot(FATE, self.fate)
         self._enter(self.stage)
 
     # -- crashes ------------------------------------------------------------------------------------------------------
 
     def _kill(self, server: int) -> None:
         """Whatever is on its way to this process is lost with it, since events hold the player they are for."""
-        player = self.players[worker(server)]
-        player.play(Nobody())
-        player.address = NOBODY
+        slot = self.slots[worker(server)]
+        slot.play(DeadActor())
+        slot.address = NOBODY
 
     def _restart(self, kill: Kill, now: float) -> None:
-        if self.players[worker(kill.worker)].address != NOBODY and self.lives.get(kill.worker, 0) == kill.incarnation:
+        if self.slots[worker(kill.worker)].address != NOBODY and self.lives.get(kill.worker, 0) == kill.incarnation:
             self.fate.restart(kill.worker, now)
             self._enter(self.stage)
 
@@ -128,23 +128,23 @@ class DisturbedWorld(World):
         address = worker(server)
         self.lives[server] = self.lives.get(server, 0) + 1
         actor: Actor = build(address, self.options, self.lives[server])
-        self.players[address] = Player(life(address, self.lives[server]), actor)
-        self._enter(self.players[address])
+        self.slots[address] = ActorSlot(life(address, self.lives[server]), actor)
+        self._enter(self.slots[address])
 
     # -- everything else ----------------------------------------------------------------------------------------------
 
-    def _load(self, player: Player, load: Load, now: float) -> Loaded:
+    def _load(self, slot: ActorSlot, load: Load, now: float) -> Loaded:
         task = self.pipeline.tasks[load.task]
-        done, name = super()._load(player, load, now), task.variants[load.variant].name
+        done, name = super()._load(slot, load, now), task.variants[load.variant].name
         for one in self.faults.unloadable:
             there = (one.task, one.variant) == (task.name, name)
             if there and one.from_s <= now < (inf if one.to_s is None else one.to_s):
                 done.error = f"variant '{name}': a fault of this run"
         return done
 
-    def _seconds(self, player: Player, run: Run, now: float) -> float:
-        seconds = super()._seconds(player, run, now)
-        for slow in self.slow.get(address_of(player.address), ()):
+    def _seconds(self, slot: ActorSlot, run: Run, now: float) -> float:
+        seconds = super()._seconds(slot, run, now)
+        for slow in self.slow.get(address_of(slot.address), ()):
             if slow.from_s <= now < (inf if slow.to_s is None else slow.to_s):
                 seconds *= slow.factor
         sigma = self.faults.service_noise

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.histogram import FanoutRow, read_histogram
-from loki_rl.tables import read_yaml, table
+from loki_rl.files.tables import read_yaml, table
 
 
 class FaultError(ValueError):

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.tables import ConfigError, read_text
+from loki_rl.files.tables import ConfigError, read_text
 
 COLUMNS = ["task", "variant", "child", "count", "weight"]
 MAX_COUNT = 10_000

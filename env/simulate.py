@@ -8,11 +8,11 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.core.ledger import Summary, Tally, summarise
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.server_type import ServerType, TypeProfile
-from loki_rl.core.servers import Servers
+from loki_rl.core.requests.ledger import Summary, Tally, summarise
+from loki_rl.core.servers.server_type import ServerType, TypeProfile
+from loki_rl.core.servers.servers import Servers
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.histogram import with_counts

@@ -12,12 +12,12 @@ from loki_rl.core.cluster import addresses, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
 from loki_rl.core.effects import Drop, Effect, Kill, Load, Reply, Run, Send, Solve, Unload
-from loki_rl.core.families import Family, members, size
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Arrived, BatchDone, Begin, Event, Loaded, Planned, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
-from loki_rl.core.servers import Servers
+from loki_rl.core.requests.items import Family, members, size
+from loki_rl.core.servers.servers import Servers
 from loki_rl.core.worker import Worker
 from loki_rl.env.kernel import Kernel
 
@@ -26,7 +26,7 @@ Recorder = Callable[[str, float, Event, list[Effect]], None]
 TICK = Tick()
 
 
-class Player:
+class ActorSlot:
     """An actor on the stage, with the time of the Tick it waits for. handle, wake_at: the actor's own, looked up once."""
 
     __slots__ = ("actor", "address", "due", "handle", "wake_at")
@@ -64,36 +64,36 @@ class World:
         self.pipeline = options.pipeline
         self.hop_s = self.pipeline.hop_s
         self.decide = decide
-        self.kernel: Kernel[Player, Event] = Kernel(start)
-        self.players = {address: Player(address, build(address, options)) for address in addresses(options)}
+        self.kernel: Kernel[ActorSlot, Event] = Kernel(start)
+        self.slots = {address: ActorSlot(address, build(address, options)) for address in addresses(options)}
         self.record = record
         self.check = check
         self.lags: dict[type[Event], float] = {}
         self.events = 0
-        for player in self.players.values():
-            self._enter(player)
+        for slot in self.slots.values():
+            self._enter(slot)
 
     @property
     def gateway(self) -> Gateway:
-        actor = self.players[GATEWAY].actor
+        actor = self.slots[GATEWAY].actor
         assert isinstance(actor, Gateway)
         return actor
 
     @property
     def controller(self) -> Controller:
-        actor = self.players[CONTROLLER].actor
+        actor = self.slots[CONTROLLER].actor
         assert isinstance(actor, Controller)
         return actor
 
     def tell(self, address: str, event: Event, time: float) -> None:
         """Let an actor know something at a given time [s]."""
-        self.kernel.push(time, self.players[address], event)
+        self.kernel.push(time, self.slots[address], event)
 
     def begin(self, origin: float) -> None:
         """Trace time starts at `origin` [s] for everybody who counts."""
-        for address, player in self.players.items():
+        for address, slot in self.slots.items():
             if not address.startswith("worker"):
-                self.kernel.push(origin, player, Begin(origin))
+                self.kernel.push(origin, slot, Begin(origin))
 
     def step(self) -> None:
         """One event: hand it over, carry out what follows."""
@@ -103,51 +103,51 @@ class World:
         """Every event up to and including this time [s]."""
         self._play(self.kernel.until(time))
 
-    def _play(self, events: Iterable[tuple[float, int, Player, Event]]) -> None:
+    def _play(self, events: Iterable[tuple[float, int, ActorSlot, Event]]) -> None:
         """The twin spends its own time here, so the commonest effects are spelled out."""
-        players, hop_s, lags, record = self.players, self.hop_s, self.lags, self.record
+        slots, hop_s, lags, record = self.slots, self.hop_s, self.lags, self.record
         push, follow = self.kernel.push, self.kernel.follow
-        for now, _, player, event in events:
+        for now, _, slot, event in events:
             if event is TICK:
-                if player.due > now:
+                if slot.due > now:
                     continue  # a later Tick replaced this one
-                player.due = inf
-            effects = player.handle(event, now)
+                slot.due = inf
+            effects = slot.handle(event, now)
             self.events += 1
             if record is not None:
-                record(player.address, now, event, effects)
+                record(slot.address, now, event, effects)
             for effect in effects:
                 if type(effect) is Send:
                     if lags and type(effect.message) in lags:
-                        push(now + hop_s + lags[type(effect.message)], players[effect.to], effect.message)
+                        push(now + hop_s + lags[type(effect.message)], slots[effect.to], effect.message)
                     else:
-                        follow(now + hop_s, players[effect.to], effect.message)
+                        follow(now + hop_s, slots[effect.to], effect.message)
                 elif type(effect) is Run:
-                    self._run(player, effect, now)
+                    self._run(slot, effect, now)
                 elif type(effect) is not Drop and type(effect) is not Reply:  # the twin keeps no payload and has no clients
-                    self._carry_out(player, effect, now)
+                    self._carry_out(slot, effect, now)
             if self.check:
-                player.actor.validate()
-            wake = player.wake_at()
-            if wake is not None and wake < player.due:
-                player.due = wake if wake > now else now
-                push(player.due, player, TICK)
+                slot.actor.validate()
+            wake = slot.wake_at()
+            if wake is not None and wake < slot.due:
+                slot.due = wake if wake > now else now
+                push(slot.due, slot, TICK)
 
-    def _enter(self, player: Player) -> None:
+    def _enter(self, slot: ActorSlot) -> None:
         """A player begins, with the first Tick it wants."""
-        wake = player.wake_at()
+        wake = slot.wake_at()
         if wake is not None:
-            player.due = max(wake, self.kernel.now)
-            self.kernel.push(player.due, player, TICK)
+            slot.due = max(wake, self.kernel.now)
+            self.kernel.push(slot.due, slot, TICK)
 
-    def _carry_out(self, player: Player, effect: Effect, now: float) -> None:
+    def _carry_out(self, slot: ActorSlot, effect: Effect, now: float) -> None:
         """The rare effects."""
         match effect:
             case Load():
-                done = self._load(player, effect, now)
-                self.kernel.push(now + done.seconds, player, done)
+                done = self._load(slot, effect, now)
+                self.kernel.push(now + done.seconds, slot, done)
             case Solve(snapshot):
-                self.kernel.push(now, player, Planned(self.decide(snapshot)))
+                self.kernel.push(now, slot, Planned(self.decide(snapshot)))
             case Kill():
                 self._restart(effect, now)
             case Unload():
@@ -155,23 +155,21 @@ class World:
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
-    def _load(self, player: Player, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
+    def _load(self, slot: ActorSlot, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
         """How a load that begins now will end."""
-        return Loaded(load.task, load.variant, _server(player).pipeline.tasks[load.task].variants[load.variant].load_s)
+        return Loaded(load.task, load.variant, _server(slot).pipeline.tasks[load.task].variants[load.variant].load_s)
 
     def _restart(self, kill: Kill, now: float) -> None:
         """End a worker's process and start it again; in an undisturbed cluster none hangs."""
 
-    def _run(self, player: Player, run: Run, now: float) -> None:
-        seconds = self._seconds(player, run, now)
+    def _run(self, slot: ActorSlot, run: Run, now: float) -> None:
+        seconds = self._seconds(slot, run, now)
         counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
-        self.kernel.push(now + seconds, player, BatchDone(run.batch, counts, seconds))
+        self.kernel.push(now + seconds, slot, BatchDone(run.batch, counts, seconds))
 
-    def _seconds(self, player: Player, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
+    def _seconds(self, slot: ActorSlot, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
         """Service time of a batch [s]."""
-        return batch_seconds(
-            self.options.seed, _server(player).pipeline, run.batch, run.task, run.variant, size(run.families)
-        )
+        return batch_seconds(self.options.seed, _server(slot).pipeline, run.batch, run.task, run.variant, size(run.families))
 
     def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
         """Children of each item, per child task."""
@@ -179,10 +177,10 @@ class World:
         return [fanouts(seed, pipeline, item, task, variant) for item in members(pipeline, task, families)]
 
 
-def _server(player: Player) -> Worker:
+def _server(slot: ActorSlot) -> Worker:
     """Who runs batches and loads models: it knows the pipeline as its own server runs it."""
-    assert isinstance(player.actor, Worker)
-    return player.actor
+    assert isinstance(slot.actor, Worker)
+    return slot.actor
 
 
 def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:
@@ -193,7 +191,7 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     """
     assert world.kernel.now <= -settle_s
     world.begin(0.0)
-    gateway = world.players[GATEWAY]
+    gateway = world.slots[GATEWAY]
     world.run_until(0.0)
     for key, time in enumerate(arrivals):
         world.run_until(time)

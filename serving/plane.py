@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.folder import private
-from loki_rl.serving.logs import LogOptions
-from loki_rl.serving.span_options import SpanOptions
+from loki_rl.serving.observe.logs import LogOptions
+from loki_rl.serving.observe.span_options import SpanOptions
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
@@ -66,7 +66,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     device: str = "cpu"
     pipeline_file: str = ""
     policy: str = "exact"
-    policy_factory: str = "loki_rl.serving.policy:named_policy"
+    policy_factory: str = "loki_rl.serving.controlling.policy:named_policy"
     policy_options: dict[str, Any] = {}
     journal: str | None = None
     logs: LogOptions = LogOptions()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.control.solver import warm
-from loki_rl.core.ledger import PlanRecord, Tally, summarise
+from loki_rl.control.solver.solve import warm
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
-from loki_rl.runs import Driver, RunOptions, RunResult, run_plane, run_twin
+from loki_rl.core.requests.ledger import PlanRecord, Tally, summarise
+from loki_rl.runs.run import Driver, RunOptions, RunResult, run_plane, run_twin
 
 
 def pytest_sessionstart() -> None:

@@ -17,7 +17,7 @@ from benchmarks.faults.bars import Bar
 from benchmarks.faults.open_loop import Native, OpenLoop, Record, lag_ms
 from benchmarks.faults.recovery import Batch, recoveries
 from benchmarks.host import busy_s, load_average, own_s
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.process.launch import LocalPlane
 
 LOAD = 0.8
 # Between two faults, beside the time until the plane is whole. A process has lived for longer than the window of its restart

@@ -15,8 +15,8 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving.client import Client, ClientError, Inference
-from loki_rl.serving.http_sender import HttpSender
+from loki_rl.serving.gateway.client import Client, ClientError, Inference
+from loki_rl.serving.load.http_sender import HttpSender
 
 # A request that has no end so long after it was sent never gets one [s].
 LOST_S = 10.0

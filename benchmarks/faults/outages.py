@@ -18,8 +18,8 @@ from benchmarks.faults.bars import Bar
 from benchmarks.faults.open_loop import Http, Native, OpenLoop, Record, Sender, lag_ms
 from benchmarks.host import load_average
 from loki_rl.core.messages import CONTROLLER, GATEWAY
-from loki_rl.serving.client import Client, ClientError
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.gateway.client import Client, ClientError
+from loki_rl.serving.process.launch import LocalPlane
 
 LOAD = 0.6
 SLO_S = planes.PIPELINE.slo_s

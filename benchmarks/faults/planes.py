@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.env.simulate import with_load_s
-from loki_rl.serving.client import Client, ClientError
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.gateway.client import Client, ClientError
+from loki_rl.serving.process.launch import LocalPlane
 
 SERVERS = 20
 LOAD_S = 0.5

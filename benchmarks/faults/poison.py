@@ -18,13 +18,13 @@ from benchmarks.faults.bars import Bar
 from benchmarks.faults.open_loop import LOST_S, Http, OpenLoop, Record, lag_ms
 from benchmarks.faults.poisoned import ABORT, HANG, INNOCENT, payload
 from benchmarks.host import load_average
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.repository import model_path, write_whole
+from loki_rl.serving.engines.files import model_path, write_whole
+from loki_rl.serving.process.launch import LocalPlane
 
 WORKERS, INNOCENT_RPS, SLO_S = 4, 20.0, 2.0
 POISON = (HANG, ABORT, ABORT)

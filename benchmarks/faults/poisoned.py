@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loki_rl.serving.adapters.adapter import Prepared, Produced
+from loki_rl.serving.engines.adapter import Prepared, Produced
 
 # Value of the first byte of a payload.
 INNOCENT, HANG, ABORT = 0, 1, 2

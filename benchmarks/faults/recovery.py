@@ -11,10 +11,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from loki_rl.core.effects import Send, effects_decoder
-from loki_rl.core.families import Family, members, size
 from loki_rl.core.journal import read
 from loki_rl.core.messages import Execute, Ready, Result, Settled, event_decoder, number_of
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.requests.items import Family, members, size
 
 
 class Recovery(Struct):

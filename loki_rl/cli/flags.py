@@ -13,8 +13,8 @@ import typer
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
-    from loki_rl.control.request import Queueing
-    from loki_rl.runs import RunOptions
+    from loki_rl.control.formulation.request import Queueing
+    from loki_rl.runs.run import RunOptions
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ LogdirOpt = Annotated[
 def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) -> RunOptions:
     """Checked options of a run, with the content of the file of faults. Raises UsageError or ConfigError."""
     from loki_rl.env.faults import load_faults
-    from loki_rl.runs import RunOptions
+    from loki_rl.runs.run import RunOptions
 
     if pipeline is None:
         raise UsageError("name a pipeline (or a run to repeat with --config)")
@@ -98,9 +98,9 @@ def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) 
 def convert(flags: dict[str, Any], kind: type[T]) -> T:
     """Flags as a struct; what is not allowed is named as the user typed it."""
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
-    from loki_rl.control.request import QUEUEINGS
+    from loki_rl.control.formulation.request import QUEUEINGS
     from loki_rl.core.options import DROPS, ROUTINGS
-    from loki_rl.serving.logs import LEVELS
+    from loki_rl.serving.observe.logs import LEVELS
     from loki_rl.serving.plane import ENGINES
 
     choices = (
@@ -136,17 +136,17 @@ def split_names(flag: str, text: str) -> list[str]:
 
 
 def queueing_of(name: str | None) -> Queueing:
-    from loki_rl.control.request import QUEUEINGS
+    from loki_rl.control.formulation.request import QUEUEINGS
 
     return cast("Queueing", one_of("--queueing", name, QUEUEINGS) or "tail")
 
 
 def need_models(pipeline: str, engine: str | None) -> None:
     """Models that are not there would only be missed by workers, after a minute of waiting for them."""
-    from loki_rl.config import load_pipeline
-    from loki_rl.serving.adapters.adapter import adapter_class
-    from loki_rl.serving.repository import ModelError
-    from loki_rl.serving.stored import find_model
+    from loki_rl.files.config import load_pipeline
+    from loki_rl.serving.engines.adapter import adapter_class
+    from loki_rl.serving.engines.files import ModelError
+    from loki_rl.serving.engines.model_repository import find_model
 
     file = load_pipeline(pipeline, need_profile=False)
     if engine == "onnx" and not file.models:

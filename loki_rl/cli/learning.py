@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from loki_rl import terminal
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import JsonOpt, LoadOpt, MeanOpt, PipelineArg, SeedOpt, ServersOpt
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from loki_rl import terminal
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import (
     CompressOpt,
     DeviceOpt,
@@ -88,7 +88,7 @@ def serve(
 ) -> None:
     """Serve a pipeline on this host until SIGTERM or Ctrl-C."""
     flags = {name: value for name, value in locals().items() if name not in ("as_json", "journal", "logdir")}
-    from loki_rl.live import ServeOptions, serve_until_stopped
+    from loki_rl.runs.live import ServeOptions, serve_until_stopped
 
     options = convert(flags, ServeOptions)
     need_models(pipeline, engine)
@@ -119,7 +119,7 @@ def replay(
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     flags = {name: value for name, value in locals().items() if name not in ("as_json", "logdir")}
-    from loki_rl.replays import ReplayOptions, replay_trace
+    from loki_rl.runs.replays import ReplayOptions, replay_trace
 
     seen = replay_trace(convert(flags, ReplayOptions))
     write(seen, logdir)
@@ -133,8 +133,8 @@ def top(
     as_json: JsonOpt = False,
 ) -> None:
     """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
-    from loki_rl.top import Watch, source
-    from loki_rl.top_screen import screen
+    from loki_rl.cli.top import Watch, source
+    from loki_rl.cli.top_screen import screen
 
     watch = Watch()
     with source(url) as ask:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from loki_rl import terminal
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import (
     CompressOpt,
     DeviceOpt,
@@ -92,8 +92,8 @@ def models_fetch(
     as_json: JsonOpt = False,
 ) -> None:
     """Fetch the models of a pipeline into a model repository; a second call needs no network."""
-    from loki_rl.serving.models import fetch_reading
-    from loki_rl.user_folders import models_folder
+    from loki_rl.files.user_folders import models_folder
+    from loki_rl.reading.models import fetch_reading
 
     one_of("the models", name, ("reading",))
     with terminal.progress_bars() as progress:
@@ -124,11 +124,11 @@ def profile(
     as_json: JsonOpt = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
-    from loki_rl.config import load_pipeline
-    from loki_rl.serving.labelled import load_labelled
-    from loki_rl.serving.profile import Request, quick_request
-    from loki_rl.serving.profile import profile as measure
-    from loki_rl.serving.timing import Effort
+    from loki_rl.files.config import load_pipeline
+    from loki_rl.serving.profiling.labelled import load_labelled
+    from loki_rl.serving.profiling.profile import Request, quick_request
+    from loki_rl.serving.profiling.profile import profile as measure
+    from loki_rl.serving.profiling.timing import Effort
 
     one_of("--clock", clock, ("wall", "cpu"))
     need_models(pipeline, "onnx")
@@ -151,7 +151,7 @@ def profile(
             raise UsageError(f"pipeline '{loaded.name}' names no profile file; say where with --out")
         measured.save(target)
         if as_served:
-            from loki_rl.serving.as_served import rescale
+            from loki_rl.serving.profiling.as_served import rescale
 
             measured = rescale(loaded.path, target, device, progress)
             measured.save(target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import msgspec
 import typer
 
-from loki_rl import terminal
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import (
     FloorOpt,
     HeadroomOpt,
@@ -26,10 +26,10 @@ from loki_rl.cli.flags import (
 )
 
 if TYPE_CHECKING:
-    from loki_rl.config import PipelineFile
-    from loki_rl.control.request import Part, Request
+    from loki_rl.control.formulation.request import Part, Request
     from loki_rl.core.plan import JointPlan, Plan
-    from loki_rl.core.server_type import ServerType
+    from loki_rl.core.servers.server_type import ServerType
+    from loki_rl.files.config import PipelineFile
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ def plan(
 
     Several pipelines share the servers; their accuracies and what is served count by weight.
     """
-    from loki_rl.config import load_pipeline
-    from loki_rl.control.request import Request
+    from loki_rl.control.formulation.request import Request
+    from loki_rl.files.config import load_pipeline
 
     if profile is not None and len(pipeline) > 1:
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
@@ -96,9 +96,9 @@ def plan(
 
 
 def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
-    from loki_rl.control.allocator import allocate_jointly
-    from loki_rl.control.prices import explain
-    from loki_rl.control.request import Part
+    from loki_rl.control.allocator.allocate import allocate_jointly
+    from loki_rl.control.explain.prices import explain
+    from loki_rl.control.formulation.request import Part
 
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
@@ -113,11 +113,11 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
-    from loki_rl.control.ladder import ladder
+    from loki_rl.control.allocator.ladder import ladder
 
     plans = ladder(file.pipeline, request, demands)
     if plot is not None:
-        from loki_rl.plots import phases_png
+        from loki_rl.reports.plots import phases_png
 
         phases_png(plans, plot, f"{file.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
@@ -135,8 +135,8 @@ def capacity(
     as_json: JsonOpt = False,
 ) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
-    from loki_rl.config import load_pipeline
-    from loki_rl.control.allocator import capacity as most
+    from loki_rl.control.allocator.allocate import capacity as most
+    from loki_rl.files.config import load_pipeline
 
     loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
     types = _pool(pool, [loaded])
@@ -180,7 +180,7 @@ def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
 
 
 def _pool(path: Path | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
-    from loki_rl.pool_file import load_pool
+    from loki_rl.files.pool_file import load_pool
 
     return () if path is None else load_pool(path, files).types
 

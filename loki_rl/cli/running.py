@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import msgspec
 import typer
 
-from loki_rl import terminal
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import (
     POLICY_NAMES,
     CompressOpt,
@@ -48,8 +48,8 @@ from loki_rl.cli.flags import (
 from loki_rl.cli.results import run_row, show_runs, write
 
 if TYPE_CHECKING:
-    from loki_rl.compare import Comparison
-    from loki_rl.runs import Driver, RunOptions
+    from loki_rl.reports.compare import Comparison
+    from loki_rl.runs.run import Driver, RunOptions
 
 DEFAULT_TRACES = ["flash_crowd"]
 # Flags of `compare` that are no option of a single run.
@@ -90,7 +90,7 @@ def simulate(
     as_json: JsonOpt = False,
 ) -> None:
     """Play a trace against a policy in the event twin, or repeat any run."""
-    from loki_rl.runs import RUNNERS
+    from loki_rl.runs.run import RUNNERS
 
     if config is not None:
         _alone(context, "--config repeats a run as it was", {"config", "logdir", "as_json"})
@@ -119,7 +119,7 @@ def _alone(context: typer.Context, why: str, heard: set[str]) -> None:
 
 
 def _read_config(path: Path) -> RunOptions:
-    from loki_rl.runs import read_options
+    from loki_rl.runs.run import read_options
 
     try:
         return checked(read_options(path.read_bytes()))
@@ -165,8 +165,8 @@ def compare(
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
     flags = {name: value for name, value in locals().items() if name not in NOT_OF_ONE_RUN}
-    from loki_rl import compare as side_by_side
-    from loki_rl.runs import RUNNERS
+    from loki_rl.reports import compare as side_by_side
+    from loki_rl.runs.run import RUNNERS
 
     if suite is not None:
         one_of("--suite", suite, ("paper",))
@@ -195,7 +195,7 @@ def compare(
 
 
 def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, fresh: bool, as_json: bool) -> None:
-    from loki_rl.suite import paper_suite
+    from loki_rl.paper.suite import paper_suite
 
     with terminal.run_bar() as progress:
         found = paper_suite(options, logdir, seeds, jobs, progress, fresh)
@@ -203,7 +203,7 @@ def _paper(options: RunOptions, logdir: Path, seeds: range, jobs: int | None, fr
 
 
 def _show_comparison(found: Comparison, logdir: Path) -> None:
-    from loki_rl.report import summary_lines
+    from loki_rl.reports.report import summary_lines
 
     if found.results:
         show_runs(found.results)
@@ -222,8 +222,8 @@ def demo(
     as_json: JsonOpt = False,
 ) -> None:
     """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
-    from loki_rl.demo import Stage
-    from loki_rl.demo import demo as play
+    from loki_rl.cli.demo import Stage
+    from loki_rl.cli.demo import demo as play
 
     show = terminal.rich_note if as_json else terminal.rich
     results = play(Stage(folder, device, show, terminal.progress_bars))

@@ -8,8 +8,8 @@ from loki_rl.core.controller import Controller
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import CONTROLLER, GATEWAY, router, worker
 from loki_rl.core.options import ClusterOptions as ClusterOptions
-from loki_rl.core.pull_router import PullRouter
-from loki_rl.core.table_router import TableRouter
+from loki_rl.core.routing.pull_router import PullRouter
+from loki_rl.core.routing.table_router import TableRouter
 from loki_rl.core.worker import Worker
 
 

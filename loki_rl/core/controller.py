@@ -9,8 +9,6 @@ from math import ceil, floor, inf
 from msgspec.structs import replace
 
 from loki_rl.core.effects import Effect, Send, Solve
-from loki_rl.core.exclusions import Exclusions
-from loki_rl.core.machine import Machine
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -34,10 +32,12 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
-from loki_rl.core.rollout import Rollout
-from loki_rl.core.seconds import latest, run_origin
-from loki_rl.core.servers import Servers
-from loki_rl.core.transition import Model, Seat, Target, assign
+from loki_rl.core.requests.seconds import latest, run_origin
+from loki_rl.core.servers.exclusions import Exclusions
+from loki_rl.core.servers.rollout import Rollout
+from loki_rl.core.servers.server_record import ServerRecord
+from loki_rl.core.servers.servers import Servers
+from loki_rl.core.servers.transition import Model, Seat, Target, assign
 
 HISTORY_S = 300
 RETRY_S = 1.0
@@ -65,7 +65,7 @@ class Controller:
         self.options = options
         self.pipeline = options.pipeline
         self.servers = Servers(options)
-        self.machines: dict[int, Machine] = {}
+        self.machines: dict[int, ServerRecord] = {}
         self.arrivals: list[int] = []
         self.counted = 0
         self.origin: float | None = None
@@ -209,7 +209,7 @@ class Controller:
             exclusions=self.exclusions.current,
         )
 
-    def _server(self, number: int, machine: Machine, now: float) -> Server:
+    def _server(self, number: int, machine: ServerRecord, now: float) -> Server:
         loading, remaining = None, 0.0
         if machine.loading is not None:
             loading = (*machine.loading, machine.batch)
@@ -286,7 +286,7 @@ class Controller:
         if self.plan is None and not self.solving and len(self.machines) == self.options.servers:
             self._solve(now, effects)
 
-    def _load_ended(self, event: Report, machine: Machine, model: Model, now: float) -> None:
+    def _load_ended(self, event: Report, machine: ServerRecord, model: Model, now: float) -> None:
         """One that failed is tried again after a while, by then with another plan if there is one without it."""
         if not event.error:
             self.exclusions.loaded(model, machine.server_type, now)
@@ -299,13 +299,13 @@ class Controller:
         if self.exclusions.has(model, machine.server_type):
             self.replan_at = min(self.replan_at, now)
 
-    def _machine(self, event: Report, now: float) -> Machine:
+    def _machine(self, event: Report, now: float) -> ServerRecord:
         """The server's record, a fresh one for a new life of its process. A server that was lost gets work with the next
         plan, so that is made at once."""
         known = self.machines.get(event.worker)
         if known is not None and event.incarnation <= known.incarnation:
             return known
-        fresh = self.machines[event.worker] = Machine(event.incarnation, self.servers.type_of(event.worker))
+        fresh = self.machines[event.worker] = ServerRecord(event.incarnation, self.servers.type_of(event.worker))
         if self.adopting:
             fresh.loads = event.loads  # those of before are counted
         elif known is not None:

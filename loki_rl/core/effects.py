@@ -6,9 +6,9 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from loki_rl.core.families import Family, Served
 from loki_rl.core.messages import Cause, Event, Outcome
 from loki_rl.core.plan import Snapshot
+from loki_rl.core.requests.items import Family, Served
 
 
 class Send(Struct, array_like=True, tag=True, gc=False):

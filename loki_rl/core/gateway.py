@@ -9,8 +9,6 @@ from math import floor
 import msgspec
 
 from loki_rl.core.effects import Drop, Effect, Send
-from loki_rl.core.families import Family
-from loki_rl.core.ledger import PlanRecord, Tally
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -33,11 +31,13 @@ from loki_rl.core.messages import (
     number_of,
     router,
 )
-from loki_rl.core.open_requests import LIFE_ROOTS, OpenRequests
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import ROOT_BITS
 from loki_rl.core.plan import Plan
-from loki_rl.core.seconds import latest, run_origin
+from loki_rl.core.requests.items import Family
+from loki_rl.core.requests.ledger import PlanRecord, Tally
+from loki_rl.core.requests.open_requests import LIFE_ROOTS, OpenRequests
+from loki_rl.core.requests.seconds import latest, run_origin
 
 # How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
 FORGET_S = 60.0

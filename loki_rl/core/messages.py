@@ -8,8 +8,8 @@ from enum import IntEnum
 import msgspec
 from msgspec import Struct
 
-from loki_rl.core.families import Family, Terms
 from loki_rl.core.plan import Drift, Plan
+from loki_rl.core.requests.items import Family, Terms
 
 GATEWAY = "gateway"
 CONTROLLER = "controller"

@@ -7,9 +7,9 @@ from collections import defaultdict
 
 from msgspec import Struct
 
-from loki_rl.core.families import Family, size
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.items import Family, size
 
 ELSE = 0  # the lane of items whose variant path the plan does not have, and of all where paths do not matter
 

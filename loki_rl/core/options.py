@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.server_type import ServerType
+from loki_rl.core.servers.server_type import ServerType
 
 DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
 DROPS: tuple[DropPolicy, ...] = ("none", "last-task", "per-task", "reroute")

@@ -10,8 +10,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from loki_rl.core.contradictions import PipelineError as PipelineError
-from loki_rl.core.contradictions import check
+from loki_rl.core.validation import PipelineError as PipelineError
+from loki_rl.core.validation import check
 
 ROOT_BITS = 32
 PATH_BITS = 31

@@ -9,12 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import inf
 
-from loki_rl.core.drift import DriftWatch
 from loki_rl.core.effects import Drop, Effect, Send
-from loki_rl.core.families import Family, members, size, without
-from loki_rl.core.floors import Floors
-from loki_rl.core.flow import Flow
-from loki_rl.core.leases import Lease, Leases
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -42,12 +37,17 @@ from loki_rl.core.mix import mix_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
-from loki_rl.core.pullers import Puller, Pullers
-from loki_rl.core.queue import DeadlineQueue, Entry
-from loki_rl.core.seconds import latest, run_origin
-from loki_rl.core.servers import Servers
-from loki_rl.core.shares import Shares
-from loki_rl.core.verdicts import ended, forwarded
+from loki_rl.core.requests.items import Family, members, size, without
+from loki_rl.core.requests.seconds import latest, run_origin
+from loki_rl.core.routing.accuracy_floor import AccuracyFloor
+from loki_rl.core.routing.credits import Credits, Puller
+from loki_rl.core.routing.deficit_round_robin import DeficitRoundRobin
+from loki_rl.core.routing.leases import Lease, Leases
+from loki_rl.core.routing.queue import DeadlineQueue, Entry
+from loki_rl.core.routing.token_buckets import TokenBuckets
+from loki_rl.core.routing.verdicts import ended, forwarded
+from loki_rl.core.servers.drift import DriftWatch
+from loki_rl.core.servers.servers import Servers
 
 HUNG_S = 0.04
 RETURNED = "returned"  # a worker's word for a batch that came after it had left
@@ -88,14 +88,14 @@ class Router:
             range(len(self.least_s)), key=lambda v: (-self.pipeline.tasks[task].variants[v].accuracy, self.least_s[v][1])
         )
         self.rank = {variant: place for place, variant in enumerate(ranked)}
-        self.floors = Floors(self.servers.fastest, task)
+        self.floors = AccuracyFloor(self.servers.fastest, task)
         self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.least_s))]
         self.queue = DeadlineQueue(self.pipeline.shifts[task], self.pipeline.parent_shifts[task])
         self.again = DeadlineQueue(self.queue.shift, self.queue.parent_shift, beside=self.queue)  # was lost with a worker
-        self.pullers = Pullers(self.service_s, self.servers.type_of)
+        self.pullers = Credits(self.service_s, self.servers.type_of)
         self.leases = Leases()
-        self.shares = Shares()
-        self.flow = Flow()
+        self.shares = DeficitRoundRobin()
+        self.flow = TokenBuckets()
         self.pressing = False
         self.split = 1.0 if not self.children else 0.5
         self.batches = incarnation << LIFE_BITS

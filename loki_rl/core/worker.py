@@ -6,7 +6,6 @@ from __future__ import annotations
 from math import inf
 
 from loki_rl.core.effects import Effect, Load, Run, Send, Unload
-from loki_rl.core.families import size
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
@@ -26,8 +25,9 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Variant
+from loki_rl.core.requests.items import size
 from loki_rl.core.router import RETURNED
-from loki_rl.core.servers import Servers
+from loki_rl.core.servers.servers import Servers
 
 Model = tuple[int, int]  # task, variant
 PARKED: Model = (-1, -1)

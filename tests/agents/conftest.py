@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from loki_rl.agents.export import export
-from loki_rl.agents.train import BEST, Progress, TrainOptions, train
-from loki_rl.control.agent import NumpyAgent
-from loki_rl.env.cluster_options import ClusterEnvOptions
+from loki_rl.agents.train.training import BEST, Progress, TrainOptions, train
+from loki_rl.control.learned.agent import NumpyAgent
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 
 TINY = TrainOptions(
     env=ClusterEnvOptions(pipeline="one-task", intervals=10, windows=8),

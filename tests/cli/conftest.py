@@ -52,7 +52,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots have tests of their own, and take longer than the rest of a short comparison."""
-    monkeypatch.setattr("loki_rl.report.timeline_png", lambda _, path: path.write_bytes(b""))
+    monkeypatch.setattr("loki_rl.reports.report.timeline_png", lambda _, path: path.write_bytes(b""))
 
 
 @pytest.fixture

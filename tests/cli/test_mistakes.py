@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loki_rl.cli import main as cli
-from loki_rl.serving.repository import model_path
+from loki_rl.serving.engines.files import model_path
 
 Call = Callable[..., Any]
 
@@ -169,7 +169,7 @@ def test_a_mistake_is_one_sentence(call: Call, small: Path, bad: Path, line: str
 
 def with_models(small: Path, folder: Path) -> Path:
     """The small pipeline with a model for each variant, in a repository of its own."""
-    adapter = "    adapter: loki_rl.serving.adapters.detection:TextDetection\n"
+    adapter = "    adapter: loki_rl.reading.detection:TextDetection\n"
     text = (
         small.read_text().replace("    variants:\n", adapter + "    variants:\n").replace("{accuracy", "{model: m, accuracy")
     )
@@ -193,7 +193,7 @@ def test_a_fault_of_ours_keeps_its_traceback(small: Path, monkeypatch: pytest.Mo
     def broken(*_: object, **__: object) -> None:
         raise KeyError("nope")
 
-    monkeypatch.setattr("loki_rl.config.load_pipeline", broken)
+    monkeypatch.setattr("loki_rl.files.config.load_pipeline", broken)
     monkeypatch.setattr(sys, "argv", ["loki-rl", "capacity", str(small)])
     with pytest.raises(KeyError, match="nope"):
         cli.main()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from loki_rl import terminal
-from loki_rl.cases import Progress
-from loki_rl.runs import RunOptions
+from loki_rl.cli import terminal
+from loki_rl.runs.batch_runner import Progress
+from loki_rl.runs.run import RunOptions
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -133,10 +133,10 @@ def test_run_json_repeats_a_run(call: Call, small: Path, crowd: Path, tmp_path: 
 
 
 def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    from loki_rl import run_folder, runs
+    from loki_rl.runs import run, run_folder
 
     done = make_result(driver="emulated")
-    monkeypatch.setitem(runs.RUNNERS, "emulated", {done.options: done}.__getitem__)
+    monkeypatch.setitem(run.RUNNERS, "emulated", {done.options: done}.__getitem__)
     folder = run_folder.save(done, tmp_path)
     assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
 
@@ -173,13 +173,13 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
 def test_compare_lists_what_failed(
     call: Call, small: Path, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from loki_rl import runs
-    from loki_rl.serving.launch import LaunchError
+    from loki_rl.runs import run
+    from loki_rl.serving.process.launch import LaunchError
 
-    def refuse(_: runs.RunOptions) -> runs.RunResult:
+    def refuse(_: run.RunOptions) -> run.RunResult:
         raise LaunchError("no worker came up")
 
-    monkeypatch.setitem(runs.RUNNERS, "emulated", refuse)
+    monkeypatch.setitem(run.RUNNERS, "emulated", refuse)
     words = ("compare", small, "--trace", crowd, "--policies", "static", "--driver", "twin,emulated", "--logdir", tmp_path)
     said = call(*words, "--json")
     assert said.code == 1

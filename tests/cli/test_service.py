@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from loki_rl.cli.main import app
-from loki_rl.serving.launch import STOP_S
+from loki_rl.serving.process.launch import STOP_S
 
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "loki-rl.service"
 

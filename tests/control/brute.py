@@ -11,10 +11,10 @@ import highspy
 import numpy as np
 from hypothesis import strategies as st
 
-from loki_rl.control.latency import latency_model
-from loki_rl.control.request import Part, Request
+from loki_rl.control.formulation.latency import latency_model
+from loki_rl.control.formulation.request import Part, Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.server_type import as_run_by
+from loki_rl.core.servers.server_type import as_run_by
 
 Config = tuple[int, int, int, int]
 Prefix = tuple[Config, ...]

@@ -11,12 +11,13 @@ from unittest.mock import patch
 import numpy as np
 import pulp
 
-from loki_rl.control import own_solver, solver
-from loki_rl.control.allocator import allocate, capacity
-from loki_rl.control.model import add_row, expression
-from loki_rl.control.own_solver import warm
-from loki_rl.control.program import Program
-from loki_rl.control.request import Queueing, Request
+from loki_rl.control.allocator.allocate import allocate, capacity
+from loki_rl.control.formulation.model import add_row, expression
+from loki_rl.control.formulation.request import Queueing, Request
+from loki_rl.control.solver import own_solver
+from loki_rl.control.solver import solve as solver
+from loki_rl.control.solver.own_solver import warm
+from loki_rl.control.solver.program import Program
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from loki_rl.control.fleet import Floats
-from loki_rl.control.request import Request
-from loki_rl.control.table import Table
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.fast.table import Table
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.plan import Server
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from loki_rl.core.effects import Effect, Send
-from loki_rl.core.families import Family
 from loki_rl.core.messages import Execute, Pressure, Ready, Result, Settled, Submit
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
-from loki_rl.core.pull_router import PullRouter
+from loki_rl.core.requests.items import Family
+from loki_rl.core.routing.pull_router import PullRouter
 
 MS = 0.001
 SLO = 0.1

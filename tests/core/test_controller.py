@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.core import seconds
 from loki_rl.core.controller import COUNTED_S, FAILURES, RETRY_S, Controller
 from loki_rl.core.effects import Effect, Send, Solve
 from loki_rl.core.messages import (
@@ -29,6 +28,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
+from loki_rl.core.requests import seconds
 
 FAST = {1: Latency(0.01, 0.02, 0.03)}
 PIPELINE = Pipeline(

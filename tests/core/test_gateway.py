@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loki_rl.core import draws, seconds
+from loki_rl.core import draws
 from loki_rl.core.effects import Reply, Send
-from loki_rl.core.families import Family, size
 from loki_rl.core.gateway import FORGET_S
-from loki_rl.core.ledger import Accuracy
 from loki_rl.core.messages import (
     CONTROLLER,
     Abandoned,
@@ -31,7 +29,10 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.pipeline import Pipeline, Task, root_of
 from loki_rl.core.plan import Plan
-from tests.core.requests import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, lost, make, pair, replies, served
+from loki_rl.core.requests import seconds
+from loki_rl.core.requests.items import Family, size
+from loki_rl.core.requests.ledger import Accuracy
+from tests.core.gateway_events import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, lost, make, pair, replies, served
 
 # -- the join -------------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from loki_rl.core.effects import Effect, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -26,11 +25,12 @@ from loki_rl.core.messages import (
     Tick,
     router,
 )
-from loki_rl.core.open_requests import LIFE_ROOTS
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import ROOT_BITS, root_of
 from loki_rl.core.plan import Plan
-from tests.core.requests import CHAIN, SLO, arrive, first, leaf, lost, make, replies
+from loki_rl.core.requests.ledger import Tally
+from loki_rl.core.requests.open_requests import LIFE_ROOTS
+from tests.core.gateway_events import CHAIN, SLO, arrive, first, leaf, lost, make, replies
 
 PLAN = Plan("hardware", (), 0, 1.0, 1.0, 1.0, 1.0, {}, {}, epoch=3)
 

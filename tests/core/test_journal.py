@@ -15,15 +15,15 @@ from msgspec.structs import replace
 
 from loki_rl.core import journal
 from loki_rl.core.effects import Drop, Effect, Send, effects_decoder
-from loki_rl.core.flow import Flow
 from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
 from loki_rl.core.messages import Arrived, Event, Execute, encoder
 from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
-from loki_rl.core.pull_router import PullRouter
-from loki_rl.core.pullers import Kind, Puller
-from loki_rl.core.queue import DeadlineQueue
+from loki_rl.core.routing.credits import Kind, Puller
+from loki_rl.core.routing.pull_router import PullRouter
+from loki_rl.core.routing.queue import DeadlineQueue
+from loki_rl.core.routing.token_buckets import TokenBuckets
 from loki_rl.env.world import World, run
 
 MS = 0.001
@@ -72,7 +72,7 @@ def recorded(routing: Routing = "pull") -> tuple[bytes, ...]:
 
     options = replace(OPTIONS, max_inflight=25, routing=routing)
     world = World(options, decide, start=-2.0)
-    world.record = Recorder(chunks.append, options, dict.fromkeys(world.players, 0)).record
+    world.record = Recorder(chunks.append, options, dict.fromkeys(world.slots, 0)).record
     run(world, [k / 400 for k in range(1200)], duration_s=3.0, settle_s=2.0)
     return tuple(chunks)
 
@@ -211,7 +211,7 @@ RULES: dict[str, tuple[type, str, object]] = {
     "least accurate first": (PullRouter, "_next", _least_accurate_first),
     "hard rule alone": (PullRouter, "_overloaded", lambda _self, _now: False),
     "no rescue": (PullRouter, "_rescue_s", lambda _self, _variant, _overloaded: inf),
-    "never barred": (Flow, "bars", lambda _self, _lane, _variant, _now: False),
+    "never barred": (TokenBuckets, "bars", lambda _self, _lane, _variant, _now: False),
 }
 
 

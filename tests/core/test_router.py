@@ -8,7 +8,6 @@ from math import inf
 import pytest
 
 from loki_rl.core.effects import Send
-from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -26,6 +25,7 @@ from loki_rl.core.messages import (
     WorkerGone,
     router,
 )
+from loki_rl.core.requests.items import Family
 from loki_rl.core.router import HUNG_S, RETURNED
 from tests.core.fork import (
     FIND,

@@ -11,8 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from loki_rl.core.cluster import build
 from loki_rl.core.effects import Drop, Effect, Kill, Send
-from loki_rl.core.families import Family, members, size
-from loki_rl.core.leases import Lease
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -36,9 +34,11 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
 from loki_rl.core.plan import Placement, Plan, Route
-from loki_rl.core.queue import Entry
+from loki_rl.core.requests.items import Family, members, size
 from loki_rl.core.router import RETURNED, Router
-from loki_rl.core.table_router import TableRouter
+from loki_rl.core.routing.leases import Lease
+from loki_rl.core.routing.queue import Entry
+from loki_rl.core.routing.table_router import TableRouter
 
 MS = 0.001
 WORKERS = 4

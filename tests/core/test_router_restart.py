@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loki_rl.core.effects import Drop, Effect, Send
-from loki_rl.core.families import Family, Terms
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import (
     CONTROLLER,
@@ -21,7 +20,8 @@ from loki_rl.core.messages import (
     router,
 )
 from loki_rl.core.plan import Plan
-from tests.core.requests import CHAIN, SLO, arrive, ended, entry, first, lost, make, replies
+from loki_rl.core.requests.items import Family, Terms
+from tests.core.gateway_events import CHAIN, SLO, arrive, ended, entry, first, lost, make, replies
 
 PLAN = Plan("hardware", (), 1, 0.9, 1.0, 10.0, 20.0, {"a": 0.3, "b": 1.0}, {}, epoch=3)
 

@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from msgspec.structs import replace
 
 from loki_rl.core.effects import Effect, Load, Run, Send, Unload
-from loki_rl.core.families import Family
 from loki_rl.core.messages import (
     CONTROLLER,
     Assign,
@@ -28,8 +27,9 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
+from loki_rl.core.requests.items import Family
 from loki_rl.core.router import RETURNED
-from loki_rl.core.server_type import ServerType
+from loki_rl.core.servers.server_type import ServerType
 from loki_rl.core.worker import PARKED, Model, Worker
 
 MS = 0.001

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import loki_rl.env
-from loki_rl.control.table import Table, table_for
+from loki_rl.control.fast.table import Table, table_for
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.env.cluster_options import one_task
+from loki_rl.env.gym.cluster_options import one_task
 
 loki_rl.env.register_envs()
 SMALL = {"intervals": 6, "windows": 3, "forecaster": "holt"}

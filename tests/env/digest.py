@@ -7,12 +7,12 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
-from loki_rl.control.policies import make_policy
+from loki_rl.control.policies.named import make_policy
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import Event, encoder
 from loki_rl.core.plan import Certificate, Plan, Snapshot
 from loki_rl.env.simulate import simulate
-from loki_rl.runs import RunOptions, prepare
+from loki_rl.runs.run import RunOptions, prepare
 
 
 def digest() -> str:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from loki_rl.control.policies import PolicyOptions, make_policy
+from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.draws import fanouts
 from loki_rl.core.effects import Effect
 from loki_rl.core.journal import JournalError, Recorder, read, replay
@@ -24,8 +25,8 @@ from loki_rl.core.plan import Exclusion, Placement, Plan, Snapshot
 from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, Unloadable, check_faults, load_faults
 from loki_rl.env.histogram import FanoutRow, with_counts
 from loki_rl.env.simulate import Simulation, simulate
-from loki_rl.runs import RunOptions, prepare, read_options
-from loki_rl.tables import ConfigError
+from loki_rl.files.tables import ConfigError
+from loki_rl.runs.run import RunOptions, prepare, read_options
 
 SERVERS = 5
 SECONDS = 20.0

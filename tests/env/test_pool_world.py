@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.policies import PolicyOptions, make_policy
-from loki_rl.control.request import Request, RequestError
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request, RequestError
+from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.cluster import addresses
 from loki_rl.core.effects import Effect, Load, Run
 from loki_rl.core.journal import Recorder, replay
@@ -22,11 +22,12 @@ from loki_rl.core.messages import Event
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
-from loki_rl.core.server_type import Figures, ServerType, TypeProfile
-from loki_rl.core.servers import Servers
+from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile
+from loki_rl.core.servers.servers import Servers
 from loki_rl.env.faults import Crash, Faults
 from loki_rl.env.simulate import pool_with_load_s, simulate
 from loki_rl.env.world import World, run
+from loki_rl.files.config import load_pipeline
 
 MS = 0.001
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loki_rl.config import load_pipeline
-from loki_rl.control.allocator import allocate
-from loki_rl.control.request import Request
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.effects import Effect, Send
-from loki_rl.core.families import size
 from loki_rl.core.messages import Event, Outcome, Settled
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.items import size
 from loki_rl.env.simulate import Simulation, simulate
+from loki_rl.files.config import load_pipeline
 
 SECONDS = 12.0
 # In hardware mode one variant serves each task, in the others two or three do. At 700 and above an accurate classifier is

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.core.effects import Effect, Reply, Run, Send
-from loki_rl.core.ledger import Summary
 from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
@@ -32,6 +31,7 @@ from loki_rl.core.messages import (
 from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
 from loki_rl.core.plan import Placement, Plan, Snapshot
+from loki_rl.core.requests.ledger import Summary
 from loki_rl.env.simulate import simulate, with_load_s
 from loki_rl.env.world import World, run
 
@@ -230,7 +230,7 @@ def test_another_seed_is_another_run() -> None:
 
 
 def messages(world: World) -> Iterator[tuple[float, str]]:
-    yield from ((time, player.address) for time, _, player, _ in (*world.kernel.heap, *world.kernel.line))
+    yield from ((time, slot.address) for time, _, slot, _ in (*world.kernel.heap, *world.kernel.line))
 
 
 def test_messages_and_loads_take_their_time() -> None:
@@ -241,4 +241,4 @@ def test_messages_and_loads_take_their_time() -> None:
     assert len(loaded) == 5
     assert world.controller.settled
     assert all(time > 0.6 for time, _ in messages(world))
-    assert not any(isinstance(event, Begin) for _, _, player, event in world.kernel.heap if player.address == "worker:0")
+    assert not any(isinstance(event, Begin) for _, _, slot, event in world.kernel.heap if slot.address == "worker:0")

@@ -16,17 +16,20 @@ import pytest
 import zmq
 from msgspec import Struct
 
-from loki_rl.config import PipelineFile, load_pipeline
 from loki_rl.core.effects import Reply
-from loki_rl.core.families import Served
-from loki_rl.core.ledger import Tally
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Exclusion, Placement, Plan
-from loki_rl.serving.front import (
+from loki_rl.core.requests.items import Served
+from loki_rl.core.requests.ledger import Tally
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import models_folder
+from loki_rl.reading.models import fetch_reading, font_files
+from loki_rl.serving.engines.files import ModelError
+from loki_rl.serving.gateway.client_socket import (
+    ClientSocket,
     Entered,
-    Front,
     FrontEvent,
     LedgerAsked,
     ReadinessAsked,
@@ -35,12 +38,9 @@ from loki_rl.serving.front import (
     Withdrawn,
     describe,
 )
-from loki_rl.serving.models import fetch_reading, font_files
-from loki_rl.serving.protocol import Tensor
-from loki_rl.serving.repository import ModelError
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
-from loki_rl.serving.wire import WireError, pack, unpack
-from loki_rl.user_folders import models_folder
+from loki_rl.serving.transport.protocol import Tensor
+from loki_rl.serving.transport.wire import WireError, pack, unpack
 from tests.serving.driving import eventually, patient
 from tests.serving.site import NOT_READY, Site
 
@@ -119,7 +119,7 @@ class Responder:
         emulated = engine == "emulated"
         input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
-        self.front = Front(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
+        self.front = ClientSocket(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._emulated = emulated

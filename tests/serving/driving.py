@@ -9,7 +9,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.serving.client import Client, Inference
+from loki_rl.serving.gateway.client import Client, Inference
 
 # A deadline that a busy machine does not miss either: what is tested here is who is served, not how fast.
 PATIENCE_S = 30.0

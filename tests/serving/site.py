@@ -7,8 +7,8 @@ import json
 import threading
 from typing import Any
 
-from loki_rl.serving.http import HttpFront, server
-from loki_rl.serving.listening import listen
+from loki_rl.serving.edge.http import HttpFront, server
+from loki_rl.serving.transport.listening import listen
 
 INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
 NOT_READY = "the models of the first plan are not loaded yet"

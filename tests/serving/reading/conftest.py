@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from loki_rl.config import ModelSpec
-from loki_rl.serving.adapters.adapter import Array, PayloadError, Prepared, Produced, SessionIO
-from loki_rl.serving.repository import model_path, write_whole
+from loki_rl.files.config import ModelSpec
+from loki_rl.serving.engines.adapter import Array, PayloadError, Prepared, Produced, SessionIO
+from loki_rl.serving.engines.files import model_path, write_whole
 
 Spec = Callable[..., ModelSpec]
 

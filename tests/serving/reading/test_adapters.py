@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loki_rl.serving.adapters import pictures
-from loki_rl.serving.adapters.adapter import AdapterError, Array, PayloadError, Port, SessionIO, adapter_class
-from loki_rl.serving.adapters.detection import DetectionOptions, TextDetection, find_boxes
-from loki_rl.serving.adapters.pictures import Crop, check_crop, check_picture, cut, decode, pack, unpack
-from loki_rl.serving.adapters.recognition import Reading, TextRecognition, recogniser_input
+from loki_rl.reading import pictures
+from loki_rl.reading.detection import DetectionOptions, TextDetection, find_boxes
+from loki_rl.reading.pictures import Crop, check_crop, check_picture, cut, decode, pack, unpack
+from loki_rl.reading.recognition import Reading, TextRecognition, recogniser_input
+from loki_rl.serving.engines.adapter import AdapterError, Array, PayloadError, Port, SessionIO, adapter_class
 
 DETECTION = SessionIO(
     Path(),
@@ -224,11 +224,11 @@ def test_recognition_options(tmp_path: Path) -> None:
 # -- names ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere:Thing", "loki_rl.serving.adapters.detection:Missing"])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere:Thing", "loki_rl.reading.detection:Missing"])
 def test_adapters_that_cannot_be_loaded(name: str) -> None:
     with pytest.raises(AdapterError, match="adapter"):
         adapter_class(name)
 
 
 def test_adapter_by_name() -> None:
-    assert adapter_class("loki_rl.serving.adapters.detection:TextDetection") is TextDetection
+    assert adapter_class("loki_rl.reading.detection:TextDetection") is TextDetection

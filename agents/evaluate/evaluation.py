@@ -1,0 +1,153 @@
+"""Evaluation on windows that training never saw: every base tuned on validation with the same grid, every method on the same
+test windows, gaps with intervals. Owns the protocol and the report's figures; knows neither training nor files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.agents.evaluate.event_check import Fidelity, fidelity
+from loki_rl.agents.evaluate.matched_comparison import MatchedComparison, matched
+from loki_rl.agents.evaluate.methods import BARE, BASES, IDEAL, PPO, Method, Tuned, contenders, tune
+from loki_rl.agents.evaluate.rollouts import Played, mean_of
+from loki_rl.agents.evaluate.shifts import Shifted, shifts
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.learned.agent import NumpyAgent
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.reports.statistics import bootstrap, gap_closed, improvement, mean_interval, paired_gain
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One method on the test windows, means; cost_low and cost_high: of the mean over windows (bootstrap)."""
+
+    policy: str
+    cost_j: float
+    cost_low: float
+    cost_high: float
+    slo_violation_ratio: float
+    accuracy: float
+    servers: float
+    loads: float
+    scale: float
+    patience: float
+
+
+class Gap(Struct, frozen=True, kw_only=True):
+    """room: what clairvoyance saves against a base [J], not above 0 where knowing the demand is worth nothing; share: of it
+    that the agents save, their interquartile mean gain in J per window, how often they
+    are cheaper, and what they lose beyond the base, as a share of all requests."""
+
+    base: str
+    room: float
+    share: float
+    ci_low: float
+    ci_high: float
+    iqm: float
+    iqm_low: float
+    iqm_high: float
+    improved: float
+    excess: float
+    excess_low: float
+    excess_high: float
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What to evaluate. windows: test windows; tuning: validation windows; deep: the thorough search of the allocator table
+    for the main table; shifts: the shift matrix, with these traces; events: windows of the event twin."""
+
+    windows: int = 100
+    tuning: int = 32
+    deep: bool = False
+    shifts: bool = False
+    traces: tuple[str, ...] = ()
+    events: int = 0
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """windows, seeds: how much was played; tuned: what each base was tuned to; rows, gaps: the result; by_seed: of each
+    agent alone; matched: at equal accuracy and servers; shifts, fidelity: empty where not asked for."""
+
+    pipeline: str
+    windows: int
+    seeds: int
+    tuned: list[Tuned]
+    rows: list[Row]
+    gaps: list[Gap]
+    by_seed: list[Row]
+    matched: list[MatchedComparison]
+    shifts: list[Shifted]
+    fidelity: list[Fidelity]
+    costs: dict[str, list[float]]
+
+
+def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: Asked) -> Report:
+    """Bases, agents and clairvoyance on test windows. The agents adjust the base that their card names."""
+    tuned = [tune(options, name, asked.tuning) for name in (*BASES, IDEAL)]
+    methods = contenders(tuned, agents)
+    test = replace(options, split="test", windows=asked.windows)
+    played = [one.play(test, asked.deep) for one in methods]
+    plain = len(methods) - len(agents)
+    learnt, mine = methods[plain:], played[plain:]
+    bases = {one.name: result for one, result in zip(methods[:plain], played, strict=False)}
+    rows = [_row(one, result) for one, result in zip(methods[:plain], played, strict=False)]
+    by_seed = [_row(one, result) for one, result in zip(learnt, mine, strict=True)]
+    together = [_row(methods[-1], mean_of(mine))] if mine else []
+    return Report(
+        pipeline=options.pipeline,
+        windows=asked.windows,
+        seeds=len(agents),
+        tuned=tuned,
+        rows=rows + together,
+        gaps=[_gap(name, bases, mine) for name in (*BASES, BARE)] if mine else [_gap("exact", bases, [bases["forecast"]])],
+        by_seed=by_seed,
+        matched=_matched(options, learnt, asked) if mine else [],
+        shifts=shifts(options, methods, asked.windows, asked.traces) if asked.shifts else [],
+        fidelity=fidelity(options, methods[: plain + 1], asked.events) if asked.events else [],
+        costs={name: result.cost.tolist() for name, result in bases.items()}
+        | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),
+    )
+
+
+def _matched(options: ClusterEnvOptions, agents: Sequence[Method], asked: Asked) -> list[MatchedComparison]:
+    return [matched(options, name, agents, asked.tuning, asked.windows) for name in BASES]
+
+
+def _row(method: Method, played: Played) -> Row:
+    interval = mean_interval(played.cost)
+    return Row(
+        policy=method.name,
+        cost_j=interval.value,
+        cost_low=interval.low,
+        cost_high=interval.high,
+        slo_violation_ratio=float(played.violations.mean()),
+        accuracy=float(played.accuracy.mean()),
+        servers=float(played.servers.mean()),
+        loads=float(played.loads.mean()),
+        scale=method.scale,
+        patience=method.patience,
+    )
+
+
+def _gap(name: str, bases: dict[str, Played], runs: Sequence[Played]) -> Gap:
+    base = bases[name]
+    costs: Floats = np.stack([run.cost for run in runs])
+    more: Floats = np.stack([run.violations for run in runs]) - base.violations
+    share, gain = gap_closed(base.cost, costs, bases[IDEAL].cost), paired_gain(base.cost, costs)
+    excess = bootstrap(more[..., None], lambda drawn: float(drawn.mean()))
+    return Gap(
+        base=name,
+        room=float((base.cost - bases[IDEAL].cost).mean()),
+        share=share.value,
+        ci_low=share.low,
+        ci_high=share.high,
+        iqm=gain.value,
+        iqm_low=gain.low,
+        iqm_high=gain.high,
+        improved=improvement(base.cost, costs),
+        excess=excess.value,
+        excess_low=excess.low,
+        excess_high=excess.high,
+    )

@@ -1,0 +1,81 @@
+"""The same windows and methods in both twins: whether the fluid one, in which agents are trained, ranks methods as the event
+twin does. Owns that comparison; the event twin plans with the exact allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+from numpy.typing import NDArray
+
+from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
+from loki_rl.agents.evaluate.methods import Method
+from loki_rl.agents.evaluate.rollouts import Played, base
+from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
+from loki_rl.env.gym.cluster_env import ClusterEnv
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+
+INTERVALS = 20
+
+
+class Fidelity(Struct, frozen=True):
+    """Means of one method over the same windows in both twins: cost J, share of requests lost, accuracy, servers."""
+
+    policy: str
+    fluid_j: float
+    event_j: float
+    fluid_violations: float
+    event_violations: float
+    fluid_accuracy: float
+    event_accuracy: float
+    fluid_servers: float
+    event_servers: float
+
+
+def fidelity(options: ClusterEnvOptions, methods: Sequence[Method], windows: int) -> list[Fidelity]:
+    """Every method on the first test windows, INTERVALS decisions each."""
+    asked = replace(options, split="test", windows=windows, intervals=INTERVALS)
+    return [_row(one.name, one.play(asked, deep=True), in_events(one, asked)) for one in methods]
+
+
+def _row(name: str, fluid: Played, event: Played) -> Fidelity:
+    figures: dict[str, float] = {}
+    for kind, played in (("fluid", fluid), ("event", event)):
+        figures |= {f"{kind}_{part}": float(getattr(played, part).mean()) for part in ("violations", "accuracy", "servers")}
+        figures[f"{kind}_j"] = float(played.cost.mean())
+    return Fidelity(policy=name, **figures)
+
+
+def same_order(rows: Sequence[Fidelity]) -> bool:
+    """Whether both twins order the methods alike by cost."""
+    return [r.policy for r in sorted(rows, key=lambda r: r.fluid_j)] == [
+        r.policy for r in sorted(rows, key=lambda r: r.event_j)
+    ]
+
+
+def in_events(method: Method, options: ClusterEnvOptions) -> Played:
+    """All windows of the options in the event twin."""
+    env = ClusterEnv(**{**asdict(method.on(options)), "fidelity": "event"})
+    rows = [_window(env, method, number) for number in range(options.windows)]
+    return Played(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _window(env: ClusterEnv, method: Method, number: int) -> tuple[float, ...]:
+    decide = base if method.agent is None else GuardedAgent(method.agent)
+    observation, info = env.reset(options={"window": number, "paired": False})
+    total, cost, over = np.zeros(FIGURES), 0.0, False
+    while not over:
+        mask: NDArray[np.int8] = info["action_mask"]
+        action = int(decide(observation[None], mask[None])[0])
+        observation, reward, _, over, info = env.step(action)
+        total, cost = total + env.figures, cost - reward
+    intervals = env.options.intervals
+    return (
+        cost / intervals,
+        float(total[LOST] / max(total[ARRIVALS], 1.0)),
+        float(total[ACCURACY] / max(total[OK], 1e-9)),
+        float(total[USED] / intervals),
+        float(total[LOADS]),
+    )

@@ -1,0 +1,70 @@
+"""Playing windows with a fixed rule or a trained one, all windows side by side. Owns what a window's result is; knows no
+statistics and no training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.learned.agent import ILLEGAL
+from loki_rl.env.fluid.batch import Batch, Pool
+from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
+
+# observations [n, OBSERVATION], masks [n, ACTIONS] -> actions [n]; -1 is the base's own target.
+Decide = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
+
+
+class Played(Struct, frozen=True, eq=False):
+    """Per window [W]: cost J, share of requests lost, accuracy of the others, mean servers used, model loads."""
+
+    cost: Floats
+    violations: Floats
+    accuracy: Floats
+    servers: Floats
+    loads: Floats
+
+
+def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:  # noqa: ARG001
+    """The base of the pool as it is."""
+    return np.full(len(observations), -1)
+
+
+def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Decide:
+    """The likeliest legal action of every cluster, with one network for all. logits: [n, OBSERVATION] -> [n, ACTIONS]."""
+
+    def decide(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
+        chosen: NDArray[np.int64] = np.argmax(np.where(masks.astype(np.bool_), logits(observations), ILLEGAL), axis=1)
+        return chosen
+
+    return decide
+
+
+def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = None) -> Played:
+    """Every window of a pool (or the first `windows`) under one rule; the first interval, which the base's own first
+    plan serves, is left out."""
+    number = windows or pool.size
+    everyone = np.arange(number)
+    pool.ensure(everyone, costs=False)
+    batch = Batch(pool, number, deep)
+    batch.start(everyone, everyone)
+    total, cost = np.zeros((number, FIGURES)), np.zeros(number)
+    for _ in range(pool.options.intervals):
+        batch.step(decide(batch.observations, batch.masks))
+        total += batch.figures
+        cost += batch.costs
+    return Played(
+        cost=cost / pool.options.intervals,
+        violations=total[:, LOST] / np.maximum(total[:, ARRIVALS], 1.0),
+        accuracy=total[:, ACCURACY] / np.maximum(total[:, OK], 1e-9),
+        servers=total[:, USED] / pool.options.intervals,
+        loads=total[:, LOADS],
+    )
+
+
+def mean_of(runs: Sequence[Played]) -> Played:
+    """Several plays of the same windows, averaged per window."""
+    return Played(**{name: np.mean([getattr(run, name) for run in runs], axis=0) for name in Played.__struct_fields__})

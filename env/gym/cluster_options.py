@@ -1,0 +1,164 @@
+"""Options of the cluster environments, resolved into what they play on. Owns defaults, checks and the cache of pools; knows
+no gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from math import inf
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.control.demand.capacity_target import CapacityTarget
+from loki_rl.control.demand.forecast import Forecaster, make_forecaster
+from loki_rl.control.demand.forecast_learned import SHIPPED, shipped_net
+from loki_rl.control.fast.table import Table, table_for
+from loki_rl.control.formulation.request import Request
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.env.fluid.batch import Base, Pool, Windows
+from loki_rl.env.fluid.dynamics import TICK_S
+from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
+from loki_rl.files.config import load_pipeline
+from loki_rl.traces.trace import TraceOptions, load_trace
+
+Fidelity = Literal["fluid", "event"]
+# Window seeds of the splits lie far apart, so that none can meet another.
+SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
+# The mean demand of generated windows, as a share of what the cluster serves with its most accurate variants.
+MEAN_SHARE = 0.8
+ONE_TASK = "one-task"
+
+
+class OptionError(ValueError):
+    """An option of an environment is wrong; the message says which and what it may be."""
+
+
+class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
+    """What an environment plays.
+
+    pipeline: file or name. servers: the file's if None. trace: file or name to cut windows from, else the bursty generator;
+    mean_rps: its mean [1/s], by default a share of what the cluster serves most accurately (a trace: as it is). bursts,
+    heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
+    decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
+    and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
+    its own adjustment. forecaster: of base forecast, by default the trained one where it is shipped. deep: the thorough
+    search of the allocator table (slower).
+    """
+
+    pipeline: str = "traffic"
+    servers: int | None = None
+    trace: str | None = None
+    mean_rps: float | None = None
+    bursts: float = 1.0
+    heights: float = 1.0
+    fidelity: Fidelity = "fluid"
+    interval_s: float = 10.0
+    load_s: float | None = None
+    intervals: int = 60
+    split: str = "train"
+    windows: int = 256
+    randomise: bool = False
+    base: str = "forecast"
+    scale: float = 1.0
+    patience: float = 1.0
+    forecaster: str | None = None
+    deep: bool = False
+
+
+def check_options(options: ClusterEnvOptions) -> None:
+    """Raise OptionError for a value that cannot be."""
+    _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
+    _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
+    _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
+    for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
+        value = getattr(options, name)
+        _require(value is None or 0 < value < inf, f"{name} must be finite and above 0, not {value}")
+    for name in ("bursts", "load_s"):
+        value = getattr(options, name)
+        _require(value is None or 0 <= value < inf, f"{name} must be finite and not below 0, not {value}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise OptionError(message)
+
+
+def pipeline_of(options: ClusterEnvOptions) -> Pipeline:
+    """The pipeline, with its load times replaced where asked."""
+    from loki_rl.env.simulate import with_load_s
+
+    found = one_task() if options.pipeline == ONE_TASK else load_pipeline(options.pipeline).pipeline
+    return with_load_s(found, options.load_s)
+
+
+def forecaster_of(options: ClusterEnvOptions) -> Forecaster:
+    name = options.forecaster or ("quantile" if SHIPPED.is_file() else "holt")
+    return make_forecaster(name, shipped_net)
+
+
+def reserves(pipeline: Pipeline) -> Callable[[int], CapacityTarget]:
+    """What demand is worth having capacity for on so many servers."""
+    return cache(lambda servers: CapacityTarget(pipeline, Request(demand_rps=1.0, servers=servers)))
+
+
+def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
+    """Where windows of demand come from."""
+    if options.trace is None:
+        return bursty_sampler(options.mean_rps or MEAN_SHARE * table.best_rps, options.bursts, options.heights)
+    return trace_sampler(load_trace(options.trace), TraceOptions(mean_rps=options.mean_rps))
+
+
+_pipelines: dict[tuple[str, float | None], Pipeline] = {}
+_windows: dict[ClusterEnvOptions, Windows] = {}
+_pools: dict[ClusterEnvOptions, Pool] = {}
+
+
+def pool_for(options: ClusterEnvOptions) -> Pool:
+    """The windows of these options with their base; equal options share them in a process."""
+    check_options(options)
+    if options not in _pools:
+        key = (options.pipeline, options.load_s)
+        if key not in _pipelines:
+            _pipelines[key] = pipeline_of(options)
+        pipeline = _pipelines[key]
+        table = table_for(pipeline, options.servers or pipeline.servers)
+        _pools[options] = Pool(table, windows_for(options, table), Base(options.scale, options.patience))
+    return _pools[options]
+
+
+def windows_for(options: ClusterEnvOptions, table: Table) -> Windows:
+    """The windows alone: bases that only scale the same estimate share them."""
+    plain = replace(options, scale=1.0, patience=1.0, deep=False, fidelity="fluid")
+    if plain not in _windows:
+        asked = WindowOptions(
+            intervals=options.intervals,
+            interval_s=options.interval_s,
+            tick_s=TICK_S,
+            sample=sampler_of(options, table),
+            forecaster=forecaster_of(options),
+            reserve=reserves(table.fleet.pipeline),
+            best_rps=table.best_rps,
+            servers=table.servers,
+            load_s=table.fleet.load_s,
+            base=options.base,
+            ranges=RANDOMISED if options.randomise else Ranges(),
+        )
+        _windows[plain] = Windows(asked, table.fleet.models, options.windows, SPLITS[options.split])
+    return _windows[plain]
+
+
+def one_task() -> Pipeline:
+    """The pipeline of LokiRL/OneTask-v0: one task, five variants of 1 to .82 accuracy and 1 to 3.2 times the rate, 20
+    servers of 31 requests/s at full accuracy, SLO 0.5 s, load time 5 s. Assumed figures, for study."""
+    variants = tuple(
+        Variant(f"v{i}", accuracy, {n: _row(n / (31.0 * speed)) for n in (1, 2, 4)}, load_s=5.0)
+        for i, (accuracy, speed) in enumerate(((1.0, 1.0), (0.97, 1.4), (0.93, 1.9), (0.88, 2.5), (0.82, 3.2)))
+    )
+    task = Task("task", variants, entry=1.0)
+    return Pipeline("one-task", 0.5, (task,), {"task": 1.0}, servers=20, provenance="assumed", source="chosen for study")
+
+
+def _row(seconds: float) -> Latency:
+    return Latency(seconds, 1.05 * seconds, 1.1 * seconds)

@@ -1,0 +1,127 @@
+"""One cluster in the event twin, controlled from outside: the core's own actors run until they ask for a plan, and the
+caller answers. Owns that pause and what a control interval has cost; decides nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.allocator.switching import SERVERS, VIOLATION
+from loki_rl.control.fast.table import Table
+from loki_rl.control.formulation.request import Request
+from loki_rl.core.effects import Effect, Solve
+from loki_rl.core.messages import Arrived, Outcome, Planned
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.env.fluid.dynamics import ACCURACY as QUALITY
+from loki_rl.env.fluid.dynamics import ARRIVALS as ARRIVED
+from loki_rl.env.fluid.dynamics import FIGURES, LOADS, LOSS, LOST, OK, USED
+from loki_rl.env.fluid.windows import Window
+from loki_rl.env.simulate import with_load_s
+from loki_rl.env.world import ActorSlot, World
+
+# The twin's time stands still while it plans: a busy machine must not change what is found.
+PATIENT_S = 60.0
+
+
+class PausedWorld(World):
+    """A World that keeps the question when the controller asks for a plan."""
+
+    def __init__(self, options: ClusterOptions, start: float) -> None:
+        self.pending: Snapshot | None = None
+        self.asking: ActorSlot | None = None
+        super().__init__(options, _nobody, start=start)
+
+    def _carry_out(self, slot: ActorSlot, effect: Effect, now: float) -> None:
+        if isinstance(effect, Solve):
+            self.pending, self.asking = effect.snapshot, slot
+        else:
+            super()._carry_out(slot, effect, now)
+
+    def answer(self, plan: Plan) -> None:
+        """The plan that the controller waits for."""
+        assert self.asking is not None
+        self.kernel.push(self.kernel.now, self.asking, Planned(plan))
+        self.pending = self.asking = None
+
+
+def _nobody(snapshot: Snapshot) -> Plan:  # noqa: ARG001  (a World wants a policy)
+    raise AssertionError("the world pauses instead of asking a policy")
+
+
+class EventCluster:
+    """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
+    counts in the interval in which it ends."""
+
+    def __init__(self, table: Table, window: Window, interval_s: float, seed: int) -> None:
+        pipeline = table.fleet.pipeline
+        self.table, self.window = table, window
+        self.pipeline = with_load_s(pipeline, float(window.load_s.max()))
+        settle_s = float(window.load_s.max()) + 1.0
+        options = ClusterOptions(self.pipeline, window.servers, seed=seed, interval_s=interval_s)
+        self.interval_s = interval_s
+        self.world = PausedWorld(options, start=-settle_s)
+        self.figures = np.zeros(FIGURES)
+        self._totals = np.zeros(FIGURES)
+        self._next = 0
+        self._gateway = self.world.slots["gateway"]
+        self.world.begin(0.0)
+        self._until_asked()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        assert self.world.pending is not None
+        return self.world.pending
+
+    def decide(self, demand_rps: float, mean_rps: float, chance: float, patience: float) -> Plan:
+        """Answer with the exact allocator's plan for these, and play until the next question."""
+        load_s = float(self.window.load_s.max())
+        first = self.world.controller.plan is None
+        request = Request(
+            demand_rps=demand_rps,
+            servers=self.window.servers,
+            expected_rps=min(demand_rps, mean_rps),
+            chance=chance,
+            current=() if first else self.snapshot.servers,
+            horizon_s=patience * self.interval_s,
+            load_s=0.0 if first else load_s,
+            time_limit_s=PATIENT_S,
+        )
+        plan = allocate(self.pipeline, request)
+        self.world.answer(plan)
+        self._until_asked()
+        self._count()
+        return plan
+
+    def _until_asked(self) -> None:
+        """Every event up to the next question; arrivals enter in their order."""
+        world, times = self.world, self.window.times
+        while world.pending is None:
+            if self._next < len(times) and (world.kernel.next_time or 0.0) >= times[self._next]:
+                time = float(times[self._next])
+                world.kernel.push(time, self._gateway, Arrived([self._next], [0.0]))
+                self._next += 1
+            else:
+                world.step()
+
+    def _count(self) -> None:
+        tally, best = self.world.gateway.tally, self.pipeline.best_accuracy
+        totals = np.zeros(FIGURES)
+        for second in tally.seconds.values():
+            ok = second.outcomes[Outcome.OK]
+            totals[ARRIVED] += second.arrivals
+            totals[OK] += ok
+            totals[LOST] += sum(second.outcomes) - ok
+            totals[QUALITY] += second.accuracy_sum
+            totals[LOSS] += ok - second.accuracy_sum / best
+            totals[USED] += second.servers
+            totals[LOADS] += second.loads
+        self.figures = totals - self._totals
+        self.figures[USED] /= self.interval_s
+        self._totals = totals
+
+    def cost(self) -> float:
+        """Cost J of the last interval (docs/glossary.md), relative to the window's mean arrivals per interval."""
+        figures = self.figures
+        lost = VIOLATION * figures[LOST] + figures[LOSS]
+        return float(lost / self.window.reference + SERVERS * figures[USED] / self.window.servers)

@@ -1,0 +1,60 @@
+"""Spaces of the cluster environments and the figures in `info`. Owns names and bounds; knows no dynamics."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from gymnasium.spaces import Box, Space
+from numpy.typing import NDArray
+
+from loki_rl.control.demand.forecast import QUANTILES, Floats
+from loki_rl.control.demand.forecast_learned import BINS
+from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, LOADS, LOST, OK, USED
+
+STATE_NAMES = (
+    "capacity_ready", "capacity_planned", "loading_share", "longest_load", "load_time", "backlog", "used_share",
+    "last_multiplier", "last_patience", "servers_share", "metric_age", "room_above",
+)  # fmt: skip
+NAMES = (
+    *(f"demand_bin_{number}_{width}s" for number, width in enumerate(BINS)),
+    "noise", "level", "forecast_mean",
+    *(f"forecast_q{round(100 * q)}" for q in QUANTILES),
+    "forecast_error", *STATE_NAMES,
+)  # fmt: skip
+LOG, SHARE = (-2.0, 2.0), (0.0, 1.0)
+BOUNDS = {
+    "noise": (0.0, 2.0), "level": (-4.0, 2.0), "forecast_error": (0.0, 2.0), "loading_share": SHARE, "longest_load": SHARE,
+    "load_time": SHARE, "backlog": SHARE, "used_share": SHARE, "last_multiplier": (-1.0, 1.0), "last_patience": SHARE,
+    "servers_share": (0.0, 2.0), "metric_age": (0.0, 2.0),
+}  # fmt: skip
+
+
+def observation_space() -> Space[NDArray[np.float32]]:
+    """float32 [len(NAMES)]; see ClusterEnv for the meaning of each."""
+    bounds = np.array([BOUNDS.get(name, LOG) for name in NAMES], np.float32)
+    return cast(Space[NDArray[np.float32]], Box(bounds[:, 0], bounds[:, 1], dtype=np.float32))
+
+
+def flat_info(figures: Floats) -> dict[str, Any]:
+    """Figures [E, FIGURES] of the last interval, one array [E] each."""
+    arrivals, ok = figures[:, ARRIVALS], figures[:, OK]
+    return {
+        "arrivals": arrivals.copy(),
+        "slo_violation_ratio": figures[:, LOST] / np.maximum(arrivals, 1.0),
+        "accuracy": np.divide(figures[:, ACCURACY], ok, out=np.zeros_like(ok), where=ok > 0),
+        "servers": figures[:, USED].copy(),
+        "switches": figures[:, LOADS].copy(),
+    }
+
+
+def single_info(figures: Floats) -> dict[str, float]:
+    """The same of one cluster [FIGURES] as plain numbers; arrays of one number would take longer than the step itself."""
+    row = figures.tolist()
+    return {
+        "arrivals": row[ARRIVALS],
+        "slo_violation_ratio": row[LOST] / max(row[ARRIVALS], 1.0),
+        "accuracy": row[ACCURACY] / row[OK] if row[OK] > 0 else 0.0,
+        "servers": row[USED],
+        "switches": row[LOADS],
+    }

@@ -1,0 +1,177 @@
+"""Problems too large to be written down, answered by branch and price. Owns the translation of questions and of answers, and
+which problems these are; knows no mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from math import inf, nan
+from time import perf_counter
+
+import numpy as np
+
+from loki_rl.control.allocator.cached_model import keep, kept_problem
+from loki_rl.control.branch_and_price.master_problem import MasterProblem, Part
+from loki_rl.control.branch_and_price.pricing import LATE, Relaxation
+from loki_rl.control.branch_and_price.restriction import search
+from loki_rl.control.branch_and_price.route_pricing import Graph, best_routes, graph_of, losses, restrict, servers_per_flow
+from loki_rl.control.branch_and_price.search import Answer, choose
+from loki_rl.control.formulation.configurations import Configuration
+from loki_rl.control.formulation.network import Arc, Network, State
+from loki_rl.control.formulation.problem import Problem, Question, Span
+from loki_rl.control.solver.highs import Outcome
+from loki_rl.control.solver.simplex import OPTIMAL, Floats
+from loki_rl.control.solver.solve import GAP, Solved
+
+# With more arcs a problem is not written down. Measured: the paper's pipeline on three types (556 arcs) is as quick either
+# way, a chain of 3 tasks with 50 configurations (700 arcs) takes five times as long.
+WIDE_ARCS = 600
+
+_OUTCOMES: dict[str, tuple[Outcome, str]] = {
+    "optimal": ("optimal", "Optimal"),
+    "infeasible": ("infeasible", "Infeasible"),
+    "limit": ("feasible", "Time limit"),
+    "doubt": ("feasible", "Doubt"),
+}
+
+
+class ImplicitModel(Problem):
+    """Flows are not told: only those of a fleet's own network are worth having (`narrowed`)."""
+
+    # Its search begins near the relaxation, with bounds that are no worse.
+    coarse = False
+
+    def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
+        super().__init__(networks, prices)
+        self.graphs = [graph_of(network) for network in networks]
+
+    def _answer(self, question: Question, time_limit_s: float) -> Solved:
+        began = perf_counter()
+        asked = _Asked(self, question, began + time_limit_s)
+        answer = asked.fleet() if question.integer and not question.counts else asked.relaxed(question.counts)
+        found = answer.counts is not None
+        self.values = [0.0] * len(self.configurations) if answer.counts is None else answer.counts.tolist()
+        self.served = [0.0] * len(self.graphs) if answer.served is None else (answer.served * asked.scales).tolist()
+        self.flows = []
+        outcome, status = _OUTCOMES[answer.outcome]
+        outcome = "unknown" if outcome == "feasible" and not found else outcome
+        objective, bound = float(answer.objective * asked.unit), float(answer.bound * asked.unit)
+        return Solved(outcome, status, objective if found else nan, bound, perf_counter() - began, {})
+
+
+class _Asked:
+    """A question as a joint problem. scales: what a share 1 of a part is there of its demand. unit: what an objective of 1
+    is in the goal's own."""
+
+    def __init__(self, problem: ImplicitModel, question: Question, end: float) -> None:
+        self._problem, self._question, self._end = problem, question, end
+        self.scales = np.array([self._scale(p, span) for p, span in enumerate(question.served)])
+        weights = self.scales * np.array(question.weights)
+        size = float(weights.max())
+        parts = [self._part(p, weight / size) for p, weight in enumerate(weights.tolist())]
+        least = question.least / size if question.least > -1 else -1.0
+        self.joint = MasterProblem(
+            question.goal, parts, question.servers, problem.prices, least, holdings=dict(question.holdings)
+        )
+        self.unit = self.joint.unit * (1.0 if question.goal == "least price" else size)
+
+    def _scale(self, p: int, served: Span) -> float:
+        """Where the share has no limit, the most there can be, so that shares are of size 1."""
+        if served[1] is not None:
+            return 1.0
+        graph = self._problem.graphs[p]
+        alike = np.append(np.ones(len(graph.rate) - 1), 0.0)
+        needed = float(best_routes(graph, self._servers(p, graph), alike, 0.0)[0])
+        # A network may have no route at all, or one without work.
+        return sum(self._question.servers) / -needed if 0 < -needed < inf else 1.0
+
+    def _part(self, p: int, weight: float) -> Part:
+        question, scale = self._question, self.scales[p]
+        low, high = question.served[p]
+        a, b = question.floors[p]
+        return Part(
+            self._problem.graphs[p],
+            self._problem.networks[p].configurations,
+            self.needs(p, self._problem.graphs[p]),
+            weight,
+            (low / scale, 1.0 if high is None else high),
+            (a, b if b <= -1 else b / scale),
+        )
+
+    def _servers(self, p: int, graph: Graph) -> Floats:
+        return servers_per_flow(graph, self._question.demands[p], self._question.reserving)
+
+    def needs(self, p: int, graph: Graph) -> Floats:
+        """[arc] = servers for a share 1 of a part."""
+        scaled: Floats = self._servers(p, graph) * self.scales[p]
+        return scaled
+
+    def _left_s(self) -> float:
+        return self._end - perf_counter()
+
+    def fleet(self) -> Answer:
+        """The best whole servers."""
+        step = self._problem.step / self.joint.unit if self.joint.goal == "least price" else 0.0
+        start = self._question.start
+        known = self.relaxed(start) if start else None
+        if known is not None and self.joint.goal == "least price":
+            known.objective = self._problem.price(start) / self.joint.unit
+        return search(self.joint, self._problem.networks, self.needs, GAP, step, self._left_s, known)
+
+    def relaxed(self, counts: Sequence[int]) -> Answer:
+        """Where servers can be split; or with these counts and no others, if there are any."""
+        relaxation = Relaxation(self.joint, self._left_s)
+        layout = relaxation.layout
+        if counts:
+            relaxation.upper[layout.counts] = counts
+            for k in np.flatnonzero(counts):
+                relaxation.hold(int(layout.counts[k]))
+        outcome, bound = relaxation.solve()
+        if bound >= relaxation.worst:
+            return Answer("infeasible")
+        settled = {OPTIMAL: "optimal", LATE: "limit"}.get(outcome, "doubt")
+        if settled == "doubt" or not relaxation.serves:
+            return Answer("limit" if outcome == LATE else "doubt", bound=bound)
+        usage = relaxation.usage()
+        used = np.array(counts) if counts else usage[layout.counts]
+        return Answer(settled, relaxation.objective, bound, used, usage[layout.served])
+
+
+@cache
+def warm() -> None:
+    """Load the compiled code, or compile it (once per installation, some 20 s), before a time limit runs."""
+    configurations = tuple(Configuration(0, v, 1, 1, 10.0 * (1 + v), 0.1) for v in range(2))
+    states = (State(0, (), 2, 1.0, 1.0), State(0, (), 1, 1.0, 0.0))
+    arcs = (Arc(0, 0, 1.0, 0.1, 1.0, ()), Arc(0, -1, 0.0, 0.0, 0.0, ((1, 1.0),)), Arc(1, 1, 1.0, 0.1, 0.5, ()))
+    network = Network(configurations, states, arcs)
+    ImplicitModel((network,), (1.0,)).ask("most accurate", (33.0,), (3,))
+    graph = graph_of(network)
+    part = Part(graph, configurations, servers_per_flow(graph, 33.0))
+    relaxation = Relaxation(MasterProblem("most accurate", [part], (3,)), lambda: 1.0)
+    relaxation.solve()
+    relaxation.master.recover()
+    losses(graph, part.servers, np.ones(len(graph.rate)), 1.0)
+    restrict(network, graph, (0, 1))
+    master, rows = relaxation.master, relaxation.layout.counts
+    choose(master.now, master.matrix, rows, np.full(len(rows), 0.5), master.lower, master.upper)
+
+
+def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
+    """The problem of the networks, written down or wide, from the last ones of this thread where possible."""
+    if not is_wide(networks):
+        return kept_problem(networks, prices)
+    return keep(("wide", prices, *map(id, networks)), lambda: ImplicitModel(networks, prices))
+
+
+def is_wide(networks: Sequence[Network]) -> bool:
+    return sum(len(network.arcs) for network in networks) > WIDE_ARCS
+
+
+def narrowed(network: Network, counts: Sequence[int]) -> tuple[Network, list[int]]:
+    """The network of a fleet's own configurations, and its counts; for ways without items also each task's fastest."""
+    fastest: dict[int, int] = {}
+    for k, c in enumerate(network.configurations):
+        if c.task not in fastest or c.cost_us < network.configurations[fastest[c.task]].cost_us:
+            fastest[c.task] = k
+    keep = sorted({*fastest.values(), *(k for k, count in enumerate(counts) if count)})
+    return restrict(network, graph_of(network), keep), [counts[k] for k in keep]

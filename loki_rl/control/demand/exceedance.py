@@ -1,0 +1,121 @@
+"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles. Owns what is
+believed about jumps, noise and what comes back; knows no cluster and no price."""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loki_rl.control.compiled import compiled
+from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.demand.forecast import QUANTILES, TARGET
+
+Floats = NDArray[np.float64]
+
+# Demand may jump at any time, up to HIGHEST times, to above r times what it is with chance rate / r per second. Room for it
+# is cheap while demand is low. The rate is JUMPS / CALM_S at first and falls with every second seen without one (the mean of
+# a gamma prior after Poisson events); a jump that did come is in what was seen. Chosen on generated bursts, crowds, steady
+# demand and one day of tweets: half of the rate misses first crowds, twice as much gives accuracy away all day.
+JUMPS = 0.4
+CALM_S = 80.0
+HIGHEST = 5.0
+# Levels that were reached a while ago come back. Three seconds together: a shorter peak is served from the queues.
+MEMORY_S = 300
+PEAK_S = 3
+NOISE_S = 60
+
+# Beyond so many standard deviations (times the root of 2) a double says that normal noise never reaches.
+NEVER = 6.0
+
+KNOWN = np.log(1 - np.array((0.0, *QUANTILES)))
+
+
+@compiled
+def chances(
+    levels: Floats, counts: Floats, expected: float, lead_s: float, jumps: float = JUMPS, calm_s: float = CALM_S
+) -> Floats:
+    """Share of the lead's seconds in which demand is likely to exceed each level [n], ascending: the estimate may be off,
+    what was seen comes back, and demand jumps. counts [H]: per second."""
+    recent = counts[-MEMORY_S:]
+    rate = jumps / (calm_s + len(recent))
+    # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
+    sigma = sqrt(2.0) * deviation(recent, expected)
+    total = again(levels, peaks(recent), lead_s)
+    for i in range(len(levels)):
+        if levels[i] <= expected:
+            total[i] = 1.0
+            continue
+        away = (levels[i] - expected) / sigma
+        noise = 0.5 - 0.5 * erf(away) if away < NEVER else 0.0
+        jump = rate * lead_s * expected / levels[i] if levels[i] <= HIGHEST * expected else 0.0
+        total[i] = min(1.0, noise + total[i] + jump)
+    return total
+
+
+@compiled
+def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
+    """How likely the busiest seconds exceed each level [n], by their quantiles [6]; exponential beyond the last of them."""
+    places = np.empty(len(quantiles) + 1)
+    places[0] = min(mean_rps, quantiles[0])
+    places[1:] = quantiles
+    slope = (KNOWN[-1] - KNOWN[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
+    found: Floats = np.exp(np.interp(levels, places, KNOWN) + slope * np.maximum(levels - quantiles[-1], 0.0))
+    return found
+
+
+@compiled
+def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
+    """Share of the lead above each level [n], from below it: it has been crossed before, so it will be, at a time that is as
+    likely early as late. Never more than the share of all seconds [H] that were above it."""
+    size, seconds = len(levels), len(demand)
+    # Of every level: seconds whose highest level below demand it is, and how often demand crosses it, as differences.
+    held, crossed = np.zeros(size + 1), np.zeros(size + 1)
+    before = 0
+    for place in np.searchsorted(levels, demand):
+        held[place] += 1.0
+        crossed[min(before, place)] += 1.0
+        crossed[max(before, place)] -= 1.0
+        before = place
+    for i in range(size):
+        crossed[i + 1] += crossed[i]
+    late, above = np.zeros(size), 0.0
+    for i in range(size - 1, -1, -1):
+        above += held[i + 1]
+        # Up and down are counted, and the end is not. Who is above a level is above all lower ones.
+        expected = np.ceil(crossed[i] / 2) / max(seconds - above, 1.0) * lead_s / 2
+        late[i] = max(min(above / max(seconds, 1), expected), late[i + 1] if i + 1 < size else 0.0)
+    return late
+
+
+@compiled
+def seen(levels: Floats, demand: Floats) -> Floats:
+    """Share of the demand [H] above each level [n]."""
+    share = np.zeros(len(levels))
+    for place in np.searchsorted(levels, demand):
+        if place > 0:
+            share[place - 1] += 1.0
+    for i in range(len(levels) - 1, 0, -1):
+        share[i - 1] += share[i]
+    return share / max(len(demand), 1)
+
+
+@compiled
+def peaks(counts: Floats) -> Floats:
+    """Demand [1/s] of all PEAK_S seconds together."""
+    if len(counts) < PEAK_S:
+        return counts
+    found = counts[: len(counts) - PEAK_S + 1].copy()
+    for i in range(1, PEAK_S):
+        found += counts[i : len(counts) - PEAK_S + 1 + i]
+    return found / PEAK_S
+
+
+@compiled
+def deviation(counts: Floats, level: float) -> float:
+    """Standard deviation [1/s] of a second's count around its local level, at least Poisson's."""
+    recent = counts[-NOISE_S:]
+    if len(recent) < 2:
+        return sqrt(level)
+    return sqrt(max(level, ((recent[1:] - recent[:-1]) ** 2).mean() / 2))

@@ -1,0 +1,166 @@
+"""Forecasts of demand as quantiles, from the requests counted per second. Owns the protocol, the classical forecasters and
+their error; knows no pipeline, no plan and no trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from statistics import NormalDist
+from typing import Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.formulation.request import RequestError
+
+Floats = NDArray[np.float64]
+
+QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+TARGET = QUANTILES.index(0.9)
+HISTORY_S = 300
+# Peak demand is that of so many seconds together: a shorter one is served from the queues.
+PEAK_S = 3
+# How far the peak of some ten seconds of noise lies above its mean, in standard deviations of a second's count.
+PEAK_SIGMAS = 1.0
+
+
+class Forecast(Struct, frozen=True, eq=False):
+    """For n histories: mean [n] demand [1/s] over the lead, and quantiles [n, 6] of its busiest PEAK_S seconds [1/s]."""
+
+    mean: Floats
+    quantiles: Floats
+
+
+class Forecaster(Protocol):
+    """Counts per second [n, H], oldest first and without gaps, to a forecast for the next lead_s [s]; H >= 1."""
+
+    def __call__(self, counts: Floats, lead_s: float) -> Forecast: ...
+
+
+def outcome(counts: Floats) -> tuple[float, float]:
+    """What a forecast is about, once the lead [K] is over: its mean and its busiest PEAK_S seconds [1/s]."""
+    width = min(PEAK_S, len(counts))
+    together = np.convolve(counts, np.ones(width), "valid")
+    return float(counts.sum()) / len(counts), float(together.max()) / width
+
+
+def pinball(quantiles: Floats, actual: Floats) -> Floats:
+    """Mean pinball loss [n] of quantile forecasts [n, 6] (Koenker and Bassett 1978), in the unit of the demand."""
+    error = actual[:, None] - quantiles
+    levels = np.array(QUANTILES)
+    loss: Floats = np.maximum(levels * error, (levels - 1) * error).mean(axis=1)
+    return loss
+
+
+class Tracker:
+    """Pinball error of past forecasts relative to demand, exponentially smoothed: how far the forecaster is off of late."""
+
+    def __init__(self, decay: float = 0.8) -> None:
+        self.decay = decay
+        self.error: float | None = None
+        self._due: list[tuple[int, float, Floats]] = []
+
+    def made(self, second: int, lead_s: float, forecast: Forecast) -> None:
+        """Remember a forecast made at the end of this second."""
+        self._due.append((second + round(lead_s), lead_s, forecast.quantiles))
+
+    def observe(self, second: int, counts: Floats) -> None:
+        """Settle the forecasts whose lead is over by the end of this second; counts: [H] up to it."""
+        for due, lead_s, quantiles in [row for row in self._due if row[0] <= second]:
+            end = len(counts) - (second - due)
+            seen = counts[max(0, end - round(lead_s)) : end]
+            if len(seen):
+                mean, peak = outcome(seen)
+                error = float(pinball(quantiles, np.array([peak]))[0]) / max(mean, FLOOR_RPS)
+                self.error = error if self.error is None else self.decay * self.error + (1 - self.decay) * error
+        self._due = [row for row in self._due if row[0] > second]
+
+
+# -- classical forecasters ------------------------------------------------------------------------------------------------
+
+
+def smoothed(counts: Floats, com: float = 4.0, samples: int = 60) -> Floats:
+    """Exponentially weighted mean [n] of the last `samples` seconds, as demand.ewma."""
+    recent = counts[:, -samples:]
+    weights = (com / (1 + com)) ** np.arange(recent.shape[1] - 1, -1, -1)
+    mean: Floats = recent @ weights / weights.sum()
+    return mean
+
+
+def deviation(counts: Floats, level: Floats, window_s: int = 60) -> Floats:
+    """Standard deviation [n] of a second's count around its local level, at least Poisson's (demand.spread)."""
+    steps = np.diff(counts[:, -window_s:], axis=1)
+    local = (steps**2).mean(axis=1) / 2 if steps.shape[1] else np.zeros(len(counts))
+    found: Floats = np.sqrt(np.maximum(level, local))
+    return found
+
+
+def around(level: Floats, counts: Floats) -> Forecast:
+    """A level [n] with the noise of the recent counts around it."""
+    sigma = deviation(counts, level) / np.sqrt(PEAK_S)
+    scores = np.array([NormalDist().inv_cdf(q) for q in QUANTILES])
+    return Forecast(level, level[:, None] + (PEAK_SIGMAS + scores) * sigma[:, None])
+
+
+def persistence(counts: Floats, lead_s: float) -> Forecast:  # noqa: ARG001  (as it was, for any lead)
+    """The last seconds go on."""
+    return around(counts[:, -PEAK_S:].mean(axis=1), counts)
+
+
+def ewma(counts: Floats, lead_s: float) -> Forecast:  # noqa: ARG001
+    """The exponentially weighted mean goes on."""
+    return around(smoothed(counts), counts)
+
+
+def holt(counts: Floats, lead_s: float, alpha: float = 0.3, beta: float = 0.1, damping: float = 0.9) -> Forecast:
+    """Level and damped trend (Gardner and McKenzie 1985), at the end of the lead or now, whichever is higher."""
+    level, trend = counts[:, :5].mean(axis=1), np.zeros(len(counts))
+    for count in counts.T:
+        before = level
+        level = alpha * count + (1 - alpha) * (level + damping * trend)
+        trend = beta * (level - before) + (1 - beta) * damping * trend
+    ahead = damping * (1 - damping**lead_s) / (1 - damping)
+    return around(np.maximum(level, level + trend * ahead).clip(0.0), counts)
+
+
+def seasonal(counts: Floats, lead_s: float, period_s: int = 240) -> Forecast:
+    """The same stretch one period ago, scaled to the present level; persistence where the history is shorter."""
+    lead = round(lead_s)
+    start = counts.shape[1] - period_s
+    if start < PEAK_S:
+        return persistence(counts, lead_s)
+    then = counts[:, start - PEAK_S : start].mean(axis=1)
+    scale = counts[:, -PEAK_S:].mean(axis=1) / np.maximum(then, FLOOR_RPS)
+    return around(counts[:, start : start + lead].mean(axis=1) * scale.clip(0.5, 2.0), counts)
+
+
+def envelope(counts: Floats, lead_s: float, window_s: int = 60) -> Forecast:
+    """The busiest stretch of the last minute over several widths, up at once and down slowly (InferLine, SoCC'20)."""
+    recent = counts[:, -window_s:]
+    sums = np.concatenate((np.zeros((len(recent), 1)), np.cumsum(recent, axis=1)), axis=1)
+    widths = [w for w in (5, 10, 20) if w <= recent.shape[1]] or [recent.shape[1]]
+    peaks = [((sums[:, w:] - sums[:, :-w]) / w).max(axis=1) for w in widths]
+    around_level = around(np.max(peaks, axis=0), counts)
+    return Forecast(ewma(counts, lead_s).mean, around_level.quantiles)
+
+
+FORECASTERS: dict[str, Forecaster] = {
+    "persistence": persistence,
+    "ewma": ewma,
+    "holt": partial(holt),
+    "seasonal": partial(seasonal),
+    "envelope": partial(envelope),
+}
+
+
+def make_forecaster(name: str, learned: Callable[[], Forecaster] | None = None) -> Forecaster:
+    """The forecaster of that name; `quantile` is the learned one. Raises RequestError for a name that does not exist."""
+    if name == "quantile" and learned is not None:
+        return learned()
+    if name not in FORECASTERS:
+        near = get_close_matches(name, [*FORECASTERS, "quantile"], n=1, cutoff=0.0)
+        raise RequestError(f"there is no forecaster '{name}'; did you mean '{near[0]}'?")
+    return FORECASTERS[name]

@@ -1,0 +1,279 @@
+"""The allocator's objective for one vector of servers per model, as compiled loops. Owns the arithmetic of cost J on a
+Fleet's arrays; knows no names, no search, and keeps no state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loki_rl.control.allocator.switching import ACCURACY, SERVERS, UNBALANCED, VIOLATION
+from loki_rl.control.compiled import inlined, lean
+from loki_rl.control.fast.model_arrays import Floats, Net
+
+TINY = 1e-12
+TOO_MANY = 100.0  # price of a server that the cluster does not have, so that a search walks back into it
+
+# Rows of the scratch array [ROWS, max(models, tasks, paths)].
+KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, TRIAL, ASKED, ROWS = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+
+@inlined
+def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -> None:
+    """work[LIMIT] gets the items/s that each model's servers take, what must stay idle beside them taken off.
+
+    Of servers that would serve all of a task's items alone, `busy` busy and `idle` idle ones, idle = r x busy / (busy +
+    idle), r = reserve x items that arrive at once (control/formulation/latency.py). demand: requests/s to serve, 0: nothing
+    is kept idle. The items of a child task are those of its parents' servers at full use.
+    """
+    below, entry, fanout, ranked, begin = net[0], net[2], net[3], net[4], net[11]
+    for task in range(len(entry)):
+        if entry[task] > 0.0:
+            work[ITEMS, task] = demand * entry[task]
+            work[LEFT, task] = 1.0
+    for task in range(len(entry)):
+        flow, items = 0.0, work[ITEMS, task]
+        often = 4.0 * work[LEFT, task] / items if items > 0.0 else 0.0
+        for place in range(begin[task], begin[task + 1]):
+            model = ranked[place]
+            able = counts[model] * rate[0, model]
+            flow += able
+            if able > 0.0 and often > 0.0:
+                able *= 2.0 / (1.0 + np.sqrt(1.0 + often * rate[0, model] * rate[1, model]))
+            work[LIMIT, model] = able
+        for place in range(below.shape[1]):
+            child = below[task, place]
+            if child >= 0:
+                children = 0.0
+                for listed in range(begin[task], begin[task + 1]):
+                    model = ranked[listed]
+                    children += counts[model] * rate[0, model] * fanout[model, child]
+                made = children / flow if flow > 0.0 else 0.0
+                work[ITEMS, child], work[LEFT, child] = items * made, 1.0 + made
+
+
+@inlined
+def take(net: Net, task: int, model: int, amount: float, work: Floats) -> None:
+    """Use up what `amount` items of a model need of its child tasks."""
+    below, fanout = net[0], net[3]
+    for place in range(below.shape[1]):
+        child = below[task, place]
+        if child >= 0:
+            work[LEFT, child] -= amount * fanout[model, child]
+
+
+@inlined
+def fitting(net: Net, task: int, model: int, amount: float, work: Floats) -> float:
+    """As many of the items of a model as the child tasks have room for."""
+    below, fanout = net[0], net[3]
+    for place in range(below.shape[1]):
+        child = below[task, place]
+        if child >= 0 and amount * fanout[model, child] > work[LEFT, child]:
+            amount = max(work[LEFT, child], 0.0) / fanout[model, child]
+    return amount
+
+
+@inlined
+def capacity(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -> float:
+    """Requests/s that `counts` servers per model can serve; work[ROOM] gets the items/s of every task's subtree, work[LIMIT]
+    those of every model. rate [2, M]: rated items/s and reserve of one server.
+
+    Variants that make the fewest children are used first, which is optimal while one child task is scarce and a lower
+    bound where several are.
+    """
+    below, entry, cheap, begin = net[0], net[2], net[5], net[11]
+    limit(counts, rate, net, demand, work)
+    most = np.inf
+    for task in range(len(entry) - 1, -1, -1):
+        total = 0.0
+        for place in range(below.shape[1]):
+            child = below[task, place]
+            if child >= 0:
+                work[LEFT, child] = work[ROOM, child]
+        for place in range(begin[task], begin[task + 1]):
+            model = cheap[place]
+            if work[LIMIT, model] > 0.0:
+                flow = fitting(net, task, model, work[LIMIT, model], work)
+                take(net, task, model, flow, work)
+                total += flow
+        work[ROOM, task] = total
+        if entry[task] > 0.0:
+            most = min(most, total / entry[task])
+    return most
+
+
+@inlined
+def spread(net: Net, demand: float, work: Floats) -> None:
+    """work[FLOW] gets the items/s per model of an accurate way to serve `demand` requests/s.
+
+    Needs `capacity` of the same servers before, and a demand within it. Tasks with children start from the cheapest way
+    and move to more accurate variants while the children have room.
+    """
+    below, entry, fanout, ranked, cheap, begin = net[0], net[2], net[3], net[4], net[5], net[11]
+    for task in range(len(entry)):
+        work[LEFT, task] = work[ROOM, task]
+        work[ITEMS, task] = 0.0
+    for task in range(len(entry)):
+        missing = work[ITEMS, task] + demand * entry[task]
+        inner = below[task, 0] >= 0
+        for place in range(begin[task], begin[task + 1]):
+            model = cheap[place] if inner else ranked[place]
+            amount = min(missing, work[LIMIT, model])
+            if inner and amount > 0.0:
+                amount = fitting(net, task, model, amount, work)
+                take(net, task, model, amount, work)
+            work[FLOW, model] = amount
+            missing -= amount
+        if inner:
+            upgrade(net, task, work)
+            for listed in range(begin[task], begin[task + 1]):
+                model = ranked[listed]
+                if work[FLOW, model] > 0.0:
+                    for place in range(below.shape[1]):
+                        child = below[task, place]
+                        if child >= 0:
+                            work[ITEMS, child] += work[FLOW, model] * fanout[model, child]
+
+
+@inlined
+def upgrade(net: Net, task: int, work: Floats) -> None:
+    """Move flow of one task from its least accurate to its most accurate variants while the child tasks have room."""
+    below, fanout, ranked, begin = net[0], net[3], net[4], net[11]
+    for place in range(begin[task], begin[task + 1]):
+        better = ranked[place]
+        if work[LIMIT, better] <= 0.0:
+            continue
+        for other in range(begin[task + 1] - 1, place, -1):
+            worse = ranked[other]
+            amount = min(work[FLOW, worse], work[LIMIT, better] - work[FLOW, better])
+            if amount <= TINY:
+                continue
+            for child_place in range(below.shape[1]):
+                child = below[task, child_place]
+                more = fanout[better, child] - fanout[worse, child] if child >= 0 else 0.0
+                if more > 0.0 and amount * more > work[LEFT, child]:
+                    amount = work[LEFT, child] / more
+            if amount > TINY:
+                take(net, task, better, amount, work)
+                take(net, task, worse, -amount, work)
+                work[FLOW, better] += amount
+                work[FLOW, worse] -= amount
+
+
+@inlined
+def accuracy(flow: Floats, net: Net, values: Floats) -> float:
+    """Expected accuracy 0..1 of a flow per model: stages mix independently, as in a cluster that binds late."""
+    first, ranked, weight, line, table, begin = net[1], net[4], net[6], net[7], net[8], net[11]
+    total = 0.0
+    for leaf in range(len(weight)):
+        depth, size = 0, 1
+        while depth < line.shape[1] and line[leaf, depth] >= 0:
+            size *= first[line[leaf, depth] + 1] - first[line[leaf, depth]]
+            depth += 1
+        for level in range(depth - 1, -1, -1):
+            task = line[leaf, level]
+            low, high = first[task], first[task + 1]
+            above = first[line[leaf, level - 1]] if level > 0 else 0
+            wide = first[line[leaf, level - 1] + 1] - above if level > 0 else 1
+            most_above = ranked[begin[line[leaf, level - 1]]] - above if level > 0 else 0
+            whole = 0.0
+            for place in range(begin[task], begin[task + 1]):
+                whole += flow[ranked[place]]
+            size //= high - low
+            column = -1
+            for i in range(size):
+                column = column + 1 if column + 1 < wide else 0
+                if level > 0 and flow[above + column] <= 0.0 and column != most_above:
+                    continue  # nothing asks for it, not even in the place of a task without flow
+                start = i * (high - low) - low
+                mixed = 0.0
+                if whole > 0.0:
+                    for place in range(begin[task], begin[task + 1]):
+                        model = ranked[place]
+                        if flow[model] > 0.0:
+                            mixed += flow[model] * (
+                                table[leaf, start + model] if level == depth - 1 else values[start + model]
+                            )
+                    mixed /= whole
+                else:  # nothing comes here: as the most accurate
+                    best = start + ranked[begin[task]]
+                    mixed = table[leaf, best] if level == depth - 1 else values[best]
+                values[i] = mixed
+        total += weight[leaf] * values[0]
+    return total
+
+
+@inlined
+def short(served: float, target: Floats) -> float:
+    """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
+    come (control/allocator/switching.py)."""
+    ratio = target[0] / target[1]
+    return float((1.0 - target[3]) * (1.0 - min(1.0, served * ratio)) + target[3] * ratio * (1.0 - served))
+
+
+@inlined
+def loading_cost(counts: Floats, state: Floats, rate: Floats, net: Net, target: Floats, old: bool, work: Floats) -> float:
+    """Cost J of what is not served while models load. old: old models serve until the new ones are warm."""
+    if target[2] <= 0.0:
+        return 0.0
+    for model in range(len(counts)):
+        able = state[0, model] + state[1, model]
+        work[KEPT, model] = able if old else min(counts[model], able)
+    kept = capacity(work[KEPT], rate, net, 0.0, work)
+    return float(VIOLATION * target[2] * short(min(1.0, kept / (target[0] * UNBALANCED)), target))
+
+
+@inlined
+def serving_cost(counts: Floats, rate: Floats, net: Net, target: Floats, spent: float, most: float, work: Floats) -> float:
+    """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is."""
+    able = capacity(counts, rate, net, target[0], work)
+    served = min(1.0, able / target[0])
+    value = spent + VIOLATION * (1.0 - target[2]) * short(served, target) + ACCURACY * (1.0 - served)
+    if value > most or served <= 0.0:
+        return float(value)
+    spread(net, min(target[0], able), work)
+    return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net[9]))
+
+
+@inlined
+def holding_cost(counts: Floats, state: Floats, servers: int, share: float) -> float:
+    """Cost J of the servers that are used, and of those that load."""
+    used, loads = 0.0, 0.0
+    for model in range(len(counts)):
+        used += counts[model]
+        loads += max(0.0, counts[model] - state[0, model] - state[2, model])
+    return SERVERS / servers * (used + share * loads) + TOO_MANY * max(0.0, used - servers)
+
+
+@inlined
+def held_back(counts: Floats, state: Floats, net: Net) -> bool:
+    """Whether old models serve until the new ones are warm, and servers enough are used for all of them."""
+    held = 0.0
+    for model in range(len(counts)):
+        held += state[0, model] + state[1, model] - counts[model]
+    return net[10] and held <= 0.0
+
+
+@lean
+def best_splits(
+    counts: Floats, state: Floats, rates: Floats, net: Net, servers: int, target: Floats, work: Floats
+) -> tuple[float, int, int]:
+    """Cost J of `counts`: the objective of control/allocator/switching.py with the flows above. Also returns the splits of
+    the latency budget that are best once models are loaded, and while they load.
+
+    state [3, M]: servers ready now, credit of those that load, and how many load. rates [P, 2, M]; target: demand [1/s],
+    expected demand [1/s], share of the horizon that passes while models load, chance that what lies between the demands
+    comes.
+    """
+    old = held_back(counts, state, net)
+    loading, serving, split, while_loading = np.inf, np.inf, 0, 0
+    for p in range(len(rates)):
+        found = loading_cost(counts, state, rates[p], net, target, old, work)
+        if found < loading:
+            loading, while_loading = found, p
+        if loading <= 0.0:
+            break
+    spent = loading + holding_cost(counts, state, servers, target[2])
+    for p in range(len(rates)):
+        found = serving_cost(counts, rates[p], net, target, spent, serving, work)
+        if found < serving:
+            serving, split = found, p
+    return serving, split, while_loading

@@ -1,0 +1,132 @@
+"""What an allocator is asked: the request, its checks and its errors. Knows nothing of configurations or solvers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Exclusion, Server
+from loki_rl.core.servers.server_type import ServerType, types_of
+
+Queueing = Literal["half-slo", "tail"]
+# Every one is a record of its own in plane and twin.
+MOST_SERVERS = 100_000
+QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
+
+
+class RequestError(ValueError):
+    """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
+
+
+class Request(Struct, frozen=True):
+    """One question to the allocator.
+
+    demand_rps: requests per second that must be served [1/s]. servers: size of the cluster. slo_s: deadline [s], the
+    pipeline's if None. min_accuracy: floor 0..1 on the mean accuracy of what is served. headroom: share of demand added
+    before planning. queueing: name of the latency model. max_batch: largest batch considered. time_limit_s: after it the
+    best plan found so far is returned. pool: types of the servers, which must add up to `servers`; empty: all are alike and
+    run as the pipeline says, at price 1.
+
+    Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
+    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
+    demand is likely to come, where demand_rps is a high quantile (demand_rps if None); chance: how likely what lies between
+    the two is to come, 0..1 (as for a normal tail if None); unloadable: models that no further server can load, so that a
+    plan has them at most where they are.
+    """
+
+    demand_rps: float
+    servers: int
+    slo_s: float | None = None
+    min_accuracy: float = 0.0
+    headroom: float = 0.0
+    queueing: Queueing = "tail"
+    max_batch: int | None = None
+    time_limit_s: float = 5.0
+    current: tuple[Server, ...] = ()
+    horizon_s: float | None = None
+    load_s: float | None = None
+    expected_rps: float | None = None
+    chance: float | None = None
+    unloadable: tuple[Exclusion, ...] = ()
+    pool: tuple[ServerType, ...] = ()
+
+    @property
+    def types(self) -> tuple[ServerType, ...]:
+        """The types of which there are servers."""
+        return types_of(self.pool, self.servers)
+
+
+class Part(Struct, frozen=True):
+    """One of the pipelines that share a cluster: its own request, and how much its accuracy and its requests count."""
+
+    pipeline: Pipeline
+    request: Request
+    weight: float = 1.0
+
+
+def with_count(request: Request, kind: ServerType, count: int) -> Request:
+    """The request for another number of servers of one of its types."""
+    pool = tuple(replace(one, count=count) if one.name == kind.name else one for one in request.pool)
+    return replace(request, pool=pool, servers=request.servers - kind.count + count)
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise RequestError where a request contradicts itself or two of them do not ask about one cluster."""
+    _require(bool(parts), "name at least one pipeline")
+    for part in parts:
+        check(part.request)
+        _require(_positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
+        alone = len(parts) == 1 or part.request.horizon_s is None
+        _require(alone, "several pipelines are planned for empty servers only, without a horizon")
+    shared = [(part.request.servers, part.request.pool, part.request.time_limit_s) for part in parts]
+    _require(all(one == shared[0] for one in shared), "pipelines that share a cluster need the same servers and time limit")
+
+
+def check(request: Request) -> None:
+    """Raise RequestError where the request contradicts itself."""
+    _check_pool(request)
+    _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
+    _require(request.servers <= MOST_SERVERS, f"servers must be at most {MOST_SERVERS}, not {request.servers}")
+    _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
+    _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
+    _require(isfinite(request.headroom) and request.headroom >= 0, f"headroom must be >= 0, not {request.headroom}")
+    _require(request.queueing in QUEUEINGS, f"queueing must be one of {', '.join(QUEUEINGS)}, not '{request.queueing}'")
+    _require(_positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
+    for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
+        _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
+    _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
+    likely = request.expected_rps
+    _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
+    _require(request.chance is None or 0 <= request.chance <= 1, f"chance must lie in 0..1, not {request.chance}")
+    _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
+
+
+def _check_pool(request: Request) -> None:
+    names = [kind.name for kind in request.pool]
+    _require(len(set(names)) == len(names), f"two server types have the same name: {', '.join(names)}")
+    total = sum(kind.count for kind in request.pool)
+    _require(not names or total == request.servers, f"the types have {total} servers together, not {request.servers}")
+    for kind in request.pool:
+        where = f"server type '{kind.name}'"
+        _require(kind.count >= 0, f"{where}: count must be at least 0, not {kind.count}")
+        _require(_positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
+        _require(kind.memory_mb > 0, f"{where}: memory_mb must be above 0, not {kind.memory_mb}")
+        _require(kind.speed is None or _positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
+
+
+def _positive(number: float) -> bool:
+    return isfinite(number) and number > 0
+
+
+def _nonnegative(number: float) -> bool:
+    return isfinite(number) and number >= 0
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(message)

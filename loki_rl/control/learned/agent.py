@@ -1,0 +1,166 @@
+"""A trained agent at work: from observation and mask to one action, without torch. Owns its file and what the file says
+about itself; knows no snapshot and no plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+
+MASK_RULE = 1
+ILLEGAL = -1e8
+# An agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far outside
+# of what it saw in training (in units of the feature's range), nor before it has sat out so many intervals after either.
+FORECASTER_OFF = 3.0
+OUTSIDE = 0.25
+SIT_OUT = 3
+METADATA = "loki_rl"
+DATA = Path(__file__).resolve().parent / "data" / "agents"
+
+
+class Card(Struct, frozen=True, kw_only=True):
+    """What an agent was made for and how good it was there.
+
+    environment: gymnasium id. pipeline: its name. multipliers, patiences: the action table. mask_rule: version of the mask.
+    scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
+    forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
+    base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
+    and what of it the base does not lose. note: how it was trained.
+    """
+
+    environment: str
+    pipeline: str
+    features: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    patiences: tuple[float, ...]
+    mask_rule: int
+    scale: float
+    patience: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    forecast_error: float
+    ranges: dict[str, Any]
+    gain: float
+    gap: float
+    steps: int
+    violations: float = 0.0
+    excess: float = 0.0
+    note: str = ""
+
+
+def outside(card: Card, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[..., OBSERVATION] whether each feature lies outside of what the agent saw in training."""
+    low, high = np.array(card.low), np.array(card.high)
+    margin = OUTSIDE * np.maximum(high - low, 0.1)
+    found: NDArray[np.bool_] = (observations < low - margin) | (observations > high + margin)
+    return found
+
+
+class Agent(Protocol):
+    """Logits of all actions for one observation."""
+
+    @property
+    def card(self) -> Card: ...
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]: ...
+
+
+def act(agent: Agent, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> int:
+    """The most likely legal action: deterministic, no exploration."""
+    return int(np.argmax(np.where(mask, agent.logits(observation, mask), ILLEGAL)))
+
+
+Layers = tuple[NDArray[np.float32], ...]
+
+
+def forward(weights: Layers, biases: Layers, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A tanh network, the last layer linear; one observation or rows of them."""
+    hidden = observation
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        hidden = np.tanh(hidden @ weight + bias)
+    found: NDArray[np.float32] = hidden @ weights[-1] + biases[-1]
+    return found
+
+
+class NumpyAgent(Struct, frozen=True, eq=False):
+    """Layers of a tanh network, the last one linear."""
+
+    weights: Layers
+    biases: Layers
+    card: Card
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
+        return forward(self.weights, self.biases, observation)
+
+    def save(self, path: Path) -> None:
+        layers = {f"w{i}": w for i, w in enumerate(self.weights)} | {f"b{i}": b for i, b in enumerate(self.biases)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(path, **layers, card=np.array(card_text(self.card)))  # type: ignore[arg-type]
+
+
+class OnnxAgent:
+    """The same network in onnxruntime, from the interchange file."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.card = read_card(self.session.get_modelmeta().custom_metadata_map.get(METADATA, ""), path)
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        given = {"observation": observation[None], "mask": mask[None]}
+        found: NDArray[np.float32] = self.session.run(["logits"], given)[0][0]
+        return found
+
+
+def shipped(pipeline: str) -> Path | None:
+    """The agent that comes with the package for a pipeline of this name, if one does."""
+    file = DATA / f"{pipeline}.npz"
+    return file if file.is_file() else None
+
+
+def card_text(card: Card) -> str:
+    return msgspec.json.encode(card).decode()
+
+
+def read_card(text: str, path: Path) -> Card:
+    """Raises RequestError if the file does not say what it is, or is for another environment or action table."""
+    try:
+        card = msgspec.json.decode(text, type=Card)
+    except msgspec.DecodeError as error:
+        raise RequestError(f"{path} does not say what it was trained for ({error}); export it again") from error
+    fits = len(card.features) == OBSERVATION and card.mask_rule == MASK_RULE
+    table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.patiences == tuple(PATIENCES.tolist())
+    if not (fits and table and card.environment.startswith("LokiRL/")):
+        raise RequestError(f"{path} was trained for {card.environment} with another observation or action table; train anew")
+    return card
+
+
+def load_agent(path: Path) -> Agent:
+    """An agent from its .npz or .onnx file. Raises RequestError with one sentence."""
+    if not path.is_file():
+        raise RequestError(f"there is no model file {path}; train one with 'loki-rl train'")
+    if path.suffix == ".onnx":
+        return OnnxAgent(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            depth = sum(name.startswith("w") for name in file.files)
+            weights = tuple(file[f"w{i}"].astype(np.float32) for i in range(depth))
+            biases = tuple(file[f"b{i}"].astype(np.float32) for i in range(depth))
+            card = read_card(str(file["card"]), path)
+    except RequestError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise RequestError(f"{path} cannot be read as an agent: {error}") from error
+    if not depth or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
+        raise RequestError(f"{path} holds a network of another shape; train anew")
+    return NumpyAgent(weights, biases, card)

@@ -1,0 +1,102 @@
+"""What an agent sees and may do: features of demand and cluster, the residual actions, the mask. Owns their definition for
+the twin and for a live controller alike; knows neither environment nor trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loki_rl.control.compiled import inlined, lean
+from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.demand.forecast import deviation
+from loki_rl.control.demand.forecast_learned import BINS, binned
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.fast.objective_kernels import capacity
+from loki_rl.control.fast.table import Table
+from loki_rl.core.plan import Server, Snapshot
+
+MULTIPLIERS = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8])
+PATIENCES = np.array([1.0, 8.0])  # times the base's own
+ACTIONS = len(MULTIPLIERS) * len(PATIENCES)
+NO_ADJUSTMENT = 3
+SLACK = 0.05  # a target may lie this much below the last seconds' rate: noise
+# log ratios of bins, noise, log of level over the cluster's rate, log ratios of mean and quantiles, error of the forecaster
+EXOGENOUS = len(BINS) + 10
+STATE = 12
+OBSERVATION = EXOGENOUS + STATE
+LONG_S = 20.0
+
+
+def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, best_rps: float) -> Floats:
+    """[n, EXOGENOUS] features of demand, from counts per second [n, H], forecasts and the forecaster's recent error [n]."""
+    level, bins = binned(history)
+    noise = (deviation(history, level) / level).clip(0.0, 2.0)
+    size = np.log(level / best_rps).clip(-4.0, 2.0)
+    ratios = np.log(np.column_stack((mean, quantiles)).clip(FLOOR_RPS) / level[:, None]).clip(-2.0, 2.0)
+    return np.column_stack((bins, noise, size, ratios, (10 * errors).clip(0.0, 2.0)))
+
+
+@inlined
+def adjusted(action: int, base_rps: float, scale: float, patience: float) -> tuple[float, float]:
+    """Demand for capacity [1/s] and patience [intervals] of an action; -1 is the base itself, with its own patience."""
+    if action < 0:
+        return base_rps * scale, patience
+    size = len(MULTIPLIERS)
+    return base_rps * scale * MULTIPLIERS[action % size], patience * PATIENCES[action // size]
+
+
+@lean
+def fill_mask(mask: NDArray[np.int8], base_rps: float, floor_rps: float, most_rps: float) -> None:
+    """Legal actions: targets that serve the last seconds' rate, as far as the cluster can, and only the lowest of those
+    beyond the cluster's largest demand. No adjustment is always legal."""
+    size = len(MULTIPLIERS)
+    least = min(floor_rps * (1.0 - SLACK), most_rps)
+    for action in range(ACTIONS):
+        place = action % size
+        repeated = place > 0 and base_rps * MULTIPLIERS[place - 1] >= most_rps
+        legal = place == NO_ADJUSTMENT or (base_rps * MULTIPLIERS[place] >= least and not repeated)
+        mask[action] = 1 if legal else 0
+
+
+def state_features(
+    table: Table, snapshot: Snapshot, high_rps: float, last: int, servers: int, load_s: float, lag_s: float
+) -> NDArray[np.float32]:
+    """The state's features of an observation from what the controller sees, as fluid_step.observe has them."""
+    fleet, rate = table.fleet, table.fleet.rates[-1]
+    now, after = np.zeros(fleet.models), np.zeros(fleet.models)
+    for server in snapshot.servers:
+        _held(fleet.model, server, now, after)
+    loading = [server.remaining_s for server in snapshot.servers if server.loading]
+    used = sum(server.serving is not None or server.loading is not None for server in snapshot.servers)
+    most = table.most_rps
+    return np.array(
+        [
+            _log(capacity(now, rate, fleet.net, high_rps, table.work) / high_rps),
+            _log(capacity(after, rate, fleet.net, high_rps, table.work) / high_rps),
+            len(loading) / servers,
+            min(1.0, max(loading, default=0.0) / LONG_S),
+            min(1.0, load_s / LONG_S),
+            min(1.0, max(snapshot.backlog_s.values(), default=0.0)),
+            used / servers,
+            MULTIPLIERS[last % len(MULTIPLIERS)] - 1.0 if last >= 0 else 0.0,
+            PATIENCES[last // len(MULTIPLIERS)] / PATIENCES[1] if last >= 0 else 0.0,
+            servers / table.servers,
+            lag_s / 2.0,
+            _log(most / high_rps),
+        ],
+        np.float32,
+    )
+
+
+def _held(model: Callable[[str, str], int], server: Server, now: Floats, after: Floats) -> None:
+    if server.serving is not None:
+        now[model(*server.serving[:2])] += 1
+    target = server.loading or server.serving
+    if target is not None:
+        after[model(*target[:2])] += 1
+
+
+def _log(ratio: float) -> float:
+    return float(np.clip(np.log(max(ratio, 1e-6)), -2.0, 2.0))

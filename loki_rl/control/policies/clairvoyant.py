@@ -1,0 +1,39 @@
+"""`clairvoyant`: as `exact`, with the demand that will really come, where a trace is replayed."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from loki_rl.control.demand.capacity_target import Demand
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.policies.exact import Exact
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.core.controller import HISTORY_S
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Snapshot
+
+
+class Clairvoyant(Exact):
+    """The switch-aware allocator on the demand that will really come within the lead: what foresight is worth to it. It
+    is no bound: it still plans one step at a time, and counts per second do not show what is inside of them."""
+
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
+        super().__init__(pipeline, options)
+        if not options.future:
+            raise RequestError(
+                "policy 'clairvoyant' plans for demand known beforehand, as only a trace that is replayed can be; use it "
+                "with simulate or compare, and 'exact' where demand is still to come"
+            )
+        self._future = options.future
+        self._origin = 0.0
+
+    def _demand(self, snapshot: Snapshot) -> Demand:
+        second = self._second(snapshot)
+        coming = self._future[second : second + ceil(self._lead_s(snapshot))]
+        return self._planner.reserve.from_future(coming or self._future[-1:])
+
+    def _second(self, snapshot: Snapshot) -> int:
+        """Where in the trace we are. Counts begin at its origin, and are forgotten only after a while."""
+        if len(snapshot.arrivals) < HISTORY_S:
+            self._origin = snapshot.now - snapshot.age_s - len(snapshot.arrivals)
+        return round(snapshot.now - self._origin) if snapshot.arrivals else 0

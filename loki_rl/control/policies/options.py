@@ -1,0 +1,41 @@
+"""What all policies may be told. Owns these options."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.formulation.request import Queueing
+from loki_rl.core.servers.server_type import ServerType
+
+
+class PolicyOptions(Struct, frozen=True):
+    """What all policies may be told.
+
+    servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
+    choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
+    counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
+    future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
+    model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
+    written down. pool: types of the servers, as in Request.
+    """
+
+    servers: int
+    slo_s: float | None = None
+    min_accuracy: float = 0.0
+    queueing: Queueing | None = None
+    headroom: float | None = None
+    demand_rps: float | None = None
+    initial_rps: float | None = None
+    load_s: float | None = None
+    time_limit_s: float = 2.0
+    patience: float = 2.0
+    future: tuple[int, ...] = ()
+    model: str | None = None
+    shadow: bool = False
+    pool: tuple[ServerType, ...] = ()
+
+    @property
+    def expected_rps(self) -> float:
+        """Demand while nothing is known."""
+        return next((rps for rps in (self.initial_rps, self.demand_rps) if rps), FLOOR_RPS)

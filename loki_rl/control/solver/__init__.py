@@ -1,0 +1,1 @@
+"""What solves a model written down: HiGHS, and branch and bound of our own on a simplex with proofs. Knows no pipeline."""

@@ -1,0 +1,275 @@
+"""The one definition of how requests end and what a run is worth. Owns outcomes, accuracy of the served, violations and
+cost; knows no queue and no driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import takewhile
+
+from msgspec import Struct, field
+
+from loki_rl.core.messages import Cause, Outcome
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Plan
+from loki_rl.core.requests.histogram import LatencyHistogram
+from loki_rl.core.requests.items import Served, Terms
+
+VIOLATION_WEIGHT = 5.0
+ACCURACY_WEIGHT = 1.0
+SERVER_WEIGHT = 0.1
+
+
+class Second(Struct):
+    """One second of trace time. Outcomes, accuracy and latencies are those of the requests that *arrived* in it; servers
+    (pulling or loading) and loads (models begun) are of that second itself."""
+
+    arrivals: int = 0
+    outcomes: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    accuracy_sum: float = 0.0
+    open: int = 0
+    servers: int = 0
+    loads: int = 0
+
+    def add(self, other: Second) -> None:
+        """Make this the sum of both."""
+        self.arrivals += other.arrivals
+        self.outcomes = [a + b for a, b in zip(self.outcomes, other.outcomes, strict=True)]
+        self.accuracy_sum += other.accuracy_sum
+        self.open += other.open
+        self.servers += other.servers
+        self.loads += other.loads
+
+
+class PlanRecord(Struct):
+    """A plan and the trace time [s] from which it was in force."""
+
+    time: float
+    plan: Plan
+
+
+class Tally(Struct):
+    """Everything counted in one run. latencies: of ok and late requests; leaves and leaves_bad as in `leaf_violation_ratio`;
+    executions: task executions that were committed. earlier: the sum of the seconds that are no longer kept one by one,
+    earlier_s: how many they are (see `trim`)."""
+
+    seconds: dict[int, Second] = {}
+    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
+    leaves: int = 0
+    leaves_bad: int = 0
+    executions: int = 0
+    plans: list[PlanRecord] = []
+    earlier: Second = field(default_factory=Second)
+    earlier_s: int = 0
+
+    def second(self, number: int) -> Second:
+        found = self.seconds.get(number)
+        if found is None:
+            found = self.seconds[number] = Second()
+        return found
+
+    def arrive(self, number: int) -> None:
+        """A request arrived in this second; it is open until `close`."""
+        second = self.second(number)
+        second.arrivals += 1
+        second.open += 1
+
+    def close(self, number: int, outcome: Outcome, latency_s: float, accuracy: float) -> None:
+        """It ended. accuracy counts for ok requests only, latency for ok and late ones."""
+        second = self.second(number)
+        second.open -= 1
+        second.outcomes[outcome] += 1
+        if outcome is Outcome.OK:
+            second.accuracy_sum += accuracy
+        if outcome <= Outcome.LATE:
+            self.latencies.add(latency_s)
+
+    def fail_open(self) -> None:
+        """Nobody is left who could answer what is open."""
+        for second in self.seconds.values():
+            second.outcomes[Outcome.FAILED] += second.open
+            second.open = 0
+
+    def trim(self, oldest: int, plans: int) -> None:
+        """Keep only the sum of the seconds before `oldest` in which nothing is open, and no more than the latest `plans`
+        plans. For whoever counts for months: a second is 0.3 KB, a plan several."""
+        for number in list(takewhile(oldest.__gt__, self.seconds)):
+            if not self.seconds[number].open:
+                self.earlier.add(self.seconds.pop(number))
+                self.earlier_s += 1
+        del self.plans[:-plans]
+
+    def outcome(self, outcome: Outcome) -> int:
+        return sum(second.outcomes[outcome] for second in self._all())
+
+    @property
+    def arrivals(self) -> int:
+        return sum(second.arrivals for second in self._all())
+
+    @property
+    def accuracy_sum(self) -> float:
+        return sum(second.accuracy_sum for second in self._all())
+
+    @property
+    def loads(self) -> int:
+        return sum(second.loads for second in self._all())
+
+    def _all(self) -> Iterator[Second]:
+        yield self.earlier
+        yield from self.seconds.values()
+
+    def validate(self) -> None:
+        """Every arrival is open or has ended in exactly one way."""
+        for number, second in (("earlier", self.earlier), *self.seconds.items()):
+            assert second.arrivals == second.open + sum(second.outcomes), f"second {number} does not add up"
+            assert second.open >= 0, f"second {number} closed more than arrived"
+
+
+class Summary(Struct):
+    """The figures of a run (docs/glossary.md); None is what a server does not tell. accuracy: 0.0 when nothing was ok."""
+
+    arrivals: int
+    ok: int
+    late: int
+    dropped: int
+    rejected: int
+    cancelled: int
+    failed: int
+    slo_violation_ratio: float
+    leaf_violation_ratio: float | None
+    accuracy: float | None
+    servers_mean: float | None
+    p50_ms: float
+    p99_ms: float
+    task_executions: int | None
+    switches: int | None
+    cost_j: float | None
+
+
+def cost(arrivals: int, ok: int, accuracy_sum: float, best: float, servers_share: float, weight: float) -> float:
+    """J = weight x violated share + accuracy lost by the ok ones (relative to `best`) per arrival + 0.1 x share of the
+    servers in use. 0.0 accuracy terms when there are no arrivals."""
+    if not arrivals:
+        return SERVER_WEIGHT * servers_share
+    lost = ok - accuracy_sum / best
+    return weight * (arrivals - ok) / arrivals + ACCURACY_WEIGHT * lost / arrivals + SERVER_WEIGHT * servers_share
+
+
+def summarise(tally: Tally, best_accuracy: float, servers: int, weight: float = VIOLATION_WEIGHT) -> Summary:
+    """The figures of a tally whose requests have all ended. best_accuracy, servers: what the cost is relative to."""
+    counts = [tally.outcome(outcome) for outcome in Outcome]
+    arrivals, ok = tally.arrivals, counts[Outcome.OK]
+    accuracy_sum = tally.accuracy_sum
+    used = mean_servers(tally)
+    return Summary(
+        arrivals=arrivals,
+        **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
+        slo_violation_ratio=1 - ok / arrivals if arrivals else 0.0,
+        leaf_violation_ratio=tally.leaves_bad / tally.leaves if tally.leaves else 0.0,
+        accuracy=accuracy_sum / ok if ok else 0.0,
+        servers_mean=used,
+        p50_ms=1000 * tally.latencies.percentile(0.5),
+        p99_ms=1000 * tally.latencies.percentile(0.99),
+        task_executions=tally.executions,
+        switches=tally.loads,
+        cost_j=cost(arrivals, ok, accuracy_sum, best_accuracy, used / servers, weight),
+    )
+
+
+def mean_servers(tally: Tally) -> float:
+    """Time mean of the servers in use over the seconds up to the last arrival."""
+    last = max((number for number, second in tally.seconds.items() if second.arrivals), default=-1)
+    window = [second.servers for number, second in tally.seconds.items() if 0 <= number <= last]
+    length = len(window) + tally.earlier_s
+    return (sum(window) + tally.earlier.servers) / length if length else 0.0
+
+
+class Root:
+    """One request on its way: what has been made, what has ended, and how well. cause, blame: the first outcome that spoils
+    it, and what was told of that.
+
+    spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
+    parts report; seen: first item of what has reported -> how many, which makes repeats harmless. expired: its time for an
+    answer is over. terms: what it asks beyond the usual.
+    """
+
+    __slots__ = (
+        "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "expired", "key", "leaf_counts", "leaves",
+        "lost", "number", "replied", "second", "seen", "settled", "spawned", "t0", "terms",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int, terms: Terms | None = None
+    ) -> None:
+        self.number = number
+        self.key = key
+        self.t0 = t0
+        self.deadline = deadline
+        self.second = second
+        self.terms = terms
+        self.spawned = [0] * tasks
+        self.settled = [0] * tasks
+        self.seen: dict[int, int] = {}
+        self.cause: Outcome | None = None
+        self.blame: Cause | None = None
+        self.replied = False
+        self.expired = False
+        self.lost = 0
+        self.leaves: list[Served] = []
+        self.leaf_counts = [0] * tasks
+        self.accuracy_sums = [0.0] * tasks
+        self.deads = [0] * tasks
+        self.dead_sums = [0.0] * tasks
+
+    @property
+    def complete(self) -> bool:
+        return self.settled == self.spawned
+
+    @property
+    def missing(self) -> int:
+        """Items that were made but did not end well, as far as is known."""
+        return max(0, sum(self.spawned) - sum(self.settled)) + self.lost
+
+
+class Accuracy:
+    """Accuracy of served requests, with every path looked up once."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.weights = [(leaf, pipeline.leaf_weights[pipeline.tasks[leaf].name]) for leaf in pipeline.leaves]
+        self.leaves_under = [
+            tuple(leaf for leaf in pipeline.leaves if task in pipeline.lines[leaf]) for task in range(len(pipeline.tasks))
+        ]
+        self._paths: dict[tuple[int, int], float] = {}
+        self._best: dict[tuple[int, int], float] = {}
+
+    def path(self, leaf: int, prefix: int) -> float:
+        """Accuracy of a complete path."""
+        found = self._paths.get((leaf, prefix))
+        if found is None:
+            found = self._paths[leaf, prefix] = self.pipeline.accuracy(leaf, self.pipeline.unpack(prefix))
+        return found
+
+    def best(self, leaf: int, prefix: int) -> float:
+        """Accuracy of a path that ended early, finished with the most accurate descendants."""
+        found = self._best.get((leaf, prefix))
+        if found is None:
+            found = self._best[leaf, prefix] = self.pipeline.best_completion(leaf, self.pipeline.unpack(prefix))
+        return found
+
+    def dead_end(self, root: Root, child: int, prefix: int) -> None:
+        """An item made no children of this task: its branch counts as finished at its best."""
+        for leaf in self.leaves_under[child]:
+            root.deads[leaf] += 1
+            root.dead_sums[leaf] += self.best(leaf, prefix)
+
+    def of(self, root: Root) -> float:
+        """Sum over branches of omega x mean accuracy of the paths that served the branch's leaves (docs/glossary.md)."""
+        total = 0.0
+        for leaf, weight in self.weights:
+            if root.leaf_counts[leaf]:
+                total += weight * root.accuracy_sums[leaf] / root.leaf_counts[leaf]
+            elif root.deads[leaf]:
+                total += weight * root.dead_sums[leaf] / root.deads[leaf]
+            else:
+                total += weight * self.best(leaf, 0)
+        return total

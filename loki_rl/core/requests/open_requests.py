@@ -1,0 +1,197 @@
+"""The open requests of a gateway: admitted, joined from their parts, answered once. Owns them and the ledger; knows nothing
+of other actors but what is told of parts."""
+
+from __future__ import annotations
+
+import heapq
+
+from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
+from loki_rl.core.effects import Effect, Reply, Send
+from loki_rl.core.messages import Cancelled, Outcome, Settled, router
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+from loki_rl.core.requests.items import Family, Served, Terms
+from loki_rl.core.requests.ledger import Accuracy, Root, Tally
+
+# A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
+# of those numbered after it. They are a second's worth or so, which is less than this for any gateway, and 4096 lives pass
+# before the numbers are used again.
+LIFE_ROOTS = 1 << 20
+
+REASONS = {
+    Outcome.OK: "",
+    Outcome.LATE: "not finished by its deadline",
+    Outcome.DROPPED: "part of it could no longer be finished by the deadline",
+    Outcome.REJECTED: "the cluster is full or shutting down",
+    Outcome.CANCELLED: "cancelled by the client",
+    Outcome.FAILED: "part of it failed",
+}
+# A full gateway has room again as soon as some requests end [s].
+FULL_S = 1.0
+
+
+class OpenRequests:
+    """Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
+    reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
+    ended, so that each leaf is counted, but not for ever: see Gateway.
+    """
+
+    def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
+        self.options = options
+        self.pipeline = options.pipeline
+        self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
+        self.accuracy = Accuracy(self.pipeline)
+        self.tally = Tally()
+        self.origin = 0.0
+        self.roots: dict[int, Root] = {}
+        self.by_key: dict[int, Root] = {}
+        self.timers: list[tuple[float, int]] = []
+        # Of this life; without a snapshot of the one before it may have had any small number.
+        self.first_root = incarnation * LIFE_ROOTS % (1 << ROOT_BITS)
+        self.next_root = self.first_root
+        self.draining = False
+
+    def _number(self) -> int:
+        """Every arrival takes the next number, also one that is refused: the later ones keep their draws."""
+        number = self.next_root
+        self.next_root = (number + 1) % (1 << ROOT_BITS)
+        return number
+
+    def _refuse(self, key: int, second: int, now: float) -> Reply:
+        number = self._number()
+        if second >= 0:
+            self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
+            self._never(root_leaves(self.options.seed, self.pipeline, number))
+        retry_s = self._retry_s(number, Outcome.REJECTED, now)
+        return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED], None, retry_s)
+
+    def _admit(self, key: int, t0: float, deadline: float, second: int, terms: Terms | None) -> Root:
+        root = Root(self._number(), key, t0, deadline, second, len(self.pipeline.tasks), terms)
+        self.roots[root.number] = root
+        self.by_key[key] = root
+        heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
+        return root
+
+    def _spawn_entries(self, root: Root, queues: dict[int, list[Family]]) -> None:
+        counts = entry_counts(self.options.seed, self.pipeline, root.number)
+        number = 0
+        for task, count in zip(self.pipeline.entries, counts, strict=True):
+            root.spawned[task] = count
+            if count:
+                first = self.pipeline.entry_id(root.number, number)
+                queues[task].append(Family(first, root.t0, root.deadline, 0, root.terms, count))
+                number += count
+
+    def _forget(self, root: Root) -> None:
+        del self.roots[root.number]
+        while self.timers and self.timers[0][1] not in self.roots:
+            heapq.heappop(self.timers)
+
+    def _replace(self, root: Root) -> Root:
+        """Another in its place: what still ends of the former is counted nowhere and answered by nobody."""
+        successor = self._admit(root.key, root.t0, root.deadline, root.second, root.terms)
+        root.replied, root.second = True, -1
+        return successor
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _settle(self, event: Settled, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        lost: list[int] = []
+        task, outcome = event.task, event.outcome
+        leaf = not self.pipeline.children[task]
+        told = 0
+        for family in event.families:
+            told, since = told + family.count, told
+            root = self.roots.get(family.id >> PATH_BITS)
+            if root is None or family.id in root.seen:
+                continue
+            root.seen[family.id] = family.count
+            root.settled[task] += family.count
+            if outcome is not Outcome.OK:
+                if root.cause is None:
+                    lost.append(root.number)
+                root.blame = root.blame or event.cause
+                self._lose(root, task, family, outcome)
+            elif leaf:
+                self._end_leaves(root, task, family, event.variant, now)
+            else:
+                self._spawn(root, task, family, event.variant, event.fanouts[since:told])
+                if root.cause is not None:
+                    lost.append(root.number)
+            if root.settled == root.spawned:
+                effects += self._finish(root, now)
+        return effects + self._recall(lost) if lost else effects
+
+    def _recall(self, roots: list[int]) -> list[Effect]:
+        """Nothing that still waits for these requests is worth running: they are violated whatever comes."""
+        still = [number for number in dict.fromkeys(roots) if number in self.roots]
+        if not still:
+            return []
+        return [Send(router(task), Cancelled(still)) for task in range(len(self.pipeline.tasks))]
+
+    def _lose(self, root: Root, task: int, family: Family, outcome: Outcome) -> None:
+        """First cause wins. Every leaf that can no longer be counts as violated."""
+        root.cause = root.cause or outcome
+        root.lost += family.count
+        if root.second >= 0:
+            for item in self.pipeline.members(task, family.id, family.count):
+                self._never(leaves_below(self.options.seed, self.pipeline, item, task))
+
+    def _never(self, leaves: int) -> None:
+        """These leaves will not be."""
+        self.tally.leaves += leaves
+        self.tally.leaves_bad += leaves
+
+    def _end_leaves(self, root: Root, task: int, family: Family, variant: int, now: float) -> None:
+        path, count = self.pipeline.extend(family.prefix, variant), family.count
+        root.leaf_counts[task] += count
+        accuracy, total = self.accuracy.path(task, path), root.accuracy_sums[task]
+        for _ in range(count):  # one by one: the sum must not depend on which siblings end together
+            total += accuracy
+        root.accuracy_sums[task] = total
+        if not root.replied:
+            root.leaves.append(Served(task, family.id, path, count))
+        if root.second >= 0:
+            self.tally.executions += count
+            self.tally.leaves += count
+            if now > root.deadline:
+                self.tally.leaves_bad += count
+
+    def _spawn(self, root: Root, task: int, family: Family, variant: int, fanouts: list[tuple[int, ...]]) -> None:
+        path = self.pipeline.extend(family.prefix, variant)
+        for fanout in fanouts:
+            for child, count in zip(self.pipeline.children[task], fanout, strict=True):
+                root.spawned[child] += count
+                if not count:
+                    self.accuracy.dead_end(root, child, path)
+        if root.second >= 0:
+            self.tally.executions += family.count
+
+    def _finish(self, root: Root, now: float) -> list[Effect]:
+        """Every part has ended: answer, unless the timer or the client was first, and forget."""
+        self._forget(root)
+        if root.replied:
+            return []
+        return [self._reply(root, root.cause or (Outcome.OK if now <= root.deadline else Outcome.LATE), now)]
+
+    def _reply(self, root: Root, outcome: Outcome, now: float) -> Reply:
+        root.replied = True
+        del self.by_key[root.key]
+        latency_s = now - root.t0
+        accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
+        if root.second >= 0:
+            self.tally.close(root.second, outcome, latency_s, accuracy)
+        missing = 0 if outcome is Outcome.OK else root.missing
+        reason, retry_s = REASONS[outcome], self._retry_s(root.number, outcome, now)
+        return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, reason, root.blame, retry_s)
+
+    def _retry_s(self, number: int, outcome: Outcome, now: float) -> float:
+        """A full gateway empties; an overloaded stage has to wait for the next plan. Spread, each by its number, over what
+        follows: clients that were refused together would come back together, and be refused again."""
+        if outcome is Outcome.REJECTED:
+            return 0.0 if self.draining else FULL_S * (1 + 2 * uniform(self.options.seed, number, RETRY))
+        if outcome not in (Outcome.DROPPED, Outcome.LATE):
+            return 0.0
+        interval_s = self.options.interval_s
+        return interval_s - (now - self.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)

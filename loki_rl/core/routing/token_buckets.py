@@ -1,0 +1,77 @@
+"""The flow from a task to its children: each variant has tokens for what the plan lets it hand on. Owns who is held back
+and until when; knows no queue and no worker."""
+
+from __future__ import annotations
+
+from math import inf
+
+from loki_rl.core.mix import NO_MIX, Mix
+from loki_rl.core.requests.items import Family
+
+EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
+MARGIN = 1.1  # of the planned flow
+
+
+class Bucket:
+    """Tokens of one variant for the items of one lane: its planned flow, so that accurate variants do not make more
+    children than the next task can serve. rate [items/s], burst [items]."""
+
+    __slots__ = ("burst", "rate", "time", "tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self.tokens = burst
+        self.time = now
+
+    def refill(self, now: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
+        self.time = now
+
+    def ready_at(self) -> float:
+        """When one token will be there [s]."""
+        return self.time + max(0.0, 1.0 - self.tokens) / self.rate + EPSILON_S if self.rate > 0 else inf
+
+
+class TokenBuckets:
+    """pressed: child tasks that cannot keep up; only then an empty bucket bars. unbar_at: when the first of those barred
+    since it was last reset may pull again [s]."""
+
+    def __init__(self) -> None:
+        self.buckets: dict[tuple[int, int], Bucket] = {}  # (lane, variant)
+        self.pressed: set[int] = set()
+        self.unbar_at = inf
+        self._mix = NO_MIX
+
+    def press(self, task: int, overloaded: bool) -> None:
+        """A child task falls behind, or has caught up."""
+        (self.pressed.add if overloaded else self.pressed.discard)(task)
+
+    def adopt(self, mix: Mix, now: float) -> None:
+        """Fresh buckets for a new plan: a tenth above its flows, a burst of two batches."""
+        self._mix = mix
+        self.buckets = {
+            (lane, variant): Bucket(MARGIN * rate, mix.bursts.get(variant, 2.0), now)
+            for lane, rates in enumerate(mix.rates)
+            for variant, rate in rates.items()
+        }
+
+    def spend(self, variant: int, families: list[Family], now: float) -> None:
+        """This variant takes these items."""
+        if self.buckets:
+            for lane, count in self._mix.lanes(families):
+                bucket = self.buckets.get((lane, variant))
+                if bucket is not None:
+                    bucket.refill(now)
+                    bucket.tokens -= count
+
+    def bars(self, lane: int, variant: int, now: float) -> bool:
+        """Whether this variant must leave this lane alone, since it is ahead of its flow and a child cannot keep up."""
+        bucket = self.buckets.get((lane, variant)) if self.pressed else None
+        if bucket is None:
+            return False
+        bucket.refill(now)
+        if bucket.tokens >= 1.0:
+            return False
+        self.unbar_at = min(self.unbar_at, bucket.ready_at())
+        return True

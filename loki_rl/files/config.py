@@ -1,0 +1,287 @@
+"""Pipeline files: a YAML file and the profile that it names become one frozen Struct. Owns where they are looked for and
+which figure counts; knows no command and loads no model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+from loki_rl.core.pipeline import Latency, Pipeline, PipelineError, Provenance, Task, Variant
+from loki_rl.files.pipeline_yaml import PipelineText, read_pipeline_text
+from loki_rl.files.profile_file import ProfileFile
+from loki_rl.files.tables import ConfigError, nearest
+from loki_rl.files.user_folders import models_folder, profiles_folder
+
+__all__ = ["ConfigError", "ModelSpec", "PipelineFile", "TaskSpec", "find_pipeline", "load_pipeline"]
+
+FOLDER = "pipelines"
+# In a checkout a link to the folder at its top.
+PACKAGED = Path(__file__).parent / FOLDER
+
+Key = tuple[str, str]
+
+
+class ModelSpec(Struct, frozen=True):
+    """What to run for a variant. model: folder in the model repository (MODEL/VERSION/model.onnx, as Triton lays it out), or
+    MODEL/VERSION. adapter: "module:Class" that turns items into tensors and back. options: its arguments."""
+
+    model: str
+    adapter: str
+    options: dict[str, object] = {}
+
+
+class TaskSpec(Struct, frozen=True):
+    """A task as far as the pipeline file alone describes it, without any measured figure."""
+
+    name: str
+    parent: str | None
+    entry: float
+    variants: tuple[str, ...]
+
+
+class PipelineFile(Struct, frozen=True):
+    """A pipeline file with everything that it refers to.
+
+    path, profile: the files read (profile: None if the file names none). own_profile: where a profile measured here is kept,
+    which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
+    folder of the models, need not exist.
+    tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
+    figures only. measured: the profile's content, None if it was not asked for or there is none.
+    """
+
+    name: str
+    path: Path
+    tree: tuple[TaskSpec, ...]
+    models: dict[Key, ModelSpec]
+    repository: Path
+    profile: Path | None
+    own_profile: Path | None
+    provenance: Provenance
+    source: str
+    measured: ProfileFile | None = None
+    known: Pipeline | None = None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline with all figures. Raises ConfigError if the file was loaded without its profile."""
+        if self.known is None:
+            raise ConfigError(f"{self.path}: no figures yet; run 'loki-rl profile {self.name}'")
+        return self.known
+
+
+def load_pipeline(
+    path: str | Path, *, need_profile: bool = True, profile: Path | None = None, slo_ms: float | None = None
+) -> PipelineFile:
+    """Load a pipeline file, or a bare name such as "traffic".
+
+    A figure written in the file counts; what it leaves out is taken from the profile. profile: use this file instead of
+    the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open the profile; `.pipeline`
+    then raises unless all figures stand in the file. Relative paths in the file start at the file's own folder; without
+    `repository` the models are the user's.
+    Raises ConfigError, one sentence, for everything that is wrong with the file, the profile or the two together.
+    """
+    text = read_pipeline_text(find_pipeline(path))
+    folder = text.path.parent
+    own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
+    source = profile or (own if own is not None and own.is_file() else named)
+    measured = _measured(text, source) if source is not None and need_profile else None
+    return PipelineFile(
+        name=text.head.name,
+        path=text.path,
+        tree=tuple(_task_spec(text, name) for name in text.tasks),
+        models=_models(text),
+        repository=models_folder() if text.head.repository is None else beside(folder, text.head.repository),
+        profile=source,
+        own_profile=own,
+        provenance=text.provenance,
+        source=text.head.source,
+        measured=measured,
+        known=_pipeline(text, source, measured, slo_ms) if need_profile or _has_figures(text, source) else None,
+    )
+
+
+def find_pipeline(name: str | Path) -> Path:
+    """The file of a path, or of a bare name: pipelines/NAME.yaml of the working folder, then of the project.
+
+    Raises ConfigError if there is none; it suggests the nearest name."""
+    return find_file(name, FOLDER, "pipeline")
+
+
+def find_file(name: str | Path, place: str, what: str) -> Path:
+    """The YAML file of a path, or of a bare name in a folder `place` of the working folder, then of the project.
+
+    Raises ConfigError, about `what` it is, if there is none."""
+    given = Path(name).expanduser()
+    folders = (Path(place), (Path(__file__).parents[2] / place).resolve())
+    if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
+        if given.is_file():
+            return given
+        raise ConfigError(f"{given}: no such {what} file; check the path")
+    for folder in folders:
+        if (folder / f"{given}.yaml").is_file():
+            return folder / f"{given}.yaml"
+    known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    raise ConfigError(f"no {what} '{given}' in {folders[0]}/ or {folders[1]}/{nearest(str(given), known)}")
+
+
+def beside(folder: Path, name: str) -> Path:
+    """A path written in a file of this folder."""
+    return Path(os.path.normpath(folder / Path(name).expanduser()))
+
+
+def _own_profile(text: PipelineText) -> Path | None:
+    """Where a profile measured here is kept: nothing is written into an installed package."""
+    if text.head.profile is None:
+        return None
+    installed = not PACKAGED.is_symlink() and text.path.resolve().is_relative_to(PACKAGED.resolve())
+    return profiles_folder() / Path(text.head.profile).name if installed else beside(text.path.parent, text.head.profile)
+
+
+def _task_spec(text: PipelineText, name: str) -> TaskSpec:
+    task = text.tasks[name]
+    # One item per request is what a pipeline with a single entry nearly always means.
+    entry = task.entry if task.entry is not None else float(task.parent is None)
+    return TaskSpec(name, task.parent, entry, tuple(text.variants_of(name)))
+
+
+def _models(text: PipelineText) -> dict[Key, ModelSpec]:
+    return {
+        (task, name): ModelSpec(variant.model, text.tasks[task].adapter or "", variant.options)
+        for (task, name), variant in text.variants.items()
+        if variant.model is not None
+    }
+
+
+def _has_figures(text: PipelineText, source: Path | None) -> bool:
+    return source is None and all(variant.latency_ms for variant in text.variants.values())
+
+
+# -- figures --------------------------------------------------------------------------------------------------------------
+
+
+class _Figures(Struct, frozen=True):
+    """A profile, indexed by (task, variant). file: where it was read, None for a pipeline without a profile."""
+
+    file: Path | None
+    latency: dict[Key, dict[int, Latency]] = {}
+    accuracy: dict[Key, float] = {}
+    fanout: dict[Key, dict[str, float]] = {}
+    load_s: dict[Key, float] = {}
+    memory_mb: dict[Key, float] = {}
+    dominated: frozenset[Key] = frozenset()
+
+
+def _measured(text: PipelineText, file: Path) -> ProfileFile:
+    if not file.is_file():
+        raise ConfigError(f"{text.path}: its profile {file} does not exist; run 'loki-rl profile {text.head.name}'")
+    return ProfileFile.load(file)
+
+
+def latencies(measured: ProfileFile) -> dict[Key, dict[int, Latency]]:
+    """(task, variant) -> batch -> service time [s]."""
+    found: dict[Key, dict[int, Latency]] = {}
+    for row in measured.variants:
+        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
+        found.setdefault((row.task, row.variant), {})[row.batch] = seconds
+    return found
+
+
+def _figures(file: Path | None, measured: ProfileFile | None) -> _Figures:
+    if measured is None:
+        return _Figures(file)
+    fanout: dict[Key, dict[str, float]] = {}
+    for mean in measured.fanouts:
+        fanout.setdefault((mean.task, mean.variant), {})[mean.child] = mean.mean
+    return _Figures(
+        file=file,
+        latency=latencies(measured),
+        accuracy={(row.task, row.variant): row.accuracy for row in measured.accuracies},
+        fanout=fanout,
+        load_s={(row.task, row.variant): row.load_s for row in measured.loads},
+        memory_mb={(row.task, row.variant): row.memory_mb for row in measured.loads},
+        dominated=frozenset((row.task, row.variant) for row in measured.dominated),
+    )
+
+
+def _pipeline(text: PipelineText, file: Path | None, measured: ProfileFile | None, slo_ms: float | None) -> Pipeline:
+    head, figures = text.head, _figures(file, measured)
+    leaves = [name for name in text.tasks if not text.children(name)]
+    tasks = tuple(_task(text, spec, figures) for spec in (_task_spec(text, name) for name in text.tasks))
+    try:
+        pipeline = Pipeline(
+            name=head.name,
+            slo_s=(head.slo_ms if slo_ms is None else slo_ms) / 1000,
+            tasks=tasks,
+            leaf_weights=head.leaf_weights or ({leaves[0]: 1.0} if len(leaves) == 1 else {}),
+            path_accuracy=_path_accuracy(text, measured),
+            padded=measured.padded if measured else head.padded is not False,
+            swap=text.swap,
+            servers=head.servers,
+            hop_s=head.hop_ms / 1000,
+            provenance=text.provenance,
+            source=head.source,
+        )
+    except PipelineError as error:
+        raise ConfigError(f"{text.path}: {error}") from error
+    _check_slo(pipeline, text.path)
+    return pipeline
+
+
+def _check_slo(pipeline: Pipeline, path: Path) -> None:
+    fastest_ms = 1000 * pipeline.fastest_path_s
+    if pipeline.slo_s < pipeline.fastest_path_s:
+        raise ConfigError(
+            f"{path}: an SLO of {1000 * pipeline.slo_s:g} ms cannot be met, since the fastest path takes "
+            f"{fastest_ms:.1f} ms; raise slo_ms or add a faster variant"
+        )
+
+
+def _path_accuracy(text: PipelineText, measured: ProfileFile | None) -> dict[tuple[str, ...], float]:
+    # A profile may be older than the file: paths over variants that the file no longer has are of no use.
+    rows = measured.paths if measured else ()
+    return {row.path: row.accuracy for row in rows if text.is_path(row.path)} | text.path_accuracy
+
+
+def _task(text: PipelineText, spec: TaskSpec, figures: _Figures) -> Task:
+    variants = tuple(_variant(text, (spec.name, name), figures) for name in spec.variants)
+    return Task(spec.name, variants, spec.parent, spec.entry)
+
+
+def _variant(text: PipelineText, key: Key, figures: _Figures) -> Variant:
+    own, where = text.variants[key], text.where(*key)
+    latency = {batch: _latency(row, f"{where}, latency_ms {batch}") for batch, row in own.latency_ms.items()}
+    latency = latency or figures.latency.get(key, {})
+    fanout = figures.fanout.get(key, {}) | own.fanout
+    accuracy = figures.accuracy.get(key) if own.accuracy is None else own.accuracy
+    # A load time of 0 by omission would make every switch look free, so a profile must have it.
+    load_s = figures.load_s.get(key, None if figures.file else 0.0) if own.load_s is None else own.load_s
+    missing = [] if latency else ["latency_ms"]
+    missing += [f"fanout to '{child}'" for child in text.children(key[0]) if child not in fanout]
+    missing += [] if load_s is not None else ["load_s"]
+    if missing or accuracy is None or load_s is None:
+        raise ConfigError(_missing(text, where, (*missing, "accuracy")[0], figures.file))
+    return Variant(
+        name=key[1],
+        accuracy=accuracy,
+        latency=latency,
+        fanout={child: fanout[child] for child in text.children(key[0])},
+        load_s=load_s,
+        memory_mb=figures.memory_mb.get(key, 0.0) if own.memory_mb is None else own.memory_mb,
+        dominated=key in figures.dominated,
+    )
+
+
+def _missing(text: PipelineText, where: str, what: str, file: Path | None) -> str:
+    if file is None:
+        return f"{where}: {what} is missing; add it, or name a 'profile' and run 'loki-rl profile {text.head.name}'"
+    return f"{where}: {what} is neither here nor in {file}; run 'loki-rl profile {text.head.name}'"
+
+
+def _latency(row: float | list[float], where: str) -> Latency:
+    percentiles = row if isinstance(row, list) else [row]
+    if not 1 <= len(percentiles) <= 3:
+        raise ConfigError(f"{where}: expected p50, [p50, p95] or [p50, p95, p99], got {len(percentiles)} numbers")
+    p50, p95, p99 = (*percentiles, *(percentiles[-1],) * (3 - len(percentiles)))
+    return Latency(p50 / 1000, p95 / 1000, p99 / 1000)

@@ -1,0 +1,184 @@
+"""The text form of a pipeline: which keys a pipeline file has and of what type. Owns the checks that need nothing but
+that one file; knows no profile and makes no Pipeline."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from msgspec import Struct
+
+from loki_rl.core.pipeline import Provenance, Swap
+from loki_rl.files.tables import ConfigError, nearest, read_yaml, table
+
+C = TypeVar("C", bound=str)
+
+_ADAPTER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+class VariantTable(Struct, frozen=True):
+    """latency_ms: batch -> p50, [p50, p95] or [p50, p95, p99]; what is left out must be in the profile."""
+
+    model: str | None = None
+    options: dict[str, object] = {}
+    accuracy: float | None = None
+    latency_ms: dict[int, float | list[float]] = {}
+    fanout: dict[str, float] = {}
+    load_s: float | None = None
+    memory_mb: float | None = None
+
+
+class TaskTable(Struct, frozen=True):
+    variants: dict[str, object]
+    parent: str | None = None
+    entry: float | None = None
+    adapter: str | None = None
+
+
+class PathTable(Struct, frozen=True):
+    path: list[str]
+    accuracy: float
+
+
+class FileTable(Struct, frozen=True):
+    name: str
+    slo_ms: float
+    provenance: str
+    tasks: dict[str, object]
+    source: str = ""
+    servers: int = 1
+    swap: str = "break"
+    hop_ms: float = 0.5
+    repository: str | None = None
+    profile: str | None = None
+    padded: bool | None = None
+    leaf_weights: dict[str, float] = {}
+    path_accuracy: list[object] = []
+
+
+class PipelineText(Struct, frozen=True):
+    """A pipeline file that is right in itself. variants: (task, variant) -> its table, in the order of the file."""
+
+    path: Path
+    head: FileTable
+    provenance: Provenance
+    swap: Swap
+    tasks: dict[str, TaskTable]
+    variants: dict[tuple[str, str], VariantTable]
+    path_accuracy: dict[tuple[str, ...], float]
+
+    def where(self, task: str, variant: str | None = None) -> str:
+        """The start of a sentence about a part of this file."""
+        return place(self.path, task, variant)
+
+    def children(self, task: str) -> list[str]:
+        return [name for name, other in self.tasks.items() if other.parent == task]
+
+    def variants_of(self, task: str) -> list[str]:
+        return [variant for owner, variant in self.variants if owner == task]
+
+    def lines(self) -> list[tuple[str, ...]]:
+        """For each leaf task the tasks from its entry down to it (parents stand above their children)."""
+        line: dict[str, tuple[str, ...]] = {}
+        for name, task in self.tasks.items():
+            line[name] = (*(() if task.parent is None else line[task.parent]), name)
+        return [line[name] for name in self.tasks if not self.children(name)]
+
+    def is_path(self, variants: tuple[str, ...]) -> bool:
+        """Whether the names are one variant per task from an entry to a leaf."""
+        return any(
+            len(line) == len(variants) and all(key in self.variants for key in zip(line, variants, strict=True))
+            for line in self.lines()
+        )
+
+
+def place(path: Path, task: str, variant: str | None = None) -> str:
+    part = f"{path}, task '{task}'"
+    return part if variant is None else f"{part}, variant '{variant}'"
+
+
+def read_pipeline_text(path: Path) -> PipelineText:
+    """Read a pipeline file. Raises ConfigError: malformed YAML, unknown or missing key, wrong type, unknown name."""
+    head = table(read_yaml(path), FileTable, str(path))
+    tasks = {name: table(data, TaskTable, place(path, name)) for name, data in head.tasks.items()}
+    variants = {
+        (task, name): table(data, VariantTable, place(path, task, name))
+        for task, owner in tasks.items()
+        for name, data in owner.variants.items()
+    }
+    paths = [table(data, PathTable, f"{path}, path_accuracy") for data in head.path_accuracy]
+    text = PipelineText(
+        path=path,
+        head=head,
+        provenance=_choice(head.provenance, "provenance", get_args(Provenance), path),
+        swap=_choice(head.swap, "swap", get_args(Swap), path),
+        tasks=tasks,
+        variants=variants,
+        path_accuracy={tuple(row.path): row.accuracy for row in paths},
+    )
+    _check(text)
+    return text
+
+
+def _choice(value: str, key: str, allowed: tuple[C, ...], path: Path) -> C:
+    for choice in allowed:
+        if value == choice:
+            return choice
+    raise ConfigError(f"{path}, at '{key}': '{value}' is not one of {', '.join(allowed)}")
+
+
+def _check(text: PipelineText) -> None:
+    head = text.head
+    _require(re.fullmatch(r"[\w.-]+", head.name) is not None, str(text.path), f"the name '{head.name}' must be one word")
+    _require(head.hop_ms >= 0, str(text.path), f"hop_ms must be at least 0, not {head.hop_ms:g}")
+    both = head.profile is not None and head.padded is not None
+    _require(not both, str(text.path), "'padded' is measured: leave it out where a 'profile' is named")
+    above: list[str] = []
+    for name, task in text.tasks.items():
+        _check_task(text, name, task, above)
+        above.append(name)
+    for task_name, variant in text.variants:
+        _check_variant(text, task_name, variant)
+    for leaf in head.leaf_weights:
+        _known(leaf, text.tasks, str(text.path), "task in leaf_weights")
+    for path, accuracy in text.path_accuracy.items():
+        _check_path(text, path, accuracy)
+
+
+def _check_task(text: PipelineText, name: str, task: TaskTable, above: list[str]) -> None:
+    where = text.where(name)
+    _known(task.parent, text.tasks, where, "parent")
+    _require(task.parent in (None, *above), where, f"its parent '{task.parent}' must stand above it")
+    formed = task.adapter is None or _ADAPTER.fullmatch(task.adapter) is not None
+    _require(formed, where, f"adapter '{task.adapter}' must have the form module:Class")
+
+
+def _check_variant(text: PipelineText, task: str, name: str) -> None:
+    variant, where = text.variants[task, name], text.where(task, name)
+    adapted = text.tasks[task].adapter is not None
+    _require(adapted or variant.model is None, where, "a model needs the key 'adapter' in its task")
+    _require(not adapted or variant.model is not None, where, "the key 'model' is missing; add it")
+    for child in variant.fanout:
+        _known(child, text.children(task), where, "child task in fanout")
+
+
+def _check_path(text: PipelineText, path: tuple[str, ...], accuracy: float) -> None:
+    where = f"{text.path}, path_accuracy [{', '.join(path)}]"
+    names = {variant for _, variant in text.variants}
+    for name in path:
+        _known(name, names, where, "variant")
+    _require(text.is_path(path), where, "must name one variant per task, from an entry task to a leaf")
+    _require(0 <= accuracy <= 1, where, f"accuracy must lie in [0, 1], not {accuracy:g}")
+
+
+def _known(name: str | None, known: Iterable[str], where: str, what: str) -> None:
+    names = list(known)
+    if name is not None and name not in names:
+        raise ConfigError(f"{where}: unknown {what} '{name}'{nearest(name, names)}")
+
+
+def _require(condition: bool, where: str, message: str) -> None:
+    if not condition:
+        raise ConfigError(f"{where}: {message}")

@@ -1,0 +1,145 @@
+"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs. Owns the keys of such a
+file and their checks; knows no command and plans nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+
+from msgspec import Struct
+
+from loki_rl.core.pipeline import PipelineError
+from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile, as_run_by
+from loki_rl.files.config import PipelineFile, beside, find_file, latencies
+from loki_rl.files.profile_file import ProfileFile
+from loki_rl.files.tables import ConfigError, nearest, read_yaml, table
+
+FOLDER = "pipelines/pools"
+
+# What comes after a plus is for whoever runs on it to know.
+_DEVICE = re.compile(r"cpu|(cuda|tensorrt)(\+\w+)?:\d+")
+
+
+class TypeTable(Struct, frozen=True):
+    """speed: how many times as fast as the pipeline's own figures say. profile: what 'loki-rl profile' measured there: a
+    file, or one per pipeline."""
+
+    count: int
+    price: float = 1.0
+    memory_mb: float | None = None
+    speed: float | None = None
+    profile: str | dict[str, str] | None = None
+    devices: list[str] = []
+
+
+class PoolTable(Struct, frozen=True):
+    types: dict[str, object]
+
+
+class Pool(Struct, frozen=True):
+    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it."""
+
+    types: tuple[ServerType, ...]
+    measured: dict[str, dict[str, ProfileFile]]
+
+    @property
+    def servers(self) -> int:
+        return sum(kind.count for kind in self.types)
+
+
+def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> Pool:
+    """Load a pool file, or one in pipelines/pools by its bare name, for pipelines that will share the servers.
+
+    Paths of profiles start at the file's own folder. Raises ConfigError, one sentence, for everything that is wrong with the
+    file, or with a profile for one of the pipelines.
+    """
+    file = find_file(path, FOLDER, "pool")
+    head = table(read_yaml(file), PoolTable, str(file))
+    if not head.types:
+        raise ConfigError(f"{file}: no type of servers; add one under 'types'")
+    texts = {name: table(data, TypeTable, f"{file}, type '{name}'") for name, data in head.types.items()}
+    for name, text in texts.items():
+        _check(text, name, f"{file}, type '{name}'")
+    if not any(text.count for text in texts.values()):
+        raise ConfigError(f"{file}: there is no server of any type; raise a count")
+    measured = {name: _measured(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    kinds = (_type(f"{file}, type '{name}'", name, text, measured[name], pipelines) for name, text in texts.items())
+    return Pool(tuple(kinds), measured)
+
+
+def _type(
+    where: str, name: str, text: TypeTable, measured: dict[str, ProfileFile], pipelines: Sequence[PipelineFile]
+) -> ServerType:
+    profiles = {one.name: _profile(measured[one.name], where, one) for one in pipelines if one.name in measured}
+    kind = ServerType(
+        name=name,
+        count=text.count,
+        price=text.price,
+        memory_mb=inf if text.memory_mb is None else text.memory_mb,
+        speed=text.speed or (None if profiles else 1.0),
+        profiles=profiles,
+        devices=tuple(text.devices),
+    )
+    for pipeline in pipelines:
+        try:
+            as_run_by(pipeline.pipeline, kind)
+        except PipelineError as error:
+            raise ConfigError(f"{where}: {error}") from error
+    return kind
+
+
+def _check(text: TypeTable, name: str, where: str) -> None:
+    _require(re.fullmatch(r"[\w.-]+", name) is not None, where, "the name must be one word")
+    _require(text.count >= 0, where, f"count must be at least 0, not {text.count}")
+    for key, value in (("price", text.price), ("memory_mb", text.memory_mb), ("speed", text.speed)):
+        _require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
+    for device in text.devices:
+        formed = _DEVICE.fullmatch(device) is not None
+        _require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
+    kinds = {device.partition(":")[0] for device in text.devices}
+    _require(
+        len(kinds) < 2, where, f"servers of one type are alike: name devices of one kind, not {' and '.join(sorted(kinds))}"
+    )
+    _require(len(set(text.devices)) == len(text.devices), where, "a device stands twice")
+    few = len(text.devices) <= max(1, text.count)
+    _require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
+
+
+def _measured(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, ProfileFile]:
+    names = [pipeline.name for pipeline in pipelines]
+    named = text.profile or {}
+    if isinstance(named, str):
+        _require(len(names) == 1, where, f"'profile' must name a file for each of {', '.join(names)}: {{{names[0]}: FILE}}")
+        named = {names[0]: named}
+    # A pool may know more pipelines than are planned now.
+    return {name: _load(beside(file.parent, named[name]), where, name) for name in names if name in named}
+
+
+def _load(path: Path, where: str, pipeline: str) -> ProfileFile:
+    if not path.is_file():
+        raise ConfigError(f"{where}: its profile {path} does not exist; measure it with 'loki-rl profile {pipeline}'")
+    return ProfileFile.load(path)
+
+
+def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeProfile:
+    loads = {(row.task, row.variant): row for row in measured.loads}
+    own = {(spec.name, variant) for spec in pipeline.tree for variant in spec.variants}
+    figures = {
+        key: Figures(rows, loads[key].load_s, loads[key].memory_mb) if key in loads else Figures(rows)
+        for key, rows in latencies(measured).items()
+        if key in own  # it may be older than the pipeline's file
+    }
+    if not figures:
+        names = sorted({f"{row.task}/{row.variant}" for row in measured.variants})
+        wanted = "/".join(min(own))
+        raise ConfigError(
+            f"{where}: its profile measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}"
+        )
+    return TypeProfile(figures, measured.padded)
+
+
+def _require(condition: bool, where: str, message: str) -> None:
+    if not condition:
+        raise ConfigError(f"{where}: {message}")

@@ -1,0 +1,128 @@
+"""The profile file: what `loki-rl profile` measured on one device. Owns the format, for the side that writes and the side
+that reads; knows no pipeline and measures nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from loki_rl.files.tables import ConfigError, convert, keyed, read_text
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Timing(Struct, frozen=True, forbid_unknown_fields=True):
+    """Service time of one batch size [ms]."""
+
+    task: str
+    variant: str
+    batch: Annotated[int, Meta(ge=1)]
+    p50_ms: Positive
+    p95_ms: Positive
+    p99_ms: Positive
+
+
+class Load(Struct, frozen=True, forbid_unknown_fields=True):
+    """Time from the order to the first batch [s] and memory while resident [MB]."""
+
+    task: str
+    variant: str
+    load_s: NotNegative
+    memory_mb: NotNegative
+
+
+class StageAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Accuracy 0..1 of a variant on its own."""
+
+    task: str
+    variant: str
+    accuracy: Fraction
+
+
+class Fanout(Struct, frozen=True, forbid_unknown_fields=True):
+    """Mean items of a child task per item that the variant processed."""
+
+    task: str
+    variant: str
+    child: str
+    mean: NotNegative
+
+
+class PathAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
+    """Accuracy 0..1 end to end of one variant per task, entry task first."""
+
+    path: tuple[str, ...]
+    accuracy: Fraction
+
+
+class Dominated(Struct, frozen=True, forbid_unknown_fields=True):
+    """Variant `by` of the same task is at least as good in every respect."""
+
+    task: str
+    variant: str
+    by: str
+
+
+class Capacity(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a whole plane of `servers` servers on this host completed at its limit [requests/s], with the most accurate
+    variants and with the fastest ones. neighbours: share of all cores that other programs took meanwhile."""
+
+    servers: Annotated[int, Meta(ge=1)]
+    most_accurate_rps: Positive
+    cheapest_rps: Positive
+    neighbours: Fraction = 0.0
+
+
+class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measurement of a pipeline's variants. It holds for one device, execution provider and ONNX Runtime version.
+
+    padded: the engine pads a batch to the next size in `variants`. as_served: measured with gateway, routers and client
+    running on the same host. created: ISO 8601. command: what was run. provenance: measured on what, in words. capacity:
+    only where as_served.
+    """
+
+    device: str
+    provider: str
+    ort_version: str
+    padded: bool
+    as_served: bool
+    created: str
+    command: str
+    provenance: str
+    variants: tuple[Timing, ...]
+    loads: tuple[Load, ...] = ()
+    accuracies: tuple[StageAccuracy, ...] = ()
+    fanouts: tuple[Fanout, ...] = ()
+    paths: tuple[PathAccuracy, ...] = ()
+    dominated: tuple[Dominated, ...] = ()
+    capacity: Capacity | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> ProfileFile:
+        """Read a profile. Raises ConfigError if the file is missing, malformed or holds an unknown key."""
+        try:
+            data = msgspec.json.decode(read_text(path))
+        except msgspec.DecodeError as error:
+            raise ConfigError(f"{path}: {error}; measure it again with 'loki-rl profile'") from error
+        keyed(data, str(path))
+        return convert(data, cls, str(path), _KEYS)
+
+    def save(self, path: Path) -> None:
+        """Write the profile as JSON in one step: a reader sees the old file or the new one, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        draft.replace(path)
+
+
+_KEYS = {
+    key
+    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Dominated, Capacity)
+    for key in kind.__struct_encode_fields__
+}

@@ -1,0 +1,1 @@
+"""What is told of runs: means, intervals, paired differences, tables, plots and the page that holds them."""

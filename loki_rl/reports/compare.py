@@ -1,0 +1,84 @@
+"""Policies side by side: policies x traces x seeds x drivers, and what is told of them. Owns which runs a comparison needs;
+must not know how a run is made nor how a figure is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from loki_rl.reports.report import result_row, write_report
+from loki_rl.reports.summary import Average, averages
+from loki_rl.runs.batch_runner import Case, Failure, Progress, Runner, play
+from loki_rl.runs.run import Driver, RunOptions, RunResult
+
+
+class Comparison(Struct):
+    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it."""
+
+    results: list[RunResult]
+    summary: list[Average]
+    failures: list[Failure]
+    reused: int
+    report: Path
+
+
+def build_cases(
+    options: RunOptions,
+    *,
+    policies: Iterable[str],
+    traces: Iterable[str],
+    seeds: Iterable[int],
+    drivers: Iterable[Driver] = ("twin",),
+) -> list[RunOptions]:
+    """Every combination; all else as in `options`. Seeds come before policies, so that whatever an interrupted comparison
+    has finished is about complete for some seeds."""
+    policies, seeds, drivers = list(dict.fromkeys(policies)), list(dict.fromkeys(seeds)), list(dict.fromkeys(drivers))
+    return [
+        replace(options, driver=driver, trace=trace, seed=seed, policy=policy)
+        for driver in drivers
+        for trace in dict.fromkeys(traces)
+        for seed in seeds
+        for policy in policies
+    ]
+
+
+def document(found: Comparison) -> dict[str, object]:
+    """The JSON of a comparison."""
+    return {
+        "results": [result_row(done) for done in found.results],
+        "summary": [asdict(row) for row in found.summary],
+        "failures": [
+            {
+                "policy": failure.options.policy,
+                "driver": failure.options.driver,
+                "trace": failure.options.trace,
+                "seed": failure.options.seed,
+                "sentence": failure.sentence,
+            }
+            for failure in found.failures
+        ],
+        "reused": found.reused,
+        "report": str(found.report),
+    }
+
+
+def compare(
+    cases: Sequence[RunOptions],
+    run: Mapping[str, Runner],
+    logdir: Path,
+    jobs: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    fresh: bool = False,
+) -> Comparison:
+    """Run all cases and write their folders, results.csv and report.md with its plots into the log folder.
+
+    The rest is as in `play`.
+    """
+    played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh)
+    results = [played.results[place] for place in sorted(played.results)]
+    failures = [played.failures[place] for place in sorted(played.failures)]
+    report = write_report(results, logdir, [str(failure) for failure in failures])
+    return Comparison(results, averages(results), failures, played.reused, report)

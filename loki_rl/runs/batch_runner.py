@@ -1,0 +1,258 @@
+"""Many runs: which are there already, which share the cores, and what happens when one fails. Owns their order and their
+processes; must not know how a run is made nor what is made of the results."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from signal import SIG_DFL, SIGINT, default_int_handler, signal
+from threading import Thread
+from types import FrameType
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.control.policies.named import make_policy
+from loki_rl.runs.run import RunOptions, RunResult, prepare
+from loki_rl.runs.run_folder import folder_of, load, load_current, save
+
+log = logging.getLogger(__name__)
+
+Runner = Callable[[RunOptions], RunResult]
+State = Literal["started", "done", "reused", "failed"]
+
+
+class CasesError(ValueError):
+    """These runs cannot be made together; the message is one sentence that says why and what to do."""
+
+
+class Case(Struct, frozen=True):
+    """A run and the log folder that its own folder lies in."""
+
+    options: RunOptions
+    logdir: Path
+
+    @property
+    def folder(self) -> Path:
+        """Raises TraceError if the trace cannot be read."""
+        return folder_of(self.options, self.logdir)
+
+
+class Progress(Struct, frozen=True):
+    """Something happened to a case; ended of total cases are over, reused of these without a run. sentence: why it
+    failed."""
+
+    options: RunOptions
+    state: State
+    ended: int
+    total: int
+    reused: int
+    sentence: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.ended}/{self.total}] {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The event itself."""
+        return f"{label(self.options)}: {self.sentence or self.state}"
+
+
+class Failure(Struct, frozen=True):
+    """A case that gave no result, and why."""
+
+    options: RunOptions
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{label(self.options)}: {self.sentence}"
+
+
+class Played(Struct):
+    """What came of the cases, by their place in the list: a result or a failure each. reused: how many needed no run."""
+
+    results: dict[int, RunResult]
+    failures: dict[int, Failure]
+    reused: int
+
+
+def label(options: RunOptions) -> str:
+    """A case in a few words."""
+    return f"{options.policy} on {Path(options.trace).name} ({options.driver}, seed {options.seed})"
+
+
+def play(
+    cases: Sequence[Case],
+    run: Mapping[str, Runner],
+    jobs: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    fresh: bool = False,
+) -> Played:
+    """Run all cases and write their folders. What was killed goes on where it stopped when it is asked for again.
+
+    run: driver -> what makes a run, importable by another process. Cases of the twin share `jobs` processes (default: one
+    for each core; 1 stays in this process); then the others run one after another, since each needs the machine for
+    itself. A case whose folder holds exactly this run is read back, unless fresh. A failed case does not stop the others,
+    but what is wrong with the options of any is raised before the first one runs: CasesError, ConfigError, TraceError or
+    RequestError.
+    """
+    check(cases)
+    work = _Work(cases, run, progress)
+    waiting = work.open(fresh)
+    work.together([place for place in waiting if cases[place].options.driver == "twin"], jobs or cores())
+    work.in_turn([place for place in waiting if cases[place].options.driver != "twin"])
+    return Played(work.results, work.failures, work.reused)
+
+
+def check(cases: Sequence[Case]) -> None:
+    """Raise what would stop a case, as far as its options alone tell: nobody should learn of a typing error after hours."""
+    if not cases:
+        raise CasesError("there is nothing to compare; give at least one policy, trace, seed and driver")
+    owners: dict[Path, RunOptions] = {}
+    for case in cases:
+        if owners.setdefault(case.folder, case.options) != case.options:
+            what = label(case.options)
+            raise CasesError(f"two runs would share the folder of {what}; give the traces different file names")
+    # What neither policy nor driver changes is prepared once, whatever the seed; a name is right or wrong on any pipeline.
+    scenes = {}
+    for options in dict.fromkeys(replace(case.options, policy="", driver="twin") for case in cases):
+        scenes[options.pipeline] = prepare(options)
+    for policy, pipeline in dict.fromkeys((case.options.policy, case.options.pipeline) for case in cases):
+        make_policy(policy, scenes[pipeline].pipeline, scenes[pipeline].policy)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Work:
+    """What has ended so far. A case is known by its place in the list."""
+
+    def __init__(
+        self, cases: Sequence[Case], run: Mapping[str, Runner], progress: Callable[[Progress], None] | None
+    ) -> None:
+        self.cases, self.run, self.progress = cases, run, progress
+        self.results: dict[int, RunResult] = {}
+        self.failures: dict[int, Failure] = {}
+        self.reused = 0
+
+    def open(self, fresh: bool) -> list[int]:
+        """Cases that must run; those with a current folder have ended."""
+        waiting = []
+        for place, case in enumerate(self.cases):
+            found = None if fresh else load_current(case.folder, case.options)
+            if found is None:
+                waiting.append(place)
+            else:
+                self.reused += 1
+                self._succeed(place, found, "reused")
+        return waiting
+
+    def together(self, places: Sequence[int], jobs: int) -> None:
+        """Several at a time, each process taking the next."""
+        if jobs == 1 or len(places) < 2:
+            self.in_turn(places)
+            return
+        with _remembered() as pressed, ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
+            for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}, pressed):
+                self._end(place, end)
+
+    def in_turn(self, places: Sequence[int]) -> None:
+        for place in places:
+            self._tell(place, "started")
+            self._end(place, self._attempt(place)())
+
+    def _attempt(self, place: int) -> Callable[[], Path | str]:
+        case = self.cases[place]
+        return partial(attempt, self.run[case.options.driver], case.options, case.logdir)
+
+    def _end(self, place: int, end: Path | str) -> None:
+        if isinstance(end, str):
+            self._fail(place, end)
+        else:
+            # Read back even when it was made here: a result is what its folder says.
+            self._succeed(place, load(end), "done")
+
+    def _succeed(self, place: int, found: RunResult, state: State) -> None:
+        self.results[place] = found
+        self._tell(place, state)
+
+    def _fail(self, place: int, why: str) -> None:
+        self.failures[place] = Failure(self.cases[place].options, why)
+        self._tell(place, "failed", why)
+
+    def _tell(self, place: int, state: State, why: str = "") -> None:
+        if self.progress is not None:
+            ended = len(self.results) + len(self.failures)
+            self.progress(Progress(self.cases[place].options, state, ended, len(self.cases), self.reused, why))
+
+
+def _tie() -> None:
+    """A process of the pool ends with the one that started it, however that ends; and Ctrl-C, which reaches it too, ends it
+    at once instead of passing for the failure of one run."""
+    signal(SIGINT, SIG_DFL)
+    Thread(target=_follow, args=(parent_process(),), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@contextmanager
+def _remembered() -> Iterator[list[int]]:
+    """Filled by Ctrl-C. Its exception is lost where it strikes within a callback, and then the processes that it ended too
+    would pass for failures of their runs."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        default_int_handler(number, frame)
+
+    former = signal(SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal(SIGINT, former)
+
+
+def _as_they_end(
+    pool: Executor, work: Mapping[int, Callable[[], Path | str]], pressed: Sequence[int]
+) -> Iterator[tuple[int, Path | str]]:
+    futures: dict[Future[Path | str], int] = {pool.submit(task): place for place, task in work.items()}
+    try:
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                if pressed:
+                    raise KeyboardInterrupt from None
+                yield futures[future], "its process died, perhaps for want of memory; run again with fewer jobs to resume"
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
+    """The folder of a finished run, or one sentence."""
+    try:
+        return save(run(options), logdir)
+    except Exception as error:
+        return sentence(error)
+
+
+def sentence(error: Exception) -> str:
+    """What a user is told. An error that is not one of this package's is a fault of ours: its traceback is logged."""
+    if type(error).__module__.startswith("loki_rl") or isinstance(error, OSError):
+        return " ".join(str(error).split())
+    log.error("a run failed", exc_info=error)
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,270 @@
+"""One run: a policy on a trace, in the twin or on a plane of this host. Owns the resolved options of a run; everything that
+happens in it is the core's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+from numpy.typing import NDArray
+
+from loki_rl.control.formulation.request import Queueing, RequestError
+from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.requests.ledger import Summary, Tally
+from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
+from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.pool_file import Pool, load_pool
+from loki_rl.traces.arrivals import arrivals, duration_s, made_up
+from loki_rl.traces.trace import Trace, TraceOptions, load_trace
+
+if TYPE_CHECKING:
+    from loki_rl.serving.load.replay import ReplayResult
+
+Driver = Literal["twin", "emulated", "onnx"]
+START_S = 10.0
+PICTURES = 60
+
+
+class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that determines a run; `run.json` holds exactly this, and repeats it.
+
+    None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
+    the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
+    busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
+    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers.
+    """
+
+    pipeline: str
+    trace: str
+    policy: str
+    driver: Driver = "twin"
+    seed: int = 0
+    servers: int | None = None
+    slo_ms: float | None = None
+    interval_s: float = 10.0
+    drop: DropPolicy = "reroute"
+    load_s: float | None = None
+    queueing: Queueing | None = None
+    headroom: float | None = None
+    min_accuracy: float = 0.0
+    mean_rps: float | None = None
+    rate_scale: float | None = None
+    compress: float = 1.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    initial_rps: float | None = None
+    demand_rps: float | None = None
+    parallel_loads: int = 0
+    routing: Routing = "pull"
+    device: str = "auto"
+    faults: Faults = NO_FAULTS
+    profile: str | None = None
+    model: str | None = None
+    pool: str | None = None
+
+    @property
+    def file(self) -> PipelineFile:
+        """The pipeline as these options want it. Raises ConfigError."""
+        profile = None if self.profile is None else Path(self.profile)
+        return load_pipeline(self.pipeline, profile=profile, slo_ms=self.slo_ms)
+
+    @property
+    def trace_options(self) -> TraceOptions:
+        return TraceOptions(
+            from_s=self.from_s,
+            to_s=self.to_s,
+            compress=self.compress,
+            mean_rps=self.mean_rps,
+            rate_scale=self.rate_scale,
+        )
+
+
+class RunResult(Struct):
+    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how
+    long the run took; synthetic: what about its arrivals was not observed, in words."""
+
+    options: RunOptions
+    trace: str
+    summary: Summary
+    tally: Tally
+    servers: int
+    best_accuracy: float
+    provenance: str
+    duration_s: float
+    wall_s: float
+    synthetic: str = ""
+
+
+class Scene(Struct):
+    """A run's inputs, loaded and checked: what both drivers need."""
+
+    options: RunOptions
+    file: PipelineFile
+    pipeline: Pipeline
+    trace: Trace
+    times: NDArray[np.float64]
+    duration_s: float
+    cluster: ClusterOptions
+    policy: PolicyOptions
+
+
+def prepare(options: RunOptions) -> Scene:
+    """Load and check what a run needs. Raises ConfigError, TraceError, RequestError or FaultError: one clear sentence."""
+    file = options.file
+    pipeline = with_load_s(file.pipeline, options.load_s)
+    trace = load_trace(options.trace)
+    times = arrivals(trace, options.trace_options, options.seed)
+    length = duration_s(trace, options.trace_options)
+    pool = pool_of(options, file)
+    servers = pool.servers or pipeline.servers if options.servers is None else options.servers
+    check_faults(options.faults, pipeline, servers)
+    if options.faults != NO_FAULTS and options.driver != "twin":
+        raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
+    cluster = cluster_of(options, pipeline, servers, pool)
+    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
+
+
+def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
+    """What a run plays on."""
+    return ClusterOptions(
+        pipeline,
+        servers,
+        seed=options.seed,
+        interval_s=options.interval_s,
+        drop=options.drop,
+        parallel_loads=options.parallel_loads,
+        routing=options.routing,
+        pool=pool.types,
+    )
+
+
+def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
+    """What its policy is told; of demand only what the options say."""
+    return PolicyOptions(
+        servers=cluster.servers,
+        pool=cluster.pool,
+        min_accuracy=options.min_accuracy,
+        queueing=options.queueing,
+        headroom=options.headroom,
+        initial_rps=options.initial_rps,
+        demand_rps=options.demand_rps,
+        model=options.model,
+    )
+
+
+def pool_of(options: RunOptions, file: PipelineFile) -> Pool:
+    """The types of the servers, with one load time where the options give one; none without a pool file."""
+    if options.pool is None:
+        return Pool((), {})
+    pool = load_pool(options.pool, [file])
+    if options.servers not in (None, pool.servers):
+        raise RequestError(
+            f"the types of '{options.pool}' have {pool.servers} servers together, not {options.servers}; leave one out"
+        )
+    if options.routing != "pull":
+        raise RequestError("several types of servers are served with routing 'pull' only; leave the pool out")
+    return replace(pool, types=pool_with_load_s(pool.types, options.load_s))
+
+
+def _policy_options(
+    options: RunOptions, cluster: ClusterOptions, times: NDArray[np.float64], length: float
+) -> PolicyOptions:
+    counts, _ = np.histogram(times, bins=max(1, round(length / START_S)), range=(0.0, length))
+    width = length / len(counts)
+    future, _ = np.histogram(times, bins=np.arange(ceil(length) + 1))
+    return replace(
+        policy_of(options, cluster),
+        initial_rps=options.initial_rps or max(float(counts[0]) / width, 0.1),
+        demand_rps=options.demand_rps or max(float(counts.max()) / width, 0.1),
+        future=tuple(future.tolist()),
+    )
+
+
+def run_twin(options: RunOptions) -> RunResult:
+    """Play the run in the event twin."""
+    scene = prepare(options)
+    policy = make_policy(options.policy, scene.pipeline, scene.policy)
+    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults)
+    return result(scene, done.summary, done.tally, done.wall_s)
+
+
+def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunResult:
+    return RunResult(
+        options=scene.options,
+        trace=scene.trace.name,
+        summary=summary,
+        tally=tally,
+        servers=scene.cluster.servers,
+        best_accuracy=scene.pipeline.best_accuracy,
+        provenance=scene.file.provenance,
+        duration_s=scene.duration_s,
+        wall_s=wall_s,
+        synthetic=made_up(scene.trace, scene.options.trace_options),
+    )
+
+
+def row(done: RunResult) -> dict[str, object]:
+    """The JSON of one run: the contract's keys, whose meaning docs/glossary.md gives."""
+    head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
+    tail = {"wall_s": done.wall_s, "provenance": done.provenance, "synthetic": done.synthetic}
+    return {**head, **asdict(done.summary), **tail}
+
+
+def read_options(text: bytes) -> RunOptions:
+    """Options from a run.json. Raises ValueError that names the key at fault."""
+    return msgspec.json.decode(text, type=RunOptions)
+
+
+def run_plane(options: RunOptions) -> RunResult:
+    """Play the run on a plane of this host. Raises as `play` does."""
+    scene = prepare(options)
+    payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
+    seen = play(scene, payloads)
+    return result(scene, seen.figures, seen.tally, seen.wall_s)
+
+
+def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int | None = None) -> ReplayResult:
+    """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
+    Raises LaunchError, ReplayError or EngineError with one clear sentence."""
+    from loki_rl.serving.load.replay import replay
+    from loki_rl.serving.process.launch import LocalPlane
+
+    options = scene.options
+    with LocalPlane(
+        scene.cluster,
+        engine="emulated" if options.driver == "emulated" else "onnx",
+        pipeline_file=str(scene.file.path),
+        device=options.device,
+        policy=options.policy,
+        policy_options=on_plane(scene.policy),
+    ) as plane:
+        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s, keep=keep)
+        plane.check()
+    return seen
+
+
+def on_plane(policy: PolicyOptions) -> dict[str, object]:
+    """A policy's options as a plane's controller gets them; the types of its servers it knows."""
+    return asdict(replace(policy, pool=()))
+
+
+def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
+    """Rendered scenes as encoded pictures, for a pipeline that reads text; the same for the same seed."""
+    from loki_rl.reading.models import font_files
+    from loki_rl.reading.quality import encoded
+    from loki_rl.reading.scenes import scenes
+
+    return [encoded(scene) for scene in scenes(count, seed, font_files(file.repository))]
+
+
+RUNNERS = {"twin": run_twin, "emulated": run_plane, "onnx": run_plane}

@@ -1,0 +1,24 @@
+"""The named policies of the control stack, as a plane's file asks for them. Owns the reading of their options; must not know
+how a policy decides. Only a controller's node imports it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.controlling.planner import Policy
+from loki_rl.serving.plane import PlaneError
+
+
+def named_policy(name: str, cluster: ClusterOptions, options: dict[str, Any]) -> Policy:
+    """options: fields of PolicyOptions, but for the servers and their types, which the cluster tells. Raises PlaneError."""
+    known = {"servers": cluster.servers, **options}
+    try:
+        return make_policy(name, cluster.pipeline, replace(msgspec.convert(known, PolicyOptions), pool=cluster.pool))
+    except ValueError as error:
+        raise PlaneError(f"policy '{name}': {error}") from error

@@ -1,0 +1,261 @@
+"""HTTP front end of a gateway node: the Open Inference Protocol v2 over starlette and uvicorn, one process. Owns routes;
+must not know scheduling, nor the encoding of tensors (serving.oip does)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import msgspec
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
+from loki_rl.serving.edge.oip import RequestError
+from loki_rl.serving.gateway.async_client import AsyncClient
+from loki_rl.serving.observe import metrics
+from loki_rl.serving.process import parent_watch
+from loki_rl.serving.transport.listening import listen
+from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MSGPACK, Described, Infer, Refused
+from loki_rl.serving.transport.wire import pack
+
+# A body becomes one message to the gateway, with a header of its own.
+MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 4096
+_CONNECT_S = 0.5
+# Times the largest body that is read of one that is too large.
+LET_GO = 4
+
+
+class _IndexBody(msgspec.Struct):
+    ready: bool = False
+
+
+class HttpFront:
+    """The application's routes; `bridge` is there while it runs."""
+
+    bridge: AsyncClient
+
+    def __init__(self, endpoint: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._endpoint = endpoint
+        self._max_body_bytes = max_body_bytes
+
+    def application(self) -> ASGIApp:
+        model = "/v2/models/{model}"
+        both = (model, model + "/versions/{version}")
+        repository = "/v2/repository/models/{model}"
+        routes = [  # tried in order: the busy ones first
+            *(Route(path + "/infer", self.infer, methods=["POST"]) for path in both),
+            Route("/v2/models/stats", self.statistics),
+            *(Route(path, self.model_metadata) for path in both),
+            *(Route(path + "/ready", self.model_ready) for path in both),
+            *(Route(path + "/config", self.model_config) for path in both),
+            *(Route(path + "/stats", self.statistics) for path in both),
+            Route("/v2", server_metadata),
+            Route("/v2/health/live", live),
+            Route("/v2/health/ready", self.ready),
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            *(Route(f"{repository}/{verb}", self.no_control, methods=["POST"]) for verb in ("load", "unload")),
+            Route("/metrics", self.metrics),
+            Route("/loki/state", self.state),
+            Route("/loki/ledger", self.ledger),
+            Route("/loki/run", self.begin_run, methods=["POST"]),
+        ]
+        routed = Starlette(routes=routes, exception_handlers=http_answers.HANDLERS, lifespan=self._lifespan)
+        return self._closing(routed)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        self.bridge = AsyncClient(self._endpoint)
+        # One that is there should not look absent to the first request; one that is not must not hold up the start.
+        await self.bridge.connected(_CONNECT_S)
+        yield
+        self.bridge.close()
+
+    def _closing(self, routed: ASGIApp) -> ASGIApp:
+        """The answers of a plane that is about to stop close their connections: what comes next on one would be cut."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            async def sending(message: Message) -> None:
+                if message["type"] == "http.response.start" and self.bridge.leaving:
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                await send(message)
+
+            await routed(scope, receive, sending)
+
+        return application
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    async def infer(self, request: Request) -> Response:
+        described = await self._model(request)
+        model, headers = request.path_params["model"], request.headers
+        if model != described.pipeline:
+            raise RequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
+        body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
+        asked = oip.parse(body, headers.get("inference-header-content-length"), described)
+        payload = None if asked.payload is None else pack(asked.payload)
+        id = self.bridge.take_id()
+        watch = asyncio.create_task(self._cancel_when_gone(request, id))
+        try:
+            wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
+            answer = await self.bridge.infer(wanted, payload)
+        finally:
+            watch.cancel()
+        if isinstance(answer, Refused):
+            raise RequestError(400, answer.message)
+        return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
+
+    async def _model(self, request: Request) -> Described:
+        """What is served, if the model and version of the path are among it."""
+        described = await self.bridge.description()
+        model, wanted = request.path_params["model"], request.path_params.get("version", oip.VERSION)
+        if model != described.pipeline and oip_models.task_of(described, model) is None:
+            raise RequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
+        if wanted != oip.VERSION:
+            raise RequestError(404, f"model '{model}' has no version '{wanted}', only '{oip.VERSION}'")
+        return described
+
+    async def _body(self, request: Request) -> bytes:
+        """One that is too large is read to its end and let go, within reason: most clients look for no answer before they
+        have sent all, and would see a broken connection instead of why."""
+        limit, declared = self._max_body_bytes, request.headers.get("content-length", "0")
+        length = int(declared) if declared.isdigit() else 0
+        if length > LET_GO * limit or (length > limit and "expect" in request.headers):
+            raise oip.too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            if size <= limit:
+                parts.append(part)
+            elif size > LET_GO * limit:
+                break
+        if size > limit:
+            raise oip.too_large(limit)
+        return b"".join(parts)
+
+    async def _cancel_when_gone(self, request: Request, id: int) -> None:
+        """After the body, the next thing a connection says is that it is closed."""
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        self.bridge.cancel(id)
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    async def ready(self, _: Request) -> Response:
+        reason = await self.bridge.readiness()
+        return http_answers.error(503, reason, http_answers.SOON) if reason else Response()
+
+    async def model_ready(self, request: Request) -> Response:
+        await self._model(request)
+        return await self.ready(request)
+
+    async def model_metadata(self, request: Request) -> Response:
+        return http_answers.json(oip_models.metadata(await self._model(request), request.path_params["model"]))
+
+    async def model_config(self, request: Request) -> Response:
+        return http_answers.json(oip_models.config(await self._model(request), request.path_params["model"]))
+
+    async def statistics(self, request: Request) -> Response:
+        """Of one model, or of all where the path names none."""
+        model = request.path_params.get("model")
+        described = await (self.bridge.description() if model is None else self._model(request))
+        rows = oip_models.statistics(described, await self.bridge.state(), model)
+        return http_answers.json({"model_stats": rows})
+
+    async def index(self, request: Request) -> Response:
+        body = await self._body(request)
+        try:
+            wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
+        described = await self.bridge.description()
+        return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))
+
+    async def no_control(self, request: Request) -> Response:
+        await self._model(request)
+        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+
+    # -- the plane ----------------------------------------------------------------------------------------------------
+
+    async def metrics(self, _: Request) -> Response:
+        state = await self.bridge.state()
+        return Response(metrics.exposition(state), media_type=metrics.CONTENT_TYPE)
+
+    async def state(self, request: Request) -> Response:
+        state = await self.bridge.state()
+        if request.headers.get("accept") == MSGPACK:
+            return Response(msgspec.msgpack.encode(state), media_type=MSGPACK)
+        return http_answers.json(state)
+
+    async def ledger(self, _: Request) -> Response:
+        return Response(await self.bridge.ledger(), media_type="application/json")
+
+    async def begin_run(self, _: Request) -> Response:
+        return http_answers.json({"origin_s": await self.bridge.begin_run()})
+
+
+async def server_metadata(_: Request) -> Response:
+    return http_answers.json({"name": oip_models.NAME, "version": version("loki-rl"), "extensions": oip_models.EXTENSIONS})
+
+
+async def live(_: Request) -> Response:
+    return Response()
+
+
+# -- the process ----------------------------------------------------------------------------------------------------------
+
+
+def server(front: HttpFront) -> uvicorn.Server:
+    """A uvicorn server for these routes; run it with `server(front).run(sockets=[listen(host, port)])`."""
+    config = uvicorn.Config(
+        front.application(),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    return uvicorn.Server(config)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = front_end.arguments("loki_rl.serving.edge.http", __doc__, 8000)
+    parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
+    options = parser.parse_args(arguments)
+    front_end.begin("http", options)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        bound = listen(options.host, options.port, options.shared)
+    except (OSError, OverflowError) as error:
+        parser.exit(2, f"http: cannot listen on {options.host}:{options.port}: {error}\n")
+    serving = server(HttpFront(options.front))
+    gc.collect()
+    gc.freeze()  # as in a node: what the start made stays for good
+    uvloop.run(_serve(serving, bound, options.tethered))
+    return 0
+
+
+async def _serve(serving: uvicorn.Server, bound: socket.socket, tethered: bool) -> None:
+    if tethered:
+        parent_watch.pulse(asyncio.get_running_loop())
+    await serving.serve(sockets=[bound])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

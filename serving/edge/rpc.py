@@ -1,0 +1,258 @@
+"""gRPC front end of a gateway node: inference.GRPCInferenceService on asyncio, one process. Owns methods and status codes;
+must not know scheduling, nor the encoding of tensors (serving.rpc_codec does)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial, wraps
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import uvloop
+from google.protobuf.message import DecodeError
+from msgspec import Struct
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc as stubs
+
+from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
+from loki_rl.serving.edge.oip import VERSION, RequestError
+from loki_rl.serving.gateway.async_client import AsyncClient
+from loki_rl.serving.gateway.connection import GatewayGoneError
+from loki_rl.serving.process import parent_watch
+from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
+from loki_rl.serving.transport.wire import WireError
+
+log = logging.getLogger(__name__)
+
+_CONNECT_S = 0.5
+# Time for calls in flight to end once the process is told to stop.
+_GRACE_S = 5.0
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+
+Context = Any
+M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
+
+
+class CallError(Exception):
+    """A call ends with this status. status: of HTTP, whose meaning the two protocols share. metadata: to go with it."""
+
+    def __init__(self, status: int, sentence: str, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.metadata = metadata
+
+
+class Unreadable(Struct):
+    """What came instead of a message, if it is none."""
+
+    sentence: str
+
+
+class Reader(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets methods answer messages that cannot be read; gRPC would tell clients of a Python exception."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        return handler and handler._replace(request_deserializer=partial(_read, handler.request_deserializer))
+
+
+def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return deserializer(data)
+    except DecodeError:
+        return Unreadable("the request is not the message that this method takes")
+
+
+def understood(request: Any) -> Any:
+    """Raises RequestError for what is no message."""
+    if isinstance(request, Unreadable):
+        raise RequestError(400, request.sentence)
+    return request
+
+
+def call_error(error: Exception) -> CallError:
+    """How a call ends whose method raised this."""
+    match error:
+        case CallError():
+            return error
+        case RequestError():
+            return CallError(error.status, str(error))
+        case WireError():
+            return CallError(400, str(error))
+        case GatewayGoneError():
+            return CallError(503, str(error))
+    log.error("a call failed", exc_info=error)
+    return CallError(500, "the server failed on this request")
+
+
+def guarded(method: M) -> M:
+    """Faults of a method as gRPC statuses."""
+
+    @wraps(method)
+    async def call(self: Any, request: Any, context: Context) -> Any:
+        try:
+            return await method(self, understood(request), context)
+        except Exception as error:
+            fault = call_error(error)
+        code = _CODES.get(fault.status, grpc.StatusCode.INVALID_ARGUMENT)
+        return await context.abort(code, str(fault), fault.metadata)
+
+    return call  # type: ignore[return-value]
+
+
+class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """The methods; those not here answer UNIMPLEMENTED."""
+
+    def __init__(self, bridge: AsyncClient) -> None:
+        self._bridge = bridge
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    @guarded
+    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
+        """One answer per request, in their order; a failed one does not end the stream."""
+        async for request in requests:
+            try:
+                answer = pb.ModelStreamInferResponse(infer_response=await self._infer(understood(request), context))
+            except Exception as error:
+                answer = pb.ModelStreamInferResponse(error_message=str(call_error(error)))
+                if not isinstance(request, Unreadable):
+                    answer.infer_response.model_name, answer.infer_response.id = request.model_name, request.id
+            yield answer
+
+    async def _infer(self, request: Any, context: Context) -> Any:
+        described = await self._model(request.model_name, request.model_version)
+        if request.model_name != described.pipeline:
+            raise RequestError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
+        asked = rpc_codec.read_request(request, described)
+        timeout_s = asked.timeout_s or _remaining_s(context)
+        wanted = Infer(self._bridge.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+        answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
+        if isinstance(answer, Refused):
+            raise RequestError(400, answer.message)
+        verdict = oip_answers.verdict(answer)
+        if verdict is not None:
+            raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
+        return rpc_codec.write_response(answer, asked, described)
+
+    async def _model(self, name: str, wanted: str) -> Described:
+        """What is served, if this model and version are among it."""
+        described = await self._bridge.description()
+        if name != described.pipeline and oip_models.task_of(described, name) is None:
+            raise RequestError(404, f"model '{name}' is unknown, '{described.pipeline}' is served here")
+        if wanted not in ("", VERSION):
+            raise RequestError(404, f"model '{name}' has no version '{wanted}', only '{VERSION}'")
+        return described
+
+    # -- models -------------------------------------------------------------------------------------------------------
+
+    async def ServerLive(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerLiveResponse(live=True)
+
+    @guarded
+    async def ServerReady(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerReadyResponse(ready=not await self._bridge.readiness())
+
+    @guarded
+    async def ModelReady(self, request: Any, _: Context) -> Any:  # noqa: N802
+        await self._model(request.name, request.version)
+        return pb.ModelReadyResponse(ready=not await self._bridge.readiness())
+
+    async def ServerMetadata(self, _: Any, __: Context) -> Any:  # noqa: N802
+        return pb.ServerMetadataResponse(name=oip_models.NAME, version=version("loki-rl"), extensions=oip_models.EXTENSIONS)
+
+    @guarded
+    async def ModelMetadata(self, request: Any, _: Context) -> Any:  # noqa: N802
+        described = await self._model(request.name, request.version)
+        return rpc_codec.filled(pb.ModelMetadataResponse(), oip_models.metadata(described, request.name))
+
+    @guarded
+    async def ModelConfig(self, request: Any, _: Context) -> Any:  # noqa: N802
+        described = await self._model(request.name, request.version)
+        return rpc_codec.filled(pb.ModelConfigResponse(), {"config": oip_models.config(described, request.name)})
+
+    @guarded
+    async def ModelStatistics(self, request: Any, _: Context) -> Any:  # noqa: N802
+        if request.name:
+            await self._model(request.name, request.version)
+        described = await self._bridge.description()
+        rows = oip_models.statistics(described, await self._bridge.state(), request.name or None)
+        return rpc_codec.filled(pb.ModelStatisticsResponse(), {"model_stats": rows})
+
+    @guarded
+    async def RepositoryIndex(self, request: Any, _: Context) -> Any:  # noqa: N802
+        rows = oip_models.index(await self._bridge.description(), not await self._bridge.readiness(), request.ready)
+        return rpc_codec.filled(pb.RepositoryIndexResponse(), {"models": rows})
+
+    @guarded
+    async def RepositoryModelLoad(self, _: Any, __: Context) -> NoReturn:  # noqa: N802
+        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+
+    RepositoryModelUnload = RepositoryModelLoad
+
+
+def _remaining_s(context: Context) -> float:
+    """The deadline of the call itself, where the client set one; 0 for none."""
+    left = context.time_remaining()
+    return 0.0 if left is None or left <= 0 or left > 3600 else float(left)
+
+
+# -- the process ----------------------------------------------------------------------------------------------------------
+
+
+async def serve(front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Serve until `stop`. started: is told the port. Raises OSError if it cannot be had."""
+    bridge = AsyncClient(front)
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
+    # A stranger's server on the same port must be an error, not a silent sharing of its clients.
+    server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", 0)])
+    stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
+    try:
+        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except RuntimeError as error:
+        bridge.close()
+        raise OSError(str(error)) from None
+    await bridge.connected(_CONNECT_S)
+    await server.start()
+    started(bound)
+    await stop.wait()
+    await server.stop(_GRACE_S)
+    bridge.close()
+
+
+async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
+    stop = asyncio.Event()
+    if tethered:
+        parent_watch.pulse(asyncio.get_running_loop())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(front, host, port, lambda _: None, stop)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = front_end.arguments("loki_rl.serving.edge.rpc", __doc__, 8001)
+    options = parser.parse_args(arguments)
+    front_end.begin("grpc", options)
+    try:
+        uvloop.run(_until_told(options.front, options.host, options.port, options.tethered))
+    except (OSError, OverflowError) as error:
+        parser.exit(2, f"grpc: cannot listen on {options.host}:{options.port}: {error}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What executes models: the engine protocol, emulated and ONNX engines, devices, adapters, and the model repository."""

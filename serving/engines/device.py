@@ -1,0 +1,70 @@
+"""Where and how models run, as a user names it: the words for devices and what they stand for. Owns that grammar; must not
+know whether such a device is there."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from msgspec import Struct
+
+from loki_rl.serving.engines.engine import EngineError
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+Kind = Literal["cpu", "cuda", "tensorrt"]
+PROVIDERS: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+# What a kind may be asked to do: run captured graphs, compute in half precision.
+GRAPHS, FP16 = "graphs", "fp16"
+OPTIONS: dict[str, tuple[str, ...]] = {"cpu": (), "cuda": (GRAPHS,), "tensorrt": (FP16,)}
+
+_WORD = re.compile(r"(?P<kind>[a-z]+)(\+(?P<option>\w+))?(:(?P<numbers>\d+(,\d+)*))?")
+WORDS = "auto, cpu, cuda, cuda:N, cuda:0,1, cuda+graphs:N, tensorrt:N or tensorrt+fp16:N"
+
+
+class Device(Struct, frozen=True):
+    """Where sessions run. index: of the GPU, 0 on a CPU. option: one of OPTIONS, or empty."""
+
+    kind: Kind
+    index: int = 0
+    option: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.kind != "cpu"
+
+    @property
+    def provider(self) -> str:
+        return PROVIDERS[self.kind]
+
+    @property
+    def way(self) -> str:
+        """Provider and option: what a profile is keyed by, since both decide how long a batch takes."""
+        return f"{self.provider}+{self.option}" if self.option else self.provider
+
+    @property
+    def name(self) -> str:
+        option = f"+{self.option}" if self.option else ""
+        return f"{self.kind}{option}:{self.index}" if self.on_gpu else self.kind
+
+
+def named(wanted: str) -> tuple[Device, ...]:
+    """The devices that a word other than auto stands for. Raises EngineError for one that stands for none."""
+    word = _WORD.fullmatch(wanted)
+    kind, option = (word["kind"], word["option"] or "") if word else ("", "")
+    if word is None or kind not in PROVIDERS or (kind == "cpu" and word["numbers"]):
+        raise EngineError(f"device '{wanted}' is unknown; use {WORDS}")
+    if option and option not in OPTIONS[kind]:
+        known = f"knows {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else "knows none"
+        raise EngineError(f"device '{wanted}': '{option}' is no option of {kind}, which {known}")
+    indices = [int(number) for number in (word["numbers"] or "0").split(",")]
+    if len(set(indices)) < len(indices):
+        raise EngineError(f"device '{wanted}' names a GPU twice; --workers-per-gpu puts several workers on each")
+    return tuple(Device(kind, index, option) for index in indices)  # type: ignore[arg-type]
+
+
+def dealt(devices: str, place: int) -> str:
+    """The device of the place-th worker (from 0): "cuda:0,1" deals them out in turn."""
+    kind, colon, numbers = devices.partition(":")
+    choice = numbers.split(",")
+    return f"{kind}:{choice[place % len(choice)]}" if colon else devices

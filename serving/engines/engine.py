@@ -1,0 +1,36 @@
+"""What a worker asks of whatever executes models. Owns the engine protocol and its errors; knows no runtime, no timer and
+no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from loki_rl.serving.engines.adapter import Array, Produced
+
+
+class EngineError(RuntimeError):
+    """The host cannot run a model as asked; the message is one sentence on what is wrong and what to do."""
+
+
+class LoadInfo(Struct, frozen=True):
+    """seconds: from the order to the moment the first batch may start, warm-up included."""
+
+    seconds: float
+
+
+class Engine(Protocol):
+    """Executes variants of one pipeline on one server. A thread may load one variant while another thread runs a second."""
+
+    def load(self, task: str, variant: str) -> LoadInfo:
+        """Make a variant ready; at once if it is resident. Raises EngineError."""
+
+    def unload(self, task: str, variant: str) -> None:
+        """Free a variant; nothing happens if it is not resident."""
+
+    def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
+        """One result per payload, in order. One that goes wrong gets `Produced.error` and spares the others.
+
+        Raises EngineError if the variant is not resident or the model fails."""

@@ -1,0 +1,102 @@
+"""Models as a Triton repository holds them: MODEL/VERSION/model.onnx and an optional MODEL/config.pbtxt. Owns which file is
+meant and what the configuration demands of it; knows no runtime and runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from loki_rl.serving.engines.files import ModelError, model_path
+
+CONFIG = "config.pbtxt"
+DEFAULT_FILE = "model.onnx"
+BACKENDS = ("onnxruntime",)
+PLATFORMS = ("onnxruntime_onnx",)
+# Triton's types in the words of ONNX Runtime.
+TYPES = {
+    "TYPE_BOOL": "tensor(bool)", "TYPE_UINT8": "tensor(uint8)", "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)", "TYPE_UINT64": "tensor(uint64)", "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)", "TYPE_INT32": "tensor(int32)", "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)", "TYPE_FP32": "tensor(float)", "TYPE_FP64": "tensor(double)",
+    "TYPE_STRING": "tensor(string)",
+}  # fmt: skip
+
+
+class StoredModel(Struct, frozen=True):
+    """folder: of the model, with files beside its versions. max_batch: 0 for no limit. ports: input or output -> type, as
+    far as the configuration names them."""
+
+    folder: Path
+    file: Path
+    max_batch: int = 0
+    ports: dict[str, str] = {}
+
+    def check(self, ports: Mapping[str, str], largest_batch: int) -> None:
+        """Raise ModelError unless the model has the ports that its configuration names, and may take such a batch."""
+        for name, datatype in self.ports.items():
+            if ports.get(name) != datatype:
+                has = f"is {ports[name]}" if name in ports else f"is none of its {', '.join(sorted(ports))}"
+                raise ModelError(f"{self.folder / CONFIG} names '{name}' as {datatype}, but in {self.file} it {has}")
+        if 0 < self.max_batch < largest_batch:
+            raise ModelError(
+                f"{self.folder / CONFIG} allows batches of {self.max_batch}, the profile has {largest_batch}; leave the "
+                "larger ones out of latency_ms, or raise max_batch_size"
+            )
+
+
+def find_model(repository: Path, model: str) -> StoredModel:
+    """The model behind NAME, or NAME/VERSION for another version than the configured or highest one. Raises ModelError."""
+    name, slash, wanted = model.partition("/")
+    folder = repository / name
+    config = _read_config(folder / CONFIG)
+    file_name = DEFAULT_FILE if config is None else config.default_model_filename or DEFAULT_FILE
+    version = int(wanted) if slash and wanted.isdecimal() else _version(folder, config)
+    file = folder / str(version) / file_name
+    if version is None or (slash and not wanted.isdecimal()) or not file.is_file():
+        raise ModelError(f"there is no model {_expected(repository, name, slash, wanted, file_name)}")
+    if config is None:
+        return StoredModel(folder, file)
+    ports = {port.name: TYPES.get(_type(port), "of a type that ONNX has not") for port in (*config.input, *config.output)}
+    return StoredModel(folder, file, config.max_batch_size, ports)
+
+
+def _expected(repository: Path, name: str, slash: str, wanted: str, file_name: str) -> Path:
+    return repository / name / wanted / file_name if slash else model_path(repository, name).with_name(file_name)
+
+
+def _version(folder: Path, config: Any) -> int | None:
+    """The highest version, of those that the configuration serves."""
+    there = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()] if folder.is_dir() else []
+    if config is not None and config.version_policy.WhichOneof("policy_choice") == "specific":
+        there = [version for version in there if version in config.version_policy.specific.versions]
+    return max(there, default=None)
+
+
+def _read_config(path: Path) -> Any:
+    """The ModelConfig in a file, None if there is no file. Raises ModelError."""
+    if not path.is_file():
+        return None
+    try:
+        from google.protobuf import text_format
+        from tritonclient.grpc import model_config_pb2
+    except ImportError:
+        raise ModelError(f"reading {path} needs the extra loki-rl[grpc]; install it, or move the file away") from None
+    try:
+        config = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except (text_format.ParseError, OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not a model configuration: {' '.join(str(error).split())}") from None
+    if (config.backend or BACKENDS[0]) not in BACKENDS or (config.platform or PLATFORMS[0]) not in PLATFORMS:
+        raise ModelError(f"{path} is for '{config.backend or config.platform}'; only ONNX models can be served")
+    if config.max_batch_size < 0:
+        raise ModelError(f"{path}: max_batch_size must be at least 0, not {config.max_batch_size}")
+    file = config.default_model_filename
+    if Path(file).name != file:
+        raise ModelError(f"{path}: default_model_filename must be a file's name alone, not '{file}'")
+    return config
+
+
+def _type(port: Any) -> str:
+    return str(type(port).DESCRIPTOR.fields_by_name["data_type"].enum_type.values_by_number[port.data_type].name)

@@ -1,0 +1,76 @@
+"""Execution providers of ONNX Runtime: which are asked for a device, and with which options. Owns these options; knows no
+session and no pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+from msgspec import Struct
+
+from loki_rl.serving.engines.device import CPU, CUDA, FP16, GRAPHS, TENSORRT, Device
+
+Options = dict[str, str]
+Provider = str | tuple[str, Options]
+
+
+class Shapes(Struct, frozen=True):
+    """The sizes that an engine is built for. inputs: name -> shape of one item. sizes: of batches, ascending."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    sizes: Sequence[int]
+
+    def of(self, size: int) -> str:
+        """The inputs at one batch size, as TensorRT writes them: x:4x3x48x160,y:4x2."""
+        return ",".join(f"{name}:{'x'.join(map(str, (size, *shape)))}" for name, shape in self.inputs.items())
+
+
+def providers(
+    device: Device, memory_mb: float = float("inf"), shapes: Shapes | None = None, cache: Path | None = None
+) -> list[Provider]:
+    """What a session on `device` is opened with, in order of preference.
+
+    memory_mb: most that a session's arena may take of a GPU. shapes, cache: of the engine that TensorRT builds, and the
+    folder that keeps it; it needs both.
+    """
+    if device.kind == "cpu":
+        return [CPU]
+    cuda = (CUDA, _cuda(device, memory_mb))
+    if device.kind == "cuda":
+        return [cuda]
+    assert shapes is not None
+    assert cache is not None
+    # What TensorRT cannot build runs on CUDA.
+    return [(TENSORRT, _tensorrt(device, shapes, cache)), cuda]
+
+
+def _cuda(device: Device, memory_mb: float) -> Options:
+    options = {
+        "device_id": str(device.index),
+        # Several workers may share a GPU: an arena that doubles would take what the next one needs.
+        "arena_extend_strategy": "kSameAsRequested",
+        # The default search takes seconds per new shape, at every load.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "do_copy_in_default_stream": "1",
+    }
+    if isfinite(memory_mb):
+        options["gpu_mem_limit"] = str(round(1e6 * memory_mb))
+    if device.option == GRAPHS:
+        options["enable_cuda_graph"] = "1"
+    return options
+
+
+def _tensorrt(device: Device, shapes: Shapes, cache: Path) -> Options:
+    """Without fixed shapes an engine would be built anew for every batch size that comes, while requests wait."""
+    return {
+        "device_id": str(device.index),
+        "trt_fp16_enable": "True" if device.option == FP16 else "False",
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "True",
+        "trt_timing_cache_path": str(cache),
+        "trt_profile_min_shapes": shapes.of(shapes.sizes[0]),
+        "trt_profile_opt_shapes": shapes.of(shapes.sizes[len(shapes.sizes) // 2]),
+        "trt_profile_max_shapes": shapes.of(shapes.sizes[-1]),
+    }

@@ -1,0 +1,143 @@
+"""One worker's real engine beside the driver's loop: models run and load in threads, results come back as events. Owns the
+threads and the way from frames to arrays and back; must not know models, nor what a driver does with an event."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from loki_rl.core.effects import Effect, Load, Run, Unload
+from loki_rl.core.messages import BatchDone, Event, Fault, Loaded
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.requests.items import members
+from loki_rl.serving.engines.adapter import Produced
+from loki_rl.serving.engines.engine import Engine, EngineError
+from loki_rl.serving.transport.driver import Delivery
+from loki_rl.serving.transport.event_queue import EventQueue
+from loki_rl.serving.transport.payloads import WorkerPayloads
+from loki_rl.serving.transport.serial_executor import SerialExecutor
+from loki_rl.serving.transport.wire import Array, Frame, Letter, WireError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+NO_OUTPUT: Array = np.zeros(0, dtype=np.uint8)
+
+
+class Made(NamedTuple):
+    """Of a batch. fanouts: per item (none at a leaf task). ids, frames: of all children (of the items themselves at a leaf
+    task), in order. faults: place of an item -> why it has no result; its fan-out is empty."""
+
+    fanouts: list[tuple[int, ...]]
+    ids: list[int]
+    frames: list[Frame]
+    faults: dict[int, Fault]
+
+
+class ThreadedEngine:
+    """Batches run in the order given. Where a model is loaded while the old one serves (swap: make), loads have a thread
+    of their own. finished: where BatchDone and Loaded go."""
+
+    def __init__(
+        self, address: str, pipeline: Pipeline, engine: Engine, payloads: WorkerPayloads, finished: EventQueue[Delivery]
+    ) -> None:
+        self._address = address
+        self._pipeline = pipeline
+        self._engine = engine
+        self._payloads = payloads
+        self._finished = finished
+        self._runs = SerialExecutor(f"{address} runs")
+        self._loads = self._runs if pipeline.swap == "break" else SerialExecutor(f"{address} loads")
+
+    def carry(self, effect: Effect, _now: float) -> None:
+        """Begin what the worker asks for."""
+        match effect:
+            case Run():
+                self._runs.put(partial(self._run, effect, self._payloads.take(effect.batch)))
+            case Load():
+                self._loads.put(partial(self._load, effect))
+            case Unload():
+                # Behind the batches that may still use it.
+                self._runs.put(partial(self._engine.unload, *self._names(effect.task, effect.variant)))
+            case _:
+                raise TypeError(f"an engine cannot carry out {type(effect).__name__}")
+
+    def close(self, timeout_s: float) -> None:
+        for lane in {self._runs, self._loads}:
+            lane.close(timeout_s)
+
+    # -- in the threads -----------------------------------------------------------------------------------------------
+
+    def _load(self, load: Load) -> None:
+        start, error = time.monotonic(), ""
+        try:
+            self._engine.load(*self._names(load.task, load.variant))
+        except Exception as failure:
+            error = self._told(failure)
+        self._tell(Loaded(load.task, load.variant, time.monotonic() - start, error))
+
+    def _run(self, run: Run, frames: dict[int, Frame]) -> None:
+        start, error = time.monotonic(), ""
+        made = Made([], [], [], {})
+        try:
+            items = members(self._pipeline, run.task, run.families)
+            payloads = [unpack(frames[item]) for item in items]
+            produced = self._engine.run(*self._names(run.task, run.variant), payloads)
+            made = collect(self._pipeline, run.task, items, produced)
+        except KeyError as missing:
+            error = f"item {missing} came without its payload"
+        except Exception as failure:
+            error = self._told(failure)
+        done = BatchDone(run.batch, made.fanouts, time.monotonic() - start, error, made.faults)
+        self._tell(done, made.ids, made.frames)
+
+    def _tell(self, event: Event, ids: Sequence[int] = (), frames: Sequence[Frame] = ()) -> None:
+        self._finished.put((Letter(self._address, event, ids), frames))
+
+    def _told(self, failure: Exception) -> str:
+        """What to report. A failure that the engine does not foresee is a bug: its trace belongs in the log."""
+        if not isinstance(failure, EngineError | WireError):
+            log.error("%s: the engine failed", self._address, exc_info=failure)
+        return str(failure) or type(failure).__name__
+
+    def _names(self, task: int, variant: int) -> tuple[str, str]:
+        found = self._pipeline.tasks[task]
+        return found.name, found.variants[variant].name
+
+
+def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced]) -> Made:
+    """What an engine made of a batch, as its router takes it."""
+    made = Made([], [], [], {})
+    leaf = not pipeline.children[task]
+    for place, (item, one) in enumerate(zip(items, produced, strict=True)):
+        fanout: tuple[int, ...] = ()
+        if one.error:
+            made.faults[place] = Fault(one.error, one.to_blame)
+        elif leaf:
+            made.ids.append(item)
+            made.frames.append(pack(NO_OUTPUT if one.output is None else one.output))
+        else:
+            fanout = _number(pipeline, task, item, one.children, made.ids, made.frames)
+        if not leaf:
+            made.fanouts.append(fanout)
+    return made
+
+
+def _number(
+    pipeline: Pipeline, task: int, parent: int, children: Sequence[Sequence[Array]], ids: list[int], frames: list[Frame]
+) -> tuple[int, ...]:
+    """Number the children of one item as its router will; more than an id can hold are left out."""
+    counts: list[int] = []
+    number = 0
+    for child, arrays in zip(pipeline.children[task], children, strict=True):
+        kept = arrays[: pipeline.max_children - number]
+        for array in kept:
+            ids.append(pipeline.child_id(parent, child, number))
+            frames.append(pack(array))
+            number += 1
+        counts.append(len(kept))
+    return tuple(counts)

@@ -1,0 +1,231 @@
+"""Native client for users: one pipeline behind one endpoint, without HTTP. Owns the waiting for answers; must not know how
+they are served. One thread per client."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import zmq
+
+from loki_rl.serving.gateway.connection import PATIENCE_S, Connection, Lost, Received
+from loki_rl.serving.gateway.connection import Array as Array
+from loki_rl.serving.gateway.connection import ClientError as ClientError
+from loki_rl.serving.gateway.connection import GatewayGoneError as GatewayGoneError
+from loki_rl.serving.gateway.connection import Inference as Inference
+from loki_rl.serving.state import PlaneState
+from loki_rl.serving.transport.protocol import (
+    NO_ID,
+    BeginRun,
+    Begun,
+    Describe,
+    Described,
+    Infer,
+    LedgerRead,
+    ReadLedger,
+    ReadState,
+    Refused,
+    Response,
+    RunLedger,
+    StateRead,
+)
+from loki_rl.serving.transport.wire import WireError, pack
+
+_BURST = 64
+
+T = TypeVar("T")
+
+
+class Client:
+    """`with Client("tcp://127.0.0.1:5555") as client: client.infer(picture)`; timeouts raise ClientError.
+
+    A gateway that is lost ends what it had in flight at once: an inference as 'failed', with the reason, a question with
+    ClientError. Until it is back, requests raise ClientError at once; the client finds it again by itself.
+    """
+
+    def __init__(self, endpoint: str, timeout_s: float = 5.0) -> None:
+        """timeout_s: for questions other than inference. Nothing is sent yet; an absent gateway shows at the first call."""
+        self.endpoint = endpoint
+        self._timeout_s = timeout_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context.linger = 0
+        self._description: Described | None = None
+        self._arrived: list[Inference | Refused] = []
+        try:
+            self._connection = Connection(self._context, endpoint)
+        except zmq.ZMQError as error:
+            self._context.term()
+            raise ClientError(f"cannot connect to '{endpoint}': {error}") from None
+        self._poller = zmq.Poller()
+        for handle in self._connection.handles:
+            self._poller.register(handle, zmq.POLLIN)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+        self._context.term()
+
+    def filenos(self) -> list[int]:
+        """Descriptors that become readable when `poll` may have something; look with `poll(0)` before waiting for them."""
+        return [handle.fileno() for handle in self._connection.handles]
+
+    # -- inference ----------------------------------------------------------------------------------------------------
+
+    def infer(
+        self,
+        payload: Array | bytes | None = None,
+        timeout_s: float | None = None,
+        *,
+        min_accuracy: float = 0.0,
+        priority: int = 0,
+    ) -> Inference:
+        """Send one request and wait for its answer, whatever the outcome. bytes: an encoded picture. None: no payload
+        (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO. The rest: as in protocol.Infer. A
+        request whose answer does not come in time is cancelled."""
+        served = self.description
+        packed = None if payload is None else pack_payload(payload)
+        id = self.submit_packed(packed, timeout_s, min_accuracy=min_accuracy, priority=priority)
+        limit_s = (timeout_s or served.slo_s) + served.grace_s + PATIENCE_S
+        answer = self._await(id, limit_s, limit_s)
+        if isinstance(answer, Inference):
+            return answer
+        raise ClientError(f"'{self.endpoint}' answered {type(answer).__name__} to an inference")
+
+    def submit(self, payload: Array | bytes | None = None, timeout_s: float | None = None) -> int:
+        """Send one request and return its id at once; `poll` gives the answer."""
+        return self.submit_packed(None if payload is None else pack_payload(payload), timeout_s)
+
+    def submit_packed(
+        self, payload: bytes | None, timeout_s: float | None = None, *, min_accuracy: float = 0.0, priority: int = 0
+    ) -> int:
+        """As submit, for a payload that `pack_payload` made before."""
+        id = self._connection.take_id()
+        request = Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority)
+        try:
+            self._connection.send(request, payload)
+        except GatewayGoneError:
+            raise GatewayGoneError(f"no gateway is at '{self.endpoint}' now") from None
+        return id
+
+    def cancel(self, id: int) -> None:
+        """Want the result of a request no more; it is answered with outcome 'cancelled' unless it has ended already."""
+        self._connection.cancel(id)
+
+    def poll(self, timeout_s: float = 0.0) -> list[Inference | Refused]:
+        """Everything that has arrived for submitted requests; waits up to timeout_s for the first."""
+        self._keep(self._connection.receive(_BURST))
+        deadline = time.monotonic() + timeout_s
+        while not self._arrived and (left := deadline - time.monotonic()) > 0:
+            self._keep(self._wait(left))
+        while found := self._connection.receive(_BURST):
+            self._keep(found)
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    # -- questions ----------------------------------------------------------------------------------------------------
+
+    @property
+    def description(self) -> Described:
+        """What is served, asked for once (so `ready` is that of then)."""
+        if self._description is None:
+            self._description = self.describe()
+        return self._description
+
+    def describe(self, timeout_s: float | None = None) -> Described:
+        return self._call(Describe(self._connection.take_id()), Described, timeout_s)
+
+    def wait_ready(self, timeout_s: float = 60.0) -> Described:
+        """Return when every task has a warm variant; raises ClientError after timeout_s."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                described = self.describe(min(1.0, left))
+            except ClientError:
+                continue
+            if described.ready:
+                return described
+            # The gateway answers in microseconds: asking without a pause would take its time away from requests.
+            time.sleep(min(0.02, left))
+        raise ClientError(f"'{self.endpoint}' was not ready within {timeout_s:g} s")
+
+    def begin_run(self, origin_s: float | None = None) -> float:
+        """Empty the gateway's ledger; returns trace time 0 on the gateway's monotonic clock."""
+        return self._call(BeginRun(self._connection.take_id(), origin_s), Begun).origin_s
+
+    def ledger(self) -> RunLedger:
+        """What the gateway counted since the run began."""
+        data = self._call(ReadLedger(self._connection.take_id()), LedgerRead).data
+        return msgspec.json.decode(data, type=RunLedger)
+
+    def state(self) -> PlaneState:
+        """The plane now: requests, stages, plan and workers."""
+        return self._call(ReadState(self._connection.take_id()), StateRead).state
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def _call(
+        self, request: Describe | BeginRun | ReadLedger | ReadState, kind: type[T], timeout_s: float | None = None
+    ) -> T:
+        """Waits for a gateway too, so that the first call may come before the connection."""
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit_s
+        while not self._connection.found:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise self._silence(limit_s)
+            self._poller.poll(max(1, round(1000 * left)))
+        self._connection.send(request)
+        answer = self._await(request.id, max(0.0, deadline - time.monotonic()), limit_s)
+        if not isinstance(answer, kind):
+            raise ClientError(f"'{self.endpoint}' answered {type(answer).__name__} to {type(request).__name__}")
+        return answer
+
+    def _await(self, id: int, left_s: float, limit_s: float) -> Inference | Response:
+        """The answer to one request; those to others are kept for poll. Raises ClientError if it was refused or lost, or
+        does not come within left_s, which is what is left of limit_s."""
+        deadline = time.monotonic() + left_s
+        found = self._connection.receive(_BURST)
+        while True:
+            self._keep([response for response in found if response.id not in (id, NO_ID)])
+            for response in found:
+                if response.id in (id, NO_ID):
+                    return self._taken(response)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._connection.give_up(id)
+                raise self._silence(limit_s)
+            found = self._wait(left)
+
+    def _taken(self, response: Received) -> Inference | Response:
+        if isinstance(response, Refused):
+            raise ClientError(f"refused: {response.message}")
+        if isinstance(response, Lost):
+            raise GatewayGoneError(f"the gateway at '{self.endpoint}' was lost before it answered")
+        return response
+
+    def _wait(self, longest_s: float) -> list[Received]:
+        """What comes next, as soon as something does."""
+        self._poller.poll(max(1, round(1000 * longest_s)))
+        return self._connection.receive(_BURST)
+
+    def _keep(self, received: list[Received]) -> None:
+        """Late answers to questions that were given up are let go."""
+        self._arrived += [response for response in received if isinstance(response, Inference | Refused)]
+
+    def _silence(self, limit_s: float) -> ClientError:
+        return ClientError(f"no answer from '{self.endpoint}' within {limit_s:g} s")
+
+
+def pack_payload(payload: Array | bytes) -> bytes:
+    """The tensor frame of a payload; bytes are an encoded picture. Raises ClientError for arrays that cannot be sent."""
+    try:
+        return pack(np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
+    except WireError as error:
+        raise ClientError(str(error)) from None

@@ -1,0 +1,226 @@
+"""A client's connection to a gateway, which never waits. Owns its socket, which requests are in flight, and their end when
+the gateway is lost; must not know who waits for an answer, nor how (in an event loop: `bridge`; in a thread: `client`)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import msgspec
+import numpy.typing as npt
+import zmq
+from msgspec import Struct
+
+from loki_rl.core.draws import RETRY, uniform
+from loki_rl.serving.transport import multipart
+from loki_rl.serving.transport.mailbox import Context, readable
+from loki_rl.serving.transport.monitor import Monitor
+from loki_rl.serving.transport.protocol import (
+    NO_ID,
+    VERSION,
+    Answer,
+    Beat,
+    Cancel,
+    Infer,
+    Refusal,
+    Refused,
+    Request,
+    Response,
+    VersionError,
+    decode_response,
+    encode,
+)
+from loki_rl.serving.transport.wire import MAX_PARTS, WireError, unpack
+
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_RECONNECT_MS = 20
+# A fuse only: the gateway's limit on requests in flight is the flow control.
+_MOST_QUEUED = 200_000
+# Beyond deadline and grace, an answer may spend this long on its way before the gateway counts as gone.
+PATIENCE_S = 1.0
+# A gateway that was lost is back after about this long, if it comes back.
+_BACK_S = 1.0
+
+Array = npt.NDArray[Any]
+
+LOST = "the gateway was lost before it answered"
+
+
+class ClientError(RuntimeError):
+    """The gateway refused the request, does not answer, or is not what was expected; the message says which."""
+
+
+class GatewayGoneError(ClientError):
+    """The gateway node is not there or does not answer."""
+
+
+class Inference(Struct):
+    """How a request ended (fields as in protocol.Answer) and one array per finished leaf, in the order of `served`."""
+
+    id: int
+    outcome: str
+    latency_s: float
+    accuracy: float
+    served: list[list[str]]
+    missing: int
+    reason: str
+    outputs: list[Array]
+    slack_s: float = 0.0
+    retry_s: float = 0.0
+    refusal: Refusal | None = None
+    leaving: bool = False
+
+
+class Lost(Struct):
+    """A question that nobody answers any more: its gateway was lost."""
+
+    id: int
+
+
+Received = Inference | Response | Lost
+
+
+class Connection:
+    """Ids rise for as long as it lives, also over the loss of a gateway: an answer cannot be taken for that to another
+    request. losses: gateways that were lost. Raises zmq.ZMQError for an endpoint that is none."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self.losses = 0
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        # Not IMMEDIATE: that would lose answers which have come and are not read yet when the connection breaks.
+        self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        self.socket.setsockopt(zmq.SNDHWM, _MOST_QUEUED)
+        self.socket.setsockopt(zmq.RCVHWM, _MOST_QUEUED)
+        self._monitor = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._connected = False
+        self._next_id = 0
+        # When each inference was sent; None for a question.
+        self._in_flight: dict[int, float | None] = {}
+        self._received: list[Received] = []
+        # Inferences that ended with their gateway.
+        self._lost: list[int] = []
+        try:
+            self.socket.connect(endpoint)
+        except zmq.ZMQError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._in_flight.clear()
+        self._monitor.close()
+        self.socket.close(linger=0)
+
+    @property
+    def handles(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """What becomes readable when `receive` may have something."""
+        return self.socket, self._monitor.handle
+
+    @property
+    def found(self) -> bool:
+        """Whether a gateway is there."""
+        self._look()
+        return self._connected
+
+    def take_id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    def send(self, request: Request, payload: bytes | None = None) -> None:
+        """request: with an id from `take_id`. Raises GatewayGoneError where no gateway is there."""
+        # Looked at first, so that no request to a successor counts as one that its predecessor had, and fails with it. While
+        # none is there nothing may be queued: it would be run after its client has been told otherwise.
+        if not self.found:
+            raise GatewayGoneError("the gateway is not there")
+        self._send(request, payload)
+        self._in_flight[request.id] = time.monotonic() if isinstance(request, Infer) else None
+
+    def cancel(self, id: int) -> None:
+        """Nobody wants the result any more; the answer still comes, as 'cancelled' unless it was on its way."""
+        if self._in_flight.get(id) is None:
+            return
+        self._look()
+        if id in self._in_flight:
+            with contextlib.suppress(GatewayGoneError):
+                self._send(Cancel(id), None)
+
+    def give_up(self, id: int) -> None:
+        """Nobody waits for this answer any more."""
+        self.cancel(id)
+        self._in_flight.pop(id, None)
+
+    def receive(self, limit: int) -> list[Received]:
+        """What has come: answers to what is in flight, each once, at most about so many. Refused with NO_ID: what came is
+        of another protocol, or the gateway could not read a request."""
+        self._look()
+        while len(self._received) < limit and readable(self.socket):
+            self._read()
+        received, self._received = self._received, []
+        return received
+
+    def _send(self, request: Request, payload: bytes | None) -> None:
+        try:
+            self.socket.send(encode(request), _NOBLOCK if payload is None else _MORE)
+        except zmq.Again:
+            raise GatewayGoneError("the gateway is not there") from None
+        if payload is not None:
+            self.socket.send(payload, _NOBLOCK, copy=False)
+
+    def _look(self) -> None:
+        """Take notice of gateways that were lost and found."""
+        for event in self._monitor.read():
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if self._connected:
+                self._clear()
+            else:
+                self._lose()
+
+    def _lose(self) -> None:
+        """The gateway may have answered some; the rest ends here."""
+        while readable(self.socket):
+            self._read()
+        self.losses += 1
+        self._received += [_end(id, sent) for id, sent in self._in_flight.items()]
+        self._lost += [id for id, sent in self._in_flight.items() if sent is not None]
+        self._in_flight.clear()
+
+    def _clear(self) -> None:
+        """What was sent in the moment in which the former gateway was lost comes to its successor."""
+        for id in self._lost:
+            with contextlib.suppress(GatewayGoneError):
+                self._send(Cancel(id), None)
+        self._lost.clear()
+
+    def _read(self) -> None:
+        response = read_response(*multipart.receive(self.socket, 1, MAX_PARTS))
+        if isinstance(response, Beat):
+            return
+        if response.id == NO_ID:
+            self._received.append(response)
+        elif response.id in self._in_flight:
+            del self._in_flight[response.id]
+            self._received.append(response)
+
+
+def _end(id: int, sent: float | None) -> Inference | Lost:
+    """Of what a lost gateway had. Not all come back at the same time."""
+    if sent is None:
+        return Lost(id)
+    latency_s = time.monotonic() - sent
+    retry_s = _BACK_S * (1 + 2 * uniform(0, id, RETRY))
+    return Inference(id, "failed", latency_s, 0.0, [], 1, LOST, [], retry_s=retry_s)
+
+
+def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | Response:
+    """The message in these parts; a Refused that says so where they are none."""
+    try:
+        response = decode_response(head[0])
+        if not isinstance(response, Answer):
+            return response
+        return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in outputs])
+    except VersionError:
+        return Refused(NO_ID, f"the gateway does not speak version {VERSION} of the front protocol")
+    except (msgspec.DecodeError, UnicodeDecodeError, WireError) as error:
+        return Refused(NO_ID, f"the gateway's answer cannot be read: {error}")

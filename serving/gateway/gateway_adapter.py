@@ -1,0 +1,200 @@
+"""Between clients and the gateway actor: requests become events, replies become answers. Owns what a client may ask beside
+inference; must not know sockets, nor how a request is served."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+import zmq
+
+from loki_rl.core.effects import Effect, Reply
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Begin, Event, Outcome
+from loki_rl.core.requests.items import Terms
+from loki_rl.serving.gateway.client_socket import (
+    ClientSocket,
+    Entered,
+    FrontEvent,
+    LedgerAsked,
+    ReadinessAsked,
+    RunAsked,
+    StateAsked,
+    Withdrawn,
+)
+from loki_rl.serving.gateway.state_query import StateQuery
+from loki_rl.serving.observe.meter import RequestMeter
+from loki_rl.serving.state import Control, Part, PlaneState, Stage
+from loki_rl.serving.transport.driver import Delivery
+from loki_rl.serving.transport.payloads import GatewayPayloads
+from loki_rl.serving.transport.protocol import MAX_ORIGIN_S, Described
+from loki_rl.serving.transport.wire import Letter
+
+log = logging.getLogger(__name__)
+
+BURST = 64
+
+
+class GatewayAdapter:
+    """A source of events for the gateway's driver, and where its Reply effects go. homes: address -> node of the other
+    actors but workers. meter: of the same gateway. opened: since when clients are served [s], None as long as they are
+    not."""
+
+    def __init__(
+        self,
+        front: ClientSocket,
+        described: Described,
+        gateway: Gateway,
+        payloads: GatewayPayloads,
+        homes: Mapping[str, str],
+        meter: RequestMeter,
+        state_query: StateQuery,
+    ) -> None:
+        self._front = front
+        self._described = described
+        self._gateway = gateway
+        self._payloads = payloads
+        self._told = [GATEWAY, *homes]
+        self._nodes = sorted(set(homes.values()))
+        self._routers = sorted({node for address, node in homes.items() if address != CONTROLLER})
+        self._meter = meter
+        self._state_query = state_query
+        self.opened: float | None = None
+
+    @property
+    def handle(self) -> zmq.Socket[bytes]:
+        return self._front.socket
+
+    def collect(self, now: float) -> Iterable[Delivery]:
+        """One event for all requests of a burst: the actor is called per event, not per request."""
+        events = self._front.receive(BURST)
+        entered = [event for event in events if isinstance(event, Entered)]
+        if entered:
+            yield _arrived(entered, self._gateway.pipeline.slo_s)
+        withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
+        if withdrawn:
+            yield _to(GATEWAY, Abandoned(withdrawn))
+        failed: Exception | None = None
+        for event in events:
+            try:
+                yield from self._ask(event, now)
+            except Exception as error:
+                failed = error
+        if failed is not None:
+            # Once the others of the burst have been answered.
+            raise failed
+
+    def open(self, origin: float) -> list[Delivery]:
+        """Tell clients that they are served, and actors that time counts."""
+        self.reopen(origin, False)
+        return self._begin(origin)
+
+    def reopen(self, opened: float, leaving: bool) -> None:
+        """Serve clients, as the life before this one did. opened: since when [s]; leaving: they are told to go elsewhere."""
+        self.opened = opened
+        self._front.ready, self._front.leaving = not leaving, leaving
+
+    def leave(self) -> None:
+        """Clients should go elsewhere; those that come are served until the gateway drains."""
+        self._front.ready = False
+        self._front.leaving = True
+
+    def carry(self, effect: Effect, _now: float) -> None:
+        if not isinstance(effect, Reply):
+            raise TypeError(f"a gateway cannot carry out {type(effect).__name__}")
+        self._front.reply(effect, self._payloads.answer(effect))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("request ended", extra={"fields": _told(effect)})
+
+    def _ask(self, event: FrontEvent, now: float) -> Iterable[Delivery]:
+        """What is neither a request nor its withdrawal."""
+        if isinstance(event, RunAsked):
+            origin = now if event.origin_s is None else event.origin_s
+            # Not so for what is no number either.
+            if not abs(origin - now) <= MAX_ORIGIN_S:
+                self._front.refuse(event, f"a run begins within {MAX_ORIGIN_S:g} s of now, {now:.3f} s, not at {origin:g} s")
+                return
+            yield from self._begin(origin)
+            self._front.begun(event, origin)
+        elif isinstance(event, LedgerAsked):
+            self._front.ledger(event, self._gateway.tally, self._gateway.options.servers)
+        elif isinstance(event, ReadinessAsked):
+            self._state_query.ask(self._routers, partial(self._tell_readiness, event))
+        elif isinstance(event, StateAsked):
+            self._state_query.ask(self._nodes, partial(self._tell, event))
+
+    def _tell_readiness(self, ask: ReadinessAsked, parts: list[Part]) -> None:
+        self._front.readiness(ask, self._unready([part for part in parts if isinstance(part, Stage)]))
+
+    def _unready(self, stages: list[Stage]) -> str:
+        """Why clients should not come: what they would meet. Without its controller a plane serves on as planned."""
+        if self._front.leaving:
+            return "the server is about to stop"
+        if not self._front.ready:
+            return "the models of the first plan are not loaded yet"
+        pulling = {stage.task: stage.pulling for stage in stages}
+        for task in self._gateway.pipeline.tasks:
+            if task.name not in pulling:
+                return f"stage '{task.name}' does not answer"
+            if not pulling[task.name]:
+                return f"stage '{task.name}' has no worker that takes requests"
+        return ""
+
+    def _tell(self, ask: StateAsked, parts: list[Part]) -> None:
+        """Stages in the order of the pipeline, whoever answered first."""
+        order = self._gateway.pipeline.index
+        control = next((part for part in parts if isinstance(part, Control)), None)
+        stages = sorted((part for part in parts if isinstance(part, Stage)), key=lambda stage: order[stage.task])
+        self._front.state(ask, self._state(stages, control))
+
+    def _state(self, stages: list[Stage], control: Control | None) -> PlaneState:
+        options, front, unready = self._gateway.options, self._front, self._unready(stages)
+        told = {stage.task for stage in stages}
+        return PlaneState(
+            pipeline=options.pipeline.name,
+            engine=self._described.engine,
+            slo_s=options.pipeline.slo_s,
+            best_accuracy=options.pipeline.best_accuracy,
+            servers=options.servers,
+            ready=not unready,
+            uptime_s=0.0 if self.opened is None else time.monotonic() - self.opened,
+            vanished=front.vanished,
+            malformed=front.malformed,
+            requests=self._meter.state(),
+            stages=stages,
+            control=control,
+            unready=unready,
+            silent=[task.name for task in options.pipeline.tasks if task.name not in told],
+        )
+
+    def _begin(self, origin: float) -> list[Delivery]:
+        return [_to(address, Begin(origin)) for address in self._told]
+
+
+def _arrived(entered: list[Entered], slo_s: float) -> Delivery:
+    terms = {one.key: _terms(one, slo_s) for one in entered if one.min_accuracy or one.priority}
+    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], terms)
+    with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
+    return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
+
+
+def _told(reply: Reply) -> dict[str, object]:
+    return {
+        "request": reply.root,
+        "outcome": Outcome(reply.outcome).name.lower(),
+        "latency_ms": 1000 * reply.latency_s,
+        "accuracy": reply.accuracy,
+        "leaves": sum(leaf.count for leaf in reply.leaves),
+        "missing": reply.missing,
+    }
+
+
+def _terms(entered: Entered, slo_s: float) -> Terms:
+    """Priority 1 goes before whatever came up to one SLO earlier, 2 half of that, and so on: nobody starves."""
+    return Terms(entered.min_accuracy, slo_s / entered.priority if entered.priority else 0.0)
+
+
+def _to(address: str, event: Event) -> Delivery:
+    return Letter(address, event, ()), ()

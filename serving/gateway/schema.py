@@ -1,0 +1,82 @@
+"""What clients of a plane may send and will get: the description of its tensors and the check of a payload. Owns the choice
+by engine; must not know sockets, nor how a request is served."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import zmq
+
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.engines.adapter import Adapter, PayloadError, adapter_class
+from loki_rl.serving.gateway.client_socket import Check, describe
+from loki_rl.serving.plane import PlaneFile
+from loki_rl.serving.transport.protocol import Described, Tensor
+from loki_rl.serving.transport.wire import Array, WireError, unpack
+
+log = logging.getLogger(__name__)
+
+PICTURE, TEXT = Tensor("image", "BYTES", (1,)), Tensor("text", "BYTES", (-1,))
+
+
+def described(plane: PlaneFile) -> Described:
+    """An emulated engine looks at no payload and makes no output: what it answers is the path that served each leaf.
+    Adapters may name their own tensors (see Adapter)."""
+    pipeline = plane.options.pipeline
+    source, result = Tensor("input", "BYTES", (1,), optional=True), Tensor("path", "BYTES", (-1,))
+    if plane.engine != "emulated":
+        source = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.entries), "takes", PICTURE)
+        result = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.leaves), "gives", TEXT)
+    return describe(pipeline, plane.engine, source, result, plane.options.grace_s)
+
+
+def _named(adapters: list[type[Adapter]], what: str, usual: Tensor) -> Tensor:
+    found: Tensor = next((getattr(adapter, what) for adapter in adapters if hasattr(adapter, what)), usual)
+    return found
+
+
+def payload_check(plane: PlaneFile) -> Check:
+    """What would be wrong with a payload, before it enters the queue of an entry task."""
+    pipeline = plane.options.pipeline
+    emulated = plane.engine == "emulated"
+    adapters = [] if emulated else adapters_of(pipeline, plane.pipeline_file, pipeline.entries)
+    return PayloadCheck(adapters)
+
+
+def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[type[Adapter]]:
+    """Those of these tasks, each once."""
+    models = load_pipeline(file, need_profile=False).models
+    names = {pipeline.tasks[task].name for task in tasks}
+    return [adapter_class(name) for name in sorted({spec.adapter for (task, _), spec in models.items() if task in names})]
+
+
+class PayloadCheck:
+    """What these adapters say of a payload. They are code of the pipeline's author: whatever they raise refuses the request
+    and nothing else."""
+
+    def __init__(self, adapters: Sequence[type[Adapter]]) -> None:
+        self._adapters = adapters
+        self._told: set[tuple[type[Adapter], type[Exception]]] = set()
+
+    def __call__(self, frame: zmq.Frame | None) -> str | None:
+        if frame is None:
+            return "a tensor is missing" if self._adapters else None
+        try:
+            payload = unpack(frame)
+        except WireError as error:
+            return str(error)
+        return next((fault for adapter in self._adapters if (fault := self._of(adapter, payload)) is not None), None)
+
+    def _of(self, adapter: type[Adapter], payload: Array) -> str | None:
+        try:
+            adapter.check(payload)
+        except PayloadError as error:
+            return str(error)
+        except Exception as error:
+            if (adapter, type(error)) not in self._told:
+                self._told.add((adapter, type(error)))
+                log.exception("%s.check failed; its requests are refused, and this is told once", adapter.__name__)
+            return f"{adapter.__name__} cannot check this payload ({type(error).__name__}); the server's log says more"
+        return None

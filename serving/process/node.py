@@ -1,0 +1,303 @@
+"""One process of a plane: its actors, and what each needs to act. Owns their assembly and orderly end; must not decide
+anything."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import zmq
+
+from loki_rl.control.compiling import compiling
+from loki_rl.core.cluster import addresses, build
+from loki_rl.core.controller import Controller
+from loki_rl.core.effects import Effect, Kill, Load, Solve
+from loki_rl.core.gateway import Gateway
+from loki_rl.core.journal import Recorder
+from loki_rl.core.messages import CONTROLLER, GATEWAY
+from loki_rl.core.router import Router
+from loki_rl.core.worker import PARKED, Worker
+from loki_rl.files.config import ConfigError
+from loki_rl.serving.controlling.control_log import ControlLog
+from loki_rl.serving.controlling.planner import Planner
+from loki_rl.serving.engines.adapter import AdapterError
+from loki_rl.serving.engines.emulated import EmulatedEngine
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.engine_factory import make_engine
+from loki_rl.serving.engines.threaded import ThreadedEngine
+from loki_rl.serving.gateway.client_socket import ClientSocket
+from loki_rl.serving.gateway.departures import Departures
+from loki_rl.serving.gateway.gateway_adapter import GatewayAdapter
+from loki_rl.serving.gateway.ledger_keeper import LedgerKeeper
+from loki_rl.serving.gateway.schema import described, payload_check
+from loki_rl.serving.gateway.state_query import StateQuery
+from loki_rl.serving.observe import logs
+from loki_rl.serving.observe.meter import RequestMeter, StageMeter, control_state
+from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
+from loki_rl.serving.process import parent_watch
+from loki_rl.serving.process.compile_time import CompileNotice
+from loki_rl.serving.process.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
+from loki_rl.serving.state import Part
+from loki_rl.serving.transport.driver import Carry, Delivery, Driver, Meter
+from loki_rl.serving.transport.event_queue import EventQueue
+from loki_rl.serving.transport.mailbox import Context, Mailbox
+from loki_rl.serving.transport.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
+from loki_rl.serving.transport.timers import Timers
+from loki_rl.serving.transport.wire import Alive, Asked, Bye, Compiling, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
+
+log = logging.getLogger(__name__)
+
+# Time for the last letters to leave, and for a running batch to end, at an orderly stop.
+LINGER_S = 0.5
+JOURNAL_BUFFER = 1 << 20
+# In the run directory: what a restarted gateway goes on from.
+LEDGER = "ledger"
+
+
+class Node:
+    """Bound and known to the launcher once made. Raises PlaneError, EngineError or ConfigError where it cannot be."""
+
+    def __init__(self, plane: PlaneFile, name: str, folder: Path, context: Context) -> None:
+        self.spec = plane.node(name)
+        self._plane = plane
+        self._folder = folder
+        self._context = context
+        self._closing: list[Callable[[], None]] = []
+        self._parts: list[Callable[[], Part]] = []
+        self._state_query: StateQuery | None = None
+        self._gateway_adapter: GatewayAdapter | None = None
+        self._keeper: LedgerKeeper | None = None
+        self._gateway: Gateway | None = None
+        self._controller: Controller | None = None
+        self._patience: list[Callable[[], float]] = []
+        self._beat_at = 0.0
+        self._asked_s = 0.0
+        self._emulated: EmulatedEngine | None = None
+        self.mailbox = Mailbox(context, name, plane.endpoints(folder))
+        self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
+        self._finished: EventQueue[Delivery] = EventQueue()
+        self.driver.listen(self._finished)
+        for address in self.spec.actors:
+            self._host(address)
+        self.driver.on_word = self._hear
+        self.driver.after_burst = self._look
+        self.mailbox.say(LAUNCHER, Up(name))
+
+    def run(self) -> None:
+        self.driver.run()
+
+    def close(self) -> None:
+        """Let batches and letters end, and tell the launcher what was left."""
+        for close in self._closing:
+            try:
+                close()
+            except Exception:
+                # A journal on a full disk, say: the others end in order all the same.
+                log.exception("what this node holds cannot be closed in order")
+        driver, mailbox, engine = self.driver, self.mailbox, self._emulated
+        late = () if engine is None else (engine.ended, engine.late_s, engine.latest_s)
+        mailbox.say(LAUNCHER, Bye(self.spec.name, driver.frames, driver.faults, driver.strays, mailbox.malformed, *late))
+        mailbox.close(LAUNCHER, LINGER_S)
+        driver.close()
+        self._finished.close()
+
+    # -- assembly -----------------------------------------------------------------------------------------------------
+
+    def _recorder(self) -> Recorder | None:
+        """A journal of this life of the node, as all its actors see it."""
+        if self._plane.journal is None:
+            return None
+        file = Path(self._plane.journal, f"{self.spec.name}.{self.spec.incarnation}.journal")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = file.open("wb", buffering=JOURNAL_BUFFER)
+        except OSError as error:
+            raise PlaneError(f"the journal {file} cannot be written: {error}") from error
+        self._closing.append(stream.close)
+        return Recorder(stream.write, self._plane.options, dict.fromkeys(self.spec.actors, self.spec.incarnation))
+
+    def _host(self, address: str) -> None:
+        kind, _, number = address.partition(":")
+        if address == GATEWAY:
+            self._host_gateway()
+        elif address == CONTROLLER:
+            self._host_controller()
+        elif kind == "router":
+            actor = cast(Router, build(address, self._plane.options, self.spec.incarnation))
+            meter = StageMeter(actor)
+            self._parts.append(meter.state)
+            payloads = RouterPayloads(actor.pipeline, actor.task)
+            self.driver.host(address, actor, payloads, self._kill, self._traced(actor, meter))
+        else:
+            self._host_worker(address, int(number))
+
+    def _host_gateway(self) -> None:
+        plane = self._plane
+        gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
+        what = described(plane)
+        front = ClientSocket(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
+        payloads = GatewayPayloads(gateway)
+        others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
+        homes = {address: plane.homes[address] for address in others}
+        meter, timers = RequestMeter(gateway), Timers()
+        state_query = self._state_query = StateQuery(self.mailbox.say, self.spec.name, timers)
+        gateway_adapter = self._gateway_adapter = GatewayAdapter(front, what, gateway, payloads, homes, meter, state_query)
+        self.driver.host(GATEWAY, gateway, payloads, gateway_adapter.carry, self._traced(gateway, meter))
+        for source in (gateway_adapter, timers, Departures(front, timers)):
+            self.driver.listen(source)
+        keeper = self._keeper = LedgerKeeper(self._folder / LEDGER, gateway, front, gateway_adapter, meter)
+        if self.spec.incarnation:
+            self.driver.bring(keeper.restore())
+        # The last answers have just been written.
+        self._closing += [partial(keeper.close, LINGER_S), partial(front.close, LINGER_S), timers.close]
+
+    def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
+        """What counts an actor's events, and makes spans of them where that is asked for."""
+        plane = self._plane
+        if not plane.traces.endpoint:
+            return meter
+        from loki_rl.serving.observe.tracing import Both, RequestTracer, StageTracer, Tracer
+
+        tracer = Tracer(plane.traces, plane.options.pipeline, self.spec.name)
+        self._closing.append(tracer.close)
+        return Both(meter, StageTracer(tracer, actor) if isinstance(actor, Router) else RequestTracer(tracer, actor))
+
+    def _host_controller(self) -> None:
+        plane = self._plane
+        notice = self._notice_compiling()
+        make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
+        planner = Planner(make, self._finished)
+        controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
+        if not self.spec.incarnation:
+            self._controller = controller
+        self._parts.append(partial(control_state, controller))
+        self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
+        self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
+        self._closing += [partial(planner.close, LINGER_S), notice.close]
+
+    def _notice_compiling(self) -> CompileNotice:
+        """Planning needs code that is compiled once after an install: longer than a launcher waits for a silent node."""
+        notice = CompileNotice(lambda busy: self.mailbox.say(LAUNCHER, Compiling(busy)))
+        compiling.watchers.append(notice.hear)
+        self.driver.listen(notice)
+        return notice
+
+    def _host_worker(self, address: str, number: int) -> None:
+        plane = self._plane
+        actor = cast(Worker, build(address, plane.options, self.spec.incarnation))
+        payloads = WorkerPayloads()
+        if plane.engine == "emulated":
+            self.driver.host(address, actor, payloads, partial(self._emulate().carry, address))
+            return
+        pipeline = plane.options.pipeline
+        engine = ThreadedEngine(address, pipeline, make_engine(plane, number, self.spec.device), payloads, self._finished)
+        longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
+        self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
+        self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
+        self._closing.append(partial(engine.close, LINGER_S))
+
+    def _emulate(self) -> EmulatedEngine:
+        """One for all workers of this process."""
+        if self._emulated is None:
+            self._emulated = EmulatedEngine(self._plane.options)
+            self.driver.listen(self._emulated)
+            self._closing.append(self._emulated.close)
+        return self._emulated
+
+    def _kill(self, effect: Effect, _now: float) -> None:
+        """What a router asks for beside messages."""
+        if not isinstance(effect, Kill):
+            raise TypeError(f"a router cannot carry out {type(effect).__name__}")
+        self.mailbox.say(LAUNCHER, Hung(effect.worker, effect.incarnation, effect.reason))
+
+    # -- signs of life ------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic() + BEAT_S
+        self._asked_s = self._patience_s()
+        self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, self._asked_s))
+
+    def _patience_s(self) -> float:
+        return max((longest_s() for longest_s in self._patience), default=0.0)
+
+    def _announced(self, kind: type[Effect], carry: Carry) -> Carry:
+        """An effect of this kind begins what may hold the interpreter, so it is said before."""
+
+        def carry_out(effect: Effect, now: float) -> None:
+            if isinstance(effect, kind):
+                self._beat()
+            carry(effect, now)
+
+        return carry_out
+
+    # -- beside the actors --------------------------------------------------------------------------------------------
+
+    def _hear(self, word: Control) -> None:
+        if isinstance(word, Gone):
+            self.mailbox.forget(word.node, word.endpoint)
+        elif isinstance(word, Asked):
+            self.mailbox.say(word.by, Told(word.question, self.spec.name, [part() for part in self._parts]))
+        elif isinstance(word, Told) and self._state_query is not None:
+            self._state_query.hear(word)
+        elif isinstance(word, Leave) and self._gateway_adapter is not None:
+            self._gateway_adapter.leave()
+        elif isinstance(word, Warm) and self._gateway_adapter is not None and self._gateway_adapter.opened is None:
+            # From here, so that no client's own begin can come before this one.
+            self.driver.bring(self._gateway_adapter.open(time.monotonic()))
+            self.mailbox.say(LAUNCHER, Warm())
+
+    def _look(self) -> None:
+        """Say that this node lives; once that the first plan's models are loaded, and once that no request is open after
+        Drain."""
+        # What it asked for ends with what it was for: it may stop in the next moment.
+        if time.monotonic() >= self._beat_at or (self._asked_s and self._asked_s > self._patience_s()):
+            self._beat()
+        if self._controller is not None and self._controller.settled:
+            self._controller = None
+            self.mailbox.say(self._plane.homes[GATEWAY], Warm())
+        if self._keeper is not None:
+            self._keeper.look(time.monotonic())
+        gateway = self._gateway
+        if gateway is not None and gateway.draining and not gateway.by_key:
+            self._gateway = None
+            self.mailbox.say(LAUNCHER, Idle())
+
+
+def serve(folder: Path, name: str) -> None:
+    """Run a node until SIGTERM."""
+    plane = PlaneFile.read(folder)
+    logs.start(name, plane.logs)
+    with zmq.Context() as context:
+        node = Node(plane, name, folder, context)
+        signal.signal(signal.SIGTERM, lambda *_: node.driver.stop())
+        # What the start made stays for good: a collection that walks it finds nothing and costs an idle node its caches.
+        gc.collect()
+        gc.freeze()
+        node.run()
+        node.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.process.node", description="One process of a plane.")
+    parser.add_argument("folder", type=Path, help="run directory of the plane")
+    parser.add_argument("name", help="name of the node")
+    chosen = parser.parse_args()
+    parent_watch.hold()
+    try:
+        serve(chosen.folder, chosen.name)
+    except (PlaneError, EngineError, ConfigError, AdapterError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

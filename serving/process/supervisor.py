@@ -1,0 +1,313 @@
+"""The watch over the processes of a plane, in a thread of the launcher. Owns their starts, restarts and ends, and what the
+nodes report; must not know why a plane is started, nor what its actors decide."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import zmq
+from msgspec.structs import replace
+
+from loki_rl.control.compiling import SENTENCE
+from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router, worker
+from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
+from loki_rl.serving.process.child import Child, python, wait_for_end
+from loki_rl.serving.process.compile_time import CompileTime
+from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silent_s
+from loki_rl.serving.process.restart_budget import RestartBudget, told
+from loki_rl.serving.transport.event_queue import EventQueue
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.wire import Alive, Bye, Compiling, Control, Gone, Hung, Idle, Letter, Up, Warm
+
+log = logging.getLogger(__name__)
+
+BURST = 64
+# How often signs of life are looked at [s].
+LOOK_S = 0.25
+# Ends of processes that are kept, with their last words.
+ENDS = 20
+
+
+class Supervisor:
+    """A process that ends before the plane is warm is a failure of the plane. Later each is started again: its end is
+    announced at once, and one that keeps ending has to wait (see RestartBudget) while the plane goes on without it. One that
+    gives no sign of life is killed, and then is one that ended. others: front ends, name -> command. start_s: longest wait
+    for the first sign of life of a process that was started again.
+
+    up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
+    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
+    unexpectedly, and their last words. compile_time: of nodes that had to. failure: why the plane cannot go on, one
+    sentence; empty while it can. All of these are written by the thread and read under `wait`.
+    """
+
+    def __init__(self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], start_s: float) -> None:
+        self.up: set[str] = set()
+        self.warm = False
+        self.idle = False
+        self.byes: dict[str, Bye] = {}
+        self.restarted = 0
+        self.ended: deque[str] = deque(maxlen=ENDS)
+        self.failure = ""
+        self.compile_time = CompileTime()
+        self.children: dict[str, Child] = {}
+        self._folder = folder
+        self._plane = plane
+        self._others = others
+        self._start_s = start_s
+        self._stopping: set[str] = set()
+        self._budgets: defaultdict[str, RestartBudget] = defaultdict(RestartBudget)
+        self._due: dict[str, float] = {}  # when a process may be started again
+        self._killed: dict[str, str] = {}  # why one was, until it has ended
+        self._beats = Heartbeats()
+        self._worker_silent_s = worker_silent_s(plane.options)
+        self._look_at = 0.0
+        self._changed = threading.Condition()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder))
+        self._errands: EventQueue[Callable[[], None]] = EventQueue()
+        self._finished = False
+        self._poller = zmq.Poller()
+        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    # -- from the launcher's thread -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._errands.put(self._start_all)
+        self._thread.start()
+
+    def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Until done() or a failure of the plane; whether it is done."""
+        with self._changed:
+            self._changed.wait_for(lambda: done() or bool(self.failure), timeout_s)
+            return done()
+
+    def tell(self, addresses: Iterable[str], event: Event) -> None:
+        """Send an event to actors."""
+        self._errands.put(lambda: self._post(list(addresses), event))
+
+    def say(self, address: str, word: Control) -> None:
+        """Send a word to the node of an actor."""
+        self._errands.put(lambda: self._mailbox.say(self._plane.homes[address], word))
+
+    def stop(self, names: Iterable[str], timeout_s: float) -> None:
+        """End these processes in good order, and those that do not end in time by force; also when the watch has failed."""
+        chosen = set(names)
+        for how in (Child.terminate, Child.kill):
+            self._errands.put(lambda how=how: self._end(chosen, how))  # type: ignore[misc]
+            deadline = time.monotonic() + timeout_s
+            with self._changed:
+                self._changed.wait_for(lambda: self._finished or not chosen & self.children.keys(), timeout_s)
+                if self._finished:
+                    self._end_unwatched(chosen, how, deadline)
+                if not chosen & self.children.keys():
+                    return
+
+    def last_words(self, name: str) -> str:
+        """The end of a process' log."""
+        child = self.children.get(name)
+        return "it has ended" if child is None else child.last_words()
+
+    def close(self) -> None:
+        """All processes have ended; so does the watch."""
+        self._errands.put(self._finish)
+        self._thread.join()
+        self._errands.close()
+        self._context.destroy(linger=0)
+
+    def _end_unwatched(self, names: set[str], how: Callable[[Child], None], deadline: float) -> None:
+        self._end(names, how)
+        for name in names & self.children.keys():
+            if wait_for_end(self.children[name], deadline - time.monotonic()):
+                self.children.pop(name).reap()
+
+    # -- the watch ----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """What fails on one word, process or errand costs only that. Where the loop itself fails nobody would notice the end
+        of a process any more: the plane has to be started anew."""
+        try:
+            self._poller.register(self._mailbox.inbox, zmq.POLLIN)
+            self._poller.register(self._errands.handle, zmq.POLLIN)
+            while not self._finished:
+                self._turn()
+            self._mailbox.close()
+        except Exception as error:
+            log.exception("the watch over the processes failed")
+            with self._changed:
+                self._finished = True
+                self._fail(f"the watch over the plane's processes failed: {error or type(error).__name__}")
+                self._changed.notify_all()
+
+    def _turn(self) -> None:
+        next_at = min((self._look_at, *self._due.values()))
+        ready = self._poller.poll(max(0, ceil(1000 * (next_at - time.monotonic()))))
+        with self._changed:
+            for handle, _ in ready:
+                self._look(handle)
+            now = time.monotonic()
+            for name in [name for name, at in self._due.items() if at <= now]:
+                self._try(self._start_again, name, now)
+            if now >= self._look_at:
+                self._look_at = now + LOOK_S
+                self._try(self._listen, now)
+            self._mailbox.flush()
+            self._changed.notify_all()
+
+    def _look(self, handle: int | zmq.Socket[bytes]) -> None:
+        if handle is self._mailbox.inbox:
+            for word in self._mailbox.take(BURST)[1]:
+                self._try(self._hear, word)
+        elif handle == self._errands.handle:
+            for errand in self._errands.collect(0.0):
+                self._try(errand)
+        else:
+            for child in [child for child in self.children.values() if child.pidfd == handle]:
+                self._poller.unregister(child.pidfd)
+                self._try(self._bury, child)
+
+    def _try(self, action: Callable[..., None], *arguments: Any) -> None:
+        try:
+            action(*arguments)
+        except Exception:
+            log.exception("%s failed on %s", action.__name__, arguments)
+
+    def _hear(self, word: Control) -> None:
+        match word:
+            case Up(node):
+                self.up.add(node)
+            case Alive(node, incarnation, patience_s):
+                known = self._plane.node(node)
+                if incarnation == known.incarnation:
+                    self._beats.heard(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
+            case Hung(number, incarnation, reason):
+                self._hung(number, incarnation, reason)
+            case Warm():
+                self.warm = True
+            case Compiling(busy):
+                if self.compile_time.hear(busy, time.monotonic()):
+                    log.warning(SENTENCE)
+            case Idle():
+                self.idle = True
+            case Bye(node):
+                self.byes[node] = word
+            case _:
+                log.warning("a node said %s, which is not for a launcher", type(word).__name__)
+
+    def _hung(self, number: int, incarnation: int, reason: str) -> None:
+        """What is said of a former life of the process is no news."""
+        node = self._plane.node(self._plane.homes[worker(number)])
+        if incarnation == node.incarnation:
+            self._kill(node.name, reason)
+
+    def _listen(self, now: float) -> None:
+        """Kill who is silent for too long; while the plane starts, its own limit holds."""
+        for child in self.children.values():
+            if child.pulsed():
+                self._beats.heard(child.name, SILENT_S)
+        for name in self._beats.look(now) if self.warm else ():
+            self._kill(name, f"it gave no sign of life for {self._beats.silent[name]:.1f} s")
+
+    def _kill(self, name: str, reason: str) -> None:
+        child = self.children.get(name)
+        if child is not None and name not in self._stopping and name not in self._killed:
+            log.warning("'%s' is killed: %s", name, reason)
+            self._killed[name] = reason
+            self._beats.forget(name)
+            child.kill()
+
+    def _finish(self) -> None:
+        self._finished = True
+
+    def _end(self, names: set[str], how: Callable[[Child], None]) -> None:
+        self._stopping |= names
+        for name in names & self.children.keys():
+            how(self.children[name])
+
+    def _post(self, addresses: list[str], event: Event) -> None:
+        for address in addresses:
+            self._mailbox.post(self._plane.homes[address], Letter(address, event, ()), ())
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def _start_all(self) -> None:
+        for name in [*(node.name for node in self._plane.nodes), *self._others]:
+            try:
+                self._start(name)
+            except OSError as error:
+                self._fail(f"node '{name}' cannot be started: {error}")
+                return
+
+    def _start(self, name: str) -> None:
+        """Raises OSError."""
+        command = self._others.get(name) or python("loki_rl.serving.process.node", str(self._folder), name)
+        child = self.children[name] = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
+        self._poller.register(child.pidfd, zmq.POLLIN)
+        self._beats.expect(name, self._start_s)
+
+    def _bury(self, child: Child) -> None:
+        """Tell first: batches in the hands of workers are given to others within milliseconds."""
+        name, now, code = child.name, time.monotonic(), child.reap()
+        del self.children[name]
+        self.up.discard(name)
+        self._beats.forget(name)
+        killed = self._killed.pop(name, "")
+        if name in self._stopping:
+            return
+        words, how = child.last_words(), f"signal {-code}" if code < 0 else f"code {code}"
+        if not self.warm:
+            self._fail(f"node '{name}' ended with {how}: {words}")
+            return
+        self._due[name] = self._budgets[name].next_start(now - child.started, now)
+        reason = killed or f"its process ended with {how}"
+        if name not in self._others:
+            self._try(self._succeed, self._plane.node(name), reason)
+        self.ended.append(f"'{name}': {reason}: {words}")
+        log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, told(self._due[name] - now), words)
+
+    def _succeed(self, node: NodeSpec, reason: str) -> None:
+        successor = replace(node, incarnation=node.incarnation + 1)
+        nodes = tuple(successor if other.name == node.name else other for other in self._plane.nodes)
+        self._plane = replace(self._plane, nodes=nodes)
+        self._announce(node, successor.endpoint(self._folder), reason)
+
+    def _start_again(self, name: str, now: float) -> None:
+        """A disk that is full, or a host without room for a process, may have room later."""
+        del self._due[name]
+        if name in self._stopping:
+            return
+        try:
+            if name not in self._others:
+                self._plane.write(self._folder)
+            self._start(name)
+        except OSError as error:
+            self._due[name] = self._budgets[name].next_start(0.0, now)
+            log.warning("'%s' cannot be started: %s; %s", name, error, told(self._due[name] - now))
+            if not self.children:
+                self._fail(f"no process of the plane is left, and '{name}' cannot be started: {error}")
+            return
+        self.restarted += 1
+        self._budgets[name].restarted(now)
+
+    def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
+        """This node is gone, and its workers with it; what is queued for it must not reach whoever listens there next."""
+        self._mailbox.forget(node.name, successor)
+        for other in self._plane.nodes:
+            if other.name != node.name:
+                self._mailbox.say(other.name, Gone(node.name, successor))
+        if node.is_worker:
+            peers = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
+            for address in node.actors:
+                self._post(peers, WorkerGone(number_of(address), reason))
+        self._mailbox.flush()
+
+    def _fail(self, sentence: str) -> None:
+        """The first failure is the cause of the others."""
+        log.error("%s", sentence)
+        self.failure = self.failure or sentence

@@ -1,0 +1,1 @@
+"""What a profile comes from: models timed in isolation, measured on labelled data, and as a whole plane serves them."""

@@ -1,0 +1,183 @@
+"""The profile of a pipeline as it is served: a whole plane on this host works at its limit, and what its workers then need
+replaces what was measured in isolation. Owns the rounds and the load; must not know how a plane carries them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from loki_rl.control.allocator.allocate import capacity
+from loki_rl.core.options import ClusterOptions
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Drift, Plan, Snapshot
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.profile_file import ProfileFile
+from loki_rl.reading.models import font_files
+from loki_rl.reading.packages import Progress
+from loki_rl.reading.quality import encoded, reads_text
+from loki_rl.reading.scenes import scenes
+from loki_rl.serving.engines.adapter import Array
+from loki_rl.serving.engines.device import dealt
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.onnx_engine import OnnxEngine
+from loki_rl.serving.gateway.client import Client, Inference, pack_payload
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.profiling.host_load import HostLoad
+from loki_rl.serving.profiling.rescale import Round, Span, rescaled
+from loki_rl.serving.profiling.worker_log import read_workers
+
+# Requests in flight per server: enough that no worker of any round waits for work.
+IN_FLIGHT = 12
+ROUND_S = 4.0
+PICTURES, SEED = 60, 2
+# A plane at its limit answers late; here nothing may be dropped for that, nor given to a second worker.
+PATIENCE_S = 60.0
+LEASE = 1000.0
+
+
+class Rounds:
+    """A policy: one plan after the other, a control interval each; the last one stays. That batches take other times than in
+    the profile is what is measured here: who asks within an interval because of it is given the same plan."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self._left = iter(plans)
+        self._plan: Plan | None = None
+        self._drift: tuple[Drift, ...] = ()
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        if self._plan is None or snapshot.drift == self._drift:
+            self._plan = next(self._left, self._plan)
+        self._drift = snapshot.drift
+        assert self._plan is not None
+        return self._plan
+
+
+def rounds_policy(_name: str, _cluster: ClusterOptions, options: dict[str, Any]) -> Rounds:
+    """The factory that the plane's file names. options: {"plans": [...]}."""
+    return Rounds(msgspec.convert(options["plans"], list[Plan]))
+
+
+def rescale(pipeline_path: Path, profile_path: Path, device: str, progress: Progress) -> ProfileFile:
+    """The profile with service times, load times and capacity as they are while a plane with the pipeline's servers works
+    at its limit. Raises ConfigError, EngineError or LaunchError."""
+    file = load_pipeline(pipeline_path, profile=profile_path)
+    rounds = make_rounds(file.pipeline)
+    neighbours = HostLoad()
+    with TemporaryDirectory() as folder:
+        spans = serve_rounds(file, rounds, device, Path(folder), progress)
+        share = neighbours.share()
+        log = read_workers(Path(folder))
+    return rescaled(file, rounds, spans, log, share)
+
+
+def make_rounds(pipeline: Pipeline) -> list[Round]:
+    """From the most accurate variants to the fastest; every variant that is not dominated has a round."""
+    choices = [_by_accuracy(pipeline, task) for task in range(len(pipeline.tasks))]
+    count = max(map(len, choices))
+    return [_round(pipeline, [of_task[k * len(of_task) // count] for of_task in choices]) for k in range(count)]
+
+
+def _by_accuracy(pipeline: Pipeline, task: int) -> list[int]:
+    variants = pipeline.tasks[task].variants
+    kept = [number for number, variant in enumerate(variants) if not variant.dominated]
+    return sorted(kept, key=lambda number: -variants[number].accuracy)
+
+
+def _round(pipeline: Pipeline, picked: Sequence[int]) -> Round:
+    """The plan of most requests per second with these variants alone."""
+    alone = _alone(pipeline, picked)
+    plan = capacity(alone, pipeline.servers)
+    if plan.mode == "infeasible":  # too slow for the SLO: how slow is still worth knowing
+        plan = capacity(replace(alone, slo_s=PATIENCE_S), pipeline.servers)
+    if plan.mode == "infeasible":
+        raise EngineError(f"'{pipeline.name}' cannot be measured as served: {'; '.join(plan.reasons)}")
+    per_request = [task.entry for task in alone.tasks]
+    for position, children in enumerate(alone.children):
+        for child, mean in zip(children, alone.fanouts[position][0], strict=True):
+            per_request[child] = per_request[position] * mean
+    return Round(plan, tuple(picked), tuple(per_request))
+
+
+def _alone(pipeline: Pipeline, picked: Sequence[int]) -> Pipeline:
+    """The pipeline with one variant per task."""
+    tasks = tuple(replace(task, variants=(task.variants[pick],)) for task, pick in zip(pipeline.tasks, picked, strict=True))
+    names = {task.variants[0].name for task in tasks}
+    paths = {path: accuracy for path, accuracy in pipeline.path_accuracy.items() if names.issuperset(path)}
+    return replace(pipeline, tasks=tasks, path_accuracy=paths)
+
+
+# -- load -----------------------------------------------------------------------------------------------------------------
+
+
+def serve_rounds(
+    file: PipelineFile, rounds: Sequence[Round], device: str, journal: Path, progress: Progress, round_s: float = ROUND_S
+) -> list[Span]:
+    """Serve the rounds on a plane that always has enough to do, and leave its journals; returns when each round began and
+    ended, on the journals' clock."""
+    pipeline = replace(file.pipeline, slo_s=PATIENCE_S)
+    payloads = [pack_payload(payload) for payload in _payloads(file, device)]
+    # The models of a round are loaded within it.
+    round_s += max(variant.load_s for task in pipeline.tasks for variant in task.variants)
+    with (
+        LocalPlane(
+            ClusterOptions(pipeline, pipeline.servers, interval_s=round_s, lease=LEASE),
+            engine="onnx",
+            pipeline_file=str(file.path),
+            device=device,
+            policy="rounds",
+            policy_options={"plans": msgspec.to_builtins([one.plan for one in rounds])},
+            policy_factory=f"{__name__}:rounds_policy",
+            journal=journal,
+        ) as plane,
+        Client(plane.front) as client,
+    ):
+        begin = client.begin_run()
+        spans = [(begin + number * round_s, begin + (number + 1) * round_s) for number in range(len(rounds))]
+        load = _Load(client, payloads, IN_FLIGHT * pipeline.servers)
+        for number, (_, end) in enumerate(spans):
+            # Once a round: a bar that moves costs time of the cores that are measured.
+            progress("measure as served", number / len(spans))
+            load.keep_up(end)
+            plane.check()
+    progress("measure as served", 1.0)
+    return spans
+
+
+class _Load:
+    """A closed loop: as many requests in flight as there should be, always."""
+
+    def __init__(self, client: Client, payloads: Sequence[bytes], in_flight: int) -> None:
+        self._client = client
+        self._supply: Iterator[bytes] = cycle(payloads)
+        self._missing = in_flight
+
+    def keep_up(self, end: float) -> None:
+        """Until `end` [s]. Raises EngineError if a request fails."""
+        while (left := end - time.monotonic()) > 0:
+            for _ in range(self._missing):
+                self._client.submit_packed(next(self._supply))
+            answers = self._client.poll(left)
+            self._missing = len(answers)
+            for answer in answers:
+                if not isinstance(answer, Inference) or answer.outcome != "ok":
+                    raise EngineError(f"a request failed while the plane was measured: {_why(answer)}")
+
+
+def _why(answer: object) -> str:
+    return f"{answer.outcome}, {answer.reason}" if isinstance(answer, Inference) else str(answer)
+
+
+def _payloads(file: PipelineFile, device: str) -> list[Array]:
+    if reads_text(file):
+        return [encoded(scene) for scene in scenes(PICTURES, SEED, font_files(file.repository))]
+    engine = OnnxEngine(file.models, file.repository, dealt(device, 0))
+    entry = file.tree[0]
+    engine.load(entry.name, entry.variants[0])
+    return [engine.sample(entry.name, entry.variants[0])]

@@ -1,0 +1,171 @@
+"""The sockets of one node: an inbox it binds and an outbox for each peer it writes to. Owns connections, bursts and the
+counting of malformed messages; must not know what a letter says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import zmq
+import zmq.backend
+
+from loki_rl.serving.transport import multipart, wire
+from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, Control, Frame, Letter, WireError
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Received = tuple[Letter, list[zmq.Frame]]
+
+# Plain ints and the method below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
+_send = zmq.backend.Socket.send
+_receive = zmq.backend.Socket.recv
+_option = zmq.backend.Socket.get
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
+RECONNECT_MS = 10
+# A message with more payload frames than this is sent before the end of the burst, well below what a reader accepts.
+FLUSH_PARTS = 1024
+
+
+def readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message is there."""
+    return bool(int(_option(socket, _EVENTS)) & _POLLIN)
+
+
+class Outbox:
+    """A connection to one peer, and the letters of this burst for it."""
+
+    __slots__ = ("frames", "letters", "socket")
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.letters: list[Letter] = []
+        self.frames: list[Frame] = []
+
+    def flush(self) -> None:
+        """All letters as one message: a wake-up of the reader costs more than ten letters."""
+        letters, frames = self.letters, self.frames
+        if letters:
+            self.letters = []
+            if not frames:
+                _send(self.socket, wire.encode_letters(letters), _NOBLOCK)
+                return
+            self.frames = []
+            self._write(wire.encode_letters(letters, LETTERS_AND_FRAMES), frames)
+
+    def _write(self, body: bytearray, frames: list[Frame]) -> None:
+        socket = self.socket
+        _send(socket, body, _MORE)
+        last = frames.pop()
+        for frame in frames:
+            _send(socket, frame, _MORE, False)
+        _send(socket, last, _NOBLOCK, False)
+
+
+class Mailbox:
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
+
+    No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
+    malformed: messages that were dropped. sent, received: messages, not letters.
+    """
+
+    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
+        self.node = node
+        self.malformed = 0
+        self.sent = 0
+        self.received = 0
+        self._context = context
+        self._endpoints = dict(endpoints)
+        self._outboxes: dict[str, Outbox] = {}
+        self._filled: list[Outbox] = []
+        self.inbox = context.socket(zmq.PULL)
+        self.inbox.setsockopt(zmq.RCVHWM, 0)
+        self.inbox.setsockopt(zmq.LINGER, 0)
+        self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
+        try:
+            self.inbox.bind(endpoints[node])
+        except zmq.ZMQError:
+            self.inbox.close(linger=0)
+            raise
+
+    def post(self, node: str, letter: Letter, frames: Sequence[Frame]) -> None:
+        """Queue a letter for a node; `flush` sends it."""
+        outbox = self._outboxes.get(node) or self._connect(node)
+        if not outbox.letters:
+            self._filled.append(outbox)
+        outbox.letters.append(letter)
+        if frames:
+            outbox.frames += frames
+            if len(outbox.frames) > FLUSH_PARTS:
+                outbox.flush()
+
+    def flush(self) -> None:
+        for outbox in self._filled:
+            outbox.flush()
+        self.sent += len(self._filled)
+        self._filled.clear()
+
+    def say(self, node: str, word: Control) -> None:
+        """Send a control word, after the letters that wait for the same node."""
+        outbox = self._outboxes.get(node) or self._connect(node)
+        outbox.flush()
+        _send(outbox.socket, wire.encode_control(word), _NOBLOCK)
+
+    def take(self, limit: int) -> tuple[list[Received], list[Control]]:
+        """Read at most `limit` messages without waiting; malformed ones are counted and let go."""
+        letters: list[Received] = []
+        words: list[Control] = []
+        inbox = self.inbox
+        try:
+            message = _receive(inbox, _NOBLOCK)
+        except zmq.Again:
+            return letters, words
+        while True:
+            self.received += 1
+            try:
+                self._sort(message, letters, words)
+            except WireError:
+                self.malformed += 1
+            limit -= 1
+            # Asking costs a third of the exception that would say so.
+            if not limit or not readable(inbox):
+                return letters, words
+            message = _receive(inbox, _NOBLOCK)
+
+    def forget(self, node: str, endpoint: str) -> None:
+        """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the
+        same address a message on its way could still reach the successor."""
+        self._endpoints[node] = endpoint
+        outbox = self._outboxes.pop(node, None)
+        if outbox is not None:
+            if outbox in self._filled:
+                self._filled.remove(outbox)
+            outbox.socket.close(linger=0)
+
+    def close(self, last: str | None = None, linger_s: float = 0.0) -> None:
+        """Close all sockets; what was sent to the node `last` is given this long to leave. The others may be gone already,
+        and would make everyone wait."""
+        for node, outbox in self._outboxes.items():
+            outbox.socket.close(linger=round(1000 * linger_s) if node == last else 0)
+        self._outboxes.clear()
+        self.inbox.close(linger=0)
+
+    def _connect(self, node: str) -> Outbox:
+        socket = self._context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.connect(self._endpoints[node])
+        outbox = self._outboxes[node] = Outbox(socket)
+        return outbox
+
+    def _sort(self, message: bytes, letters: list[Received], words: list[Control]) -> None:
+        """A part that no kind announces is read as a message of its own, and is none."""
+        kind, body = message[0] if message else 0, memoryview(message)[1:]
+        if kind == LETTERS:
+            letters += wire.decode_letters(body, [])
+        elif kind == LETTERS_AND_FRAMES:
+            letters += wire.decode_letters(body, multipart.rest(self.inbox, wire.MAX_PARTS))
+        elif kind == CONTROL:
+            words.append(wire.decode_control(body))
+        else:
+            raise WireError("unknown kind or version")

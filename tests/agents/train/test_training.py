@@ -1,0 +1,164 @@
+"""Training: what it leaves, that it goes on, and that all forms of the agent agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
+
+from loki_rl.agents.export import agreement
+from loki_rl.agents.train.privileged_critic import FORESIGHT
+from loki_rl.agents.train.training import BEST, LATEST, STATE, OtherTrainingError, TrainOptions, next_price, train
+from loki_rl.agents.train.validation import Score
+from loki_rl.agents.train.vec_env import ClusterVecEnv
+from loki_rl.cli.main import app
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.learned.agent import OnnxAgent, act, card_text, load_agent
+from loki_rl.control.learned.observation import ACTIONS, OBSERVATION
+from loki_rl.env.gym.cluster_options import pool_for
+from loki_rl.env.gym.spaces import NAMES
+
+
+def test_it_leaves_checkpoints_curves_and_files(trained: Any, tiny: TrainOptions) -> None:
+    names = {path.name for path in trained.folder.iterdir()}
+    assert {LATEST, BEST, STATE, "agent.npz", "agent.onnx", "card.md"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert trained.progress.steps >= tiny.steps
+    assert len(trained.progress.history) == 2
+
+
+def test_curves_have_the_names_of_every_other_run(trained: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(trained.folder))
+    found.Reload()
+    tags = set(found.Tags()["scalars"])
+    assert {"rollout/ep_rew_mean", "train/loss", "eval/gap_closed", "serving/slo_violation_ratio"} <= tags
+
+
+def test_a_second_call_goes_on(trained: Any, tiny: TrainOptions, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "again"))
+    progress = train(replace(tiny, steps=1920), folder)
+    assert progress.steps > trained.progress.steps
+    assert len(progress.history) == 3
+
+
+def test_a_folder_goes_on_with_its_own_training_only(trained: Any, tiny: TrainOptions, tmp_path: Path) -> None:
+    with pytest.raises(OtherTrainingError, match="holds a training with other options; choose another --out"):
+        train(replace(tiny, seed=9), trained.folder)
+    (tmp_path / STATE).write_text('{"steps": 3}')
+    with pytest.raises(OtherTrainingError, match=r"state.json is not of this version \(.*options.*\)"):
+        train(tiny, tmp_path)
+
+
+def test_lost_requests_have_a_price_that_follows_how_many_there_are() -> None:
+    assert next_price(5.0, 0.01) == 6.0  # at most a step
+    assert next_price(5.0, -0.00002) == pytest.approx(4.8)
+    assert next_price(0.1, -0.01) == 0.0
+
+
+def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed() -> None:
+    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
+    assert safe.better_than(cheap, 0.0005)
+    assert not cheap.better_than(safe, 0.0005)
+    assert cheap.better_than(safe, 0.0015)
+    assert Score(0.02, 0.2, 0.0005, 0.001).better_than(safe, 0.0005)
+
+
+def test_the_price_is_paid_for_what_the_base_does_not_lose(tiny: TrainOptions) -> None:
+    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env.reset()
+    env.price = 10.0
+    for _ in range(tiny.env.intervals):
+        env.step_async(np.zeros(4, np.int64))
+        rewards = env.step_wait()[1]
+        more = env.batch.lost - env.pool.base_lost[env.batch.window, env.batch.k - 1]
+        assert rewards == pytest.approx((env.batch.rewards - 10.0 * more).clip(-2.0, 0.5), abs=1e-6)
+        if env.batch.k.max() > tiny.env.intervals - 1:
+            break
+
+
+def test_the_critic_alone_sees_what_comes(trained: Any, tiny: TrainOptions) -> None:
+    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    seen = env.reset()
+    assert seen.shape[1] == OBSERVATION + FORESIGHT
+    assert np.isfinite(seen).all()
+    assert trained.agent.weights[0].shape[0] == OBSERVATION
+
+
+def test_every_form_of_the_agent_chooses_the_same(trained: Any) -> None:
+    from sb3_contrib import MaskablePPO
+
+    model = MaskablePPO.load(trained.folder / BEST, device="cpu")
+    for name in ("agent.npz", "agent.onnx"):
+        assert agreement(load_agent(trained.folder / name), model, 500) == 1.0
+
+
+def test_the_files_say_what_they_are_for(trained: Any) -> None:
+    card = OnnxAgent(trained.folder / "agent.onnx").card
+    assert card_text(card) == card_text(trained.agent.card)
+    assert card.environment == "LokiRL/OneTask-v0"
+    assert card.features == NAMES
+    assert len(card.low) == OBSERVATION
+    text = (trained.folder / "card.md").read_text(encoding="utf-8")
+    assert "On validation windows" in text
+
+
+def test_an_agent_never_chooses_an_illegal_action(trained: Any) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        mask = np.zeros(ACTIONS, np.bool_)
+        mask[rng.integers(ACTIONS)] = True
+        assert mask[act(trained.agent, rng.uniform(-2, 2, OBSERVATION).astype(np.float32), mask)]
+
+
+def test_a_file_for_another_environment_is_refused(trained: Any, tmp_path: Path) -> None:
+    strange = replace(trained.agent, card=replace(trained.agent.card, mask_rule=99))
+    strange.save(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="train anew"):
+        load_agent(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="there is no model file"):
+        load_agent(tmp_path / "none.npz")
+    (tmp_path / "broken.npz").write_bytes(b"nothing")
+    with pytest.raises(RequestError, match="cannot be read"):
+        load_agent(tmp_path / "broken.npz")
+
+
+def test_inference_needs_no_torch(trained: Any) -> None:
+    script = (
+        "import sys, pathlib, numpy as np\n"
+        "from loki_rl.control.learned.agent import act, load_agent\n"
+        f"agent = load_agent(pathlib.Path({str(trained.folder / 'agent.npz')!r}))\n"
+        f"print(act(agent, np.zeros({OBSERVATION}, np.float32), np.ones({ACTIONS}, bool)), 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == "False"
+
+
+def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> None:
+    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env.reset()
+    for _ in range(tiny.env.intervals):
+        env.step_async(np.full(4, 3))
+        _, rewards, done, infos = env.step_wait()
+    assert done.all()
+    assert rewards == pytest.approx(0.0, abs=1e-6)
+    assert infos[0]["TimeLimit.truncated"]
+    assert infos[0]["terminal_observation"].shape == env.observation_space.shape
+    assert (env.batch.k == 1).all()
+
+
+def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
+    call = ["train", "one-task", "--out", str(tmp_path), "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
+    row = json.loads(CliRunner().invoke(app, call).stdout)
+    assert Path(row["agents"][0]["model"]).is_file()

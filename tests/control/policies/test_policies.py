@@ -1,0 +1,153 @@
+"""What policies plan for: the demand that is worth having capacity for, by guess or by knowledge."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from loki_rl.control.allocator.reasons import highest_floor
+from loki_rl.control.demand.capacity_target import CapacityTarget
+from loki_rl.control.demand.exceedance import chances, seen
+from loki_rl.control.formulation.request import Request, RequestError
+from loki_rl.control.policies.named import Policy, make_policy
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.core.controller import HISTORY_S
+from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.plan import Server, Snapshot
+from loki_rl.core.servers.server_type import ServerType
+from loki_rl.files.config import load_pipeline
+from loki_rl.runs.run import RunOptions, prepare, run_twin
+
+ROOT = Path(__file__).parents[3]
+SERVERS = 20
+PEAK = 600
+STEP = (100,) * 30 + (PEAK,) * 60
+
+
+@pytest.fixture(scope="module")
+def traffic() -> Pipeline:
+    return load_pipeline(ROOT / "pipelines" / "traffic.yaml").pipeline
+
+
+@pytest.fixture(scope="module")
+def reserve(traffic: Pipeline) -> CapacityTarget:
+    return CapacityTarget(traffic, Request(1.0, SERVERS))
+
+
+def seen_at(second: int, counts: tuple[int, ...] = STEP, origin: float = 0.0) -> Snapshot:
+    """A cluster that runs nothing yet, so many seconds after the origin."""
+    arrivals = counts[:second][-HISTORY_S:]
+    return Snapshot(origin + second, 10.0, arrivals, 0.0, tuple(Server(number) for number in range(SERVERS)))
+
+
+def clairvoyant(pipeline: Pipeline, future: tuple[int, ...] = STEP) -> Policy:
+    return make_policy("clairvoyant", pipeline, PolicyOptions(servers=SERVERS, future=future))
+
+
+# -- clairvoyant ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_prepared_for_when_the_next_plan_would_be_late(traffic: Pipeline) -> None:
+    policy = clairvoyant(traffic)
+    assert policy.decide(seen_at(0)).capacity_rps < PEAK
+    assert policy.decide(seen_at(10)).capacity_rps < PEAK
+    assert policy.decide(seen_at(20)).capacity_rps >= PEAK * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("origin", [0.0, 5_000.0])
+def test_the_trace_is_followed_by_the_clock_beyond_what_the_controller_remembers(traffic: Pipeline, origin: float) -> None:
+    counts = (100,) * (HISTORY_S + 40) + (PEAK,) * 60
+    policy = clairvoyant(traffic, counts)
+    found = [
+        policy.decide(seen_at(second, counts, origin)).capacity_rps for second in (0, 10, HISTORY_S + 10, HISTORY_S + 30)
+    ]
+    assert [rps >= PEAK * (1 - 1e-6) for rps in found] == [False, False, False, True]
+
+
+def test_after_the_trace_its_last_second_goes_on(traffic: Pipeline) -> None:
+    assert clairvoyant(traffic).decide(seen_at(len(STEP))).capacity_rps >= PEAK * (1 - 1e-6)
+
+
+def test_demand_that_nobody_knows_is_refused(traffic: Pipeline) -> None:
+    with pytest.raises(RequestError, match="known beforehand"):
+        make_policy("clairvoyant", traffic, PolicyOptions(servers=SERVERS))
+
+
+def test_the_runner_hands_over_all_arrivals_and_the_options_stay_as_they_are(run_options: RunOptions) -> None:
+    options = replace(run_options, policy="clairvoyant")
+    assert sum(prepare(options).policy.future) == len(prepare(options).times)
+    assert run_twin(options).options == options
+
+
+# -- what is worth having capacity for --------------------------------------------------------------------------------------
+
+
+def test_room_is_kept_where_it_is_cheap_and_not_where_it_is_dear(reserve: CapacityTarget) -> None:
+    spare = [enough(reserve, (rps,) * 30) / rps for rps in (100, 1000)]
+    assert spare[0] > 2
+    assert spare[1] < 1.3
+
+
+def test_room_is_given_up_after_a_calm_while_and_kept_after_a_jump(reserve: CapacityTarget) -> None:
+    calm = [enough(reserve, (300,) * seconds) for seconds in (10, 60, 300)]
+    assert calm == sorted(calm, reverse=True)
+    assert calm[-1] < 400
+    assert enough(reserve, (1000,) * 30 + (300,) * 270) > 900
+
+
+def test_hardly_any_room_is_kept_where_the_next_plan_is_there_at_once(reserve: CapacityTarget) -> None:
+    """A load time of 0 and a plan every second: what has come before can be met when it comes again."""
+    jumped = (300,) * 100 + (1000,) * 30 + (300,) * 170
+    assert enough(reserve, jumped) > 900
+    assert enough(reserve, jumped, lead_s=1.0) < 1.15 * 300
+
+
+def test_what_lies_between_expected_and_room_is_as_likely_as_its_levels(reserve: CapacityTarget) -> None:
+    above = chances(reserve.levels, np.full(60, 300.0), 300.0, 15.0)
+    near, far = reserve.chance(above, 300.0, 330.0), reserve.chance(above, 300.0, 900.0)
+    assert 0 < far < near < 1
+    assert reserve.chance(above, 300.0, 300.0) <= 1
+
+
+def enough(reserve: CapacityTarget, counts: tuple[int, ...], lead_s: float = 15.0) -> float:
+    expected = float(counts[-1])
+    return reserve.enough(chances(reserve.levels, np.array(counts, np.float64), expected, lead_s), float(np.mean(counts)))
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=20))
+def test_known_demand_asks_for_no_more_than_its_peak(reserve: CapacityTarget, counts: list[int]) -> None:
+    found = reserve.enough(seen(reserve.levels, np.array(counts, np.float64)), float(np.mean(counts)))
+    assert found <= max(*counts, reserve.levels[0]) * 1.08
+
+
+def test_hardware_scaling_takes_the_best_models_that_fit_the_slo() -> None:
+    """The best captioning model of *social* leaves no time for a queue."""
+    social = load_pipeline(ROOT / "pipelines" / "social.yaml").pipeline
+    floor = highest_floor(social, Request(1.0, SERVERS))
+    assert 0.99 < floor < social.best_accuracy
+    plan = make_policy("hardware", social, PolicyOptions(servers=SERVERS)).decide(seen_at(20))
+    assert plan.mode != "infeasible"
+    assert plan.accuracy == pytest.approx(floor, abs=1e-5)
+
+
+def test_where_the_best_models_fit_they_are_the_floor(traffic: Pipeline) -> None:
+    assert highest_floor(traffic, Request(1.0, SERVERS)) == traffic.best_accuracy
+
+
+@pytest.mark.parametrize("name", ["hardware", "loki", "exact", "forecast"])
+def test_plans_count_the_servers_of_each_type_that_are_there(small: Path, name: str) -> None:
+    pool = (ServerType("fast", 3), ServerType("slow", 5, speed=0.5))
+    policy = make_policy(name, load_pipeline(small).pipeline, PolicyOptions(8, initial_rps=2000.0, pool=pool))
+    # Of the fast ones one is lost, of the slow ones all; two more fast ones are there.
+    for counts in ({"fast": 3, "slow": 5}, {"fast": 2}, {"fast": 5, "slow": 4}):
+        kinds = [kind for kind, count in counts.items() for _ in range(count)]
+        there = tuple(Server(number, server_type=kind) for number, kind in enumerate(kinds))
+        plan = policy.decide(Snapshot(0.0, 10.0, (), 0.0, there))
+        used = Counter(place.server_type for place in plan.placements for _ in range(place.replicas))
+        assert used == counts, "far more demand than can be served: all are used, and no more than there are"

@@ -1,0 +1,130 @@
+"""Policies on forecasts, and when an agent is not believed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.learned.agent import MASK_RULE, Card
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.control.policies.forecast import Forecasting
+from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.ppo import Adjusting
+from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.plan import Snapshot
+
+SERVERS = 6
+
+
+class Fixed:
+    """An agent that always wants the same."""
+
+    def __init__(self, action: int, low: float = -9.0, high: float = 9.0) -> None:
+        self.action = action
+        self.card = Card(
+            environment="LokiRL/Cluster-v0", pipeline="p", features=tuple(f"f{i}" for i in range(OBSERVATION)),
+            multipliers=tuple(MULTIPLIERS), patiences=tuple(PATIENCES), mask_rule=MASK_RULE, scale=1.0, patience=1.0,
+            low=(low,) * OBSERVATION, high=(high,) * OBSERVATION, forecast_error=0.05, ranges={}, gain=0.0, gap=0.0, steps=0,
+        )  # fmt: skip
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
+        return np.array([action == self.action for action in range(ACTIONS)], np.float32)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    accurate = Variant("accurate", 1.0, {1: Latency(0.04, 0.04, 0.04)}, load_s=5.0)
+    fast = Variant("fast", 0.8, {1: Latency(0.01, 0.01, 0.01)}, load_s=5.0)
+    variants = (accurate, fast)
+    return Pipeline("p", 0.5, (Task("t", variants, entry=1.0),), {"t": 1.0}, servers=SERVERS)
+
+
+def snapshot(rps: float = 60.0, seconds: int = 60, age_s: float = 0.0, now: float = 60.0) -> Snapshot:
+    arrivals = tuple(int(x) for x in np.random.default_rng(0).poisson(rps, seconds))
+    return Snapshot(now, 10.0, arrivals, age_s, ())
+
+
+def adjusting(pipeline: Pipeline, agent: Fixed | None, **options: object) -> Adjusting:
+    return Adjusting(pipeline, PolicyOptions(servers=SERVERS, **options), agent=agent)  # type: ignore[arg-type]
+
+
+def test_capacity_is_for_the_peak_and_accuracy_for_the_mean(pipeline: Pipeline) -> None:
+    plan = Forecasting(pipeline, PolicyOptions(servers=SERVERS)).decide(snapshot(60.0))
+    assert 66 < plan.demand_rps <= SERVERS / 0.04  # room is worth having while it costs no accuracy
+    assert plan.accuracy == 1
+
+
+def test_before_anything_was_counted_the_expected_demand_stands(pipeline: Pipeline) -> None:
+    policy = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS, initial_rps=40.0))
+    assert policy.decide(snapshot(seconds=0)).demand_rps >= 40
+
+
+def test_an_agent_moves_the_demand(pipeline: Pipeline) -> None:
+    as_it_is = adjusting(pipeline, Fixed(NO_ADJUSTMENT)).decide(snapshot())
+    more = adjusting(pipeline, Fixed(6)).decide(snapshot())
+    assert more.demand_rps == pytest.approx(1.3 * as_it_is.demand_rps)
+    assert any("adjusted" in reason for reason in more.reasons)
+
+
+def test_in_its_shadow_it_only_says_what_it_would_do(pipeline: Pipeline) -> None:
+    plain = adjusting(pipeline, Fixed(NO_ADJUSTMENT)).decide(snapshot())
+    plan = adjusting(pipeline, Fixed(6), shadow=True).decide(snapshot())
+    assert plan.demand_rps == plain.demand_rps
+    assert any(reason.startswith("shadow: would adjust") for reason in plan.reasons)
+    taken, asked = adjusting(pipeline, Fixed(6)).decide(snapshot()), plan.adjustment
+    assert asked is not None
+    assert asked.shadow
+    assert (asked.servers, asked.accuracy) == (taken.servers - plain.servers, taken.accuracy - plain.accuracy)
+    assert asked.capacity_rps == pytest.approx(taken.capacity_rps - plain.capacity_rps)
+    assert asked.capacity_rps > 0
+
+
+class TestFallback:
+    """Whenever something is wrong the plan is the one without the agent."""
+
+    def test_no_model_file(self, pipeline: Pipeline) -> None:
+        plan = adjusting(pipeline, None).decide(snapshot())
+        assert "no adjustment: no model file" in plan.reasons
+
+    def test_stale_counts(self, pipeline: Pipeline) -> None:
+        policy = adjusting(pipeline, Fixed(6))
+        plan = policy.decide(snapshot(age_s=30.0))
+        assert any("s old" in reason for reason in plan.reasons)
+        assert policy.fallbacks == 1
+
+    def test_outside_of_the_training_range(self, pipeline: Pipeline) -> None:
+        plan = adjusting(pipeline, Fixed(6, low=-0.01, high=0.0)).decide(snapshot())
+        assert any("outside of the training range" in reason for reason in plan.reasons)
+
+    def test_a_forecaster_that_is_far_off(self, pipeline: Pipeline) -> None:
+        policy = adjusting(pipeline, Fixed(6))
+        policy._tracker.error = 0.5
+        plan = policy.decide(snapshot())
+        assert any("times its usual error" in reason for reason in plan.reasons)
+
+    def test_not_a_number(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        policy = adjusting(pipeline, Fixed(6))
+        bad, mask = np.full(OBSERVATION, np.nan, np.float32), np.ones(ACTIONS, np.bool_)
+        monkeypatch.setattr(policy, "_observe", lambda *_: (bad, mask))
+        assert any("not a number" in reason for reason in policy.decide(snapshot()).reasons)
+
+    def test_it_sits_out_some_intervals_before_it_is_believed_again(self, pipeline: Pipeline) -> None:
+        policy = adjusting(pipeline, Fixed(6))
+        policy.decide(snapshot(age_s=30.0))
+        said = [policy.decide(snapshot(now=70.0 + 10 * i)).reasons[-1] for i in range(3)]
+        assert ["sit out" in reason for reason in said] == [True, True, False]
+
+
+def test_a_missing_model_file_is_told_at_the_start(pipeline: Pipeline) -> None:
+    with pytest.raises(RequestError, match="there is no model file"):
+        make_policy("ppo", pipeline, PolicyOptions(servers=SERVERS, model="nowhere.onnx"))
+
+
+def test_the_same_history_gives_the_same_plan(pipeline: Pipeline) -> None:
+    plans = [adjusting(pipeline, Fixed(5)).decide(snapshot()) for _ in range(2)]
+    assert plans[0].placements == plans[1].placements
+    assert replace(plans[0], certificate=plans[1].certificate) == plans[1]

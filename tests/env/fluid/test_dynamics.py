@@ -1,0 +1,147 @@
+"""The fluid twin: conservation, loads, swaps, drops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loki_rl.control.fast.model_arrays import Fleet, Floats, build_fleet
+from loki_rl.control.fast.table import Table
+from loki_rl.env.fluid.dynamics import (
+    ARRIVALS,
+    FIGURES,
+    LOADS,
+    LOST,
+    OK,
+    SERVING,
+    TICK_S,
+    USED,
+    Clusters,
+    adopt,
+    advance,
+    new_clusters,
+    scratch,
+    waits_s,
+)
+from loki_rl.files.config import load_pipeline
+
+SECOND = round(1 / TICK_S)
+
+
+class Cluster:
+    """One fluid cluster, driven by hand."""
+
+    def __init__(self, fleet: Fleet, servers: int, load_s: float) -> None:
+        self.fleet, self.servers = fleet, servers
+        self.state: Clusters = new_clusters(fleet, 1, servers)
+        self.state.load_s[:] = load_s
+        self.work, self.spots = scratch(fleet, servers)
+
+    def plan(self, warm: bool = False, **counts: int) -> None:
+        wanted = np.zeros(self.fleet.models)
+        for variant, number in counts.items():
+            wanted[self.number(variant)] = number
+        adopt(wanted, self.state.model[0], self.state.left[0], self.state.want[0], self.servers, self.spots[SERVING])
+        if warm:
+            self.state.model[0] = self.state.want[0]
+
+    def number(self, variant: str) -> int:
+        return next(m for m in range(self.fleet.models) if self.fleet.names(m)[1].replace("-", "_") == variant)
+
+    def run(self, rps: float, seconds: int) -> Floats:
+        s, fleet, figures = self.state, self.fleet, np.zeros(FIGURES)
+        ticks = np.full(seconds * SECOND, rps * TICK_S, np.float32)
+        advance(
+            ticks, 0, len(ticks), s.model[0], s.left[0], s.want[0], s.old[0], s.queue[0], s.tokens[0], fleet.physical[0],
+            self.servers, s.load_s[0], 1.0, waits_s(fleet), fleet.net, 1.0, TICK_S, self.work, self.spots, figures,
+        )  # fmt: skip
+        return figures
+
+
+@pytest.fixture
+def cluster(table: Table) -> Cluster:
+    return Cluster(table.fleet, 4, load_s=5.0)
+
+
+def rate(cluster: Cluster, variant: str) -> float:
+    return float(cluster.fleet.physical[0, cluster.number(variant)])
+
+
+def test_arrivals_are_served_lost_or_queued(cluster: Cluster) -> None:
+    cluster.plan(warm=True, v0=2, v1=2)
+    before = 0.0
+    for rps in (40.0, 150.0, 20.0):
+        figures = cluster.run(rps, 7)
+        queued = float(cluster.state.queue[0].sum())
+        assert figures[ARRIVALS] + before == pytest.approx(figures[OK] + figures[LOST] + queued)
+        before = queued
+    assert figures[LOST] < 0.02 * figures[ARRIVALS]
+
+
+def test_below_capacity_nothing_is_lost_and_the_most_accurate_serve(cluster: Cluster) -> None:
+    cluster.plan(warm=True, v0=2, v4=2)
+    figures = cluster.run(1.9 * rate(cluster, "v0"), 10)
+    assert figures[LOST] == 0
+    assert figures[6] == pytest.approx(figures[OK])  # accuracy 1 each
+
+
+def test_above_capacity_the_excess_is_lost(cluster: Cluster) -> None:
+    cluster.plan(warm=True, v0=4)
+    most = 4 * rate(cluster, "v0")
+    figures = cluster.run(1.5 * most, 20)
+    assert figures[LOST] / figures[ARRIVALS] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_a_load_takes_its_time_and_nothing_is_served_meanwhile(cluster: Cluster) -> None:
+    cluster.plan(warm=True, v0=4)
+    cluster.plan(v4=4)
+    assert cluster.run(50.0, 5)[OK] == 0
+    figures = cluster.run(50.0, 5)
+    assert figures[LOST] == 0
+    assert cluster.run(50.0, 1)[LOADS] == 0
+
+
+def test_servers_count_while_they_load_and_parked_ones_do_not(cluster: Cluster) -> None:
+    cluster.plan(v0=2)
+    figures = cluster.run(10.0, 5)
+    assert figures[LOADS] == 2
+    assert figures[USED] == pytest.approx(2)
+    cluster.plan()
+    assert cluster.run(0.0, 1)[USED] == 0
+
+
+def test_a_parked_model_serves_again_at_once(cluster: Cluster) -> None:
+    cluster.plan(warm=True, v0=4)
+    cluster.plan(v0=1)
+    cluster.run(10.0, 3)
+    cluster.plan(v0=4)
+    figures = cluster.run(100.0, 5)
+    assert figures[LOADS] == 0
+    assert figures[LOST] == 0
+
+
+def test_a_load_in_flight_is_left_alone_while_another_server_can_be_had(cluster: Cluster) -> None:
+    cluster.plan(v0=1)
+    cluster.run(0.0, 2)
+    left = cluster.state.left[0].copy()
+    cluster.plan(v0=1, v1=2)
+    cluster.run(0.0, 1)
+    assert cluster.state.left[0].max() == pytest.approx(5.0 - 1.0)
+    assert np.isclose(cluster.state.left[0], left.max() - 1.0).sum() == 1
+
+
+def test_children_inherit_their_share_of_losses() -> None:
+    pipeline = load_pipeline("traffic").pipeline
+    cluster = Cluster(build_fleet(pipeline), 20, load_s=5.0)
+    cluster.plan(warm=True, yolov5x=6, efficientnet_b6=2, genderNet_19=1)
+    # Two car classifiers serve a fraction of the cars that six detectors find: requests are lost there, not at the entry.
+    figures = cluster.run(100.0, 10)
+    cars = 2 * rate(cluster, "efficientnet_b6") / 17.817042
+    assert figures[OK] / 10 == pytest.approx(cars, rel=0.1)
+
+
+def test_equal_input_gives_equal_results(table: Table) -> None:
+    one, other = Cluster(table.fleet, 4, 2.0), Cluster(table.fleet, 4, 2.0)
+    for cluster in (one, other):
+        cluster.plan(v0=2, v2=2)
+    assert np.array_equal(one.run(90.0, 9), other.run(90.0, 9))

@@ -1,0 +1,147 @@
+"""Environments against gymnasium's and stable-baselines3's checks, and against their documentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
+from loki_rl.env import register_envs
+from loki_rl.env.gym.cluster_env import ClusterEnv, OneTaskEnv
+from loki_rl.env.gym.cluster_options import OptionError
+from loki_rl.env.gym.spaces import NAMES
+
+ONE, CLUSTER = "LokiRL/OneTask-v0", "LokiRL/Cluster-v0"
+
+
+def play(env: gym.Env[Any, Any], actions: list[int], seed: int = 0) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = [env.reset(seed=seed)]
+    rows += [env.step(np.int64(action)) for action in actions]
+    return rows
+
+
+@pytest.mark.parametrize("name", [ONE, CLUSTER])
+def test_gymnasium_finds_no_fault(name: str, small: dict[str, Any]) -> None:
+    check_env(gym.make(name, **small).unwrapped, skip_render_check=True)
+
+
+def test_stable_baselines3_finds_no_fault(small: dict[str, Any]) -> None:
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    checker.check_env(OneTaskEnv(**small))
+
+
+def test_registering_twice_changes_nothing() -> None:
+    before = dict(gym.envs.registration.registry)
+    register_envs()
+    assert dict(gym.envs.registration.registry) == before
+
+
+def test_the_same_seed_plays_the_same_episode(small: dict[str, Any]) -> None:
+    actions = [3, 5, 13, 0, 9, 19]
+    first, second = (play(OneTaskEnv(**small), actions, seed=7) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert np.array_equal(a[0], b[0])
+        assert isinstance(a[1], dict) or a[1] == b[1]
+
+
+def test_no_adjustment_is_worth_nothing(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**small)
+    rewards = [row[1] for row in play(env, [NO_ADJUSTMENT] * 6)[1:]]
+    assert rewards == pytest.approx([0.0] * 6, abs=1e-12)
+
+
+def test_an_episode_is_truncated_and_never_terminated(small: dict[str, Any]) -> None:
+    rows = play(OneTaskEnv(**small), [NO_ADJUSTMENT] * 6)[1:]
+    assert [row[2] for row in rows] == [False] * 6
+    assert [row[3] for row in rows] == [False] * 5 + [True]
+
+
+def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "scale": 0.8})
+    _, info = env.reset(seed=1)
+    mask = env.action_masks()
+    assert np.array_equal(mask, info["action_mask"].astype(bool))
+    pool, number = env.pool, int(env.pool.costed.argmax())
+    targets = env.pool.windows.high[number, 1] * 0.8 * MULTIPLIERS
+    assert mask.shape == (ACTIONS,)
+    assert mask[NO_ADJUSTMENT]
+    low = targets < 0.95 * pool.windows.floor[number, 1] - 1e-9
+    assert low.any()
+    assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
+
+
+def test_observations_are_named_and_inside_their_bounds(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "randomise": True})
+    assert env.observation_space.shape == (len(NAMES),)
+    for row in play(env, [9, 19, 0, 10, 3, 3], seed=3):
+        assert env.observation_space.contains(row[0]), dict(zip(NAMES, row[0], strict=True))
+
+
+def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "randomise": True, "windows": 8})
+    env.pool.ensure(np.arange(8))
+    assert len(np.unique(env.pool.windows.load_s[:, 0])) > 2
+    assert len(np.unique(env.pool.windows.factor)) == 8
+
+
+def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an episode needs"):
+        OneTaskEnv(**{**small, "trace": "flash_crowd", "intervals": 60}).reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("fidelity", "real", "fidelity must be"),
+        ("split", "exam", "split must be"),
+        ("base", "oracle", "base must be"),
+        ("interval_s", 0.0, "interval_s must be finite and above 0"),
+        ("render_mode", "human", "render_mode must be"),
+    ],
+)
+def test_a_wrong_option_is_named(option: str, value: object, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        OneTaskEnv(**{option: value})  # type: ignore[arg-type]
+
+
+def test_an_episode_can_be_seen(small: dict[str, Any]) -> None:
+    text = OneTaskEnv(render_mode="ansi", **small)
+    play(text, [3, 4])
+    drawn = text.render()
+    assert isinstance(drawn, str)
+    assert "servers #" in drawn
+    image = OneTaskEnv(render_mode="rgb_array", **small)
+    play(image, [3, 4])
+    pixels = image.render()
+    assert isinstance(pixels, np.ndarray)
+    assert pixels.shape == (270, 480, 3)
+    assert pixels.min() < 255
+
+
+class TestEventFidelity:
+    """The same contract with the core's own actors."""
+
+    def test_steps_answer_the_controllers_question(self, small: dict[str, Any]) -> None:
+        options = {**small, "intervals": 3, "mean_rps": 60.0, "fidelity": "event"}
+        env = ClusterEnv(pipeline="one-task", **options)
+        rows = play(env, [NO_ADJUSTMENT, 5, 3], seed=2)
+        assert env.observation_space.contains(rows[0][0])
+        assert rows[1][1] == pytest.approx(0.0, abs=1e-9)
+        arrivals = sum(row[-1]["arrivals"] for row in rows)
+        assert arrivals == len(env.pool.windows.window(env._number).times)
+        assert rows[-1][3]
+
+    def test_fluid_and_event_agree_where_nothing_is_scarce(self, small: dict[str, Any]) -> None:
+        options = {**small, "intervals": 3, "mean_rps": 60.0}
+        seen = {}
+        for fidelity in ("fluid", "event"):
+            env = ClusterEnv(pipeline="one-task", fidelity=fidelity, **options)
+            seen[fidelity] = [row[-1] for row in play(env, [NO_ADJUSTMENT] * 3, seed=2)]
+        for fluid, event in zip(seen["fluid"], seen["event"], strict=True):
+            assert fluid["slo_violation_ratio"] == pytest.approx(event["slo_violation_ratio"], abs=0.01)
+            assert fluid["servers"] == pytest.approx(event["servers"], abs=1.0)
+            assert fluid["accuracy"] == pytest.approx(event["accuracy"], abs=0.02)

@@ -1,0 +1,151 @@
+"""A trained agent's file at work in a live plane: without torch, in its shadow too, and its fallbacks in the curves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.runs.curves import curves
+from loki_rl.runs.live import ServeOptions, serve_until_stopped
+from loki_rl.runs.replays import ReplayOptions, replay_trace
+from loki_rl.runs.run import RunOptions, RunResult, run_twin
+
+ALWAYS = 6
+CARD = Card(
+    environment="LokiRL/Cluster-v0", pipeline="small", features=tuple(f"f{i}" for i in range(OBSERVATION)),
+    multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0,
+    patience=1.0,
+    low=(-9.0,) * OBSERVATION, high=(9.0,) * OBSERVATION, forecast_error=10.0, ranges={}, gain=0.0, gap=0.0, steps=0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def handlers() -> Iterator[None]:
+    """As they were before `serve` took the signals for itself."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def layer() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A network of one layer that always wants the same."""
+    bias = np.zeros(ACTIONS, np.float32)
+    bias[ALWAYS] = 5.0
+    return np.zeros((OBSERVATION, ACTIONS), np.float32), bias
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("agents") / "agent.npz"
+    weight, bias = layer()
+    NumpyAgent((weight,), (bias,), CARD).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, written without torch."""
+    onnx = pytest.importorskip("onnx", reason="the interchange file needs onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    weight, bias = (onnx.numpy_helper.from_array(part, name) for part, name in zip(layer(), ("w", "b"), strict=True))
+    illegal = onnx.numpy_helper.from_array(np.array(ILLEGAL, np.float32), "illegal")
+    nodes = [
+        helper.make_node("Gemm", ["observation", "w", "b"], ["raw"]),
+        helper.make_node("Where", ["mask", "raw", "illegal"], ["logits"]),
+    ]
+    given = [
+        helper.make_tensor_value_info("observation", kinds.FLOAT, ["batch", OBSERVATION]),
+        helper.make_tensor_value_info("mask", kinds.BOOL, ["batch", ACTIONS]),
+    ]
+    made = [helper.make_tensor_value_info("logits", kinds.FLOAT, ["batch", ACTIONS])]
+    graph = helper.make_graph(nodes, "agent", given, made, [weight, bias, illegal])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {METADATA: card_text(CARD)})
+    path = tmp_path_factory.mktemp("agents") / "agent.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
+    """A plane under the policy `ppo` while a client replays a trace against it."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    options = ServeOptions(
+        str(small), policy="ppo", native=address, http_port=free_port(), initial_rps=30.0, interval_s=1.0,
+        model=str(model), shadow=shadow, drain_s=0.0,
+    )  # fmt: skip
+    return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd), to_s=2.0)))
+
+
+def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
+    working: list[Future[RunResult]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def announce(text: str) -> None:  # noqa: ARG001
+            working.append(pool.submit(work))
+            working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+        result = serve_until_stopped(options, None, announce)
+        working[0].result()
+        return result
+
+
+def test_an_agent_steers_a_plane_from_its_onnx_file(small: Path, crowd: Path, onnx_file: Path) -> None:
+    result = served(small, crowd, onnx_file, shadow=False)
+    result.tally.validate()
+    asked = [record.plan.adjustment for record in result.tally.plans]
+    assert any(a is not None and not a.fallback and a.factor == pytest.approx(MULTIPLIERS[ALWAYS]) for a in asked)
+
+
+def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, npz: Path) -> None:
+    result = served(small, crowd, npz, shadow=True)
+    wanted = [record.plan for record in result.tally.plans if record.plan.adjustment and not record.plan.adjustment.fallback]
+    assert wanted
+    assert all(plan.adjustment.shadow for plan in wanted if plan.adjustment)
+    assert all(any(reason.startswith("shadow: would adjust") for reason in plan.reasons) for plan in wanted)
+    assert any("policy/shadow_servers" in point for point in curves(result.tally, result.duration_s))
+
+
+def test_fallbacks_are_in_the_curves(small: Path, crowd: Path) -> None:
+    """Without a model file every plan is the one without an agent, and says so."""
+    result = run_twin(RunOptions(str(small), str(crowd), "ppo", interval_s=1.0))
+    curve = curves(result.tally, result.duration_s)
+    assert {point["policy/fallback"] for point in curve if "policy/fallback" in point} == {1.0}
+    assert {point["policy/headroom"] for point in curve if "policy/headroom" in point} == {0.0}
+
+
+@pytest.mark.parametrize("kind", ["npz", "onnx_file"])
+def test_a_decision_needs_no_torch(kind: str, small: Path, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(kind)
+    script = (
+        "import sys\n"
+        "from loki_rl.files.config import load_pipeline\n"
+        "from loki_rl.control.policies.named import make_policy\n"
+        "from loki_rl.control.policies.options import PolicyOptions\n"
+        "from loki_rl.core.plan import Snapshot\n"
+        f"pipeline = load_pipeline({str(small)!r}).pipeline\n"
+        f"policy = make_policy('ppo', pipeline, PolicyOptions(servers=4, model={str(model)!r}))\n"
+        "plan = policy.decide(Snapshot(20.0, 10.0, (30,) * 20, 0.0, ()))\n"
+        "print(plan.adjustment.factor, plan.adjustment.fallback, 'torch' in sys.modules, 'gymnasium' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(float(MULTIPLIERS[ALWAYS])), "False", "False", "False"]
+    assert NO_ADJUSTMENT != ALWAYS

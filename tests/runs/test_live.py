@@ -1,0 +1,169 @@
+"""A plane that stays up and a replay against it: both keep the same account."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from msgspec import Struct
+from msgspec.structs import replace
+
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.core.messages import Outcome
+from loki_rl.runs.live import LiveError, ServeOptions, _workers, serve_until_stopped
+from loki_rl.runs.replays import PayloadsError, ReplayOptions, replay_trace
+from loki_rl.runs.run import RunResult
+from loki_rl.serving.engines.device import Device
+from loki_rl.serving.gateway.client import ClientError
+from loki_rl.serving.load.sender import ReplayError
+from loki_rl.serving.process.launch import LocalPlane
+
+
+@pytest.fixture(autouse=True, scope="module")
+def handlers() -> Iterator[None]:
+    """As they were before `serve` took the signals for itself."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Day(Struct):
+    """A served plane, what it said, and what two clients in turn saw of it."""
+
+    said: list[str]
+    served: RunResult
+    over_http: RunResult
+    native: RunResult
+
+
+def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> tuple[RunResult, list[str], list[RunResult]]:
+    """Serve until the work is done, then stop as an operator would."""
+    said: list[str] = []
+    working: list[Future[list[RunResult]]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def announce(text: str) -> None:
+            said.append(text)
+            working.append(pool.submit(work))
+            working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+        served = serve_until_stopped(options, None, announce)
+        return served, said, working[0].result()
+
+
+@pytest.fixture(scope="module")
+def day(small: Path, crowd: Path) -> Day:
+    native, http = f"tcp://127.0.0.1:{free_port()}", free_port()
+    options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0, drain_s=0.0)
+    sent = ReplayOptions(f"http://127.0.0.1:{http}", str(small), str(crowd), to_s=2.0)
+
+    def work() -> list[RunResult]:
+        return [replay_trace(sent), replay_trace(replace(sent, url=native, rate_scale=2.0))]
+
+    served, said, (over_http, natively) = while_served(options, work)
+    return Day(said, served, over_http, natively)
+
+
+def test_addresses_are_told_once_the_plane_is_ready(day: Day) -> None:
+    (line,) = day.said
+    assert line.startswith("small is ready at http://127.0.0.1:")
+    assert " and tcp://127.0.0.1:" in line
+
+
+def test_every_request_ends_once_in_every_account(day: Day) -> None:
+    for done in (day.over_http, day.native, day.served):
+        done.tally.validate()
+        assert done.summary.arrivals == sum(map(done.tally.outcome, Outcome)) > 0
+
+
+def test_server_and_client_count_the_same_requests(day: Day) -> None:
+    """The server's account is of the last run, which the second client began."""
+    assert (day.over_http.summary.arrivals, day.native.summary.arrivals) == (30, 60)
+    assert day.served.summary.arrivals == 60
+    assert day.served.summary.task_executions == day.native.summary.task_executions
+
+
+def test_a_replay_tells_what_its_server_counted(day: Day) -> None:
+    assert day.native.servers == 4
+    assert day.native.summary.servers_mean is not None
+    assert day.native.summary.servers_mean > 0
+    assert (day.native.trace, day.native.provenance, day.native.duration_s) == ("crowd", "assumed", 2.0)
+
+
+def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:
+    with pytest.raises(RequestError, match="did you mean 'exact'"):
+        serve_until_stopped(ServeOptions(str(small), policy="exat"), None, lambda _: None)
+
+
+def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: Path) -> None:
+    for payloads in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(PayloadsError, match="not a folder with files in it"):
+            replay_trace(ReplayOptions("tcp://127.0.0.1:1", str(small), str(crowd), payloads=str(payloads)))
+
+
+def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
+    with pytest.raises(ReplayError, match="neither tcp://, ipc:// nor http://"):
+        replay_trace(ReplayOptions("ftp://host", str(small), str(crowd)))
+
+
+def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
+    with pytest.raises((ClientError, ReplayError)):
+        replay_trace(ReplayOptions(f"http://127.0.0.1:{free_port()}", str(small), str(crowd)))
+
+
+TYPED = """\
+types:
+  quick: {count: 2, speed: 2, price: 2, devices: [cpu]}
+  slow: {count: 2}
+"""
+
+
+def test_servers_of_several_types_are_served(small: Path, crowd: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool.yaml").write_text(TYPED)
+    port = free_port()
+    options = ServeOptions(str(small), pool=str(tmp_path / "pool.yaml"), http_port=port, initial_rps=30.0, drain_s=0.0)
+    sent = ReplayOptions(f"http://127.0.0.1:{port}", str(small), str(crowd), to_s=1.0)
+    served, _, (replayed,) = while_served(options, lambda: [replay_trace(sent)])
+    assert served.servers == 4
+    assert served.options.pool == str(tmp_path / "pool.yaml")
+    assert served.summary.arrivals == replayed.summary.arrivals == 10
+    assert sum(map(served.tally.outcome, Outcome)) == 10
+    kinds = {place.server_type for record in served.tally.plans for place in record.plan.placements}
+    assert kinds <= {"quick", "slow"}
+    assert kinds
+
+
+def test_a_signal_ends_a_start_at_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only once the models are loaded, which may be never."""
+    monkeypatch.setattr(LocalPlane, "_launch", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        serve_until_stopped(ServeOptions(str(small)), None, lambda _: None)
+
+
+def test_workers_per_gpu_need_gpus(small: Path) -> None:
+    with pytest.raises(LiveError, match="--workers-per-gpu needs GPUs, and this would run on emulated workers"):
+        serve_until_stopped(ServeOptions(str(small), workers_per_gpu=2), None, lambda _: None)
+
+
+def test_workers_per_gpu_are_on_each_of_the_gpus(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loki_rl.runs.live.choose_devices", lambda _: (Device("cuda", 0), Device("cuda", 1)))
+    options = ServeOptions(str(small), device="cuda:0,1", workers_per_gpu=3)
+    assert _workers(options, "onnx", 4) == 6
+    assert _workers(replace(options, workers=6), "onnx", 4) == 6
+    with pytest.raises(LiveError, match=r"--workers 4 is not --workers-per-gpu 3 on 2 GPUs \(6\)"):
+        _workers(replace(options, workers=4), "onnx", 4)
+    monkeypatch.setattr("loki_rl.runs.live.choose_devices", lambda _: (Device("cpu"),))
+    with pytest.raises(LiveError, match="this would run on the CPU; use --workers"):
+        _workers(options, "onnx", 4)
