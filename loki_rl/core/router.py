@@ -267,7 +267,8 @@ class Router:
             effects += forwarded(self.pipeline, self.task, kept, lease.variant, fanouts)
         for family, place in zip(failed, sorted(event.faults), strict=True):
             fault = event.faults[place]
-            effects += ended(self.task, [family], Outcome.FAILED, Cause(self.task, said=fault.said, payload=fault.payload))
+            cause = Cause(self.task, said=fault.said, client_fault=fault.client_fault)
+            effects += ended(self.task, [family], Outcome.FAILED, cause)
 
     def _retime(self, types: Iterable[int]) -> None:
         """On servers of these types batches take another time than was thought."""
