@@ -34,6 +34,7 @@ from loki_rl.reading.scenes import scenes
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.transport.listening import hold
 
 # Bars of the median per hop [us].
 BARS_US = {"native": 150.0, "http": 250.0}
@@ -173,16 +174,9 @@ with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket
 DOORS = {"native": native, "http": http, "grpc": grpc}
 
 
-def free_ports(*names: str) -> dict[str, int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def measure(case: Case, requests: int, think_s: float) -> list[Row]:
-    ports = free_ports("http", "grpc")
+    held = {name: hold("127.0.0.1", 0) for name in ("http", "grpc")}
+    ports = {name: bound.getsockname()[1] for name, bound in held.items()}
     rows: list[Row] = []
     plane = LocalPlane(
         case.options,

@@ -39,6 +39,7 @@ from loki_rl.serving.engines.sessions import choose_devices
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.process.launch import LocalPlane
 from loki_rl.serving.profiling.profile import profile, quick_request
+from loki_rl.serving.transport.listening import hold
 
 TOLERANCE = 1e-2
 SIZES = (1, 2, 4)
@@ -75,7 +76,7 @@ def provider(check: Check) -> Found:
     wanted = check.chosen[0].provider
     loads, elsewhere = {}, {}
     for task, variant in check.file.models:
-        loads[f"{task}/{variant}"] = round(1000 * check.engine.load(task, variant).seconds, 1)
+        loads[f"{task}/{variant}"] = round(1000 * check.engine.load(task, variant), 1)
         got = check.engine.residents[task, variant].session.get_providers()
         if got[0] != wanted:
             elsewhere[f"{task}/{variant}"] = got
@@ -97,7 +98,8 @@ def _raw(engine: OnnxEngine, task: str, variant: str, payloads: list[Array]) -> 
     engine.load(task, variant)
     resident = engine.residents[task, variant]
     items = [resident.adapter.prepare(payload).inputs for payload in payloads]
-    return [row for rows in engine.raw(task, variant, items) for row in rows.values()]
+    found = engine.infer(resident, items, engine.padded_size(task, variant, len(items)))
+    return [row for rows in found for row in rows.values()]
 
 
 def profiled(check: Check) -> Found:
@@ -164,7 +166,8 @@ def alternating_plan(detector: str, recogniser: str) -> Plan:
 
 def served(check: Check) -> Found:
     """The commands as a user types them."""
-    port = _free_port()
+    held = hold("127.0.0.1", 0)
+    port = held.getsockname()[1]
     trace = check.folder / "steady.csv"
     trace.write_text("t_seconds,requests\n" + "".join(f"{s},4\n" for s in range(round(check.seconds))))
     with _serving(check, port) as process:
@@ -212,12 +215,6 @@ def _loki(*arguments: str) -> Found:
         raise EngineError(f"loki-rl {arguments[0]} failed: {done.stderr.strip().splitlines()[-1]}")
     found: Found = json.loads(done.stdout)
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 STEPS: dict[str, Callable[[Check], Found]] = {

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from loki_rl.control.policies.named import make_policy
 from loki_rl.core.draws import leaves_below
 from loki_rl.core.effects import Effect
-from loki_rl.core.messages import GATEWAY, Event, Outcome, Settled
+from loki_rl.core.messages import GATEWAY, Ended, Event, Outcome
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.env.simulate import simulate
 from loki_rl.runs.run import RunOptions, Scene, prepare
@@ -55,10 +55,10 @@ class Leaves:
         self.good = self.late = self.lost = self.drops = 0
 
     def record(self, address: str, now: float, event: Event, _: list[Effect]) -> None:
-        if address == GATEWAY and isinstance(event, Settled):
+        if address == GATEWAY and isinstance(event, Ended):
             self._settled(event, now)
 
-    def _settled(self, event: Settled, now: float) -> None:
+    def _settled(self, event: Ended, now: float) -> None:
         leaf = not self.pipeline.children[event.task]
         for item in self._first(event.ids):
             arrived = self.times[root_of(item)]

@@ -24,7 +24,7 @@ from msgspec import Struct
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.cluster import addresses
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Execute, PlanChanged, Ready, Result, Settled, Submit, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Ended, Execute, PlanChanged, Ready, Result, Submit, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -115,7 +115,7 @@ class Stage:
             fanouts = [(2,) * len(self.pipeline.children[self.task])] * size(message.families) if self._has_children else []
             self._say(letter.to, Result(number, 0, message.batch, message.variant, fanouts, 0.001, ""))
             self._say(letter.to, Ready(number, 0, self.serials[number], *self.placed[number]))
-        elif type(message) is Settled:
+        elif type(message) is Ended:
             self.ended += size(message.families)
 
     def _siblings(self) -> int:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build, lose_worker
-from loki_rl.core.draws import uniform
+from loki_rl.core.draws import NOISE, uniform
 from loki_rl.core.effects import Effect, Kill, Load, Run
 from loki_rl.core.journal import address_of, life
 from loki_rl.core.messages import Backlog, Counted, Event, Loaded, worker
@@ -21,7 +21,6 @@ from loki_rl.env.world import ActorSlot, Decide, Recorder, World
 NOTICED_S = 0.001
 # From the end of a process to the first word of the next one.
 RESTARTED_S = 0.5
-NOISE = 1 << 22  # stream of the keyed draws, above those of the core
 LAGGING: tuple[type[Event], ...] = (Counted, Backlog)
 FATE, NOBODY = "fate", "nobody"  # what no journal can repeat
 

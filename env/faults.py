@@ -1,5 +1,4 @@
-"""What goes wrong in a run of the twin, as a description. Owns which faults there are, their file and their checks; carries
-none of them out."""
+"""What goes wrong in a run of the twin, as a description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual time: events in total order. Owns the clock of the twin; knows nothing of what the events mean."""
+"""Virtual time: events in total order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a policy on a trace in the event twin. Owns the order of a run (load, begin, play, settle); decides nothing."""
+"""One run of a policy on a trace in the event twin."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The run directory of a plane: sockets, logs and the plane's file, for nobody else to see. Owns its making and its removal,
-also of those whose launcher was killed; must not know what is in it."""
+"""The run directory of a plane: sockets, logs and the plane's file, for nobody else to see."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a plane consists of, as its launcher writes it down and its nodes read it. Owns that file and the run directory; must
-not know processes, sockets or actors."""
+"""What a plane consists of, as its launcher writes it down and its nodes read it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a plane tells of itself at one moment: requests, stages, plan, workers. Owns the shape of that account, for
-statistics, metrics and `top` alike; must not know who asks, nor how it is shown."""
+"""What a plane tells of itself at one moment: requests, stages, plan, workers."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -59,6 +59,15 @@ class VariantCount(Struct):
         return sum(size * count.seconds for size, count in self.sizes.items())
 
 
+class StageTotal(NamedTuple):
+    """queue_s, compute_s: as its items see them, summed."""
+
+    items: int
+    batches: int
+    queue_s: float
+    compute_s: float
+
+
 class Stage(Struct, tag=True):
     """A task. lost: outcome -> items that ended here without a result. drain_s: predicted time to serve the queue, None
     when nobody pulls. pulling: variant -> workers. variants: those that served anything."""
@@ -69,6 +78,17 @@ class Stage(Struct, tag=True):
     pulling: dict[str, int]
     lost: dict[str, int]
     variants: dict[str, VariantCount]
+
+    @property
+    def total(self) -> StageTotal:
+        """Over its variants."""
+        counts = self.variants.values()
+        return StageTotal(
+            sum(count.items for count in counts),
+            sum(count.compute.count for count in counts),
+            sum(count.queue.sum_s for count in counts),
+            sum(count.item_seconds for count in counts),
+        )
 
 
 class WorkerState(Struct):

@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from loki_rl.core.draws import ARRIVALS
 from loki_rl.traces.demand import Trace, TraceError, TraceOptions, Wishes, window
 
 # Copies of an exactly known arrival are spread over its second: at the same instant they would be a batch, not demand.
 COPY_BIN_S = 1.0
 MAX_ARRIVALS = 10**8
-STREAM = 1
 
 
 def arrivals(trace: Trace, options: TraceOptions, seed: int) -> NDArray[np.float64]:
@@ -35,7 +35,7 @@ def requests(trace: Trace, options: TraceOptions, seed: int) -> tuple[NDArray[np
             f"trace '{trace.name}': {factor * float(counts.sum()):.3g} arrivals are more than {MAX_ARRIVALS:g}; take a "
             "shorter window or a lower rate"
         )
-    rng = generator(seed, STREAM)
+    rng = generator(seed, ARRIVALS)
     kept = _kept(counts, factor, rng)
     times = _exact(starts, kept, rng) if trace.exact else _spread(starts, kept, trace.bin_s, rng)
     wishes = trace.wishes
@@ -87,7 +87,7 @@ def made_up(trace: Trace, options: TraceOptions) -> str:
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:
-    """A generator that depends on nothing but its key; streams of one seed are independent."""
+    """A generator that depends on nothing but its key; streams of one seed are independent (core/draws.py has them all)."""
     if not 0 <= seed < 1 << 64:
         raise TraceError(f"the seed must lie between 0 and 2**64 - 1, not {seed}")
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))

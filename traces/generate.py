@@ -9,6 +9,7 @@ from math import isfinite, pi
 import numpy as np
 from numpy.typing import NDArray
 
+from loki_rl.core.draws import GENERATE
 from loki_rl.traces.arrivals import MAX_ARRIVALS, generator
 from loki_rl.traces.demand import Trace, TraceError
 from loki_rl.traces.mmpp import Mmpp
@@ -16,7 +17,6 @@ from loki_rl.traces.mmpp import Mmpp
 PEAK = 4.7
 BIN_S = 1.0
 ON_SHARE = 0.25
-STREAM = 2
 GENERATED = "generated"
 
 Rates = NDArray[np.float64]
@@ -50,7 +50,7 @@ def generate(
     for name, value in (("seconds", seconds), ("base_rps", base_rps), ("peak", peak), ("idc", idc), ("period_s", period)):
         if not (isfinite(value) and value > 0):
             raise TraceError(f"{name} must be above 0, not {value:g}")
-    rng = generator(seed, STREAM)
+    rng = generator(seed, GENERATE)
     if kind == "mmpp":
         return _mmpp(seconds, base_rps, peak, period, idc, rng)
     starts = np.arange(seconds, dtype=np.float64) * BIN_S

@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from loki_rl.control.demand.forecast import PEAK_S, QUANTILES, Floats, Forecaster, pinball
 from loki_rl.control.demand.forecast_learned import FEATURES, QuantileNet, features
+from loki_rl.core.draws import FORECASTER
 from loki_rl.env.fluid.demand import bursty
 from loki_rl.traces.arrivals import arrivals, generator
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 HIDDEN = 48
-STREAM = 9
 HISTORY_S = 120
 LEADS_S = (10.5, 12.0, 15.0, 20.0, 30.0)
 # What part of a trace's time is for what.
@@ -36,7 +36,7 @@ def synthetic(windows: int, first_seed: int, seconds: int = 900, every_s: int = 
     """Samples from the bursty generator at levels of 5 to 1000 requests/s, with every window's own lead."""
     rows = []
     for seed in range(first_seed, first_seed + windows):
-        rng = generator(seed, STREAM)
+        rng = generator(seed, FORECASTER)
         counts = bursty(seconds, float(np.exp(rng.uniform(np.log(5), np.log(1000)))), seed).counts.astype(np.float64)
         rows.append(samples(counts, float(rng.choice(LEADS_S)), every_s))
     return joined(rows)

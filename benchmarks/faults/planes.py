@@ -20,6 +20,7 @@ from loki_rl.env.simulate import with_load_s
 from loki_rl.files.config import load_pipeline
 from loki_rl.serving.gateway.client import Client, ClientError
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.transport.listening import hold
 
 SERVERS = 20
 LOAD_S = 0.5
@@ -63,9 +64,13 @@ def start(plan: Plan, worker_processes: int, http_port: int | None = None, journ
     )
 
 
+HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Held until this process ends, so that nobody else gets it."""
+    HELD.append(hold("127.0.0.1", 0))
+    return int(HELD[-1].getsockname()[1])
 
 
 def await_whole(plane: LocalPlane, processes: int, servers: int) -> None:

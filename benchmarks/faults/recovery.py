@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from loki_rl.core.effects import Send, effects_decoder
 from loki_rl.core.journal import read
-from loki_rl.core.messages import Execute, Ready, Result, Settled, event_decoder, number_of
+from loki_rl.core.messages import Ended, Execute, Ready, Result, event_decoder, number_of
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.items import Family, members, size
 
@@ -115,7 +115,7 @@ class _Reader:
                 given = self._out[batch] = Batch(number_of(to), items, now, self._usual_s(variant, families))
                 if given.worker in self._away:
                     self._hold(self._away[given.worker], given)
-            case Send(message=Settled(families=families)):
+            case Send(message=Ended(families=families)):
                 self._freed(members(self._pipeline, self._task, families), now)
 
     def _usual_s(self, variant: int, families: list[Family]) -> float:

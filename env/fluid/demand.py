@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from loki_rl.core.draws import FLUID_DEMAND
 from loki_rl.traces.arrivals import generator
 from loki_rl.traces.trace import Trace
 
-STREAM = 7
 BIN_S = 1.0
 
 # Ranges, uniform unless said: wave of +-10 to 50 % over 300 to 1200 s; a burst every 60 to 180 s on average, +30 to 120 %,
@@ -32,7 +32,7 @@ def bursty(seconds: int, mean_rps: float, seed: int, bursts: float = 1.0, height
 
     bursts, heights: multiply how often bursts come and how high they are (0 bursts: none).
     """
-    rng = generator(seed, STREAM)
+    rng = generator(seed, FLUID_DEMAND)
     times = np.arange(seconds, dtype=np.float64) * BIN_S
     shape = _wave(times, rng) * _bursts(times, rng, bursts, heights) * _noise(seconds, rng)
     counts = rng.poisson(mean_rps * shape / shape.mean() * rng.uniform(0.8, 1.2))

@@ -16,12 +16,12 @@ from loki_rl.control.demand.estimators import FLOOR_RPS, likely
 from loki_rl.control.demand.forecast import Floats, Forecast, Forecaster, outcome, pinball
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.learned.observation import exogenous
+from loki_rl.core.draws import FLUID_CUTS, FLUID_WINDOWS
 from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.env.fluid.demand import bursty
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
-STREAM = 8
 LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
 SMOOTHING = 0.8
@@ -121,13 +121,13 @@ def _cut(seconds: int, seed: int, name: str, counts: NDArray[np.int64]) -> Trace
     room = len(counts) - seconds
     if room < 0:
         raise TraceError(f"trace '{name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
-    start = int(generator(seed, STREAM + 1).integers(room + 1))
+    start = int(generator(seed, FLUID_CUTS).integers(room + 1))
     return Trace(name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
 
 
 def make_window(options: WindowOptions, seed: int) -> Window:
     """The window of a seed; the same for the same options."""
-    rng = generator(seed, STREAM)
+    rng = generator(seed, FLUID_WINDOWS)
     load_s, factor, servers, lag_s, lost = _draw(options, rng)
     trace = options.sample(options.length_s, seed)
     times = arrivals(trace, TraceOptions(to_s=trace.from_s + options.length_s), seed)

@@ -1,5 +1,4 @@
-"""The controller: counts demand, asks the policy, and moves servers to the plan. Owns the transition between plans; knows
-nothing of how a plan is found."""
+"""The controller: counts demand, asks the policy, and moves servers to the plan."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ from loki_rl.core.messages import (
     worker,
 )
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.plan import Plan, Server, Snapshot
+from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.core.requests.seconds import Seconds
 from loki_rl.core.servers.exclusions import Exclusions
 from loki_rl.core.servers.history import History
@@ -81,9 +80,9 @@ class Controller:
         self.rollout = Rollout(self.servers, options.parallel_loads, self.exclusions)
 
     @property
-    def settled(self) -> bool:
+    def converged(self) -> bool:
         """A plan is in force and every server does what it says."""
-        return self.plan is not None and all(machine.settled for machine in self.machines.values())
+        return self.plan is not None and all(machine.converged for machine in self.machines.values())
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -93,15 +92,15 @@ class Controller:
             case Report():
                 self._report(event, now, effects)
             case Backlog():
-                # The plan in force was made for other figures.
-                if self.history.record(event) and self.plan is not None:
-                    self.replan_at = min(self.replan_at, now)
+                if self.history.record(event):
+                    self._replan(now)
             case Planned(plan, error):
                 self._planned(plan, error, now, effects)
             case Tick():
                 self._tick(now, effects)
             case WorkerGone(number):
-                self._gone(number, now)
+                if self.machines.pop(number, None) is not None:
+                    self._replan(now)  # its share is missing until it comes back
             case Begin(origin):
                 self._begin(origin)
             case Resume():
@@ -171,23 +170,13 @@ class Controller:
             interval_s=self.options.interval_s,
             arrivals=tuple(history.arrivals),
             age_s=max(0.0, now - (self.seconds.next - 1.0)),
-            servers=tuple(self._server(number, machine, now) for number, machine in sorted(self.machines.items())),
+            servers=tuple(self.machines[number].seen(number, self.servers, now) for number in sorted(self.machines)),
             backlog_s=dict(history.backlog_s),
             items={task: tuple(counts) for task, counts in history.items.items()},
             plan=self.plan,
             drift=tuple(history.all_drift()),
             exclusions=self.exclusions.current,
         )
-
-    def _server(self, number: int, machine: ServerRecord, now: float) -> Server:
-        loading, remaining = None, 0.0
-        if machine.loading is not None:
-            loading = (*machine.loading, machine.batch)
-            total = self.servers.pipelines[machine.server_type].variant(*machine.loading).load_s
-            remaining = max(0.0, machine.started + total - now)
-        serving = None if machine.serving is None else (*machine.serving, machine.batch)
-        resident = () if machine.resident is None else (machine.resident,)
-        return Server(number, serving, resident, loading, remaining, self.servers.types[machine.server_type].name)
 
     # -- another life -------------------------------------------------------------------------------------------------
 
@@ -238,14 +227,10 @@ class Controller:
         machine = self._machine(event, now)
         if event.incarnation < machine.incarnation:
             return
-        machine.serving, machine.batch = self._model(event.task, event.variant), event.batch
-        machine.loading = self._model(event.loading_task, event.loading_variant)
-        self.loads += event.loads - machine.loads
-        machine.started, machine.loads = event.started, event.loads
-        machine.resident = machine.serving or machine.resident
-        if machine.loading is not None:
-            machine.resident = machine.serving
-        ended = self._model(event.ended_task, event.ended_variant)
+        named = self.pipeline.names
+        serving, loading = named(event.task, event.variant), named(event.loading_task, event.loading_variant)
+        self.loads += machine.update(event, serving, loading)
+        ended = named(event.ended_task, event.ended_variant)
         if ended is not None:
             self._load_ended(event, machine, ended, now)
         if self.adopting:
@@ -267,7 +252,7 @@ class Controller:
         self.exclusions.failed(model, machine.server_type, event.error, now)
         self.retry_at = min([self.retry_at, machine.held_until, *self.exclusions.ends(now)])
         if self.exclusions.has(model, machine.server_type):
-            self.replan_at = min(self.replan_at, now)
+            self._replan(now)
 
     def _machine(self, event: Report, now: float) -> ServerRecord:
         """The server's record, a fresh one for a new life of its process. A server that was lost gets work with the next
@@ -280,24 +265,18 @@ class Controller:
             fresh.loads = event.loads  # those of before are counted
         elif known is not None:
             fresh.target, fresh.ordered = known.target, known.target is None
-        elif self.plan is not None:
-            self.replan_at = min(self.replan_at, now)
+        else:
+            self._replan(now)
         return fresh
+
+    def _replan(self, now: float) -> None:
+        """The plan in force, if there is one, was made for other servers or figures."""
+        if self.plan is not None:
+            self.replan_at = min(self.replan_at, now)
 
     def _failed(self, error: str) -> None:
         self.failures.append(error)
         del self.failures[:-FAILURES]
-
-    def _model(self, task: int, variant: int) -> Model | None:
-        if task < 0:
-            return None
-        found = self.pipeline.tasks[task]
-        return found.name, found.variants[variant].name
-
-    def _gone(self, number: int, now: float) -> None:
-        """Its share is missing until it comes back: plan again at once with the servers that are left."""
-        if self.machines.pop(number, None) is not None and self.plan is not None:
-            self.replan_at = min(self.replan_at, now)
 
     # -- the transition -----------------------------------------------------------------------------------------------
 
@@ -334,5 +313,4 @@ class Controller:
     def _assignment(self, target: Target | None) -> Assign:
         if target is None:
             return Assign(self.epoch, -1, -1, 1)
-        task = self.pipeline.index[target[0]]
-        return Assign(self.epoch, task, self.pipeline.variant_index[task][target[1]], target[2])
+        return Assign(self.epoch, *self.pipeline.positions(*target[:2]), target[2])

@@ -60,11 +60,17 @@ def mean_s(latency: Latency) -> float:
     return 0.725 * latency.p50 + 0.245 * latency.p95 + 0.03 * latency.p99
 
 
-# Streams keep draws that share a key apart: child tasks use their position, the others start above any position.
+# Every stream of random numbers there is, so that no two are the same. Those of `uniform` keep draws that share a key apart:
+# child tasks use their position, entry tasks ENTRY and theirs, the others start above any position.
 SERVICE = 1 << 20
 ENTRY = 1 << 21
+NOISE = 1 << 22
 DEAL = 1 << 23
+SAMPLE = 1 << 24
 RETRY = 1 << 25
+SPAN, ROOT_SPAN, TRACE_HIGH, TRACE_LOW = (1 << bit for bit in range(26, 30))
+# Those of whole generators (traces.arrivals.generator).
+ARRIVALS, GENERATE, FLUID_DEMAND, FLUID_WINDOWS, FLUID_CUTS, FORECASTER = 1, 2, 7, 8, 9, 10
 
 
 def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:

@@ -1,5 +1,4 @@
-"""What actors ask for: every effect that a driver carries out, for plane, twin and journal alike. Owns the shape of effects;
-decides nothing."""
+"""What actors ask for: every effect that a driver carries out, for plane, twin and journal alike."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from loki_rl.core.messages import (
     Cause,
     Counted,
     Drain,
+    Ended,
     Event,
     Outcome,
     PlanChanged,
@@ -25,7 +26,6 @@ from loki_rl.core.messages import (
     Restored,
     Resume,
     Sample,
-    Settled,
     Submit,
     Tick,
     number_of,
@@ -63,8 +63,8 @@ class Gateway(OpenRequests):
         elif now >= self.seconds.next:
             self._count(now, effects)
         match event:
-            case Settled():
-                effects += self._settle(event, now)
+            case Ended():
+                effects += self._end_items(event, now)
             case Arrived():
                 effects += self._arrive(event, now)
             case Tick():
@@ -99,7 +99,7 @@ class Gateway(OpenRequests):
         assert unanswered == len(self.by_key), "a request is unanswered and has no reply slot, or the reverse"
         for root in self.roots.values():
             assert not root.complete, f"request {root.number} is complete and still here"
-            assert sum(root.seen.values()) == sum(root.settled), f"request {root.number}: a repeat was counted"
+            assert sum(root.seen.values()) == sum(root.ended), f"request {root.number}: a repeat was counted"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Gateway(OpenRequests):
     def _send_again(self, task: int, now: float) -> list[Effect]:
         """Every open request that had items at this task, from its beginning and under a new number: what its payload has
         become since is only known to those who held it."""
-        lost = [root for root in self.by_key.values() if root.spawned[task] > root.settled[task]]
+        lost = [root for root in self.by_key.values() if root.spawned[task] > root.ended[task]]
         queues: dict[int, list[Family]] = {entry: [] for entry in self.pipeline.entries}
         effects: list[Effect] = []
         for root in lost:

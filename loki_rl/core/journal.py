@@ -1,5 +1,5 @@
-"""The journal: every event an actor was told, when, and what it asked for. Owns the format and the replay to the first
-difference; knows no file, only a function that takes bytes and an iterable that gives them."""
+"""The journal: every event an actor was told, when, and what it asked for. Knows no file, only a function that takes bytes
+and an iterable that gives them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loki_rl.core.options import ClusterOptions
 
 T = TypeVar("T")
 
-VERSION = 3
+VERSION = 4
 LIFE = "#"
 LENGTH_BYTES = 4
 
@@ -34,7 +34,7 @@ class Head(Struct, frozen=True):
     incarnations: dict[str, int]
 
 
-class Entry(Struct, frozen=True, array_like=True, gc=False):
+class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     """One call of `handle`, event and effects as encoded."""
 
     address: str
@@ -67,14 +67,14 @@ class Recorder:
 
     def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
         """Append one call of an actor's `handle`."""
-        entry = Entry(address, now, msgspec.Raw(encoder.encode(event)), msgspec.Raw(encoder.encode(effects)))
+        entry = JournalEntry(address, now, msgspec.Raw(encoder.encode(event)), msgspec.Raw(encoder.encode(effects)))
         self._put(encoder.encode(entry))
 
     def _put(self, blob: bytes) -> None:
         self._write(len(blob).to_bytes(LENGTH_BYTES, "big") + blob)
 
 
-def read(chunks: Iterable[bytes]) -> tuple[Head, Iterator[Entry]]:
+def read(chunks: Iterable[bytes]) -> tuple[Head, Iterator[JournalEntry]]:
     """Head and entries of a journal. Raises JournalError (for the entries: while they are read)."""
     blobs = _blobs(chunks)
     first = next(blobs, None)
@@ -83,7 +83,7 @@ def read(chunks: Iterable[bytes]) -> tuple[Head, Iterator[Entry]]:
     head = _decode(first, Head)
     if head.version != VERSION:
         raise JournalError(f"the journal has version {head.version}, this program reads {VERSION}")
-    return head, (_decode(blob, Entry) for blob in blobs)
+    return head, (_decode(blob, JournalEntry) for blob in blobs)
 
 
 def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
@@ -125,7 +125,7 @@ def _reborn(recorded: str, options: ClusterOptions) -> Actor:
     return build(address, options, int(incarnation))
 
 
-def _again(actor: Actor, entry: Entry, index: int) -> Mismatch | None:
+def _again(actor: Actor, entry: JournalEntry, index: int) -> Mismatch | None:
     event = _read(event_decoder, entry.event)
     effects = actor.handle(event, entry.now)
     if encoder.encode(effects) == bytes(entry.effects):

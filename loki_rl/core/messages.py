@@ -1,5 +1,4 @@
-"""One vocabulary for the wire, the twin's heap and the journal: what actors are told and what they ask for. Owns the
-shape of messages; decides nothing."""
+"""One vocabulary for the wire, the twin's heap and the journal: what actors are told and what they ask for."""
 
 from __future__ import annotations
 
@@ -95,7 +94,7 @@ class Submit(Message, array_like=True, tag=True):
     families: list[Family]
 
 
-class Settled(Message, array_like=True, tag=True):
+class Ended(Message, array_like=True, tag=True):
     """To the gateway: these items of a task ended the same way. variant: the one that served them, -1 if none did. fanouts:
     children made, per item and child task (empty at a leaf or when nothing ran). cause: why they have no result, as far as
     it is known."""
@@ -144,7 +143,7 @@ class Execute(Message, array_like=True, tag=True):
 
 
 class Result(Message, array_like=True, tag=True):
-    """To a router: a batch ended. fanouts as in Settled. seconds: service time. error: why the engine failed, else empty.
+    """To a router: a batch ended. fanouts as in Ended. seconds: service time. error: why the engine failed, else empty.
     faults: place of an item in the batch -> why it has no result, while the others have."""
 
     worker: int
@@ -315,34 +314,10 @@ class Tick(Message, array_like=True, tag=True):
 
 
 Event = (
-    Arrived
-    | Abandoned
-    | Submit
-    | Settled
-    | Cancelled
-    | Ready
-    | Leaving
-    | Execute
-    | Result
-    | Pressure
-    | WorkerGone
-    | BatchDone
-    | Loaded
-    | Assign
-    | Report
-    | Counted
-    | Backlog
-    | Sample
-    | Planned
-    | PlanChanged
-    | Begin
-    | Drain
-    | Restarted
-    | Restored
-    | Resume
-    | Drifted
-    | Tick
-)
+    Arrived | Abandoned | Submit | Ended | Cancelled | Ready | Leaving | Execute | Result | Pressure | WorkerGone
+    | BatchDone | Loaded | Assign | Report | Counted | Backlog | Sample | Planned | PlanChanged | Begin | Drain
+    | Restarted | Restored | Resume | Drifted | Tick
+)  # fmt: skip
 
 event_decoder = msgspec.msgpack.Decoder(Event)
 encoder = msgspec.msgpack.Encoder()

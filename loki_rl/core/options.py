@@ -1,4 +1,4 @@
-"""The options that every driver and every actor of a cluster share. Owns their defaults; decides nothing."""
+"""The options that every driver and every actor of a cluster share."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A pipeline: a tree of tasks, each with variants that trade accuracy for latency. Owns every derived figure of the
-tree (paths, accuracies, service times, item numbering); knows no file, no queue and no server."""
+"""A pipeline: a tree of tasks, each with variants that trade accuracy for latency."""
 
 from __future__ import annotations
 
@@ -129,8 +128,17 @@ class Pipeline(Struct, frozen=True, dict=True):
         return self.tasks[self.index[name]]
 
     def variant(self, task: str, variant: str) -> Variant:
+        place, number = self.positions(task, variant)
+        return self.tasks[place].variants[number]
+
+    def names(self, task: int, variant: int) -> tuple[str, str] | None:
+        """Names of a task and its variant at these positions; None where the task's is below 0."""
+        return (self.tasks[task].name, self.tasks[task].variants[variant].name) if task >= 0 else None
+
+    def positions(self, task: str, variant: str) -> tuple[int, int]:
+        """Of a task and its variant."""
         position = self.index[task]
-        return self.tasks[position].variants[self.variant_index[position][variant]]
+        return position, self.variant_index[position][variant]
 
     @cached_property
     def fanouts(self) -> tuple[tuple[tuple[float, ...], ...], ...]:

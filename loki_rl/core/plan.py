@@ -1,5 +1,4 @@
-"""A plan: what the servers should run, and the promises that follow. Owns the vocabulary between a controller and its
-policy; knows neither how a plan is found nor how it is carried out."""
+"""A plan: what the servers should run, and the promises that follow."""
 
 from __future__ import annotations
 

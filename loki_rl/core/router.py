@@ -1,6 +1,5 @@
-"""The router of one task: holds its queue and gives batches to its workers. Owns what comes in and goes out, drops and lost
-batches; who gets what is said by its two kinds, PullRouter and TableRouter. Knows nothing of models, sockets or other tasks'
-queues beyond their pressure."""
+"""The router of one task: holds its queue and gives batches to its workers. Who gets what is said by its two kinds,
+PullRouter and TableRouter."""
 
 from __future__ import annotations
 
@@ -36,9 +35,9 @@ from loki_rl.core.messages import (
 from loki_rl.core.mix import mix_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.accuracy import AccuracyFloor
 from loki_rl.core.requests.items import Family, members, size
 from loki_rl.core.requests.seconds import Seconds
-from loki_rl.core.routing.accuracy_floor import AccuracyFloor
 from loki_rl.core.routing.credits import Credits, Puller
 from loki_rl.core.routing.deficit_round_robin import DeficitRoundRobin
 from loki_rl.core.routing.leases import Lease, Leases
@@ -240,7 +239,7 @@ class Router:
 
     def _commit(self, event: Result, now: float, effects: list[Effect]) -> None:
         if self.pullers.silent:
-            self.pullers.heard(event.worker, event.incarnation)
+            self.pullers.restore(event.worker, event.incarnation)
         if self.times.record(event, self.servers.type_of(event.worker)):
             self.pullers.retime()
         lease = self.leases.end(event, now)

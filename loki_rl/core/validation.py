@@ -1,4 +1,4 @@
-"""What a description of a pipeline may not say. Owns the checks and their sentences; derives nothing else."""
+"""What a description of a pipeline may not say."""
 
 from __future__ import annotations
 

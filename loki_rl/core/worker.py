@@ -1,5 +1,4 @@
-"""A worker: one server that serves one variant at a time. Owns its model swaps and its credits; knows nothing of queues,
-deadlines or plans beyond its own assignment."""
+"""A worker: one server that serves one variant at a time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What goes wrong or is not as profiled, in words: for the controller's log and for `top`. Owns the sentences; finds
-nothing itself."""
+"""What goes wrong or is not as profiled, in words: for the controller's log and for `top`."""
 
 from __future__ import annotations
 

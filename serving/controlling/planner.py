@@ -1,5 +1,4 @@
-"""The policy beside the controller's loop: it thinks in a thread, and its plan comes back as an event. Owns that thread;
-must not know how a plan is found or carried out."""
+"""The policy beside the controller's loop: it thinks in a thread, and its plan comes back as an event."""
 
 from __future__ import annotations
 
@@ -29,21 +28,21 @@ class Policy(Protocol):
 PolicyFactory = Callable[[], Policy]
 
 
-class Planner:
+class PlannerThread:
     """make: called here and now, so that a policy that cannot be made fails at the start. finished: where Planned goes."""
 
     def __init__(self, make: PolicyFactory, finished: EventQueue[Delivery]) -> None:
         self._policy = make()
         self._finished = finished
-        self._lane = SerialExecutor("policy")
+        self._executor = SerialExecutor("policy")
 
     def carry(self, effect: Effect, _now: float) -> None:
         if not isinstance(effect, Solve):
             raise TypeError(f"a planner cannot carry out {type(effect).__name__}")
-        self._lane.put(partial(self._solve, effect.snapshot))
+        self._executor.put(partial(self._solve, effect.snapshot))
 
     def close(self, timeout_s: float) -> None:
-        self._lane.close(timeout_s)
+        self._executor.close(timeout_s)
 
     def _solve(self, snapshot: Snapshot) -> None:
         try:

@@ -1,5 +1,4 @@
-"""The named policies of the control stack, as a plane's file asks for them. Owns the reading of their options; must not know
-how a policy decides. Only a controller's node imports it."""
+"""The named policies of the control stack, as a plane's file asks for them. Only a controller's node imports it."""
 
 from __future__ import annotations
 

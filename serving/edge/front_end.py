@@ -14,7 +14,7 @@ def arguments(module: str, description: str | None, port: int) -> argparse.Argum
     parser.add_argument("--front", required=True, help="endpoint of the gateway's front, as ipc://PATH")
     parser.add_argument("--port", type=int, default=port)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--tethered", action="store_true", help="of a launcher: see serving.tether")
+    parser.add_argument("--tethered", action="store_true", help="to a launcher, which holds the port")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     return parser
 

@@ -1,5 +1,4 @@
-"""HTTP front end of a gateway node: the Open Inference Protocol v2 over starlette and uvicorn, one process. Owns routes;
-must not know scheduling, nor the encoding of tensors (serving.oip does)."""
+"""HTTP front end of a gateway node: the Open Inference Protocol v2 over starlette and uvicorn, one process."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
-from loki_rl.serving.edge.oip import RequestError
+from loki_rl.serving.edge.oip import BadRequestError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
@@ -99,9 +98,8 @@ class HttpFront:
 
     async def infer(self, request: Request) -> Response:
         described = await self._model(request)
-        model, headers = request.path_params["model"], request.headers
-        if model != described.pipeline:
-            raise RequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
+        oip_models.check_pipeline(described, request.path_params["model"])
+        headers = request.headers
         body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
         asked = oip.parse(body, headers.get("inference-header-content-length"), described)
         payload = None if asked.payload is None else pack(asked.payload)
@@ -113,18 +111,13 @@ class HttpFront:
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
-            raise RequestError(400, answer.message)
+            raise BadRequestError(400, answer.message)
         return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
 
     async def _model(self, request: Request) -> Described:
         """What is served, if the model and version of the path are among it."""
-        described = await self.bridge.description()
-        model, wanted = request.path_params["model"], request.path_params.get("version", oip.VERSION)
-        if model != described.pipeline and oip_models.task_of(described, model) is None:
-            raise RequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
-        if wanted != oip.VERSION:
-            raise RequestError(404, f"model '{model}' has no version '{wanted}', only '{oip.VERSION}'")
-        return described
+        model, version = request.path_params["model"], request.path_params.get("version", "")
+        return oip_models.check_model(await self.bridge.description(), model, version)
 
     async def _body(self, request: Request) -> bytes:
         """One that is too large is read to its end and let go, within reason: most clients look for no answer before they
@@ -179,13 +172,13 @@ class HttpFront:
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
+            raise BadRequestError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.bridge.description()
         return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)
-        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise BadRequestError(400, "models are loaded and unloaded by the plan, not by clients")
 
     # -- the plane ----------------------------------------------------------------------------------------------------
 
@@ -236,12 +229,11 @@ def server(front: HttpFront) -> uvicorn.Server:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = front_end.arguments("loki_rl.serving.edge.http", __doc__, 8000)
-    parser.add_argument("--shared", action="store_true", help="other processes may listen on the same port")
     options = parser.parse_args(arguments)
     front_end.begin("http", options)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     try:
-        bound = listen(options.host, options.port, options.shared)
+        bound = listen(options.host, options.port, options.tethered)
     except (OSError, OverflowError) as error:
         parser.exit(2, f"http: cannot listen on {options.host}:{options.port}: {error}\n")
     serving = server(HttpFront(options.front))

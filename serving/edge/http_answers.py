@@ -1,5 +1,4 @@
-"""HTTP responses: results, refusals and faults as status, headers and JSON. Owns their form; must not know routes, nor how
-a request was served."""
+"""HTTP responses: results, refusals and faults as status, headers and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loki_rl.serving.edge import oip_answers
-from loki_rl.serving.edge.oip import InferRequest, RequestError
+from loki_rl.serving.edge.oip import BadRequestError, InferRequest
 from loki_rl.serving.gateway.connection import GatewayGoneError, Inference
 from loki_rl.serving.transport.protocol import Described
 from loki_rl.serving.transport.wire import WireError
@@ -56,7 +55,7 @@ async def unrouted(request: Request, fault: HTTPException) -> Response:
     return error(fault.status_code, sentences.get(fault.status_code, fault.detail), fault.headers)
 
 
-async def refused(_: Request, fault: RequestError) -> Response:
+async def refused(_: Request, fault: BadRequestError) -> Response:
     return error(fault.status, str(fault))
 
 
@@ -81,7 +80,7 @@ async def failed(_: Request, __: Exception) -> Response:
 
 HANDLERS: dict[Any, Any] = {
     HTTPException: unrouted,
-    RequestError: refused,
+    BadRequestError: refused,
     WireError: malformed,
     GatewayGoneError: gone,
     ClientDisconnect: nobody,

@@ -1,5 +1,5 @@
-"""Native clients over TCP: what a connection says is passed on to the gateway's own socket as long as it keeps to the limits
-of the protocol. Owns connections and what they may hold; must not know what is in a message.
+"""Native clients over TCP: what a connection says is passed on to the gateway's own socket as long as it keeps to the
+limits of the protocol.
 
 The gateway itself listens in the run folder only, where nobody but its user can reach it: nothing that a stranger sends is
 kept or read there before it has been looked at here.
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     front_end.begin("native", options)
     try:
-        bound = listen(options.host, options.port)
+        bound = listen(options.host, options.port, options.tethered)
     except (OSError, OverflowError) as error:
         parser.exit(2, f"native: cannot listen on {options.host}:{options.port}: {error}\n")
     uvloop.run(_until_told(options.front, bound, options.tethered))

@@ -1,5 +1,4 @@
-"""Answers of the Open Inference Protocol v2: how a request ended, as a body and its parameters. Owns their shape and
-compression; must not know HTTP routes, nor how a request was served."""
+"""Answers of the Open Inference Protocol v2: how a request ended, as a body and its parameters."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What is served, in the words of Triton: a pipeline is an ensemble model whose steps are its tasks. Owns metadata,
-configuration, index and statistics; must not know HTTP or gRPC, nor how a plane counts.
+"""What is served, in the words of Triton: a pipeline is an ensemble model whose steps are its tasks.
 
 So a standard tool reports queue and compute time per stage. A stage is the model PIPELINE.TASK; it takes requests only
 as a step of its pipeline.
@@ -7,7 +6,9 @@ as a step of its pipeline.
 
 from __future__ import annotations
 
-from loki_rl.serving.edge.oip import VERSION
+from collections.abc import Iterable
+
+from loki_rl.serving.edge.oip import VERSION, BadRequestError
 from loki_rl.serving.state import PlaneState, SizeCount, Stage, VariantCount
 from loki_rl.serving.transport.protocol import Described, TaskVariants, Tensor
 
@@ -37,6 +38,21 @@ def stage_name(described: Described, task: str) -> str:
 def task_of(described: Described, model: str) -> TaskVariants | None:
     """The task behind the name of a stage."""
     return next((task for task in described.tasks if stage_name(described, task.name) == model), None)
+
+
+def check_model(described: Described, model: str, version: str = "") -> Described:
+    """What is served. Raises BadRequestError unless this model and version (empty: any) are among it."""
+    if model != described.pipeline and task_of(described, model) is None:
+        raise BadRequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
+    if version not in ("", VERSION):
+        raise BadRequestError(404, f"model '{model}' has no version '{version}', only '{VERSION}'")
+    return described
+
+
+def check_pipeline(described: Described, model: str) -> None:
+    """Raises BadRequestError for a model that clients cannot send requests to."""
+    if model != described.pipeline:
+        raise BadRequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
 
 
 # -- metadata and configuration -------------------------------------------------------------------------------------------
@@ -137,14 +153,10 @@ def _pipeline_statistics(described: Described, state: PlaneState) -> Json:
 
 
 def _stage_statistics(name: str, stage: Stage) -> Json:
-    counts = list(stage.variants.values())
-    items = sum(count.items for count in counts)
-    queue_s = sum(count.queue.sum_s for count in counts)
-    compute_s = sum(count.item_seconds for count in counts)
-    batches = sum(count.compute.count for count in counts)
+    items, batches, queue_s, compute_s = stage.total
     return _row(name, items, batches) | {
         "inference_stats": _inference(items, queue_s + compute_s, sum(stage.lost.values()), queue_s, compute_s),
-        "batch_stats": _batches(counts),
+        "batch_stats": _batches(stage.variants.values()),
     }
 
 
@@ -172,7 +184,7 @@ def _inference(success: int, seconds: float, failed: int, queue_s: float, comput
     }
 
 
-def _batches(counts: list[VariantCount]) -> list[Json]:
+def _batches(counts: Iterable[VariantCount]) -> list[Json]:
     sizes: dict[int, SizeCount] = {}
     for count in counts:
         for size, one in count.sizes.items():

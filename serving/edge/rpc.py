@@ -1,5 +1,4 @@
-"""gRPC front end of a gateway node: inference.GRPCInferenceService on asyncio, one process. Owns methods and status codes;
-must not know scheduling, nor the encoding of tensors (serving.rpc_codec does)."""
+"""gRPC front end of a gateway node: inference.GRPCInferenceService on asyncio, one process."""
 
 from __future__ import annotations
 
@@ -20,10 +19,11 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
-from loki_rl.serving.edge.oip import VERSION, RequestError
+from loki_rl.serving.edge.oip import BadRequestError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.process import parent_watch
+from loki_rl.serving.transport.addresses import bracketed
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
 from loki_rl.serving.transport.wire import WireError
 
@@ -75,9 +75,9 @@ def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def understood(request: Any) -> Any:
-    """Raises RequestError for what is no message."""
+    """Raises BadRequestError for what is no message."""
     if isinstance(request, Unreadable):
-        raise RequestError(400, request.sentence)
+        raise BadRequestError(400, request.sentence)
     return request
 
 
@@ -86,7 +86,7 @@ def call_error(error: Exception) -> CallError:
     match error:
         case CallError():
             return error
-        case RequestError():
+        case BadRequestError():
             return CallError(error.status, str(error))
         case WireError():
             return CallError(400, str(error))
@@ -136,27 +136,21 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def _infer(self, request: Any, context: Context) -> Any:
         described = await self._model(request.model_name, request.model_version)
-        if request.model_name != described.pipeline:
-            raise RequestError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
+        oip_models.check_pipeline(described, request.model_name)
         asked = rpc_codec.read_request(request, described)
         timeout_s = asked.timeout_s or _remaining_s(context)
         wanted = Infer(self._bridge.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
         answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
         if isinstance(answer, Refused):
-            raise RequestError(400, answer.message)
+            raise BadRequestError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
             raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
         return rpc_codec.write_response(answer, asked, described)
 
-    async def _model(self, name: str, wanted: str) -> Described:
+    async def _model(self, name: str, version: str) -> Described:
         """What is served, if this model and version are among it."""
-        described = await self._bridge.description()
-        if name != described.pipeline and oip_models.task_of(described, name) is None:
-            raise RequestError(404, f"model '{name}' is unknown, '{described.pipeline}' is served here")
-        if wanted not in ("", VERSION):
-            raise RequestError(404, f"model '{name}' has no version '{wanted}', only '{VERSION}'")
-        return described
+        return oip_models.check_model(await self._bridge.description(), name, version)
 
     # -- models -------------------------------------------------------------------------------------------------------
 
@@ -200,7 +194,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def RepositoryModelLoad(self, _: Any, __: Context) -> NoReturn:  # noqa: N802
-        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise BadRequestError(400, "models are loaded and unloaded by the plan, not by clients")
 
     RepositoryModelUnload = RepositoryModelLoad
 
@@ -214,15 +208,17 @@ def _remaining_s(context: Context) -> float:
 # -- the process ----------------------------------------------------------------------------------------------------------
 
 
-async def serve(front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event) -> None:
-    """Serve until `stop`. started: is told the port. Raises OSError if it cannot be had."""
+async def serve(
+    front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event, shared: bool = False
+) -> None:
+    """Serve until `stop`. started: is told the port. shared: as in `listen`. Raises OSError if it cannot be had."""
     bridge = AsyncClient(front)
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
-    server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", int(shared))])
     stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
     try:
-        bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        bound = server.add_insecure_port(f"{bracketed(host)}:{port}")
     except RuntimeError as error:
         bridge.close()
         raise OSError(str(error)) from None
@@ -240,7 +236,7 @@ async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
         parent_watch.pulse(asyncio.get_running_loop())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(front, host, port, lambda _: None, stop)
+    await serve(front, host, port, lambda _: None, stop, shared=tethered)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

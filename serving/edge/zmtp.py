@@ -1,5 +1,4 @@
-"""What a native client says on its connection, watched byte by byte. Owns the framing of ZMTP 3 and the limits on a message;
-must not know sockets, nor what is in a message.
+"""What a native client says on its connection, watched byte by byte.
 
 libzmq keeps the parts of a message until its last one has come and limits the size of each, not their number: a message
 without an end would fill the memory of its reader, and one of millions of empty parts would take seconds to read.

@@ -1,5 +1,4 @@
-"""What a model needs around it: payload to input tensors, output tensors to results. Owns the adapter protocol and its
-loading by name; knows no session, no batch and no pipeline file."""
+"""What a model needs around it: payload to input tensors, output tensors to results."""
 
 from __future__ import annotations
 

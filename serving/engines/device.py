@@ -1,5 +1,4 @@
-"""Where and how models run, as a user names it: the words for devices and what they stand for. Owns that grammar; must not
-know whether such a device is there."""
+"""Where and how models run, as a user names it: the words for devices and what they stand for."""
 
 from __future__ import annotations
 

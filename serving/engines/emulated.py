@@ -1,10 +1,9 @@
-"""The engine that waits the profiled time instead of computing, for all workers of a process. Owns their timers; must not
-know actors, nor real models."""
+"""The engine that waits the profiled time instead of computing, for all workers of a process."""
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
+from functools import partial
 
 from loki_rl.core.draws import batch_seconds, fanouts
 from loki_rl.core.effects import Effect, Load, Run, Unload
@@ -13,8 +12,8 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.items import members, size
 from loki_rl.core.servers.servers import Servers
-from loki_rl.serving.transport.deadline_timer import DeadlineTimer
 from loki_rl.serving.transport.driver import Delivery
+from loki_rl.serving.transport.timers import Timers
 from loki_rl.serving.transport.wire import Letter
 
 
@@ -31,14 +30,12 @@ class EmulatedEngine:
         self.latest_s = 0.0
         self._options = options
         self._servers = Servers(options)
-        self._timer = DeadlineTimer()
-        self._ends: list[tuple[float, int, str, Event]] = []
-        self._order = 0
+        self._timers = Timers()
         self._busy_until: dict[str, float] = {}
 
     @property
     def handle(self) -> int:
-        return self._timer.handle
+        return self._timers.handle
 
     def carry(self, address: str, effect: Effect, now: float) -> None:
         """Begin what a worker asks for."""
@@ -47,7 +44,7 @@ class EmulatedEngine:
                 self._run(address, effect, now)
             case Load(task, variant):
                 seconds = self._as_run(address).tasks[task].variants[variant].load_s
-                self._push(now + seconds, address, Loaded(task, variant, seconds))
+                self._end(now + seconds, address, Loaded(task, variant, seconds))
             case Unload():
                 pass  # nothing is in memory
             case _:
@@ -55,17 +52,10 @@ class EmulatedEngine:
 
     def collect(self, now: float) -> Iterable[Delivery]:
         """Everything due by now."""
-        self._timer.clear()
-        due: list[Delivery] = []
-        while self._ends and self._ends[0][0] <= now:
-            end, _, address, event = heapq.heappop(self._ends)
-            self._count(now - end)
-            due.append((Letter(address, event, ()), ()))
-        self._timer.set(self._ends[0][0] if self._ends else None)
-        return due
+        return self._timers.collect(now)
 
     def close(self) -> None:
-        self._timer.close()
+        self._timers.close()
 
     def _run(self, address: str, run: Run, now: float) -> None:
         seed, pipeline = self._options.seed, self._as_run(address)
@@ -76,18 +66,17 @@ class EmulatedEngine:
             made = [fanouts(seed, pipeline, item, run.task, run.variant) for item in items]
         end = max(now, self._busy_until.get(address, now)) + seconds
         self._busy_until[address] = end
-        self._push(end, address, BatchDone(run.batch, made, seconds))
+        self._end(end, address, BatchDone(run.batch, made, seconds))
 
     def _as_run(self, address: str) -> Pipeline:
         """The pipeline as the type of this worker's server runs it."""
         return self._servers.pipelines[self._servers.type_of(number_of(address))]
 
-    def _push(self, end: float, address: str, event: Event) -> None:
-        self._order += 1
-        heapq.heappush(self._ends, (end, self._order, address, event))
-        self._timer.set(self._ends[0][0])
+    def _end(self, at: float, address: str, event: Event) -> None:
+        self._timers.at(at, partial(self._report, at, address, event))
 
-    def _count(self, late_s: float) -> None:
+    def _report(self, at: float, address: str, event: Event, now: float) -> list[Delivery]:
         self.ended += 1
-        self.late_s += late_s
-        self.latest_s = max(self.latest_s, late_s)
+        self.late_s += now - at
+        self.latest_s = max(self.latest_s, now - at)
+        return [(Letter(address, event, ()), ())]

@@ -1,12 +1,9 @@
-"""What a worker asks of whatever executes models. Owns the engine protocol and its errors; knows no runtime, no timer and
-no queue."""
+"""What a worker asks of whatever executes models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
-
-from msgspec import Struct
 
 from loki_rl.serving.engines.adapter import Array, Produced
 
@@ -15,17 +12,11 @@ class EngineError(RuntimeError):
     """The host cannot run a model as asked; the message is one sentence on what is wrong and what to do."""
 
 
-class LoadInfo(Struct, frozen=True):
-    """seconds: from the order to the moment the first batch may start, warm-up included."""
-
-    seconds: float
-
-
 class Engine(Protocol):
     """Executes variants of one pipeline on one server. A thread may load one variant while another thread runs a second."""
 
-    def load(self, task: str, variant: str) -> LoadInfo:
-        """Make a variant ready; at once if it is resident. Raises EngineError."""
+    def load(self, task: str, variant: str) -> float:
+        """Make a variant ready, warm-up included; at once if it is resident. How long that took [s]. Raises EngineError."""
 
     def unload(self, task: str, variant: str) -> None:
         """Free a variant; nothing happens if it is not resident."""

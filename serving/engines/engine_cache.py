@@ -1,5 +1,4 @@
-"""The folder that keeps what TensorRT built of a model. Owns where it lies and that one process builds at a time; knows no
-session."""
+"""The folder that keeps what TensorRT built of a model."""
 
 from __future__ import annotations
 

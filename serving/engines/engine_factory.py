@@ -1,5 +1,5 @@
-"""The engine of a worker, made from the description of a plane. Owns which device a worker has; must not know actors or
-threads. Imports the runtime only where it is used: an emulated plane needs none."""
+"""The engine of a worker, made from the description of a plane. Imports the runtime only where it is used: an emulated
+plane needs none."""
 
 from __future__ import annotations
 

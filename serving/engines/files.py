@@ -1,5 +1,4 @@
-"""The model repository on disk: MODEL/1/model.onnx, as Triton lays it out, and whole files only. Owns paths, hashes and
-atomic writes; knows no package and no runtime."""
+"""The model repository on disk: MODEL/1/model.onnx, as Triton lays it out, and whole files only."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What this host is: the name that a profile is keyed by, and the memory of this process. Owns the reading of system
-files; knows no model."""
+"""What this host is: the name that a profile is keyed by, and the memory of this process."""
 
 from __future__ import annotations
 
@@ -16,7 +15,9 @@ from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.sessions import choose_devices
 
-CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/self/statm")
+CPU_INFO, MEMORY_INFO, STAT = Path("/proc/cpuinfo"), Path("/proc/self/statm"), Path("/proc/stat")
+# Of the columns user, nice, system, idle, iowait, irq, softirq, steal: all but the two idle ones.
+_BUSY = (0, 1, 2, 5, 6, 7)
 
 
 def device_name(device: Device) -> str:
@@ -78,3 +79,25 @@ def _ask_gpu(index: int, what: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise EngineError(f"GPU {index} does not answer to nvidia-smi; check the NVIDIA driver") from error
+
+
+class HostLoad:
+    """What other programs take of this host's cores. Counts from its making on; processes started by this one count as its
+    own once they have ended."""
+
+    def __init__(self) -> None:
+        self._begin = _account()
+
+    def share(self) -> float:
+        """Share of all cores' time that others took since then, 0..1; 0 where the system does not tell."""
+        own, busy, passed = (now - then for now, then in zip(_account(), self._begin, strict=True))
+        return min(1.0, max(0.0, busy - own) / passed) if passed > 0 else 0.0
+
+
+def _account() -> tuple[float, float, float]:
+    """CPU time of this process and its ended children, of all processes, and of all cores [s], since some time ago."""
+    times = os.times()
+    if not STAT.is_file():
+        return sum(times[:4]), 0.0, 0.0
+    columns = [int(word) / os.sysconf("SC_CLK_TCK") for word in STAT.read_text().splitlines()[0].split()[1:9]]
+    return sum(times[:4]), sum(columns[place] for place in _BUSY), sum(columns)

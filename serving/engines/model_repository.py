@@ -1,5 +1,4 @@
-"""Models as a Triton repository holds them: MODEL/VERSION/model.onnx and an optional MODEL/config.pbtxt. Owns which file is
-meant and what the configuration demands of it; knows no runtime and runs nothing."""
+"""Models as a Triton repository holds them: MODEL/VERSION/model.onnx and an optional MODEL/config.pbtxt."""
 
 from __future__ import annotations
 
@@ -10,19 +9,17 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.serving.engines.files import ModelError, model_path
+from loki_rl.serving.transport.wire import DATATYPES
 
 CONFIG = "config.pbtxt"
 DEFAULT_FILE = "model.onnx"
 BACKENDS = ("onnxruntime",)
 PLATFORMS = ("onnxruntime_onnx",)
+# What ONNX Runtime calls a tensor's type -> ours.
+_NAMES = {"float32": "float", "float64": "double"}
+ONNX_TYPES = {f"tensor({_NAMES.get(dtype.name, dtype.name)})": dtype for dtype in DATATYPES}
 # Triton's types in the words of ONNX Runtime.
-TYPES = {
-    "TYPE_BOOL": "tensor(bool)", "TYPE_UINT8": "tensor(uint8)", "TYPE_UINT16": "tensor(uint16)",
-    "TYPE_UINT32": "tensor(uint32)", "TYPE_UINT64": "tensor(uint64)", "TYPE_INT8": "tensor(int8)",
-    "TYPE_INT16": "tensor(int16)", "TYPE_INT32": "tensor(int32)", "TYPE_INT64": "tensor(int64)",
-    "TYPE_FP16": "tensor(float16)", "TYPE_FP32": "tensor(float)", "TYPE_FP64": "tensor(double)",
-    "TYPE_STRING": "tensor(string)",
-}  # fmt: skip
+TYPES = {"TYPE_STRING": "tensor(string)"} | {f"TYPE_{DATATYPES[dtype]}": name for name, dtype in ONNX_TYPES.items()}
 
 
 class StoredModel(Struct, frozen=True):

@@ -1,5 +1,4 @@
-"""The engine that runs real models with ONNX Runtime. Owns the resident sessions, batching of prepared items and warm-up;
-knows no queue and no deadline."""
+"""The engine that runs real models with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from loki_rl.serving.engines.adapter import (
     adapter_class,
 )
 from loki_rl.serving.engines.device import Device
-from loki_rl.serving.engines.engine import EngineError, LoadInfo
+from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.engine_cache import engine_cache
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import StoredModel, find_model
@@ -70,14 +69,14 @@ class OnnxEngine:
         self.sizes = {key: tuple(sorted(batches)) for key, batches in (sizes or {}).items()}
         self.residents: dict[Key, Resident] = {}
 
-    def load(self, task: str, variant: str) -> LoadInfo:
-        """Open the session and warm it up. Raises EngineError."""
+    def load(self, task: str, variant: str) -> float:
+        """Open the session and warm it up; how long that took [s]. Raises EngineError."""
         start = perf_counter()
         if (task, variant) not in self.residents:
             resident = self._open(task, variant)
             self._warm(task, variant, resident)
             self.residents[task, variant] = resident
-        return LoadInfo(perf_counter() - start)
+        return perf_counter() - start
 
     def unload(self, task: str, variant: str) -> None:
         """Close the session; its memory goes back with it."""
@@ -90,12 +89,8 @@ class OnnxEngine:
             raise EngineError(f"variant '{variant}' of task '{task}' is not loaded")
         items = [_prepared(resident.adapter, payload) for payload in payloads]
         good = [item for item in items if isinstance(item, Prepared)]
-        rows = iter(self._rows(resident, [item.inputs for item in good], partial(self._padded_size, task, variant)))
+        rows = iter(self._rows(resident, [item.inputs for item in good], partial(self.padded_size, task, variant)))
         return [_finished(resident.adapter, next(rows), item) if isinstance(item, Prepared) else item for item in items]
-
-    def raw(self, task: str, variant: str, items: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-        """For each prepared item what a resident variant's session gives, before its adapter finishes it."""
-        return self._infer(self.residents[task, variant], items, self._padded_size(task, variant, len(items)))
 
     def sample(self, task: str, variant: str) -> Array:
         """A valid payload for a resident variant."""
@@ -144,9 +139,9 @@ class OnnxEngine:
         algorithms per shape), else one item: on a CPU without memory patterns a new size costs nothing extra."""
         inputs = resident.adapter.prepare(resident.adapter.sample()).inputs
         for size in self.sizes.get((task, variant), (1,)) if self.padded else (1,):
-            self._infer(resident, [inputs] * size, size)
+            self.infer(resident, [inputs] * size, size)
 
-    def _padded_size(self, task: str, variant: str, count: int) -> int:
+    def padded_size(self, task: str, variant: str, count: int) -> int:
         """The profiled batch that holds `count` items; `count` itself if none does or nothing is padded."""
         sizes = self.sizes.get((task, variant), ()) if self.padded else ()
         return next((size for size in sizes if size >= count), count)
@@ -157,7 +152,7 @@ class OnnxEngine:
         """For each item its rows of the outputs. A batch that fails is run item by item: those that fail alone have failed.
         Raises EngineError if all do."""
         try:
-            return self._infer(resident, items, padded(len(items)))
+            return self.infer(resident, items, padded(len(items)))
         except EngineError:
             if len(items) < 2:
                 raise
@@ -169,12 +164,12 @@ class OnnxEngine:
 
     def _alone(self, resident: Resident, item: Mapping[str, Array], size: int) -> Rows | EngineError:
         try:
-            return self._infer(resident, [item], size)[0]
+            return self.infer(resident, [item], size)[0]
         except EngineError as error:
             return error
 
-    def _infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[Rows]:
-        """For each item its rows of the outputs."""
+    def infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[Rows]:
+        """For each prepared item its rows of the outputs, of a batch of this size. Raises EngineError."""
         if not items:
             return []
         try:

@@ -1,5 +1,4 @@
-"""Whether the servers of a plane can run where they should. Owns these checks, made before a process starts; must not know
-how one is started."""
+"""Whether the servers of a plane can run where they should."""
 
 from __future__ import annotations
 

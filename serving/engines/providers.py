@@ -1,5 +1,4 @@
-"""Execution providers of ONNX Runtime: which are asked for a device, and with which options. Owns these options; knows no
-session and no pipeline."""
+"""Execution providers of ONNX Runtime: which are asked for a device, and with which options."""
 
 from __future__ import annotations
 

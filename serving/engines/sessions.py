@@ -1,5 +1,4 @@
-"""ONNX Runtime sessions that run where they were asked to. Owns which devices there are, the options of a session and the
-memory bound to it; knows no adapter and no pipeline."""
+"""ONNX Runtime sessions that run where they were asked to."""
 
 from __future__ import annotations
 
@@ -14,22 +13,13 @@ import onnxruntime as ort
 from loki_rl.serving.engines.adapter import Array, Port
 from loki_rl.serving.engines.device import CUDA, GRAPHS, Device, named
 from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.model_repository import ONNX_TYPES
 from loki_rl.serving.engines.providers import Provider, providers
 
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 ADVICE = {
     "cuda": "install onnxruntime-gpu with its cuda and cudnn extras and a matching driver, or use --device cpu",
     "tensorrt": "install onnxruntime-gpu and the tensorrt wheels that it was built for, or use --device cuda",
-}
-DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
 }
 # Of RunOptions: which captured graph a run replays. NO_GRAPH captures nothing.
 GRAPH_ID, NO_GRAPH = "gpu_graph_id", -1
@@ -115,9 +105,9 @@ def ports(rows: list[Any]) -> tuple[Port, ...]:
     """Inputs or outputs of a session. Raises EngineError for an element type that numpy lacks."""
     found = []
     for row in rows:
-        if row.type not in DTYPES:
+        if row.type not in ONNX_TYPES:
             raise EngineError(f"tensor '{row.name}' of the model has the unsupported type {row.type}")
-        found.append(Port(row.name, tuple(row.shape), np.dtype(DTYPES[row.type]).name))
+        found.append(Port(row.name, tuple(row.shape), ONNX_TYPES[row.type].name))
     return tuple(found)
 
 

@@ -1,5 +1,4 @@
-"""One worker's real engine beside the driver's loop: models run and load in threads, results come back as events. Owns the
-threads and the way from frames to arrays and back; must not know models, nor what a driver does with an event."""
+"""One worker's real engine beside the driver's loop: models run and load in threads, results come back as events."""
 
 from __future__ import annotations
 
@@ -67,8 +66,8 @@ class ThreadedEngine:
                 raise TypeError(f"an engine cannot carry out {type(effect).__name__}")
 
     def close(self, timeout_s: float) -> None:
-        for lane in {self._runs, self._loads}:
-            lane.close(timeout_s)
+        for executor in {self._runs, self._loads}:
+            executor.close(timeout_s)
 
     # -- in the threads -----------------------------------------------------------------------------------------------
 

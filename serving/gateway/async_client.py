@@ -1,5 +1,4 @@
-"""From asyncio to the front protocol: a connection watched by the event loop. Owns which coroutine waits for which answer;
-must not know HTTP, nor what a request is about."""
+"""From asyncio to the front protocol: a connection watched by the event loop."""
 
 from __future__ import annotations
 
@@ -10,22 +9,7 @@ import zmq
 
 from loki_rl.serving.gateway.connection import LOST, PATIENCE_S, Connection, GatewayGoneError, Inference, Lost, Received
 from loki_rl.serving.state import PlaneState
-from loki_rl.serving.transport.protocol import (
-    BeginRun,
-    Begun,
-    Describe,
-    Described,
-    Infer,
-    LedgerRead,
-    ReadinessRead,
-    ReadLedger,
-    ReadReadiness,
-    ReadState,
-    Refused,
-    Request,
-    Response,
-    StateRead,
-)
+from loki_rl.serving.transport import protocol
 
 # A lost wake-up costs at most this much, instead of a hang.
 _FALLBACK_S = 0.1
@@ -47,13 +31,13 @@ class AsyncClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connection = Connection(self._context, endpoint)
         self._losses = 0
-        self._waiting: dict[int, asyncio.Future[Inference | Response]] = {}
+        self._waiting: dict[int, asyncio.Future[Inference | protocol.Response]] = {}
         self._pumping: asyncio.Handle | None = None
         self._fds = [handle.fileno() for handle in self._connection.handles]
         for fd in self._fds:
             self._loop.add_reader(fd, self._pump)
         self._timer = self._loop.call_later(_FALLBACK_S, self._tick)
-        self._description: Described | None = None
+        self._description: protocol.Described | None = None
         self._probe = asyncio.Lock()
         self._readiness = ""
         self._fresh_until = 0.0
@@ -81,12 +65,12 @@ class AsyncClient:
     def take_id(self) -> int:
         return self._connection.take_id()
 
-    async def infer(self, request: Infer, payload: bytes | None) -> Inference | Refused:
+    async def infer(self, request: protocol.Infer, payload: bytes | None) -> Inference | protocol.Refused:
         """request: with an id from `take_id`. It is cancelled if nobody waits for it any more. Raises GatewayGoneError."""
         described = await self.description()
         limit_s = (request.timeout_s or described.slo_s) + described.grace_s + PATIENCE_S
         answer = await self._ask(request, payload, limit_s)
-        if isinstance(answer, Inference | Refused):
+        if isinstance(answer, Inference | protocol.Refused):
             return answer
         raise GatewayGoneError("the gateway's answer to an inference is not one")
 
@@ -95,37 +79,38 @@ class AsyncClient:
         self._connection.cancel(id)
         self._look_soon()
 
-    async def description(self) -> Described:
+    async def description(self) -> protocol.Described:
         """What is served, asked for once per gateway (so `ready` is that of then)."""
         if self._description is None:
-            self._description = await self._question(Describe(self.take_id()), Described)
+            self._description = await self._question(protocol.Describe(self.take_id()), protocol.Described)
         return self._description
 
     async def begin_run(self) -> float:
-        return (await self._question(BeginRun(self.take_id()), Begun)).origin_s
+        return (await self._question(protocol.BeginRun(self.take_id()), protocol.Begun)).origin_s
 
     async def ledger(self) -> bytes:
-        return (await self._question(ReadLedger(self.take_id()), LedgerRead)).data
+        return (await self._question(protocol.ReadLedger(self.take_id()), protocol.LedgerRead)).data
 
     async def readiness(self) -> str:
         """Why clients should not come, as it was at most 0.2 s ago; empty if they should."""
         async with self._probe:
             if self._loop.time() >= self._fresh_until:
-                self._readiness = (await self._question(ReadReadiness(self.take_id()), ReadinessRead)).reason
+                answer = await self._question(protocol.ReadReadiness(self.take_id()), protocol.ReadinessRead)
+                self._readiness = answer.reason
                 self._fresh_until = self._loop.time() + _FRESH_S
             return self._readiness
 
     async def state(self) -> PlaneState:
-        return (await self._question(ReadState(self.take_id()), StateRead)).state
+        return (await self._question(protocol.ReadState(self.take_id()), protocol.StateRead)).state
 
-    async def _question(self, request: Request, kind: type[T]) -> T:
+    async def _question(self, request: protocol.Request, kind: type[T]) -> T:
         answer = await self._ask(request, None, _QUESTION_S)
         if not isinstance(answer, kind):
             raise GatewayGoneError(f"the gateway does not answer {type(request).__name__} as it should")
         return answer
 
-    async def _ask(self, request: Request, payload: bytes | None, limit_s: float) -> Inference | Response:
-        future: asyncio.Future[Inference | Response] = self._loop.create_future()
+    async def _ask(self, request: protocol.Request, payload: bytes | None, limit_s: float) -> Inference | protocol.Response:
+        future: asyncio.Future[Inference | protocol.Response] = self._loop.create_future()
         self._waiting[request.id] = future
         try:
             self._connection.send(request, payload)
@@ -164,7 +149,7 @@ class AsyncClient:
         self.leaving = False
 
     def _deliver(self, response: Received) -> None:
-        if isinstance(response, Inference | ReadinessRead):
+        if isinstance(response, Inference | protocol.ReadinessRead):
             self.leaving = response.leaving
         future = self._waiting.get(response.id)
         if future is None or future.done():

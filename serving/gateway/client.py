@@ -1,5 +1,4 @@
-"""Native client for users: one pipeline behind one endpoint, without HTTP. Owns the waiting for answers; must not know how
-they are served. One thread per client."""
+"""Native client for users: one pipeline behind one endpoint, without HTTP. One thread per client."""
 
 from __future__ import annotations
 
@@ -17,21 +16,7 @@ from loki_rl.serving.gateway.connection import ClientError as ClientError
 from loki_rl.serving.gateway.connection import GatewayGoneError as GatewayGoneError
 from loki_rl.serving.gateway.connection import Inference as Inference
 from loki_rl.serving.state import PlaneState
-from loki_rl.serving.transport.protocol import (
-    NO_ID,
-    BeginRun,
-    Begun,
-    Describe,
-    Described,
-    Infer,
-    LedgerRead,
-    ReadLedger,
-    ReadState,
-    Refused,
-    Response,
-    RunLedger,
-    StateRead,
-)
+from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.wire import WireError, pack
 
 _BURST = 64
@@ -52,8 +37,8 @@ class Client:
         self._timeout_s = timeout_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._context.linger = 0
-        self._description: Described | None = None
-        self._arrived: list[Inference | Refused] = []
+        self._description: protocol.Described | None = None
+        self._arrived: list[Inference | protocol.Refused] = []
         try:
             self._connection = Connection(self._context, endpoint)
         except zmq.ZMQError as error:
@@ -108,7 +93,7 @@ class Client:
     ) -> int:
         """As submit, for a payload that `pack_payload` made before."""
         id = self._connection.take_id()
-        request = Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority)
+        request = protocol.Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority)
         try:
             self._connection.send(request, payload)
         except GatewayGoneError:
@@ -119,7 +104,7 @@ class Client:
         """Want the result of a request no more; it is answered with outcome 'cancelled' unless it has ended already."""
         self._connection.cancel(id)
 
-    def poll(self, timeout_s: float = 0.0) -> list[Inference | Refused]:
+    def poll(self, timeout_s: float = 0.0) -> list[Inference | protocol.Refused]:
         """Everything that has arrived for submitted requests; waits up to timeout_s for the first."""
         self._keep(self._connection.receive(_BURST))
         deadline = time.monotonic() + timeout_s
@@ -133,16 +118,16 @@ class Client:
     # -- questions ----------------------------------------------------------------------------------------------------
 
     @property
-    def description(self) -> Described:
+    def description(self) -> protocol.Described:
         """What is served, asked for once (so `ready` is that of then)."""
         if self._description is None:
             self._description = self.describe()
         return self._description
 
-    def describe(self, timeout_s: float | None = None) -> Described:
-        return self._call(Describe(self._connection.take_id()), Described, timeout_s)
+    def describe(self, timeout_s: float | None = None) -> protocol.Described:
+        return self._call(protocol.Describe(self._connection.take_id()), protocol.Described, timeout_s)
 
-    def wait_ready(self, timeout_s: float = 60.0) -> Described:
+    def wait_ready(self, timeout_s: float = 60.0) -> protocol.Described:
         """Return when every task has a warm variant; raises ClientError after timeout_s."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
@@ -158,22 +143,20 @@ class Client:
 
     def begin_run(self, origin_s: float | None = None) -> float:
         """Empty the gateway's ledger; returns trace time 0 on the gateway's monotonic clock."""
-        return self._call(BeginRun(self._connection.take_id(), origin_s), Begun).origin_s
+        return self._call(protocol.BeginRun(self._connection.take_id(), origin_s), protocol.Begun).origin_s
 
-    def ledger(self) -> RunLedger:
+    def ledger(self) -> protocol.RunLedger:
         """What the gateway counted since the run began."""
-        data = self._call(ReadLedger(self._connection.take_id()), LedgerRead).data
-        return msgspec.json.decode(data, type=RunLedger)
+        data = self._call(protocol.ReadLedger(self._connection.take_id()), protocol.LedgerRead).data
+        return msgspec.json.decode(data, type=protocol.RunLedger)
 
     def state(self) -> PlaneState:
         """The plane now: requests, stages, plan and workers."""
-        return self._call(ReadState(self._connection.take_id()), StateRead).state
+        return self._call(protocol.ReadState(self._connection.take_id()), protocol.StateRead).state
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
-    def _call(
-        self, request: Describe | BeginRun | ReadLedger | ReadState, kind: type[T], timeout_s: float | None = None
-    ) -> T:
+    def _call(self, request: protocol.Query | protocol.Describe, kind: type[T], timeout_s: float | None = None) -> T:
         """Waits for a gateway too, so that the first call may come before the connection."""
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + limit_s
@@ -187,15 +170,15 @@ class Client:
             raise ClientError(f"'{self.endpoint}' answered {type(answer).__name__} to {type(request).__name__}")
         return answer
 
-    def _await(self, id: int, left_s: float, limit_s: float) -> Inference | Response:
+    def _await(self, id: int, left_s: float, limit_s: float) -> Inference | protocol.Response:
         """The answer to one request; those to others are kept for poll. Raises ClientError if it was refused or lost, or
         does not come within left_s, which is what is left of limit_s."""
         deadline = time.monotonic() + left_s
         found = self._connection.receive(_BURST)
         while True:
-            self._keep([response for response in found if response.id not in (id, NO_ID)])
+            self._keep([response for response in found if response.id not in (id, protocol.NO_ID)])
             for response in found:
-                if response.id in (id, NO_ID):
+                if response.id in (id, protocol.NO_ID):
                     return self._taken(response)
             left = deadline - time.monotonic()
             if left <= 0:
@@ -203,8 +186,8 @@ class Client:
                 raise self._silence(limit_s)
             found = self._wait(left)
 
-    def _taken(self, response: Received) -> Inference | Response:
-        if isinstance(response, Refused):
+    def _taken(self, response: Received) -> Inference | protocol.Response:
+        if isinstance(response, protocol.Refused):
             raise ClientError(f"refused: {response.message}")
         if isinstance(response, Lost):
             raise GatewayGoneError(f"the gateway at '{self.endpoint}' was lost before it answered")
@@ -217,7 +200,7 @@ class Client:
 
     def _keep(self, received: list[Received]) -> None:
         """Late answers to questions that were given up are let go."""
-        self._arrived += [response for response in received if isinstance(response, Inference | Refused)]
+        self._arrived += [response for response in received if isinstance(response, Inference | protocol.Refused)]
 
     def _silence(self, limit_s: float) -> ClientError:
         return ClientError(f"no answer from '{self.endpoint}' within {limit_s:g} s")

@@ -1,5 +1,4 @@
-"""The gateway node's socket for clients. Owns which client waits for which request; must not know how requests are
-scheduled or what is inside a tensor."""
+"""The gateway node's socket for clients."""
 
 from __future__ import annotations
 
@@ -8,58 +7,20 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import zmq
-import zmq.backend
 from msgspec import Struct
 
 from loki_rl.core.effects import Reply
 from loki_rl.core.messages import Outcome
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.requests.ledger import Tally
 from loki_rl.serving.observe.names import PathNames, sentence
-from loki_rl.serving.state import PlaneState
-from loki_rl.serving.transport import multipart
-from loki_rl.serving.transport.mailbox import readable
+from loki_rl.serving.transport import multipart, protocol
 from loki_rl.serving.transport.monitor import Monitor
-from loki_rl.serving.transport.protocol import (
-    MAX_MESSAGE_BYTES,
-    MAX_TENSORS,
-    NO_ID,
-    Answer,
-    Beat,
-    BeginRun,
-    Begun,
-    Cancel,
-    Describe,
-    Described,
-    Infer,
-    LedgerRead,
-    ReadinessRead,
-    ReadLedger,
-    ReadReadiness,
-    ReadState,
-    Refused,
-    Request,
-    Response,
-    RunLedger,
-    StateRead,
-    TaskVariants,
-    Tensor,
-    VersionError,
-    decode_request,
-    encode,
-    shortened,
-)
+from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, readable, send
 
 log = logging.getLogger(__name__)
 
-# Plain ints and the methods below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
-_send = zmq.backend.Socket.send
-_NOBLOCK = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-
 _WORDS = tuple(outcome.name.lower() for outcome in Outcome)
 
-Question = Cancel | Describe | BeginRun | ReadLedger | ReadReadiness | ReadState
 Payload = bytes | memoryview | zmq.Frame
 
 
@@ -82,47 +43,15 @@ class Withdrawn(Struct, gc=False):
     key: int
 
 
-class RunAsked(Struct):
-    """A client begins a run; answer with Front.begun(ask, origin) or Front.refuse(ask, why)."""
+class Question(Struct):
+    """A client wants to know, or begins a run; answer with ClientSocket.answer(question, ...) or refuse(question, why)."""
 
     client: bytes
-    id: int
-    origin_s: float | None
+    request: protocol.Query
 
 
-class LedgerAsked(Struct):
-    """A client wants the ledger; answer with Front.ledger(ask, tally, servers)."""
-
-    client: bytes
-    id: int
-
-
-class ReadinessAsked(Struct):
-    """A client wants to know whether to come; answer with Front.readiness(ask, reason)."""
-
-    client: bytes
-    id: int
-
-
-class StateAsked(Struct):
-    """A client wants the state of the plane; answer with Front.state(ask, state)."""
-
-    client: bytes
-    id: int
-
-
-FrontEvent = Entered | Withdrawn | RunAsked | LedgerAsked | ReadinessAsked | StateAsked
+FrontEvent = Entered | Withdrawn | Question
 Check = Callable[[zmq.Frame | None], str | None]
-
-
-def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
-    """What clients may know of a pipeline served by this engine."""
-    tasks = tuple(
-        TaskVariants(task.name, tuple(v.name for v in task.variants), task.parent or "", max(pipeline.max_batch[place]))
-        for place, task in enumerate(pipeline.tasks)
-    )
-    grace = pipeline.slo_s if grace_s is None else grace_s
-    return Described(NO_ID, pipeline.name, pipeline.slo_s, grace, engine, tasks, input, output)
 
 
 class ClientSocket:
@@ -138,9 +67,9 @@ class ClientSocket:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: str,
         pipeline: Pipeline,
-        described: Described,
+        described: protocol.Described,
         check: Check,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
     ) -> None:
         self.socket = _bind(context, endpoint, max_message_bytes)
         self.disconnections = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED)
@@ -151,7 +80,6 @@ class ClientSocket:
         self._described = described
         self._check = check
         self._names = PathNames(pipeline)
-        self._best_accuracy = pipeline.best_accuracy
         self._slo_s = pipeline.slo_s
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
@@ -166,7 +94,7 @@ class ClientSocket:
             if number == 1 and not readable(self.socket):
                 break
             try:
-                head, tensors = multipart.receive(self.socket, 2, MAX_TENSORS)
+                head, tensors = multipart.receive(self.socket, 2, protocol.MAX_TENSORS)
             except zmq.Again:
                 break
             event = self._understand(head[0], head[1], tensors)
@@ -181,7 +109,7 @@ class ClientSocket:
             return
         self._end(*client)
         refusal = None if effect.cause is None else self._names.refusal(effect.cause)
-        answer = Answer(
+        answer = protocol.Answer(
             client[1],
             _WORDS[effect.outcome],
             effect.latency_s,
@@ -196,28 +124,19 @@ class ClientSocket:
         )
         self._send(client[0], answer, outputs)
 
-    def refuse(self, ask: RunAsked, why: str) -> None:
+    def answer(self, question: Question, response: protocol.Response) -> None:
+        """response: with the id of the question's request."""
+        self._send(question.client, response)
+
+    def refuse(self, question: Question, why: str) -> None:
         """For what only the driver can judge."""
         self.malformed += 1
-        self._send(ask.client, Refused(ask.id, why))
-
-    def begun(self, ask: RunAsked, origin_s: float) -> None:
-        self._send(ask.client, Begun(ask.id, origin_s))
-
-    def ledger(self, ask: LedgerAsked, tally: Tally, servers: int) -> None:
-        ledger = RunLedger(tally, servers, self._best_accuracy)
-        self._send(ask.client, LedgerRead(ask.id, msgspec.json.encode(ledger)))
-
-    def state(self, ask: StateAsked, state: PlaneState) -> None:
-        self._send(ask.client, StateRead(ask.id, state))
-
-    def readiness(self, ask: ReadinessAsked, reason: str) -> None:
-        self._send(ask.client, ReadinessRead(ask.id, reason, self.leaving))
+        self._send(question.client, protocol.Refused(question.request.id, why))
 
     def departed(self) -> list[int]:
         """Keys of requests whose client is gone. That shows only when something is sent, so clients are sent what they
         ignore."""
-        beat = encode(Beat())
+        beat = protocol.encode(protocol.Beat())
         readable(self.socket)  # lets the socket take notice of what was closed
         return [key for client, keys in self._in_flight.items() if not self._reaches(client, beat) for key in keys.values()]
 
@@ -227,10 +146,10 @@ class ClientSocket:
         self.socket.close(linger=round(1000 * linger_s))
 
     def _understand(self, client: bytes, head: bytes, tensors: list[zmq.Frame]) -> FrontEvent | None:
-        request: Request | None = None
+        request: protocol.Request | None = None
         try:
             request = _decode(head, tensors)
-            if isinstance(request, Infer):
+            if isinstance(request, protocol.Infer):
                 return self._infer(client, request, tensors)
             return self._ask(client, request)
         except _MalformedError as error:
@@ -239,25 +158,19 @@ class ClientSocket:
             log.exception("a message of a client cannot be understood")
             why = f"the request cannot be understood ({type(error).__name__}); the server's log says more"
         self.malformed += 1
-        self._send(client, Refused(NO_ID if request is None else request.id, shortened(why)))
+        self._send(client, protocol.Refused(protocol.NO_ID if request is None else request.id, protocol.shortened(why)))
         return None
 
-    def _ask(self, client: bytes, request: Question) -> FrontEvent | None:
-        if isinstance(request, Cancel):
+    def _ask(self, client: bytes, request: protocol.Request) -> FrontEvent | None:
+        if isinstance(request, protocol.Cancel):
             key = self._in_flight.get(client, {}).get(request.id)
             return None if key is None else Withdrawn(key)
-        if isinstance(request, BeginRun):
-            return RunAsked(client, request.id, request.origin_s)
-        if isinstance(request, ReadLedger):
-            return LedgerAsked(client, request.id)
-        if isinstance(request, ReadReadiness):
-            return ReadinessAsked(client, request.id)
-        if isinstance(request, ReadState):
-            return StateAsked(client, request.id)
+        if isinstance(request, protocol.Query):
+            return Question(client, request)
         self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))
         return None
 
-    def _infer(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> Entered:
+    def _infer(self, client: bytes, request: protocol.Infer, tensors: list[zmq.Frame]) -> Entered:
         fault = self._fault(client, request, tensors)
         if fault is not None:
             raise _MalformedError(fault)
@@ -270,7 +183,7 @@ class ClientSocket:
         payload = tensors[0] if tensors else None
         return Entered(key, request.timeout_s, payload, request.min_accuracy, request.priority)
 
-    def _fault(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> str | None:
+    def _fault(self, client: bytes, request: protocol.Infer, tensors: list[zmq.Frame]) -> str | None:
         if request.pipeline != self._described.pipeline:
             return f"pipeline '{request.pipeline}' is not served here, '{self._described.pipeline}' is"
         if len(tensors) > 1:
@@ -288,38 +201,38 @@ class ClientSocket:
     def _reaches(self, client: bytes, part: bytearray) -> bool:
         """Whether a client is still there; one that reads nothing is."""
         try:
-            _send(self.socket, client, _MORE)
+            send(self.socket, client, SEND_MORE)
         except zmq.ZMQError as error:
             return error.errno != zmq.EHOSTUNREACH
-        _send(self.socket, part, _NOBLOCK)
+        send(self.socket, part, NOBLOCK)
         return True
 
-    def _send(self, client: bytes, response: Response, tensors: Sequence[Payload] = ()) -> None:
+    def _send(self, client: bytes, response: protocol.Response, tensors: Sequence[Payload] = ()) -> None:
         """Never waits and never raises for a client: one that is gone, or that reads nothing, must not hold up others."""
         socket = self.socket
         try:
-            _send(socket, client, _MORE)
+            send(socket, client, SEND_MORE)
         except zmq.ZMQError:
             self.vanished += 1
             return
         last = len(tensors) - 1
-        _send(socket, encode(response), _NOBLOCK if last < 0 else _MORE)
+        send(socket, protocol.encode(response), NOBLOCK if last < 0 else SEND_MORE)
         for position, tensor in enumerate(tensors):
-            _send(socket, tensor, _NOBLOCK if position == last else _MORE, False)
+            send(socket, tensor, NOBLOCK if position == last else SEND_MORE, False)
 
 
 class _MalformedError(ValueError):
     """A message of a client is at fault; the sentence goes back to it."""
 
 
-def _decode(head: bytes, tensors: list[zmq.Frame]) -> Request:
+def _decode(head: bytes, tensors: list[zmq.Frame]) -> protocol.Request:
     try:
-        request = decode_request(head)
-    except VersionError as error:
+        request = protocol.decode_request(head)
+    except protocol.VersionError as error:
         raise _MalformedError(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _MalformedError(f"the header is not a request: {error}") from None
-    if tensors and not isinstance(request, Infer):
+    if tensors and not isinstance(request, protocol.Infer):
         # Not answered under the request's id: that one may be in flight.
         raise _MalformedError(f"{type(request).__name__} takes no tensor")
     return request

@@ -1,5 +1,5 @@
-"""A client's connection to a gateway, which never waits. Owns its socket, which requests are in flight, and their end when
-the gateway is lost; must not know who waits for an answer, nor how (in an event loop: `bridge`; in a thread: `client`)."""
+"""A client's connection to a gateway, which never waits. Waiting is left to async_client (in an event loop) and client (in
+a thread)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,11 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.core.draws import RETRY, uniform
-from loki_rl.serving.transport import multipart
-from loki_rl.serving.transport.mailbox import Context, readable
+from loki_rl.serving.transport import multipart, protocol
 from loki_rl.serving.transport.monitor import Monitor
-from loki_rl.serving.transport.protocol import (
-    NO_ID,
-    VERSION,
-    Answer,
-    Beat,
-    Cancel,
-    Infer,
-    Refusal,
-    Refused,
-    Request,
-    Response,
-    VersionError,
-    decode_response,
-    encode,
-)
+from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable
 from loki_rl.serving.transport.wire import MAX_PARTS, WireError, unpack
 
-_NOBLOCK = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _RECONNECT_MS = 20
 # A fuse only: the gateway's limit on requests in flight is the flow control.
 _MOST_QUEUED = 200_000
@@ -56,21 +39,10 @@ class GatewayGoneError(ClientError):
     """The gateway node is not there or does not answer."""
 
 
-class Inference(Struct):
-    """How a request ended (fields as in protocol.Answer) and one array per finished leaf, in the order of `served`."""
+class Inference(protocol.Answer):
+    """How a request ended, with one array per finished leaf, in the order of `served`."""
 
-    id: int
-    outcome: str
-    latency_s: float
-    accuracy: float
-    served: list[list[str]]
-    missing: int
-    reason: str
-    outputs: list[Array]
-    slack_s: float = 0.0
-    retry_s: float = 0.0
-    refusal: Refusal | None = None
-    leaving: bool = False
+    outputs: list[Array] = msgspec.field(default_factory=list)
 
 
 class Lost(Struct):
@@ -79,7 +51,7 @@ class Lost(Struct):
     id: int
 
 
-Received = Inference | Response | Lost
+Received = Inference | protocol.Response | Lost
 
 
 class Connection:
@@ -128,14 +100,14 @@ class Connection:
         self._next_id += 1
         return self._next_id
 
-    def send(self, request: Request, payload: bytes | None = None) -> None:
+    def send(self, request: protocol.Request, payload: bytes | None = None) -> None:
         """request: with an id from `take_id`. Raises GatewayGoneError where no gateway is there."""
         # Looked at first, so that no request to a successor counts as one that its predecessor had, and fails with it. While
         # none is there nothing may be queued: it would be run after its client has been told otherwise.
         if not self.found:
             raise GatewayGoneError("the gateway is not there")
         self._send(request, payload)
-        self._in_flight[request.id] = time.monotonic() if isinstance(request, Infer) else None
+        self._in_flight[request.id] = time.monotonic() if isinstance(request, protocol.Infer) else None
 
     def cancel(self, id: int) -> None:
         """Nobody wants the result any more; the answer still comes, as 'cancelled' unless it was on its way."""
@@ -144,7 +116,7 @@ class Connection:
         self._look()
         if id in self._in_flight:
             with contextlib.suppress(GatewayGoneError):
-                self._send(Cancel(id), None)
+                self._send(protocol.Cancel(id), None)
 
     def give_up(self, id: int) -> None:
         """Nobody waits for this answer any more."""
@@ -160,13 +132,13 @@ class Connection:
         received, self._received = self._received, []
         return received
 
-    def _send(self, request: Request, payload: bytes | None) -> None:
+    def _send(self, request: protocol.Request, payload: bytes | None) -> None:
         try:
-            self.socket.send(encode(request), _NOBLOCK if payload is None else _MORE)
+            self.socket.send(protocol.encode(request), NOBLOCK if payload is None else SEND_MORE)
         except zmq.Again:
             raise GatewayGoneError("the gateway is not there") from None
         if payload is not None:
-            self.socket.send(payload, _NOBLOCK, copy=False)
+            self.socket.send(payload, NOBLOCK, copy=False)
 
     def _look(self) -> None:
         """Take notice of gateways that were lost and found."""
@@ -190,14 +162,14 @@ class Connection:
         """What was sent in the moment in which the former gateway was lost comes to its successor."""
         for id in self._lost:
             with contextlib.suppress(GatewayGoneError):
-                self._send(Cancel(id), None)
+                self._send(protocol.Cancel(id), None)
         self._lost.clear()
 
     def _read(self) -> None:
         response = read_response(*multipart.receive(self.socket, 1, MAX_PARTS))
-        if isinstance(response, Beat):
+        if isinstance(response, protocol.Beat):
             return
-        if response.id == NO_ID:
+        if response.id == protocol.NO_ID:
             self._received.append(response)
         elif response.id in self._in_flight:
             del self._in_flight[response.id]
@@ -210,17 +182,18 @@ def _end(id: int, sent: float | None) -> Inference | Lost:
         return Lost(id)
     latency_s = time.monotonic() - sent
     retry_s = _BACK_S * (1 + 2 * uniform(0, id, RETRY))
-    return Inference(id, "failed", latency_s, 0.0, [], 1, LOST, [], retry_s=retry_s)
+    return Inference(id, "failed", latency_s, 0.0, [], 1, LOST, retry_s=retry_s)
 
 
-def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | Response:
+def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | protocol.Response:
     """The message in these parts; a Refused that says so where they are none."""
     try:
-        response = decode_response(head[0])
-        if not isinstance(response, Answer):
+        response = protocol.decode_response(head[0])
+        if not isinstance(response, protocol.Answer):
             return response
         return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in outputs])
-    except VersionError:
-        return Refused(NO_ID, f"the gateway does not speak version {VERSION} of the front protocol")
+    except protocol.VersionError:
+        why = f"the gateway does not speak version {protocol.VERSION} of the front protocol"
     except (msgspec.DecodeError, UnicodeDecodeError, WireError) as error:
-        return Refused(NO_ID, f"the gateway's answer cannot be read: {error}")
+        why = f"the gateway's answer cannot be read: {error}"
+    return protocol.Refused(protocol.NO_ID, why)

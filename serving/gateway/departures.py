@@ -1,5 +1,4 @@
-"""Clients that are gone while their requests are in flight. Owns when to look for them; must not know requests, nor how
-it is seen that a client is gone."""
+"""Clients that are gone while their requests are in flight."""
 
 from __future__ import annotations
 

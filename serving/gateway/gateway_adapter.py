@@ -1,5 +1,4 @@
-"""Between clients and the gateway actor: requests become events, replies become answers. Owns what a client may ask beside
-inference; must not know sockets, nor how a request is served."""
+"""Between clients and the gateway actor: requests become events, replies become answers."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+import msgspec
 import zmq
 
 from loki_rl.core.cluster import begin_run
@@ -15,22 +15,13 @@ from loki_rl.core.effects import Effect, Reply
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Event, Outcome
 from loki_rl.core.requests.items import QoS
-from loki_rl.serving.gateway.client_socket import (
-    ClientSocket,
-    Entered,
-    FrontEvent,
-    LedgerAsked,
-    ReadinessAsked,
-    RunAsked,
-    StateAsked,
-    Withdrawn,
-)
+from loki_rl.serving.gateway.client_socket import ClientSocket, Entered, FrontEvent, Question, Withdrawn
 from loki_rl.serving.gateway.state_query import StateQuery
 from loki_rl.serving.observe.meter import RequestMeter
 from loki_rl.serving.state import Control, Part, PlaneState, Stage
+from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.payloads import GatewayPayloads
-from loki_rl.serving.transport.protocol import MAX_ORIGIN_S, Described
 from loki_rl.serving.transport.wire import Letter
 
 log = logging.getLogger(__name__)
@@ -46,7 +37,7 @@ class GatewayAdapter:
     def __init__(
         self,
         front: ClientSocket,
-        described: Described,
+        described: protocol.Described,
         gateway: Gateway,
         payloads: GatewayPayloads,
         homes: Mapping[str, str],
@@ -110,23 +101,31 @@ class GatewayAdapter:
 
     def _ask(self, event: FrontEvent, now: float) -> Iterable[Delivery]:
         """What is neither a request nor its withdrawal."""
-        if isinstance(event, RunAsked):
-            origin = now if event.origin_s is None else event.origin_s
-            # Not so for what is no number either.
-            if not abs(origin - now) <= MAX_ORIGIN_S:
-                self._front.refuse(event, f"a run begins within {MAX_ORIGIN_S:g} s of now, {now:.3f} s, not at {origin:g} s")
-                return
-            yield from self._begin(origin)
-            self._front.begun(event, origin)
-        elif isinstance(event, LedgerAsked):
-            self._front.ledger(event, self._gateway.tally, self._gateway.options.servers)
-        elif isinstance(event, ReadinessAsked):
-            self._state_query.ask(self._routers, partial(self._tell_readiness, event))
-        elif isinstance(event, StateAsked):
-            self._state_query.ask(self._nodes, partial(self._tell, event))
+        if not isinstance(event, Question):
+            return
+        request, front = event.request, self._front
+        match request:
+            case protocol.BeginRun():
+                origin = now if request.origin_s is None else request.origin_s
+                # Not so for what is no number either.
+                if abs(origin - now) <= protocol.MAX_ORIGIN_S:
+                    yield from self._begin(origin)
+                    front.answer(event, protocol.Begun(request.id, origin))
+                else:
+                    within = f"within {protocol.MAX_ORIGIN_S:g} s of now, {now:.3f} s"
+                    front.refuse(event, f"a run begins {within}, not at {origin:g} s")
+            case protocol.ReadLedger():
+                options = self._gateway.options
+                ledger = protocol.RunLedger(self._gateway.tally, options.servers, options.pipeline.best_accuracy)
+                front.answer(event, protocol.LedgerRead(request.id, msgspec.json.encode(ledger)))
+            case protocol.ReadReadiness():
+                self._state_query.ask(self._routers, partial(self._tell_readiness, event))
+            case protocol.ReadState():
+                self._state_query.ask(self._nodes, partial(self._tell_state, event))
 
-    def _tell_readiness(self, ask: ReadinessAsked, parts: list[Part]) -> None:
-        self._front.readiness(ask, self._unready([part for part in parts if isinstance(part, Stage)]))
+    def _tell_readiness(self, question: Question, parts: list[Part]) -> None:
+        reason = self._unready([part for part in parts if isinstance(part, Stage)])
+        self._front.answer(question, protocol.ReadinessRead(question.request.id, reason, self._front.leaving))
 
     def _unready(self, stages: list[Stage]) -> str:
         """Why clients should not come: what they would meet. Without its controller a plane serves on as planned."""
@@ -142,12 +141,12 @@ class GatewayAdapter:
                 return f"stage '{task.name}' has no worker that takes requests"
         return ""
 
-    def _tell(self, ask: StateAsked, parts: list[Part]) -> None:
+    def _tell_state(self, question: Question, parts: list[Part]) -> None:
         """Stages in the order of the pipeline, whoever answered first."""
         order = self._gateway.pipeline.index
         control = next((part for part in parts if isinstance(part, Control)), None)
         stages = sorted((part for part in parts if isinstance(part, Stage)), key=lambda stage: order[stage.task])
-        self._front.state(ask, self._state(stages, control))
+        self._front.answer(question, protocol.StateRead(question.request.id, self._state(stages, control)))
 
     def _state(self, stages: list[Stage], control: Control | None) -> PlaneState:
         options, front, unready = self._gateway.options, self._front, self._unready(stages)

@@ -1,5 +1,5 @@
-"""The memory of a gateway's process: once a second what it stands for is written down, and at the start of a later life read
-again. Owns when that is and how much a plane keeps; must not know files, nor decide anything."""
+"""The memory of a gateway's process: once a second what it stands for is written down, and at the start of a later life
+read again."""
 
 from __future__ import annotations
 

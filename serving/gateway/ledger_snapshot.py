@@ -1,5 +1,4 @@
-"""What a gateway's process writes down each second, so that the next one goes on where it was killed. Owns the files and
-their format; must not know when they are written, nor what becomes of what is read.
+"""What a gateway's process writes down each second, so that the next one goes on where it was killed.
 
 Two kinds of files, so that a second costs the same after a month as after a minute: logs, to which seconds that no longer
 change and new plans are appended, and the snapshot proper with all that does change, which is replaced each time. It says
@@ -32,7 +31,7 @@ T = TypeVar("T")
 VERSION = 1
 LENGTH_BYTES = CHECK_BYTES = 4
 # A second without open requests is final after so long: the count of its servers has come by then.
-SETTLED_S = 60
+FINAL_S = 60
 # A log that is longer is followed by another, so that those whose seconds are all too old can go.
 LOG_BYTES = 1 << 20
 # Between tries while the disk takes nothing.
@@ -89,7 +88,7 @@ class SnapshotWriter:
     def __init__(self, path: Path) -> None:
         self.failures = 0
         self._path = path
-        self._lane = SerialExecutor("ledger")
+        self._executor = SerialExecutor("ledger")
         self._idle = True
         self._error: OSError | None = None
         self._retry_at = 0.0
@@ -109,20 +108,20 @@ class SnapshotWriter:
                 self._begin(tally, standing.second)
             if self._length > LOG_BYTES:
                 self._rotate(oldest)
-            blob = self._settle(tally, standing.second)
+            blob = self._final(tally, standing.second)
             last, offset = max(self._logs), self._length
             self._length += len(blob)
             snapshot = self._snapshot(standing, tally, oldest)
             self._idle = False
-            self._lane.put(partial(self._store, _log(self._path, last), blob, offset, snapshot, set(self._logs)))
+            self._executor.put(partial(self._store, _log(self._path, last), blob, offset, snapshot, set(self._logs)))
 
     def close(self, timeout_s: float) -> None:
-        self._lane.close(timeout_s)
+        self._executor.close(timeout_s)
 
     def _begin(self, tally: Tally, second: int) -> None:
         """All of a ledger, into a new log."""
         self._tally, self._plan = tally, None
-        self._first = min(tally.seconds, default=max(0, second - SETTLED_S))
+        self._first = min(tally.seconds, default=max(0, second - FINAL_S))
         self._open = set()
         self._logs = {}
         self._add_log()
@@ -136,12 +135,12 @@ class SnapshotWriter:
         self._next_log += 1
         self._length = 0
 
-    def _settle(self, tally: Tally, second: int) -> bytes:
+    def _final(self, tally: Tally, second: int) -> bytes:
         """A record of what no longer changes; empty if there is nothing new."""
         seconds = tally.seconds
-        settled = max(self._first, second - SETTLED_S + 1)
-        self._open.update(range(self._first, settled))
-        self._first = settled
+        final_by = max(self._first, second - FINAL_S + 1)
+        self._open.update(range(self._first, final_by))
+        self._first = final_by
         self._open &= seconds.keys()
         final = {number: seconds[number] for number in sorted(self._open) if not seconds[number].open}
         self._open -= final.keys()

@@ -1,5 +1,4 @@
-"""What clients of a plane may send and will get: the description of its tensors and the check of a payload. Owns the choice
-by engine; must not know sockets, nor how a request is served."""
+"""What clients of a plane may send and will get: the description of its tensors and the check of a payload."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ import zmq
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.files.config import load_pipeline
 from loki_rl.serving.engines.adapter import Adapter, PayloadError, adapter_class
-from loki_rl.serving.gateway.client_socket import Check, describe
+from loki_rl.serving.gateway.client_socket import Check
 from loki_rl.serving.plane import PlaneFile
-from loki_rl.serving.transport.protocol import Described, Tensor
+from loki_rl.serving.transport.protocol import NO_ID, Described, TaskVariants, Tensor
 from loki_rl.serving.transport.wire import Array, WireError, unpack
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,16 @@ def described(plane: PlaneFile) -> Described:
         source = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.entries), "takes", PICTURE)
         result = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.leaves), "gives", TEXT)
     return describe(pipeline, plane.engine, source, result, plane.options.grace_s)
+
+
+def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
+    """What clients may know of a pipeline served by this engine."""
+    tasks = tuple(
+        TaskVariants(task.name, tuple(v.name for v in task.variants), task.parent or "", max(pipeline.max_batch[place]))
+        for place, task in enumerate(pipeline.tasks)
+    )
+    grace = pipeline.slo_s if grace_s is None else grace_s
+    return Described(NO_ID, pipeline.name, pipeline.slo_s, grace, engine, tasks, input, output)
 
 
 def _named(adapters: list[type[Adapter]], what: str, usual: Tensor) -> Tensor:

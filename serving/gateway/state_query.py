@@ -1,5 +1,4 @@
-"""One account of the plane from what its nodes tell. Owns the questions that are still open; must not know what is in an
-account, nor who wants it."""
+"""One account of the plane from what its nodes tell."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from msgspec import Struct
 from loki_rl.serving.state import Part
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.timers import Timers
-from loki_rl.serving.transport.wire import Asked, Control, Told
+from loki_rl.serving.transport.wire import ControlWord, PartsRead, ReadParts
 
 # Nodes answer within milliseconds; one that does not is told of as silent, instead of being waited for.
 LIMIT_S = 0.5
@@ -30,7 +29,7 @@ class Open(Struct):
 class StateQuery:
     """say: sends a word to a node. me: this node. timers: of the same driver."""
 
-    def __init__(self, say: Callable[[str, Control], None], me: str, timers: Timers) -> None:
+    def __init__(self, say: Callable[[str, ControlWord], None], me: str, timers: Timers) -> None:
         self._say = say
         self._me = me
         self._timers = timers
@@ -43,9 +42,9 @@ class StateQuery:
         self._open[self._next] = Open(set(nodes), [], answered)
         self._timers.after(LIMIT_S, partial(self._expire, self._next))
         for node in nodes:
-            self._say(node, Asked(self._next, self._me))
+            self._say(node, ReadParts(self._next, self._me))
 
-    def hear(self, told: Told) -> None:
+    def record(self, told: PartsRead) -> None:
         question = self._open.get(told.question)
         if question is None or told.node not in question.waiting:
             return

@@ -1,5 +1,5 @@
-"""Replay over the Open Inference Protocol, against our server or any other. Owns a pool of raw connections, because an open
-loop never waits for a free one; must not know the schedule."""
+"""Replay over the Open Inference Protocol, against our server or any other. Raw connections, because an open loop never
+waits for a free one."""
 
 from __future__ import annotations
 
@@ -25,17 +25,13 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
-from loki_rl.serving.transport.addresses import http_server
+from loki_rl.serving.transport.addresses import bracketed, http_server
 from loki_rl.serving.transport.protocol import RunLedger
+from loki_rl.serving.transport.wire import DATATYPES
 
 MAX_CONNECTIONS = 512
 _READ_BYTES = 1 << 18
 _CONTROL_S = 5.0
-
-DATATYPES = {
-    "|b1": "BOOL", "|u1": "UINT8", "<u2": "UINT16", "<u4": "UINT32", "<u8": "UINT64", "|i1": "INT8", "<i2": "INT16",
-    "<i4": "INT32", "<i8": "INT64", "<f2": "FP16", "<f4": "FP32", "<f8": "FP64",
-}  # fmt: skip
 
 
 class _Parameters(Struct):
@@ -45,12 +41,12 @@ class _Parameters(Struct):
     accuracy: float | None = None
 
 
-class _Answer(Struct):
+class _Body(Struct):
     parameters: _Parameters = msgspec.field(default_factory=_Parameters)
     error: str = ""
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_answers = msgspec.json.Decoder(_Body)
 
 
 class HttpSender:
@@ -94,7 +90,7 @@ class HttpSender:
         known = self._requests.get((payload, qos))
         if known is None:
             body = _body(self._payloads[payload], self._metadata, self._timeout_s, qos)
-            host = f"{_bracketed(self._address[0])}:{self._address[1]}"
+            host = f"{bracketed(self._address[0])}:{self._address[1]}"
             known = self._requests[payload, qos] = _request(self._path, host, body)
         return known
 
@@ -158,7 +154,7 @@ class HttpSender:
 
     @property
     def _server(self) -> str:
-        return f"http://{_bracketed(self._address[0])}:{self._address[1]}"
+        return f"http://{bracketed(self._address[0])}:{self._address[1]}"
 
     def _control(self, method: str, path: str, required: bool = True) -> Any:
         """A question outside the run, on a connection of its own. None if the server does not know it."""
@@ -262,10 +258,6 @@ def _connecting(address: tuple[str, int]) -> socket.socket:
     return connection
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
 def _request(path: str, host: str, body: tuple[bytes, int]) -> bytes:
     content, header_length = body
     head = (
@@ -281,8 +273,8 @@ def _body(payload: Array | None, metadata: Any, timeout_s: float, qos: QoS) -> t
     data = b""
     if payload is not None:
         declared = metadata["inputs"][0]
-        data = payload.astype(payload.dtype.newbyteorder("<"), copy=False).tobytes()
-        datatype, shape = DATATYPES.get(payload.dtype.newbyteorder("<").str, str(payload.dtype)), list(payload.shape)
+        payload = payload.astype(payload.dtype.newbyteorder("<"), copy=False)
+        data, datatype, shape = payload.tobytes(), DATATYPES.get(payload.dtype, str(payload.dtype)), list(payload.shape)
         if declared["datatype"] == "BYTES" and payload.dtype == np.uint8 and payload.ndim == 1:
             datatype, shape, data = "BYTES", [1], struct.pack("<I", len(data)) + data
         size = {"binary_data_size": len(data)}

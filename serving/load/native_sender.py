@@ -1,4 +1,4 @@
-"""Replay over the native front protocol. Owns one client and the numbers of its requests; must not know the schedule."""
+"""Replay over the native front protocol."""
 
 from __future__ import annotations
 

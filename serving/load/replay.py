@@ -1,5 +1,4 @@
-"""Open-loop replay: sends requests when a trace says so, whatever became of those before. Owns the schedule and the
-client's own account of the run; must not know protocols (the senders do)."""
+"""Open-loop replay: sends requests when a trace says so, whatever became of those before."""
 
 from __future__ import annotations
 

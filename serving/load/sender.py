@@ -1,4 +1,4 @@
-"""What a replay needs of a protocol. Owns the vocabulary between the schedule and a connection; must not know either."""
+"""What a replay needs of a protocol."""
 
 from __future__ import annotations
 

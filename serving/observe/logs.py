@@ -1,5 +1,4 @@
-"""How the processes of a plane log: lines for people, or one JSON object a line for machines. Owns the format; must not know
-what is logged."""
+"""How the processes of a plane log: lines for people, or one JSON object a line for machines."""
 
 from __future__ import annotations
 

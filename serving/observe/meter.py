@@ -1,5 +1,4 @@
-"""Counts of what actors did, for statistics and metrics. Owns the reading of events and effects as they pass; must not
-decide anything, nor keep anything that an actor needs."""
+"""Counts of what actors did, for statistics and metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from math import inf
 from loki_rl.core.controller import Controller
 from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Result, Settled
+from loki_rl.core.messages import Arrived, Ended, Event, Execute, Outcome, Result
 from loki_rl.core.requests.items import size
 from loki_rl.core.router import Router
 from loki_rl.serving.observe.names import PathNames
@@ -77,7 +76,7 @@ class StageMeter:
                     self._waits[message.batch] = self._waited(message.batch, now)
                     if len(self._waits) > MAX_WAITS:
                         del self._waits[next(iter(self._waits))]
-                elif type(message) is Settled:
+                elif type(message) is Ended:
                     self._settled(message, event, waits)
 
     def state(self) -> Stage:
@@ -99,7 +98,7 @@ class StageMeter:
             waits += [now - entry.came] * entry.family.count
         return waits
 
-    def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:
+    def _settled(self, message: Ended, event: Event, waits: list[float] | None) -> None:
         items = size(message.families)
         if message.outcome is Outcome.OK and type(event) is Result:
             self._committed(event, items, waits or [])

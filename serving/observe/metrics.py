@@ -1,4 +1,4 @@
-"""The plane's state as Prometheus metrics. Owns names, labels and units; must not know HTTP, nor how a plane counts.
+"""The plane's state as Prometheus metrics.
 
 Own names begin with loki_, in seconds, with histograms that can be added up over instances. The nv_inference_* names are
 those of Triton, so that boards made for it work.
@@ -195,9 +195,7 @@ def _models(state: PlaneState) -> dict[str, _Model]:
     done, seconds = requests.latency.count, requests.latency.sum_s
     models = {state.pipeline: _Model(done, done, done, requests.in_flight, seconds, 0.0, 0.0)}
     for stage in state.stages:
-        counts = list(stage.variants.values())
-        items, batches = sum(one.items for one in counts), sum(one.compute.count for one in counts)
-        queue_s, compute_s = sum(one.queue.sum_s for one in counts), sum(one.item_seconds for one in counts)
+        items, batches, queue_s, compute_s = stage.total
         name = f"{state.pipeline}.{stage.task}"
         models[name] = _Model(items, items, batches, stage.queued, queue_s + compute_s, queue_s, compute_s)
     return models

@@ -1,5 +1,4 @@
-"""Names for what the core numbers: variant paths, and why an item has no result. Owns their lookup and the sentence; must
-not know who asks."""
+"""Names for what the core numbers: variant paths, and why an item has no result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What of a plane is traced, and where it goes. Owns these options and their check; must not know OpenTelemetry, which
-only a plane that is traced needs."""
+"""What of a plane is traced, and where it goes. Without OpenTelemetry, which only a plane that is traced needs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Traces of requests through their stages, by OpenTelemetry: one span a request, below it one a stage that an item passed.
-Owns ids, sampling and times of spans; must not decide anything. Imported only where traces are asked for.
+Imported only where traces are asked for.
 
 No id travels: every process derives those of a request from what it knows anyway (plane, request number, arrival time, item
 id), so that spans made in different processes fit together, and all agree on which requests are sampled.
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from msgspec import Struct
 from opentelemetry.sdk.resources import Resource
@@ -18,17 +17,17 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
-from loki_rl.core.draws import uniform
+from loki_rl.core.draws import ROOT_SPAN, SAMPLE, SPAN, TRACE_HIGH, TRACE_LOW, uniform
 from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Result, Settled, Submit
+from loki_rl.core.messages import Arrived, Ended, Event, Execute, Outcome, Result, Submit
 from loki_rl.core.pipeline import PATH_BITS, Pipeline, root_of
 from loki_rl.core.requests.items import Family, members
 from loki_rl.core.router import Router
 from loki_rl.serving.observe.names import PathNames
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.transport.driver import Meter
 
-_SPAN, _TRACE, _SAMPLE = 1 << 22, 1 << 23, 1 << 24  # streams of the keyed draws
 _WORD = 1 << 53
 MICRO = 1_000_000
 
@@ -59,7 +58,7 @@ class Tracer:
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def sampled(self, root: int, t0: float) -> bool:
-        return uniform(self._seed(t0), root, _SAMPLE) < self._options.ratio
+        return uniform(self._seed(t0), root, SAMPLE) < self._options.ratio
 
     def request_context(self, root: int, t0: float) -> SpanContext:
         return self._context(root, t0, 0)
@@ -104,8 +103,8 @@ class Tracer:
 
     def _context(self, root: int, t0: float, item: int) -> SpanContext:
         seed = self._seed(t0)
-        trace = int(uniform(seed, root, _TRACE) * _WORD) << 64 | int(uniform(seed, root, _TRACE + 1) * _WORD) | 1
-        span = int(uniform(seed, item or root, _SPAN + (not item)) * _WORD) | 1
+        trace = int(uniform(seed, root, TRACE_HIGH) * _WORD) << 64 | int(uniform(seed, root, TRACE_LOW) * _WORD) | 1
+        span = int((uniform(seed, item, SPAN) if item else uniform(seed, root, ROOT_SPAN)) * _WORD) | 1
         return SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     def _seed(self, t0: float) -> int:
@@ -136,7 +135,7 @@ class StageTracer:
                     message = effect.message
                     if type(message) is Execute:
                         self._give(message, now)
-                    elif type(message) is Settled:
+                    elif type(message) is Ended:
                         self._end(message, event.seconds if type(event) is Result else 0.0, now)
 
     def _enter(self, families: Sequence[Family], now: float) -> None:
@@ -156,7 +155,7 @@ class StageTracer:
             if passing is not None:
                 passing.given, passing.variant, passing.size = now, batch.variant, len(items)
 
-    def _end(self, settled: Settled, seconds: float, now: float) -> None:
+    def _end(self, settled: Ended, seconds: float, now: float) -> None:
         outcome = Outcome(settled.outcome).name.lower()
         for id in members(self._tracer.pipeline, self._task, settled.families):
             passing = self._passing.pop(id, None)
@@ -210,16 +209,10 @@ class RequestTracer:
         self._tracer.emit(name, context, None, t0, now, attributes, "" if reply.outcome is Outcome.OK else reply.reason)
 
 
-class Recorder(Protocol):
-    """What counts or traces one actor."""
-
-    def record(self, event: Event, effects: list[Effect], now: float, /) -> None: ...
-
-
 class Both:
     """Two that record the same."""
 
-    def __init__(self, *recorders: Recorder) -> None:
+    def __init__(self, *recorders: Meter) -> None:
         self._records = [recorder.record for recorder in recorders]
 
     def record(self, event: Event, effects: list[Effect], now: float) -> None:

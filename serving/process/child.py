@@ -1,5 +1,4 @@
-"""A process that a launcher started: its tether, its log and its end. Owns how it is started and stopped; must not know what
-it does."""
+"""A process that a launcher started: its tether, its log and its end."""
 
 from __future__ import annotations
 

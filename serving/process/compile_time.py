@@ -1,5 +1,5 @@
-"""The time that a plane's first start spends compiling: told by the node that compiles, taken off its limit by the launcher.
-Owns both ends; must not know what is compiled."""
+"""The time that a plane's first start spends compiling: told by the node that compiles, taken off its limit by the
+launcher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CompileNotice:
     def handle(self) -> int:
         return self._rung.handle
 
-    def hear(self, busy: bool) -> None:
+    def record(self, busy: bool) -> None:
         if threading.get_ident() == self._home:
             self._say(busy)
         else:
@@ -46,7 +46,7 @@ class CompileTime:
         self._ended_s = 0.0
         self._since: float | None = None
 
-    def hear(self, busy: bool, now: float) -> bool:
+    def record(self, busy: bool, now: float) -> bool:
         """A node begins or ends to compile at `now` [s]; whether it is the first time that one does."""
         first = busy and self._since is None and not self._ended_s
         if self._since is not None:

@@ -1,5 +1,4 @@
-"""Signs of life of a plane's processes: how often they are given, how long each may be silent, and who was for longer. Owns
-that account; must not know what a process does, how a sign reaches the launcher, nor a clock."""
+"""Signs of life of a plane's processes: how often they are given, how long each may be silent, and who was for longer."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ class Heartbeats:
         self.allowed[name] = allowed_s
         self.silent[name] = 0.0
 
-    def heard(self, name: str, allowed_s: float) -> None:
+    def renew(self, name: str, allowed_s: float) -> None:
         """A sign of it; the next is due within this time. One of a process that nothing is expected of is let go."""
         if name in self.allowed:
             self.expect(name, allowed_s)

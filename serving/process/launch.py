@@ -1,5 +1,4 @@
-"""A plane on this host: laid out, started, and stopped in order. Owns the layout and the two barriers, ready and idle; must
-not know what the actors decide."""
+"""A plane on this host: laid out, started, and stopped in order."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_s
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
 from loki_rl.serving.process.supervisor import Supervisor
-from loki_rl.serving.transport.addresses import AddressError, check_private, is_loopback, native_server
-from loki_rl.serving.transport.listening import check_free
+from loki_rl.serving.transport.addresses import AddressError, bracketed, check_private, is_loopback, native_server
+from loki_rl.serving.transport.listening import hold
 from loki_rl.serving.transport.wire import Bye, Leave
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,8 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
-    and gRPC there too, on http_host, HTTP with this many processes. public: hosts may be such as others can reach.
+    and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
+    these three. public: hosts may be such as others can reach.
     policy_factory, policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. worker_processes:
     that emulated workers share. start_s: longest wait for all nodes to be up and the first plan's models to be loaded,
     beside what is compiled after an install; later, for a process that is started again. byes: after the end, what each
@@ -118,10 +118,10 @@ class LocalPlane:
     ) -> None:
         self._start_s = start_s
         self._host = http_host
-        self._http_port = http_port
+        self.http_port = http_port
         self._http_processes = http_processes
-        self._grpc_port = grpc_port
-        self._native = native
+        self.grpc_port = grpc_port
+        self.native = native
         self._public = public
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
@@ -139,6 +139,7 @@ class LocalPlane:
             "check": check,
         }
         self._supervisor: Supervisor | None = None
+        self._held: list[socket.socket] = []
         self.byes: dict[str, Bye] = {}
         self._drain_s = 2 * options.pipeline.slo_s if options.grace_s is None else options.pipeline.slo_s + options.grace_s
 
@@ -214,8 +215,8 @@ class LocalPlane:
             raise LaunchError(str(error)) from None
         plane = PlaneFile(front=self.front, **self._settings)
         self._nodes = plane.nodes
-        host = None if (self._http_port, self._grpc_port) == (None, None) else self._host
-        for one in check_addresses(host, self._native, self._public):
+        host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
+        for one in check_addresses(host, self.native, self._public):
             log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands))
@@ -230,12 +231,12 @@ class LocalPlane:
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
-        if self._http_port is not None:
-            self._wait_for(deadline, self._host, self._http_port, _ready)
-        if self._grpc_port is not None:
-            self._wait_for(deadline, self._host, self._grpc_port, _listens)
-        if self._native:
-            self._wait_for(deadline, *native_server(self._native), _listens)
+        if self.http_port is not None:
+            self._wait_for(deadline, self._host, self.http_port, _ready)
+        if self.grpc_port is not None:
+            self._wait_for(deadline, self._host, self.grpc_port, _listens)
+        if self.native:
+            self._wait_for(deadline, *native_server(self.native), _listens)
 
     def _deadline(self, supervisor: Supervisor, began: float) -> float:
         """By when the plane has to be there, as far as is known: what its nodes compile does not count."""
@@ -257,28 +258,31 @@ class LocalPlane:
                 self._give_up(f"nobody answers on {host}:{port}")
 
     def _front_ends(self) -> dict[str, list[str]]:
-        """Name -> command. Raises LaunchError where a port is taken: one that can be shared would be shared silently."""
+        """Name -> command. Raises LaunchError where a port is taken."""
         commands: dict[str, list[str]] = {}
-        if self._http_port is not None:
-            several = ["--shared"] if self._http_processes > 1 else []
-            command = [*self._front_end("loki_rl.serving.edge.http", self._host, self._http_port), *several]
+        if self.http_port is not None:
+            command, self.http_port = self._front_end("loki_rl.serving.edge.http", self._host, self.http_port)
             names = [HTTP, *(f"{HTTP}-{number}" for number in range(1, self._http_processes))]
             commands |= dict.fromkeys(names, command)
-        if self._grpc_port is not None:
+        if self.grpc_port is not None:
             if not all(map(find_spec, ("grpc", "tritonclient"))):
                 raise LaunchError("answering gRPC needs the extra loki-rl[grpc]; install it, or leave the gRPC port out")
-            commands[GRPC] = self._front_end("loki_rl.serving.edge.rpc", self._host, self._grpc_port)
-        if self._native:
-            commands[NATIVE] = self._front_end("loki_rl.serving.edge.native_proxy", *native_server(self._native))
+            commands[GRPC], self.grpc_port = self._front_end("loki_rl.serving.edge.rpc", self._host, self.grpc_port)
+        if self.native:
+            host, port = native_server(self.native)
+            commands[NATIVE], port = self._front_end("loki_rl.serving.edge.native_proxy", host, port)
+            self.native = f"tcp://{bracketed(host)}:{port}"
         return commands
 
-    def _front_end(self, module: str, host: str, port: int) -> list[str]:
+    def _front_end(self, module: str, host: str, port: int) -> tuple[list[str], int]:
+        """Its command, and the port that is held for it from now on."""
         try:
-            check_free(host, port)
+            self._held.append(hold(host, port))
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
+        port = self._held[-1].getsockname()[1]
         where = ["--front", self.front, "--host", host, "--port", str(port)]
-        return python(module, "--tethered", *where, *self._logs.flags())
+        return python(module, "--tethered", *where, *self._logs.flags()), port
 
     def _give_up(self, what: str) -> None:
         self.check()
@@ -292,6 +296,9 @@ class LocalPlane:
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
             self._stop(supervisor)
+        for bound in self._held:
+            bound.close()
+        self._held.clear()
         self._folder.close()
 
     def _stop(self, supervisor: Supervisor) -> None:

@@ -1,5 +1,4 @@
-"""One process of a plane: its actors, and what each needs to act. Owns their assembly and orderly end; must not decide
-anything."""
+"""One process of a plane: its actors, and what each needs to act."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ from loki_rl.core.router import Router
 from loki_rl.core.worker import PARKED, Worker
 from loki_rl.files.config import ConfigError
 from loki_rl.serving.controlling.control_log import ControlLog
-from loki_rl.serving.controlling.planner import Planner
+from loki_rl.serving.controlling.planner import PlannerThread
 from loki_rl.serving.engines.adapter import AdapterError
 from loki_rl.serving.engines.emulated import EmulatedEngine
 from loki_rl.serving.engines.engine import EngineError
@@ -49,10 +48,24 @@ from loki_rl.serving.process.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PAT
 from loki_rl.serving.state import Part
 from loki_rl.serving.transport.driver import Carry, Delivery, Driver, Meter
 from loki_rl.serving.transport.event_queue import EventQueue
-from loki_rl.serving.transport.mailbox import Context, Mailbox
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
 from loki_rl.serving.transport.timers import Timers
-from loki_rl.serving.transport.wire import Alive, Asked, Bye, Compiling, Control, Gone, Hung, Idle, Leave, Told, Up, Warm
+from loki_rl.serving.transport.wire import (
+    Alive,
+    Bye,
+    Compiling,
+    ControlWord,
+    Gone,
+    Hung,
+    Idle,
+    Leave,
+    PartsRead,
+    ReadParts,
+    Up,
+    Warm,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +101,7 @@ class Node:
         self.driver.listen(self._finished)
         for address in self.spec.actors:
             self._host(address)
-        self.driver.on_word = self._hear
+        self.driver.on_word = self._handle
         self.driver.after_burst = self._look
         self.mailbox.say(LAUNCHER, Up(name))
 
@@ -175,7 +188,7 @@ class Node:
         plane = self._plane
         notice = self._notice_compiling()
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
-        planner = Planner(make, self._finished)
+        planner = PlannerThread(make, self._finished)
         controller = cast(Controller, build(CONTROLLER, plane.options, self.spec.incarnation))
         if not self.spec.incarnation:
             self._controller = controller
@@ -187,7 +200,7 @@ class Node:
     def _notice_compiling(self) -> CompileNotice:
         """Planning needs code that is compiled once after an install: longer than a launcher waits for a silent node."""
         notice = CompileNotice(lambda busy: self.mailbox.say(LAUNCHER, Compiling(busy)))
-        compiling.watchers.append(notice.hear)
+        compiling.watchers.append(notice.record)
         self.driver.listen(notice)
         return notice
 
@@ -241,13 +254,13 @@ class Node:
 
     # -- beside the actors --------------------------------------------------------------------------------------------
 
-    def _hear(self, word: Control) -> None:
+    def _handle(self, word: ControlWord) -> None:
         if isinstance(word, Gone):
             self.mailbox.forget(word.node, word.endpoint)
-        elif isinstance(word, Asked):
-            self.mailbox.say(word.by, Told(word.question, self.spec.name, [part() for part in self._parts]))
-        elif isinstance(word, Told) and self._state_query is not None:
-            self._state_query.hear(word)
+        elif isinstance(word, ReadParts):
+            self.mailbox.say(word.by, PartsRead(word.question, self.spec.name, [part() for part in self._parts]))
+        elif isinstance(word, PartsRead) and self._state_query is not None:
+            self._state_query.record(word)
         elif isinstance(word, Leave) and self._gateway_adapter is not None:
             self._gateway_adapter.leave()
         elif isinstance(word, Warm) and self._gateway_adapter is not None and self._gateway_adapter.opened is None:
@@ -261,7 +274,7 @@ class Node:
         # What it asked for ends with what it was for: it may stop in the next moment.
         if time.monotonic() >= self._beat_at or (self._asked_s and self._asked_s > self._patience_s()):
             self._beat()
-        if self._controller is not None and self._controller.settled:
+        if self._controller is not None and self._controller.converged:
             self._controller = None
             self.mailbox.say(self._plane.homes[GATEWAY], Warm())
         if self._keeper is not None:

@@ -1,5 +1,5 @@
-"""The tie between a child process and its launcher: a socket on standard input. It closes when the launcher ends, however it
-ends, and what the child writes there is its sign of life. Owns the child's end; must not know what the process does."""
+"""The tie between a child process and its launcher: a socket on standard input. It closes when the launcher ends, however
+it ends, and what the child writes there is its sign of life."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How soon a process that ended may be started again. Owns the back-off and the budget per time window; must not know what
-the process is, nor a clock."""
+"""How soon a process that ended may be started again."""
 
 from __future__ import annotations
 

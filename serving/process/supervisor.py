@@ -1,5 +1,4 @@
-"""The watch over the processes of a plane, in a thread of the launcher. Owns their starts, restarts and ends, and what the
-nodes report; must not know why a plane is started, nor what its actors decide."""
+"""The watch over the processes of a plane, in a thread of the launcher."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silen
 from loki_rl.serving.process.restart_budget import RestartBudget, told
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
-from loki_rl.serving.transport.wire import Alive, Bye, Compiling, Control, Gone, Hung, Idle, Letter, Up, Warm
+from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ class Supervisor:
         """Send an event to actors."""
         self._errands.put(lambda: self._post(list(addresses), event))
 
-    def say(self, address: str, word: Control) -> None:
+    def say(self, address: str, word: ControlWord) -> None:
         """Send a word to the node of an actor."""
         self._errands.put(lambda: self._mailbox.say(self._plane.homes[address], word))
 
@@ -164,14 +163,14 @@ class Supervisor:
     def _look(self, handle: int | zmq.Socket[bytes]) -> None:
         if handle is self._mailbox.inbox:
             for word in self._mailbox.take(BURST)[1]:
-                self._try(self._hear, word)
+                self._try(self._handle, word)
         elif handle == self._errands.handle:
             for errand in self._errands.collect(0.0):
                 self._try(errand)
         else:
             for child in [child for child in self.children.values() if child.pidfd == handle]:
                 self._poller.unregister(child.pidfd)
-                self._try(self._bury, child)
+                self._try(self._reap, child)
 
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -179,20 +178,20 @@ class Supervisor:
         except Exception:
             log.exception("%s failed on %s", action.__name__, arguments)
 
-    def _hear(self, word: Control) -> None:
+    def _handle(self, word: ControlWord) -> None:
         match word:
             case Up(node):
                 self.up.add(node)
             case Alive(node, incarnation, patience_s):
                 known = self._plane.node(node)
                 if incarnation == known.incarnation:
-                    self._beats.heard(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
+                    self._beats.renew(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
             case Hung(number, incarnation, reason):
                 self._hung(number, incarnation, reason)
             case Warm():
                 self.warm = True
             case Compiling(busy):
-                if self.compile_time.hear(busy, time.monotonic()):
+                if self.compile_time.record(busy, time.monotonic()):
                     log.warning(SENTENCE)
             case Idle():
                 self.idle = True
@@ -211,7 +210,7 @@ class Supervisor:
         """Kill who is silent for too long; while the plane starts, its own limit holds."""
         for child in self.children.values():
             if child.pulsed():
-                self._beats.heard(child.name, SILENT_S)
+                self._beats.renew(child.name, SILENT_S)
         for name in self._beats.look(now) if self.warm else ():
             self._kill(name, f"it gave no sign of life for {self._beats.silent[name]:.1f} s")
 
@@ -252,7 +251,7 @@ class Supervisor:
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._beats.expect(name, self._start_s)
 
-    def _bury(self, child: Child) -> None:
+    def _reap(self, child: Child) -> None:
         """Tell first: batches in the hands of workers are given to others within milliseconds."""
         name, now, code = child.name, time.monotonic(), child.reap()
         del self.children[name]

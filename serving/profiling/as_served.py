@@ -1,5 +1,5 @@
 """The profile of a pipeline as it is served: a whole plane on this host works at its limit, and what its workers then need
-replaces what was measured in isolation. Owns the rounds and the load; must not know how a plane carries them out."""
+replaces what was measured in isolation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from loki_rl.reading.scenes import scenes
 from loki_rl.serving.engines.adapter import Array
 from loki_rl.serving.engines.device import dealt
 from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.hardware import HostLoad
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
 from loki_rl.serving.gateway.client import Client, Inference, pack_payload
 from loki_rl.serving.process.launch import LocalPlane
-from loki_rl.serving.profiling.host_load import HostLoad
 from loki_rl.serving.profiling.rescale import Round, Span, rescaled
 from loki_rl.serving.profiling.worker_log import read_workers
 

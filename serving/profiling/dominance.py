@@ -1,4 +1,4 @@
-"""Variants that no plan needs. Owns the definition of dominance between measured variants; measures nothing."""
+"""Variants that no plan needs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How good a pipeline is on labelled data of the user's own: accuracy of every path, children of every variant. Owns the
-walk over tree and variants; must not know what makes an answer right, which a scorer says."""
+"""How good a pipeline is on labelled data of the user's own: accuracy of every path, children of every variant."""
 
 from __future__ import annotations
 

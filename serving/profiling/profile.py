@@ -1,5 +1,4 @@
-"""The profile of a pipeline on this device. Owns what is measured, in which order, and the file that comes out; knows
-neither the network nor the terminal."""
+"""The profile of a pipeline on this device."""
 
 from __future__ import annotations
 
@@ -180,7 +179,7 @@ def _load_s(engine: OnnxEngine, task: str, variant: str) -> float:
     times: list[float] = []
     for _ in range(LOADS):
         engine.unload(task, variant)
-        times.append(engine.load(task, variant).seconds)
+        times.append(engine.load(task, variant))
     return median(times)
 
 

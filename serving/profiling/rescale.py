@@ -1,4 +1,4 @@
-"""From what workers took in a plane to a profile as served. Owns the statistics; measures nothing."""
+"""From what workers took in a plane to a profile as served."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _isolated_s(pipeline: Pipeline, batch: Batch, items: int) -> float:
 
 
 def _timing(pipeline: Pipeline, row: Timing, factors: dict[Model, Factor]) -> Timing:
-    factor = factors[_model(pipeline, row.task, row.variant)]
+    factor = factors[pipeline.positions(row.task, row.variant)]
     slowed = (factor.p50, factor.p95, factor.p99)
     p50, p95, p99 = (round(MARGIN * (1000 * factor.extra_s + row.p50_ms * share), 4) for share in slowed)
     return Timing(row.task, row.variant, row.batch, p50, p95, p99)
@@ -169,14 +169,9 @@ def _timing(pipeline: Pipeline, row: Timing, factors: dict[Model, Factor]) -> Ti
 
 def _load(pipeline: Pipeline, row: Load, log: WorkerLog) -> Load:
     """A load beside running batches takes longer than alone."""
-    task, variant = _model(pipeline, row.task, row.variant)
-    seen = [load.end - load.begin for load in log.loads if (load.task, load.variant) == (task, variant)]
+    model = pipeline.positions(row.task, row.variant)
+    seen = [load.end - load.begin for load in log.loads if (load.task, load.variant) == model]
     return replace(row, load_s=round(median(seen), 4)) if seen else row
-
-
-def _model(pipeline: Pipeline, task: str, variant: str) -> Model:
-    position = pipeline.index[task]
-    return position, pipeline.variant_index[position][variant]
 
 
 def _provenance(pipeline: Pipeline, steady: Sequence[Sequence[Batch]], neighbours: float) -> str:

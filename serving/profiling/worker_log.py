@@ -1,5 +1,4 @@
-"""What the workers of a plane really took, as their journals tell. Owns the reading of these journals; knows no plan, and
-judges nothing."""
+"""What the workers of a plane really took, as their journals tell."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from loki_rl.core.effects import Effect, Load, Run, effects_decoder
-from loki_rl.core.journal import Entry, read
+from loki_rl.core.journal import JournalEntry, read
 from loki_rl.core.messages import BatchDone, Event, Loaded, event_decoder
 from loki_rl.core.requests.items import size
 
@@ -63,7 +62,7 @@ class _Reader:
         self._runs: dict[tuple[str, int], tuple[float, Run]] = {}
         self._loads: dict[tuple[str, int, int], float] = {}
 
-    def read(self, entries: Iterator[Entry]) -> None:
+    def read(self, entries: Iterator[JournalEntry]) -> None:
         for entry in entries:
             self._answer(entry.address, entry.now, event_decoder.decode(entry.event))
             for effect in effects_decoder.decode(entry.effects):

@@ -1,4 +1,4 @@
-"""Addresses as users write them. Owns what is well-formed, and which of them other hosts can reach; knows no socket."""
+"""Addresses as users write them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,14 @@ def http_server(text: str) -> tuple[str, int] | None:
 def native_server(text: str) -> tuple[str, int]:
     """Host and port of tcp://HOST:PORT. Raises AddressError."""
     found = read_address(text)
-    if found.scheme != "tcp" or not found.host or not found.port or found.rest:
+    if found.scheme != "tcp" or not found.host or found.port is None or found.rest:
         raise AddressError(f"'{text}' is no address for native clients; write tcp://127.0.0.1:PORT")
     return found.host, found.port
+
+
+def bracketed(host: str) -> str:
+    """As an address has it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

@@ -1,5 +1,4 @@
-"""The live driver: brings events to the actors of one node and carries out their effects. Owns the loop, its clock and its
-wake-ups; must not decide anything, nor know what an event means."""
+"""The live driver: brings events to the actors of one node and carries out their effects."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from loki_rl.core.messages import Event, Tick
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.payloads import NOTHING, Payloads
-from loki_rl.serving.transport.wire import Control, Frame, Letter
+from loki_rl.serving.transport.wire import ControlWord, Frame, Letter
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Driver:
         self.faults = 0
         self.stopping = False
         self.mailbox = mailbox
-        self.on_word: Callable[[Control], None] | None = None
+        self.on_word: Callable[[ControlWord], None] | None = None
         self.after_burst: Callable[[], None] | None = None
         self._homes = dict(homes)
         self._clock = clock
@@ -185,7 +184,7 @@ class Driver:
         else:
             self._bell.collect(now)
 
-    def _tell(self, word: Control) -> None:
+    def _tell(self, word: ControlWord) -> None:
         if self.on_word is not None:
             try:
                 self.on_word(word)

@@ -1,5 +1,4 @@
-"""A queue from other threads to a driver's loop, with a file descriptor to wait on. Owns the wake-up; must not know what
-is handed over."""
+"""A queue from other threads to a driver's loop, with a file descriptor to wait on."""
 
 from __future__ import annotations
 

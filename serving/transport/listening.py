@@ -1,4 +1,4 @@
-"""Bound sockets for front ends. Owns who may share a port; must not know what is spoken there."""
+"""Bound sockets for front ends."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def listen(host: str, port: int, shared: bool = False) -> socket.socket:
     return bound
 
 
-def check_free(host: str, port: int) -> None:
-    """Raise OSError if somebody has the port: sharing it would join a stranger's server instead of failing."""
-    listen(host, port).close()
+def hold(host: str, port: int) -> socket.socket:
+    """Keep a port for processes of ours, which `listen` there with shared=True; port 0 takes a free one. Nobody is listened
+    to here. Raises OSError where somebody has it: to share it would join a stranger's server instead of failing."""
+    bound = listen(host, port)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return bound

@@ -1,35 +1,20 @@
-"""The sockets of one node: an inbox it binds and an outbox for each peer it writes to. Owns connections, bursts and the
-counting of malformed messages; must not know what a letter says."""
+"""The sockets of one node: an inbox it binds and an outbox for each peer it writes to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import zmq
-import zmq.backend
 
-from loki_rl.serving.transport import multipart, wire
-from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, Control, Frame, Letter, WireError
+from loki_rl.serving.transport import wire
+from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
+from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, ControlWord, Frame, Letter, WireError
 
-Context = zmq.Context[zmq.Socket[bytes]]
 Received = tuple[Letter, list[zmq.Frame]]
-
-# Plain ints and the method below pyzmq's own: IntFlag arithmetic and argument checks cost more than the call itself.
-_NOBLOCK = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
-_send = zmq.backend.Socket.send
-_receive = zmq.backend.Socket.recv
-_option = zmq.backend.Socket.get
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 RECONNECT_MS = 10
 # A message with more payload frames than this is sent before the end of the burst, well below what a reader accepts.
 FLUSH_PARTS = 1024
-
-
-def readable(socket: zmq.Socket[bytes]) -> bool:
-    """Whether a message is there."""
-    return bool(int(_option(socket, _EVENTS)) & _POLLIN)
 
 
 class Outbox:
@@ -48,18 +33,18 @@ class Outbox:
         if letters:
             self.letters = []
             if not frames:
-                _send(self.socket, wire.encode_letters(letters), _NOBLOCK)
+                send(self.socket, wire.encode_letters(letters), NOBLOCK)
                 return
             self.frames = []
             self._write(wire.encode_letters(letters, LETTERS_AND_FRAMES), frames)
 
     def _write(self, body: bytearray, frames: list[Frame]) -> None:
         socket = self.socket
-        _send(socket, body, _MORE)
+        send(socket, body, SEND_MORE)
         last = frames.pop()
         for frame in frames:
-            _send(socket, frame, _MORE, False)
-        _send(socket, last, _NOBLOCK, False)
+            send(socket, frame, SEND_MORE, False)
+        send(socket, last, NOBLOCK, False)
 
 
 class Mailbox:
@@ -105,19 +90,19 @@ class Mailbox:
         self.sent += len(self._filled)
         self._filled.clear()
 
-    def say(self, node: str, word: Control) -> None:
+    def say(self, node: str, word: ControlWord) -> None:
         """Send a control word, after the letters that wait for the same node."""
         outbox = self._outboxes.get(node) or self._connect(node)
         outbox.flush()
-        _send(outbox.socket, wire.encode_control(word), _NOBLOCK)
+        send(outbox.socket, wire.encode_control(word), NOBLOCK)
 
-    def take(self, limit: int) -> tuple[list[Received], list[Control]]:
+    def take(self, limit: int) -> tuple[list[Received], list[ControlWord]]:
         """Read at most `limit` messages without waiting; malformed ones are counted and let go."""
         letters: list[Received] = []
-        words: list[Control] = []
+        words: list[ControlWord] = []
         inbox = self.inbox
         try:
-            message = _receive(inbox, _NOBLOCK)
+            message = receive_bytes(inbox, NOBLOCK)
         except zmq.Again:
             return letters, words
         while True:
@@ -130,7 +115,7 @@ class Mailbox:
             # Asking costs a third of the exception that would say so.
             if not limit or not readable(inbox):
                 return letters, words
-            message = _receive(inbox, _NOBLOCK)
+            message = receive_bytes(inbox, NOBLOCK)
 
     def forget(self, node: str, endpoint: str) -> None:
         """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the
@@ -158,13 +143,13 @@ class Mailbox:
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
 
-    def _sort(self, message: bytes, letters: list[Received], words: list[Control]) -> None:
+    def _sort(self, message: bytes, letters: list[Received], words: list[ControlWord]) -> None:
         """A part that no kind announces is read as a message of its own, and is none."""
         kind, body = message[0] if message else 0, memoryview(message)[1:]
         if kind == LETTERS:
             letters += wire.decode_letters(body, [])
         elif kind == LETTERS_AND_FRAMES:
-            letters += wire.decode_letters(body, multipart.rest(self.inbox, wire.MAX_PARTS))
+            letters += wire.decode_letters(body, rest(self.inbox, wire.MAX_PARTS))
         elif kind == CONTROL:
             words.append(wire.decode_control(body))
         else:

@@ -1,11 +1,11 @@
-"""What libzmq tells of the connections of a socket. Owns the socket on which it does; must not know what they are for."""
+"""What libzmq tells of the connections of a socket."""
 
 from __future__ import annotations
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from loki_rl.serving.transport.mailbox import Context, readable
+from loki_rl.serving.transport.multipart import Context, readable
 
 
 class Monitor:

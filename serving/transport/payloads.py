@@ -1,5 +1,5 @@
-"""The payload frames of one actor's items: which to keep, which go along with a message, when to let go. Owns the frames,
-so that tensors never enter the core; must not know sockets, nor what is inside a frame."""
+"""The payload frames of one actor's items: which to keep, which go along with a message, when to let go. Tensors never
+enter the core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from loki_rl.core.effects import Reply
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, BatchDone, Event, Execute, Result, Settled, Submit
+from loki_rl.core.messages import Arrived, BatchDone, Ended, Event, Execute, Result, Submit
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.core.requests.items import Family, members
 from loki_rl.serving.transport.wire import Frame
@@ -60,7 +60,7 @@ class RouterPayloads:
                     # All child tasks number their items alike.
                     child = self._pipeline.children[self._task][0]
                     return pick(self.staged, members(self._pipeline, child, message.families))
-                case Settled() if self.staged:
+                case Ended() if self.staged:
                     return pick(self.staged, members(self._pipeline, self._task, message.families))
         return NOTHING
 

@@ -1,5 +1,4 @@
-"""The native protocol between clients and the gateway node: `[version byte and one header][tensor frames]`. Owns the shape
-of its messages; must not know sockets, scheduling, or what is inside a tensor."""
+"""The native protocol between clients and the gateway node: `[version byte and one header][tensor frames]`."""
 
 from __future__ import annotations
 
@@ -81,6 +80,7 @@ class ReadReadiness(Struct, array_like=True, tag=True):
     id: Id
 
 
+Query = BeginRun | ReadLedger | ReadReadiness | ReadState
 Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadReadiness
 
 

@@ -1,4 +1,4 @@
-"""A thread that does one errand after another. Owns the thread; must not know what the errands are."""
+"""A thread that does one errand after another."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What travels between the nodes of a plane: letters, control words and packed tensors. Owns the byte layout and its
-checks; must not know sockets, nor what an actor does with a message."""
+"""What travels between the nodes of a plane: letters, control words and packed tensors."""
 
 from __future__ import annotations
 
@@ -122,14 +121,14 @@ class Leave(Struct, array_like=True, tag=True):
     """Launcher to the gateway's node: clients should go elsewhere from now on; those that come are still served."""
 
 
-class Asked(Struct, array_like=True, tag=True):
+class ReadParts(Struct, array_like=True, tag=True):
     """Gateway's node to the others: tell your part of the plane's state to the node `by`."""
 
     question: int
     by: str
 
 
-class Told(Struct, array_like=True, tag=True):
+class PartsRead(Struct, array_like=True, tag=True):
     """The answer of one node."""
 
     question: int
@@ -152,16 +151,16 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-Control = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | Asked | Told | Bye
+ControlWord = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Bye
 
-_control: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+_control: msgspec.msgpack.Decoder[ControlWord] = msgspec.msgpack.Decoder(ControlWord)
 
 
-def encode_control(word: Control) -> bytearray:
+def encode_control(word: ControlWord) -> bytearray:
     return _encoded(word, CONTROL)
 
 
-def decode_control(body: memoryview) -> Control:
+def decode_control(body: memoryview) -> ControlWord:
     """body: without its first byte. Raises WireError."""
     try:
         return _control.decode(body)
@@ -169,7 +168,7 @@ def decode_control(body: memoryview) -> Control:
         raise WireError(f"not a control word: {error}") from error
 
 
-def _encoded(what: list[Letter] | Control, kind: int) -> bytearray:
+def _encoded(what: list[Letter] | ControlWord, kind: int) -> bytearray:
     message = bytearray((kind,))
     _encoder.encode_into(what, message, 1)
     return message
@@ -186,8 +185,17 @@ _MAX_STRIDE = 1 << 60
 # The data starts at a multiple of this, so that reading in place gives an aligned array.
 _ALIGN = 16
 _HEAD = struct.Struct("<BBBB")
-_TYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
-_CODES = {np.dtype(name): code for code, name in enumerate(_TYPES)}
+# Datatype of the Open Inference Protocol -> ours; its place here is its code in a frame.
+DTYPES = {
+    name: np.dtype(form)
+    for name, form in (
+        ("BOOL", "|b1"), ("INT8", "|i1"), ("UINT8", "|u1"), ("INT16", "<i2"), ("UINT16", "<u2"), ("INT32", "<i4"),
+        ("UINT32", "<u4"), ("INT64", "<i8"), ("UINT64", "<u8"), ("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"),
+    )
+}  # fmt: skip
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+_TYPES = tuple(DATATYPES)
+_CODES = {dtype: code for code, dtype in enumerate(_TYPES)}
 
 
 def pack(array: Array) -> bytes:
@@ -222,7 +230,7 @@ def unpack(frame: Frame | memoryview) -> Array:
     shape = struct.unpack_from(f"<{dimensions}I", data, _HEAD.size)
     start = _HEAD.size + 4 * dimensions
     start += -start % _ALIGN
-    dtype = np.dtype(_TYPES[code])
+    dtype = _TYPES[code]
     if len(data) != start + math.prod(shape) * dtype.itemsize or not indexable(shape):
         raise WireError(f"a tensor of shape {shape} and type {dtype} does not have {len(data)} bytes")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)

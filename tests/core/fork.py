@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loki_rl.core.effects import Effect, Send
-from loki_rl.core.messages import Execute, Pressure, Ready, Result, Settled, Submit
+from loki_rl.core.messages import Ended, Execute, Pressure, Ready, Result, Submit
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
@@ -57,8 +57,8 @@ def batches(effects: list[Effect]) -> dict[str, Execute]:
     return {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Execute)}
 
 
-def settled(effects: list[Effect]) -> list[Settled]:
-    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Settled)]
+def settled(effects: list[Effect]) -> list[Ended]:
+    return [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Ended)]
 
 
 def pressures(effects: list[Effect]) -> list[tuple[str, bool]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from loki_rl.core.effects import Effect, Reply
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Begin, Cause, Outcome, Settled
+from loki_rl.core.messages import Arrived, Begin, Cause, Ended, Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import Family
@@ -64,21 +64,21 @@ def child(root: int, number: int = 0) -> int:
     return CHAIN.child_id(entry(root), 1, number)
 
 
-def ended(task: int, ids: list[int], prefix: int, variant: int = 1, fanouts: list[tuple[int, ...]] | None = None) -> Settled:
+def ended(task: int, ids: list[int], prefix: int, variant: int = 1, fanouts: list[tuple[int, ...]] | None = None) -> Ended:
     """Single items, made by this path, that a variant served."""
-    return Settled(task, Outcome.OK, [Family(id, 0.0, SLO, prefix) for id in ids], variant, fanouts or [])
+    return Ended(task, Outcome.OK, [Family(id, 0.0, SLO, prefix) for id in ids], variant, fanouts or [])
 
 
-def lost(task: int, ids: list[int], outcome: Outcome = Outcome.DROPPED, cause: Cause | None = None) -> Settled:
+def lost(task: int, ids: list[int], outcome: Outcome = Outcome.DROPPED, cause: Cause | None = None) -> Ended:
     """Single items that no variant served."""
-    return Settled(task, outcome, [Family(id, 0.0, SLO, 0) for id in ids], -1, [], cause)
+    return Ended(task, outcome, [Family(id, 0.0, SLO, 0) for id in ids], -1, [], cause)
 
 
-def first(root: int, children: int, variant: int = 1) -> Settled:
+def first(root: int, children: int, variant: int = 1) -> Ended:
     return ended(0, [entry(root)], 0, variant, [(children,)])
 
 
-def leaf(root: int, number: int = 0, outcome: Outcome = Outcome.OK) -> Settled:
+def leaf(root: int, number: int = 0, outcome: Outcome = Outcome.OK) -> Ended:
     if outcome is Outcome.OK:
         return ended(1, [child(root, number)], CHAIN.extend(0, 1))
     return lost(1, [child(root, number)], outcome)

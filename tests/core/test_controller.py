@@ -94,7 +94,7 @@ class Cluster:
             if name:
                 self.begins(number, name)
                 self.report(number, serves=name)
-        assert self.controller.settled
+        assert self.controller.converged
         self.tell(Begin(0.0))
 
 
@@ -128,7 +128,7 @@ def test_the_first_plan_waits_for_all_servers_and_goes_to_everybody() -> None:
     told = [effect.to for effect in effects if isinstance(effect, Send) and isinstance(effect.message, PlanChanged)]
     assert told == [GATEWAY, "router:0", "router:1"]
     assert orders(effects) == {0: "f0", 1: "r1"}
-    assert not cluster.controller.settled
+    assert not cluster.controller.converged
 
 
 def test_a_plan_knows_the_second_that_has_just_ended() -> None:
@@ -240,7 +240,7 @@ def test_a_server_that_was_restarted_before_it_was_missed_gets_its_target_again(
     cluster.serve(plan(f0=1, r1=1), "f0", "r1")
     assert orders(cluster.report(1, life=1)) == {1: "r1"}
     assert cluster.report(1, serves="r1", life=0) == [], "words of its former life"
-    assert not cluster.controller.settled
+    assert not cluster.controller.converged
 
 
 # -- what it tells the policy and the ledger ------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_it_goes_on_where_the_gateway_says_and_moves_nobody_that_does_what_the_p
     for number, name in enumerate(("f0", "r1", "r1")):
         assert orders(cluster.report(number, serves=name)) == {}
     controller = cluster.controller
-    assert controller.settled
+    assert controller.converged
     assert (controller.plan, controller.epoch, len(controller.history.arrivals)) == (IN_FORCE, 7, 43)
     assert controller.wake_at() == 44.0, "the next second"
     (sample,) = [effect.message for effect in cluster.tell(Tick(), 44.0) if isinstance(effect, Send)]

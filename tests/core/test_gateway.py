@@ -18,20 +18,20 @@ from loki_rl.core.messages import (
     Begin,
     Counted,
     Drain,
+    Ended,
     Event,
     Outcome,
     PlanChanged,
     Ready,
     Sample,
-    Settled,
     Submit,
     Tick,
 )
 from loki_rl.core.pipeline import Pipeline, Task, root_of
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests import seconds
+from loki_rl.core.requests.accuracy import Accuracy
 from loki_rl.core.requests.items import Family, size
-from loki_rl.core.requests.ledger import Accuracy
 from tests.core.gateway_events import DEEP, OTHERS, SLO, arrive, child, entry, first, leaf, lost, make, pair, replies, served
 
 # -- the join -------------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class Story:
 
     def __init__(self, data: st.DataObject, submits: list[Submit]) -> None:
         self.data = data
-        self.parts: list[Settled] = []
+        self.parts: list[Ended] = []
         self.leaf_paths: dict[int, list[float]] = {leaf: [] for leaf in DEEP.leaves}
         self.dead_paths: dict[int, list[float]] = {leaf: [] for leaf in DEEP.leaves}
         self.leaves: list[int] = []
@@ -62,17 +62,17 @@ class Story:
     def end(self, task: int, family: Family) -> None:
         outcome = self.data.draw(st.sampled_from([Outcome.OK] * 9 + OTHERS))
         if outcome is not Outcome.OK:
-            self.parts.append(Settled(task, outcome, [family], -1, []))
+            self.parts.append(Ended(task, outcome, [family], -1, []))
             return
         variant = self.data.draw(st.integers(0, 1))
         path, items = DEEP.extend(family.prefix, variant), DEEP.members(task, family.id, family.count)
         if not DEEP.children[task]:
             self.leaves += items
             self.leaf_paths[task] += [self.accuracy.path(task, path)] * family.count
-            self.parts.append(Settled(task, outcome, [family], variant, []))
+            self.parts.append(Ended(task, outcome, [family], variant, []))
             return
         fanouts = [tuple(self.data.draw(st.integers(0, 2)) for _ in DEEP.children[task]) for _ in items]
-        self.parts.append(Settled(task, outcome, [family], variant, fanouts))
+        self.parts.append(Ended(task, outcome, [family], variant, fanouts))
         for item, counts in zip(items, fanouts, strict=True):
             self.spread(task, item, counts, path)
 
@@ -117,7 +117,7 @@ def test_any_order_and_any_repeats_give_the_same_single_answer(data: st.DataObje
     stories = [Story(data, mine[root]) for root in range(count)]
     parts = [part for story in stories for part in story.parts]
     repeats = data.draw(st.lists(st.sampled_from(parts), max_size=len(parts)))
-    told: list[Settled] = data.draw(st.permutations([*parts, *repeats]))
+    told: list[Ended] = data.draw(st.permutations([*parts, *repeats]))
     answers: dict[int, Reply] = {}
     left = [len(story.parts) for story in stories]
     seen: set[int] = set()

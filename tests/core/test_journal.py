@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from loki_rl.core import journal
 from loki_rl.core.effects import Drop, Effect, Send, effects_decoder
-from loki_rl.core.journal import Entry, JournalError, Mismatch, Recorder
+from loki_rl.core.journal import JournalEntry, JournalError, Mismatch, Recorder
 from loki_rl.core.messages import Arrived, Event, Execute, encoder
 from loki_rl.core.options import ClusterOptions, Routing
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
@@ -77,7 +77,7 @@ def recorded(routing: Routing = "pull") -> tuple[bytes, ...]:
     return tuple(chunks)
 
 
-def entries() -> list[Entry]:
+def entries() -> list[JournalEntry]:
     return list(journal.read(recorded())[1])
 
 
@@ -93,7 +93,7 @@ def test_a_run_replays_to_identical_effects() -> None:
     assert outcomes >= {0, 2, 3}, "the run has ok, dropped and rejected requests"
 
 
-def _outcomes(entry: Entry) -> Iterator[int]:
+def _outcomes(entry: JournalEntry) -> Iterator[int]:
     for effect in effects_decoder.decode(entry.effects):
         if type(effect).__name__ == "Reply":
             yield effect.outcome  # type: ignore[union-attr]
@@ -128,7 +128,7 @@ def with_batch(nth: int) -> int:
     return found[nth]
 
 
-def _gives(entry: Entry) -> bool:
+def _gives(entry: JournalEntry) -> bool:
     return any(isinstance(e, Send) and isinstance(e.message, Execute) for e in effects_decoder.decode(entry.effects))
 
 
@@ -234,7 +234,7 @@ def test_what_is_not_a_journal_is_told_so() -> None:
     cases: list[tuple[list[bytes], str]] = [
         ([], "the journal is empty"),
         ([b"\x00\x00\x00\x03abc"], "not a journal"),
-        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 3"),
+        ([len(other).to_bytes(4, "big") + other], "the journal has version 99, this program reads 4"),
         ([head, entry[:-1]], "the journal ends in the middle of a record"),
         ([head, entry, b"\x00"], "the journal ends in the middle of a record"),
         ([head, entry[:4] + b"\xc1" * (len(entry) - 4)], "not a journal"),
@@ -247,15 +247,15 @@ def test_what_is_not_a_journal_is_told_so() -> None:
 def test_an_entry_whose_event_is_damaged_or_whose_actor_is_unknown_is_told_so() -> None:
     head = recorded()[0]
 
-    def put(entry: Entry) -> list[bytes]:
+    def put(entry: JournalEntry) -> list[bytes]:
         blob = encoder.encode(entry)
         return [head, len(blob).to_bytes(4, "big") + blob]
 
     nothing = msgspec.Raw(encoder.encode([]))
     with pytest.raises(JournalError, match="not a journal"):
-        journal.replay(put(Entry("gateway", 0.0, msgspec.Raw(encoder.encode(["Nonsense", 1])), nothing)))
+        journal.replay(put(JournalEntry("gateway", 0.0, msgspec.Raw(encoder.encode(["Nonsense", 1])), nothing)))
     with pytest.raises(JournalError, match="entry 0 is for 'router:9', which the journal does not begin with"):
-        journal.replay(put(Entry("router:9", 0.0, msgspec.Raw(encoder.encode(Arrived([], []))), nothing)))
+        journal.replay(put(JournalEntry("router:9", 0.0, msgspec.Raw(encoder.encode(Arrived([], []))), nothing)))
 
 
 def test_incarnations_are_part_of_the_journal() -> None:

@@ -15,11 +15,11 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
+    Ended,
     Leaving,
     Outcome,
     PlanChanged,
     Result,
-    Settled,
     Submit,
     Tick,
     WorkerGone,
@@ -46,7 +46,7 @@ from tests.core.fork import (
 )
 
 
-def ids(verdict: Settled) -> list[int]:
+def ids(verdict: Ended) -> list[int]:
     return [family.id for family in verdict.families]
 
 
@@ -208,7 +208,7 @@ def test_children_go_on_with_names_deadlines_and_the_path_of_their_parent() -> N
     assert effects[:3] == [
         Send(router(1), Submit([pair])),
         Send(router(2), Submit([single])),
-        Send(GATEWAY, Settled(FIND, Outcome.OK, batch.families, FINE, [(2, 1)])),
+        Send(GATEWAY, Ended(FIND, Outcome.OK, batch.families, FINE, [(2, 1)])),
     ]
 
 

@@ -17,6 +17,7 @@ from loki_rl.core.messages import (
     Backlog,
     Begin,
     Cancelled,
+    Ended,
     Event,
     Execute,
     Leaving,
@@ -25,7 +26,6 @@ from loki_rl.core.messages import (
     Pressure,
     Ready,
     Result,
-    Settled,
     Submit,
     Tick,
     WorkerGone,
@@ -285,7 +285,7 @@ class RouterMachine(RuleBasedStateMachine):
             case Execute():
                 assert effect.to.startswith("worker:")
                 self.check_batch(int(effect.to.split(":")[1]), effect.message)
-            case Settled():
+            case Ended():
                 assert effect.to == GATEWAY
                 self.check_settled(effect.message)
             case Submit(families):
@@ -313,7 +313,7 @@ class RouterMachine(RuleBasedStateMachine):
         assert again == any(item in self.suspects for item in ids), "what was lost is known as that"
         assert len(ids) == 1 or not again, "what was lost goes out alone"
 
-    def check_settled(self, settled: Settled) -> None:
+    def check_settled(self, settled: Ended) -> None:
         assert settled.task == self.task
         ids = self.items(settled.families)
         for place, item in enumerate(ids):

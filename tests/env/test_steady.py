@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.effects import Effect, Send
-from loki_rl.core.messages import Event, Outcome, Settled
+from loki_rl.core.messages import Ended, Event, Outcome
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
@@ -55,7 +55,7 @@ class Shares:
 
     def __call__(self, _address: str, _now: float, _event: Event, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Send) and isinstance(effect.message, Settled) and effect.message.outcome is Outcome.OK:
+            if isinstance(effect, Send) and isinstance(effect.message, Ended) and effect.message.outcome is Outcome.OK:
                 task = self.pipeline.tasks[effect.message.task]
                 variant = task.variants[effect.message.variant]
                 self.served[task.name, variant.name] += size(effect.message.families)

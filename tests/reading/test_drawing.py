@@ -16,7 +16,7 @@ from loki_rl.serving.gateway.client import Inference
 
 def answer(readings: list[Reading], served: list[list[str]]) -> Inference:
     outputs = [np.frombuffer(msgspec.json.encode(reading), np.uint8) for reading in readings]
-    return Inference(1, "ok", 0.1, 0.8, served, 0, "", outputs)
+    return Inference(1, "ok", 0.1, 0.8, served, 0, "", outputs=outputs)
 
 
 LOW = Reading("below", 0.9, (5.0, 60.0, 40.0, 70.0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
 from loki_rl.runs.replays import ReplayOptions, replay_trace
 from loki_rl.runs.run import RunOptions, RunResult, run_twin
+from tests.serving.driving import held_port
 
 ALWAYS = 6
 CARD = Card(
@@ -79,17 +79,11 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
-    address = f"tcp://127.0.0.1:{free_port()}"
+    address = f"tcp://127.0.0.1:{held_port()}"
     options = ServeOptions(
-        str(small), policy="ppo", native=address, http_port=free_port(), initial_rps=30.0, interval_s=1.0,
+        str(small), policy="ppo", native=address, http_port=held_port(), initial_rps=30.0, interval_s=1.0,
         model=str(model), shadow=shadow, drain_s=0.0,
     )  # fmt: skip
     return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd), to_s=2.0)))

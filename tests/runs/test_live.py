@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.process.launch import LocalPlane
+from tests.serving.driving import held_port
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,12 +31,6 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Day(Struct):
@@ -65,7 +59,7 @@ def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> 
 
 @pytest.fixture(scope="module")
 def day(small: Path, crowd: Path) -> Day:
-    native, http = f"tcp://127.0.0.1:{free_port()}", free_port()
+    native, http = f"tcp://127.0.0.1:{held_port()}", held_port()
     options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0, drain_s=0.0)
     sent = ReplayOptions(f"http://127.0.0.1:{http}", str(small), str(crowd), to_s=2.0)
 
@@ -120,7 +114,7 @@ def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
 
 def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
     with pytest.raises((ClientError, ReplayError)):
-        replay_trace(ReplayOptions(f"http://127.0.0.1:{free_port()}", str(small), str(crowd)))
+        replay_trace(ReplayOptions(f"http://127.0.0.1:{held_port()}", str(small), str(crowd)))
 
 
 TYPED = """\
@@ -132,7 +126,7 @@ types:
 
 def test_servers_of_several_types_are_served(small: Path, crowd: Path, tmp_path: Path) -> None:
     (tmp_path / "pool.yaml").write_text(TYPED)
-    port = free_port()
+    port = held_port()
     options = ServeOptions(str(small), pool=str(tmp_path / "pool.yaml"), http_port=port, initial_rps=30.0, drain_s=0.0)
     sent = ReplayOptions(f"http://127.0.0.1:{port}", str(small), str(crowd), to_s=1.0)
     served, _, (replayed,) = while_served(options, lambda: [replay_trace(sent)])

@@ -31,15 +31,12 @@ from loki_rl.serving.gateway.client_socket import (
     ClientSocket,
     Entered,
     FrontEvent,
-    LedgerAsked,
-    ReadinessAsked,
-    RunAsked,
-    StateAsked,
+    Question,
     Withdrawn,
-    describe,
 )
+from loki_rl.serving.gateway.schema import describe
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
-from loki_rl.serving.transport.protocol import Tensor
+from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.wire import WireError, pack, unpack
 from tests.serving.driving import eventually, patient
 from tests.serving.site import NOT_READY, Site
@@ -117,8 +114,8 @@ class Responder:
         self.reached = threading.Condition()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         emulated = engine == "emulated"
-        input = Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
-        described = describe(PIPELINE, engine, input, Tensor("path" if emulated else "text", "BYTES", (-1,)))
+        input = protocol.Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
+        described = describe(PIPELINE, engine, input, protocol.Tensor("path" if emulated else "text", "BYTES", (-1,)))
         self.front = ClientSocket(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -172,19 +169,27 @@ class Responder:
                     self._end(key, ending)
                 self.reached.notify_all()
 
+    def _answer(
+        self, request: protocol.BeginRun | protocol.ReadLedger | protocol.ReadReadiness | protocol.ReadState
+    ) -> protocol.Response:
+        match request:
+            case protocol.BeginRun(id):
+                self.tally, self.origin = Tally(), time.monotonic()
+                return protocol.Begun(id, self.origin)
+            case protocol.ReadLedger(id):
+                for second in self.tally.seconds.values():
+                    second.servers = int(self.silent_ledgers <= 0)
+                self.silent_ledgers -= 1
+                ledger = protocol.RunLedger(self.tally, PIPELINE.servers, PIPELINE.best_accuracy)
+                return protocol.LedgerRead(id, msgspec.json.encode(ledger))
+            case protocol.ReadReadiness(id):
+                return protocol.ReadinessRead(id, "" if self.front.ready else NOT_READY, self.front.leaving)
+            case protocol.ReadState(id):
+                return protocol.StateRead(id, ten_requests(self.front.ready))
+
     def _handle(self, event: FrontEvent) -> None:
-        if isinstance(event, RunAsked):
-            self.tally, self.origin = Tally(), time.monotonic()
-            self.front.begun(event, self.origin)
-        elif isinstance(event, LedgerAsked):
-            for second in self.tally.seconds.values():
-                second.servers = int(self.silent_ledgers <= 0)
-            self.silent_ledgers -= 1
-            self.front.ledger(event, self.tally, PIPELINE.servers)
-        elif isinstance(event, ReadinessAsked):
-            self.front.readiness(event, "" if self.front.ready else NOT_READY)
-        elif isinstance(event, StateAsked):
-            self.front.state(event, ten_requests(self.front.ready))
+        if isinstance(event, Question):
+            self.front.answer(event, self._answer(event.request))
         elif isinstance(event, Withdrawn):
             if event.key not in self._seconds:
                 return  # of before it was renewed

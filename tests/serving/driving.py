@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.gateway.client import Client, Inference
+from loki_rl.serving.transport.listening import listen
 
 # A deadline that a busy machine does not miss either: what is tested here is who is served, not how fast.
 PATIENCE_S = 30.0
@@ -45,3 +47,12 @@ def eventually(done: Callable[[], object], what: str, limit_s: float = 60.0) -> 
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)
+
+
+_HELD: list[socket.socket] = []
+
+
+def held_port() -> int:
+    """A port that nobody else gets while the tests run; a server may be told to listen there."""
+    _HELD.append(listen("127.0.0.1", 0))
+    return int(_HELD[-1].getsockname()[1])

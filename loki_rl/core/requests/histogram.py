@@ -1,5 +1,5 @@
-"""Latencies counted in buckets whose bounds grow by a constant factor, so that a percentile is right within a fixed relative
-error however many there are. Owns the buckets; knows nothing of requests.
+"""Latencies counted in buckets whose bounds grow by a constant factor, so that a percentile is right within a fixed
+relative error however many there are.
 
 The scheme is that of DDSketch (Masson et al., VLDB 2019) without its limit on buckets: a microsecond to an hour is 2,200 of
 them, and only those that hold something exist.

@@ -1,4 +1,4 @@
-"""Sub-requests as they travel: siblings together. Owns their shape and their counting; decides nothing."""
+"""Sub-requests as they travel: siblings together."""
 
 from __future__ import annotations
 

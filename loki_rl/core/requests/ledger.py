@@ -1,15 +1,15 @@
-"""The one definition of how requests end and what a run is worth. Owns outcomes, accuracy of the served, violations and
-cost; knows no queue and no driver."""
+"""The one definition of how requests end and what a run is worth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import InitVar, dataclass, field
 from itertools import takewhile
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Struct
 
 from loki_rl.core.messages import Cause, Outcome
-from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.histogram import LatencyHistogram
 from loki_rl.core.requests.items import Served, Terms
@@ -24,7 +24,7 @@ class Second(Struct):
     (pulling or loading) and loads (models begun) are of that second itself."""
 
     arrivals: int = 0
-    outcomes: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    outcomes: list[int] = msgspec.field(default_factory=lambda: [0] * len(Outcome))
     accuracy_sum: float = 0.0
     open: int = 0
     servers: int = 0
@@ -53,12 +53,12 @@ class Tally(Struct):
     earlier_s: how many they are (see `trim`)."""
 
     seconds: dict[int, Second] = {}
-    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
+    latencies: LatencyHistogram = msgspec.field(default_factory=LatencyHistogram)
     leaves: int = 0
     leaves_bad: int = 0
     executions: int = 0
     plans: list[PlanRecord] = []
-    earlier: Second = field(default_factory=Second)
+    earlier: Second = msgspec.field(default_factory=Second)
     earlier_s: int = 0
 
     def second(self, number: int) -> Second:
@@ -183,93 +183,46 @@ def mean_servers(tally: Tally) -> float:
     return (sum(window) + tally.earlier.servers) / length if length else 0.0
 
 
+@dataclass(slots=True, eq=False)
 class Root:
     """One request on its way: what has been made, what has ended, and how well. cause, blame: the first outcome that spoils
     it, and what was told of that.
 
-    spawned, settled: items per task. A request is complete when both agree for every task, whatever the order in which the
+    spawned, ended:: items per task. A request is complete when both agree for every task, whatever the order in which the
     parts report; seen: first item of what has reported -> how many, which makes repeats harmless. expired: its time for an
     answer is over. terms: what it asks beyond the usual.
     """
 
-    __slots__ = (
-        "accuracy_sums", "blame", "cause", "dead_sums", "deadline", "deads", "expired", "key", "leaf_counts", "leaves",
-        "lost", "number", "replied", "second", "seen", "settled", "spawned", "t0", "terms",
-    )  # fmt: skip
+    number: int
+    key: int
+    t0: float
+    deadline: float
+    second: int
+    tasks: InitVar[int]
+    terms: Terms | None = None
+    spawned: list[int] = field(init=False)
+    ended: list[int] = field(init=False)
+    leaf_counts: list[int] = field(init=False)
+    accuracy_sums: list[float] = field(init=False)
+    deads: list[int] = field(init=False)
+    dead_sums: list[float] = field(init=False)
+    seen: dict[int, int] = field(default_factory=dict)
+    leaves: list[Served] = field(default_factory=list)
+    cause: Outcome | None = None
+    blame: Cause | None = None
+    replied: bool = False
+    expired: bool = False
+    lost: int = 0
 
-    def __init__(
-        self, number: int, key: int, t0: float, deadline: float, second: int, tasks: int, terms: Terms | None = None
-    ) -> None:
-        self.number = number
-        self.key = key
-        self.t0 = t0
-        self.deadline = deadline
-        self.second = second
-        self.terms = terms
-        self.spawned = [0] * tasks
-        self.settled = [0] * tasks
-        self.seen: dict[int, int] = {}
-        self.cause: Outcome | None = None
-        self.blame: Cause | None = None
-        self.replied = False
-        self.expired = False
-        self.lost = 0
-        self.leaves: list[Served] = []
-        self.leaf_counts = [0] * tasks
-        self.accuracy_sums = [0.0] * tasks
-        self.deads = [0] * tasks
-        self.dead_sums = [0.0] * tasks
+    def __post_init__(self, tasks: int) -> None:
+        self.spawned, self.ended, self.leaf_counts, self.deads = ([0] * tasks for _ in range(4))
+        self.accuracy_sums, self.dead_sums = [0.0] * tasks, [0.0] * tasks
 
     @property
     def complete(self) -> bool:
-        return self.settled == self.spawned
+        return self.ended == self.spawned
 
     @property
     def missing(self) -> int:
         """Items that were made but did not end well, as far as is known."""
-        return max(0, sum(self.spawned) - sum(self.settled)) + self.lost
-
-
-class Accuracy:
-    """Accuracy of served requests, with every path looked up once."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.weights = [(leaf, pipeline.leaf_weights[pipeline.tasks[leaf].name]) for leaf in pipeline.leaves]
-        self.leaves_under = [
-            tuple(leaf for leaf in pipeline.leaves if task in pipeline.lines[leaf]) for task in range(len(pipeline.tasks))
-        ]
-        self._paths: dict[tuple[int, int], float] = {}
-        self._best: dict[tuple[int, int], float] = {}
-
-    def path(self, leaf: int, prefix: int) -> float:
-        """Accuracy of a complete path."""
-        found = self._paths.get((leaf, prefix))
-        if found is None:
-            found = self._paths[leaf, prefix] = self.pipeline.accuracy(leaf, self.pipeline.unpack(prefix))
-        return found
-
-    def best(self, leaf: int, prefix: int) -> float:
-        """Accuracy of a path that ended early, finished with the most accurate descendants."""
-        found = self._best.get((leaf, prefix))
-        if found is None:
-            found = self._best[leaf, prefix] = self.pipeline.best_completion(leaf, self.pipeline.unpack(prefix))
-        return found
-
-    def dead_end(self, root: Root, child: int, prefix: int) -> None:
-        """An item made no children of this task: its branch counts as finished at its best."""
-        for leaf in self.leaves_under[child]:
-            root.deads[leaf] += 1
-            root.dead_sums[leaf] += self.best(leaf, prefix)
-
-    def of(self, root: Root) -> float:
-        """Sum over branches of omega x mean accuracy of the paths that served the branch's leaves (docs/glossary.md)."""
-        total = 0.0
-        for leaf, weight in self.weights:
-            if root.leaf_counts[leaf]:
-                total += weight * root.accuracy_sums[leaf] / root.leaf_counts[leaf]
-            elif root.deads[leaf]:
-                total += weight * root.dead_sums[leaf] / root.deads[leaf]
-            else:
-                total += weight * self.best(leaf, 0)
-        return total
+        return max(0, sum(self.spawned) - sum(self.ended)) + self.lost

@@ -1,5 +1,4 @@
-"""The open requests of a gateway: admitted, joined from their parts, answered once. Owns them and the ledger; knows nothing
-of other actors but what is told of parts."""
+"""The open requests of a gateway: admitted, joined from their parts, answered once."""
 
 from __future__ import annotations
 
@@ -8,11 +7,12 @@ from typing import NamedTuple
 
 from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
 from loki_rl.core.effects import Effect, Reply, Send
-from loki_rl.core.messages import Cancelled, Cause, Outcome, Settled, routers
+from loki_rl.core.messages import Cancelled, Cause, Ended, Outcome, routers
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
+from loki_rl.core.requests.accuracy import Accuracy
 from loki_rl.core.requests.items import Family, QoS, Served, Terms
-from loki_rl.core.requests.ledger import Accuracy, Root, Tally
+from loki_rl.core.requests.ledger import Root, Tally
 from loki_rl.core.requests.seconds import Seconds
 
 # A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
@@ -40,7 +40,7 @@ class Timer(NamedTuple):
 
 
 class OpenRequests:
-    """Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
+    """Join: from the root on, ended[t] must equal the spawned[t] of its ended parents for every task t; any order of
     reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
     ended, so that each leaf is counted, but not for ever: see Gateway.
     """
@@ -119,7 +119,7 @@ class OpenRequests:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _settle(self, event: Settled, now: float) -> list[Effect]:
+    def _end_items(self, event: Ended, now: float) -> list[Effect]:
         effects: list[Effect] = []
         lost: list[int] = []
         task, outcome = event.task, event.outcome
@@ -131,7 +131,7 @@ class OpenRequests:
             if root is None or family.id in root.seen:
                 continue
             root.seen[family.id] = family.count
-            root.settled[task] += family.count
+            root.ended[task] += family.count
             if outcome is not Outcome.OK:
                 if root.cause is None:
                     lost.append(root.number)
@@ -143,7 +143,7 @@ class OpenRequests:
                 self._spawn(root, task, family, event.variant, event.fanouts[since:told])
                 if root.cause is not None:
                     lost.append(root.number)
-            if root.settled == root.spawned:
+            if root.ended == root.spawned:
                 effects += self._finish(root, now)
         return effects + self._recall(lost) if lost else effects
 

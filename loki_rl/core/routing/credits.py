@@ -1,5 +1,4 @@
-"""The workers of one task as its router sees them: who pulls, who has a credit, who is silent. Owns these records; knows no
-item and no plan."""
+"""The workers of one task as its router sees them: who pulls, who has a credit, who is silent."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ class Credits:
         """A credit for one batch; a repeat of one that is used is nothing, of one that is open takes its place."""
         number = event.worker
         if self.silent:
-            self.heard(number, event.incarnation)
+            self.restore(number, event.incarnation)
         puller = self.all.get(number)
         if puller is None or event.incarnation > puller.incarnation:
             puller = self.all[number] = Puller(number, event.incarnation, self._type_of(number), worker(number))
@@ -103,7 +102,7 @@ class Credits:
         if puller is not None:
             self.silent[number] = puller
 
-    def heard(self, number: int, incarnation: int) -> None:
+    def restore(self, number: int, incarnation: int) -> None:
         """A silent worker was only slow. It will not repeat the credit it had given before, so that stands again."""
         puller = self.silent.pop(number, None)
         if puller is not None and puller.incarnation == incarnation:

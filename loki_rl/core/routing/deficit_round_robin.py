@@ -1,4 +1,4 @@
-"""Who should serve what: keeps the variants of one task at the shares of the plan. Owns the accounts; knows no worker."""
+"""Who should serve what: keeps the variants of one task at the shares of the plan."""
 
 from __future__ import annotations
 

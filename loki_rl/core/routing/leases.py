@@ -1,5 +1,4 @@
-"""Which batch is in whose hands, until when it should be back, and whose is out for too long. Owns these records; decides
-nothing about their items."""
+"""Which batch is in whose hands, until when it should be back, and whose is out for too long."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The queue of one task, earliest deadline first, and the forming of batches. Owns what is dropped, kept for a faster
-variant, or run; knows no worker and no message."""
+"""The queue of one task, earliest deadline first, and the forming of batches."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Routing tables as the Loki paper makes them (HPDC'24, MostAccurateFirst): which server of a task gets which share of what
-comes by each path. Owns that pass over a plan; knows no queue and draws nothing."""
+comes by each path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loki_rl.core.plan import Plan
 Rates = dict[int, float]  # variant path so far (Pipeline.extend, 0 at an entry task) -> items per second that come by it
 
 
-class Seat(Struct, frozen=True):
+class Backend(Struct, frozen=True):
     """A server of a task. number: its own; capacity [items/s]: at the batch it runs with."""
 
     number: int
@@ -27,10 +27,10 @@ class Seat(Struct, frozen=True):
 class Choice(Struct, frozen=True):
     """Seats for what comes by one path: bounds of their cumulative shares, the last one is 1."""
 
-    seats: tuple[Seat, ...]
+    seats: tuple[Backend, ...]
     bounds: tuple[float, ...]
 
-    def pick(self, u: float) -> Seat:
+    def pick(self, u: float) -> Backend:
         """The seat of a uniform number in [0, 1)."""
         return self.seats[min(bisect_right(self.bounds, u), len(self.seats) - 1)]
 
@@ -38,7 +38,7 @@ class Choice(Struct, frozen=True):
 class RoutingTable:
     """Of one task, for the servers it has now. Equal plans and servers give equal tables."""
 
-    def __init__(self, pipeline: Pipeline, task: int, plan: Plan | None, seats: Iterable[Seat]) -> None:
+    def __init__(self, pipeline: Pipeline, task: int, plan: Plan | None, seats: Iterable[Backend]) -> None:
         ranked = most_accurate_first(pipeline, task, seats)
         self._paths: dict[int, Choice] = {}
         if plan is not None and ranked:
@@ -47,7 +47,7 @@ class RoutingTable:
         # For a path that the plan does not have: by what the seats can do.
         self._others = _choice(ranked, [seat.capacity for seat in ranked])
 
-    def pick(self, path: int, u: float, able: Callable[[Seat], bool] | None = None) -> Seat | None:
+    def pick(self, path: int, u: float, able: Callable[[Backend], bool] | None = None) -> Backend | None:
         """Where an item goes that came by a path; able: only such seats count. None if there is no seat for it."""
         choice = self._paths.get(path, self._others)
         for one in (choice, self._others):
@@ -57,7 +57,7 @@ class RoutingTable:
         return None
 
 
-def most_accurate_first(pipeline: Pipeline, task: int, seats: Iterable[Seat]) -> list[Seat]:
+def most_accurate_first(pipeline: Pipeline, task: int, seats: Iterable[Backend]) -> list[Backend]:
     """Seats by accuracy of their variants, then by number."""
     variants = pipeline.tasks[task].variants
     return sorted(seats, key=lambda seat: (-variants[seat.variant].accuracy, seat.variant, seat.number))
@@ -74,7 +74,7 @@ def coming(pipeline: Pipeline, task: int, plan: Plan) -> Rates:
     return rates
 
 
-def fill(ranked: Sequence[Seat], rates: Rates, accuracy: Callable[[int], float]) -> dict[int, list[float]]:
+def fill(ranked: Sequence[Backend], rates: Rates, accuracy: Callable[[int], float]) -> dict[int, list[float]]:
     """Path -> items per second for each seat. The most accurate paths first, each fills the seats in their order, from where
     the one before stopped; what is left when all are full is spread evenly over all."""
     room = [seat.capacity for seat in ranked]
@@ -89,17 +89,17 @@ def fill(ranked: Sequence[Seat], rates: Rates, accuracy: Callable[[int], float])
     return given
 
 
-def _planned(pipeline: Pipeline, task: int, plan: Plan) -> list[Seat]:
-    name, found = pipeline.tasks[task].name, list[Seat]()
+def _planned(pipeline: Pipeline, task: int, plan: Plan) -> list[Backend]:
+    name, found = pipeline.tasks[task].name, list[Backend]()
     for place in plan.placements:
         if place.task == name:
             variant = pipeline.variant_index[task][place.variant]
             rate = place.batch / pipeline.service_s[task][variant][place.batch]
-            found += [Seat(len(found) + copy, variant, rate) for copy in range(place.replicas)]
+            found += [Backend(len(found) + copy, variant, rate) for copy in range(place.replicas)]
     return found
 
 
-def _through(pipeline: Pipeline, task: int, child: int, ranked: Sequence[Seat], rates: Rates) -> Rates:
+def _through(pipeline: Pipeline, task: int, child: int, ranked: Sequence[Backend], rates: Rates) -> Rates:
     """Of what comes to a task, what its servers make for the child at this place."""
     below: Rates = {}
     for path, given in fill(ranked, rates, _accuracy(pipeline, task)).items():
@@ -120,13 +120,13 @@ def _accuracy(pipeline: Pipeline, task: int) -> Callable[[int], float]:
     return of
 
 
-def _choice(ranked: Sequence[Seat], given: Sequence[float]) -> Choice:
+def _choice(ranked: Sequence[Backend], given: Sequence[float]) -> Choice:
     pairs = [(seat, amount) for seat, amount in zip(ranked, given, strict=True) if amount > 0]
     total = sum(amount for _, amount in pairs)
     return Choice(tuple(seat for seat, _ in pairs), tuple(accumulate(amount / total for _, amount in pairs)))
 
 
-def _among(choice: Choice, seats: tuple[Seat, ...]) -> Choice:
+def _among(choice: Choice, seats: tuple[Backend, ...]) -> Choice:
     """The same shares, of some seats only."""
     widths = [high - low for low, high in zip((0.0, *choice.bounds), choice.bounds, strict=False)]
     return _choice(seats, [width for seat, width in zip(choice.seats, widths, strict=True) if seat in seats])

@@ -1,5 +1,4 @@
-"""The router of one task as the Loki paper has it: a routing table deals every item to the queue of one worker. Owns the
-dealing and what becomes of a queue whose worker is gone; all else is the pulling router's."""
+"""The router of one task as the Loki paper has it: a routing table deals every item to the queue of one worker."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from loki_rl.core.requests.items import Family
 from loki_rl.core.router import Router
 from loki_rl.core.routing.credits import Puller
 from loki_rl.core.routing.queue import DeadlineQueue, Entry
-from loki_rl.core.routing.routing_table import RoutingTable, Seat
+from loki_rl.core.routing.routing_table import Backend, RoutingTable
 
 
 class WorkerQueue(DeadlineQueue):
@@ -77,8 +76,8 @@ class TableRouter(Router):
             if number not in self.dealt:
                 self.dealt[number] = WorkerQueue(self.queue, puller.variant)
 
-    def _seat(self, puller: Puller) -> Seat:
-        return Seat(puller.number, puller.variant, puller.rate)
+    def _seat(self, puller: Puller) -> Backend:
+        return Backend(puller.number, puller.variant, puller.rate)
 
     def _deal(self) -> None:
         """Everything that is in no worker's queue yet, in the order of deadlines; siblings go each its own way."""
@@ -98,7 +97,7 @@ class TableRouter(Router):
             yield first
         yield entry
 
-    def _may_serve(self, family: Family, seat: Seat) -> bool:
+    def _may_serve(self, family: Family, seat: Backend) -> bool:
         return self.floors.allow(seat.variant, family)
 
     def _hand(self, entry: Entry, number: int) -> None:

@@ -1,8 +1,8 @@
-"""The flow from a task to its children: each variant has tokens for what the plan lets it hand on. Owns who is held back
-and until when; knows no queue and no worker."""
+"""The flow from a task to its children: each variant has tokens for what the plan lets it hand on."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
 from loki_rl.core.mix import NO_MIX, Mix
@@ -12,17 +12,15 @@ EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
 MARGIN = 1.1  # of the planned flow
 
 
+@dataclass(slots=True, eq=False)
 class Bucket:
     """Tokens of one variant for the items of one lane: its planned flow, so that accurate variants do not make more
-    children than the next task can serve. rate [items/s], burst [items]."""
+    children than the next task can serve. rate [items/s], burst [items], time: of the last refill [s]."""
 
-    __slots__ = ("burst", "rate", "time", "tokens")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self.tokens = burst
-        self.time = now
+    rate: float
+    burst: float
+    tokens: float
+    time: float
 
     def refill(self, now: float) -> None:
         self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
@@ -51,9 +49,10 @@ class TokenBuckets:
         """Fresh buckets for a new plan: a tenth above its flows, a burst of two batches."""
         self._mix = mix
         self.buckets = {
-            (lane, variant): Bucket(MARGIN * rate, mix.bursts.get(variant, 2.0), now)
+            (lane, variant): Bucket(MARGIN * rate, burst, burst, now)
             for lane, rates in enumerate(mix.rates)
             for variant, rate in rates.items()
+            for burst in (mix.bursts.get(variant, 2.0),)
         }
 
     def spend(self, variant: int, families: list[Family], now: float) -> None:

@@ -4,7 +4,7 @@ decides nothing."""
 from __future__ import annotations
 
 from loki_rl.core.effects import Drop, Effect, Send
-from loki_rl.core.messages import GATEWAY, Cause, Outcome, Result, Settled, Submit, router
+from loki_rl.core.messages import GATEWAY, Cause, Ended, Outcome, Result, Submit, router
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.items import Family, size, without
 
@@ -28,7 +28,7 @@ def served(pipeline: Pipeline, task: int, families: list[Family], variant: int, 
 
 def ended(task: int, families: list[Family], outcome: Outcome, cause: Cause | None = None) -> list[Effect]:
     """These items end here without a result."""
-    return [Send(GATEWAY, Settled(task, outcome, families, -1, [], cause)), Drop(families)] if families else []
+    return [Send(GATEWAY, Ended(task, outcome, families, -1, [], cause)), Drop(families)] if families else []
 
 
 def _forwarded(pipeline: Pipeline, task: int, families: list[Family], variant: int, fanouts: Fanouts) -> list[Effect]:
@@ -38,7 +38,7 @@ def _forwarded(pipeline: Pipeline, task: int, families: list[Family], variant: i
         for child, made in zip(children, _offspring(pipeline, task, variant, families, fanouts), strict=True):
             if made:
                 effects.append(Send(router(child), Submit(made)))
-    verdict = Settled(task, Outcome.OK, families, variant, fanouts if children else [])
+    verdict = Ended(task, Outcome.OK, families, variant, fanouts if children else [])
     return [*effects, Send(GATEWAY, verdict), Drop(families)]
 
 

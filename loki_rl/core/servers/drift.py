@@ -1,5 +1,4 @@
-"""How far service times and fan-outs measured in service are from the profile. Owns these estimates and when they count;
-decides nothing about plans."""
+"""How far service times and fan-outs measured in service are from the profile."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Models that could not be loaded, until when nobody is to try again, and who tries then: a circuit breaker. Owns that
-memory, its back-off and the trial; knows no plan."""
+"""Models that could not be loaded, until when nobody is to try again, and who tries then: a circuit breaker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from loki_rl.core.plan import Exclusion
 from loki_rl.core.servers.server_record import ServerRecord
@@ -16,15 +16,13 @@ LONGEST_S = 300.0
 Key = tuple[Model, int]  # model, position of the type of server
 
 
+@dataclass(slots=True, eq=False)
 class _Failure:
     """until: excluded before [s]; pause_s: for how long this time; reason: of the last failure."""
 
-    __slots__ = ("pause_s", "reason", "until")
-
-    def __init__(self, until: float, pause_s: float, reason: str) -> None:
-        self.until = until
-        self.pause_s = pause_s
-        self.reason = reason
+    until: float
+    pause_s: float
+    reason: str
 
 
 class Exclusions:

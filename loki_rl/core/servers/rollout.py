@@ -1,5 +1,4 @@
-"""Which servers go over to a plan next, so that what stays ready can serve the demand. Owns that order; knows neither how
-targets were chosen nor how a server is told."""
+"""Which servers go over to a plan next, so that what stays ready can serve the demand."""
 
 from __future__ import annotations
 
@@ -84,8 +83,7 @@ class Rollout:
     def _rate(self, machine: ServerRecord) -> float:
         if machine.serving is None:
             return 0.0
-        task, variant = machine.serving
-        here, place = self._servers.pipelines[machine.server_type], self._pipeline.index[task]
-        times = here.service_s[place][here.variant_index[place][variant]]
+        task, variant = self._pipeline.positions(*machine.serving)
+        times = self._servers.pipelines[machine.server_type].service_s[task][variant]
         cap = min(machine.batch, len(times) - 1)
         return cap / times[cap]

@@ -1,41 +1,58 @@
-"""What the controller keeps of one server. Owns the record and what it says of itself; decides nothing."""
+"""What the controller keeps of one server."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
+from loki_rl.core.messages import Report
+from loki_rl.core.plan import Server
+from loki_rl.core.servers.servers import Servers
 from loki_rl.core.servers.transition import Model, Target
 
 
+@dataclass(slots=True, eq=False)
 class ServerRecord:
     """What is known of one server. server_type: position of its type; target: what it should serve; ordered: whether it was
     told; loads: seen so far; failed_at: when a load failed last [s]; held_until: it is told nothing before [s], for that."""
 
-    __slots__ = (
-        "batch", "failed_at", "held_until", "incarnation", "loading", "loads", "ordered", "resident", "server_type",
-        "serving", "started", "target",
-    )  # fmt: skip
+    incarnation: int
+    server_type: int = 0
+    serving: Model | None = None
+    batch: int = 0
+    loading: Model | None = None
+    started: float = 0.0
+    resident: Model | None = None
+    loads: int = 0
+    target: Target | None = None
+    ordered: bool = True
+    held_until: float = -inf
+    failed_at: float = -inf
 
-    def __init__(self, incarnation: int, server_type: int = 0) -> None:
-        self.incarnation = incarnation
-        self.server_type = server_type
-        self.serving: Model | None = None
-        self.batch = 0
-        self.loading: Model | None = None
-        self.started = 0.0
-        self.resident: Model | None = None
-        self.loads = 0
-        self.target: Target | None = None
-        self.ordered = True
-        self.held_until = -inf
-        self.failed_at = -inf
+    def update(self, event: Report, serving: Model | None, loading: Model | None) -> int:
+        """What it says of itself; how many loads it began since it last did."""
+        begun = event.loads - self.loads
+        self.serving, self.batch, self.loading = serving, event.batch, loading
+        self.started, self.loads = event.started, event.loads
+        self.resident = serving or (self.resident if loading is None else None)
+        return begun
+
+    def seen(self, number: int, servers: Servers, now: float) -> Server:
+        """As a policy sees it."""
+        loading, remaining_s = None, 0.0
+        if self.loading is not None:
+            loading = (*self.loading, self.batch)
+            remaining_s = max(0.0, self.started + servers.pipelines[self.server_type].variant(*self.loading).load_s - now)
+        serving = None if self.serving is None else (*self.serving, self.batch)
+        resident = () if self.resident is None else (self.resident,)
+        return Server(number, serving, resident, loading, remaining_s, servers.types[self.server_type].name)
 
     @property
     def busy(self) -> bool:
         return self.serving is not None or self.loading is not None
 
     @property
-    def settled(self) -> bool:
+    def converged(self) -> bool:
         wanted = None if self.target is None else self.target[:2]
         return self.ordered and self.loading is None and self.serving == wanted
 

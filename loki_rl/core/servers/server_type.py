@@ -1,5 +1,4 @@
-"""Types of servers: how many there are of each, what they cost, hold and run how fast. Owns a pipeline as one type runs it;
-knows no single server and no plan."""
+"""Types of servers: how many there are of each, what they cost, hold and run how fast."""
 
 from __future__ import annotations
 

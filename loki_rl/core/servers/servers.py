@@ -1,5 +1,4 @@
-"""The servers of a cluster by number: of which type each is, and the pipeline as it runs there. Owns this numbering; knows
-not what any of them does."""
+"""The servers of a cluster by number: of which type each is, and the pipeline as it runs there."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from msgspec.structs import asdict
 from loki_rl.core.messages import Outcome
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Plan
+from loki_rl.core.requests.accuracy import Accuracy
 from loki_rl.core.requests.histogram import ERROR, LEAST_S
-from loki_rl.core.requests.ledger import Accuracy, PlanRecord, Root, Second, Tally, cost, mean_servers, summarise
+from loki_rl.core.requests.ledger import PlanRecord, Root, Second, Tally, cost, mean_servers, summarise
 
 FAST = {1: Latency(0.01, 0.02, 0.03)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loki_rl.core.effects import Reply, Send
-from loki_rl.core.messages import Event, Execute, Outcome, PlanChanged, Ready, Result, Settled, Submit, WorkerGone
+from loki_rl.core.messages import Ended, Event, Execute, Outcome, PlanChanged, Ready, Result, Submit, WorkerGone
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Plan
@@ -31,7 +31,7 @@ def test_siblings_are_counted_once_however_they_are_cut_after_a_loss() -> None:
     router.handle(PlanChanged(PLAN), 0.0)
     arrive(gateway, 1)
     item = CHAIN.entry_id(0, 0)
-    gateway.handle(Settled(0, Outcome.OK, [Family(item, 0.0, SLO, 0)], 0, [(5,)]), 0.01)
+    gateway.handle(Ended(0, Outcome.OK, [Family(item, 0.0, SLO, 0)], 0, [(5,)]), 0.01)
     router.handle(Submit([Family(CHAIN.child_id(item, 1, 0), 0.0, SLO, CHAIN.extend(0, 0), None, 5)]), 0.01)
     given: list[Execute] = []
     answers: list[Reply] = []
@@ -40,7 +40,7 @@ def test_siblings_are_counted_once_however_they_are_cut_after_a_loss() -> None:
         for effect in router.handle(event, now):
             if isinstance(effect, Send) and isinstance(effect.message, Execute):
                 given.append(effect.message)
-            if isinstance(effect, Send) and isinstance(effect.message, Settled):
+            if isinstance(effect, Send) and isinstance(effect.message, Ended):
                 answers.extend(replies(gateway.handle(effect.message, now)))
 
     def result(worker: int, batch: Execute) -> Result:

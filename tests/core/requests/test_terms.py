@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Begin, Cause, Counted, Execute, Outcome, Ready, Result, Settled, Submit, Tick
+from loki_rl.core.messages import Arrived, Begin, Cause, Counted, Ended, Execute, Outcome, Ready, Result, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import Family, QoS, Terms
@@ -93,7 +93,7 @@ def test_an_item_that_no_ready_variant_may_serve_is_dropped_at_its_deadline() ->
     assert pull(router, ROUGH) == []
     wake = router.wake_at()
     assert wake is not None
-    (lost,) = messages(router.handle(Tick(), wake), Settled)
+    (lost,) = messages(router.handle(Tick(), wake), Ended)
     assert (lost.outcome, lost.cause.task, lost.cause.fitting) == (Outcome.DROPPED, READ, -1)
     assert lost.cause.late_s == pytest.approx(0.005)
 
@@ -109,7 +109,7 @@ def test_no_variant_ever_serves_below_a_floor_and_no_item_is_forgotten(
     for serial in range(1, 30):
         variant = data.draw(st.sampled_from([ROUGH, FINE]))
         effects = router.handle(Ready(variant, 0, serial, variant, 2), 0.001 * serial)
-        ended += [one.id >> 31 for lost in messages(effects, Settled) for one in lost.families]
+        ended += [one.id >> 31 for lost in messages(effects, Ended) for one in lost.families]
         for execute in messages(effects, Execute):
             for one in execute.families:
                 assert asked[one.id >> 31][0] <= PIPELINE.best_completion(READ, (variant,))
@@ -117,7 +117,7 @@ def test_no_variant_ever_serves_below_a_floor_and_no_item_is_forgotten(
             fanouts: list[tuple[int, ...]] = [(0,)] * len(execute.families)
             router.handle(Result(variant, 0, execute.batch, variant, fanouts, 0.0, ""), 0.001 * serial)
         router.validate()
-    ended += [one.id >> 31 for lost in messages(router.handle(Tick(), 9.0), Settled) for one in lost.families]
+    ended += [one.id >> 31 for lost in messages(router.handle(Tick(), 9.0), Ended) for one in lost.families]
     assert sorted(ended) == list(range(len(asked)))
 
 
@@ -136,7 +136,7 @@ def test_a_boost_brings_forward_but_shortens_no_deadline() -> None:
     router.handle(Submit([item(n, Terms(boost=0.09)) for n in range(30)]), 0.0)
     effects = router.handle(Ready(0, 0, 1, FINE, 2), 0.0)
     assert len(messages(effects, Execute)[0].families) == 2
-    assert messages(effects, Settled) == []
+    assert messages(effects, Ended) == []
 
 
 # -- causes ----------------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_a_boost_brings_forward_but_shortens_no_deadline() -> None:
 def test_a_drop_tells_how_late_it_would_have_been_and_what_would_have_fitted() -> None:
     router = make()
     router.handle(Submit([item(1, timeout=0.012)]), 0.0)
-    (lost,) = messages(router.handle(Ready(0, 0, 1, FINE, 1), 0.002), Settled)
+    (lost,) = messages(router.handle(Ready(0, 0, 1, FINE, 1), 0.002), Ended)
     assert (lost.cause.task, lost.cause.fitting) == (READ, ROUGH)
     assert lost.cause.late_s == pytest.approx(0.010)
 
@@ -153,7 +153,7 @@ def test_a_drop_tells_how_late_it_would_have_been_and_what_would_have_fitted() -
 def test_what_would_have_fitted_respects_the_floor() -> None:
     router = make()
     router.handle(Submit([item(1, Terms(floor=0.6), timeout=0.012)]), 0.0)
-    (lost,) = messages(router.handle(Ready(1, 0, 1, FINE, 1), 0.002), Settled)
+    (lost,) = messages(router.handle(Ready(1, 0, 1, FINE, 1), 0.002), Ended)
     assert lost.cause.fitting == -1, "rough is quick enough, but not accurate enough"
 
 
@@ -183,11 +183,11 @@ def test_the_answer_carries_the_first_cause_only() -> None:
     (submit,) = messages(gateway.handle(Arrived([5], [0.0], {5: QoS(min_accuracy=0.5)}), 0.0), Submit)
     (entry,) = submit.families
     assert entry.terms == Terms(floor=0.5)
-    gateway.handle(Settled(FIND, Outcome.OK, [entry], FINE, [(2,)]), 0.01)
+    gateway.handle(Ended(FIND, Outcome.OK, [entry], FINE, [(2,)]), 0.01)
     path = PIPELINE.extend(0, FINE)
     children = [Family(PIPELINE.child_id(entry.id, READ, number), 0.0, SLO, path) for number in range(2)]
     first, second = Cause(READ, 0.01, ROUGH), Cause(READ, 0.02, -1)
-    gateway.handle(Settled(READ, Outcome.DROPPED, children[:1], -1, [], first), 0.02)
-    effects = gateway.handle(Settled(READ, Outcome.DROPPED, children[1:], -1, [], second), 0.03)
+    gateway.handle(Ended(READ, Outcome.DROPPED, children[:1], -1, [], first), 0.02)
+    effects = gateway.handle(Ended(READ, Outcome.DROPPED, children[1:], -1, [], second), 0.03)
     (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
     assert (reply.outcome, reply.cause) == (Outcome.DROPPED, first)

@@ -11,12 +11,12 @@ from loki_rl.core.messages import (
     CONTROLLER,
     GATEWAY,
     Cause,
+    Ended,
     Fault,
     Outcome,
     Pressure,
     Restarted,
     Result,
-    Settled,
     Tick,
     WorkerGone,
     router,
@@ -27,11 +27,11 @@ from loki_rl.core.routing.pull_router import PullRouter
 from tests.core.fork import FIND, FINE, PIPELINE, batches, items, make, ready, result, roots, settled
 
 
-def ids(verdict: Settled) -> list[int]:
+def ids(verdict: Ended) -> list[int]:
     return [family.id for family in verdict.families]
 
 
-def roots_of(verdict: Settled) -> list[int]:
+def roots_of(verdict: Ended) -> list[int]:
     return [id >> 31 for id in ids(verdict)]
 
 

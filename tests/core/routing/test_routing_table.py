@@ -15,7 +15,7 @@ from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.core.requests.items import Family, Terms
-from loki_rl.core.routing.routing_table import RoutingTable, Seat, coming, fill
+from loki_rl.core.routing.routing_table import Backend, RoutingTable, coming, fill
 from loki_rl.core.routing.table_router import TableRouter
 
 FIND, READ = 0, 1
@@ -45,7 +45,7 @@ def plan(demand: float, *placed: tuple[str, str, int]) -> Plan:
     return Plan("accuracy", placements, 8, 0.9, 1.0, demand, demand, split, {"find": {}, "read": {}})
 
 
-def shares(table: RoutingTable, path: int, seats: list[Seat]) -> list[float]:
+def shares(table: RoutingTable, path: int, seats: list[Backend]) -> list[float]:
     picked = [table.pick(path, (k + 0.5) / 1000) for k in range(1000)]
     return [sum(seat == one for one in picked) / 1000 for seat in seats]
 
@@ -60,13 +60,13 @@ def test_demand_pours_through_the_most_accurate_servers_first() -> None:
 
 
 def test_the_best_path_gets_the_best_servers_and_the_next_goes_on_where_it_stopped() -> None:
-    sure, quick = Seat(0, SURE, 25.0), Seat(1, QUICK, 100.0)
+    sure, quick = Backend(0, SURE, 25.0), Backend(1, QUICK, 100.0)
     found = fill([sure, quick], {1: 10.0, 2: 40.0}, {1: 0.8, 2: 1.0}.__getitem__)
     assert found == {2: [25.0, 15.0], 1: [0.0, 10.0]}
 
 
 def test_what_exceeds_all_servers_is_spread_evenly() -> None:
-    assert fill([Seat(0, SURE, 25.0), Seat(1, QUICK, 100.0)], {0: 165.0}, lambda _: 1.0) == {0: [45.0, 120.0]}
+    assert fill([Backend(0, SURE, 25.0), Backend(1, QUICK, 100.0)], {0: 165.0}, lambda _: 1.0) == {0: [45.0, 120.0]}
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ def test_what_exceeds_all_servers_is_spread_evenly() -> None:
 def test_everything_that_comes_goes_somewhere_and_no_server_is_overfull_before_all_are(
     capacities: list[float], rates: dict[int, float]
 ) -> None:
-    seats = [Seat(number, SURE, capacity) for number, capacity in enumerate(capacities)]
+    seats = [Backend(number, SURE, capacity) for number, capacity in enumerate(capacities)]
     given_to = fill(seats, rates, float)
     for path, amounts in given_to.items():
         assert sum(amounts) == pytest.approx(rates[path])
@@ -87,7 +87,7 @@ def test_everything_that_comes_goes_somewhere_and_no_server_is_overfull_before_a
 
 
 def test_a_table_sends_each_path_where_it_was_poured() -> None:
-    seats = [Seat(3, SURE, 25.0), Seat(5, QUICK, 100.0)]
+    seats = [Backend(3, SURE, 25.0), Backend(5, QUICK, 100.0)]
     table = RoutingTable(PIPELINE, READ, plan(40.0, ("find", "sure", 1), ("find", "quick", 1)), seats)
     assert shares(table, PIPELINE.extend(0, SURE), seats) == pytest.approx([25 / 80, 55 / 80], abs=0.002)
     # Nothing is planned by this path: by what the servers can do.

@@ -103,4 +103,4 @@ def test_every_plan_is_carried_out_in_the_end(tasks: list[str], parallel: int, r
         for machine, task in zip(machines.values(), tasks, strict=True):
             if machine.loading is not None:
                 machine.loading, machine.serving = None, (task, "new")
-    assert all(machine.settled for machine in machines.values())
+    assert all(machine.converged for machine in machines.values())

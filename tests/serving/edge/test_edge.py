@@ -15,12 +15,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-import zmq
 from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.options import ClusterOptions
@@ -28,34 +26,43 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport.listening import listen
+from tests.serving.driving import held_port
 
 
-def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
-        return probe.bind_to_random_port("tcp://127.0.0.1")
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Each question on a connection of its own, so that any of the processes may answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
 
 
 class Plane:
     def __init__(self, options: ClusterOptions) -> None:
-        self.http, self.grpc = free_port(), free_port()
         self.plane = LocalPlane(
             options,
             policy="static",
             policy_options={"servers": options.servers, "demand_rps": 20.0},
-            http_port=self.http,
+            http_port=0,
             http_processes=3,
-            grpc_port=self.grpc,
+            grpc_port=0,
             check=True,
         )
 
+    @property
+    def http(self) -> int:
+        assert self.plane.http_port
+        return self.plane.http_port
+
+    @property
+    def grpc(self) -> int:
+        assert self.plane.grpc_port
+        return self.plane.grpc_port
+
     def get(self, path: str) -> tuple[int, bytes]:
-        """Each question on a connection of its own, so that any of the processes may answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=60) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
+        return get(self.http, path)
 
 
 @pytest.fixture(scope="module")
@@ -168,27 +175,25 @@ def test_grpc_without_its_extra_is_told_before_anything_starts(
     quick_traffic: ClusterOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loki_rl.serving.process.launch.find_spec", lambda name: None if name == "tritonclient" else name)
-    plane = LocalPlane(quick_traffic, grpc_port=free_port())
+    plane = LocalPlane(quick_traffic, grpc_port=0)
     with pytest.raises(LaunchError, match=r"needs the extra loki-rl\[grpc\]"), plane:
         pass
 
 
 def test_after_sigterm_a_server_is_not_ready_but_serves_until_a_second_one(tmp_path: Path) -> None:
-    port = free_port()
+    port = held_port()
     command = [sys.executable, "-m", "loki_rl", "serve", "traffic", "--workers", "6", "--policy", "static", "--load-s", "0",
                "--slo-ms", "5000", "--http-port", str(port), "--drain-s", "60", "--demand-rps", "20", "--json"]  # fmt: skip
     errors = (tmp_path / "errors").open("w+b")
     with errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
-        site: Any = Plane.__new__(Plane)
-        site.http = port
-        wait_for(site, 200, process)
+        wait_for(port, 200, process)
         process.send_signal(signal.SIGTERM)
-        wait_for(site, 503, process)
+        wait_for(port, 503, process)
         with tritonclient.http.InferenceServerClient(f"127.0.0.1:{port}", concurrency=3) as client:
             assert client.is_server_live()
             assert client.infer("traffic", []).get_response()["parameters"]["outcome"] == "ok"
             open_still = [client.async_infer("traffic", []) for _ in range(3)]
-            while json.loads(site.get("/loki/state")[1])["requests"]["arrivals"] < 4:
+            while json.loads(get(port, "/loki/state")[1])["requests"]["arrivals"] < 4:
                 continue
             process.send_signal(signal.SIGTERM)
             assert [one.get_result().get_response()["parameters"]["missing"] for one in open_still] == [0, 0, 0]
@@ -198,10 +203,10 @@ def test_after_sigterm_a_server_is_not_ready_but_serves_until_a_second_one(tmp_p
     assert figures["arrivals"] == figures["ok"] + figures["late"] == 4
 
 
-def wait_for(site: Plane, status: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, status: int, process: subprocess.Popen[bytes]) -> None:
     while process.poll() is None:
         try:
-            if site.get("/v2/health/ready")[0] == status:
+            if get(port, "/v2/health/ready")[0] == status:
                 return
         except OSError:
             continue  # nobody listens yet

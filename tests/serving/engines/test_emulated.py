@@ -16,7 +16,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Snapshot
 from loki_rl.core.requests.items import Family
 from loki_rl.serving.engines.emulated import EmulatedEngine
-from loki_rl.serving.transport.deadline_timer import DeadlineTimer
+from loki_rl.serving.transport.timers import DeadlineTimer
 
 ROWS = {1: Latency(0.010, 0.020, 0.030), 2: Latency(0.015, 0.030, 0.045)}
 PIPELINE = Pipeline(

@@ -16,7 +16,7 @@ from loki_rl.core.messages import BatchDone, Execute, Fault, Loaded
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import Family
 from loki_rl.serving.engines.adapter import Array, Produced
-from loki_rl.serving.engines.engine import EngineError, LoadInfo
+from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.threaded import ThreadedEngine, collect
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
@@ -44,11 +44,11 @@ class Mirror:
         self.gate = threading.Event()
         self.fault: Exception | None = None
 
-    def load(self, task: str, variant: str) -> LoadInfo:
+    def load(self, task: str, variant: str) -> float:
         if self.fault:
             raise self.fault
         self.calls.append(f"load {task} {variant}")
-        return LoadInfo(1.0)
+        return 1.0
 
     def unload(self, task: str, variant: str) -> None:
         self.calls.append(f"unload {task} {variant}")

@@ -16,17 +16,14 @@ from loki_rl.core.effects import Reply
 from loki_rl.core.messages import Cause, Outcome
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import Served
-from loki_rl.core.requests.ledger import Tally
 from loki_rl.serving.gateway.client_socket import (
     ClientSocket,
     Entered,
     FrontEvent,
-    LedgerAsked,
-    RunAsked,
-    StateAsked,
+    Question,
     Withdrawn,
-    describe,
 )
+from loki_rl.serving.gateway.schema import describe
 from loki_rl.serving.observe.names import PathNames
 from loki_rl.serving.state import PlaneState, Requests
 from loki_rl.serving.transport.protocol import (
@@ -38,14 +35,12 @@ from loki_rl.serving.transport.protocol import (
     Describe,
     Described,
     Infer,
-    LedgerRead,
     ReadLedger,
     ReadState,
     Refusal,
     Refused,
     Request,
     Response,
-    RunLedger,
     StateRead,
     Tensor,
     decode_response,
@@ -227,19 +222,19 @@ def test_questions(peer: Peer) -> None:
     assert (before.id, before.ready, after.id, after.ready) == (1, False, 2, True)
     assert [(task.name, task.variants) for task in after.tasks] == [("a", ("a0",)), ("b", ("b0", "b1"))]
     (run,) = peer.ask(BeginRun(3, 12.5))
-    assert isinstance(run, RunAsked)
-    peer.front.begun(run, 12.5)
+    assert isinstance(run, Question)
+    assert run.request == BeginRun(3, 12.5)
+    peer.front.answer(run, Begun(3, 12.5))
     assert peer.answer()[0] == Begun(3, 12.5)
     (ledger,) = peer.ask(ReadLedger(4))
-    assert isinstance(ledger, LedgerAsked)
-    peer.front.ledger(ledger, Tally(leaves=3), servers=4)
-    read, _ = peer.answer()
-    assert isinstance(read, LedgerRead)
-    assert msgspec.json.decode(read.data, type=RunLedger) == RunLedger(Tally(leaves=3), 4, 0.9)
+    assert isinstance(ledger, Question)
+    assert ledger.request == ReadLedger(4)
+    peer.front.refuse(ledger, "not now")
+    assert (peer.refusal(), peer.front.malformed) == (Refused(4, "not now"), 1)
     (asked,) = peer.ask(ReadState(5))
-    assert isinstance(asked, StateAsked)
+    assert isinstance(asked, Question)
     state = PlaneState("chain", "emulated", 0.2, 1.0, 4, True, 1.0, 0, 0, Requests())
-    peer.front.state(asked, state)
+    peer.front.answer(asked, StateRead(5, state))
     assert peer.answer()[0] == StateRead(5, state)
 
 
@@ -320,8 +315,8 @@ def test_no_message_stops_the_front(peer: Peer, frames: list[bytes]) -> None:
     for event in peer.send(*frames):
         if isinstance(event, Entered):
             peer.front.reply(reply_to(event.key))
-        elif isinstance(event, RunAsked):
-            peer.front.begun(event, 0.0)
+        elif isinstance(event, Question):
+            peer.front.answer(event, Begun(event.request.id, 0.0))
     peer.ask(Describe(99))
     while not isinstance(peer.answer()[0], Described):
         pass

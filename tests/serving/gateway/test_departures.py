@@ -28,7 +28,6 @@ from loki_rl.serving.transport.protocol import Beat, Infer, encode
 from loki_rl.serving.transport.timers import Timers
 from tests.serving.driving import eventually
 from tests.serving.gateway.test_client_socket import Peer
-from tests.serving.process.test_launch import free_port
 
 # Sends as many requests as its argument says, tells of it, and stays.
 LEAVER = """
@@ -120,9 +119,9 @@ def test_a_plane_does_not_run_what_a_killed_client_had_in_flight(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     settings: Any = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
     if native:
-        settings["native"] = native = f"{native}:{free_port()}"
+        settings["native"] = f"{native}:0"
     with LocalPlane(quick_traffic, **settings, check=True) as plane, Client(plane.front) as witness:
-        command = [sys.executable, "-c", LEAVER, native or plane.front, "3000"]
+        command = [sys.executable, "-c", LEAVER, plane.native or plane.front, "3000"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as leaver:
             assert leaver.stdout is not None
             assert leaver.stdout.readline() == b"sent\n"

@@ -23,8 +23,9 @@ from loki_rl.serving.gateway.ledger_snapshot import read_snapshot
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process.child import Child
 from loki_rl.serving.process.node import LEDGER, Node
-from loki_rl.serving.transport.mailbox import Context, Mailbox
-from loki_rl.serving.transport.wire import Control, Gone, Idle, Leave, Letter, Up, Warm
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.multipart import Context
+from loki_rl.serving.transport.wire import ControlWord, Gone, Idle, Leave, Letter, Up, Warm
 from tests.serving.driving import eventually
 
 # Slow enough that requests are still on their way when the next snapshot is taken.
@@ -64,7 +65,7 @@ class Plane:
         )
         self.plane.write(folder)
         self.mailbox = Mailbox(context, LAUNCHER, self.plane.endpoints(folder))
-        self.words: list[Control] = []
+        self.words: list[ControlWord] = []
         self.nodes = [Node(self.plane, spec.name, folder, context) for spec in SPECS[1:]]
         self.threads = [threading.Thread(target=node.run, name=node.spec.name) for node in self.nodes]
         for thread in self.threads:
@@ -76,7 +77,7 @@ class Plane:
         command = [sys.executable, "-m", "loki_rl.serving.process.node", str(self.folder), GATEWAY]
         return Child(GATEWAY, command, self.folder / "gateway.log")
 
-    def hear(self, wanted: Control) -> None:
+    def hear(self, wanted: ControlWord) -> None:
         """Wait for this word of a node."""
         while wanted not in self.words:
             assert self.mailbox.inbox.poll(30_000), f"it never came; {self.words}, {self.gateway.last_words()}"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally
-from loki_rl.serving.gateway.ledger_snapshot import RETRY_S, SETTLED_S, SnapshotWriter, Standing, read_snapshot
+from loki_rl.serving.gateway.ledger_snapshot import FINAL_S, RETRY_S, SnapshotWriter, Standing, read_snapshot
 from loki_rl.serving.state import Requests
 
 PLAN = Plan("hardware", (), 0, 1.0, 1.0, 1.0, 1.0, {"cut": 0.5}, {})
@@ -73,7 +73,7 @@ def until(done: Callable[[], bool]) -> None:
 
 def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    kept.live(3 * SETTLED_S)
+    kept.live(3 * FINAL_S)
     kept.tally.arrive(kept.second)
     kept.tally.leaves, kept.tally.leaves_bad, kept.tally.executions = 9, 1, 20
     kept.write()
@@ -85,7 +85,7 @@ def test_a_second_whose_requests_take_long_is_written_down_until_they_end(tmp_pa
     kept = Kept(tmp_path)
     kept.live(5)
     kept.tally.arrive(2)
-    kept.live(2 * SETTLED_S)
+    kept.live(2 * FINAL_S)
     assert kept.read().seconds[2].open == 1
     kept.tally.close(2, Outcome.LATE, 100.0, 0.0)
     kept.live(2)
@@ -94,7 +94,7 @@ def test_a_second_whose_requests_take_long_is_written_down_until_they_end(tmp_pa
 
 def test_a_second_costs_the_same_after_hours(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    kept.live(5 * SETTLED_S)
+    kept.live(5 * FINAL_S)
     sizes = [file.stat().st_size for file in kept.files]
     kept.live(1)
     grown = [file.stat().st_size for file in kept.files]
@@ -104,7 +104,7 @@ def test_a_second_costs_the_same_after_hours(tmp_path: Path) -> None:
 
 def test_another_run_is_another_ledger(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    kept.live(2 * SETTLED_S)
+    kept.live(2 * FINAL_S)
     kept.tally, kept.second = Tally(plans=[PlanRecord(0.0, PLAN)]), 0
     kept.live(3)
     assert kept.read() == kept.tally
@@ -113,10 +113,10 @@ def test_another_run_is_another_ledger(tmp_path: Path) -> None:
 
 def test_a_later_life_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    kept.live(2 * SETTLED_S)
+    kept.live(2 * FINAL_S)
     for _ in range(2):
         kept = Kept(tmp_path, kept.read())
-        kept.live(SETTLED_S)
+        kept.live(FINAL_S)
         assert kept.read() == kept.tally
         assert len(kept.files) == 2
 
@@ -141,7 +141,7 @@ def test_old_logs_go_and_what_was_summed_up_is_not_there_twice(tmp_path: Path, m
 def test_a_torn_tail_is_not_read(tmp_path_factory: pytest.TempPathFactory, cut: int, garbage: bytes) -> None:
     """What was appended after the last snapshot does not belong to it. A snapshot that is not whole is none."""
     kept = Kept(tmp_path_factory.mktemp("torn"))
-    kept.live(SETTLED_S + 20)
+    kept.live(FINAL_S + 20)
     log = next(file for file in kept.files if file.name[-1].isdigit())
     log.write_bytes(log.read_bytes() + garbage)
     assert kept.read() == kept.tally
@@ -156,7 +156,7 @@ def test_a_torn_tail_is_not_read(tmp_path_factory: pytest.TempPathFactory, cut: 
 
 def test_a_damaged_log_costs_its_seconds_only(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    kept.live(SETTLED_S + 20)
+    kept.live(FINAL_S + 20)
     log = next(file for file in kept.files if file.name[-1].isdigit())
     data = bytearray(log.read_bytes())
     data[len(data) // 2] ^= 1

@@ -15,6 +15,7 @@ from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load import http_sender
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.load.sender import ReplayError
+from loki_rl.serving.transport.protocol import LedgerRead
 from loki_rl.serving.transport.wire import unpack
 from tests.serving.site import Site
 
@@ -75,7 +76,8 @@ def test_a_gateway_that_dies_after_the_run_leaves_the_account_of_the_client(
     responder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loki_rl.serving.gateway.client.Client.__init__.__defaults__", (0.2,))
-    monkeypatch.setattr(responder.front, "ledger", lambda *_: None)
+    answer = responder.front.answer
+    monkeypatch.setattr(responder.front, "answer", lambda to, what: isinstance(what, LedgerRead) or answer(to, what))
     result = replay(responder.endpoint, "reading", np.arange(5) / 100, PICTURES, slo_s=5.0)
     assert (result.ledger, result.figures.ok, result.figures.cost_j) == (None, 5, None)
 

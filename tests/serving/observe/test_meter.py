@@ -9,7 +9,7 @@ import pytest
 from loki_rl.core.controller import Controller
 from loki_rl.core.effects import Effect, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Event, Execute, Outcome, Ready, Report, Result, Settled, Submit, Tick, WorkerGone
+from loki_rl.core.messages import Arrived, Ended, Event, Execute, Outcome, Ready, Report, Result, Submit, Tick, WorkerGone
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Exclusion
@@ -119,8 +119,8 @@ def test_requests_are_counted_by_their_ends() -> None:
     meter = RequestMeter(gateway)
     for event, now in (
         (Arrived([1, 2, 3], [0.0, 0.0, 0.0]), 10.0),
-        (Settled(0, Outcome.OK, [Family(PIPELINE.entry_id(0, 0), 10.0, 10.5, 0)], 1, []), 10.1),
-        (Settled(0, Outcome.DROPPED, [Family(PIPELINE.entry_id(1, 0), 10.0, 10.5, 0)], -1, []), 10.2),
+        (Ended(0, Outcome.OK, [Family(PIPELINE.entry_id(0, 0), 10.0, 10.5, 0)], 1, []), 10.1),
+        (Ended(0, Outcome.DROPPED, [Family(PIPELINE.entry_id(1, 0), 10.0, 10.5, 0)], -1, []), 10.2),
     ):
         meter.record(event, gateway.handle(event, now), now)
     seen = meter.state()

@@ -17,7 +17,7 @@ from opentelemetry.trace.status import StatusCode
 from loki_rl.core.cluster import build
 from loki_rl.core.effects import Effect, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Event, Execute, Ready, Result, Settled, Submit, router
+from loki_rl.core.messages import GATEWAY, Abandoned, Arrived, Ended, Event, Execute, Ready, Result, Submit, router
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import size
@@ -75,7 +75,7 @@ class Traced:
         for batch in [e.message for e in effects if isinstance(e, Send) and isinstance(e.message, Execute)]:
             fanouts: list[tuple[int, ...]] = [(2,) if children else ()] * size(batch.families)
             told += self.tell(router(task), Result(task, 0, batch.batch, 0, fanouts, 0.03, ""), now + 0.05)
-        for message in [e.message for e in told if isinstance(e, Send) and isinstance(e.message, Settled)]:
+        for message in [e.message for e in told if isinstance(e, Send) and isinstance(e.message, Ended)]:
             self.tell(GATEWAY, message, now + 0.06)
         return told
 

@@ -30,7 +30,7 @@ def test_who_is_silent_for_longer_than_allowed_is_found_and_the_others_are_not()
     beats.expect("b", 4.0)
     assert looks(beats, 100.0, 102.0) == []
     assert beats.look(102.25) == ["a"]
-    beats.heard("a", 2.0)
+    beats.renew("a", 2.0)
     assert looks(beats, 102.5, 104.0) == []
     assert beats.look(104.25) == ["b"], "of its own time"
 
@@ -39,7 +39,7 @@ def test_before_the_first_sign_the_time_to_start_holds() -> None:
     beats = Heartbeats()
     beats.expect("a", 60.0)
     assert looks(beats, 0.0, 60.0) == []
-    beats.heard("a", 2.0)
+    beats.renew("a", 2.0)
     assert looks(beats, 60.25, 62.0) == []
     assert beats.look(62.5) == ["a"]
 
@@ -47,9 +47,9 @@ def test_before_the_first_sign_the_time_to_start_holds() -> None:
 def test_announced_silence_is_none_until_it_is_over() -> None:
     beats = Heartbeats()
     beats.expect("a", 2.0)
-    beats.heard("a", 2.0 + 120.0)
+    beats.renew("a", 2.0 + 120.0)
     assert looks(beats, 0.0, 122.0) == []
-    beats.heard("a", 2.0)
+    beats.renew("a", 2.0)
     assert looks(beats, 122.25, 130.0) == ["a"]
 
 
@@ -61,7 +61,7 @@ def test_a_watch_that_stood_still_finds_nobody_silent_for_it(gaps: list[float]) 
     for gap in gaps:
         now += gap
         assert beats.look(now) == []
-        beats.heard("a", COUNTED_S + 0.01)
+        beats.renew("a", COUNTED_S + 0.01)
 
 
 def test_of_a_gap_in_the_looks_only_a_little_counts() -> None:
@@ -76,7 +76,7 @@ def test_of_those_that_have_ended_nothing_is_expected() -> None:
     beats.expect("a", 2.0)
     beats.forget("a")
     beats.forget("a")
-    beats.heard("a", 2.0)  # its last words, read late
+    beats.renew("a", 2.0)  # its last words, read late
     assert looks(beats, 0.0, 100.0) == []
 
 

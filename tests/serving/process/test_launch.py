@@ -78,11 +78,6 @@ def plane_of(options: ClusterOptions, tmp_path: Path, monkeypatch: pytest.Monkey
     return make
 
 
-def free_port() -> int:
-    with zmq.Context() as context, context.socket(zmq.PAIR) as probe:
-        return probe.bind_to_random_port("tcp://127.0.0.1")
-
-
 def sockets(base: Path) -> list[Path]:
     """Inboxes of nodes in their first life, and of the launcher."""
     return [file for file in base.glob("*/*.0") if file.is_socket()]
@@ -158,9 +153,8 @@ def test_noise_in_every_inbox_does_not_stop_the_plane(plane_of: Start, base: Pat
 
 
 def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
-    port = free_port()
-    with plane_of(http_port=port) as plane:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=60) as answer:
+    with plane_of(http_port=0) as plane:
+        with urllib.request.urlopen(f"http://127.0.0.1:{plane.http_port}/v2/health/ready", timeout=60) as answer:
             assert answer.status == 200
         pids = plane.pids
         assert "http" in pids
@@ -258,19 +252,17 @@ def test_the_limit_of_a_start_is_for_what_is_not_compiled(plane_of: Start, tmp_p
 
 
 def test_a_plane_on_a_public_address_says_so_loudly_and_serves(plane_of: Start, caplog: pytest.LogCaptureFixture) -> None:
-    native, http = free_port(), free_port()
-    with plane_of(native=f"tcp://0.0.0.0:{native}", http_host="0.0.0.0", http_port=http, public=True) as plane:
+    with plane_of(native="tcp://0.0.0.0:0", http_host="0.0.0.0", http_port=0, public=True) as plane:
         assert caplog.text.count("listening on 0.0.0.0 without keys or TLS") == 1
-        with Client(f"tcp://127.0.0.1:{native}") as client:
+        with Client(plane.native.replace("0.0.0.0", "127.0.0.1")) as client:
             assert client.infer().outcome == "ok"
         assert "native" in plane.pids
 
 
 def test_native_clients_get_their_answers_when_a_plane_stops(plane_of: Start) -> None:
-    port = free_port()
     with contextlib.ExitStack() as stack:
-        with plane_of(native=f"tcp://127.0.0.1:{port}"):
-            client = stack.enter_context(Client(f"tcp://127.0.0.1:{port}"))
+        with plane_of(native="tcp://127.0.0.1:0") as plane:
+            client = stack.enter_context(Client(plane.native))
             for _ in range(20):
                 client.submit()
             client.ledger()

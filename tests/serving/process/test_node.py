@@ -19,16 +19,17 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.serving.engines.adapter import Array, Produced
-from loki_rl.serving.engines.engine import EngineError, LoadInfo
+from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.gateway.client import Client, ClientError, Inference
-from loki_rl.serving.gateway.client_socket import describe
+from loki_rl.serving.gateway.schema import describe
 from loki_rl.serving.plane import LAUNCHER, EngineKind, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process import node as node_module
 from loki_rl.serving.process.heartbeat import LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.process.node import Node
-from loki_rl.serving.transport.mailbox import Context, Mailbox
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.protocol import Tensor
-from loki_rl.serving.transport.wire import Alive, Bye, Control, Idle, Letter, Up, Warm
+from loki_rl.serving.transport.wire import Alive, Bye, ControlWord, Idle, Letter, Up, Warm
 
 MS = 0.001
 FAST = {n: Latency(n * MS, n * MS, 2 * n * MS) for n in (1, 2, 4)}
@@ -68,9 +69,9 @@ class Arithmetic:
     def __init__(self) -> None:
         self.resident: set[tuple[str, str]] = set()
 
-    def load(self, task: str, variant: str) -> LoadInfo:
+    def load(self, task: str, variant: str) -> float:
         self.resident.add((task, variant))
-        return LoadInfo(0.0)
+        return 0.0
 
     def unload(self, task: str, variant: str) -> None:
         self.resident.discard((task, variant))
@@ -97,7 +98,7 @@ class Plane:
         ).write(folder)  # fmt: skip
         plane = PlaneFile.read(folder)
         self.mailbox = Mailbox(context, LAUNCHER, plane.endpoints(folder))
-        self.words: list[Control] = []
+        self.words: list[ControlWord] = []
         self.nodes = [Node(plane, spec.name, folder, context) for spec in specs]
         self.threads = [threading.Thread(target=self._live, args=(node,), name=node.spec.name) for node in self.nodes]
         for thread in self.threads:
@@ -108,7 +109,7 @@ class Plane:
         node.run()
         node.close()
 
-    def hear(self, done: Callable[[list[Control]], object]) -> None:
+    def hear(self, done: Callable[[list[ControlWord]], object]) -> None:
         """Wait for words of the nodes, which always say that they live."""
         deadline = time.monotonic() + 60
         while not done(self.words):
@@ -264,7 +265,7 @@ def test_a_node_may_be_silent_no_longer_as_soon_as_its_model_is_loaded_or_its_pl
         assert max(_patience(plane.words, name)) > 0.0
 
 
-def _patience(words: list[Control], name: str) -> list[float]:
+def _patience(words: list[ControlWord], name: str) -> list[float]:
     return [word.patience_s for word in words if isinstance(word, Alive) and word.node == name]
 
 

@@ -27,7 +27,9 @@ from loki_rl.serving.process.restart_budget import RESTARTS
 from loki_rl.serving.transport import wire
 from loki_rl.serving.transport.wire import Hung
 from tests.serving.driving import PATIENCE_S, drive, eventually
-from tests.serving.process.test_launch import alive, free_port
+from tests.serving.process.test_launch import alive
+
+NATIVE = "tcp://127.0.0.1:0"  # any free port
 
 STATIC: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
 Start = Callable[..., AbstractContextManager[LocalPlane]]
@@ -123,23 +125,21 @@ def test_a_worker_process_that_stands_still_is_found_killed_and_started_again(st
 
 @pytest.mark.parametrize("name", ["router-1", "http-1"])
 def test_any_other_process_that_stands_still_is_started_again_too(start: Start, name: str) -> None:
-    port = free_port()
-    with start(http_port=port, http_processes=2) as plane:
+    with start(http_port=0, http_processes=2) as plane:
         former = end(plane, name, signal.SIGSTOP)
         eventually(lambda: plane.pids.get(name, former) != former, "it was not found")
         assert "gave no sign of life for" in plane.ended[0]
         assert plane.pids["http"], "only that one"
         # Connections are dealt out to both, in whatever order.
         for _ in range(8):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live", timeout=60) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{plane.http_port}/v2/health/live", timeout=60) as answer:
                 assert answer.status == 200
         assert plane.restarted == 1
 
 
 @pytest.mark.parametrize(("number", "why"), [(signal.SIGKILL, "signal 9"), (signal.SIGSTOP, "gave no sign of life for")])
 def test_the_proxy_of_native_clients_is_started_again_and_they_find_it(start: Start, number: int, why: str) -> None:
-    native = f"tcp://127.0.0.1:{free_port()}"
-    with start(native=native) as plane, Client(plane.front) as witness, Client(native) as client:
+    with start(native=NATIVE) as plane, Client(plane.front) as witness, Client(plane.native) as client:
         assert client.infer().outcome == "ok"
         client.submit(timeout_s=600.0)
         end(plane, "native", number)
@@ -154,8 +154,7 @@ def test_the_proxy_of_native_clients_is_started_again_and_they_find_it(start: St
 
 
 def test_native_clients_find_the_gateway_that_was_started_again(start: Start) -> None:
-    native = f"tcp://127.0.0.1:{free_port()}"
-    with start(native=native) as plane, Client(native) as client:
+    with start(native=NATIVE) as plane, Client(plane.native) as client:
         assert client.infer().outcome == "ok"
         former = end(plane, "gateway")
         eventually(lambda: "gateway" not in plane.pids or plane.pids["gateway"] != former, "its end was not noticed")
@@ -166,7 +165,7 @@ def test_native_clients_find_the_gateway_that_was_started_again(start: Start) ->
 
 def test_processes_that_do_nothing_are_not_taken_for_silent_ones(start: Start) -> None:
     """Nor is anything that was said before the launcher itself could look."""
-    with start(http_port=free_port(), native=f"tcp://127.0.0.1:{free_port()}") as plane:
+    with start(http_port=0, native=NATIVE) as plane:
         pids = plane.pids
         supervisor = plane._supervisor
         assert supervisor is not None
@@ -222,7 +221,7 @@ def test_where_nothing_can_be_started_any_more_the_plane_has_failed(start: Start
 
 
 def test_a_watch_that_fails_is_said_and_the_plane_still_stops(start: Start) -> None:
-    with start(http_port=free_port()) as plane:
+    with start(http_port=0) as plane:
         supervisor = plane._supervisor
         assert supervisor is not None
         pids = plane.pids

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.serving.profiling import host_load
-from loki_rl.serving.profiling.host_load import HostLoad
+from loki_rl.serving.engines import hardware
+from loki_rl.serving.engines.hardware import HostLoad
 
 
 def stat(file: Path, *seconds: float) -> None:
@@ -19,7 +19,7 @@ def stat(file: Path, *seconds: float) -> None:
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(host_load, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(hardware, "STAT", tmp_path / "stat")
     return tmp_path / "stat"
 
 

@@ -14,7 +14,7 @@ from loki_rl.reading.quality import measure_quality
 from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import Scene, render
 from loki_rl.serving.engines.adapter import Array, Produced
-from loki_rl.serving.engines.engine import EngineError, LoadInfo
+from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.profiling.dominance import Figures, dominated
 from loki_rl.serving.profiling.profile import Request, batch_sizes, profile, quick_request
 from loki_rl.serving.profiling.timing import Effort, measure_latencies
@@ -190,8 +190,8 @@ class Scripted:
         self.scene = {scene.jpeg: scene for scene in shown}
         self.text = {line.box[2]: line.text for scene in shown for line in scene.lines}
 
-    def load(self, _task: str, _variant: str) -> LoadInfo:
-        return LoadInfo(0.0)
+    def load(self, _task: str, _variant: str) -> float:
+        return 0.0
 
     def unload(self, _task: str, _variant: str) -> None:
         """Nothing is resident."""

@@ -15,8 +15,9 @@ from loki_rl.core.effects import Effect, Load, Send
 from loki_rl.core.messages import Cancelled, Drain, Event, Tick
 from loki_rl.serving.transport.driver import Delivery, Driver
 from loki_rl.serving.transport.event_queue import EventQueue
-from loki_rl.serving.transport.mailbox import Context, Mailbox
-from loki_rl.serving.transport.wire import Control, Letter, Up
+from loki_rl.serving.transport.mailbox import Mailbox
+from loki_rl.serving.transport.multipart import Context
+from loki_rl.serving.transport.wire import ControlWord, Letter, Up
 
 
 class Scripted:
@@ -241,9 +242,9 @@ def test_what_a_source_gave_before_it_failed_is_delivered(make: Callable[..., Dr
 
 def test_words_that_cannot_be_followed_cost_themselves_only(make: Callable[..., Driver]) -> None:
     a, b = make("a"), make("b")
-    heard: list[Control] = []
+    heard: list[ControlWord] = []
 
-    def follow(word: Control) -> None:
+    def follow(word: ControlWord) -> None:
         heard.append(word)
         raise KeyError("nobody")
 

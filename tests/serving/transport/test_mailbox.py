@@ -11,8 +11,9 @@ import zmq
 from loki_rl.core.messages import Cancelled, Submit
 from loki_rl.core.requests.items import Family
 from loki_rl.serving.transport import mailbox, wire
-from loki_rl.serving.transport.mailbox import Context, Mailbox, Received
-from loki_rl.serving.transport.wire import Control, Gone, Letter, Up
+from loki_rl.serving.transport.mailbox import Mailbox, Received
+from loki_rl.serving.transport.multipart import Context
+from loki_rl.serving.transport.wire import ControlWord, Gone, Letter, Up
 
 Open = Callable[..., Mailbox]
 
@@ -36,10 +37,10 @@ def open_box(context: Context, tmp_path: Path) -> Iterator[Open]:
         box.close()
 
 
-def take(box: Mailbox, count: int) -> tuple[list[Received], list[Control]]:
+def take(box: Mailbox, count: int) -> tuple[list[Received], list[ControlWord]]:
     """Wait until `count` letters and words are there."""
     letters: list[Received] = []
-    words: list[Control] = []
+    words: list[ControlWord] = []
     while len(letters) + len(words) < count:
         assert box.inbox.poll(5000), "nothing came"
         more = box.take(64)
