@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.validation import require
 from loki_rl.env.histogram import FanoutRow, read_histogram
 from loki_rl.files.tables import read_yaml, table
 
@@ -44,7 +47,15 @@ class Unloadable(Struct, frozen=True, forbid_unknown_fields=True):
     to_s: float | None = None
 
 
-class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    crashes: tuple[Crash, ...] = ()
+    slow: tuple[Slow, ...] = ()
+    unloadable: tuple[Unloadable, ...] = ()
+    metric_lag_s: float = 0.0
+    service_noise: float = 0.0
+
+
+class Faults(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that a run adds to an undisturbed one.
 
     metric_lag_s: counts of arrivals and backlogs reach the controller this much later [s]. service_noise: standard deviation
@@ -52,11 +63,6 @@ class Faults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     resampled instead of the profile's Poisson.
     """
 
-    crashes: tuple[Crash, ...] = ()
-    slow: tuple[Slow, ...] = ()
-    unloadable: tuple[Unloadable, ...] = ()
-    metric_lag_s: float = 0.0
-    service_noise: float = 0.0
     fanout: tuple[FanoutRow, ...] = ()
 
 
@@ -64,26 +70,15 @@ NO_FAULTS = Faults()
 LEAST_DOWN_S = 0.1
 
 
-class _File(Struct, frozen=True, forbid_unknown_fields=True):
-    crashes: tuple[Crash, ...] = ()
-    slow: tuple[Slow, ...] = ()
-    unloadable: tuple[Unloadable, ...] = ()
-    metric_lag_s: float = 0.0
-    service_noise: float = 0.0
+class _File(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fanout: str | None = None
 
 
 def load_faults(path: Path) -> Faults:
     """Read a YAML file with the fields of Faults; `fanout` names a CSV file beside it. Raises ConfigError."""
     data = table(read_yaml(path), _File, str(path))
-    return Faults(
-        crashes=data.crashes,
-        slow=data.slow,
-        unloadable=data.unloadable,
-        metric_lag_s=data.metric_lag_s,
-        service_noise=data.service_noise,
-        fanout=() if data.fanout is None else read_histogram(path.parent / data.fanout),
-    )
+    rows = () if data.fanout is None else read_histogram(path.parent / data.fanout)
+    return Faults(**asdict(data) | {"fanout": rows})
 
 
 def check_faults(faults: Faults, pipeline: Pipeline, servers: int) -> None:
@@ -137,6 +132,4 @@ def _known(server: int, servers: int, what: str) -> None:
     _require(0 <= server < servers, f"{what}: servers are numbered 0 to {servers - 1}")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise FaultError(message)
+_require = partial(require, error=FaultError)

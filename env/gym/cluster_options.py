@@ -4,7 +4,7 @@ no gymnasium."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from math import inf
 from typing import Literal
 
@@ -17,6 +17,7 @@ from loki_rl.control.demand.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.fast.table import Table, table_for
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.validation import require
 from loki_rl.env.fluid.batch import Base, Pool, Windows
 from loki_rl.env.fluid.dynamics import TICK_S
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
@@ -80,9 +81,7 @@ def check_options(options: ClusterEnvOptions) -> None:
         _require(value is None or 0 <= value < inf, f"{name} must be finite and not below 0, not {value}")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise OptionError(message)
+_require = partial(require, error=OptionError)
 
 
 def pipeline_of(options: ClusterEnvOptions) -> Pipeline:

@@ -19,27 +19,27 @@ class PipelineError(ValueError):
 def check(pipeline: Pipeline) -> None:
     """Raise PipelineError where the description contradicts itself."""
     names = [task.name for task in pipeline.tasks]
-    _require(bool(names), "a pipeline needs at least one task")
-    _require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
-    _require(0 < pipeline.slo_s < inf, f"the SLO must be above 0, not {pipeline.slo_s} s")
-    _require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
+    require(bool(names), "a pipeline needs at least one task")
+    require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
+    require(0 < pipeline.slo_s < inf, f"the SLO must be above 0, not {pipeline.slo_s} s")
+    require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
     for position, task in enumerate(pipeline.tasks):
         where = f"task '{task.name}'"
         if task.parent is not None:
-            _require(task.parent in names[:position], f"{where}: parent '{task.parent}' is not a task above it")
-            _require(task.entry == 0, f"{where}: only a task without a parent can be an entry")
+            require(task.parent in names[:position], f"{where}: parent '{task.parent}' is not a task above it")
+            require(task.entry == 0, f"{where}: only a task without a parent can be an entry")
         else:
-            _require(0 < task.entry < inf, f"{where}: a task without a parent needs a rate per request above 0")
-        _require(bool(task.variants), f"{where} has no variants")
+            require(0 < task.entry < inf, f"{where}: a task without a parent needs a rate per request above 0")
+        require(bool(task.variants), f"{where} has no variants")
         below = {other.name for other in pipeline.tasks if other.parent == task.name}
         seen: set[str] = set()
         for variant in task.variants:
             _check_variant(variant, f"{where}, variant '{variant.name}'", below)
-            _require(variant.name not in seen, f"{where}: variant '{variant.name}' stands twice")
+            require(variant.name not in seen, f"{where}: variant '{variant.name}' stands twice")
             seen.add(variant.name)
     _check_weights(pipeline)
     depth = max(len(line) for line in pipeline.lines)
-    _require(depth <= 6, f"the tree is {depth} tasks deep; at most 6 are supported")
+    require(depth <= 6, f"the tree is {depth} tasks deep; at most 6 are supported")
     _check_numbers(pipeline)
     _check_paths(pipeline)
 
@@ -47,21 +47,21 @@ def check(pipeline: Pipeline) -> None:
 def _check_numbers(pipeline: Pipeline) -> None:
     """Items are numbered in a few bits; what does not fit would be taken for another item."""
     most = sum(ceil(task.entry) for task in pipeline.tasks)
-    _require(most <= MAX_ENTRIES, f"a request may start with {most} items; at most {MAX_ENTRIES} are supported")
+    require(most <= MAX_ENTRIES, f"a request may start with {most} items; at most {MAX_ENTRIES} are supported")
     room = min(MAX_FANOUT, pipeline.max_children) if pipeline.child_bits else 0.0
     for task in pipeline.tasks:
         for variant in task.variants:
             mean, where = sum(variant.fanout.values()), f"task '{task.name}', variant '{variant.name}'"
-            _require(mean <= room, f"{where}: {mean:g} children per item; at most {room:g} are supported in this tree")
+            require(mean <= room, f"{where}: {mean:g} children per item; at most {room:g} are supported in this tree")
 
 
 def _check_paths(pipeline: Pipeline) -> None:
     for path, accuracy in pipeline.path_accuracy.items():
         where = f"path_accuracy of {' -> '.join(path)}"
         fits = [leaf for leaf in pipeline.leaves if _is_path(pipeline, leaf, path)]
-        _require(bool(fits), f"{where}: not the variants of a path from an entry task to a leaf task")
-        _require(len(fits) == 1, f"{where}: fits several leaf tasks; give their variants names of their own")
-        _require(0 <= accuracy <= 1, f"{where}: must lie in [0, 1], not {accuracy}")
+        require(bool(fits), f"{where}: not the variants of a path from an entry task to a leaf task")
+        require(len(fits) == 1, f"{where}: fits several leaf tasks; give their variants names of their own")
+        require(0 <= accuracy <= 1, f"{where}: must lie in [0, 1], not {accuracy}")
 
 
 def _is_path(pipeline: Pipeline, leaf: int, path: tuple[str, ...]) -> bool:
@@ -71,29 +71,30 @@ def _is_path(pipeline: Pipeline, leaf: int, path: tuple[str, ...]) -> bool:
 
 
 def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
-    _require(0 < variant.accuracy <= 1, f"{where}: accuracy must lie in (0, 1], not {variant.accuracy}")
-    _require(bool(variant.latency), f"{where} has no latency profile (measure one with 'loki-rl profile')")
-    _require(1 in variant.latency, f"{where}: the latency of batch 1 is missing")
+    require(0 < variant.accuracy <= 1, f"{where}: accuracy must lie in (0, 1], not {variant.accuracy}")
+    require(bool(variant.latency), f"{where} has no latency profile (measure one with 'loki-rl profile')")
+    require(1 in variant.latency, f"{where}: the latency of batch 1 is missing")
     for batch, row in variant.latency.items():
-        _require(batch >= 1, f"{where}: batch {batch} is not a size")
-        _require(0 < row.p50 <= row.p95 <= row.p99 < inf, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
-    _require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
-    _require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
+        require(batch >= 1, f"{where}: batch {batch} is not a size")
+        require(0 < row.p50 <= row.p95 <= row.p99 < inf, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
+    require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
+    require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
     for child, weights in variant.fanout_counts.items():
-        _require(child in children, f"{where}: fanout_counts of '{child}', which is not a child task")
+        require(child in children, f"{where}: fanout_counts of '{child}', which is not a child task")
         fits = bool(weights) and min(weights) >= 0 and 0 < sum(weights) < inf
-        _require(fits, f"{where}: the fanout_counts of '{child}' must be at least 0 and not all 0")
-    _require(0 <= variant.load_s < inf, f"{where}: load_s must be at least 0, not {variant.load_s}")
+        require(fits, f"{where}: the fanout_counts of '{child}' must be at least 0 and not all 0")
+    require(0 <= variant.load_s < inf, f"{where}: load_s must be at least 0, not {variant.load_s}")
 
 
 def _check_weights(pipeline: Pipeline) -> None:
     leaves = sorted(pipeline.tasks[leaf].name for leaf in pipeline.leaves)
-    _require(sorted(pipeline.leaf_weights) == leaves, f"leaf_weights must name exactly the leaf tasks {leaves}")
-    _require(min(pipeline.leaf_weights.values()) >= 0, "a leaf weight below 0")
+    require(sorted(pipeline.leaf_weights) == leaves, f"leaf_weights must name exactly the leaf tasks {leaves}")
+    require(min(pipeline.leaf_weights.values()) >= 0, "a leaf weight below 0")
     total = sum(pipeline.leaf_weights.values())
-    _require(abs(total - 1) < 1e-6, f"leaf_weights must sum to 1, not {total:g}")
+    require(abs(total - 1) < 1e-6, f"leaf_weights must sum to 1, not {total:g}")
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str, error: type[ValueError] = PipelineError) -> None:
+    """Raise this error unless the condition holds."""
     if not condition:
-        raise PipelineError(message)
+        raise error(message)

@@ -25,10 +25,9 @@ from loki_rl.serving.engines.adapter import (
 )
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.engines.engine_cache import engine_cache
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import StoredModel, find_model
-from loki_rl.serving.engines.providers import Shapes, providers
+from loki_rl.serving.engines.providers import Shapes, engine_cache, providers
 from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session, ports
 
 log = logging.getLogger(__name__)

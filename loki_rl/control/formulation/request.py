@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from typing import Literal
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
+from loki_rl.core.validation import require
 
 Queueing = Literal["half-slo", "tail"]
 # Every one is a record of its own in plane and twin.
@@ -127,6 +129,4 @@ def _nonnegative(number: float) -> bool:
     return isfinite(number) and number >= 0
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise RequestError(message)
+_require = partial(require, error=RequestError)

@@ -13,10 +13,9 @@ import pytest
 from loki_rl.files.config import ModelSpec, PipelineFile
 from loki_rl.serving.engines.device import CPU, CUDA, TENSORRT, Device
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.engines.engine_cache import engine_cache
 from loki_rl.serving.engines.files import model_path
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
-from loki_rl.serving.engines.providers import Provider, Shapes, providers
+from loki_rl.serving.engines.providers import Provider, Shapes, engine_cache, providers
 from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session
 
 Spec = Callable[..., ModelSpec]
