@@ -107,7 +107,7 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     with plane, Client(plane.front) as client:
         _on_signals(stopped.set)
         client.begin_run()
-        announce(_addresses(options, served.file.name))
+        announce(_addresses(options.http_host, plane, served.file.name))
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -164,10 +164,10 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: Lo
     )
 
 
-def _addresses(options: ServeOptions, name: str) -> str:
-    native = "" if options.native is None else f" and {options.native}"
-    rpc = "" if options.grpc_port is None else f" and grpc://{options.http_host}:{options.grpc_port}"
-    return f"{name} is ready at http://{options.http_host}:{options.http_port}{rpc}{native}"
+def _addresses(host: str, plane: LocalPlane, name: str) -> str:
+    native = f" and {plane.native}" if plane.native else ""
+    rpc = "" if plane.grpc_port is None else f" and grpc://{host}:{plane.grpc_port}"
+    return f"{name} is ready at http://{host}:{plane.http_port}{rpc}{native}"
 
 
 def _account(served: Served, tally: Tally) -> RunResult:

@@ -195,7 +195,7 @@ class Node:
         self._parts.append(partial(control_state, controller))
         self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
         self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
-        self._closing += [partial(planner.close, LINGER_S), notice.close]
+        self._closing += [partial(planner.close, LINGER_S), partial(compiling.watchers.remove, notice.record), notice.close]
 
     def _notice_compiling(self) -> CompileNotice:
         """Planning needs code that is compiled once after an install: longer than a launcher waits for a silent node."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import atexit
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -49,10 +49,8 @@ def eventually(done: Callable[[], object], what: str, limit_s: float = 60.0) -> 
         time.sleep(0.005)
 
 
-_HELD: list[socket.socket] = []
-
-
 def held_port() -> int:
     """A port that nobody else gets while the tests run; a server may be told to listen there."""
-    _HELD.append(listen("127.0.0.1", 0))
-    return int(_HELD[-1].getsockname()[1])
+    bound = listen("127.0.0.1", 0)
+    atexit.register(bound.close)
+    return int(bound.getsockname()[1])
