@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
+import socket
 
 from loki_rl.serving.observe import logs
 from loki_rl.serving.process import parent_watch
+from loki_rl.serving.transport.listening import listen
 
 
 def arguments(module: str, description: str | None, port: int) -> argparse.ArgumentParser:
@@ -17,6 +21,24 @@ def arguments(module: str, description: str | None, port: int) -> argparse.Argum
     parser.add_argument("--tethered", action="store_true", help="to a launcher, which holds the port")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     return parser
+
+
+def listening(name: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> socket.socket:
+    """Where it is told to listen; ends the process where it cannot."""
+    try:
+        return listen(options.host, options.port, options.tethered)
+    except (OSError, OverflowError) as error:
+        parser.exit(2, f"{name}: cannot listen on {options.host}:{options.port}: {error}\n")
+
+
+def stopped(tethered: bool) -> asyncio.Event:
+    """Set once this process is told to stop; meanwhile its launcher, if it has one, is told that the loop turns."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    if tethered:
+        parent_watch.pulse(loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
 
 
 def begin(name: str, options: argparse.Namespace) -> None:

@@ -25,7 +25,6 @@ from loki_rl.serving.edge.oip import BadRequestError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
-from loki_rl.serving.transport.listening import listen
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MSGPACK, Described, Infer, Refused
 from loki_rl.serving.transport.wire import pack
 
@@ -232,10 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     front_end.begin("http", options)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    try:
-        bound = listen(options.host, options.port, options.tethered)
-    except (OSError, OverflowError) as error:
-        parser.exit(2, f"http: cannot listen on {options.host}:{options.port}: {error}\n")
+    bound = front_end.listening("http", parser, options)
     serving = server(HttpFront(options.front))
     gc.collect()
     gc.freeze()  # as in a node: what the start made stays for good

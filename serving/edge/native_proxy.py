@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,8 +19,6 @@ import uvloop
 
 from loki_rl.serving.edge import front_end
 from loki_rl.serving.edge.zmtp import Watch, ZmtpError
-from loki_rl.serving.process import parent_watch
-from loki_rl.serving.transport.listening import listen
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MAX_TENSORS
 
 log = logging.getLogger(__name__)
@@ -195,24 +192,16 @@ class _Gateway(asyncio.Protocol):
         self._client.close()
 
 
-async def _until_told(front: str, bound: socket.socket, tethered: bool) -> None:
-    stop = asyncio.Event()
-    if tethered:
-        parent_watch.pulse(asyncio.get_running_loop())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Proxy(front.removeprefix("ipc://")).serve(bound, stop)
+async def _serve(front: str, bound: socket.socket, tethered: bool) -> None:
+    await Proxy(front.removeprefix("ipc://")).serve(bound, front_end.stopped(tethered))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = front_end.arguments("loki_rl.serving.edge.native_proxy", __doc__, 5555)
     options = parser.parse_args(arguments)
     front_end.begin("native", options)
-    try:
-        bound = listen(options.host, options.port, options.tethered)
-    except (OSError, OverflowError) as error:
-        parser.exit(2, f"native: cannot listen on {options.host}:{options.port}: {error}\n")
-    uvloop.run(_until_told(options.front, bound, options.tethered))
+    bound = front_end.listening("native", parser, options)
+    uvloop.run(_serve(options.front, bound, options.tethered))
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial, wraps
@@ -22,7 +21,6 @@ from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
 from loki_rl.serving.edge.oip import BadRequestError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
-from loki_rl.serving.process import parent_watch
 from loki_rl.serving.transport.addresses import bracketed
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
 from loki_rl.serving.transport.wire import WireError
@@ -231,12 +229,7 @@ async def serve(
 
 
 async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
-    stop = asyncio.Event()
-    if tethered:
-        parent_watch.pulse(asyncio.get_running_loop())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(front, host, port, lambda _: None, stop, shared=tethered)
+    await serve(front, host, port, lambda _: None, front_end.stopped(tethered), shared=tethered)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import GATEWAY, Restored
@@ -53,14 +54,7 @@ class LedgerKeeper:
         self._meter.restore(standing.requests)
         self._front.vanished, self._front.malformed = standing.vanished, standing.malformed
         self._gateway_adapter.reopen(standing.opened, standing.leaving)
-        event = Restored(
-            standing.origin,
-            standing.second,
-            standing.arrived,
-            standing.next_root,
-            standing.draining,
-            msgspec.msgpack.encode(tally),
-        )
+        event = replace(standing.gateway, tally=msgspec.msgpack.encode(tally))
         return [(Letter(GATEWAY, event, ()), ())]
 
     def look(self, now: float) -> None:
@@ -81,15 +75,5 @@ class LedgerKeeper:
 
     def _standing(self, second: int, opened: float) -> Standing:
         gateway, front = self._gateway, self._front
-        return Standing(
-            origin=gateway.seconds.origin,
-            second=second,
-            arrived=gateway.arrived,
-            next_root=gateway.next_root,
-            draining=gateway.draining,
-            leaving=front.leaving,
-            opened=opened,
-            vanished=front.vanished,
-            malformed=front.malformed,
-            requests=self._meter.state(),
-        )
+        stands = Restored(gateway.seconds.origin, second, gateway.arrived, gateway.next_root, gateway.draining, b"")
+        return Standing(stands, front.leaving, opened, front.vanished, front.malformed, self._meter.state())

@@ -18,8 +18,9 @@ from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from loki_rl.core.requests.histogram import LatencyHistogram
+from loki_rl.core.messages import Restored
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.serial_executor import SerialExecutor
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 LENGTH_BYTES = CHECK_BYTES = 4
 # A second without open requests is final after so long: the count of its servers has come by then.
 FINAL_S = 60
@@ -39,14 +40,10 @@ RETRY_S = 60.0
 
 
 class Standing(Struct):
-    """Where a gateway stands, without its ledger. origin .. draining: as in messages.Restored. leaving: clients are told to
-    go elsewhere. opened: when clients were first served [s]. vanished, malformed: as in Front."""
+    """Where a gateway stands, without its ledger. leaving: clients are told to go elsewhere. opened: when clients were first
+    served [s]. vanished, malformed: as in ClientSocket."""
 
-    origin: float
-    second: int
-    arrived: int
-    next_root: int
-    draining: bool
+    gateway: Restored
     leaving: bool
     opened: float
     vanished: int
@@ -55,18 +52,12 @@ class Standing(Struct):
 
 
 class Snapshot(Struct):
-    """seconds: those that may still change. earlier .. executions: as in ledger.Tally. oldest: the first second that is kept
-    by itself. logs: numbers of the files with the others; length: bytes of the last that are meant."""
+    """tally: without plans, and of seconds those that may still change. oldest: the first second that is kept by itself.
+    logs: numbers of the files with the others; length: bytes of the last that are meant."""
 
     version: int
     standing: Standing
-    seconds: dict[int, Second]
-    earlier: Second
-    earlier_s: int
-    latencies: LatencyHistogram
-    leaves: int
-    leaves_bad: int
-    executions: int
+    tally: Tally
     oldest: int
     logs: list[int]
     length: int
@@ -105,10 +96,10 @@ class SnapshotWriter:
         """Write down what has changed since the last time; not while that is still being written. oldest: see Snapshot."""
         if self._idle and now >= self._retry_at and not self._failed(now):
             if tally is not self._tally:
-                self._begin(tally, standing.second)
+                self._begin(tally, standing.gateway.second)
             if self._length > LOG_BYTES:
                 self._rotate(oldest)
-            blob = self._final(tally, standing.second)
+            blob = self._final(tally, standing.gateway.second)
             last, offset = max(self._logs), self._length
             self._length += len(blob)
             snapshot = self._snapshot(standing, tally, oldest)
@@ -159,23 +150,10 @@ class SnapshotWriter:
         return plans[first if self._length else max(0, first - 1) :]
 
     def _snapshot(self, standing: Standing, tally: Tally, oldest: int) -> bytes:
-        numbers = (*sorted(self._open), *range(self._first, standing.second + 2))
-        return _record(
-            Snapshot(
-                VERSION,
-                standing,
-                {number: found for number in numbers if (found := tally.seconds.get(number)) is not None},
-                tally.earlier,
-                tally.earlier_s,
-                tally.latencies,
-                tally.leaves,
-                tally.leaves_bad,
-                tally.executions,
-                oldest,
-                sorted(self._logs),
-                self._length,
-            )
-        )
+        numbers = (*sorted(self._open), *range(self._first, standing.gateway.second + 2))
+        seconds = {number: found for number in numbers if (found := tally.seconds.get(number)) is not None}
+        kept = replace(tally, seconds=seconds, plans=[])
+        return _record(Snapshot(VERSION, standing, kept, oldest, sorted(self._logs), self._length))
 
     def _failed(self, now: float) -> bool:
         """Whether the last could not be written: then all is written anew, but not at once."""
@@ -211,19 +189,13 @@ def read_snapshot(path: Path) -> tuple[Standing, Tally] | None:
     found = next(_read(path, Snapshot), None)
     if found is None or found.version != VERSION:
         return None
-    tally = Tally(
-        latencies=found.latencies,
-        leaves=found.leaves,
-        leaves_bad=found.leaves_bad,
-        executions=found.executions,
-        earlier=found.earlier,
-        earlier_s=found.earlier_s,
-    )
+    tally = found.tally
+    changing, tally.seconds = tally.seconds, {}
     for number in found.logs:
         for logged in _read(_log(path, number), Logged, found.length if number == found.logs[-1] else None):
             tally.seconds |= {number: second for number, second in logged.seconds.items() if number >= found.oldest}
             tally.plans += logged.plans if logged.plans[:1] != tally.plans[-1:] else logged.plans[1:]
-    tally.seconds = dict(sorted({**tally.seconds, **found.seconds}.items()))
+    tally.seconds = dict(sorted({**tally.seconds, **changing}.items()))
     return found.standing, tally
 
 

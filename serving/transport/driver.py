@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 from typing import Protocol
 
@@ -54,22 +55,18 @@ class Meter(Protocol):
     def record(self, event: Event, effects: list[Effect], now: float, /) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class Hosted:
     """An actor and what it needs here. carry: does what is neither Send nor Drop. wake: when it wants a Tick [s]."""
 
-    __slots__ = ("actor", "address", "carry", "meter", "payloads", "stale", "ticked", "wake")
-
-    def __init__(
-        self, address: str, actor: Actor, payloads: Payloads | None, carry: Carry, meter: Meter | None = None
-    ) -> None:
-        self.address = address
-        self.actor = actor
-        self.payloads = payloads
-        self.carry = carry
-        self.meter = meter
-        self.wake = -inf
-        self.ticked = -inf
-        self.stale = True
+    address: str
+    actor: Actor
+    payloads: Payloads | None
+    carry: Carry
+    meter: Meter | None
+    wake: float = -inf
+    ticked: float = -inf
+    stale: bool = True
 
 
 class Driver:

@@ -197,7 +197,7 @@ def test_one_that_was_about_to_stop_still_is(plane: Plane) -> None:
 
     def written() -> bool:
         found = read_snapshot(plane.folder / LEDGER)
-        return found is not None and found[0].draining and found[0].leaving
+        return found is not None and found[0].gateway.draining and found[0].leaving
 
     eventually(written, "it is written down")
     plane.kill()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loki_rl.core.messages import Outcome
+from loki_rl.core.messages import Outcome, Restored
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally
 from loki_rl.serving.gateway.ledger_snapshot import FINAL_S, RETRY_S, SnapshotWriter, Standing, read_snapshot
@@ -21,7 +21,8 @@ PLAN = Plan("hardware", (), 0, 1.0, 1.0, 1.0, 1.0, {"cut": 0.5}, {})
 
 
 def standing(second: int) -> Standing:
-    return Standing(3.5, second, 2, 17, False, True, 1.25, 4, 5, Requests(arrivals=7, outcomes=[6, 0, 0, 0, 0, 0]))
+    stands = Restored(3.5, second, 2, 17, False, b"")
+    return Standing(stands, True, 1.25, 4, 5, Requests(arrivals=7, outcomes=[6, 0, 0, 0, 0, 0]))
 
 
 class Kept:
