@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -92,7 +92,7 @@ def replay(
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s, _Keeper(keep, len(payloads or ())), wishes)
+        run = _Run(sender, arrivals_s, slo_s, lambda number: number % len(payloads or (0,)) == keep, wishes)
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)
@@ -130,18 +130,6 @@ def _wait(sender: Sender, seconds: float) -> None:
     select.select([sender.fileno()], [], [], max(0.0, seconds))
 
 
-class _Keeper:
-    """The answers to requests with one payload."""
-
-    def __init__(self, payload: int | None, payloads: int) -> None:
-        self._payload, self._payloads = payload, payloads
-        self.kept: dict[int, Inference] = {}
-
-    def see(self, number: int, answer: Inference | None) -> None:
-        if answer is not None and self._payloads and number % self._payloads == self._payload:
-            self.kept[number] = answer
-
-
 class _Run:
     """Times inside are seconds since `zero`, the beginning of the trace."""
 
@@ -150,11 +138,12 @@ class _Run:
         sender: Sender,
         arrivals_s: npt.NDArray[np.floating[Any]],
         slo_s: float,
-        keeper: _Keeper,
+        keeps: Callable[[int], bool],
         wishes: Wishes | None = None,
     ) -> None:
         self._sender = sender
-        self._keeper = keeper
+        self._keeps = keeps
+        self._kept: dict[int, Inference] = {}
         self._slo_s = slo_s
         self._limit_s = slo_s + sender.grace_s + PATIENCE_S
         self._zero = 0.0
@@ -236,7 +225,8 @@ class _Run:
         if outcome is Outcome.OK:
             self._accuracy[number] = answer.accuracy or 0.0
             self._tells_accuracy |= answer.accuracy is not None
-            self._keeper.see(number, answer.answer)
+            if answer.answer is not None and self._keeps(number):
+                self._kept[number] = answer.answer
 
     def result(self, ledger: RunLedger | None) -> ReplayResult:
         tally = self._tally(ledger)
@@ -252,7 +242,7 @@ class _Run:
             figures=_figures(tally, ledger, self._tells_accuracy),
             wall_s=self._wall_s,
             ledger=ledger,
-            kept=self._keeper.kept,
+            kept=self._kept,
         )
 
     def _tally(self, ledger: RunLedger | None) -> Tally:

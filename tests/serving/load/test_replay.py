@@ -17,6 +17,7 @@ from loki_rl.serving.load.replay import replay
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.transport.protocol import LedgerRead
 from loki_rl.serving.transport.wire import unpack
+from loki_rl.traces.demand import Wishes
 from tests.serving.site import Site
 
 PICTURES = [np.full((2, 3, 3), number, np.uint8) for number in range(3)]
@@ -45,6 +46,15 @@ def test_every_request_is_sent_on_time_with_its_payload_and_accounted_for(url: s
     assert sorted(sent) == sorted(number % 3 for number in range(200))
     assert all(entered.timeout_s == 5.0 for entered in responder.entered)
     assert 0.49 <= result.wall_s < 5
+
+
+def test_every_request_asks_for_what_the_trace_says(url: str, responder: Any) -> None:
+    priority, floors = np.arange(12) % 3, np.where(np.arange(12) % 2, 0.5, 0.0)
+    wishes = Wishes(priority, floors, np.zeros(12, np.int64))
+    replay(url, "reading", np.arange(12) / 100, PICTURES, slo_s=5.0, warmup=1, wishes=wishes)
+    asked = [(entered.priority, entered.min_accuracy) for entered in responder.entered]
+    assert asked[0] == (0, 0.0), "before the run"
+    assert sorted(asked[1:]) == sorted(zip(priority.tolist(), floors.tolist(), strict=True))
 
 
 def test_answers_to_one_picture_are_kept_if_asked_for(responder: Any) -> None:
