@@ -40,9 +40,9 @@ class _IndexBody(msgspec.Struct):
 
 
 class HttpFront:
-    """The application's routes; `bridge` is there while it runs."""
+    """The application's routes; `client` is there while it runs."""
 
-    bridge: AsyncClient
+    client: AsyncClient
 
     def __init__(self, endpoint: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._endpoint = endpoint
@@ -74,18 +74,18 @@ class HttpFront:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        self.bridge = AsyncClient(self._endpoint)
+        self.client = AsyncClient(self._endpoint)
         # One that is there should not look absent to the first request; one that is not must not hold up the start.
-        await self.bridge.connected(_CONNECT_S)
+        await self.client.connected(_CONNECT_S)
         yield
-        self.bridge.close()
+        self.client.close()
 
     def _closing(self, routed: ASGIApp) -> ASGIApp:
         """The answers of a plane that is about to stop close their connections: what comes next on one would be cut."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             async def sending(message: Message) -> None:
-                if message["type"] == "http.response.start" and self.bridge.leaving:
+                if message["type"] == "http.response.start" and self.client.leaving:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
                 await send(message)
 
@@ -102,11 +102,11 @@ class HttpFront:
         body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
         asked = oip.parse(body, headers.get("inference-header-content-length"), described)
         payload = None if asked.payload is None else pack(asked.payload)
-        id = self.bridge.take_id()
+        id = self.client.take_id()
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
             wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self.bridge.infer(wanted, payload)
+            answer = await self.client.infer(wanted, payload)
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
@@ -116,7 +116,7 @@ class HttpFront:
     async def _model(self, request: Request) -> Described:
         """What is served, if the model and version of the path are among it."""
         model, version = request.path_params["model"], request.path_params.get("version", "")
-        return oip_models.check_model(await self.bridge.description(), model, version)
+        return oip_models.check_model(await self.client.description(), model, version)
 
     async def _body(self, request: Request) -> bytes:
         """One that is too large is read to its end and let go, within reason: most clients look for no answer before they
@@ -141,12 +141,12 @@ class HttpFront:
         """After the body, the next thing a connection says is that it is closed."""
         while (await request.receive())["type"] != "http.disconnect":
             continue
-        self.bridge.cancel(id)
+        self.client.cancel(id)
 
     # -- models -------------------------------------------------------------------------------------------------------
 
     async def ready(self, _: Request) -> Response:
-        reason = await self.bridge.readiness()
+        reason = await self.client.readiness()
         return http_answers.error(503, reason, http_answers.SOON) if reason else Response()
 
     async def model_ready(self, request: Request) -> Response:
@@ -162,8 +162,8 @@ class HttpFront:
     async def statistics(self, request: Request) -> Response:
         """Of one model, or of all where the path names none."""
         model = request.path_params.get("model")
-        described = await (self.bridge.description() if model is None else self._model(request))
-        rows = oip_models.statistics(described, await self.bridge.state(), model)
+        described = await (self.client.description() if model is None else self._model(request))
+        rows = oip_models.statistics(described, await self.client.state(), model)
         return http_answers.json({"model_stats": rows})
 
     async def index(self, request: Request) -> Response:
@@ -172,8 +172,8 @@ class HttpFront:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequestError(400, f"the request is not the JSON of an index: {error}") from None
-        described = await self.bridge.description()
-        return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))
+        described = await self.client.description()
+        return http_answers.json(oip_models.index(described, not await self.client.readiness(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)
@@ -182,20 +182,20 @@ class HttpFront:
     # -- the plane ----------------------------------------------------------------------------------------------------
 
     async def metrics(self, _: Request) -> Response:
-        state = await self.bridge.state()
+        state = await self.client.state()
         return Response(metrics.exposition(state), media_type=metrics.CONTENT_TYPE)
 
     async def state(self, request: Request) -> Response:
-        state = await self.bridge.state()
+        state = await self.client.state()
         if request.headers.get("accept") == MSGPACK:
             return Response(msgspec.msgpack.encode(state), media_type=MSGPACK)
         return http_answers.json(state)
 
     async def ledger(self, _: Request) -> Response:
-        return Response(await self.bridge.ledger(), media_type="application/json")
+        return Response(await self.client.ledger(), media_type="application/json")
 
     async def begin_run(self, _: Request) -> Response:
-        return http_answers.json({"origin_s": await self.bridge.begin_run()})
+        return http_answers.json({"origin_s": await self.client.begin_run()})
 
 
 async def server_metadata(_: Request) -> Response:

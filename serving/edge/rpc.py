@@ -112,8 +112,8 @@ def guarded(method: M) -> M:
 class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The methods; those not here answer UNIMPLEMENTED."""
 
-    def __init__(self, bridge: AsyncClient) -> None:
-        self._bridge = bridge
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
@@ -137,8 +137,8 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         oip_models.check_pipeline(described, request.model_name)
         asked = rpc_codec.read_request(request, described)
         timeout_s = asked.timeout_s or _remaining_s(context)
-        wanted = Infer(self._bridge.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
-        answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
+        wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+        answer = await self._client.infer(wanted, rpc_codec.payload(asked))
         if isinstance(answer, Refused):
             raise BadRequestError(400, answer.message)
         verdict = oip_answers.verdict(answer)
@@ -148,7 +148,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def _model(self, name: str, version: str) -> Described:
         """What is served, if this model and version are among it."""
-        return oip_models.check_model(await self._bridge.description(), name, version)
+        return oip_models.check_model(await self._client.description(), name, version)
 
     # -- models -------------------------------------------------------------------------------------------------------
 
@@ -157,12 +157,12 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def ServerReady(self, _: Any, __: Context) -> Any:  # noqa: N802
-        return pb.ServerReadyResponse(ready=not await self._bridge.readiness())
+        return pb.ServerReadyResponse(ready=not await self._client.readiness())
 
     @guarded
     async def ModelReady(self, request: Any, _: Context) -> Any:  # noqa: N802
         await self._model(request.name, request.version)
-        return pb.ModelReadyResponse(ready=not await self._bridge.readiness())
+        return pb.ModelReadyResponse(ready=not await self._client.readiness())
 
     async def ServerMetadata(self, _: Any, __: Context) -> Any:  # noqa: N802
         return pb.ServerMetadataResponse(name=oip_models.NAME, version=version("loki-rl"), extensions=oip_models.EXTENSIONS)
@@ -181,13 +181,13 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def ModelStatistics(self, request: Any, _: Context) -> Any:  # noqa: N802
         if request.name:
             await self._model(request.name, request.version)
-        described = await self._bridge.description()
-        rows = oip_models.statistics(described, await self._bridge.state(), request.name or None)
+        described = await self._client.description()
+        rows = oip_models.statistics(described, await self._client.state(), request.name or None)
         return rpc_codec.filled(pb.ModelStatisticsResponse(), {"model_stats": rows})
 
     @guarded
     async def RepositoryIndex(self, request: Any, _: Context) -> Any:  # noqa: N802
-        rows = oip_models.index(await self._bridge.description(), not await self._bridge.readiness(), request.ready)
+        rows = oip_models.index(await self._client.description(), not await self._client.readiness(), request.ready)
         return rpc_codec.filled(pb.RepositoryIndexResponse(), {"models": rows})
 
     @guarded
@@ -210,22 +210,22 @@ async def serve(
     front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event, shared: bool = False
 ) -> None:
     """Serve until `stop`. started: is told the port. shared: as in `listen`. Raises OSError if it cannot be had."""
-    bridge = AsyncClient(front)
+    client = AsyncClient(front)
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
     server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", int(shared))])
-    stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(bridge), server)
+    stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(client), server)
     try:
         bound = server.add_insecure_port(f"{bracketed(host)}:{port}")
     except RuntimeError as error:
-        bridge.close()
+        client.close()
         raise OSError(str(error)) from None
-    await bridge.connected(_CONNECT_S)
+    await client.connected(_CONNECT_S)
     await server.start()
     started(bound)
     await stop.wait()
     await server.stop(_GRACE_S)
-    bridge.close()
+    client.close()
 
 
 async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:

@@ -47,8 +47,8 @@ class Resident(Struct):
 
 
 class OnnxEngine:
-    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in serving.stored. device: as in
-    sessions.choose_device. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
+    """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in model_repository. device: as
+    in sessions.choose_device. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
     `padded`. memory_mb: most that a session may take of a GPU. Raises EngineError."""
 
     def __init__(

@@ -92,7 +92,7 @@ def replay(
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s, lambda number: number % len(payloads or (0,)) == keep, wishes)
+        run = _Run(sender, arrivals_s, slo_s, lambda number: bool(payloads) and number % len(payloads or ()) == keep, wishes)
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)

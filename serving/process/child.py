@@ -1,4 +1,4 @@
-"""A process that a launcher started: its tether, its log and its end."""
+"""A process that a launcher started: its tie to us, its log and its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 class Child:
-    """Its standard input is the tether: when this process ends, for whatever reason, that closes and the child stops. A
+    """Its standard input ties it to us: when this process ends, for whatever reason, that closes and the child stops. A
     session of its own keeps Ctrl-C away from it; the launcher stops it in order. What it writes is its user's alone.
     started: when [s]. Raises OSError where it cannot be started."""
 
@@ -71,7 +71,7 @@ class Child:
         self._process.kill()
 
     def pulsed(self) -> bool:
-        """Whether it gave a sign of life on the tether since this was last asked."""
+        """Whether it gave a sign of life since this was last asked."""
         with contextlib.suppress(OSError):
             return bool(self._tie.recv(4096, socket.MSG_DONTWAIT))
         return False

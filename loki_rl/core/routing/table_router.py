@@ -43,7 +43,7 @@ class TableRouter(Router):
         self.dealt: dict[int, WorkerQueue] = {}  # by worker; what is not dealt yet waits in self.queue
         self.plan: Plan | None = None
         self.table = RoutingTable(self.pipeline, task, None, ())
-        self.made_for = 0  # Pullers.changes when the table was made, -1 if there is a newer plan
+        self.made_for = 0  # Credits.changes when the table was made, -1 if there is a newer plan
 
     def queues(self) -> Iterable[DeadlineQueue]:
         return (self.queue, self.again, *self.dealt.values())
