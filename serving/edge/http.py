@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
-from loki_rl.serving.edge.oip import BadRequestError
+from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
@@ -110,7 +110,7 @@ class HttpFront:
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
-            raise BadRequestError(400, answer.message)
+            raise InferError(400, answer.message)
         return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
 
     async def _model(self, request: Request) -> Described:
@@ -171,13 +171,13 @@ class HttpFront:
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequestError(400, f"the request is not the JSON of an index: {error}") from None
+            raise InferError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.client.description()
         return http_answers.json(oip_models.index(described, not await self.client.readiness(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)
-        raise BadRequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise InferError(400, "models are loaded and unloaded by the plan, not by clients")
 
     # -- the plane ----------------------------------------------------------------------------------------------------
 

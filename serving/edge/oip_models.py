@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from loki_rl.serving.edge.oip import VERSION, BadRequestError
+from loki_rl.serving.edge.oip import VERSION, InferError
 from loki_rl.serving.state import PlaneState, SizeCount, Stage, VariantCount
 from loki_rl.serving.transport.protocol import Described, TaskVariants, Tensor
 
@@ -41,18 +41,18 @@ def task_of(described: Described, model: str) -> TaskVariants | None:
 
 
 def check_model(described: Described, model: str, version: str = "") -> Described:
-    """What is served. Raises BadRequestError unless this model and version (empty: any) are among it."""
+    """What is served. Raises InferError unless this model and version (empty: any) are among it."""
     if model != described.pipeline and task_of(described, model) is None:
-        raise BadRequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
+        raise InferError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
     if version not in ("", VERSION):
-        raise BadRequestError(404, f"model '{model}' has no version '{version}', only '{VERSION}'")
+        raise InferError(404, f"model '{model}' has no version '{version}', only '{VERSION}'")
     return described
 
 
 def check_pipeline(described: Described, model: str) -> None:
-    """Raises BadRequestError for a model that clients cannot send requests to."""
+    """Raises InferError for a model that clients cannot send requests to."""
     if model != described.pipeline:
-        raise BadRequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
+        raise InferError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
 
 
 # -- metadata and configuration -------------------------------------------------------------------------------------------

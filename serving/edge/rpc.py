@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
-from loki_rl.serving.edge.oip import BadRequestError
+from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.transport.addresses import bracketed
@@ -73,9 +73,9 @@ def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def understood(request: Any) -> Any:
-    """Raises BadRequestError for what is no message."""
+    """Raises InferError for what is no message."""
     if isinstance(request, Unreadable):
-        raise BadRequestError(400, request.sentence)
+        raise InferError(400, request.sentence)
     return request
 
 
@@ -84,7 +84,7 @@ def call_error(error: Exception) -> CallError:
     match error:
         case CallError():
             return error
-        case BadRequestError():
+        case InferError():
             return CallError(error.status, str(error))
         case WireError():
             return CallError(400, str(error))
@@ -140,7 +140,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
         answer = await self._client.infer(wanted, rpc_codec.payload(asked))
         if isinstance(answer, Refused):
-            raise BadRequestError(400, answer.message)
+            raise InferError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
             raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
@@ -192,7 +192,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def RepositoryModelLoad(self, _: Any, __: Context) -> NoReturn:  # noqa: N802
-        raise BadRequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise InferError(400, "models are loaded and unloaded by the plan, not by clients")
 
     RepositoryModelUnload = RepositoryModelLoad
 
