@@ -9,8 +9,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.errors import UserError
 
-class TraceError(ValueError):
+
+class TraceError(UserError):
     """A trace or the options to replay it are wrong; the message is one sentence: where, what, what to do."""
 
 

@@ -18,6 +18,7 @@ from loki_rl.agents.train.network import layers_of
 from loki_rl.agents.train.validation import NOTHING, Score, Validation
 from loki_rl.control.learned.agent import forward
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
+from loki_rl.errors import UserError
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
 # The price of a lost request is a multiplier of the constraint (Lagrangian relaxation, as in Tessler et al., ICLR 2019): it
@@ -45,7 +46,7 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     allowed: float = 0.0001
 
 
-class OtherTrainingError(ValueError):
+class OtherTrainingError(UserError):
     """The folder holds the checkpoints of a training with other options; the message says which and what to do."""
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from rich.console import RenderableType
 
 from loki_rl.control.allocator.allocate import capacity
+from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.drawing import Sight, draw, sight
@@ -42,7 +43,7 @@ PICTURE = 38
 Show = Callable[[RenderableType], None]
 
 
-class DemoError(RuntimeError):
+class DemoError(UserError):
     """The demo cannot go on; the message says why and what to do."""
 
 

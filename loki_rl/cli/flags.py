@@ -12,6 +12,8 @@ import msgspec
 import typer
 from msgspec.structs import replace
 
+from loki_rl.errors import UserError
+
 if TYPE_CHECKING:
     from loki_rl.control.formulation.request import Queueing
     from loki_rl.runs.run import RunOptions
@@ -63,7 +65,7 @@ ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of
 LEAST = {"servers": 1, "workers": 1, "interval_s": 0.1, "load_s": 0.0}
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """Flags that do not fit together; the message says which and what to do."""
 
 

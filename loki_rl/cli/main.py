@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from loki_rl.cli import learning, living, measuring, planning, running
+from loki_rl.errors import UserError
 
 app = typer.Typer(
     name="loki-rl",
@@ -59,7 +60,7 @@ def _sentence(error: Exception) -> str:
     """What a mistake of the user is told. Raises the error again if it is a fault of ours."""
     if hasattr(error, "format_message"):  # typer's own; it keeps the class to itself
         return str(error.format_message())
-    if type(error).__module__.startswith("loki_rl"):
+    if isinstance(error, UserError):
         return str(error)
     raise error
 

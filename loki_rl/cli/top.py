@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.errors import UserError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
 from loki_rl.serving.transport.addresses import http_server
@@ -24,7 +25,7 @@ WINDOW = 10
 HISTORY = 60
 
 
-class TopError(RuntimeError):
+class TopError(UserError):
     """The plane cannot be asked; the message says why."""
 
 

@@ -12,6 +12,8 @@ from typing import TypeVar
 import msgspec
 import yaml
 
+from loki_rl.errors import UserError
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 _WORDS = {
@@ -25,7 +27,7 @@ _WORDS = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A file that a person wrote is wrong; the message is one sentence: where, what, what to do."""
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.paper.studies import STUDIES
 from loki_rl.paper.study import Making, Runs, Study, Subject
@@ -24,7 +25,7 @@ REPORT, PAGE, RESULTS, RUNS = "paper.md", "paper.html", "paper.json", "paper"
 NOTHING = "-"
 
 
-class SuiteError(RuntimeError):
+class SuiteError(UserError):
     """The evaluation cannot be finished; the message is one sentence that says which run failed and why."""
 
 

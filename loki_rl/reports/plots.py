@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import Second
+from loki_rl.errors import UserError
 from loki_rl.reports.summary import DRIVERS
 from loki_rl.runs.curves import MODES, plans_in_force, whole_seconds
 from loki_rl.runs.run import RunResult
@@ -42,7 +43,7 @@ STYLE = {
 }
 
 
-class PlotError(RuntimeError):
+class PlotError(UserError):
     """Nothing can be drawn here; the message is one sentence that says what to install or give."""
 
 

@@ -20,6 +20,7 @@ from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.requests.ledger import Tally, summarise
 from loki_rl.core.servers.server_type import types_of
 from loki_rl.env.simulate import with_load_s
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
@@ -35,7 +36,7 @@ from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.process.launch import LocalPlane, check_addresses
 
 
-class LiveError(ValueError):
+class LiveError(UserError):
     """What was asked cannot be served; the message says why and what to do."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.reading.quality import reads_text
 from loki_rl.runs.run import RunOptions, RunResult, pictures
@@ -17,7 +18,7 @@ from loki_rl.traces.arrivals import arrivals, duration_s, made_up
 from loki_rl.traces.trace import TraceOptions, load_trace
 
 
-class PayloadsError(ValueError):
+class PayloadsError(UserError):
     """There is nothing to send; the message says why and what to do."""
 
 

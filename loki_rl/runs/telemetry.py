@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.ledger import PlanRecord, Second, Summary, Tally
+from loki_rl.errors import UserError
 from loki_rl.runs.curves import curves
 from loki_rl.runs.event_files import (
     Event,
@@ -37,7 +38,7 @@ CHARTS = {
 }
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError):
     """A run folder cannot be read; the message is one sentence: which file, what, what to do."""
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
+from loki_rl.errors import UserError
 
 Queueing = Literal["half-slo", "tail"]
 # Every one is a record of its own in plane and twin.
@@ -19,7 +20,7 @@ MOST_SERVERS = 100_000
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
 
 
