@@ -17,7 +17,8 @@ from loki_rl.core.effects import Effect
 from loki_rl.core.messages import GATEWAY, Event, Outcome, Settled
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.env.simulate import simulate
-from loki_rl.runs.run import RunOptions, Scene, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import Scene, prepare
 
 ARRIVALS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "loki" / "arrivals"
 

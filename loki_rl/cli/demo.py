@@ -6,14 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Annotated
 
 from msgspec import Struct
 from rich.console import RenderableType
 
+from loki_rl.cli import terminal
+from loki_rl.cli.flags import Json, writable
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
+from loki_rl.options import Help
 from loki_rl.reading.drawing import Sight, draw, sight
 from loki_rl.reading.models import fetch_reading
 from loki_rl.reading.packages import Progress
@@ -21,7 +25,9 @@ from loki_rl.reports.compare import build_cases, compare
 from loki_rl.reports.report import table
 from loki_rl.reports.summary import averages
 from loki_rl.runs.batch_runner import Progress as Case
-from loki_rl.runs.run import RUNNERS, Driver, RunOptions, RunResult, pictures, play, prepare, result
+from loki_rl.runs.options import Device, Driver, RunOptions
+from loki_rl.runs.result import RunResult, row
+from loki_rl.runs.run import RUNNERS, pictures, play, prepare, result
 from loki_rl.serving.profiling.as_served import rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
 from loki_rl.traces.generate import PEAK, generate
@@ -56,7 +62,19 @@ class Stage(Struct):
     bars: Callable[[], AbstractContextManager[Progress]]
 
 
-def demo(stage: Stage) -> list[RunResult]:
+def demo(
+    folder: Annotated[Path, Help("Where to write.")] = Path("demo"),
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
+    writable(folder)
+    show = terminal.rich_note if as_json else terminal.rich
+    results = both_parts(Stage(folder, device, show, terminal.progress_bars))
+    terminal.say({"results": [row(done) for done in results]}, as_json, lambda: None)
+
+
+def both_parts(stage: Stage) -> list[RunResult]:
     """Both parts; returns all runs."""
     stage.show("[bold]Part A: reading.[/] Real models find and read text in pictures; 2 ONNX workers.")
     read = reading(stage)

@@ -14,7 +14,8 @@ from loki_rl.control.allocator.reasons import highest_floor
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary
-from loki_rl.runs.run import RunOptions, RunResult
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 
 # Figures below a published one by no more than this share of it agree with it.
 NEARLY = 0.1

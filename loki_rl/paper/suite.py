@@ -19,7 +19,9 @@ from loki_rl.paper.study_chart import study_png
 from loki_rl.reports.page import write_page
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.runs.batch_runner import Case, Progress, play
-from loki_rl.runs.run import RUNNERS, RunOptions, RunResult, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import RUNNERS, prepare
 
 REPORT, PAGE, RESULTS, RUNS = "paper.md", "paper.html", "paper.json", "paper"
 NOTHING = "-"

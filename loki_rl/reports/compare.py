@@ -12,7 +12,8 @@ from msgspec.structs import asdict, replace
 from loki_rl.reports.report import result_row, write_report
 from loki_rl.reports.summary import Average, averages
 from loki_rl.runs.batch_runner import Case, Failure, Progress, Runner, play
-from loki_rl.runs.run import Driver, RunOptions, RunResult
+from loki_rl.runs.options import Driver, RunOptions
+from loki_rl.runs.result import RunResult
 
 
 class Comparison(Struct):

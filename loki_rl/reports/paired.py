@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from loki_rl.reports.statistics import Interval, mean_interval
 from loki_rl.reports.summary import DRIVERS
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 # A window of demand: equal requests for every policy.
 Window = tuple[str, int]  # trace, seed

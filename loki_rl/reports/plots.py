@@ -18,7 +18,7 @@ from loki_rl.core.requests.ledger import Second
 from loki_rl.errors import UserError
 from loki_rl.reports.summary import DRIVERS
 from loki_rl.runs.curves import MODES, plans_in_force, whole_seconds
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from loki_rl.reports.paired import Contrast, Estimate, contrasts
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.reports.statistics import Interval
 from loki_rl.reports.summary import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
-from loki_rl.runs.run import RunResult, row
+from loki_rl.runs.result import RunResult, row
 
 REPORT, PAGE, RESULTS, COSTS = "report.md", "report.html", "results.csv", "costs.png"
 LEFT = {"trace", "policy", "driver"}

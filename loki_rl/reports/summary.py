@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.core.requests.ledger import VIOLATION_WEIGHT, Summary, cost
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 WEIGHTS = (2.0, VIOLATION_WEIGHT, 10.0)
 DRIVERS = ("twin", "emulated", "onnx")

@@ -23,7 +23,9 @@ from msgspec.structs import replace
 
 from loki_rl.control.policies.named import make_policy
 from loki_rl.errors import UserError
-from loki_rl.runs.run import RunOptions, RunResult, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import prepare
 from loki_rl.runs.run_folder import folder_of, load, load_current, save
 
 log = logging.getLogger(__name__)

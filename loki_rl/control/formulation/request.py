@@ -13,10 +13,9 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
 from loki_rl.errors import UserError
+from loki_rl.options import MOST_SERVERS
 
 Queueing = Literal["half-slo", "tail"]
-# Every one is a record of its own in plane and twin.
-MOST_SERVERS = 100_000
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
 
 
