@@ -187,8 +187,8 @@ def _parameter(name: str, kind: Kind, default: Any, help: Help) -> click.Paramet
         flags = f"{flag}/--no-{flag[2:]}" if default else flag
         return click.Option([name, flags], is_flag=True, default=default, help=help.text)
     text = f"{help.text} [{kind.bounds}]" if kind.bounds and get_origin(kind.base) is not Literal else help.text
-    rest: dict[str, Any] = {"required": True} if default is NODEFAULT else {"default": default}
-    rest |= {"type": Value(flag, kind), "help": text}
+    rest: dict[str, Any] = {"required": default is NODEFAULT, "type": Value(flag, kind), "help": text}
+    rest |= {} if default is NODEFAULT else {"default": default}
     if flag.startswith("-"):
         return click.Option([name, flag], multiple=kind.many, show_default=default not in (None, "", (), NODEFAULT), **rest)
     return Argument(param_decls=[name], metavar=flag.upper() + "..." * kind.many, nargs=-1 if kind.many else 1, **rest)
@@ -214,3 +214,13 @@ def split_names(flag: str, text: str, allowed: Collection[str] = ()) -> list[str
         if allowed and name not in allowed:
             raise UsageError(f"{flag} must be one of {', '.join(allowed)}, not '{name}'")
     return names
+
+
+def alone(why: str, heard: Collection[str]) -> None:
+    """Raise UsageError for every other flag that was typed: it would not be heard."""
+    context = click.get_current_context()
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in heard:
+            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{why}; leave {flag} out")

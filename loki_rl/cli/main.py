@@ -46,7 +46,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "plan": Entry("planning:plan", "The best use of the servers for a demand."),
     "capacity": Entry("planning:capacity", "The most requests per second that the servers can serve."),
     "simulate": Entry("running:simulate", "Play a trace against a policy in the event twin."),
-    "compare": Entry("running:compare", "Set several policies side by side on the same requests."),
+    "compare": Entry("comparing:compare", "Set several policies side by side on the same requests."),
     "serve": Entry("living:serve", "Serve a pipeline on this host."),
     "replay": Entry("living:replay", "Send the requests of a trace to a running server."),
     "top": Entry("top_screen:top", "Watch a running server."),

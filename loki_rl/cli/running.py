@@ -1,32 +1,20 @@
-"""Commands that play a trace from its first request to its last: simulate and compare."""
+"""The command that plays a trace from its first request to its last: simulate."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated
 
-import click
 import msgspec
 from msgspec.structs import replace
 
-from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Fields, Json, Logdir, UsageError, split_names, writable
-from loki_rl.cli.results import finish, need_models, show_runs
+from loki_rl.cli.flags import FaultsFile, Json, Logdir, UsageError, alone, writable
+from loki_rl.cli.results import finish, need_models
 from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import wording
-from loki_rl.options import Count, Help
-from loki_rl.paper.suite import paper_suite
-from loki_rl.reports.compare import Comparison, build_cases, document
-from loki_rl.reports.compare import compare as side_by_side
-from loki_rl.reports.report import summary_lines
-from loki_rl.runs.options import POLICY_NAMES, Driver, RunOptions, read_options
+from loki_rl.options import Help
+from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.run import RUNNERS
-
-# What a suite heeds; it brings traces, policies and all else of its own.
-OF_A_SUITE = {
-    "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "fresh",
-    "as_json",
-}  # fmt: skip
 
 
 def simulate(
@@ -39,7 +27,7 @@ def simulate(
     """Play a trace against a policy in the event twin or on a plane of this host, or repeat any run."""
     writable(logdir)
     if config is not None:
-        _alone("--config repeats a run as it was", {"config", "logdir", "as_json"})
+        alone("--config repeats a run as it was", {"config", "logdir", "as_json"})
         options = _read_config(config)
     if options is None:
         raise UsageError("name a pipeline (or a run to repeat with --config)")
@@ -48,16 +36,6 @@ def simulate(
     if options.driver == "onnx":
         need_models(options.pipeline, options.driver)
     finish(RUNNERS[options.driver](options), logdir, as_json)
-
-
-def _alone(why: str, heard: set[str]) -> None:
-    """What else is said would not be heard."""
-    context = click.get_current_context()
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in heard:
-            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"{why}; leave {flag} out")
 
 
 def _read_config(path: Path) -> RunOptions:
@@ -69,55 +47,3 @@ def _read_config(path: Path) -> RunOptions:
         raise UsageError(wording(error, str(path), RunOptions.__struct_fields__)) from error
     except msgspec.DecodeError as error:
         raise UsageError(f"{path} is not the run.json of a run: {error}") from error
-
-
-def compare(
-    options: Annotated[RunOptions, Fields(without=("trace", "policy", "driver"))],
-    trace: Annotated[
-        tuple[str, ...], Help("Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp); may be repeated.")
-    ] = ("flash_crowd",),
-    policies: Annotated[str, Help(f"Separated by commas, of {POLICY_NAMES}.")] = "static,hardware,loki,exact",
-    suite: Annotated[
-        Literal["paper"] | None, Help("paper: the Loki paper's evaluation, instead of runs of your own.")
-    ] = None,
-    seeds: Annotated[Count, Help("Runs of each policy on each trace, with seeds from --seed on.")] = 1,
-    driver: Annotated[str, Help("twin, emulated or onnx, or several separated by commas.")] = "twin",
-    faults: FaultsFile = None,
-    logdir: Annotated[Path, Help("Folder for run folders and report.")] = Path("runs"),
-    jobs: Annotated[Count | None, Help("Runs of the twin at once (default: one per core).")] = None,
-    fresh: Annotated[bool, Help("Run again what the log folder already holds.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
-    writable(logdir)
-    if faults is not None:
-        options = replace(options, faults=load_faults(faults))
-    each = range(options.seed, options.seed + seeds)
-    if suite is not None:
-        _alone("--suite brings its own runs", OF_A_SUITE)
-        with terminal.run_bar() as progress:
-            report = paper_suite(replace(options, trace="diurnal", policy="loki"), logdir, each, jobs, progress, fresh)
-        terminal.say(report, as_json, lambda: terminal.line(Path(str(report["report"])).read_text(encoding="utf-8")))
-        return
-    names, drivers = split_names("--policies", policies), split_names("--driver", driver, get_args(Driver))
-    if "onnx" in drivers:
-        need_models(options.pipeline, "onnx")
-    cases = build_cases(options, policies=names, traces=trace, seeds=each, drivers=cast("list[Driver]", drivers))
-    with terminal.run_bar() as progress:
-        found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh)
-    terminal.say(document(found), as_json, lambda: _show_comparison(found, logdir))
-    if found.failures:
-        terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
-        raise click.exceptions.Exit(1)
-
-
-def _show_comparison(found: Comparison, logdir: Path) -> None:
-    if found.results:
-        show_runs(found.results)
-    if len({done.trace for done in found.results}) > 1:
-        terminal.line("\n".join(summary_lines(found.results)))
-    if found.reused:
-        terminal.line(f"reused: {found.reused} of {len(found.results)} runs, made before with the same options and code")
-    terminal.line(f"report: {found.report}")
-    terminal.line(f"as one page: {found.report.with_suffix('.html')}")
-    terminal.line(f"curves: tensorboard --logdir {logdir}")
