@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
-from loki_rl.control.formulation.request import Queueing, RequestError
+from loki_rl.control.formulation.request import Queueing, RequestError, Solver
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
@@ -41,7 +41,8 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
     busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
-    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers.
+    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers. solver: as in
+    the allocator's Request.
     """
 
     pipeline: str
@@ -71,6 +72,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     profile: str | None = None
     model: str | None = None
     pool: str | None = None
+    solver: Solver = "search"
 
     @property
     def file(self) -> PipelineFile:
@@ -159,6 +161,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
         model=options.model,
+        solver=options.solver,
     )
 
 
