@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
-PICTURES = 60
+PAYLOADS = 60
 
 
 class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,12 +231,11 @@ def read_options(text: bytes) -> RunOptions:
 def run_plane(options: RunOptions) -> RunResult:
     """Play the run on a plane of this host. Raises as `play` does."""
     scene = prepare(options)
-    payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
-    seen = play(scene, payloads)
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene))
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int | None = None) -> ReplayResult:
+def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
     Raises LaunchError, ReplayError or EngineError with one clear sentence."""
     from loki_rl.serving.load.replay import replay
@@ -251,7 +250,7 @@ def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int |
         policy=options.policy,
         policy_options=on_plane(scene.policy),
     ) as plane:
-        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s, keep=keep)
+        seen = replay(plane.front, scene.pipeline.name, scene.times, sent, scene.pipeline.slo_s, keep=keep)
         plane.check()
     return seen
 
@@ -261,13 +260,11 @@ def on_plane(policy: PolicyOptions) -> dict[str, object]:
     return asdict(replace(policy, pool=()))
 
 
-def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
-    """Rendered scenes as encoded pictures, for a pipeline that reads text; the same for the same seed."""
-    from loki_rl.reading.models import font_files
-    from loki_rl.reading.quality import encoded
-    from loki_rl.reading.scenes import scenes
+def payloads(scene: Scene) -> list[NDArray[Any]]:
+    """What is sent in turn to real models. Raises EngineError or ModelError."""
+    from loki_rl.serving.profiling.workload import entry_payloads
 
-    return [encoded(scene) for scene in scenes(count, seed, font_files(file.repository))]
+    return entry_payloads(scene.file, PAYLOADS, scene.options.seed, scene.options.device)
 
 
 RUNNERS = {"twin": run_twin, "emulated": run_plane, "onnx": run_plane}

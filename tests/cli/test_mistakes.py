@@ -159,7 +159,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("trace stats flash_crowd --compress -1", "compress must be above 0"),
     ("profile SMALL --clock moon", "--clock must be one of wall, cpu"),
     ("profile SMALL", "names no models"),
-    ("models fetch writing", "must be one of reading"),
+    ("models fetch SMALL", "no models come with pipeline 'small'"),
     ("simulat SMALL", "simulat"),
 ]
 
