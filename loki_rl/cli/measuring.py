@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -11,36 +11,38 @@ from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
 from loki_rl.cli.results import need_models
 from loki_rl.files.config import load_pipeline
-from loki_rl.files.user_folders import models_folder
-from loki_rl.options import Count, Help, Positive, Seed
-from loki_rl.reading.models import fetch_reading
+from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.profiling.as_served import rescale
 from loki_rl.serving.profiling.labelled import load_labelled
 from loki_rl.serving.profiling.profile import Clock, Request, quick_request
 from loki_rl.serving.profiling.profile import profile as measure
 from loki_rl.serving.profiling.timing import Effort
-
-FETCH = {"reading": fetch_reading}
+from loki_rl.serving.profiling.workload import workload_class
 
 
 def models_fetch(
-    name: Annotated[Literal["reading"], Help("Which models.", "name")],
+    pipeline: PipelineName,
     repository: Annotated[
         Path | None, Help("Where to put them (default: $LOKI_MODELS, else the user's data folder).")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Fetch the models of a pipeline into a model repository; a second call needs no network."""
+    file = load_pipeline(pipeline, need_profile=False)
+    fetch = getattr(workload_class(file), "fetch", None)
+    if fetch is None:
+        raise UsageError(f"no models come with pipeline '{file.name}'; 'reading' has some")
+    folder = repository or file.repository
     with terminal.progress_bars() as progress:
-        fetched = FETCH[name](repository or models_folder(), progress)
-    row = msgspec.to_builtins(fetched, builtin_types=(), enc_hook=str)
+        fetched = fetch(folder, progress)
+    row = {"repository": str(folder), "models": sorted({one.model for one in file.models.values()}), "fetched": fetched}
     terminal.say(row, as_json, lambda: terminal.pairs(row))
 
 
 def profile(
     options: Annotated[RunOptions, Fields(only=("pipeline", "device"))],
-    scenes: Annotated[Count, Help("Rendered pictures for accuracy and as payloads.")] = 60,
+    samples: Annotated[Count, Help("Payloads that the pipeline's own workload makes, with known answers.")] = 60,
     seed: Seed = 1,
     budget_s: Annotated[Positive, Help("Time per variant and batch size [s].")] = 0.3,
     clock: Annotated[Clock, Help("wall, or cpu on a busy host without a GPU.")] = "wall",
@@ -67,7 +69,7 @@ def profile(
     request = (
         quick_request(file, file.measured, device)
         if file.measured is not None
-        else Request(device, scenes, seed, Effort(budget_s=budget_s), clock=clock, labelled=labelled)
+        else Request(device, samples, seed, Effort(budget_s=budget_s), clock=clock, labelled=labelled)
     )
     with terminal.progress_bars() as progress:
         measured = measure(file, request, progress)

@@ -22,14 +22,14 @@ from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.options import Fraction, Help, Positive, Servers
 from loki_rl.reports.plots import phases_png
-from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions
+from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions, SolverName
 
 T = TypeVar("T")
 
 # Longest ladder of plans: at up to a tenth of a second each, the user should not take it for a hang.
 MAX_LADDER = 1000
 # What of a run the allocator asks about.
-ASKED = ("pipeline", "servers", "pool", "slo_ms", "min_accuracy", "queueing", "headroom", "profile")
+ASKED = ("pipeline", "servers", "pool", "slo_ms", "min_accuracy", "queueing", "solver", "headroom", "profile")
 
 
 def plan(
@@ -45,6 +45,7 @@ def plan(
         list[Fraction] | None, Help("Least mean accuracy of what is served; for all, or for each pipeline.")
     ] = None,
     queueing: QueueingName = None,
+    solver: SolverName = "search",
     headroom: Headroom = None,
     profile: ProfileName = None,
     plot: Annotated[Path | None, Help("Draw a ladder's phases to this PNG.")] = None,
@@ -72,6 +73,7 @@ def plan(
             servers=_servers(servers, types, files),
             min_accuracy=floor,
             queueing=queueing or "tail",
+            solver=solver,
             headroom=headroom or 0.0,
             pool=types,
         )
@@ -115,6 +117,7 @@ def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = Fals
         _servers(options.servers, types, [file]),
         min_accuracy=options.min_accuracy,
         queueing=options.queueing or "tail",
+        solver=options.solver,
         headroom=options.headroom or 0.0,
         pool=types,
     )

@@ -201,6 +201,7 @@ def _check_feasible(cluster: ClusterOptions, policy: PolicyOptions) -> None:
         min_accuracy=policy.min_accuracy,
         queueing=policy.queueing or "tail",
         pool=cluster.pool,
+        solver=policy.solver,
     )
     plan = allocate(cluster.pipeline, request)
     if plan.mode == "infeasible":

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from loki_rl.control.formulation.request import Queueing
+from loki_rl.control.formulation.request import Queueing, Solver
 from loki_rl.core.options import DropPolicy, Routing
 from loki_rl.env.faults import NO_FAULTS, Faults
 from loki_rl.files.config import PipelineFile, load_pipeline
@@ -20,6 +20,7 @@ PoolName = Annotated[
     str | None, Help("Pool file of server types, or the name of one in pipelines/pools/, instead of a number of servers.")
 ]
 QueueingName = Annotated[Queueing | None, Help("Latency model (default: the policy's own; tail where there is none).")]
+SolverName = Annotated[Solver, Help("Who plans: our own search, or HiGHS on the model written down in PuLP.")]
 Headroom = Annotated[NotNegative | None, Help("Share of demand added before planning (default: the policy's own).")]
 ProfileName = Annotated[str | None, Help("Profile to use instead of the one that the pipeline file names.")]
 Device = Annotated[str, Help("auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")]
@@ -45,6 +46,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     ] = "pull"
     load_s: LoadTime = None
     queueing: QueueingName = None
+    solver: SolverName = "search"
     headroom: Headroom = None
     min_accuracy: Annotated[Fraction, Help("Least mean accuracy of what is served.")] = 0.0
     initial_rps: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
-from loki_rl.reading.quality import reads_text
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import pictures
+from loki_rl.runs.run import PAYLOADS
 from loki_rl.serving.load.replay import replay
-from loki_rl.traces.arrivals import arrivals, duration_s, made_up
+from loki_rl.serving.profiling.workload import make_workload
+from loki_rl.traces.arrivals import duration_s, made_up, requests
 from loki_rl.traces.trace import load_trace
 
 
@@ -27,10 +28,10 @@ def replay_trace(url: str, run: RunOptions, payloads: Path | None = None) -> Run
     """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
     order of their names. Raises TraceError, ReplayError, ClientError or PayloadsError."""
     trace = load_trace(run.trace)
-    times = arrivals(trace, run, run.seed)
+    times, wishes = requests(trace, run, run.seed)
     file = run.file
     pipeline = file.pipeline
-    seen = replay(url, pipeline.name, times, _payloads(payloads, run, file), pipeline.slo_s)
+    seen = replay(url, pipeline.name, times, _payloads(payloads, run, file), pipeline.slo_s, wishes=wishes)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),
@@ -47,10 +48,11 @@ def replay_trace(url: str, run: RunOptions, payloads: Path | None = None) -> Run
     )
 
 
-def _payloads(folder: Path | None, run: RunOptions, file: PipelineFile) -> list[NDArray[np.uint8]] | None:
+def _payloads(folder: Path | None, run: RunOptions, file: PipelineFile) -> list[NDArray[Any]] | None:
     if folder is not None:
         files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
         if not files:
             raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
         return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
-    return pictures(file, run.seed) if reads_text(file) else None
+    workload = make_workload(file, PAYLOADS, run.seed)
+    return None if workload is None else workload.payloads(file.tree[0])
