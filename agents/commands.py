@@ -1,16 +1,18 @@
-"""What the commands `train` and `evaluate` do. Owns their options and output; the command line only passes flags on."""
+"""What the commands `train` and `evaluate` do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
 from loki_rl.agents.evaluate.methods import tune
 from loki_rl.agents.evaluate.report import as_json, table, write
+from loki_rl.agents.export import export
 from loki_rl.agents.train.training import BEST, TrainOptions, train
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import NumpyAgent, load_agent
@@ -55,8 +57,6 @@ def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
         folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
         options = train_options(flags, env, seed)
         progress = train(options, folder, quiet=quiet)
-        from loki_rl.agents.export import export
-
         agent = export(options, progress, folder / BEST, folder)
         rows.append(
             {
@@ -75,14 +75,7 @@ def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
 
 def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:
     """The training windows with the base that an agent adjusts, tuned as evaluations tune it."""
-    env = ClusterEnvOptions(
-        pipeline=flags.pipeline,
-        servers=flags.servers,
-        trace=flags.trace,
-        mean_rps=flags.mean_rps,
-        windows=flags.windows,
-        randomise=flags.randomise,
-    )
+    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
     tuned = tune(env, "forecast", flags.validation)
     return replace(env, scale=tuned.scale, patience=tuned.patience)
 
@@ -110,7 +103,7 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     randomise: Randomise = False
     deep: Annotated[bool, Help("The thorough search of the allocator table (slower).")] = False
     shifts: Annotated[bool, Help("The shift matrix: load times, bursts, traces, another pipeline.")] = False
-    shift_traces: Annotated[
+    traces: Annotated[
         tuple[str, ...], Help("A trace of another family for the shift matrix; repeat it.", "--shift-trace")
     ] = ()
     events: Annotated[
@@ -122,21 +115,9 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
     """The report as JSON and as text. Raises RequestError if a model cannot be read."""
     agents = [_numpy(Path(path)) for path in flags.models]
-    options = ClusterEnvOptions(
-        pipeline=flags.pipeline,
-        servers=flags.servers,
-        trace=flags.trace,
-        mean_rps=flags.mean_rps,
-        load_s=flags.load_s,
-        bursts=flags.bursts,
-        heights=flags.heights,
-        randomise=flags.randomise,
-    )
-    asked = Asked(
-        windows=flags.windows, tuning=flags.tuning, deep=flags.deep, shifts=flags.shifts, traces=flags.shift_traces,
-        events=flags.events,
-    )  # fmt: skip
-    report = evaluate(options, agents, asked)
+    # Bases are tuned with the quick search, whatever the test windows are played with.
+    options = replace(msgspec.convert(flags, ClusterEnvOptions, from_attributes=True), deep=False)
+    report = evaluate(options, agents, msgspec.convert(flags, Asked, from_attributes=True))
     if flags.out is not None:
         write(report, Path(flags.out))
     return as_json(report), table(report)

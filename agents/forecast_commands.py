@@ -1,5 +1,4 @@
-"""What the commands `forecaster train` and `forecaster score` do. Owns their options, the file and card that training
-leaves, and the comparison of forecasters; the loop is forecast_train's."""
+"""What the commands `forecaster train` and `forecaster score` do."""
 
 from __future__ import annotations
 

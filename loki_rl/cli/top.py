@@ -1,5 +1,4 @@
-"""What a running plane does, told from two of its states. Owns the figures of `top` and where states come from; must not
-know how they are shown."""
+"""What a running plane does, told from two of its states."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs. Owns the keys of such a
-file and their checks; knows no command and plans nothing."""
+"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs."""
 
 from __future__ import annotations
 

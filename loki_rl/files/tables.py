@@ -1,5 +1,4 @@
-"""Strict reading of tables (key -> value) that people write: owns the error that every file loader raises and its
-wording; must not know what any file means."""
+"""Strict reading of tables (key -> value) that people write, and the wording of what is wrong in them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The paper's evaluation as one command. Owns its order, where its runs lie, and its report; must not know what a study is
-about."""
+"""The paper's evaluation as one command."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Policies side by side: policies x traces x seeds x drivers, and what is told of them. Owns which runs a comparison needs;
-must not know how a run is made nor how a figure is printed."""
+"""Policies side by side: policies x traces x seeds x drivers, and what is told of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""How sure a comparison is: mean costs with bootstrap intervals, and paired differences on the same requests. Owns which
-runs are pairs; knows no file and prints nothing."""
+"""How sure a comparison is: mean costs with bootstrap intervals, and paired differences on the same requests."""
 
 from __future__ import annotations
 

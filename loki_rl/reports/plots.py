@@ -1,5 +1,4 @@
-"""Pictures of runs and plans as PNG. Owns how they look; computes nothing but means over a few seconds, and needs matplotlib
-only when it draws."""
+"""Pictures of runs and plans as PNG; matplotlib is needed only where one is drawn."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots. Owns what stands beside
-what; computes no figure."""
+"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Many runs: which are there already, which share the cores, and what happens when one fails. Owns their order and their
-processes; must not know how a run is made nor what is made of the results."""
+"""Many runs: which are there already, which share the cores, and what happens when one fails."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A plane that stays up. Owns its options, what is checked before it starts, and what remains of it as a run; decides
-nothing."""
+"""A plane that stays up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A replay of a trace against a plane that somebody else started. Owns what remains of it as a run; decides nothing."""
+"""A replay of a trace against a plane that somebody else started."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One run: a policy on a trace, in the twin or on a plane of this host. Owns the resolved options of a run; everything that
-happens in it is the core's."""
+"""One run: a policy on a trace, in the twin or on a plane of this host."""
 
 from __future__ import annotations
 
