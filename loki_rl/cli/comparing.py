@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import FaultsFile, Fields, Json, alone, split_names, writable
-from loki_rl.cli.results import need_models, show_runs
+from loki_rl.cli.results import need_models
 from loki_rl.env.faults import load_faults
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
 from loki_rl.reports.compare import Comparison, build_cases, document
 from loki_rl.reports.compare import compare as side_by_side
-from loki_rl.reports.report import summary_lines
+from loki_rl.reports.report import summary_lines, table
 from loki_rl.runs.options import POLICY_NAMES, Driver, RunOptions
 from loki_rl.runs.run import RUNNERS
 
@@ -69,7 +69,7 @@ def compare(
 
 def _show_comparison(found: Comparison, logdir: Path) -> None:
     if found.results:
-        show_runs(found.results)
+        terminal.shown(table(found.results))
     if len({done.trace for done in found.results}) > 1:
         terminal.line("\n".join(summary_lines(found.results)))
     if found.reused:

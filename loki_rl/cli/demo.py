@@ -4,6 +4,7 @@ what is shown and at which rates; every figure comes from the runs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,7 @@ def demo(
 ) -> None:
     """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
     writable(folder)
-    stage = Stage(folder, device, terminal.rich_note if as_json else terminal.rich)
+    stage = Stage(folder, device, partial(terminal.shown, stderr=as_json))
     stage.show("[bold]Part A: reading.[/] Real models find and read text in pictures; 2 ONNX workers.")
     read = reading(stage)
     stage.show("\n[bold]Part B: traffic.[/] 20 emulated workers with published service times.")

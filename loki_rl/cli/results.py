@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import UsageError
 from loki_rl.files.config import load_pipeline
@@ -31,12 +29,8 @@ def need_models(pipeline: str, engine: str | None) -> None:
             raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
 
 
-def show_runs(results: list[RunResult]) -> None:
-    Console().print(table(results))
-
-
 def finish(done: RunResult, logdir: Path | None, as_json: bool) -> None:
     """Write the folder of a run, where one was asked for, and tell what came out."""
     if logdir is not None:
         save(done, logdir)
-    terminal.say(row(done), as_json, lambda: show_runs([done]))
+    terminal.say(row(done), as_json, lambda: terminal.shown(table([done])))

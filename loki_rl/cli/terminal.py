@@ -78,8 +78,9 @@ def run_bar() -> Iterator[Callable[[Runs], None]]:
         yield show
 
 
-def shown(what: RenderableType) -> None:
-    Console().print(what)
+def shown(what: RenderableType, stderr: bool = False) -> None:
+    """A table, or text with markup."""
+    Console(stderr=stderr, highlight=False, soft_wrap=isinstance(what, str)).print(what)
 
 
 def live(again: Callable[[], RenderableType], first: RenderableType, interval_s: float) -> None:
@@ -90,24 +91,14 @@ def live(again: Callable[[], RenderableType], first: RenderableType, interval_s:
             display.update(again(), refresh=True)
 
 
-def line(text: str) -> None:
+def line(text: str, stderr: bool = False) -> None:
     """Plain text, as it is."""
-    Console(highlight=False, soft_wrap=True, markup=False).print(text)
-
-
-def rich(what: RenderableType) -> None:
-    """A table, or text with markup."""
-    Console(highlight=False, soft_wrap=True).print(what)
-
-
-def rich_note(what: RenderableType) -> None:
-    """The same to stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(what)
+    Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False).print(text)
 
 
 def note(text: str) -> None:
     """To stderr: what is going on, not a result."""
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
+    line(text, stderr=True)
 
 
 def pairs(row: dict[str, Any]) -> None:

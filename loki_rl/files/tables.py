@@ -81,6 +81,12 @@ def keyed(data: object, where: str) -> dict[str, object]:
     return data
 
 
+def require(condition: bool, where: str, message: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{where}: {message}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known one, else all of them."""
     names = sorted(known)

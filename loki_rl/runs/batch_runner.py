@@ -79,14 +79,6 @@ class Failure(Struct, frozen=True):
         return f"{label(self.options)}: {self.sentence}"
 
 
-class Played(Struct):
-    """What came of the cases, by their place in the list: a result or a failure each. reused: how many needed no run."""
-
-    results: dict[int, RunResult]
-    failures: dict[int, Failure]
-    reused: int
-
-
 def label(options: RunOptions) -> str:
     """A case in a few words."""
     return f"{options.policy} on {Path(options.trace).name} ({options.driver}, seed {options.seed})"
@@ -108,11 +100,11 @@ def play(
     RequestError.
     """
     check(cases)
-    work = _Work(cases, run, progress)
+    work = Played(cases, run, progress)
     waiting = work.open(fresh)
     work.together([place for place in waiting if cases[place].options.driver == "twin"], jobs or cores())
     work.in_turn([place for place in waiting if cases[place].options.driver != "twin"])
-    return Played(work.results, work.failures, work.reused)
+    return work
 
 
 def check(cases: Sequence[Case]) -> None:
@@ -137,8 +129,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Work:
-    """What has ended so far. A case is known by its place in the list."""
+class Played:
+    """What came of the cases so far, by their place in the list: a result or a failure each. reused: how many needed no
+    run."""
 
     def __init__(
         self, cases: Sequence[Case], run: Mapping[str, Runner], progress: Callable[[Progress], None] | None
