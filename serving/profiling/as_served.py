@@ -1,5 +1,5 @@
 """The profile of a pipeline as it is served: a whole plane on this host works at its limit, and what its workers then need
-replaces what was measured in isolation. Owns the rounds and the load; must not know how a plane carries them out."""
+replaces what was measured in isolation."""
 
 from __future__ import annotations
 
