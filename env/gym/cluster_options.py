@@ -15,7 +15,7 @@ from loki_rl.control.demand.capacity_target import CapacityTarget
 from loki_rl.control.demand.forecast import Forecaster, make_forecaster
 from loki_rl.control.demand.forecast_learned import SHIPPED, shipped_net
 from loki_rl.control.fast.table import Table, table_for
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid.batch import Base, Pool, Windows
 from loki_rl.env.fluid.dynamics import TICK_S
@@ -44,7 +44,8 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
     and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
     its own adjustment. forecaster: of base forecast, by default the trained one where it is shipped. deep: the thorough
-    search of the allocator table (slower).
+    search of the allocator table (slower). solver: of exact plans (search or pulp): the table's ladder, what demand the mask
+    allows, the event twin's.
     """
 
     pipeline: str = "traffic"
@@ -65,12 +66,14 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     patience: float = 1.0
     forecaster: str | None = None
     deep: bool = False
+    solver: Solver = "search"
 
 
 def check_options(options: ClusterEnvOptions) -> None:
     """Raise OptionError for a value that cannot be."""
     _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
     _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
+    _require(options.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{options.solver}'")
     _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
     for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
         value = getattr(options, name)
@@ -98,9 +101,9 @@ def forecaster_of(options: ClusterEnvOptions) -> Forecaster:
     return make_forecaster(name, shipped_net)
 
 
-def reserves(pipeline: Pipeline) -> Callable[[int], CapacityTarget]:
+def reserves(pipeline: Pipeline, solver: Solver = "search") -> Callable[[int], CapacityTarget]:
     """What demand is worth having capacity for on so many servers."""
-    return cache(lambda servers: CapacityTarget(pipeline, Request(demand_rps=1.0, servers=servers)))
+    return cache(lambda servers: CapacityTarget(pipeline, Request(demand_rps=1.0, servers=servers, solver=solver)))
 
 
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
@@ -123,7 +126,7 @@ def pool_for(options: ClusterEnvOptions) -> Pool:
         if key not in _pipelines:
             _pipelines[key] = pipeline_of(options)
         pipeline = _pipelines[key]
-        table = table_for(pipeline, options.servers or pipeline.servers)
+        table = table_for(pipeline, options.servers or pipeline.servers, options.solver)
         _pools[options] = Pool(table, windows_for(options, table), Base(options.scale, options.patience))
     return _pools[options]
 
@@ -138,7 +141,7 @@ def windows_for(options: ClusterEnvOptions, table: Table) -> Windows:
             tick_s=TICK_S,
             sample=sampler_of(options, table),
             forecaster=forecaster_of(options),
-            reserve=reserves(table.fleet.pipeline),
+            reserve=reserves(table.fleet.pipeline, options.solver),
             best_rps=table.best_rps,
             servers=table.servers,
             load_s=table.fleet.load_s,

@@ -8,7 +8,7 @@ import numpy as np
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import SERVERS, VIOLATION
 from loki_rl.control.fast.table import Table
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Request, Solver
 from loki_rl.core.effects import Effect, Solve
 from loki_rl.core.messages import Arrived, Outcome, Planned
 from loki_rl.core.options import ClusterOptions
@@ -53,8 +53,9 @@ class EventCluster:
     """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
     counts in the interval in which it ends."""
 
-    def __init__(self, table: Table, window: Window, interval_s: float, seed: int) -> None:
+    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver = "search") -> None:
         pipeline = table.fleet.pipeline
+        self.solver = solver
         self.table, self.window = table, window
         self.pipeline = with_load_s(pipeline, float(window.load_s.max()))
         settle_s = float(window.load_s.max()) + 1.0
@@ -86,6 +87,7 @@ class EventCluster:
             horizon_s=patience * self.interval_s,
             load_s=0.0 if first else load_s,
             time_limit_s=PATIENT_S,
+            solver=self.solver,
         )
         plan = allocate(self.pipeline, request)
         self.world.answer(plan)

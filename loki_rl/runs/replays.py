@@ -14,7 +14,7 @@ from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.runs.run import PAYLOADS, RunOptions, RunResult
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.profiling.workload import make_workload
-from loki_rl.traces.arrivals import arrivals, duration_s, made_up
+from loki_rl.traces.arrivals import duration_s, made_up, requests
 from loki_rl.traces.trace import TraceOptions, load_trace
 
 
@@ -48,10 +48,10 @@ def replay_trace(options: ReplayOptions) -> RunResult:
         rate_scale=options.rate_scale,
     )
     trace = load_trace(options.trace)
-    times = arrivals(trace, chosen, options.seed)
+    times, wishes = requests(trace, chosen, options.seed)
     file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
     pipeline = file.pipeline
-    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s)
+    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s, wishes=wishes)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     run = RunOptions(
         pipeline=options.pipeline,

@@ -17,7 +17,7 @@ from loki_rl.control.fast.model_arrays import Fleet, Floats, Ints, build_fleet
 from loki_rl.control.fast.objective_kernels import FLOW, ROWS, VALUES, accuracy, spread
 from loki_rl.control.fast.objective_kernels import capacity as capacity_of
 from loki_rl.control.fast.table_kernels import Memo, answer, new_memo
-from loki_rl.control.formulation.request import Request, RequestError, check
+from loki_rl.control.formulation.request import Request, RequestError, Solver, check
 from loki_rl.control.lru import Lru
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan
@@ -71,20 +71,20 @@ class Table(Struct, frozen=True, eq=False):
 _tables: Lru[Table] = Lru(KEPT)
 
 
-def table_for(pipeline: Pipeline, servers: int) -> Table:
-    """The table of a pipeline and cluster, made once per process (a few seconds)."""
-    return _tables.get((id(pipeline), servers), lambda: build_table(pipeline, servers))
+def table_for(pipeline: Pipeline, servers: int, solver: Solver = "search") -> Table:
+    """The table of a pipeline and cluster, made once per process (a few seconds). solver: of the exact ladder."""
+    return _tables.get((id(pipeline), servers, solver), lambda: build_table(pipeline, servers, solver=solver))
 
 
-def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table:
+def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS, solver: Solver = "search") -> Table:
     """Solve the exact ladder once. Raises RequestError if the pipeline cannot be served at all."""
     fleet = build_fleet(pipeline)
-    most = capacity(pipeline, servers).capacity_rps
-    best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy)
+    most = capacity(pipeline, servers, solver=solver).capacity_rps
+    best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy, solver=solver)
     demands = np.geomspace(LOWEST_SHARE * most, most, levels)
     ladder = np.zeros((levels, fleet.models))
     for row, demand in enumerate(demands):
-        for place in allocate(pipeline, Request(demand_rps=float(demand), servers=servers)).placements:
+        for place in allocate(pipeline, Request(float(demand), servers, solver=solver)).placements:
             ladder[row, fleet.model(place.task, place.variant)] += place.replicas
     work = new_work(fleet)
     library = _library(fleet, servers, demands, ladder, work)
