@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from loki_rl.control.demand.forecast import PEAK_S, QUANTILES, Floats, Forecaster, pinball
 from loki_rl.control.demand.forecast_learned import FEATURES, QuantileNet, features
-from loki_rl.env.fluid.demand import bursty
 from loki_rl.traces.arrivals import arrivals, generator
+from loki_rl.traces.generate import bursty
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 HIDDEN = 48

@@ -32,7 +32,7 @@ class Card(Struct, frozen=True, kw_only=True):
     scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
     forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
     base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
-    and what of it the base does not lose. note: how it was trained.
+    and what of it the base does not lose. training: every option of it. note: the command that repeats it.
     """
 
     environment: str
@@ -50,9 +50,10 @@ class Card(Struct, frozen=True, kw_only=True):
     gain: float
     gap: float
     steps: int
-    violations: float = 0.0
-    excess: float = 0.0
-    note: str = ""
+    violations: float
+    excess: float
+    training: dict[str, Any]
+    note: str
 
 
 def outside(card: Card, observations: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Forecaster, Tracker
 from loki_rl.control.fast.table import Table, yardstick
 from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, Agent, act, load_agent, outside, shipped
-from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, adjusted, exogenous, fill_mask, state_features
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, adjusted, exogenous, fill_mask, observation
 from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
@@ -98,10 +98,10 @@ class Adjusting(Forecasting):
         error = self.agent.card.forecast_error if self._tracker.error is None else self._tracker.error
         demand = exogenous(counts, forecast.mean, forecast.quantiles, np.array([error]), table.best_rps)[0]
         servers = self._planner.options.servers
-        state = state_features(table, snapshot, high, self._last, servers, self._planner.load_s, 0.0)
+        seen = observation(table, snapshot, demand, high, self._last, servers, self._planner.load_s, 0.0)
         mask = np.zeros(ACTIONS, np.int8)
         fill_mask(mask, high, float(counts[0, -FLOOR_S:].mean()), table.most_rps)
-        return np.concatenate((demand.astype(np.float32), state)), mask.astype(np.bool_)
+        return seen, mask.astype(np.bool_)
 
     def _doubt(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
         """Why the agent is not believed now, or nothing."""

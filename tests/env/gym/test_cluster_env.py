@@ -66,10 +66,10 @@ def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any
     mask = env.action_masks()
     assert np.array_equal(mask, info["action_mask"].astype(bool))
     pool, number = env.pool, int(env.pool.costed.argmax())
-    targets = env.pool.windows.high[number, 1] * 0.8 * MULTIPLIERS
+    targets = env.pool.windows.arrays.high[number, 1] * 0.8 * MULTIPLIERS
     assert mask.shape == (ACTIONS,)
     assert mask[NO_ADJUSTMENT]
-    low = targets < 0.95 * pool.windows.floor[number, 1] - 1e-9
+    low = targets < 0.95 * pool.windows.arrays.floor[number, 1] - 1e-9
     assert low.any()
     assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
 
@@ -84,8 +84,8 @@ def test_observations_are_named_and_inside_their_bounds(small: dict[str, Any]) -
 def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> None:
     env = OneTaskEnv(**{**small, "randomise": True, "windows": 8})
     env.pool.ensure(np.arange(8))
-    assert len(np.unique(env.pool.windows.load_s[:, 0])) > 2
-    assert len(np.unique(env.pool.windows.factor)) == 8
+    assert len(np.unique(env.pool.windows.arrays.load_s[:, 0])) > 2
+    assert len(np.unique(env.pool.windows.arrays.factor)) == 8
 
 
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
