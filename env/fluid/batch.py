@@ -15,7 +15,7 @@ from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
 from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, OBSERVATION
 from loki_rl.env.fluid.dynamics import FIGURES, LOSS_EXPONENT, LOST, new_clusters, new_rules, scratch
-from loki_rl.env.fluid.step import Episodes, Windows, World, start_all, step_all
+from loki_rl.env.fluid.step import Episodes, Windows, World, start_all, step_all, unnamed
 from loki_rl.env.fluid.windows import Window, WindowOptions, make_window
 
 # Fewer clusters than this are not worth a thread.
@@ -37,10 +37,12 @@ class WindowPool:
         self.options, self.size, self.first_seed = options, size, first_seed
         steps, ticks = options.steps, round(options.steps * options.interval_s / options.tick_s)
         high, mean, chance, floor = np.ones((4, size, steps + 1))
+        self.lag_s, self.servers = np.zeros((2, size), np.int64)
         self.arrays = Windows(
             np.zeros((size, ticks), np.float32), high, mean, chance, floor, np.zeros((size, steps + 1, EXOGENOUS)),
-            np.ones(size), np.zeros((size, models)), np.ones(size), *np.zeros((2, size), np.int64),
+            np.ones(size), self.lag_s,
         )  # fmt: skip
+        self.load_s, self.factor = np.zeros((size, models)), np.ones(size)
         self.made = np.zeros(size, np.bool_)
 
     def window(self, number: int) -> Window:
@@ -53,6 +55,7 @@ class WindowPool:
             window = self.window(number)
             for name, array in self.arrays._asdict().items():
                 array[number] = getattr(window, name)
+            self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
             self.made[number] = True
 
 
@@ -101,40 +104,36 @@ class Batch:
         self.window, self.k, self.last = np.zeros((3, number), np.int64)
         self.rewards, self.first_cost = np.zeros((2, number))
         self.figures = np.zeros((number, FIGURES))
-        self._episodes = Episodes(
+        episodes = Episodes(
             self.window, self.k, self.last, self.figures, self.rewards, self.first_cost, self.observations, self.masks
         )
         table, fleet = pool.table, pool.table.fleet
         self.clusters, rules = new_clusters(fleet, number, table.servers), new_rules(fleet, exponent)
-        self._worlds = [
+        worlds = [
             World(
-                fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), deep, self.clusters,
-                pool.windows.arrays, rules, pool.base.scale, pool.base.patience, table.most_rps, table.servers,
-                pool.options.interval_s, pool.base_cost,
+                fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
+                rules, deep, pool.base.scale, pool.base.patience, table.most_rps, table.servers, pool.options.interval_s,
+                pool.base_cost,
             )
             for lane in range(self.lanes)
         ]  # fmt: skip
-        self._rooms = [scratch(fleet, table.servers) for _ in range(self.lanes)]
+        self._lanes = [(unnamed(w), unnamed(episodes), unnamed(scratch(fleet, table.servers))) for w in worlds]
         self._bounds = [number * lane // self.lanes for lane in range(self.lanes + 1)]
 
     def start(self, which: Ints, windows: Ints) -> None:
         """Begin episodes: clusters `which` on these windows, with the base's first plan warm and its interval played."""
-        pool, c = self.pool.windows.arrays, self.clusters
+        pool, c = self.pool.windows, self.clusters
         self.window[which], self.k[which], self.last[which] = windows, 0, -1
         c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
         parts = np.array_split(np.asarray(which, np.int64), self.lanes)
-        self._in_lanes(lambda lane: start_all(parts[lane], self._worlds[lane], self._episodes, self._rooms[lane]))
+        self._in_lanes(lambda lane: start_all(parts[lane], *self._lanes[lane]))
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
         moves, bounds = np.asarray(actions, np.int64), self._bounds
-        self._in_lanes(
-            lambda lane: step_all(
-                bounds[lane], bounds[lane + 1], moves, self._worlds[lane], self._episodes, self._rooms[lane]
-            )
-        )
+        self._in_lanes(lambda lane: step_all(bounds[lane], bounds[lane + 1], moves, *self._lanes[lane]))
 
     def _in_lanes(self, run: Callable[[int], None]) -> None:
         """Lane 0 in this thread, the others beside it."""

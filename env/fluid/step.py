@@ -3,7 +3,7 @@ loop. Owns the meaning of actions and of the state's features; knows no gymnasiu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,11 @@ from loki_rl.control.fast.table_kernels import Memo, answer
 from loki_rl.control.learned.observation import StateFigures, adjusted, fill_mask, fill_state
 from loki_rl.env.fluid.dynamics import LOSS, LOST, SERVING, USED, Clusters, Rules, adopt, advance, begin_loads, held, one
 
+Plain = tuple[Any, ...]
+
 
 class Windows(NamedTuple):
-    """Of every window, arrays [W, ...] of what env.fluid.windows.Window says of one."""
+    """Of every window, arrays [W, ...] of what a Window says of one."""
 
     ticks: NDArray[np.float32]
     high: Floats
@@ -28,9 +30,6 @@ class Windows(NamedTuple):
     floor: Floats
     exogenous: Floats
     reference: Floats
-    load_s: Floats
-    factor: Floats
-    servers: Ints
     lag_s: Ints
 
 
@@ -44,10 +43,10 @@ class World(NamedTuple):
     net: Net
     library: Library
     memo: Memo
-    deep: bool
     clusters: Clusters
     windows: Windows
     rules: Rules
+    deep: bool
     scale: float
     patience: float
     most_rps: float
@@ -151,10 +150,29 @@ def observe(e: int, world: World, episodes: Episodes, room: Scratch) -> None:
     fill_mask(episodes.masks[e], high, windows.floor[window, k], world.most_rps * servers / world.servers)
 
 
+def unnamed(record: tuple[Any, ...]) -> Plain:
+    """The record and those in it as plain tuples: what Python calls takes these, since numba looks 10 us at the records, and
+    2 at the same without names."""
+    return tuple(unnamed(field) if isinstance(field, tuple) else field for field in record)
+
+
+@inlined
+def named(world: Plain, episodes: Plain, room: Plain) -> tuple[World, Episodes, Scratch]:
+    rates, physical, net, library, memo, clusters, windows, rules, deep, scale, patience, most, servers, interval, cost = (
+        world
+    )
+    all_of = World(
+        rates, physical, Net(*net), Library(*library), Memo(*memo), Clusters(*clusters), Windows(*windows), Rules(*rules),
+        deep, scale, patience, most, servers, interval, cost,
+    )  # fmt: skip
+    return all_of, Episodes(*episodes), Scratch(*room)
+
+
 @unlocked
-def step_all(first: int, end: int, actions: Ints, world: World, episodes: Episodes, room: Scratch) -> None:
-    """Clusters first to end - 1: decide, play, count, observe. Of what is passed, only rows of these clusters, the memo and
-    the scratch are written to."""
+def step_all(first: int, end: int, actions: Ints, shared: Plain, of_all: Plain, own: Plain) -> None:
+    """Clusters first to end - 1: decide, play, count, observe. shared, of_all, own: a World, Episodes and Scratch `unnamed`.
+    Of what is passed, only rows of these clusters, the memo and the scratch are written to."""
+    world, episodes, room = named(shared, of_all, own)
     for e in range(first, end):
         plan_and_play(e, actions[e], world, episodes, room)
         episodes.rewards[e] = world.base_cost[episodes.window[e], episodes.k[e]] - cost_of(e, world, episodes)
@@ -164,8 +182,9 @@ def step_all(first: int, end: int, actions: Ints, world: World, episodes: Episod
 
 
 @unlocked
-def start_all(which: Ints, world: World, episodes: Episodes, room: Scratch) -> None:
+def start_all(which: Ints, shared: Plain, of_all: Plain, own: Plain) -> None:
     """Clusters `which`, at k = 0: the base's first plan, warm, and its interval."""
+    world, episodes, room = named(shared, of_all, own)
     for e in which:
         plan_and_play(e, -1, world, episodes, room)
         episodes.first_cost[e] = cost_of(e, world, episodes)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, observation
 from loki_rl.env.fluid.batch import Batch
@@ -111,7 +112,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         mask = np.zeros(ACTIONS, np.int8)
         windows = self.pool.windows.arrays
         high, floor = windows.high[self._number, self._k] * self.options.scale, windows.floor[self._number, self._k]
-        share = float(windows.servers[self._number]) / self.pool.table.servers
+        share = float(self.pool.windows.servers[self._number]) / self.pool.table.servers
         fill_mask(mask, float(high), float(floor), self.pool.table.most_rps * share)
         return mask
 
@@ -162,13 +163,11 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         cluster.decide(*self._target(-1, 0))
         return cluster
 
-    def _target(self, action: int, k: int) -> tuple[float, float, float, float]:
-        high, mean, chance = (
-            float(known[self._number, k])
-            for known in (self.pool.windows.arrays.high, self.pool.windows.arrays.mean, self.pool.windows.arrays.chance)
-        )
+    def _target(self, action: int, k: int) -> tuple[Demand, float]:
+        windows = self.pool.windows.arrays
+        high, mean, chance = (float(known[self._number, k]) for known in (windows.high, windows.mean, windows.chance))
         demand, patience = adjusted(action, high, self.options.scale, self.options.patience)
-        return demand, mean, chance, patience
+        return Demand(mean, demand, chance), patience
 
     def _decide(self, action: int) -> float:
         assert self._event is not None

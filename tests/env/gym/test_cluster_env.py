@@ -84,8 +84,8 @@ def test_observations_are_named_and_inside_their_bounds(small: dict[str, Any]) -
 def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> None:
     env = OneTaskEnv(**{**small, "randomise": True, "windows": 8})
     env.pool.ensure(np.arange(8))
-    assert len(np.unique(env.pool.windows.arrays.load_s[:, 0])) > 2
-    assert len(np.unique(env.pool.windows.arrays.factor)) == 8
+    assert len(np.unique(env.pool.windows.load_s[:, 0])) > 2
+    assert len(np.unique(env.pool.windows.factor)) == 8
 
 
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
