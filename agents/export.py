@@ -10,8 +10,8 @@ import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from loki_rl.agents.train.network import layers_of
-from loki_rl.agents.train.training import Progress, TrainOptions
+from loki_rl.agents.train.training import Progress, TrainOptions, actor_of
+from loki_rl.control.demand.tanh_network import named
 from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
 from loki_rl.env.fluid.batch import Pool
@@ -28,7 +28,7 @@ def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) 
     from sb3_contrib import MaskablePPO
 
     model = MaskablePPO.load(best, device="cpu")
-    agent = NumpyAgent(*layers_of(model), make_card(options, progress))
+    agent = NumpyAgent(*actor_of(model), make_card(options, progress))
     folder.mkdir(parents=True, exist_ok=True)
     agent.save(folder / "agent.npz")
     write_onnx(agent, folder / "agent.onnx")
@@ -104,8 +104,7 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
     import onnx
 
     helper, kinds = onnx.helper, onnx.TensorProto
-    arrays = {f"w{i}": w for i, w in enumerate(agent.weights)} | {f"b{i}": b for i, b in enumerate(agent.biases)}
-    arrays["illegal"] = np.array(ILLEGAL, np.float32)
+    arrays = named(agent.weights, agent.biases) | {"illegal": np.array(ILLEGAL, np.float32)}
     nodes, last, seen = [], len(agent.weights) - 1, "observation"
     for i in range(last + 1):
         nodes += [

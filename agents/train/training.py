@@ -14,9 +14,8 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from loki_rl.agents.evaluate.rollouts import greedy
-from loki_rl.agents.train.network import layers_of
 from loki_rl.agents.train.validation import NOTHING, Score, Validation
-from loki_rl.control.learned.agent import forward
+from loki_rl.control.demand.tanh_network import Layers, forward, layers_of
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
@@ -114,6 +113,11 @@ def train(options: TrainOptions, folder: Path, quiet: bool = True) -> Progress:
     return progress
 
 
+def actor_of(model: Any) -> tuple[Layers, Layers]:
+    """Weights and biases of the actor inside a stable-baselines3 model: hidden layers, then the action layer."""
+    return layers_of([*model.policy.mlp_extractor.policy_net, model.policy.action_net], np.float32)
+
+
 def settle_torch(seed: int) -> None:
     """One thread, no checks of distributions, one seed for all."""
     import torch
@@ -172,7 +176,7 @@ def worth(options: TrainOptions, score: Score) -> float:
 
 def _validate(model: Any, validation: Validation, progress: Progress, folder: Path) -> Score:
     """Deterministic play on the validation windows; the best model so far is kept."""
-    score, played = validation.score(greedy(partial(forward, *layers_of(model))))
+    score, played = validation.score(greedy(partial(forward, *actor_of(model))))
     progress.history.append((progress.steps, score.gain, score.gap, score.excess))
     progress.stale += 1
     if worth(progress.options, score) > worth(progress.options, progress.best):

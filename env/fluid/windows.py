@@ -11,8 +11,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
-from loki_rl.control.demand.estimators import FLOOR_RPS, likely
-from loki_rl.control.demand.forecast import Floats, Forecast, Forecaster, outcome, pinball
+from loki_rl.control.demand.estimators import FLOOR_RPS, Floats, likely
+from loki_rl.control.demand.forecast import Forecast, Forecaster, outcome, pinball
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.learned.observation import exogenous
 from loki_rl.core.controller import HISTORY_S

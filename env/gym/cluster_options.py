@@ -12,8 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.demand.capacity_target import CapacityTarget
-from loki_rl.control.demand.forecast import Forecaster, make_forecaster
-from loki_rl.control.demand.forecast_learned import SHIPPED, shipped_net
+from loki_rl.control.demand.forecast_learned import make_forecaster
 from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
@@ -44,7 +43,7 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
     decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
     and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
-    its own adjustment. forecaster: of base forecast, by default the trained one where it is shipped. deep: the thorough
+    its own adjustment. forecaster: of base forecast. deep: the thorough
     search of the allocator table (slower).
     """
 
@@ -64,7 +63,7 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     base: str = "forecast"
     scale: float = 1.0
     patience: float = 1.0
-    forecaster: str | None = None
+    forecaster: str = "quantile"
     deep: bool = False
 
 
@@ -84,11 +83,6 @@ def check_options(options: ClusterEnvOptions) -> None:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise OptionError(message)
-
-
-def forecaster_of(options: ClusterEnvOptions) -> Forecaster:
-    name = options.forecaster or ("quantile" if SHIPPED.is_file() else "holt")
-    return make_forecaster(name, shipped_net)
 
 
 def reserves(pipeline: Pipeline) -> Callable[[int], CapacityTarget]:
@@ -134,7 +128,7 @@ def _windows(options: ClusterEnvOptions) -> WindowPool:
         interval_s=options.interval_s,
         tick_s=TICK_S,
         sample=sampler_of(options, table),
-        forecaster=forecaster_of(options),
+        forecaster=make_forecaster(options.forecaster),
         reserve=reserves(table.fleet.pipeline),
         best_rps=table.best_rps,
         servers=table.servers,

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
 
@@ -78,18 +79,6 @@ def act(agent: Agent, observation: NDArray[np.float32], mask: NDArray[np.bool_])
     return int(np.argmax(np.where(mask, agent.logits(observation, mask), ILLEGAL)))
 
 
-Layers = tuple[NDArray[np.float32], ...]
-
-
-def forward(weights: Layers, biases: Layers, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A tanh network, the last layer linear; one observation or rows of them."""
-    hidden = observation
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        hidden = np.tanh(hidden @ weight + bias)
-    found: NDArray[np.float32] = hidden @ weights[-1] + biases[-1]
-    return found
-
-
 class NumpyAgent(Struct, frozen=True, eq=False):
     """Layers of a tanh network, the last one linear."""
 
@@ -101,9 +90,9 @@ class NumpyAgent(Struct, frozen=True, eq=False):
         return forward(self.weights, self.biases, observation)
 
     def save(self, path: Path) -> None:
-        layers = {f"w{i}": w for i, w in enumerate(self.weights)} | {f"b{i}": b for i, b in enumerate(self.biases)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **layers, card=np.array(card_text(self.card)))  # type: ignore[arg-type]
+        card = np.array(card_text(self.card))
+        np.savez_compressed(path, **named(self.weights, self.biases), card=card)  # type: ignore[arg-type]
 
 
 class OnnxAgent:
@@ -154,14 +143,12 @@ def load_agent(path: Path) -> Agent:
         return OnnxAgent(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            depth = sum(name.startswith("w") for name in file.files)
-            weights = tuple(file[f"w{i}"].astype(np.float32) for i in range(depth))
-            biases = tuple(file[f"b{i}"].astype(np.float32) for i in range(depth))
+            weights, biases = layers_in(file, np.float32)
             card = read_card(str(file["card"]), path)
     except RequestError:
         raise
     except (OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path} cannot be read as an agent: {error}") from error
-    if not depth or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
+    if not weights or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
         raise RequestError(f"{path} holds a network of another shape; train anew")
     return NumpyAgent(weights, biases, card)

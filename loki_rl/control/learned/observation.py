@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.control.compiled import inlined, lean
-from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.demand.forecast import deviation
+from loki_rl.control.demand.estimators import FLOOR_RPS, Floats
+from loki_rl.control.demand.forecast import deviations
 from loki_rl.control.demand.forecast_learned import BINS, binned
-from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.fast.objective_kernels import capacity
 from loki_rl.control.fast.table import Table
 from loki_rl.core.plan import Server, Snapshot
@@ -33,7 +32,7 @@ LONG_S = 20.0
 def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, best_rps: float) -> Floats:
     """[n, EXOGENOUS] features of demand, from counts per second [n, H], forecasts and the forecaster's recent error [n]."""
     level, bins = binned(history)
-    noise = (deviation(history, level) / level).clip(0.0, 2.0)
+    noise = (deviations(history, level) / level).clip(0.0, 2.0)
     size = np.log(level / best_rps).clip(-4.0, 2.0)
     ratios = np.log(np.column_stack((mean, quantiles)).clip(FLOOR_RPS) / level[:, None]).clip(-2.0, 2.0)
     return np.column_stack((bins, noise, size, ratios, (10 * errors).clip(0.0, 2.0)))
