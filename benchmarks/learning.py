@@ -1,5 +1,5 @@
-"""The bars of learning: speed of environments and training, the training allocator against the exact one, agreement and
-speed of exported agents, fluid against event twin. Prints each figure beside its bar; asserts nothing."""
+"""The goals of learning: speed of environments and training, the training allocator against the exact one, agreement and
+speed of exported agents, fluid against event twin. Prints each figure beside its goal; asserts nothing."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ TOLERANCE_J = 6 * SWITCH_GAP
 NEAR_J = SERVER_J / SERVERS
 
 
-def row(name: str, value: str, bar: str) -> None:
-    print(f"{name:58} {value:>28}   bar {bar}", flush=True)
+def row(name: str, value: str, goal: str) -> None:
+    print(f"{name:58} {value:>28}   goal {goal}", flush=True)
 
 
 def per_second(run: Callable[[], int], times: int, clock: Callable[[], float] = time.process_time) -> float:
@@ -58,11 +58,11 @@ def per_second(run: Callable[[], int], times: int, clock: Callable[[], float] = 
 
 def speed(times: int) -> None:
     """Steps per second, no adjustment and legal random actions."""
-    for name, bar in SINGLE.items():
+    for name, goal in SINGLE.items():
         env = gym.make(name, windows=4)
         rng = Random(0)  # numpy's draw takes as long as the step
 
-        def single(env: gym.Env = env, rng: Random = rng, wander: bool = False) -> int:  # type: ignore[type-arg]
+        def single(env: gym.Env = env, rng: Random = rng, wander: bool = False) -> int:
             info = env.reset(seed=1)[1]
             for _ in range(STEPS):
                 legal = np.flatnonzero(info["action_mask"]).tolist() if wander else [NO_ADJUSTMENT]
@@ -70,13 +70,13 @@ def speed(times: int) -> None:
             return STEPS
 
         single()
-        row(f"{name}, steps/s, asked before", f"{per_second(single, times):,.0f}", f"{bar:,}")
-        row(f"{name}, steps/s, random actions", f"{per_second(lambda f=single: f(wander=True), times):,.0f}", f"{bar:,}")  # type: ignore[misc]
-    for name, bar in BATCHED.items():
+        row(f"{name}, steps/s, asked before", f"{per_second(single, times):,.0f}", f"{goal:,}")
+        row(f"{name}, steps/s, random actions", f"{per_second(lambda f=single: f(wander=True), times):,.0f}", f"{goal:,}")  # type: ignore[misc]
+    for name, goal in BATCHED.items():
         batch = gym.make_vec(name, num_envs=CLUSTERS, windows=16)
         actions = np.full(CLUSTERS, NO_ADJUSTMENT)
 
-        def batched(batch: gym.vector.VectorEnv = batch, actions: np.ndarray = actions) -> int:  # type: ignore[type-arg]
+        def batched(batch: gym.vector.VectorEnv = batch, actions: np.ndarray = actions) -> int:
             batch.reset(seed=1)
             for _ in range(STEPS):
                 batch.step(actions)
@@ -84,7 +84,7 @@ def speed(times: int) -> None:
 
         batched()
         rate = per_second(batched, times, time.perf_counter)
-        row(f"{name} x {CLUSTERS}, {CORES} cores, steps/s of the clock, asked before", f"{rate:,.0f}", f"{bar:,}")
+        row(f"{name} x {CLUSTERS}, {CORES} cores, steps/s of the clock, asked before", f"{rate:,.0f}", f"{goal:,}")
 
 
 def cost_of(table: Table, request: Request, counts: Floats) -> float:
@@ -119,11 +119,11 @@ def allocator(states: int) -> None:
                 excess[deep] += max(0.0, found - exact)
         for deep, word in ((True, "thorough"), (False, "quick")):
             row(f"{name}: {word} search, agreement on {states} states", f"{100 * same[deep] / states:.1f} %", ">= 93 %")
-            row(f"{name}: {word} search, within a server's cost", f"{100 * near[deep] / states:.1f} %", "no bar")
+            row(f"{name}: {word} search, within a server's cost", f"{100 * near[deep] / states:.1f} %", "no goal")
             row(f"{name}: {word} search, mean excess cost", f"{100 * excess[deep] / total:.2f} %", "<= 0.5 %")
 
 
-def training(pipeline: str, bar: int) -> None:
+def training(pipeline: str, goal: int) -> None:
     """Decisions per second of processor time, network and allocator in the loop."""
     from loki_rl.agents.train.training import TrainOptions, new_model, settle_torch
     from loki_rl.agents.train.vec_env import ClusterVecEnv
@@ -140,7 +140,7 @@ def training(pipeline: str, bar: int) -> None:
     began, before = time.perf_counter(), model.num_timesteps
     model.learn(DECISIONS, reset_num_timesteps=False)
     rate = (model.num_timesteps - before) / (time.perf_counter() - began)
-    row(f"{pipeline}: training, {CORES} cores, decisions/s of the clock, windows known", f"{rate:,.0f}", f"{bar:,}")
+    row(f"{pipeline}: training, {CORES} cores, decisions/s of the clock, windows known", f"{rate:,.0f}", f"{goal:,}")
 
 
 def trainings() -> None:

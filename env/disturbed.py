@@ -8,11 +8,11 @@ from math import exp, inf
 from statistics import NormalDist
 
 from loki_rl.core.actor import Actor
-from loki_rl.core.cluster import build
+from loki_rl.core.cluster import build, lose_worker
 from loki_rl.core.draws import uniform
-from loki_rl.core.effects import Effect, Kill, Load, Run, Send
+from loki_rl.core.effects import Effect, Kill, Load, Run
 from loki_rl.core.journal import address_of, life
-from loki_rl.core.messages import CONTROLLER, Backlog, Counted, Event, Loaded, WorkerGone, router, worker
+from loki_rl.core.messages import Backlog, Counted, Event, Loaded, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.env.faults import Crash, Faults, Slow
 from loki_rl.env.world import ActorSlot, Decide, Recorder, World
@@ -44,8 +44,14 @@ class CrashSchedule:
 
     deeds: list[tuple[float, int, int]]  # when [s], what, which server
 
-    def __init__(self, crashes: tuple[Crash, ...], tasks: int, kill: Callable[[int], None], revive: Callable[[int], None]):
-        self.told = [CONTROLLER, *map(router, range(tasks))]
+    def __init__(
+        self,
+        crashes: tuple[Crash, ...],
+        options: ClusterOptions,
+        kill: Callable[[int], None],
+        revive: Callable[[int], None],
+    ) -> None:
+        self.options = options
         self.kill, self.revive = kill, revive
         deeds = [(crash.at_s, 0, crash.server) for crash in crashes]
         deeds += [(crash.at_s + NOTICED_S, 1, crash.server) for crash in crashes]
@@ -63,7 +69,7 @@ class CrashSchedule:
             if deed == 0:
                 self.kill(server)
             elif deed == 1:
-                effects += [Send(address, WorkerGone(server, "it crashed")) for address in self.told]
+                effects += lose_worker(self.options, server, "it crashed")
             else:
                 self.revive(server)
         return effects
@@ -107,7 +113,7 @@ class DisturbedWorld(World):
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
-        self.fate = CrashSchedule(faults.crashes, len(self.pipeline.tasks), self._kill, self._revive)
+        self.fate = CrashSchedule(faults.crashes, options, self._kill, self._revive)
         self.stage = ActorSlot(FATE, self.fate)
         self._enter(self.stage)
 

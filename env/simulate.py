@@ -13,10 +13,12 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally, summarise
 from loki_rl.core.servers.server_type import ServerType, TypeProfile
 from loki_rl.core.servers.servers import Servers
+from loki_rl.env.clients import Clients
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.histogram import with_counts
 from loki_rl.env.world import Decide, Recorder, World, run
+from loki_rl.traces.demand import Wishes
 
 
 class Simulation(Struct):
@@ -58,8 +60,10 @@ def simulate(
     record: Recorder | None = None,
     check: bool = False,
     faults: Faults = NO_FAULTS,
+    wishes: Wishes | None = None,
 ) -> Simulation:
-    """Play arrivals (seconds from 0, sorted) against a policy. Deterministic for equal input. Raises FaultError."""
+    """Play arrivals (seconds from 0, sorted) against a policy. wishes: what each asks for; a request that comes again is
+    another arrival. Deterministic for equal input. Raises FaultError."""
     check_faults(faults, options.pipeline, options.servers)
     settle_s = Servers(options).slowest_load_s + 1.0
     began = perf_counter()
@@ -69,7 +73,7 @@ def simulate(
         if faults.fanout:
             options = replace(options, pipeline=with_counts(options.pipeline, faults.fanout))
         world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check)
-    run(world, arrivals.tolist(), duration_s, settle_s)
+    run(world, arrivals.tolist(), duration_s, settle_s, None if wishes is None else Clients(wishes))
     tally = world.gateway.tally
     tally.validate()
     wall_s = perf_counter() - began

@@ -8,17 +8,18 @@ from itertools import islice
 from math import ceil, inf
 
 from loki_rl.core.actor import Actor
-from loki_rl.core.cluster import addresses, build
+from loki_rl.core.cluster import addresses, begin_run, build
 from loki_rl.core.controller import Controller
 from loki_rl.core.draws import batch_seconds, fanouts
 from loki_rl.core.effects import Drop, Effect, Kill, Load, Reply, Run, Send, Solve, Unload
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Arrived, BatchDone, Begin, Event, Loaded, Planned, Tick
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Arrived, BatchDone, Event, Loaded, Planned, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.core.requests.items import Family, members, size
 from loki_rl.core.servers.servers import Servers
 from loki_rl.core.worker import Worker
+from loki_rl.env.clients import Clients
 from loki_rl.env.kernel import Kernel
 
 Decide = Callable[[Snapshot], Plan]
@@ -49,7 +50,7 @@ class World:
     Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, both as on the
     server's type; a plan no time.
     record is called after each event (journal); check makes every actor validate itself after each event. lags: kind of
-    message -> how much longer it takes [s].
+    message -> how much longer it takes [s]. clients: where requests ask for more than to be served.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class World:
         self.record = record
         self.check = check
         self.lags: dict[type[Event], float] = {}
+        self.clients: Clients | None = None
         self.events = 0
         for slot in self.slots.values():
             self._enter(slot)
@@ -91,9 +93,8 @@ class World:
 
     def begin(self, origin: float) -> None:
         """Trace time starts at `origin` [s] for everybody who counts."""
-        for address, slot in self.slots.items():
-            if not address.startswith("worker"):
-                self.kernel.push(origin, slot, Begin(origin))
+        for told in begin_run(self.options, origin):
+            self.kernel.push(origin, self.slots[told.to], told.message)
 
     def step(self) -> None:
         """One event: hand it over, carry out what follows."""
@@ -124,7 +125,10 @@ class World:
                         follow(now + hop_s, slots[effect.to], effect.message)
                 elif type(effect) is Run:
                     self._run(slot, effect, now)
-                elif type(effect) is not Drop and type(effect) is not Reply:  # the twin keeps no payload and has no clients
+                elif type(effect) is Reply:
+                    if self.clients is not None:
+                        self._answer(self.clients, slot, effect, now)
+                elif type(effect) is not Drop:  # the twin keeps no payload
                     self._carry_out(slot, effect, now)
             if self.check:
                 slot.actor.validate()
@@ -139,6 +143,11 @@ class World:
         if wake is not None:
             slot.due = max(wake, self.kernel.now)
             self.kernel.push(slot.due, slot, TICK)
+
+    def _answer(self, clients: Clients, gateway: ActorSlot, reply: Reply, now: float) -> None:
+        again = clients.come_again(reply, now)
+        if again is not None:
+            self.kernel.push(now + reply.retry_s, gateway, again)
 
     def _carry_out(self, slot: ActorSlot, effect: Effect, now: float) -> None:
         """The rare effects."""
@@ -183,27 +192,33 @@ def _server(slot: ActorSlot) -> Worker:
     return slot.actor
 
 
-def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float) -> None:
+def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float, clients: Clients | None = None) -> None:
     """Play a whole trace.
 
     arrivals: times [s] in [0, duration_s), sorted. The cluster gets its first plan and settle_s to load it before time 0.
-    Ends when every request that arrived has ended, down to its last part unless nothing can serve that any more.
+    Ends when every request that arrived has ended, down to its last part unless nothing can serve that any more, and nobody
+    comes again.
     """
     assert world.kernel.now <= -settle_s
+    world.clients = clients
     world.begin(0.0)
     gateway = world.slots[GATEWAY]
     world.run_until(0.0)
     for key, time in enumerate(arrivals):
         world.run_until(time)
-        world.kernel.push(time, gateway, Arrived([key], [0.0]))
-    # The last second is over when its sample of servers has arrived.
-    world.run_until(ceil(duration_s) + 2 * world.pipeline.hop_s)
-    _finish(world)
+        world.kernel.push(time, gateway, Arrived([key], [0.0]) if clients is None else clients.request(key))
+    end = duration_s
+    _finish(world, end)
+    while clients is not None and clients.back_at > end:
+        end = clients.back_at
+        _finish(world, end)
 
 
-def _finish(world: World) -> None:
-    """Without drops a task that has no server keeps its items for ever: stop when all are answered and a model could have
-    been loaded and have run since the last part ended."""
+def _finish(world: World, end: float) -> None:
+    """Until the second at `end` [s] is over, its sample of servers has come, and all have ended. Without drops a task that
+    has no server keeps its items for ever: stop when all are answered and a model could have been loaded and have run
+    since the last part ended."""
+    world.run_until(ceil(end) + 2 * world.pipeline.hop_s)
     options = world.options
     slowest = Servers(options).slowest_load_s
     patience_s = 2 * options.interval_s + slowest + options.pipeline.slo_s

@@ -76,6 +76,12 @@ BREACHES = [
         {TWIN, LAYERS},
         "loki_rl.env.world -> loki_rl.serving.transport.wire",
     ),
+    (
+        "serving/profiling/profile.py",
+        "import loki_rl.reading.scenes",
+        {LAYERS},
+        "loki_rl.serving.profiling.profile -> loki_rl.reading.scenes",
+    ),
     ("env/kernel.py", "import torch", {TWIN}, "loki_rl.env.kernel -> torch"),
     (
         "serving/transport/wire.py",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loki_rl.traces.demand import Trace, TraceError, TraceOptions, window
+from loki_rl.traces.demand import Trace, TraceError, TraceOptions, Wishes, window
 
 # Copies of an exactly known arrival are spread over its second: at the same instant they would be a batch, not demand.
 COPY_BIN_S = 1.0
@@ -15,7 +15,13 @@ STREAM = 1
 
 
 def arrivals(trace: Trace, options: TraceOptions, seed: int) -> NDArray[np.float64]:
-    """Arrival times [s since the start of the window, in replay time], sorted; the same bytes for the same arguments.
+    """Arrival times [s since the start of the window, in replay time], sorted; see `requests`."""
+    return requests(trace, options, seed)[0]
+
+
+def requests(trace: Trace, options: TraceOptions, seed: int) -> tuple[NDArray[np.float64], Wishes | None]:
+    """Arrival times [s since the start of the window, in replay time], sorted, and what each request asks for, where the
+    trace says; the same bytes for the same arguments.
 
     Each request of the trace is kept or repeated independently to reach the wanted rate. Inside a bin times are uniform
     given the count, which is all that a count says. Raises TraceError if options and trace do not fit.
@@ -32,11 +38,15 @@ def arrivals(trace: Trace, options: TraceOptions, seed: int) -> NDArray[np.float
     rng = generator(seed, STREAM)
     kept = _kept(counts, factor, rng)
     times = _exact(starts, kept, rng) if trace.exact else _spread(starts, kept, trace.bin_s, rng)
-    times.sort()
+    wishes = trace.wishes
+    if wishes is None:
+        times.sort()
+    else:
+        order = np.argsort(times, kind="stable")
+        times, wishes = times[order], wishes.take(low + _originals(kept)[order])
     # A bin that the window cuts gives the share of its requests that falls inside.
-    inside = times[np.searchsorted(times, start) : np.searchsorted(times, end)]
-    replay: NDArray[np.float64] = (inside - start) / options.compress
-    return replay
+    inside = slice(int(np.searchsorted(times, start)), int(np.searchsorted(times, end)))
+    return (times[inside] - start) / options.compress, None if wishes is None else wishes.take(inside)
 
 
 def duration_s(trace: Trace, options: TraceOptions) -> float:
@@ -107,3 +117,8 @@ def _exact(times: NDArray[np.float64], kept: NDArray[np.int64], rng: np.random.G
     """The first of each arrival's copies keeps its time, the others are drawn inside its second."""
     copies = np.maximum(kept - 1, 0)
     return np.concatenate((times[kept > 0], _spread(np.floor(times), copies, COPY_BIN_S, rng)))
+
+
+def _originals(kept: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of which arrival each time of `_exact` is, in that order."""
+    return np.concatenate((np.flatnonzero(kept), np.repeat(np.arange(len(kept)), np.maximum(kept - 1, 0))))

@@ -14,11 +14,25 @@ class TraceError(ValueError):
     """A trace or the options to replay it are wrong; the message is one sentence: where, what, what to do."""
 
 
+class Wishes(Struct, frozen=True, eq=False):
+    """What single requests ask for, an entry each. priority, min_accuracy: as in QoS. retries: how often a client that is
+    told when to come again does so."""
+
+    priority: NDArray[np.int64]
+    min_accuracy: NDArray[np.float64]
+    retries: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Wishes:
+        """Those of some of the requests."""
+        return Wishes(self.priority[rows], self.min_accuracy[rows], self.retries[rows])
+
+
 class Trace(Struct, frozen=True, eq=False):
     """Demand over time.
 
     starts_s: [n] start of each bin [s], rising. counts: [n] requests in each. bin_s: width of every bin [s]; 0 means that
-    `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words.
+    `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words. wishes: of
+    exact arrivals, where any asks for anything.
     """
 
     name: str
@@ -26,6 +40,7 @@ class Trace(Struct, frozen=True, eq=False):
     counts: NDArray[np.int64]
     bin_s: float
     source: str = ""
+    wishes: Wishes | None = None
 
     @property
     def exact(self) -> bool:

@@ -10,26 +10,35 @@ from pathlib import Path
 
 import numpy as np
 
+from loki_rl.core.requests.items import MAX_PRIORITY
 from loki_rl.traces.demand import Trace as Trace
 from loki_rl.traces.demand import TraceError as TraceError
 from loki_rl.traces.demand import TraceOptions as TraceOptions
+from loki_rl.traces.demand import Wishes as Wishes
 from loki_rl.traces.demand import window as window
 from loki_rl.traces.rows import Line, bin_width, count, read_lines, stem, take, time
 from loki_rl.traces.sources import FORMATS, Columns, Format, columns_of
 
 DATA = Path(__file__).resolve().parent / "data"
+MAX_RETRIES = 1000
 ENDINGS = (".csv", ".csv.gz")
 COUNTS = ("t_seconds", "requests")
 # Column of an arrivals file -> its unit in seconds.
 ARRIVALS = {"t_ms": 1e-3, "t_seconds": 1.0}
+# Columns of Wishes beside it, of which any may be left out -> their type, and their largest value.
+WISHES: dict[str, tuple[type[int] | type[float], int]] = {
+    "priority": (int, MAX_PRIORITY),
+    "min_accuracy": (float, 1),
+    "retries": (int, MAX_RETRIES),
+}
 
 
 def load_trace(path: str | Path) -> Trace:
     """Read a CSV or CSV.gz file, or a shipped trace by its bare name such as "flash_crowd".
 
     The header says which format it is: `t_seconds,requests`, one row a bin of equal width (one single row is a bin of 1 s);
-    `t_ms` or `t_seconds` alone, one arrival a line in order of time; or one of sources.FORMATS. Raises TraceError, with file
-    and line, for anything else.
+    `t_ms` or `t_seconds`, one arrival a line in order of time, and any of WISHES after it; or one of sources.FORMATS. Raises
+    TraceError, with file and line, for anything else.
     """
     file = find_trace(path)
     lines = read_lines(file)
@@ -48,11 +57,12 @@ def save_trace(trace: Trace, path: Path) -> None:
     microsecond. Equal traces give equal bytes. Raises TraceError if the name or the folder is of no use."""
     if not path.name.endswith(ENDINGS):
         raise TraceError(f"{path}: a trace file's name must end in {' or '.join(ENDINGS)}")
+    header, rows = COUNTS, [f"{start:.12g},{count}" for start, count in zip(trace.starts_s, trace.counts, strict=True)]
     if trace.exact:
-        rows = [f"{1000 * time:.3f}" for time in trace.starts_s]
-    else:
-        rows = [f"{start:.12g},{count}" for start, count in zip(trace.starts_s, trace.counts, strict=True)]
-    data = ("\n".join(["t_ms" if trace.exact else ",".join(COUNTS), *rows]) + "\n").encode()
+        asked = [] if trace.wishes is None else [getattr(trace.wishes, name) for name in WISHES]
+        cells = ([f"{1000 * time:.3f}" for time in trace.starts_s], *([f"{one:.12g}" for one in column] for column in asked))
+        header, rows = ("t_ms", *(WISHES if asked else ())), list(map(",".join, zip(*cells, strict=True)))
+    data = ("\n".join([",".join(header), *rows]) + "\n").encode()
     try:
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     except OSError as error:
@@ -99,18 +109,40 @@ def _counts(_: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Trac
 
 def _arrivals(_: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Trace:
     times: list[float] = []
+    asked: dict[str, list[float]] = {name: [] for name in columns[1:]}
     for number, line in lines:
-        found = time(line, f"{file}, line {number}")
+        where = f"{file}, line {number}"
+        cells = take(line, len(columns), where)
+        found = time(cells[0], where)
         if times and found < times[-1]:
-            raise TraceError(f"{file}, line {number}: {found:g} comes after {times[-1]:g}; sort the arrivals by time")
+            raise TraceError(f"{where}: {found:g} comes after {times[-1]:g}; sort the arrivals by time")
         times.append(found)
+        for (name, column), cell in zip(asked.items(), cells[1:], strict=True):
+            column.append(_wish(name, cell, where))
     if not times:
         raise TraceError(f"{file}: holds no arrival; add one line for each")
     seconds = np.array(times, np.float64) * ARRIVALS[columns[0]]
-    return Trace(stem(file), seconds, np.ones(len(times), np.int64), 0.0)
+    columns_of_all = (np.array(asked.get(name, [0] * len(times)), kind) for name, (kind, _) in WISHES.items())
+    return Trace(stem(file), seconds, np.ones(len(times), np.int64), 0.0, wishes=Wishes(*columns_of_all) if asked else None)
+
+
+def _wish(name: str, cell: str, where: str) -> float:
+    kind, most = WISHES[name]
+    try:
+        found = kind(cell)
+    except ValueError:
+        found = -1
+    if not 0 <= found <= most:
+        raise TraceError(f"{where}: {name} '{cell}' is not a {'whole ' if kind is int else ''}number from 0 to {most}")
+    return found
+
+
+def _is_arrivals(columns: Columns) -> bool:
+    wishes = columns[1:]
+    return columns[0] in ARRIVALS and set(wishes) <= WISHES.keys() and len(set(wishes)) == len(wishes)
 
 
 OWN = (
     Format("requests per bin", ",".join(COUNTS), lambda columns: columns == COUNTS, _counts),
-    Format("one arrival a line", "t_ms", lambda columns: len(columns) == 1 and columns[0] in ARRIVALS, _arrivals),
+    Format("one arrival a line", f"t_ms[,{'][,'.join(WISHES)}]", _is_arrivals, _arrivals),
 )

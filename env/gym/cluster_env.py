@@ -158,7 +158,11 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def _begin_event(self) -> EventCluster:
         cluster = EventCluster(
-            self.pool.table, self.pool.windows.window(self._number), self.options.interval_s, self._number
+            self.pool.table,
+            self.pool.windows.window(self._number),
+            self.options.interval_s,
+            self._number,
+            self.options.solver,
         )
         cluster.decide(*self._target(-1, 0))
         return cluster

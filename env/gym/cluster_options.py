@@ -3,7 +3,6 @@ no gymnasium."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from math import inf
 from typing import Literal
@@ -14,7 +13,7 @@ from msgspec.structs import replace
 from loki_rl.control.demand.capacity_target import CapacityTarget
 from loki_rl.control.demand.forecast_learned import make_forecaster
 from loki_rl.control.fast.table import Table, build_table
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid.batch import Base, Pool, WindowPool
 from loki_rl.env.fluid.dynamics import TICK_S
@@ -43,8 +42,8 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
     decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
     and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
-    its own adjustment. forecaster: of base forecast. deep: the thorough
-    search of the allocator table (slower).
+    its own adjustment. forecaster: of base forecast. deep: the thorough search of the allocator table (slower). solver: of
+    exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's.
     """
 
     pipeline: str = "traffic"
@@ -65,12 +64,14 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     patience: float = 1.0
     forecaster: str = "quantile"
     deep: bool = False
+    solver: Solver = "search"
 
 
 def check_options(options: ClusterEnvOptions) -> None:
     """Raise OptionError for a value that cannot be."""
     _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
     _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
+    _require(options.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{options.solver}'")
     _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
     for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
         value = getattr(options, name)
@@ -85,11 +86,6 @@ def _require(condition: bool, message: str) -> None:
         raise OptionError(message)
 
 
-def reserves(pipeline: Pipeline) -> Callable[[int], CapacityTarget]:
-    """What demand is worth having capacity for on so many servers."""
-    return cache(lambda servers: CapacityTarget(pipeline, Request(demand_rps=1.0, servers=servers)))
-
-
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     """Where windows of demand come from."""
     if options.trace is None:
@@ -98,10 +94,10 @@ def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
 
 
 @cache
-def table_for(pipeline: str, load_s: float | None, servers: int | None) -> Table:
+def table_for(pipeline: str, load_s: float | None, servers: int | None, solver: Solver) -> Table:
     """The allocator of a pipeline (file or name) and cluster, made once per process (a few seconds)."""
     found = one_task() if pipeline == ONE_TASK else load_pipeline(pipeline).pipeline
-    return build_table(with_load_s(found, load_s), servers or found.servers)
+    return build_table(with_load_s(found, load_s), servers or found.servers, solver=solver)
 
 
 @cache
@@ -112,7 +108,7 @@ def pool_for(options: ClusterEnvOptions) -> Pool:
 
 
 def table_of(options: ClusterEnvOptions) -> Table:
-    return table_for(options.pipeline, options.load_s, options.servers)
+    return table_for(options.pipeline, options.load_s, options.servers, options.solver)
 
 
 def _plain(options: ClusterEnvOptions) -> ClusterEnvOptions:
@@ -123,13 +119,14 @@ def _plain(options: ClusterEnvOptions) -> ClusterEnvOptions:
 @cache
 def _windows(options: ClusterEnvOptions) -> WindowPool:
     table = table_of(options)
+    pipeline = table.fleet.pipeline
     asked = WindowOptions(
         intervals=options.intervals,
         interval_s=options.interval_s,
         tick_s=TICK_S,
         sample=sampler_of(options, table),
         forecaster=make_forecaster(options.forecaster),
-        reserve=reserves(table.fleet.pipeline),
+        reserve=cache(lambda servers: CapacityTarget(pipeline, Request(1.0, servers, solver=options.solver))),
         best_rps=table.best_rps,
         servers=table.servers,
         load_s=table.fleet.load_s,

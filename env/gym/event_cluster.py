@@ -10,6 +10,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import SERVERS, VIOLATION
 from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.fast.table import Table
+from loki_rl.control.formulation.request import Solver
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
 from loki_rl.core.effects import Effect, Solve
@@ -56,11 +57,12 @@ class EventCluster:
     """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
     counts in the interval in which it ends."""
 
-    def __init__(self, table: Table, window: Window, interval_s: float, seed: int) -> None:
+    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver) -> None:
         load_s = float(window.load_s.max())
         pipeline = with_load_s(table.fleet.pipeline, load_s)
         self.window, self.interval_s = window, interval_s
-        self._planner = Planner(pipeline, PolicyOptions(window.servers, time_limit_s=PATIENT_S), "tail", 0.0)
+        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver)
+        self._planner = Planner(pipeline, plans, "tail", 0.0)
         self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
         self.figures, self._totals = np.zeros((2, FIGURES))
         self._next = 0

@@ -15,14 +15,14 @@ from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.drawing import Sight, draw, sight
 from loki_rl.reading.models import fetch_reading
-from loki_rl.reading.packages import Progress
 from loki_rl.reports.compare import build_cases, compare
 from loki_rl.reports.report import table
 from loki_rl.reports.summary import averages
 from loki_rl.runs.batch_runner import Progress as Case
-from loki_rl.runs.run import RUNNERS, Driver, RunOptions, RunResult, pictures, play, prepare, result
+from loki_rl.runs.run import RUNNERS, Driver, RunOptions, RunResult, payloads, play, prepare, result
 from loki_rl.serving.profiling.as_served import rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
+from loki_rl.serving.profiling.workload import Progress
 from loki_rl.traces.generate import PEAK, generate
 from loki_rl.traces.trace import save_trace
 
@@ -128,7 +128,7 @@ class _Watch:
 
     def run(self, options: RunOptions) -> RunResult:
         scene = prepare(options)
-        sent = pictures(scene.file, options.seed)
+        sent = payloads(scene)
         seen = play(scene, sent, keep=PICTURE)
         self.jpeg = sent[PICTURE].tobytes()
         answers = [(scene.times[number], answer) for number, answer in seen.kept.items()]

@@ -30,6 +30,9 @@ PoolOpt = Annotated[
 SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (default: as in the pipeline file).")]
 FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
 QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
+SolverOpt = Annotated[
+    str, typer.Option(help="Who plans: the own search, or pulp: the model written down in PuLP, solved by HiGHS.")
+]
 HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
 TracesOpt = Annotated[
     list[str],
@@ -98,13 +101,14 @@ def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) 
 def convert(flags: dict[str, Any], kind: type[T]) -> T:
     """Flags as a struct; what is not allowed is named as the user typed it."""
     flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
-    from loki_rl.control.formulation.request import QUEUEINGS
+    from loki_rl.control.formulation.request import QUEUEINGS, SOLVERS
     from loki_rl.core.options import DROPS, ROUTINGS
     from loki_rl.serving.observe.logs import LEVELS
     from loki_rl.serving.plane import ENGINES
 
     choices = (
-        ("drop", DROPS), ("routing", ROUTINGS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS),
+        ("drop", DROPS), ("routing", ROUTINGS), ("queueing", QUEUEINGS), ("solver", SOLVERS), ("engine", ENGINES),
+        ("log_level", LEVELS),
     )  # fmt: skip
     for name, allowed in choices:
         one_of(f"--{name.replace('_', '-')}", flags.get(name), allowed)

@@ -87,27 +87,31 @@ def _say_trace(trace: Trace, options: TraceOptions, seed: int, head: dict[str, A
 
 
 def models_fetch(
-    name: Annotated[str, typer.Argument(help="Which models: reading.")],
+    pipeline: PipelineArg,
     repository: Annotated[
         Path | None, typer.Option(help="Where to put them (default: $LOKI_MODELS, else the user's data folder).")
     ] = None,
     as_json: JsonOpt = False,
 ) -> None:
     """Fetch the models of a pipeline into a model repository; a second call needs no network."""
-    from loki_rl.files.user_folders import models_folder
-    from loki_rl.reading.models import fetch_reading
+    from loki_rl.files.config import load_pipeline
+    from loki_rl.serving.profiling.workload import workload_class
 
-    one_of("the models", name, ("reading",))
+    file = load_pipeline(pipeline, need_profile=False)
+    fetch = getattr(workload_class(file), "fetch", None)
+    if fetch is None:
+        raise UsageError(f"no models come with pipeline '{file.name}'; 'reading' has some")
+    folder = repository or file.repository
     with terminal.progress_bars() as progress:
-        fetched = fetch_reading(repository or models_folder(), progress)
-    row = msgspec.to_builtins(fetched, builtin_types=(), enc_hook=str)
+        fetched = fetch(folder, progress)
+    row = {"repository": str(folder), "models": sorted({one.model for one in file.models.values()}), "fetched": fetched}
     terminal.say(row, as_json, lambda: terminal.pairs(row))
 
 
 def profile(
     pipeline: PipelineArg,
     device: DeviceOpt = "auto",
-    scenes: Annotated[int, typer.Option(help="Rendered pictures for accuracy and as payloads.")] = 60,
+    samples: Annotated[int, typer.Option(help="Payloads that the pipeline's own workload makes, with known answers.")] = 60,
     seed: SeedOpt = 1,
     budget_s: Annotated[float, typer.Option(help="Time per variant and batch size [s].")] = 0.3,
     clock: Annotated[str, typer.Option(help="wall, or cpu on a busy host without a GPU.")] = "wall",
@@ -144,7 +148,7 @@ def profile(
     request = (
         quick_request(loaded, loaded.measured, device)
         if loaded.measured is not None
-        else Request(device, scenes, seed, effort, clock=clock, labelled=labelled)  # type: ignore[arg-type]
+        else Request(device, samples, seed, effort, clock=clock, labelled=labelled)  # type: ignore[arg-type]
     )
     with terminal.progress_bars() as progress:
         measured = measure(loaded, request, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import msgspec
 import typer
@@ -21,12 +21,13 @@ from loki_rl.cli.flags import (
     QueueingOpt,
     ServersOpt,
     SloOpt,
+    SolverOpt,
     UsageError,
     queueing_of,
 )
 
 if TYPE_CHECKING:
-    from loki_rl.control.formulation.request import Part, Request
+    from loki_rl.control.formulation.request import Part, Request, Solver
     from loki_rl.core.plan import JointPlan, Plan
     from loki_rl.core.servers.server_type import ServerType
     from loki_rl.files.config import PipelineFile
@@ -54,6 +55,7 @@ def plan(
         list[float] | None, typer.Option(help="Least mean accuracy, 0..1; for all, or for each pipeline.")
     ] = None,
     queueing: QueueingOpt = None,
+    solver: SolverOpt = "search",
     headroom: HeadroomOpt = None,
     profile: ProfileOpt = None,
     plot: Annotated[Path | None, typer.Option(help="Draw a ladder's phases to this PNG.")] = None,
@@ -83,6 +85,7 @@ def plan(
             servers=_servers(servers, types, files),
             min_accuracy=floor,
             queueing=queueing_of(queueing),
+            solver=cast("Solver", solver),
             headroom=headroom or 0.0,
             pool=types,
         )
@@ -130,6 +133,7 @@ def capacity(
     slo_ms: SloOpt = None,
     min_accuracy: FloorOpt = 0.0,
     queueing: QueueingOpt = None,
+    solver: SolverOpt = "search",
     headroom: HeadroomOpt = None,
     profile: ProfileOpt = None,
     as_json: JsonOpt = False,
@@ -145,6 +149,7 @@ def capacity(
         _servers(servers, types, [loaded]),
         min_accuracy=min_accuracy,
         queueing=queueing_of(queueing),
+        solver=cast("Solver", solver),
         headroom=headroom or 0.0,
         pool=types,
     )

@@ -178,15 +178,13 @@ def ladder(name: str, plans: list[Plan]) -> None:
 
 
 def profile(row: dict[str, Any]) -> None:
-    """A profile's service times and what is dominated."""
+    """A profile's service times."""
     line(f"{row['file']}: {row['device']} ({row['provider']}, ONNX Runtime {row['ort_version']})")
     table = _table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
     for one in row["variants"]:
         times = [f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
         table.add_row(one["task"], one["variant"], str(one["batch"]), *times)
     Console().print(table)
-    for one in row["dominated"]:
-        line(f"{one['variant']} of {one['task']} is dominated by {one['by']}")
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -27,7 +27,7 @@ from loki_rl.core.messages import (
     Tick,
     WorkerGone,
     number_of,
-    router,
+    routers,
     worker,
 )
 from loki_rl.core.options import ClusterOptions
@@ -339,8 +339,7 @@ class Controller:
         self.epoch += 1
         self.plan = replace(plan, epoch=self.epoch)
         self._aim(plan)
-        told = [GATEWAY, *(router(task) for task in range(len(self.pipeline.tasks)))]
-        effects += [Send(address, PlanChanged(self.plan)) for address in told]
+        effects += [Send(address, PlanChanged(self.plan)) for address in (GATEWAY, *routers(self.pipeline))]
         self._order(now, effects)
 
     def _aim(self, plan: Plan) -> None:

@@ -30,6 +30,7 @@ from loki_rl.core.messages import (
     Tick,
     number_of,
     router,
+    routers,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import ROOT_BITS
@@ -141,8 +142,7 @@ class Gateway(OpenRequests):
     def _announce(self) -> list[Effect]:
         """Before all else: what others hold for the life before this one must not be taken for what is new."""
         self.announced = True
-        told = [CONTROLLER, *(router(task) for task in range(len(self.pipeline.tasks)))]
-        return [Send(address, Restarted(GATEWAY)) for address in told]
+        return [Send(address, Restarted(GATEWAY)) for address in (CONTROLLER, *routers(self.pipeline))]
 
     def _restore(self, event: Restored, now: float, effects: list[Effect]) -> None:
         """Go on where the life before stood. What was open then has failed: its clients know, and nobody can answer them."""
@@ -197,13 +197,17 @@ class Gateway(OpenRequests):
         queues: dict[int, list[Family]] = {task: [] for task in self.pipeline.entries}
         second = floor(now - self.origin)
         for key, timeout in zip(event.keys, event.timeouts, strict=True):
-            self.arrived += 1
             if second >= 0:
                 self.tally.arrive(second)
+            qos = event.qos.get(key)
+            if qos is not None and qos.min_accuracy > self.most_asked:
+                effects.append(self._refuse(key, second, now, self._unattainable(qos)))
+                continue
+            self.arrived += 1  # what no plan can serve is no demand
             if self.draining or len(self.by_key) >= self.options.max_inflight:
                 effects.append(self._refuse(key, second, now))
                 continue
-            root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second, event.terms.get(key))
+            root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second, self._terms(qos))
             self._spawn_entries(root, queues)
             if root.complete:
                 effects += self._finish(root, now)

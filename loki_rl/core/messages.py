@@ -8,8 +8,9 @@ from enum import IntEnum
 import msgspec
 from msgspec import Struct
 
+from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Plan
-from loki_rl.core.requests.items import Family, Terms
+from loki_rl.core.requests.items import Family, QoS
 
 GATEWAY = "gateway"
 CONTROLLER = "controller"
@@ -18,6 +19,11 @@ CONTROLLER = "controller"
 def router(task: int) -> str:
     """Address of the router of the task at this position."""
     return f"router:{task}"
+
+
+def routers(pipeline: Pipeline) -> list[str]:
+    """Addresses of all routers."""
+    return [router(task) for task in range(len(pipeline.tasks))]
 
 
 def worker(number: int) -> str:
@@ -42,23 +48,23 @@ class Outcome(IntEnum):
 
 
 class Cause(Struct, array_like=True, gc=False, frozen=True):
-    """Why an item ended at a task without a result. Dropped: late_s: how much too late it would have ended [s]; fitting: the
-    quickest variant of the task, if that could still have made it, else -1. Failed: said: what went wrong; payload: whether
-    the item's own payload is at fault."""
+    """Why an item ended at a task (-1: a request that reached none) without a result. Dropped: late_s: how much too late it
+    would have ended [s]; fitting: the quickest variant of the task, if that could still have made it, else -1. Failed: said:
+    what went wrong. client_fault: whether what the client sent is to blame."""
 
     task: int
     late_s: float = 0.0
     fitting: int = -1
     said: str = ""
-    payload: bool = False
+    client_fault: bool = False
 
 
 class Fault(Struct, array_like=True, gc=False, frozen=True):
-    """Why one item of a batch has no result while the others have. payload: whether its own payload is to blame, so that
-    whoever sent it can do something about it."""
+    """Why one item of a batch has no result while the others have. client_fault: whether its own payload is to blame, so
+    that whoever sent it can do something about it."""
 
     said: str
-    payload: bool = True
+    client_fault: bool = True
 
 
 class Message(Struct, array_like=True, tag=True, gc=False):
@@ -70,11 +76,11 @@ class Message(Struct, array_like=True, tag=True, gc=False):
 
 class Arrived(Message, array_like=True, tag=True):
     """To the gateway: requests came in. keys: the caller's own reference of each, given back in Reply. timeouts: end-to-end
-    deadline of each [s], or 0.0 for the pipeline's SLO. terms: key -> terms of those that have any."""
+    deadline of each [s], or 0.0 for the pipeline's SLO. qos: key -> what those ask for that ask for anything."""
 
     keys: list[int]
     timeouts: list[float]
-    terms: dict[int, Terms] = {}
+    qos: dict[int, QoS] = {}
 
 
 class Abandoned(Message, array_like=True, tag=True):

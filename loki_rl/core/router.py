@@ -124,7 +124,7 @@ class Router:
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
-                gone = [entry[3] for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
+                gone = [entry.family for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
                 effects += ended(self.task, gone, Outcome.CANCELLED)
             case Restarted(address):
                 self._peer_restarted(address, effects)
@@ -152,7 +152,7 @@ class Router:
 
     def validate(self) -> None:
         queues = list(self.queues())
-        queued = [entry[3] for queue in queues for lane in queue.lanes for entry in lane]
+        queued = [entry.family for queue in queues for lane in queue.lanes for entry in lane]
         held = [family for lease in self.leases.all.values() for family in lease.families]
         here = members(self.pipeline, self.task, queued + held)
         assert len(set(here)) == len(here), "an item is queued or leased twice"
@@ -232,7 +232,7 @@ class Router:
             # Nobody waits any more for what was admitted before.
             entries = [entry for queue in self.queues() for entry in queue.take_all()]
             self.queue.forget(entries)
-            effects.append(Drop([entry[3] for entry in entries]))
+            effects.append(Drop([entry.family for entry in entries]))
         elif address in self.child_routers:
             self.flow.press(self.children[self.child_routers.index(address)], False)
         elif self.pressing:
@@ -267,7 +267,8 @@ class Router:
             effects += forwarded(self.pipeline, self.task, kept, lease.variant, fanouts)
         for family, place in zip(failed, sorted(event.faults), strict=True):
             fault = event.faults[place]
-            effects += ended(self.task, [family], Outcome.FAILED, Cause(self.task, said=fault.said, payload=fault.payload))
+            cause = Cause(self.task, said=fault.said, client_fault=fault.client_fault)
+            effects += ended(self.task, [family], Outcome.FAILED, cause)
 
     def _retime(self, types: Iterable[int]) -> None:
         """On servers of these types batches take another time than was thought."""
@@ -280,14 +281,14 @@ class Router:
     def _drop(self, entries: list[Entry], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
         """seconds: the service time that was too long for them; the cause told is that of the first."""
         if entries:
-            first = entries[0][3]
+            first = entries[0].family
             hard = first.deadline - self.after_s
             late_s = now + seconds - (self._soft(first) if overloaded else hard)
             fitting = self.floors.quickest(first)
             if fitting >= 0 and now + self.least_s[fitting][1] > hard:
                 fitting = -1
             cause = Cause(self.task, max(0.0, late_s), fitting)
-            effects += ended(self.task, [entry[3] for entry in entries], Outcome.DROPPED, cause)
+            effects += ended(self.task, [entry.family for entry in entries], Outcome.DROPPED, cause)
 
     def _soft(self, family: Family) -> float:
         return family.t0 + (family.deadline - family.t0) * self.split

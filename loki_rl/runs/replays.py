@@ -4,16 +4,17 @@ nothing."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.reading.quality import reads_text
-from loki_rl.runs.run import RunOptions, RunResult, pictures
+from loki_rl.runs.run import PAYLOADS, RunOptions, RunResult
 from loki_rl.serving.load.replay import replay
-from loki_rl.traces.arrivals import arrivals, duration_s, made_up
+from loki_rl.serving.profiling.workload import make_workload
+from loki_rl.traces.arrivals import duration_s, made_up, requests
 from loki_rl.traces.trace import TraceOptions, load_trace
 
 
@@ -47,10 +48,10 @@ def replay_trace(options: ReplayOptions) -> RunResult:
         rate_scale=options.rate_scale,
     )
     trace = load_trace(options.trace)
-    times = arrivals(trace, chosen, options.seed)
+    times, wishes = requests(trace, chosen, options.seed)
     file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
     pipeline = file.pipeline
-    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s)
+    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s, wishes=wishes)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     run = RunOptions(
         pipeline=options.pipeline,
@@ -81,11 +82,12 @@ def replay_trace(options: ReplayOptions) -> RunResult:
     )
 
 
-def _payloads(options: ReplayOptions, file: PipelineFile) -> list[NDArray[np.uint8]] | None:
+def _payloads(options: ReplayOptions, file: PipelineFile) -> list[NDArray[Any]] | None:
     if options.payloads is not None:
         folder = Path(options.payloads)
         files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
         if not files:
             raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
         return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
-    return pictures(file, options.seed) if reads_text(file) else None
+    workload = make_workload(file, PAYLOADS, options.seed)
+    return None if workload is None else workload.payloads(file.tree[0])

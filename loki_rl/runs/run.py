@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
-from loki_rl.control.formulation.request import Queueing, RequestError
+from loki_rl.control.formulation.request import Queueing, RequestError, Solver
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
@@ -24,15 +24,15 @@ from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import Pool, load_pool
-from loki_rl.traces.arrivals import arrivals, duration_s, made_up
-from loki_rl.traces.trace import Trace, TraceOptions, load_trace
+from loki_rl.traces.arrivals import duration_s, made_up, requests
+from loki_rl.traces.trace import Trace, TraceError, TraceOptions, Wishes, load_trace
 
 if TYPE_CHECKING:
     from loki_rl.serving.load.replay import ReplayResult
 
 Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
-PICTURES = 60
+PAYLOADS = 60
 
 
 class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,7 +41,8 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
     the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
     busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
-    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers.
+    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers. solver: as in
+    the allocator's Request.
     """
 
     pipeline: str
@@ -71,6 +72,7 @@ class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
     profile: str | None = None
     model: str | None = None
     pool: str | None = None
+    solver: Solver = "search"
 
     @property
     def file(self) -> PipelineFile:
@@ -113,6 +115,7 @@ class Scene(Struct):
     pipeline: Pipeline
     trace: Trace
     times: NDArray[np.float64]
+    wishes: Wishes | None
     duration_s: float
     cluster: ClusterOptions
     policy: PolicyOptions
@@ -123,15 +126,19 @@ def prepare(options: RunOptions) -> Scene:
     file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
-    times = arrivals(trace, options.trace_options, options.seed)
+    times, wishes = requests(trace, options.trace_options, options.seed)
     length = duration_s(trace, options.trace_options)
+    if options.driver != "twin" and wishes is not None and wishes.retries.any():
+        raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
     pool = pool_of(options, file)
     servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
     cluster = cluster_of(options, pipeline, servers, pool)
-    return Scene(options, file, pipeline, trace, times, length, cluster, _policy_options(options, cluster, times, length))
+    return Scene(
+        options, file, pipeline, trace, times, wishes, length, cluster, _policy_options(options, cluster, times, length)
+    )
 
 
 def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
@@ -159,6 +166,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
         model=options.model,
+        solver=options.solver,
     )
 
 
@@ -194,7 +202,7 @@ def run_twin(options: RunOptions) -> RunResult:
     """Play the run in the event twin."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
-    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults)
+    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults, wishes=scene.wishes)
     return result(scene, done.summary, done.tally, done.wall_s)
 
 
@@ -228,12 +236,11 @@ def read_options(text: bytes) -> RunOptions:
 def run_plane(options: RunOptions) -> RunResult:
     """Play the run on a plane of this host. Raises as `play` does."""
     scene = prepare(options)
-    payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
-    seen = play(scene, payloads)
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene))
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int | None = None) -> ReplayResult:
+def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
     Raises LaunchError, ReplayError or EngineError with one clear sentence."""
     from loki_rl.serving.load.replay import replay
@@ -248,7 +255,8 @@ def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int |
         policy=options.policy,
         policy_options=on_plane(scene.policy),
     ) as plane:
-        seen = replay(plane.front, scene.pipeline.name, scene.times, payloads, scene.pipeline.slo_s, keep=keep)
+        name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
+        seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
     return seen
 
@@ -258,13 +266,11 @@ def on_plane(policy: PolicyOptions) -> dict[str, object]:
     return asdict(replace(policy, pool=()))
 
 
-def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
-    """Rendered scenes as encoded pictures, for a pipeline that reads text; the same for the same seed."""
-    from loki_rl.reading.models import font_files
-    from loki_rl.reading.quality import encoded
-    from loki_rl.reading.scenes import scenes
+def payloads(scene: Scene) -> list[NDArray[Any]]:
+    """What is sent in turn to real models. Raises EngineError or ModelError."""
+    from loki_rl.serving.profiling.workload import entry_payloads
 
-    return [encoded(scene) for scene in scenes(count, seed, font_files(file.repository))]
+    return entry_payloads(scene.file, PAYLOADS, scene.options.seed, scene.options.device)
 
 
 RUNNERS = {"twin": run_twin, "emulated": run_plane, "onnx": run_plane}

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta, Raw, Struct
 
-from loki_rl.serving.transport.protocol import MAX_PRIORITY, MAX_TIMEOUT_S, Described, Tensor, shortened
+from loki_rl.core.requests.items import MAX_PRIORITY
+from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor, shortened
 from loki_rl.serving.transport.wire import MAX_DIMENSIONS, MAX_SIZE, indexable
 
 VERSION = "1"

@@ -35,10 +35,11 @@ def verdict(answer: Inference) -> Verdict | None:
     if answer.outcome == "ok" or (answer.outcome == "late" and not nothing):
         return None
     sentence = f"{answer.outcome}: {answer.reason}"
+    if answer.refusal is not None and answer.refusal.client_fault:
+        return Verdict(400, sentence, 0)
     # A model that failed will fail again; where the gateway was lost, the next one may well serve the request.
     if answer.outcome == "failed" and not answer.retry_s:
-        at_fault = answer.refusal is not None and answer.refusal.payload
-        return Verdict(400 if at_fault else 500, sentence, 0)
+        return Verdict(500, sentence, 0)
     # Too many requests is what a client can do something about; the rest is about the server.
     status = 429 if answer.outcome == "rejected" and answer.retry_s else 503
     return Verdict(status, sentence, max(1, ceil(answer.retry_s)))
@@ -56,7 +57,7 @@ def parameters(answer: Inference) -> Json:
         "served": ",".join(map("/".join, answer.served)),
         "missing": answer.missing,
     }
-    if answer.refusal is not None:
+    if answer.refusal is not None and answer.refusal.stage:
         told |= {
             "stage": answer.refusal.stage,
             "late_ms": 1000 * answer.refusal.late_s,

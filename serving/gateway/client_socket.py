@@ -152,8 +152,6 @@ class ClientSocket:
         self._check = check
         self._names = PathNames(pipeline)
         self._best_accuracy = pipeline.best_accuracy
-        # A floor is for every path, so the leaf with the worst best path decides.
-        self._floor = min(pipeline.best_completion(leaf, ()) for leaf in pipeline.leaves)
         self._slo_s = pipeline.slo_s
         self._next_key = 0
         self._waiting: dict[int, tuple[bytes, int]] = {}
@@ -190,7 +188,7 @@ class ClientSocket:
             effect.accuracy,
             self._names.served(effect),
             effect.missing,
-            effect.reason if refusal is None else f"{effect.reason}: {sentence(refusal)}",
+            f"{effect.reason}: {sentence(refusal)}" if refusal is not None and refusal.stage else effect.reason,
             self._timeouts.pop(effect.key, self._slo_s) - effect.latency_s,
             effect.retry_s,
             refusal,
@@ -275,11 +273,6 @@ class ClientSocket:
     def _fault(self, client: bytes, request: Infer, tensors: list[zmq.Frame]) -> str | None:
         if request.pipeline != self._described.pipeline:
             return f"pipeline '{request.pipeline}' is not served here, '{self._described.pipeline}' is"
-        if request.min_accuracy > self._floor:
-            return (
-                f"min_accuracy {request.min_accuracy:g} is above {self._floor:g}, the most that this pipeline reaches "
-                "on every path"
-            )
         if len(tensors) > 1:
             return "a request takes one tensor, not more"
         if request.id in self._in_flight.get(client, ()):

@@ -10,10 +10,11 @@ from functools import partial
 
 import zmq
 
+from loki_rl.core.cluster import begin_run
 from loki_rl.core.effects import Effect, Reply
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Begin, Event, Outcome
-from loki_rl.core.requests.items import Terms
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Abandoned, Arrived, Event, Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client_socket import (
     ClientSocket,
     Entered,
@@ -56,7 +57,6 @@ class GatewayAdapter:
         self._described = described
         self._gateway = gateway
         self._payloads = payloads
-        self._told = [GATEWAY, *homes]
         self._nodes = sorted(set(homes.values()))
         self._routers = sorted({node for address, node in homes.items() if address != CONTROLLER})
         self._meter = meter
@@ -72,7 +72,7 @@ class GatewayAdapter:
         events = self._front.receive(BURST)
         entered = [event for event in events if isinstance(event, Entered)]
         if entered:
-            yield _arrived(entered, self._gateway.pipeline.slo_s)
+            yield _arrived(entered)
         withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
         if withdrawn:
             yield _to(GATEWAY, Abandoned(withdrawn))
@@ -170,12 +170,12 @@ class GatewayAdapter:
         )
 
     def _begin(self, origin: float) -> list[Delivery]:
-        return [_to(address, Begin(origin)) for address in self._told]
+        return [_to(told.to, told.message) for told in begin_run(self._gateway.options, origin)]
 
 
-def _arrived(entered: list[Entered], slo_s: float) -> Delivery:
-    terms = {one.key: _terms(one, slo_s) for one in entered if one.min_accuracy or one.priority}
-    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], terms)
+def _arrived(entered: list[Entered]) -> Delivery:
+    qos = {one.key: QoS(one.min_accuracy, one.priority) for one in entered if one.min_accuracy or one.priority}
+    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], qos)
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
 
@@ -189,11 +189,6 @@ def _told(reply: Reply) -> dict[str, object]:
         "leaves": sum(leaf.count for leaf in reply.leaves),
         "missing": reply.missing,
     }
-
-
-def _terms(entered: Entered, slo_s: float) -> Terms:
-    """Priority 1 goes before whatever came up to one SLO earlier, 2 half of that, and so on: nobody starves."""
-    return Terms(entered.min_accuracy, slo_s / entered.priority if entered.priority else 0.0)
 
 
 def _to(address: str, event: Event) -> Delivery:

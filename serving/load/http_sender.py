@@ -19,8 +19,10 @@ import httptools
 import msgspec
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from loki_rl.core.messages import Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.addresses import http_server
@@ -52,7 +54,7 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 class HttpSender:
-    """A sender.Sender. Request n carries payload n modulo their number, encoded once."""
+    """A sender.Sender. Request n carries payload n modulo their number, encoded once for each quality that is asked for."""
 
     def __init__(self, url: str, model: str, payloads: Sequence[Array] | None, timeout_s: float) -> None:
         found = http_server(url)
@@ -61,36 +63,48 @@ class HttpSender:
         self.grace_s = timeout_s
         self._address = found
         path = f"/v2/models/{quote(model, safe='')}"
-        metadata = self._control("GET", path)
-        bodies = [_body(payload, metadata, timeout_s) for payload in payloads or ()] or [_body(None, metadata, timeout_s)]
-        self._requests = [_request(f"{path}/infer", f"{_bracketed(found[0])}:{found[1]}", body) for body in bodies]
+        self._path, self._timeout_s = f"{path}/infer", timeout_s
+        self._metadata = self._control("GET", path)
+        self._payloads = payloads or (None,)
+        self._requests: dict[tuple[int, QoS], bytes] = {}
+        for payload in range(len(self._payloads)):
+            self._request(payload, QoS())
         self._selector = selectors.DefaultSelector()
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
-        self._queue: deque[tuple[int, float]] = deque()
+        self._queue: deque[tuple[int, bytes, float]] = deque()
         self._seen: list[Seen] = []
 
     def fileno(self) -> int:
         # The selector's own descriptor is readable when one of its connections is: one wait for all of them.
         return self._selector.fileno()
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int, qos: QoS) -> bool:
         """Over MAX_CONNECTIONS in flight, the request waits here; its latency counts from its intended time all the same."""
+        request = self._request(number % len(self._payloads), qos)
         if self._idle:
-            self._idle.pop().begin(number, self._requests[number % len(self._requests)])
+            self._idle.pop().begin(number, request)
         elif len(self._open) < MAX_CONNECTIONS:
-            return self._connect(number)
+            return self._connect(number, request)
         else:
-            self._queue.append((number, time.monotonic()))
+            self._queue.append((number, request, time.monotonic()))
         return True
 
-    def _connect(self, number: int, waited_s: float = 0.0) -> bool:
+    def _request(self, payload: int, qos: QoS) -> bytes:
+        known = self._requests.get((payload, qos))
+        if known is None:
+            body = _body(self._payloads[payload], self._metadata, self._timeout_s, qos)
+            host = f"{_bracketed(self._address[0])}:{self._address[1]}"
+            known = self._requests[payload, qos] = _request(self._path, host, body)
+        return known
+
+    def _connect(self, number: int, request: bytes, waited_s: float = 0.0) -> bool:
         try:
             connection = _Connection(self, self._address)
         except OSError:
             return False
         self._open.add(connection)
-        connection.begin(number, self._requests[number % len(self._requests)], waited_s)
+        connection.begin(number, request, waited_s)
         return True
 
     def poll(self) -> list[Seen]:
@@ -124,8 +138,8 @@ class HttpSender:
     def done(self, connection: _Connection, seen: Seen) -> None:
         self._seen.append(seen)
         if self._queue:
-            number, since = self._queue.popleft()
-            connection.begin(number, self._requests[number % len(self._requests)], time.monotonic() - since)
+            number, request, since = self._queue.popleft()
+            connection.begin(number, request, time.monotonic() - since)
         else:
             self._idle.append(connection)
 
@@ -138,8 +152,8 @@ class HttpSender:
         else:
             self._seen.append(Seen(number, Outcome.FAILED, 0.0))
         if self._queue:
-            number, since = self._queue.popleft()
-            if not self._connect(number, time.monotonic() - since):
+            number, request, since = self._queue.popleft()
+            if not self._connect(number, request, time.monotonic() - since):
                 self._seen.append(Seen(number, Outcome.FAILED, 0.0))
 
     @property
@@ -261,7 +275,7 @@ def _request(path: str, host: str, body: tuple[bytes, int]) -> bytes:
     return head.encode() + content
 
 
-def _body(payload: Array | None, metadata: Any, timeout_s: float) -> tuple[bytes, int]:
+def _body(payload: Array | None, metadata: Any, timeout_s: float, qos: QoS) -> tuple[bytes, int]:
     """The tensor follows the JSON as it is. One row of bytes for an input of type BYTES is one element of it."""
     inputs: list[dict[str, object]] = []
     data = b""
@@ -273,7 +287,9 @@ def _body(payload: Array | None, metadata: Any, timeout_s: float) -> tuple[bytes
             datatype, shape, data = "BYTES", [1], struct.pack("<I", len(data)) + data
         size = {"binary_data_size": len(data)}
         inputs.append({"name": declared["name"], "datatype": datatype, "shape": shape, "parameters": size})
-    header = msgspec.json.encode({"parameters": {"timeout": round(timeout_s * 1e6)}, "inputs": inputs})
+    parameters: dict[str, float] = {"timeout": round(timeout_s * 1e6)}
+    parameters |= {name: value for name, value in asdict(qos).items() if value}  # other servers may not know them
+    header = msgspec.json.encode({"parameters": parameters, "inputs": inputs})
     return header + data, len(header)
 
 

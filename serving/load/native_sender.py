@@ -6,6 +6,7 @@ import selectors
 from collections.abc import Sequence
 
 from loki_rl.core.messages import Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Array, Client, ClientError, Inference, pack_payload
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.protocol import Refused, RunLedger
@@ -38,9 +39,10 @@ class NativeSender:
     def fileno(self) -> int:
         return self._selector.fileno()
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int, qos: QoS) -> bool:
+        payload = self._packed[number % len(self._packed)]
         try:
-            id = self._client.submit_packed(self._packed[number % len(self._packed)], self._timeout_s)
+            id = self._client.submit_packed(payload, self._timeout_s, min_accuracy=qos.min_accuracy, priority=qos.priority)
         except ClientError:
             return False
         self._numbers[id] = number

@@ -14,12 +14,14 @@ import numpy.typing as npt
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.core.requests.ledger import Summary, Tally, summarise
 from loki_rl.serving.gateway.client import Array, ClientError, Inference
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.native_sender import NativeSender
 from loki_rl.serving.load.sender import ReplayError, Seen, Sender
 from loki_rl.serving.transport.protocol import RunLedger
+from loki_rl.traces.demand import Wishes
 
 # Beyond deadline and grace, an answer may spend this long on its way before the request has failed.
 PATIENCE_S = 1.0
@@ -77,20 +79,21 @@ def replay(
     *,
     warmup: int = 8,
     keep: int | None = None,
+    wishes: Wishes | None = None,
 ) -> ReplayResult:
     """Send request i at arrivals_s[i] (rising, from 0) with payload i modulo their number, and await what becomes of it.
 
     url: tcp:// or ipc:// (native) or http:// (Open Inference Protocol, any server). payloads: None where the engine is
     emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
-    keep: number of a payload whose answers the result holds. Raises ReplayError or ClientError if the server is not there
-    or refuses what is sent.
+    keep: number of a payload whose answers the result holds. wishes: what each request asks for; nobody comes again. Raises
+    ReplayError or ClientError if the server is not there or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
     sender = _sender(url, pipeline, payloads, slo_s)
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s, _Keeper(keep, len(payloads or ())))
+        run = _Run(sender, arrivals_s, slo_s, _Keeper(keep, len(payloads or ())), wishes)
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)
@@ -115,7 +118,7 @@ def _sender(url: str, pipeline: str, payloads: Sequence[Array] | None, slo_s: fl
 
 def _warm(sender: Sender, number: int, slo_s: float) -> None:
     limit = time.monotonic() + slo_s + sender.grace_s + PATIENCE_S
-    sender.send(number)
+    sender.send(number, QoS())
     while not any(seen.number == number for seen in sender.poll()):
         left = limit - time.monotonic()
         if left <= 0:
@@ -143,7 +146,14 @@ class _Keeper:
 class _Run:
     """Times inside are seconds since `zero`, the beginning of the trace."""
 
-    def __init__(self, sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float, keeper: _Keeper) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        arrivals_s: npt.NDArray[np.floating[Any]],
+        slo_s: float,
+        keeper: _Keeper,
+        wishes: Wishes | None = None,
+    ) -> None:
         self._sender = sender
         self._keeper = keeper
         self._slo_s = slo_s
@@ -151,6 +161,9 @@ class _Run:
         self._zero = 0.0
         self._intended: list[float] = arrivals_s.tolist()
         n = len(self._intended)
+        self._qos = [QoS()] * n
+        if wishes is not None:
+            self._qos = list(map(QoS, wishes.min_accuracy.tolist(), wishes.priority.tolist()))
         self._sent = [float("nan")] * n
         self._latency = [float("nan")] * n
         self._accuracy = [0.0] * n
@@ -202,7 +215,7 @@ class _Run:
             now = self._now()
             if self._intended[following] > now:
                 break
-            if self._sender.send(following):
+            if self._sender.send(following, self._qos[following]):
                 self._sent[following] = now
             else:
                 self._open -= 1

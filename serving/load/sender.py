@@ -7,6 +7,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Inference
 from loki_rl.serving.transport.protocol import RunLedger
 
@@ -35,7 +36,7 @@ class Sender(Protocol):
         """Readable when `poll` may have something."""
         ...
 
-    def send(self, number: int) -> bool:
+    def send(self, number: int, qos: QoS) -> bool:
         """Send one request; False if it could not even be sent."""
         ...
 

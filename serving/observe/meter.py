@@ -96,7 +96,7 @@ class StageMeter:
         lease = self._router.leases.all.get(batch)
         waits: list[float] = []
         for entry in lease.entries if lease is not None else ():
-            waits += [now - entry[4]] * entry[3].count
+            waits += [now - entry.came] * entry.family.count
         return waits
 
     def _settled(self, message: Settled, event: Event, waits: list[float] | None) -> None:

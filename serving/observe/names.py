@@ -26,9 +26,12 @@ class PathNames:
 
     def refusal(self, cause: Cause) -> Refusal:
         """What a later task is given was made here, and is not what the client sent."""
+        if cause.task < 0:
+            return Refusal("", client_fault=cause.client_fault)
         task = self._pipeline.tasks[cause.task]
         fitting = "" if cause.fitting < 0 else task.variants[cause.fitting].name
-        return Refusal(task.name, cause.late_s, fitting, cause.said, cause.payload and cause.task in self._pipeline.entries)
+        client_fault = cause.client_fault and cause.task in self._pipeline.entries
+        return Refusal(task.name, cause.late_s, fitting, cause.said, client_fault)
 
     def _learn(self, task: int, path: int) -> list[str]:
         pipeline = self._pipeline

@@ -16,7 +16,8 @@ import zmq
 from msgspec.structs import replace
 
 from loki_rl.control.compiling import SENTENCE
-from loki_rl.core.messages import CONTROLLER, Event, WorkerGone, number_of, router, worker
+from loki_rl.core.cluster import lose_worker
+from loki_rl.core.messages import Event, number_of, worker
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
 from loki_rl.serving.process.child import Child, python, wait_for_end
 from loki_rl.serving.process.compile_time import CompileTime
@@ -302,9 +303,9 @@ class Supervisor:
             if other.name != node.name:
                 self._mailbox.say(other.name, Gone(node.name, successor))
         if node.is_worker:
-            peers = [CONTROLLER, *map(router, range(len(self._plane.options.pipeline.tasks)))]
             for address in node.actors:
-                self._post(peers, WorkerGone(number_of(address), reason))
+                for told in lose_worker(self._plane.options, number_of(address), reason):
+                    self._post([told.to], told.message)
         self._mailbox.flush()
 
     def _fail(self, sentence: str) -> None:

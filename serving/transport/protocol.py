@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from loki_rl.core.requests.items import MAX_PRIORITY
 from loki_rl.core.requests.ledger import Tally
 from loki_rl.serving.state import PlaneState
 
@@ -16,8 +17,6 @@ NO_ID = -1
 MAX_TIMEOUT_S = 3600.0
 # How far from now a run may begin: what lies before is counted in whole seconds, one by one.
 MAX_ORIGIN_S = 3600.0
-# As in Triton: 1 is the highest, 0 the default.
-MAX_PRIORITY = (1 << 32) - 1
 MAX_MESSAGE_BYTES = 32 << 20
 # One more than a request has, to tell that there are too many.
 MAX_TENSORS = 2
@@ -89,14 +88,15 @@ Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadRe
 
 
 class Refusal(Struct, array_like=True, frozen=True):
-    """Where an item was given up. Dropped: late_s: how much too late the stage would have ended; fitting: its cheapest
-    variant, if that would have fitted. Failed: said: what went wrong; payload: the payload of the request is at fault."""
+    """Where an item was given up (stage empty: the request reached none). Dropped: late_s: how much too late the stage would
+    have ended; fitting: its cheapest variant, if that would have fitted. Failed: said: what went wrong. client_fault: what
+    the client sent is to blame."""
 
     stage: str
     late_s: float = 0.0
     fitting: str = ""
     said: str = ""
-    payload: bool = False
+    client_fault: bool = False
 
 
 class Answer(Struct, array_like=True, tag=True):

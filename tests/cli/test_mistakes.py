@@ -103,6 +103,10 @@ MISTAKES: list[tuple[str, str]] = [
     ("simulate", "name a pipeline"),
     ("simulate SMALL --policy exat", "there is no policy 'exat'; did you mean 'exact'?"),
     ("simulate SMALL --drop rerout", "--drop must be one of none, last-task, per-task, reroute, not 'rerout'"),
+    ("plan SMALL --demand 5 --solver cbc", "solver must be one of search, pulp, not 'cbc'"),
+    ("capacity SMALL --solver cbc", "solver must be one of search, pulp, not 'cbc'"),
+    ("simulate SMALL --solver cbc", "--solver must be one of search, pulp, not 'cbc'"),
+    ("serve SMALL --solver cbc", "--solver must be one of search, pulp, not 'cbc'"),
     ("simulate SMALL --servers 0", "servers must be"),
     ("simulate SMALL --pool three-tipes", "did you mean 'three-types'?"),
     ("simulate SMALL --pool three-types --servers 4", "have 20 servers together, not 4; leave one out"),
@@ -155,7 +159,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("trace stats flash_crowd --compress -1", "compress must be above 0"),
     ("profile SMALL --clock moon", "--clock must be one of wall, cpu"),
     ("profile SMALL", "names no models"),
-    ("models fetch writing", "must be one of reading"),
+    ("models fetch SMALL", "no models come with pipeline 'small'"),
     ("simulat SMALL", "simulat"),
 ]
 

@@ -34,6 +34,16 @@ def test_plan(call: Call, small: Path) -> None:
     assert "hardware mode at 20 requests/s" in call("plan", small, "--demand", 20).out
 
 
+@pytest.mark.parametrize("command", [("plan", "--demand", 120), ("plan", "--demand", 2000), ("capacity",)])
+def test_pulp_plans_as_well(call: Call, small: Path, command: tuple[object, ...]) -> None:
+    name, *flags = command
+    own, known = (call(name, small, *flags, "--solver", solver, "--json").json for solver in ("search", "pulp"))
+    assert known.keys() == own.keys()
+    assert (known["mode"], known["servers"]) == (own["mode"], own["servers"])
+    for key in ("accuracy", "served_fraction", "bound", "capacity_rps"):
+        assert known[key] == pytest.approx(own[key], rel=1e-4), key
+
+
 def test_a_ladder_of_plans_with_its_picture(call: Call, small: Path, tmp_path: Path) -> None:
     said = call("plan", small, "--demand", "50:450:200", "--plot", tmp_path / "phases.png", "--json")
     assert [one["demand_rps"] for one in said.json["plans"]] == [50.0, 250.0, 450.0]
@@ -101,6 +111,8 @@ def test_simulate(call: Call, small: Path, crowd: Path) -> None:
     assert said.json.keys() > RUN_KEYS
     assert said.json["arrivals"] == 100 == sum(said.json[name] for name in OUTCOMES)
     assert "exact" in call("simulate", small, "--trace", crowd).out
+    known = call("simulate", small, "--trace", crowd, "--interval-s", 1, "--solver", "pulp", "--json").json
+    assert known["cost_j"] == pytest.approx(said.json["cost_j"], abs=0.02)
 
 
 def test_a_run_on_a_pool_is_repeated(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:

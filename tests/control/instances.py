@@ -10,16 +10,18 @@ from unittest.mock import patch
 
 import numpy as np
 import pulp
+from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, capacity
 from loki_rl.control.formulation.model import add_row, expression
-from loki_rl.control.formulation.request import Queueing, Request
+from loki_rl.control.formulation.request import Part, Queueing, Request
 from loki_rl.control.solver import own_solver
 from loki_rl.control.solver import solve as solver
 from loki_rl.control.solver.own_solver import warm
 from loki_rl.control.solver.program import Program
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
+from loki_rl.core.servers.server_type import ServerType
 
 Rng = np.random.Generator
 SHAPES = ((-1,), (-1, 0), (-1, -1), (-1, 0, 0), (-1, 0, 1))
@@ -101,6 +103,43 @@ def requests(rng: Rng, pipeline: Pipeline, servers: int) -> Iterator[Request]:
                 load_s=float(rng.choice([0.5, 5.0, 20.0])),
                 expected_rps=most * share * float(rng.uniform(0.5, 1.0)),
             )
+
+
+def questions(rng: Rng) -> list[Part]:
+    """One question about one or two small pipelines, on one or two types of servers, or about moving a cluster."""
+    while True:
+        kinds = int(rng.integers(1, 3))
+        pool = (ServerType("a", int(rng.integers(1, 6))), ServerType("b", int(rng.integers(1, 4)), 2.0, speed=1.7))[:kinds]
+        pool = pool if kinds > 1 else ()
+        servers = sum(kind.count for kind in pool) or int(rng.integers(2, 10))
+        pipelines = [small_pipeline(rng) for _ in range(int(rng.choice([1, 1, 1, 2])))]
+        queueing: Queueing = "tail" if rng.random() < 0.5 else "half-slo"
+        most = [capacity(one, servers, queueing=queueing, pool=pool).capacity_rps for one in pipelines]
+        if not all(most):
+            continue
+        found = []
+        for pipeline, rps in zip(pipelines, most, strict=True):
+            demand = float(rps * rng.uniform(0.05, 1.3) / len(pipelines))
+            floor = float(rng.choice([0.0, 0.0, 0.6, 0.8]))
+            request = Request(demand, servers, min_accuracy=floor, queueing=queueing, pool=pool, time_limit_s=60.0)
+            found.append(Part(pipeline, request, float(rng.choice([1.0, 1.0, 2.0]))))
+        return [_moving(rng, *found)] if len(found) == 1 and rng.random() < 0.35 else found
+
+
+def _moving(rng: Rng, part: Part) -> Part:
+    """The same demand on servers as they are."""
+    request, kinds = part.request, [kind.name for kind in part.request.types for _ in range(kind.count)]
+    current = [
+        replace(one, server_type=kind) for one, kind in zip(fleet(rng, part.pipeline, request.servers), kinds, strict=True)
+    ]
+    moving = replace(
+        request,
+        current=tuple(current),
+        horizon_s=float(rng.choice([5.0, 20.0, 60.0])),
+        load_s=float(rng.choice([0.5, 5.0, 20.0])),
+        expected_rps=request.demand_rps * float(rng.uniform(0.5, 1.0)),
+    )
+    return replace(part, request=moving)
 
 
 def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:

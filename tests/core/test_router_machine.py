@@ -239,7 +239,7 @@ class RouterMachine(RuleBasedStateMachine):
 
     def waiting(self) -> set[int]:
         queues = self.router.queues()
-        return set(self.items([entry[3] for queue in queues for lane in queue.lanes for entry in lane]))
+        return set(self.items([entry.family for queue in queues for lane in queue.lanes for entry in lane]))
 
     def items(self, families: list[Family]) -> list[int]:
         return members(PIPELINE, self.task, families)
@@ -342,7 +342,7 @@ class RouterMachine(RuleBasedStateMachine):
         if not hasattr(self, "router"):
             return
         self.router.validate()
-        here = set(self.items([entry[3] for entry in self.entries()]))
+        here = set(self.items([entry.family for entry in self.entries()]))
         assert here | self.ended.keys() == self.submitted
         assert not here & self.ended.keys()
 

@@ -20,7 +20,7 @@ from loki_rl.core.messages import (
     router,
 )
 from loki_rl.core.plan import Plan
-from loki_rl.core.requests.items import Family, Terms
+from loki_rl.core.requests.items import Family, QoS, Terms
 from tests.core.gateway_events import CHAIN, SLO, arrive, ended, entry, first, lost, make, replies
 
 PLAN = Plan("hardware", (), 1, 0.9, 1.0, 10.0, 20.0, {"a": 0.3, "b": 1.0}, {}, epoch=3)
@@ -47,12 +47,12 @@ def finish(gateway: Gateway, root: int, now: float) -> list[Effect]:
 def test_a_router_that_begins_anew_is_told_time_and_plan_and_gets_what_it_had_again() -> None:
     gateway = make()
     gateway.handle(PlanChanged(PLAN), 0.0)
-    gateway.handle(Arrived([7, 8], [0.0, 0.0], {7: Terms(0.5, 0.1)}), 0.01)
+    gateway.handle(Arrived([7, 8], [0.0, 0.0], {7: QoS(0.5, 2)}), 0.01)
     gateway.handle(first(0, 1), 0.02)  # the second task has its child; the other request is still at the first
     effects = gateway.handle(Restarted(router(1)), 0.03)
     assert effects[:2] == [Send(router(1), Begin(0.0)), Send(router(1), PlanChanged(PLAN))]
     (again,) = submitted(effects)
-    assert (again.id, again.t0, again.deadline, again.terms) == (entry(2), 0.01, 0.01 + SLO, Terms(0.5, 0.1))
+    assert (again.id, again.t0, again.deadline, again.terms) == (entry(2), 0.01, 0.01 + SLO, Terms(0.5, SLO / 2))
     assert [effect.families[0].id for effect in effects if isinstance(effect, Drop)] == [entry(0)]
     assert Send(router(0), Cancelled([0])) in effects
     gateway.validate()

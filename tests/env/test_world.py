@@ -32,8 +32,9 @@ from loki_rl.core.options import DROPS, ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant, root_of
 from loki_rl.core.plan import Placement, Plan, Snapshot
 from loki_rl.core.requests.ledger import Summary
-from loki_rl.env.simulate import simulate, with_load_s
+from loki_rl.env.simulate import Simulation, simulate, with_load_s
 from loki_rl.env.world import World, run
+from loki_rl.traces.demand import Wishes
 
 MS = 0.001
 SCRIPT = Path(__file__).with_name("digest.py")
@@ -242,3 +243,74 @@ def test_messages_and_loads_take_their_time() -> None:
     assert world.controller.settled
     assert all(time > 0.6 for time, _ in messages(world))
     assert not any(isinstance(event, Begin) for _, _, slot, event in world.kernel.heap if slot.address == "worker:0")
+
+
+# -- what requests ask for ------------------------------------------------------------------------------------------------
+
+
+def wishes(count: int, priority: Any = 0, min_accuracy: Any = 0.0, retries: Any = 0) -> Wishes:
+    """An entry for each request, or the same for all."""
+    return Wishes(
+        np.broadcast_to(np.asarray(priority, np.int64), count),
+        np.broadcast_to(np.asarray(min_accuracy, np.float64), count),
+        np.broadcast_to(np.asarray(retries, np.int64), count),
+    )
+
+
+def replies_to(
+    times: NDArray[np.float64], asked: Wishes, **change: Any
+) -> tuple[Simulation, dict[int, tuple[float, Reply]]]:
+    """The run, and when each key was answered with what."""
+    found: dict[int, tuple[float, Reply]] = {}
+
+    def record(_: str, now: float, __: Event, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Reply):
+                assert effect.key not in found
+                found[effect.key] = now, effect
+
+    done = simulate(options(**change), Alternating("rf"), times, 2.0, record=record, check=True, wishes=asked)
+    return done, found
+
+
+def test_requests_that_ask_for_nothing_are_as_those_of_which_nothing_is_said() -> None:
+    times = steady(400, 2.0)
+    plain = simulate(options(), Alternating("rf"), times, 2.0)
+    done, _ = replies_to(times, wishes(len(times)))
+    assert (done.tally, done.events) == (plain.tally, plain.events)
+
+
+def test_under_overload_requests_with_priority_are_lost_last() -> None:
+    times, first = steady(1400, 2.0), np.arange(2800) % 4 == 0
+    done, found = replies_to(times, wishes(len(times), priority=first))
+    lost = np.array([found[key][1].outcome is not Outcome.OK for key in range(len(times))])
+    assert done.summary.slo_violation_ratio > 0.1, "it was an overload"
+    assert lost[first].mean() < 0.3 * lost[~first].mean()
+
+
+def test_a_floor_holds_for_every_path_and_one_out_of_reach_is_rejected() -> None:
+    times = steady(100, 2.0)
+    floors = np.array([0.0, 0.7, 0.99, 0.0])[np.arange(len(times)) % 4]
+    done, found = replies_to(times, wishes(len(times), min_accuracy=floors))
+    outcome = {key: reply.outcome for key, (_, reply) in found.items()}
+    assert all(
+        (found[key][1].cause is not None) == (floors[key] == 0.99) for key in found if outcome[key] is Outcome.REJECTED
+    )
+    assert done.summary.rejected == len(times) / 4
+    asked = [reply for key, (_, reply) in found.items() if floors[key] == 0.7]
+    served = [PIPELINE.accuracy(leaf.task, PIPELINE.unpack(leaf.path)) for reply in asked for leaf in reply.leaves]
+    assert min(served) >= 0.7
+    assert done.summary.arrivals == outcomes(done.summary) == len(times)
+
+
+def test_clients_come_again_when_they_are_told_to_and_not_more_often_than_they_would() -> None:
+    """Of a burst at the end of the trace most are refused, and come again when it is over."""
+    times = np.full(200, 1.9)
+    without, _ = replies_to(times, wishes(len(times)), max_inflight=20)
+    done, found = replies_to(times, wishes(len(times), retries=2), max_inflight=20)
+    refused = [(at, reply) for at, reply in found.values() if reply.retry_s]
+    assert done.summary.arrivals == outcomes(done.summary) > len(times)
+    assert len(found) - len(times) <= len(refused) < 3 * len(times)
+    assert done.summary.ok > without.summary.ok + 100
+    assert max(done.tally.seconds) >= 1.9 + min(reply.retry_s for _, reply in refused)
+    assert done.tally.seconds[max(number for number, one in done.tally.seconds.items() if one.arrivals)].servers > 0

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from loki_rl.traces.arrivals import arrivals, duration_s, expected, made_up, scale
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, load_trace
+from loki_rl.traces.arrivals import arrivals, duration_s, expected, made_up, requests, scale
+from loki_rl.traces.trace import Trace, TraceError, TraceOptions, Wishes, load_trace
 
 seeds = st.integers(0, 2**64 - 1)
 counts = st.lists(st.integers(0, 30), min_size=1, max_size=40)
@@ -173,3 +174,18 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 )
 def test_what_is_made_up_about_a_replay_is_said(trace: Trace, options: TraceOptions, says: str) -> None:
     assert made_up(trace, options) == says
+
+
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=30), seeds, st.floats(0.2, 3))
+def test_every_request_asks_for_what_its_original_asks_for(times: list[float], seed: int, factor: float) -> None:
+    """In a window, compressed, and where requests are left out or copied (into the second of the original)."""
+    trace = _exact(times)
+    seconds = np.floor(trace.starts_s).astype(np.int64)
+    asked = replace(trace, wishes=Wishes(seconds, seconds / 10, seconds + 1))
+    options = TraceOptions(from_s=1.0, to_s=trace.to_s, compress=2.0, rate_scale=factor) if trace.to_s > 1 else WHOLE
+    found, wishes = requests(asked, options, seed)
+    assert wishes is not None
+    assert found.tobytes() == arrivals(trace, options, seed).tobytes()
+    origin = np.floor(found * options.compress + (options.from_s or 0.0)).astype(np.int64)
+    assert wishes.priority.tolist() == origin.tolist() == (wishes.retries - 1).tolist()
+    assert wishes.min_accuracy.tolist() == (origin / 10).tolist()

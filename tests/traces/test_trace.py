@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, find_trace, load_trace, save_trace, window
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+from loki_rl.traces.trace import DATA, Trace, TraceError, TraceOptions, find_trace, load_trace, save_trace, window
 
 
 def _write(folder: Path, text: str, name: str = "t.csv") -> Path:
@@ -35,6 +33,17 @@ def test_one_arrival_a_line(tmp_path: Path, column: str, rows: str) -> None:
     assert trace.starts_s == pytest.approx([0.028, 0.0405, 0.0405, 2.1])
     assert trace.counts.tolist() == [1, 1, 1, 1]
     assert (trace.from_s, trace.to_s) == (0.0, 3.0)
+
+
+def test_requests_of_exact_arrivals_may_ask_for_more(tmp_path: Path) -> None:
+    trace = load_trace(_write(tmp_path, "t_ms,min_accuracy,retries\n5,0,2\n10,.95,0\n10,1,0\n"))
+    assert trace.wishes is not None
+    assert trace.wishes.min_accuracy.tolist() == [0.0, 0.95, 1.0]
+    assert (trace.wishes.priority.tolist(), trace.wishes.retries.tolist()) == ([0, 0, 0], [2, 0, 0])
+    save_trace(trace, tmp_path / "again.csv")
+    again = load_trace(tmp_path / "again.csv").wishes
+    assert again is not None
+    assert again.min_accuracy.tolist() == [0.0, 0.95, 1.0]
 
 
 def test_a_packed_file_is_the_same(tmp_path: Path) -> None:
@@ -85,7 +94,14 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, trace: Trace) -> None:
         ("t_seconds,requests\n0,1\n1,1\n3,1\n", r"line 4: bins are 1 s wide, but 3 follows 1; write every bin"),
         ("t_ms\n10\n5\n", r"line 3: 5 comes after 10; sort the arrivals"),
         ("t_ms\n10\nx\n", r"line 3: 'x' is not a number"),
-        ("t_ms\n10,3\n", r"line 2: '10,3' is not a number"),
+        ("t_ms\n10,3\n", r"line 2: expected 1 values, got 2 in '10,3'"),
+        ("t_ms,priority\n10\n", r"line 2: expected 2 values, got 1"),
+        ("t_ms,priority\n10,1.5\n", r"line 2: priority '1\.5' is not a whole number from 0 to 4294967295"),
+        ("t_ms,priority\n10,1\n11,-1\n", r"line 3: priority '-1' is not a whole"),
+        ("t_ms,min_accuracy\n10,nan\n", r"line 2: min_accuracy 'nan' is not a number from 0 to 1"),
+        ("t_ms,retries,min_accuracy\n10,1,\n", r"line 2: min_accuracy '' is not a number"),
+        ("t_ms,retries\n10,1001\n", r"line 2: retries '1001' is not a whole number from 0 to 1000"),
+        ("t_ms,retries,retries\n10,1,1\n", r"line 1: unknown columns 't_ms,retries,retries'"),
     ],
 )
 def test_a_wrong_file_is_told_what_and_where(tmp_path: Path, text: str, message: str) -> None:
@@ -146,8 +162,10 @@ def test_wrong_options_are_told_what(options: TraceOptions, message: str) -> Non
         window(TRACE, options)
 
 
-def test_real_traces_load() -> None:
-    files = sorted((SHARED / "traces").glob("*.csv.gz"))
-    if not files:
-        pytest.skip("the real traces are not beside this checkout")
-    assert all(len(load_trace(file).counts) > 100 for file in files)
+def test_every_shipped_trace_loads_and_is_on_their_page() -> None:
+    files = sorted(file for file in DATA.iterdir() if file.suffix in {".csv", ".gz"})
+    assert len(files) == 9
+    page = (DATA / "README.md").read_text(encoding="utf-8")
+    for file in files:
+        assert len(load_trace(file).counts) > 100
+        assert file.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".arrivals") in page

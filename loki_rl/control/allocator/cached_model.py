@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from msgspec.structs import replace
 
-from loki_rl.control.formulation.model import Counts, Flows, add_row, new_problem, set_objective
+from loki_rl.control.allocator.written_model import Written
 from loki_rl.control.formulation.network import Network
-from loki_rl.control.formulation.problem import ANY, NO_FLOOR, NO_LEAST, Goal, Problem, Question, Span
+from loki_rl.control.formulation.problem import ALL, ANY, NO_FLOOR, NO_LEAST, Goal, Problem, Question, Span
 from loki_rl.control.lru import Lru
 from loki_rl.control.solver.program import Program
 from loki_rl.control.solver.simplex import Floats, Indices
@@ -33,23 +33,19 @@ class CachedModel(Problem):
         super().__init__(networks, prices)
         self._parts = range(len(networks))
         self._pools = (USUAL_SERVERS,) * len(prices)
-        problem = new_problem(maximise=True)
-        counts = Counts(problem, [network.configurations for network in networks], self._pools, self.units)
-        flows = [Flows(problem, network, 1.0, f"x{part:02d}_") for part, network in enumerate(networks)]
-        for flow, columns in zip(flows, self.split(counts.columns), strict=True):
-            flow.fit(problem, columns)
-        floors = [add_row(problem, [*flow.accuracy, (flow.served, 0.0)], ">=", NO_FLOOR[1]) for flow in flows]
-        accuracy = [term for flow in flows for term in flow.accuracy]
-        least = add_row(problem, [*accuracy, (flows[0].served, 0.0)], ">=", NO_LEAST)
-        set_objective(problem, accuracy)
-        self.program = Program(problem)
-        self._place(counts, flows, floors, least)
-        self._now: dict[object, Any] = {"weights": (1.0,) * len(networks)}
+        each = len(networks)
+        neutral = Question(
+            "most accurate", (1.0,) * each, self._pools, (ALL,) * each, (NO_FLOOR,) * each, (1.0,) * each, NO_LEAST,
+            (), (), (), integer=True, reserving=True,
+        )  # fmt: skip
+        self._place(Written(networks, self.units, neutral))
+        self._now: dict[object, Any] = {"weights": neutral.weights}
         self._begin()
 
-    def _place(self, counts: Counts, flows: list[Flows], floors: list[Any], least: Any) -> None:
+    def _place(self, written: Written) -> None:
         """Where the program holds what changes."""
-        program = self.program
+        counts, flows, floors, least = written.counts, written.flows, written.floors, written.least
+        self.program = program = Program(written.problem)
         self._counts = program.columns(counts.columns)
         self._wholes = np.concatenate([self._counts, program.columns([total for total, _ in counts.sums])])
         self._pool_of = np.array([c.pool for _, c in counts.configurations] + [pool for _, pool in counts.sums])

@@ -11,6 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from loki_rl.control.allocator.cached_model import keep, kept_problem
+from loki_rl.control.allocator.written_model import WrittenModel
 from loki_rl.control.branch_and_price.master_problem import MasterProblem, Part
 from loki_rl.control.branch_and_price.pricing import LATE, Relaxation
 from loki_rl.control.branch_and_price.restriction import search
@@ -19,6 +20,7 @@ from loki_rl.control.branch_and_price.search import Answer, choose
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.network import Arc, Network, State
 from loki_rl.control.formulation.problem import Problem, Question, Span
+from loki_rl.control.formulation.request import Solver
 from loki_rl.control.solver.highs import Outcome
 from loki_rl.control.solver.simplex import OPTIMAL, Floats
 from loki_rl.control.solver.solve import GAP, Solved
@@ -156,11 +158,18 @@ def warm() -> None:
     choose(master.now, master.matrix, rows, np.full(len(rows), 0.5), master.lower, master.upper)
 
 
-def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
+def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...], solver: Solver) -> Problem:
     """The problem of the networks, written down or wide, from the last ones of this thread where possible."""
-    if not is_wide(networks):
-        return kept_problem(networks, prices)
+    if solver == "pulp" or not is_wide(networks):
+        return written_problem(networks, prices, solver)
     return keep(("wide", prices, *map(id, networks)), lambda: ImplicitModel(networks, prices))
+
+
+def written_problem(networks: tuple[Network, ...], prices: tuple[float, ...], solver: Solver) -> Problem:
+    """The problem of networks that are small enough to be written down."""
+    if solver == "pulp":
+        return keep(("pulp", prices, *map(id, networks)), lambda: WrittenModel(networks, prices))
+    return kept_problem(networks, prices)
 
 
 def is_wide(networks: Sequence[Network]) -> bool:

@@ -48,7 +48,7 @@ class Search:
     def __init__(self, parts: Sequence[Part], unlimited: bool = False, known: Sequence[Plan] = ()) -> None:
         self.parts, self.unlimited, self.known = parts, unlimited, known
         self.settings = [prepare(part.pipeline, part.request) for part in parts]
-        self.types = parts[0].request.types
+        self.types, self.solver = parts[0].request.types, parts[0].request.solver
         self.servers = tuple(kind.count for kind in self.types)
         total = sum(part.weight for part in parts)
         self.weights = tuple(part.weight / total for part in parts)
@@ -59,12 +59,13 @@ class Search:
         self.unproven = False
         self.accuracy_bound = self.weighed([part.pipeline.best_accuracy for part in parts])
         self.doubt = ""
-        warm()
-        self._prepare()
+        if self.solver == "search":
+            self._prepare()
         self._end = perf_counter() + parts[0].request.time_limit_s
 
     def _prepare(self) -> None:
         """What is made once for all demands takes its time."""
+        warm()
         if all(setting.feasible for setting in self.settings) and is_wide(self.networks):
             warm_wide()
             self.kept(self.networks)
@@ -133,7 +134,7 @@ class Search:
 
     def kept(self, networks: tuple[Network, ...]) -> Problem:
         with self.building():
-            return problem_of(networks, self._prices)
+            return problem_of(networks, self._prices, self.solver)
 
     @property
     def _prices(self) -> tuple[float, ...]:
@@ -156,7 +157,7 @@ class Search:
 
     def holdings(self, found: Found) -> list[Holding]:
         """Of an answer."""
-        return holdings(found.networks, self._prices, found.counts, found.flows)
+        return holdings(found.networks, self._prices, self.solver, found.counts, found.flows)
 
     def floor(self, part: int, network: Network) -> float:
         """The accuracy that a part must reach; a network of the best ways needs no floor."""

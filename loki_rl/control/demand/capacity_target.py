@@ -42,7 +42,7 @@ class CapacityTarget:
     request: all but its demand."""
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
-        shared = (request.queueing, request.slo_s, request.headroom, request.pool)
+        shared = (request.queueing, request.slo_s, request.headroom, request.pool, request.solver)
         top = capacity(pipeline, request.servers, request.min_accuracy, *shared)
         best = capacity(pipeline, request.servers, pipeline.best_accuracy, *shared)
         most = max(top.capacity_rps, 2 * FLOOR_RPS)

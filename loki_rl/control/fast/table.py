@@ -12,7 +12,7 @@ from loki_rl.control.fast.local_search import LISTS, Library, search
 from loki_rl.control.fast.model_arrays import Fleet, Floats, build_fleet
 from loki_rl.control.fast.objective_kernels import ROWS, Question, Scratch, new_scratch
 from loki_rl.control.fast.table_kernels import Memo, new_memo
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Request, Solver
 from loki_rl.core.pipeline import Pipeline
 
 LEVELS = 32
@@ -40,16 +40,16 @@ class Table(Struct, frozen=True, eq=False):
         return self.memos[lane]
 
 
-def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS) -> Table:
-    """Solve the exact ladder once (a few seconds). Raises RequestError if the pipeline cannot be served at all."""
+def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS, solver: Solver = "search") -> Table:
+    """Solve the exact ladder, with this solver (a few seconds). Raises RequestError if the pipeline cannot be served at all."""
     fleet = build_fleet(pipeline)
     scratch = new_scratch(fleet.net, servers, ROWS, LISTS)
-    most = capacity(pipeline, servers).capacity_rps
-    best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy)
+    most = capacity(pipeline, servers, solver=solver).capacity_rps
+    best = capacity(pipeline, servers, min_accuracy=pipeline.best_accuracy, solver=solver)
     demands = np.geomspace(LOWEST_SHARE * most, most, levels)
     ladder = np.zeros((levels, 1, fleet.models))
     for row, demand in enumerate(demands):
-        for place in allocate(pipeline, Request(demand_rps=float(demand), servers=servers)).placements:
+        for place in allocate(pipeline, Request(float(demand), servers, solver=solver)).placements:
             ladder[row, 0, fleet.model(place.task, place.variant)] += place.replicas
     library = _library(fleet, servers, Library(demands, np.ones(1), ladder), scratch)
     return Table(fleet, servers, library, most, best.capacity_rps or most, scratch)

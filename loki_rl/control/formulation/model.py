@@ -140,9 +140,9 @@ class Flows:
     def _each(self) -> Iterator[tuple[int, Arc]]:
         return ((k, arc) for k, carried in enumerate(self._carried) for _, arc in carried)
 
-    def fit(self, problem: Any, counts: Sequence[Any]) -> None:
-        """Bind each configuration's load to its column of servers."""
-        servers = iter(self.servers(self._demand_rps).tolist())
+    def fit(self, problem: Any, counts: Sequence[Any], reserving: bool = True) -> None:
+        """Bind each configuration's load to its column of servers; reserving: as in `servers`."""
+        servers = iter(self.servers(self._demand_rps, reserving).tolist())
         for carried, count in zip(self._carried, counts, strict=True):
             if carried:
                 terms = [(column, next(servers)) for column, _ in carried]

@@ -71,6 +71,7 @@ class Planner:
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
             pool=counted(self.pool, there) if there else self.pool,
+            solver=options.solver,
         )
 
     def switching(self, snapshot: Snapshot, demand: Demand, patience: float) -> Request:

@@ -16,6 +16,7 @@ from loki_rl.control.formulation.model import add_row, new_problem, set_objectiv
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
+from loki_rl.control.solver.pulp_highs import solve_written
 from loki_rl.control.solver.solve import Solved, solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Mode, Placement, Plan, Snapshot
@@ -170,6 +171,7 @@ class _Model:
 
     def __init__(self, hosts: Sequence[Host], demand: Sequence[float], options: PolicyOptions) -> None:
         self.hosts, self.floor = hosts, options.min_accuracy
+        self._solve = solve_written if options.solver == "pulp" else solve
         self.problem = new_problem(maximise=True)
         self.servers = [self.problem.add_variable(f"n{k:03d}", 0, options.servers, "Integer") for k in range(len(hosts))]
         self.served = [self.problem.add_variable(f"y{k:03d}", 0) for k in range(len(hosts))]
@@ -191,7 +193,7 @@ class _Model:
         set_objective(self.problem, terms)
 
     def solve(self, time_limit_s: float) -> Solved:
-        return solve(self.problem, time_limit_s)
+        return self._solve(self.problem, time_limit_s)
 
 
 def expected_items(pipeline: Pipeline, task: int) -> float:

@@ -42,6 +42,18 @@ class _Silent(highspy.Highs):
         super().enableCallbacks()  # type: ignore[no-untyped-call]
 
 
+def silent() -> Any:
+    """HiGHS that prints nothing."""
+    return _Silent()  # type: ignore[no-untyped-call]
+
+
+def outcome_of(status: Any, found: bool) -> Outcome:
+    """found: whether there is a solution."""
+    word = highspy.HighsModelStatus
+    outcomes: dict[Any, Outcome] = {word.kOptimal: "optimal", word.kInfeasible: "infeasible", word.kUnbounded: "unbounded"}
+    return outcomes.get(status, "feasible" if found else "unknown")
+
+
 class Answer(Struct):
     """outcome: optimal, infeasible, unbounded, feasible (an incumbent at the limit) or unknown. status: HiGHS's own word.
 
@@ -62,7 +74,7 @@ def solve_with_highs(
 
     Deterministic unless the time limit strikes.
     """
-    highs = _Silent()  # type: ignore[no-untyped-call]
+    highs = silent()
     limits: Options = {"mip_rel_gap": gap, "time_limit": max(0.01, time_limit_s)}
     for name, value in (ALWAYS | limits | (SMALL if program.small else {})).items():
         highs.setOptionValue(name, value)
@@ -94,7 +106,10 @@ def _read(highs: Any, mip: bool) -> Answer:
     found = info.primal_solution_status == FEASIBLE
     objective = info.objective_function_value if found else float("nan")
     values = np.array(highs.getSolution().col_value) if found else None
-    word = highspy.HighsModelStatus
-    outcomes: dict[Any, Outcome] = {word.kOptimal: "optimal", word.kInfeasible: "infeasible", word.kUnbounded: "unbounded"}
-    outcome = outcomes.get(status, "feasible" if found else "unknown")
-    return Answer(outcome, highs.modelStatusToString(status), objective, info.mip_dual_bound if mip else objective, values)
+    return Answer(
+        outcome_of(status, found),
+        highs.modelStatusToString(status),
+        objective,
+        info.mip_dual_bound if mip else objective,
+        values,
+    )

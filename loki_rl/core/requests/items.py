@@ -8,9 +8,19 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import Pipeline
 
+MAX_PRIORITY = (1 << 32) - 1  # as in Triton
+
+
+class QoS(Struct, array_like=True, gc=False, frozen=True):
+    """The quality of service that a request asks for. min_accuracy: least accuracy, 0..1, of every variant path that serves
+    it; priority: 1 is the highest, 0 none."""
+
+    min_accuracy: float = 0.0
+    priority: int = 0
+
 
 class Terms(Struct, array_like=True, gc=False, frozen=True):
-    """What a request asks beyond the usual. floor: least accuracy of every variant path that serves it; boost: it stands in
+    """What routers keep of it. floor: least accuracy of every variant path that serves the request; boost: it stands in
     queues as if its soft deadlines were this much earlier [s]."""
 
     floor: float = 0.0

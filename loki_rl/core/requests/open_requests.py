@@ -7,10 +7,10 @@ import heapq
 
 from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
 from loki_rl.core.effects import Effect, Reply, Send
-from loki_rl.core.messages import Cancelled, Outcome, Settled, router
+from loki_rl.core.messages import Cancelled, Cause, Outcome, Settled, routers
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
-from loki_rl.core.requests.items import Family, Served, Terms
+from loki_rl.core.requests.items import Family, QoS, Served, Terms
 from loki_rl.core.requests.ledger import Accuracy, Root, Tally
 
 # A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
@@ -41,6 +41,8 @@ class OpenRequests:
         self.pipeline = options.pipeline
         self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
         self.accuracy = Accuracy(self.pipeline)
+        # A floor is for every path, so the leaf with the worst best path decides.
+        self.most_asked = min(self.accuracy.best(leaf, 0) for leaf in self.pipeline.leaves)
         self.tally = Tally()
         self.origin = 0.0
         self.roots: dict[int, Root] = {}
@@ -57,11 +59,24 @@ class OpenRequests:
         self.next_root = (number + 1) % (1 << ROOT_BITS)
         return number
 
-    def _refuse(self, key: int, second: int, now: float) -> Reply:
+    def _unattainable(self, qos: QoS) -> str:
+        most = f"{self.most_asked:g}, the most that this pipeline reaches on every path"
+        return f"min_accuracy {qos.min_accuracy:g} is above {most}"
+
+    def _terms(self, qos: QoS | None) -> Terms | None:
+        """Priority 1 goes before whatever came up to one SLO earlier, 2 half of that, and so on: nobody starves."""
+        if qos is None:
+            return None
+        return Terms(qos.min_accuracy, self.pipeline.slo_s / qos.priority if qos.priority else 0.0)
+
+    def _refuse(self, key: int, second: int, now: float, unattainable: str = "") -> Reply:
+        """unattainable: what the client asks for that nothing can serve, where that is why; asking again is no use then."""
         number = self._number()
         if second >= 0:
             self.tally.close(second, Outcome.REJECTED, 0.0, 0.0)
             self._never(root_leaves(self.options.seed, self.pipeline, number))
+        if unattainable:
+            return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, unattainable, Cause(-1, client_fault=True))
         retry_s = self._retry_s(number, Outcome.REJECTED, now)
         return Reply(key, -1, Outcome.REJECTED, 0.0, 0.0, [], 0, REASONS[Outcome.REJECTED], None, retry_s)
 
@@ -128,7 +143,7 @@ class OpenRequests:
         still = [number for number in dict.fromkeys(roots) if number in self.roots]
         if not still:
             return []
-        return [Send(router(task), Cancelled(still)) for task in range(len(self.pipeline.tasks))]
+        return [Send(address, Cancelled(still)) for address in routers(self.pipeline)]
 
     def _lose(self, root: Root, task: int, family: Family, outcome: Outcome) -> None:
         """First cause wins. Every leaf that can no longer be counts as violated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 from math import inf
+from typing import NamedTuple
 
 from loki_rl.core.effects import Kill
 from loki_rl.core.messages import Result
@@ -34,7 +35,7 @@ class Lease:
         self.variant = variant
         self.entries = entries
         self.again = again
-        self.families: list[Family] = [entry[3] for entry in entries]
+        self.families: list[Family] = [entry.family for entry in entries]
         self.usual_s = 0.0
         self.patience_s = inf
         self.expiry = inf
@@ -42,29 +43,42 @@ class Lease:
         self.behind = -1
 
 
+class _Expiry(NamedTuple):
+    at: float
+    batch: int
+
+
+class _Overdue(NamedTuple):
+    """Of a worker: the life whose batch is overdue, and when its process is to be ended [s]."""
+
+    incarnation: int
+    kill_at: float
+
+
 class Leases:
     """all: batch -> lease in force."""
 
     def __init__(self) -> None:
         self.all: dict[int, Lease] = {}
-        self._expiries: list[tuple[float, int]] = []
-        # Worker -> the life whose batch is overdue, and when its process is to be ended [s].
-        self._overdue: dict[int, tuple[int, float]] = {}
+        self._expiries: list[_Expiry] = []
+        self._overdue: dict[int, _Overdue] = {}
 
     @property
     def next_expiry(self) -> float:
         """When the next batch should be back, or the next process is to be ended [s]; infinite if none is out."""
-        expiry = self._expiries[0][0] if self._expiries else inf
-        return min(expiry, *(at for _, at in self._overdue.values())) if self._overdue else expiry
+        expiry = self._expiries[0].at if self._expiries else inf
+        return min(expiry, *(one.kill_at for one in self._overdue.values())) if self._overdue else expiry
 
     def give(self, batch: int, lease: Lease) -> None:
         self.all[batch] = lease
-        heapq.heappush(self._expiries, (lease.expiry, batch))
+        heapq.heappush(self._expiries, _Expiry(lease.expiry, batch))
 
     def end(self, result: Result, now: float) -> Lease | None:
         """The lease that this result is for, now ended; None if it is not in force for that life of that worker."""
-        if self._overdue and self._overdue.get(result.worker, (-1, 0.0))[0] == result.incarnation:
-            del self._overdue[result.worker]
+        if self._overdue:
+            overdue = self._overdue.get(result.worker)
+            if overdue is not None and overdue.incarnation == result.incarnation:
+                del self._overdue[result.worker]
         lease = self.all.get(result.batch)
         if lease is None or lease.worker != result.worker or lease.incarnation != result.incarnation:
             return None
@@ -73,7 +87,7 @@ class Leases:
         if behind is not None:
             self._move_up(behind, lease, now)
         expiries = self._expiries
-        while expiries and expiries[0][1] not in self.all:
+        while expiries and expiries[0].batch not in self.all:
             heapq.heappop(expiries)
         return lease
 
@@ -86,20 +100,20 @@ class Leases:
             ahead.behind = ended.behind
         elif now + behind.patience_s < behind.expiry:
             behind.expiry = now + behind.patience_s
-            heapq.heappush(self._expiries, (behind.expiry, ended.behind))
+            heapq.heappush(self._expiries, _Expiry(behind.expiry, ended.behind))
 
     def lapse(self, now: float) -> list[Lease]:
         """The leases of a worker whose batch should have come back by now, if there is one: that of the batch it runs, then
         those that wait behind it. They have ended, but for a batch that was lost before: it stays with its worker to the end
         of that. The worker's process is watched from now on."""
-        while self._expiries and self._expiries[0][0] <= now:
+        while self._expiries and self._expiries[0].at <= now:
             expiry, batch = heapq.heappop(self._expiries)
             lease = self.all.get(batch)
             if lease is not None and lease.expiry == expiry:  # else it was brought forward
                 runs = next(number for number, other in self.all.items() if other.worker == lease.worker)
                 lapsed = self._take(lease.worker)
                 give_up = now + max(GIVE_UP_S, GIVE_UP_BATCHES * lapsed[0].usual_s)
-                self._overdue.setdefault(lease.worker, (lease.incarnation, give_up))
+                self._overdue.setdefault(lease.worker, _Overdue(lease.incarnation, give_up))
                 if lapsed[0].again:
                     self.all[runs] = lapsed[0]
                 return lapsed
@@ -112,10 +126,10 @@ class Leases:
 
     def given_up(self, now: float) -> list[Kill]:
         """Processes to end, since a batch has been overdue for too long."""
-        due = [(number, life) for number, (life, at) in self._overdue.items() if at <= now]
-        for number, life in due:
-            self._overdue[number] = life, now + AGAIN_S
-        return [Kill(number, life, "its batch is overdue") for number, life in due]
+        due = [(number, one.incarnation) for number, one in self._overdue.items() if one.kill_at <= now]
+        for number, incarnation in due:
+            self._overdue[number] = _Overdue(incarnation, now + AGAIN_S)
+        return [Kill(number, incarnation, "its batch is overdue") for number, incarnation in due]
 
     def _take(self, worker: int) -> list[Lease]:
         """In the order in which they were given, which is that in which they run."""

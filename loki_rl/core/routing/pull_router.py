@@ -68,7 +68,7 @@ class PullRouter(Router):
     def _urgent(self, times: Times, lanes: list[int], now: float) -> bool:
         """Whether what waits first should not be passed over: it would not be early if the batch after this one had it."""
         seconds = times[min(self.queue.waiting, len(times) - 1)]
-        return any(self.queue.lanes[lane][0][0] - now < BATCHES_AHEAD * seconds for lane in lanes)
+        return any(self.queue.lanes[lane][0].place - now < BATCHES_AHEAD * seconds for lane in lanes)
 
     def _rescue_s(self, puller: Puller, overloaded: bool) -> float:
         """Service time [s] of the fastest other variant that pulls here, or the same on another type of server, for a batch

@@ -7,14 +7,26 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from math import inf
+from typing import NamedTuple
 
 from loki_rl.core.requests.items import Family, size
 
-# Soft deadline less the boost, order of arrival, hard deadline, the items, when they came.
-Entry = tuple[float, int, float, Family, float]
 Allows = Callable[[Family], bool]
-Lane = list[Entry]
 NUMBER_BITS = 31  # of the order: the place of an item among its siblings, which is below what an id holds
+
+
+class Entry(NamedTuple):
+    """Siblings that wait. place: their soft deadline less the boost [s]; order: of arrival; hard: their hard deadline [s];
+    came: when [s]."""
+
+    place: float
+    order: int
+    hard: float
+    family: Family
+    came: float
+
+
+Lane = list[Entry]
 
 
 class DeadlineQueue:
@@ -51,7 +63,7 @@ class DeadlineQueue:
 
     def validate(self) -> None:
         """Raise AssertionError if the counts are not those of what waits, or a lane is out of order."""
-        sizes = [size([entry[3] for entry in lane]) for lane in self.lanes]
+        sizes = [size([entry.family for entry in lane]) for lane in self.lanes]
         assert sizes == self.sizes, "a lane lost count of those that wait"
         assert sum(sizes) == self.waiting, "the queue lost count of those that wait"
         assert all(lane[(at - 1) // 2] < lane[at] for lane in self.lanes for at in range(1, len(lane))), "not a heap"
@@ -78,7 +90,7 @@ class DeadlineQueue:
                 soft = family.t0 + (family.deadline - family.t0) * split
                 place = soft if family.terms is None else soft - family.terms.boost
                 lane = lane_of.get(family.prefix, 0) if lane_of else 0
-                push(lanes[lane], (place, next(orders) << NUMBER_BITS, family.deadline - after_s, family, now))
+                push(lanes[lane], Entry(place, next(orders) << NUMBER_BITS, family.deadline - after_s, family, now))
                 sizes[lane] += members
                 came += members
                 fresh.append(family)
@@ -90,7 +102,7 @@ class DeadlineQueue:
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Items that a worker did not finish wait again, each in its old place."""
         for entry in entries:
-            family = entry[3]
+            family = entry.family
             lane = self._lane_of.get(family.prefix, 0)
             heapq.heappush(self.lanes[lane], entry)
             self.sizes[lane] += family.count
@@ -100,7 +112,7 @@ class DeadlineQueue:
         """These items have ended."""
         known, up = self.known, self.parent_shift
         for entry in entries:
-            family = entry[3]
+            family = entry.family
             parent = family.id >> up
             left = known[parent] - family.count
             if left:
@@ -164,7 +176,7 @@ class DeadlineQueue:
         batch: list[Entry] = []
         left: list[Entry] = []
         while cap and self.lanes[lane := self._earliest(chosen)]:
-            family = self.lanes[lane][0][3]
+            family = self.lanes[lane][0].family
             if family.terms is None or allows is None or allows(family):
                 count = min(cap, family.count)
                 batch.append(self._pop(lane, count))
@@ -187,14 +199,15 @@ class DeadlineQueue:
         late: list[Entry] = []
         for number, lane in enumerate(self.lanes):
             while lane and finish > self.limit(lane[0], soft_rule):
-                late.append(self._pop(number, lane[0][3].count))
+                late.append(self._pop(number, lane[0].family.count))
         return late
 
     @staticmethod
     def limit(entry: Entry, soft_rule: bool) -> float:
         """When items must have ended here to be of use [s]; a boost moves their place, not this."""
-        place, _, hard, family, _ = entry
-        return hard if not soft_rule else place if family.terms is None else place + family.terms.boost
+        if not soft_rule:
+            return entry.hard
+        return entry.place if entry.family.terms is None else entry.place + entry.family.terms.boost
 
     def filled(self) -> list[int]:
         """Lanes in which something waits."""
@@ -204,16 +217,16 @@ class DeadlineQueue:
         """The hard deadline [s] of the first item in a lane, the nearest of them; infinite while nothing waits."""
         nearest = inf
         for lane in self.lanes:
-            if lane and lane[0][2] < nearest:
-                nearest = lane[0][2]
+            if lane and lane[0].hard < nearest:
+                nearest = lane[0].hard
         return nearest
 
     def expire(self, now: float) -> list[Entry]:
         """Remove the items at the heads whose hard deadline has passed."""
         dropped: list[Entry] = []
         for number, lane in enumerate(self.lanes):
-            while lane and lane[0][2] <= now:
-                dropped.append(self._pop(number, lane[0][3].count))
+            while lane and lane[0].hard <= now:
+                dropped.append(self._pop(number, lane[0].family.count))
         self.forget(dropped)
         return dropped
 
@@ -221,12 +234,12 @@ class DeadlineQueue:
         """Take out every item of these requests."""
         gone: list[Entry] = []
         for number, lane in enumerate(self.lanes):
-            here = [entry for entry in lane if entry[3].id >> root_bits in roots]
+            here = [entry for entry in lane if entry.family.id >> root_bits in roots]
             if here:
                 gone += here
-                self.lanes[number] = [entry for entry in lane if entry[3].id >> root_bits not in roots]
+                self.lanes[number] = [entry for entry in lane if entry.family.id >> root_bits not in roots]
                 heapq.heapify(self.lanes[number])
-                self.sizes[number] = size([entry[3] for entry in self.lanes[number]])
+                self.sizes[number] = size([entry.family for entry in self.lanes[number]])
         self.waiting = sum(self.sizes)
         self.forget(gone)
         return gone
@@ -238,12 +251,12 @@ class DeadlineQueue:
         rest = Family(
             first.id + (count << self.shift), first.t0, first.deadline, first.prefix, first.terms, first.count - count
         )
-        return (place, order, hard, head, came), (place, order + count, hard, rest, came)
+        return Entry(place, order, hard, head, came), Entry(place, order + count, hard, rest, came)
 
     def _pop(self, lane: int, count: int) -> Entry:
         """So many of the items that a lane's first entry holds, all or fewer."""
         heap = self.lanes[lane]
-        if heap[0][3].count == count:
+        if heap[0].family.count == count:
             entry = heapq.heappop(heap)
         else:
             entry, heap[0] = self.cut(heap[0], count)  # nothing stands between siblings, so the heap stays one

@@ -83,17 +83,17 @@ class TableRouter(Router):
     def _deal(self) -> None:
         """Everything that is in no worker's queue yet, in the order of deadlines; siblings go each its own way."""
         for entry in self.queue.take_all():
-            family = entry[3]
+            family = entry.family
             able = None if family.terms is None else partial(self._may_serve, family)
             for single in self._singles(entry):
-                seat = self.table.pick(family.prefix, uniform(self.options.seed, single[3].id, DEAL), able)
+                seat = self.table.pick(family.prefix, uniform(self.options.seed, single.family.id, DEAL), able)
                 if seat is None:
                     self.queue.put_back([single])
                 else:
                     self._hand(single, seat.number)
 
     def _singles(self, entry: Entry) -> Iterator[Entry]:
-        while entry[3].count > 1:
+        while entry.family.count > 1:
             first, entry = self.queue.cut(entry, 1)
             yield first
         yield entry
@@ -103,7 +103,7 @@ class TableRouter(Router):
 
     def _hand(self, entry: Entry, number: int) -> None:
         queue = self.dealt[number]
-        queue.newest_soft = self._soft(entry[3])
+        queue.newest_soft = self._soft(entry.family)
         queue.put_back([entry])
 
     # -- dispatch -----------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class TableRouter(Router):
         ends = [
             (self._ends(other, now), other.number)
             for other in self.pullers.all.values()
-            if other.times[1] < own_s and self.floors.allow(other.variant, entry[3])
+            if other.times[1] < own_s and self.floors.allow(other.variant, entry.family)
         ]
         first = min(ends, default=(inf, -1))
         return first[1] if first[0] <= limit else None

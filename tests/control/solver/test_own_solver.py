@@ -186,7 +186,7 @@ def test_the_relaxation_of_an_integer_problem() -> None:
 
 WARMED = """
 import numpy as np
-from loki_rl.control import branching, program, relaxation, simplex
+from loki_rl.control.solver import branching, program, relaxation, simplex
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.solver.solve import warm
 from tests.control.instances import requests, small_pipeline

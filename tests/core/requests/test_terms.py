@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from loki_rl.core.effects import Effect, Reply, Send
 from loki_rl.core.gateway import Gateway
-from loki_rl.core.messages import Arrived, Cause, Execute, Outcome, Ready, Result, Settled, Submit, Tick
+from loki_rl.core.messages import Arrived, Begin, Cause, Counted, Execute, Outcome, Ready, Result, Settled, Submit, Tick
 from loki_rl.core.options import ClusterOptions, DropPolicy
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.requests.items import Family, Terms
+from loki_rl.core.requests.items import Family, QoS, Terms
 from loki_rl.core.routing.pull_router import PullRouter
 
 SLO = 0.1
@@ -157,9 +157,30 @@ def test_what_would_have_fitted_respects_the_floor() -> None:
     assert lost.cause.fitting == -1, "rough is quick enough, but not accurate enough"
 
 
+def test_a_gateway_turns_priorities_into_boosts() -> None:
+    gateway = Gateway(ClusterOptions(PIPELINE, 4))
+    asked = {1: QoS(priority=1), 2: QoS(priority=2), 3: QoS(0.5, 4)}
+    (submit,) = messages(gateway.handle(Arrived([1, 2, 3, 4], [0.0] * 4, asked), 0.0), Submit)
+    assert [one.terms for one in submit.families] == [Terms(boost=SLO), Terms(boost=SLO / 2), Terms(0.5, SLO / 4), None]
+
+
+def test_a_request_that_asks_for_more_accuracy_than_there_is_is_rejected_at_once_and_is_no_demand() -> None:
+    gateway = Gateway(ClusterOptions(PIPELINE, 4))
+    gateway.handle(Begin(0.0), 0.0)
+    most = 0.8 * 0.8
+    effects = gateway.handle(Arrived([1, 2], [0.0] * 2, {1: QoS(most + 0.01), 2: QoS(most)}), 0.5)
+    (reply,) = [effect for effect in effects if isinstance(effect, Reply)]
+    assert (reply.key, reply.outcome, reply.retry_s, reply.cause) == (1, Outcome.REJECTED, 0.0, Cause(-1, client_fault=True))
+    assert reply.reason == "min_accuracy 0.65 is above 0.64, the most that this pipeline reaches on every path"
+    assert len(messages(effects, Submit)[0].families) == 1
+    (counted,) = messages(gateway.handle(Tick(), 1.0), Counted)
+    assert (counted.arrivals, gateway.tally.arrivals, gateway.tally.outcome(Outcome.REJECTED)) == (1, 2, 1)
+    gateway.validate()
+
+
 def test_the_answer_carries_the_first_cause_only() -> None:
     gateway = Gateway(ClusterOptions(PIPELINE, 4))
-    (submit,) = messages(gateway.handle(Arrived([5], [0.0], {5: Terms(floor=0.5)}), 0.0), Submit)
+    (submit,) = messages(gateway.handle(Arrived([5], [0.0], {5: QoS(min_accuracy=0.5)}), 0.0), Submit)
     (entry,) = submit.families
     assert entry.terms == Terms(floor=0.5)
     gateway.handle(Settled(FIND, Outcome.OK, [entry], FINE, [(2,)]), 0.01)

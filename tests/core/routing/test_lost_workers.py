@@ -132,7 +132,7 @@ def test_a_payload_at_fault_fails_its_item_and_spares_its_batch() -> None:
     good, *bad = settled(actor.handle(told, 0.05))
     assert (good.outcome, roots_of(good), good.fanouts) == (Outcome.OK, [1, 3], [(1, 0), (2, 0)])
     assert [(one.outcome, roots_of(one), one.cause) for one in bad] == [
-        (Outcome.FAILED, [2], Cause(FIND, said="no picture", payload=True)),
+        (Outcome.FAILED, [2], Cause(FIND, said="no picture", client_fault=True)),
         (Outcome.FAILED, [4], Cause(FIND, said="it broke")),
     ]
     actor.validate()

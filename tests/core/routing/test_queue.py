@@ -56,7 +56,7 @@ def in_order(families: list[Waiting]) -> list[int]:
 
 
 def ids(entries: list[Entry]) -> list[int]:
-    return [entry[3].id + place for entry in entries for place in range(entry[3].count)]
+    return [entry.family.id + place for entry in entries for place in range(entry.family.count)]
 
 
 def firsts(entries: list[Entry]) -> list[int]:

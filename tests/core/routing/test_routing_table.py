@@ -124,7 +124,8 @@ def given_to(effects: Sequence[object]) -> dict[str, int]:
 def dealt(actor: TableRouter) -> dict[int, list[int]]:
     """Worker -> roots of what waits for it."""
     return {
-        number: sorted(entry[3].id >> 31 for lane in queue.lanes for entry in lane) for number, queue in actor.dealt.items()
+        number: sorted(entry.family.id >> 31 for lane in queue.lanes for entry in lane)
+        for number, queue in actor.dealt.items()
     }
 
 

@@ -98,6 +98,7 @@ def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
     [
         ("fidelity", "real", "fidelity must be"),
         ("split", "exam", "split must be"),
+        ("solver", "cbc", "solver must be one of search, pulp"),
         ("base", "oracle", "base must be"),
         ("interval_s", 0.0, "interval_s must be finite and above 0"),
         ("render_mode", "human", "render_mode must be"),
@@ -134,6 +135,16 @@ class TestEventFidelity:
         arrivals = sum(row[-1]["arrivals"] for row in rows)
         assert arrivals == len(env.pool.windows.window(env._number).times)
         assert rows[-1][3]
+
+    def test_the_exact_pulp_model_plans_and_masks(self, small: dict[str, Any]) -> None:
+        options = {**small, "intervals": 3, "mean_rps": 60.0, "fidelity": "event"}
+        seen = {}
+        for solver in ("search", "pulp"):
+            env = ClusterEnv(pipeline="one-task", solver=solver, **options)
+            seen[solver] = play(env, [NO_ADJUSTMENT] * 3, seed=2)
+        for own, known in zip(seen["search"], seen["pulp"], strict=True):
+            assert known[-1]["action_mask"].tolist() == own[-1]["action_mask"].tolist()
+            assert known[-1]["servers"] == pytest.approx(own[-1]["servers"], abs=1.0)
 
     def test_fluid_and_event_agree_where_nothing_is_scarce(self, small: dict[str, Any]) -> None:
         options = {**small, "intervals": 3, "mean_rps": 60.0}

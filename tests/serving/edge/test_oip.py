@@ -290,6 +290,13 @@ def test_the_verdict_on_an_outcome(answer: Inference, verdict: tuple[int, str, i
     assert oip_answers.verdict(answer) == (None if verdict is None else oip_answers.Verdict(*verdict))
 
 
+def test_what_the_client_is_to_blame_for_is_a_bad_request() -> None:
+    rejected = ended("rejected", 0, 0)
+    rejected.refusal = Refusal("", client_fault=True)
+    assert oip_answers.verdict(rejected) == oip_answers.Verdict(400, "rejected: a reason", 0)
+    assert "stage" not in oip_answers.parameters(rejected), "it reached none"
+
+
 def test_a_refusal_is_told_in_parameters_too() -> None:
     dropped = ended("dropped", 0, 1)
     dropped.refusal = Refusal("read", 0.012, "fast")

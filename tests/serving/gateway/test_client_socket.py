@@ -10,6 +10,7 @@ import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from loki_rl.core.effects import Reply
 from loki_rl.core.messages import Cause, Outcome
@@ -171,6 +172,15 @@ def test_every_outcome_has_its_word(peer: Peer, outcome: Outcome) -> None:
     assert answer.outcome == outcome.name.lower()
 
 
+def test_what_the_client_asked_too_much_of_is_said_without_a_stage(peer: Peer) -> None:
+    why = "min_accuracy 0.95 is above 0.9"
+    effect = replace(reply_to(peer.enter().key, Outcome.REJECTED), reason=why, cause=Cause(-1, client_fault=True))
+    peer.front.reply(effect)
+    answer, _ = peer.answer()
+    assert isinstance(answer, Answer)
+    assert (answer.reason, answer.refusal) == (why, Refusal("", client_fault=True))
+
+
 def test_a_request_is_answered_once(peer: Peer) -> None:
     key = peer.enter().key
     peer.front.reply(reply_to(key))
@@ -252,7 +262,6 @@ def test_questions(peer: Peer) -> None:
         ((encode(Infer(1, "train")),), "pipeline 'train' is not served here, 'chain' is"),
         ((encode(Infer(1, "chain")), b"x", b"y"), "a request takes one tensor, not more"),
         ((encode(Describe(1)), b"x"), "Describe takes no tensor"),
-        ((encode(Infer(1, "chain", 0.0, 0.95)),), "min_accuracy 0.95 is above 0.9, the most that"),
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 1.5]),), "Expected `float` <= 1.0"),
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, -1]),), "Expected `int` >= 0"),
     ],

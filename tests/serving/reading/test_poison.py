@@ -93,5 +93,5 @@ def test_a_cut_off_picture_is_the_fault_of_whoever_sent_it(poisoned: LocalPlane)
         answer = client.infer(whole.getvalue()[: len(whole.getvalue()) // 2])
         assert answer.outcome == "failed"
         assert answer.refusal is not None
-        assert answer.refusal.payload
+        assert answer.refusal.client_fault
         assert "cannot be decoded" in answer.reason
