@@ -45,10 +45,12 @@ def trace_stats(
 
 
 def trace_generate(
-    kind: Annotated[str, typer.Argument(help="flash_crowd, diurnal, ramp, bursts, steps or mmpp.")],
+    kind: Annotated[
+        str, typer.Argument(help="flash_crowd, diurnal, ramp, bursts, steps, mmpp or bursty (as for agents).")
+    ],
     out: Annotated[Path, typer.Option(help="File to write, .csv or .csv.gz.")],
     seconds: Annotated[int, typer.Option(help="Length [s].")] = 600,
-    base_rps: Annotated[float, typer.Option(help="Lowest rate [1/s].")] = 10.0,
+    base_rps: Annotated[float, typer.Option(help="Lowest rate [1/s]; of bursty the mean.")] = 10.0,
     peak: Annotated[float, typer.Option(help="Highest rate over the lowest.")] = 4.7,
     period_s: Annotated[float | None, typer.Option(help="Period of what repeats [s] (default: as the kind has it).")] = None,
     idc: Annotated[float, typer.Option(help="Variance over mean of the counts given the rate; 1 is Poisson.")] = 1.0,
