@@ -19,6 +19,7 @@ from loki_rl.env.fluid.batch import Base, Pool, WindowPool
 from loki_rl.env.fluid.dynamics import TICK_S
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
 from loki_rl.env.simulate import with_load_s
+from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -30,7 +31,7 @@ MEAN_SHARE = 0.8
 ONE_TASK = "one-task"
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option of an environment is wrong; the message says which and what it may be."""
 
 

@@ -1,5 +1,4 @@
-"""Pipeline files: a YAML file and the profile that it names become one frozen Struct. Owns where they are looked for and
-which figure counts; knows no command and loads no model."""
+"""Pipeline files: a YAML file and the profile that it names become one frozen Struct."""
 
 from __future__ import annotations
 

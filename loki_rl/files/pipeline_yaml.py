@@ -1,5 +1,4 @@
-"""The text form of a pipeline: which keys a pipeline file has and of what type. Owns the checks that need nothing but
-that one file; knows no profile and makes no Pipeline."""
+"""The text form of a pipeline: which keys a pipeline file has and of what type."""
 
 from __future__ import annotations
 

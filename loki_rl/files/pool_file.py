@@ -1,5 +1,4 @@
-"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs. Owns the keys of such a
-file and their checks; knows no command and plans nothing."""
+"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs."""
 
 from __future__ import annotations
 
@@ -39,10 +38,12 @@ class PoolTable(Struct, frozen=True):
 
 
 class Pool(Struct, frozen=True):
-    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it."""
+    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it. files: all that were
+    read."""
 
-    types: tuple[ServerType, ...]
-    measured: dict[str, dict[str, ProfileFile]]
+    types: tuple[ServerType, ...] = ()
+    measured: dict[str, dict[str, ProfileFile]] = {}
+    files: tuple[Path, ...] = ()
 
     @property
     def servers(self) -> int:
@@ -64,9 +65,13 @@ def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> Pool:
         _check(text, name, f"{file}, type '{name}'")
     if not any(text.count for text in texts.values()):
         raise ConfigError(f"{file}: there is no server of any type; raise a count")
-    measured = {name: _measured(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    named = {name: _profiles(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    measured = {
+        name: {pipeline: _load(path, f"{file}, type '{name}'", pipeline) for pipeline, path in paths.items()}
+        for name, paths in named.items()
+    }
     kinds = (_type(f"{file}, type '{name}'", name, text, measured[name], pipelines) for name, text in texts.items())
-    return Pool(tuple(kinds), measured)
+    return Pool(tuple(kinds), measured, (file, *(path for paths in named.values() for path in paths.values())))
 
 
 def _type(
@@ -107,14 +112,15 @@ def _check(text: TypeTable, name: str, where: str) -> None:
     _require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
 
 
-def _measured(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, ProfileFile]:
+def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, Path]:
+    """Pipeline -> the profile that a type names for it."""
     names = [pipeline.name for pipeline in pipelines]
     named = text.profile or {}
     if isinstance(named, str):
         _require(len(names) == 1, where, f"'profile' must name a file for each of {', '.join(names)}: {{{names[0]}: FILE}}")
         named = {names[0]: named}
     # A pool may know more pipelines than are planned now.
-    return {name: _load(beside(file.parent, named[name]), where, name) for name in names if name in named}
+    return {name: beside(file.parent, named[name]) for name in names if name in named}
 
 
 def _load(path: Path, where: str, pipeline: str) -> ProfileFile:

@@ -1,5 +1,4 @@
-"""The profile file: what `loki-rl profile` measured on one device. Owns the format, for the side that writes and the side
-that reads; knows no pipeline and measures nothing."""
+"""The profile file: what `loki-rl profile` measured on one device."""
 
 from __future__ import annotations
 

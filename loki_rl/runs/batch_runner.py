@@ -1,5 +1,4 @@
-"""Many runs: which are there already, which share the cores, and what happens when one fails. Owns their order and their
-processes; must not know how a run is made nor what is made of the results."""
+"""Many runs: which are there already, which share the cores, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -22,7 +21,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.policies.named import make_policy
-from loki_rl.runs.run import RunOptions, RunResult, prepare
+from loki_rl.errors import UserError
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import prepare
 from loki_rl.runs.run_folder import folder_of, load, load_current, save
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ Runner = Callable[[RunOptions], RunResult]
 State = Literal["started", "done", "reused", "failed"]
 
 
-class CasesError(ValueError):
+class CasesError(UserError):
     """These runs cannot be made together; the message is one sentence that says why and what to do."""
 
 
@@ -251,8 +253,8 @@ def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
 
 
 def sentence(error: Exception) -> str:
-    """What a user is told. An error that is not one of this package's is a fault of ours: its traceback is logged."""
-    if type(error).__module__.startswith("loki_rl") or isinstance(error, OSError):
+    """What a user is told. Any other error than the user's is a fault of ours: its traceback is logged."""
+    if isinstance(error, UserError | OSError):
         return " ".join(str(error).split())
     log.error("a run failed", exc_info=error)
     return f"{type(error).__name__}: {error}"

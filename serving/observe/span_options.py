@@ -7,12 +7,13 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
+from loki_rl.errors import UserError
 from loki_rl.serving.transport.addresses import read_address
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
-class SpanError(ValueError):
+class SpanError(UserError):
     """A plane cannot be traced as asked; the message says why and what to do."""
 
 
