@@ -20,16 +20,16 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
 from loki_rl.control.allocator.switching import SERVERS as SERVER_J
 from loki_rl.control.allocator.transition import Model, kept_transition
-from loki_rl.control.fast.table import Table, allocate_by_table, table_for
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Request
 from loki_rl.control.learned.agent import DATA, act, load_agent
 from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
-from loki_rl.core.plan import Plan
 from loki_rl.env.gym.cluster_env import ClusterEnv
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 from loki_rl.files.config import load_pipeline
-from tests.control.states import random_request
+from tests.control.states import answered, counts_of, names, random_request
 
 SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
 BATCHED = {"LokiRL/OneTask-v0": 300_000, "LokiRL/Cluster-v0": 100_000}
@@ -87,14 +87,14 @@ def speed(times: int) -> None:
         row(f"{name} x {CLUSTERS}, {CORES} cores, steps/s of the clock, asked before", f"{rate:,.0f}", f"{goal:,}")
 
 
-def cost_of(table: Table, request: Request, plan: Plan) -> float:
-    """Cost J in the exact allocator's own model, with the servers per variant fixed to those of the plan."""
+def cost_of(table: Table, request: Request, counts: Floats) -> float:
+    """Cost J in the exact allocator's own model, with the servers per variant fixed."""
     setting = prepare(table.fleet.pipeline, request)
-    wanted: dict[Model, int] = {}
-    for place in plan.placements:
-        task = setting.pipeline.index[place.task]
-        model = (task, setting.pipeline.variant_index[task][place.variant], 0)
-        wanted[model] = wanted.get(model, 0) + place.replicas
+    pipeline, wanted = setting.pipeline, dict[Model, int]()
+    for (task, variant), count in zip(names(table), counts, strict=True):
+        if count:
+            place = pipeline.index[task]
+            wanted[place, pipeline.variant_index[place][variant], 0] = int(count)
     solved = kept_transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
     ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
     everything = VIOLATION * (1 - UNLIKELY + UNLIKELY * ratio) + ACCURACY
@@ -105,15 +105,15 @@ def allocator(states: int) -> None:
     """The training allocator against the exact one, both judged by the exact one's model."""
     for name in ("traffic", "social"):
         pipeline = load_pipeline(name).pipeline
-        table, rng = table_for(pipeline, SERVERS), np.random.default_rng(3)
+        table, rng = build_table(pipeline, SERVERS), np.random.default_rng(3)
         same, near = {False: 0, True: 0}, {False: 0, True: 0}
         excess, total = {False: 0.0, True: 0.0}, 0.0
         for _ in range(states):
             request = random_request(table, SERVERS, rng)
-            exact = cost_of(table, request, allocate(pipeline, replace(request, time_limit_s=10.0)))
+            exact = cost_of(table, request, counts_of(table, allocate(pipeline, replace(request, time_limit_s=10.0))))
             total += exact
             for deep in (False, True):
-                found = cost_of(table, request, allocate_by_table(pipeline, request, deep))
+                found = cost_of(table, request, answered(table, request, deep))
                 same[deep] += found <= exact + TOLERANCE_J
                 near[deep] += found <= exact + NEAR_J
                 excess[deep] += max(0.0, found - exact)
@@ -135,7 +135,7 @@ def training(pipeline: str, goal: int) -> None:
     began = time.process_time()
     pool.ensure(np.arange(pool.size))
     row(f"{pipeline}: a window made", f"{1000 * (time.process_time() - began) / pool.size:.0f} ms", "once each")
-    model = new_model(options, ClusterVecEnv(pool, options.envs))
+    model = new_model(options, ClusterVecEnv(pool, options.envs, options.rewards))
     model.learn(options.envs * options.rollout)
     began, before = time.perf_counter(), model.num_timesteps
     model.learn(DECISIONS, reset_num_timesteps=False)
@@ -165,7 +165,7 @@ def exported(file: Path) -> None:
     if (file.parent / "best.zip").is_file():
         from sb3_contrib import MaskablePPO
 
-        from loki_rl.agents.export import agreement
+        from tests.agents.agreement import agreement
 
         model = MaskablePPO.load(file.parent / "best.zip", device="cpu")
         for suffix, agent in agents.items():
@@ -185,7 +185,7 @@ def fidelity(windows: int) -> None:
                 quality = float(np.mean([r["accuracy"] for r in rows]))
                 cost = (
                     5 * lost
-                    + (1 - quality / env.pool.table.fleet.best)
+                    + (1 - quality / env.pool.table.fleet.net.best)
                     + 0.1 * np.mean([r["servers"] for r in rows]) / SERVERS
                 )
                 seen[kind].append((lost, float(cost)))

@@ -82,6 +82,7 @@ BREACHES = [
         {LAYERS},
         "loki_rl.serving.profiling.profile -> loki_rl.reading.scenes",
     ),
+    ("loki_rl/runs/run.py", "import loki_rl.paper.study", {LAYERS}, "loki_rl.runs.run -> loki_rl.paper.study"),
     ("env/kernel.py", "import torch", {TWIN}, "loki_rl.env.kernel -> torch"),
     (
         "serving/transport/wire.py",

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.agents.evaluate.rollouts import greedy
-from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, forward, outside
+from loki_rl.control.demand.tanh_network import forward
+from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, outside
 from loki_rl.env.gym.spaces import NAMES
 
 ERROR = NAMES.index("forecast_error")

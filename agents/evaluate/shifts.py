@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from loki_rl.agents.evaluate.methods import PPO, Method
 from loki_rl.agents.evaluate.rollouts import Played
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.fast.table import table_for
-from loki_rl.env.gym.cluster_options import MEAN_SHARE, ClusterEnvOptions, pipeline_of
+from loki_rl.env.gym.cluster_options import MEAN_SHARE, ClusterEnvOptions, table_of
 from loki_rl.reports.statistics import mean_gain, paired_gain
 
 SHIFTS: dict[str, dict[str, Any]] = {
@@ -60,9 +59,7 @@ def shifts(options: ClusterEnvOptions, methods: Sequence[Method], windows: int, 
 
 
 def _on_trace(test: ClusterEnvOptions, trace: str) -> ClusterEnvOptions:
-    pipeline = pipeline_of(test)
-    mean = MEAN_SHARE * table_for(pipeline, test.servers or pipeline.servers).best_rps
-    return replace(test, trace=trace, mean_rps=test.mean_rps or mean)
+    return replace(test, trace=trace, mean_rps=test.mean_rps or MEAN_SHARE * table_of(test).best_rps)
 
 
 def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Method]) -> list[Shifted]:

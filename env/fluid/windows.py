@@ -4,7 +4,6 @@ per tick, forecasts, features. Owns what is drawn per window; knows no action an
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from math import ceil
 
 import numpy as np
@@ -12,13 +11,13 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
-from loki_rl.control.demand.estimators import FLOOR_RPS, likely
-from loki_rl.control.demand.forecast import Floats, Forecast, Forecaster, outcome, pinball
+from loki_rl.control.demand.estimators import FLOOR_RPS, Floats, likely
+from loki_rl.control.demand.forecast import Forecast, Forecaster, outcome, pinball
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.learned.observation import exogenous
-from loki_rl.core.controller import HISTORY_S
-from loki_rl.env.fluid.demand import bursty
+from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
+from loki_rl.traces.generate import bursty
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 STREAM = 8
@@ -102,27 +101,22 @@ class Window(Struct, frozen=True, eq=False):
 
 def bursty_sampler(mean_rps: float, bursts: float = 1.0, heights: float = 1.0) -> Sampler:
     """Windows of the bursty generator."""
-    return partial(_bursty, mean_rps=mean_rps, bursts=bursts, heights=heights)
-
-
-def _bursty(seconds: int, seed: int, mean_rps: float, bursts: float, heights: float) -> Trace:
-    return bursty(seconds, mean_rps, seed, bursts, heights)
+    return lambda seconds, seed: bursty(seconds, mean_rps, seed, bursts, heights)
 
 
 def trace_sampler(trace: Trace, options: TraceOptions) -> Sampler:
     """Windows cut at random from a trace, scaled as a whole. Raises TraceError if it is too short."""
-    length = duration_s(trace, options)
     times = arrivals(trace, options, 0)
-    counts = np.bincount(times.astype(np.int64), minlength=int(length))
-    return partial(_cut, name=trace.name, counts=counts)
+    counts = np.bincount(times.astype(np.int64), minlength=int(duration_s(trace, options)))
 
+    def cut(seconds: int, seed: int) -> Trace:
+        room = len(counts) - seconds
+        if room < 0:
+            raise TraceError(f"trace '{trace.name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
+        start = int(generator(seed, STREAM + 1).integers(room + 1))
+        return Trace(trace.name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
 
-def _cut(seconds: int, seed: int, name: str, counts: NDArray[np.int64]) -> Trace:
-    room = len(counts) - seconds
-    if room < 0:
-        raise TraceError(f"trace '{name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
-    start = int(generator(seed, STREAM + 1).integers(room + 1))
-    return Trace(name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
+    return cut
 
 
 def make_window(options: WindowOptions, seed: int) -> Window:

@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, state_features
+from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, observation
 from loki_rl.env.fluid.batch import Batch
 from loki_rl.env.fluid.dynamics import FIGURES
 from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, pool_for
@@ -109,9 +110,9 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
             known: NDArray[np.int8] = self._batch.masks[0].copy()
             return known
         mask = np.zeros(ACTIONS, np.int8)
-        windows = self.pool.windows
+        windows = self.pool.windows.arrays
         high, floor = windows.high[self._number, self._k] * self.options.scale, windows.floor[self._number, self._k]
-        share = float(windows.servers[self._number]) / self.pool.table.servers
+        share = float(self.pool.windows.servers[self._number]) / self.pool.table.servers
         fill_mask(mask, float(high), float(floor), self.pool.table.most_rps * share)
         return mask
 
@@ -133,7 +134,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def _draw(self) -> None:
         if self.render_mode is not None:
-            high = float(self.pool.windows.high[self._number, self._k - 1]) * self.options.scale
+            high = float(self.pool.windows.arrays.high[self._number, self._k - 1]) * self.options.scale
             target, _ = adjusted(self._last, high, 1.0, 1.0)
             self.frames.append(Frame(self.figures.copy(), target, self.options.interval_s))
 
@@ -146,12 +147,12 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
             known: Observation = self._batch.observations[0].copy()
             return known
         assert self._event is not None
-        window, pool = self._event.window, self.pool.windows
+        window, pool = self._event.window, self.pool.windows.arrays
         high = float(pool.high[self._number, self._k]) * self.options.scale
-        state = state_features(
-            self.pool.table, self._event.snapshot, high, self._last, window.servers, float(window.load_s.max()), window.lag_s
-        )
-        return np.concatenate((pool.exogenous[self._number, self._k].astype(np.float32), state))
+        return observation(
+            self.pool.table, self._event.snapshot, pool.exogenous[self._number, self._k], high, self._last, window.servers,
+            float(window.load_s.max()), float(window.lag_s),
+        )  # fmt: skip
 
     # -- fidelity event -------------------------------------------------------------------------------------------------
 
@@ -166,13 +167,11 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         cluster.decide(*self._target(-1, 0))
         return cluster
 
-    def _target(self, action: int, k: int) -> tuple[float, float, float, float]:
-        high, mean, chance = (
-            float(known[self._number, k])
-            for known in (self.pool.windows.high, self.pool.windows.mean, self.pool.windows.chance)
-        )
+    def _target(self, action: int, k: int) -> tuple[Demand, float]:
+        windows = self.pool.windows.arrays
+        high, mean, chance = (float(known[self._number, k]) for known in (windows.high, windows.mean, windows.chance))
         demand, patience = adjusted(action, high, self.options.scale, self.options.patience)
-        return demand, mean, chance, patience
+        return Demand(mean, demand, chance), patience
 
     def _decide(self, action: int) -> float:
         assert self._event is not None

@@ -4,11 +4,15 @@ caller answers. Owns that pause and what a control interval has cost; decides no
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import SERVERS, VIOLATION
+from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.fast.table import Table
-from loki_rl.control.formulation.request import Request, Solver
+from loki_rl.control.formulation.request import Solver
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.planner import Planner
 from loki_rl.core.effects import Effect, Solve
 from loki_rl.core.messages import Arrived, Outcome, Planned
 from loki_rl.core.options import ClusterOptions
@@ -53,17 +57,14 @@ class EventCluster:
     """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
     counts in the interval in which it ends."""
 
-    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver = "search") -> None:
-        pipeline = table.fleet.pipeline
-        self.solver = solver
-        self.table, self.window = table, window
-        self.pipeline = with_load_s(pipeline, float(window.load_s.max()))
-        settle_s = float(window.load_s.max()) + 1.0
-        options = ClusterOptions(self.pipeline, window.servers, seed=seed, interval_s=interval_s)
-        self.interval_s = interval_s
-        self.world = PausedWorld(options, start=-settle_s)
-        self.figures = np.zeros(FIGURES)
-        self._totals = np.zeros(FIGURES)
+    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver) -> None:
+        load_s = float(window.load_s.max())
+        pipeline = with_load_s(table.fleet.pipeline, load_s)
+        self.window, self.interval_s = window, interval_s
+        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver)
+        self._planner = Planner(pipeline, plans, "tail", 0.0)
+        self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
+        self.figures, self._totals = np.zeros((2, FIGURES))
         self._next = 0
         self._gateway = self.world.slots["gateway"]
         self.world.begin(0.0)
@@ -74,26 +75,14 @@ class EventCluster:
         assert self.world.pending is not None
         return self.world.pending
 
-    def decide(self, demand_rps: float, mean_rps: float, chance: float, patience: float) -> Plan:
-        """Answer with the exact allocator's plan for these, and play until the next question."""
-        load_s = float(self.window.load_s.max())
-        first = self.world.controller.plan is None
-        request = Request(
-            demand_rps=demand_rps,
-            servers=self.window.servers,
-            expected_rps=min(demand_rps, mean_rps),
-            chance=chance,
-            current=() if first else self.snapshot.servers,
-            horizon_s=patience * self.interval_s,
-            load_s=0.0 if first else load_s,
-            time_limit_s=PATIENT_S,
-            solver=self.solver,
-        )
-        plan = allocate(self.pipeline, request)
-        self.world.answer(plan)
+    def decide(self, demand: Demand, patience: float) -> None:
+        """Answer with the exact allocator's plan for these, and play until the next question. The first plan is warm."""
+        request = self._planner.switching(self.snapshot, demand, patience)
+        if self.world.controller.plan is None:
+            request = replace(request, current=(), load_s=0.0)
+        self.world.answer(allocate(self._planner.pipeline, request))
         self._until_asked()
         self._count()
-        return plan
 
     def _until_asked(self) -> None:
         """Every event up to the next question; arrivals enter in their order."""
@@ -107,7 +96,7 @@ class EventCluster:
                 world.step()
 
     def _count(self) -> None:
-        tally, best = self.world.gateway.tally, self.pipeline.best_accuracy
+        tally, best = self.world.gateway.tally, self._planner.pipeline.best_accuracy
         totals = np.zeros(FIGURES)
         for second in tally.seconds.values():
             ok = second.outcomes[Outcome.OK]

@@ -28,10 +28,10 @@ def trace_stats(
 
 
 def trace_generate(
-    kind: Annotated[str, Help("flash_crowd, diurnal, ramp, bursts, steps or mmpp.", "kind")],
+    kind: Annotated[str, Help("flash_crowd, diurnal, ramp, bursts, steps, mmpp or bursty (as for agents).", "kind")],
     out: Annotated[Path, Help("File to write, .csv or .csv.gz.")],
     seconds: Annotated[Count, Help("Length [s].")] = 600,
-    base_rps: Annotated[Positive, Help("Lowest rate [1/s].")] = 10.0,
+    base_rps: Annotated[Positive, Help("Lowest rate [1/s]; of bursty the mean.")] = 10.0,
     peak: Annotated[Positive, Help("Highest rate over the lowest.")] = PEAK,
     period_s: Annotated[Positive | None, Help("Period of what repeats [s] (default: as the kind has it).")] = None,
     idc: Annotated[Positive, Help("Variance over mean of the counts given the rate; 1 is Poisson.")] = 1.0,

@@ -15,22 +15,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.control.learned.agent import ILLEGAL, METADATA, NumpyAgent, card_text
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_twin
+from tests.control.cards import made_up
 
 ALWAYS = 6
-CARD = Card(
-    environment="LokiRL/Cluster-v0", pipeline="small", features=tuple(f"f{i}" for i in range(OBSERVATION)),
-    multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0,
-    patience=1.0,
-    low=(-9.0,) * OBSERVATION, high=(9.0,) * OBSERVATION, forecast_error=10.0, ranges={}, gain=0.0, gap=0.0, steps=0,
-)  # fmt: skip
+CARD = made_up("small", forecast_error=10.0)
 
 
 @pytest.fixture(autouse=True, scope="module")

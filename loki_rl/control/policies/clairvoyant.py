@@ -8,9 +8,9 @@ from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.exact import Exact
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Snapshot
+from loki_rl.core.servers.history import HISTORY_S
 
 
 class Clairvoyant(Exact):
@@ -29,7 +29,7 @@ class Clairvoyant(Exact):
 
     def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
-        coming = self._future[second : second + ceil(self._lead_s(snapshot))]
+        coming = self._future[second : second + ceil(self._planner.lead_s(snapshot))]
         return self._planner.reserve.from_future(coming or self._future[-1:])
 
     def _second(self, snapshot: Snapshot) -> int:

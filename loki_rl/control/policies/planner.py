@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.reasons import servable
-from loki_rl.control.demand.capacity_target import CapacityTarget
+from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
 from loki_rl.control.demand.capacity_target import warm as warm_reserve
 from loki_rl.control.demand.estimators import FLOOR_RPS
 from loki_rl.control.formulation.drifted import as_measured
@@ -73,6 +73,23 @@ class Planner:
             pool=counted(self.pool, there) if there else self.pool,
             solver=options.solver,
         )
+
+    def switching(self, snapshot: Snapshot, demand: Demand, patience: float) -> Request:
+        """From the servers as they are, for a plan that should last `patience` control intervals."""
+        high_rps = max(demand.high_rps, FLOOR_RPS)
+        return replace(
+            self.request(high_rps, there=snapshot.servers),
+            expected_rps=max(min(demand.expected_rps, high_rps), FLOOR_RPS),
+            chance=demand.chance,
+            current=snapshot.servers,
+            horizon_s=patience * snapshot.interval_s,
+            load_s=self.options.load_s,
+            unloadable=snapshot.exclusions,
+        )
+
+    def lead_s(self, snapshot: Snapshot) -> float:
+        """Time until the models of the next plan are loaded [s]: so long this one must do."""
+        return snapshot.interval_s + self.load_s
 
     @property
     def load_s(self) -> float:

@@ -66,10 +66,10 @@ def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any
     mask = env.action_masks()
     assert np.array_equal(mask, info["action_mask"].astype(bool))
     pool, number = env.pool, int(env.pool.costed.argmax())
-    targets = env.pool.windows.high[number, 1] * 0.8 * MULTIPLIERS
+    targets = env.pool.windows.arrays.high[number, 1] * 0.8 * MULTIPLIERS
     assert mask.shape == (ACTIONS,)
     assert mask[NO_ADJUSTMENT]
-    low = targets < 0.95 * pool.windows.floor[number, 1] - 1e-9
+    low = targets < 0.95 * pool.windows.arrays.floor[number, 1] - 1e-9
     assert low.any()
     assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
 
