@@ -22,7 +22,6 @@ FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
-ENGINES: tuple[EngineKind, ...] = ("emulated", "onnx")
 
 
 class PlaneError(UserError):

@@ -144,11 +144,12 @@ def make_command(function: Callable[..., None], name: str) -> Command:
         kind = kind_of(hints[one.name])
         if isinstance(kind.base, type) and issubclass(kind.base, Struct):
             mine = _flags(kind)
-            found |= mine
             structs[one.name] = kind, list(mine)
         else:
             default = NODEFAULT if one.default is inspect.Parameter.empty else one.default
-            found[one.name] = _parameter(one.name, kind, default, kind.help or Help(""))
+            mine = {one.name: _parameter(one.name, kind, default, kind.help or Help(""))}
+        assert not found.keys() & mine, f"two flags of {name} share a name: {found.keys() & mine}"
+        found |= mine
 
     def call(**values: Any) -> None:
         made = {

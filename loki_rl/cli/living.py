@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from msgspec.structs import replace
+
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, Logdir, writable
 from loki_rl.cli.results import finish, need_models
@@ -12,6 +14,8 @@ from loki_rl.options import Help
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
+from loki_rl.serving.observe.logs import LogOptions
+from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.traces.trace import TraceOptions
 
 TRACE = ("trace", *TraceOptions.__struct_fields__)
@@ -20,6 +24,8 @@ TRACE = ("trace", *TraceOptions.__struct_fields__)
 def serve(
     run: Annotated[RunOptions, Fields(without=(*TRACE, "driver"), flags={"servers": "--workers"})],
     options: ServeOptions,
+    logs: LogOptions,
+    traces: SpanOptions,
     journal: Annotated[Path | None, Help("Keep a journal of every process in this folder.")] = None,
     logdir: Logdir = None,
     as_json: Json = False,
@@ -29,6 +35,7 @@ def serve(
     need_models(run.pipeline, options.engine)
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
+    options = replace(options, logs=logs, traces=traces)
     finish(serve_until_stopped(run, options, journal, announce), logdir, as_json)
 
 

@@ -23,7 +23,7 @@ from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
-from loki_rl.options import Fraction, Help, NotNegative, Port
+from loki_rl.options import Help, NotNegative, Port
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, on_plane, policy_of, pool_of
@@ -32,7 +32,7 @@ from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.engines.sessions import choose_devices
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.observe import logs
-from loki_rl.serving.observe.logs import Level, LogOptions
+from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.process.launch import LocalPlane, check_addresses
@@ -60,11 +60,8 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
     shadow: Annotated[bool, Help("Only write down what the agent would adjust.")] = False
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
-    logs: Annotated[str, Help("Keep the log of every process in this folder.")] = ""
-    log_json: Annotated[bool, Help("Log one JSON object a line.")] = False
-    log_level: Annotated[Level, Help("debug also tells how every request ended.")] = "info"
-    otlp: Annotated[str, Help("OTLP collector for traces of requests, as http://127.0.0.1:4318.")] = ""
-    trace_ratio: Annotated[Fraction, Help("Share of the requests that are traced.")] = 1.0
+    logs: LogOptions = LogOptions()
+    traces: SpanOptions = SpanOptions()
 
 
 class Served(Struct):
@@ -86,9 +83,8 @@ def serve_until_stopped(
     clear sentence.
     """
     served = _prepared(run, options)
-    keep = LogOptions(options.logs, options.log_json, options.log_level)
-    logs.start("launcher", keep)
-    stopped, plane = threading.Event(), _plane(options, served, journal, keep)
+    logs.start("launcher", options.logs)
+    stopped, plane = threading.Event(), _plane(options, served, journal)
     _on_signals(lambda: _stop_start(stopped, plane))
     with plane, Client(plane.front) as client:
         _on_signals(stopped.set)
@@ -124,7 +120,7 @@ def _prepared(run: RunOptions, options: ServeOptions) -> Served:
     return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy)
 
 
-def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: LogOptions) -> LocalPlane:
+def _plane(options: ServeOptions, served: Served, journal: Path | None) -> LocalPlane:
     return LocalPlane(
         served.cluster,
         engine=served.engine,
@@ -139,8 +135,8 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: Lo
         grpc_port=options.grpc_port,
         public=options.public,
         journal=journal,
-        logs=keep,
-        traces=SpanOptions(options.otlp, options.trace_ratio),
+        logs=options.logs,
+        traces=options.traces,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from msgspec import Meta, Struct
@@ -124,3 +126,26 @@ def test_every_option_of_a_run_is_a_flag_of_simulate() -> None:
 
 def test_the_reference_is_current() -> None:
     assert REFERENCE.read_text(encoding="utf-8") == reference(), "run 'make reference'"
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert found is not None
+        yield from commands(found) if isinstance(found, click.Group) else [found]
+
+
+def test_no_command_has_a_flag_twice() -> None:
+    for command in commands(app):
+        typed = [word for one in command.params for word in (*one.opts, *one.secondary_opts)]
+        assert len(set(typed)) == len(typed), command.name
+
+
+def test_two_structs_with_one_field_are_no_command() -> None:
+    def twice(first: Options, second: Options) -> None:
+        seen.update(first=first, second=second)
+
+    twice.__annotations__ = {"first": Options, "second": Options, "return": None}
+    with pytest.raises(AssertionError, match="share a name"):
+        make_command(twice, "twice")
