@@ -18,14 +18,12 @@ ERROR_SCALE = 10.0  # of that feature
 
 
 class GuardedAgent:
-    """Decides for rows of observations, always of the same clusters in the same order. trusted: share of the decisions that
-    were the agent's."""
+    """Decides for rows of observations, always of the same clusters in the same order."""
 
     def __init__(self, agent: NumpyAgent) -> None:
         self.card = agent.card
         self._choose = greedy(partial(forward, agent.weights, agent.biases))
         self._sitting_out: NDArray[np.int64] | None = None
-        self._decisions, self._trusted = 0, 0
 
     def __call__(self, observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
         if self._sitting_out is None:
@@ -33,11 +31,4 @@ class GuardedAgent:
         off = observations[:, ERROR] > ERROR_SCALE * FORECASTER_OFF * self.card.forecast_error
         doubted = outside(self.card, observations).any(axis=1) | off
         self._sitting_out = np.where(doubted, SIT_OUT, np.maximum(0, self._sitting_out - 1))
-        believed = self._sitting_out == 0
-        self._decisions += len(believed)
-        self._trusted += int(believed.sum())
-        return np.where(believed, self._choose(observations, masks), -1)
-
-    @property
-    def trusted(self) -> float:
-        return self._trusted / max(1, self._decisions)
+        return np.where(self._sitting_out == 0, self._choose(observations, masks), -1)

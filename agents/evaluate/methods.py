@@ -59,7 +59,7 @@ def tune(options: ClusterEnvOptions, name: str, windows: int) -> Tuned:
     found: list[tuple[float, float, float]] = []
     for scale, patience in product(SCALES, PATIENCES):
         asked = replace(options, split="validation", windows=windows, base=name, scale=scale, patience=patience)
-        found.append((float(play(pool_for(asked), base).cost.mean()), scale, patience))
+        found.append((float(play(pool_for(asked), base).cost_j.mean()), scale, patience))
     cost, scale, patience = min(found)
     return Tuned(name, scale, patience, cost, len(found))
 

@@ -31,12 +31,12 @@ class Validation:
         env = replace(training, split="validation", windows=windows)
         self.pool: Pool = pool_for(env)
         self.base = play(self.pool, base)
-        self.room = float(self.base.cost.mean()) - tune(env, IDEAL, windows).cost
+        self.room = float(self.base.cost_j.mean()) - tune(env, IDEAL, windows).cost
 
     def score(self, decide: Decide) -> tuple[Score, Played]:
         """Deterministic play on all windows."""
         played = play(self.pool, decide)
-        gain = float((self.base.cost - played.cost).mean())
-        violations = float(played.violations.mean())
+        gain = float((self.base.cost_j - played.cost_j).mean())
+        violations = float(played.slo_violation_ratio.mean())
         gap = gain / self.room if self.room > 0 else 0.0
-        return Score(gain, gap, violations - float(self.base.violations.mean()), violations), played
+        return Score(gain, gap, violations - float(self.base.slo_violation_ratio.mean()), violations), played

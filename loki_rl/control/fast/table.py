@@ -41,7 +41,7 @@ class Table(Struct, frozen=True, eq=False):
 
 
 def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS, solver: Solver = "search") -> Table:
-    """Solve the exact ladder with this solver, in seconds. Raises RequestError if the pipeline cannot be served at all."""
+    """Solve the exact ladder (a few seconds), with this solver. Raises RequestError if the pipeline cannot be served."""
     fleet = build_fleet(pipeline)
     scratch = new_scratch(fleet.net, servers, ROWS, LISTS)
     most = capacity(pipeline, servers, solver=solver).capacity_rps
