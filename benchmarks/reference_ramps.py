@@ -21,7 +21,8 @@ from loki_rl.core.options import DropPolicy
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.core.requests.items import members
 from loki_rl.env.simulate import simulate
-from loki_rl.runs.run import RunOptions, Scene, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import Scene, prepare
 from loki_rl.traces.trace import Trace, save_trace
 
 # Both ramps begin here [requests/s], and last so long.

@@ -11,7 +11,8 @@ from time import process_time
 from loki_rl.control.policies.named import make_policy
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.env.world import Decide
-from loki_rl.runs.run import RunOptions, Scene, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import Scene, prepare
 
 GOAL = 150_000
 LOADS_RPS = (100.0, 200.0, 400.0)

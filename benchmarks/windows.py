@@ -19,7 +19,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import run_twin
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import load_trace, save_trace
 

@@ -15,6 +15,7 @@ from loki_rl.agents.evaluate.rollouts import greedy
 from loki_rl.agents.train.validation import NOTHING, Score, Validation
 from loki_rl.control.demand.tanh_network import Layers, forward, layers_of
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
+from loki_rl.errors import UserError
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
 
@@ -69,7 +70,7 @@ class TrainOptions(Struct, frozen=True, kw_only=True):
     lost_j: float = 10.0
 
 
-class OtherTrainingError(ValueError):
+class OtherTrainingError(UserError):
     """The folder holds the checkpoints of a training with other options; the message says which and what to do."""
 
 

@@ -15,7 +15,7 @@ from loki_rl.control.demand.estimators import Floats, likely
 from loki_rl.control.demand.forecast import SMOOTHING, Forecast, Forecaster, outcome, relative_error
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.learned.observation import exogenous
-from loki_rl.core.controller import HISTORY_S
+from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.generate import bursty
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions

@@ -17,6 +17,7 @@ from loki_rl.env.fluid.batch import Pool, WindowPool
 from loki_rl.env.fluid.dynamics import TICK_S
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
 from loki_rl.env.simulate import with_load_s
+from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -30,7 +31,7 @@ NOT_BELOW_ZERO = ("bursts", "load_s")
 CHOICES = {"fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases}
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option of an environment is wrong; the message says which and what it may be."""
 
 

@@ -1,5 +1,4 @@
-"""What a running plane does, told from two of its states. Owns the figures of `top` and where states come from; must not
-know how they are shown."""
+"""What a running plane does, told from two of its states."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.errors import UserError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
 from loki_rl.serving.transport.addresses import http_server
@@ -24,7 +24,7 @@ WINDOW = 10
 HISTORY = 60
 
 
-class TopError(RuntimeError):
+class TopError(UserError):
     """The plane cannot be asked; the message says why."""
 
 

@@ -3,8 +3,7 @@ nothing of how a plan is found."""
 
 from __future__ import annotations
 
-from collections import Counter
-from math import ceil, floor, inf
+from math import ceil, inf
 
 from msgspec.structs import replace
 
@@ -31,15 +30,15 @@ from loki_rl.core.messages import (
     worker,
 )
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
-from loki_rl.core.requests.seconds import latest, run_origin
+from loki_rl.core.plan import Plan, Server, Snapshot
+from loki_rl.core.requests.seconds import Seconds
 from loki_rl.core.servers.exclusions import Exclusions
+from loki_rl.core.servers.history import History
 from loki_rl.core.servers.rollout import Rollout
 from loki_rl.core.servers.server_record import ServerRecord
 from loki_rl.core.servers.servers import Servers
-from loki_rl.core.servers.transition import Model, Seat, Target, assign
+from loki_rl.core.servers.transition import Model, Seat, Target, assign, within
 
-HISTORY_S = 300
 RETRY_S = 1.0
 FAILURES = 100
 # The count of a second is sent when it ends: a plan made on the stroke would never know the second just past.
@@ -66,19 +65,14 @@ class Controller:
         self.pipeline = options.pipeline
         self.servers = Servers(options)
         self.machines: dict[int, ServerRecord] = {}
-        self.arrivals: list[int] = []
-        self.counted = 0
-        self.origin: float | None = None
+        self.history = History(self.pipeline)
+        self.seconds = Seconds()
         self.plan: Plan | None = None
         self.epoch = 0
         self.solving = False
-        self.next_solve: float | None = None
-        self.next_second: float | None = None
+        self.next_solve = inf
         self.replan_at = inf
         self.retry_at = inf
-        self.backlog_s: dict[str, float] = {}
-        self.items: dict[str, list[int]] = {}
-        self.drift: dict[str, list[Drift]] = {}
         self.loads = 0
         self.failures: list[str] = []
         self.adopting = bool(incarnation)
@@ -99,7 +93,9 @@ class Controller:
             case Report():
                 self._report(event, now, effects)
             case Backlog():
-                self._backlog(event, now)
+                # The plan in force was made for other figures.
+                if self.history.record(event) and self.plan is not None:
+                    self.replan_at = min(self.replan_at, now)
             case Planned(plan, error):
                 self._planned(plan, error, now, effects)
             case Tick():
@@ -119,8 +115,7 @@ class Controller:
     def wake_at(self) -> float | None:
         if self.adopting:
             return self.adopt_at
-        times = (self.next_solve, self.next_second, self.retry_at, inf if self.solving else self.replan_at)
-        wake = min(time for time in times if time is not None)
+        wake = min(self.next_solve, self.seconds.next, self.retry_at, inf if self.solving else self.replan_at)
         return wake if wake < inf else None
 
     def validate(self) -> None:
@@ -135,48 +130,30 @@ class Controller:
 
     def _begin(self, origin: float) -> None:
         """Trace time starts: second and interval boundaries are counted from here."""
-        self.origin = run_origin(origin)
-        self.arrivals, self.items = [], {}
-        self.counted = 0
-        self.next_second = origin + 1.0
+        self.seconds.begin(origin)
+        self.history.begin()
         self.next_solve = origin + self.options.interval_s + COUNTED_S
         self.loads = 0
 
     def _count(self, second: int, arrivals: int, now: float) -> None:
         """Counts of before the origin may still be on their way when it is set; they are not of this run."""
-        if self.origin is not None and not self.counted <= second <= now - self.origin:
-            return
-        self.counted = second + 1
-        self.arrivals.append(arrivals)
-        del self.arrivals[:-HISTORY_S]
-
-    def _backlog(self, event: Backlog, now: float) -> None:
-        task = self.pipeline.tasks[event.task].name
-        self.backlog_s[task] = event.drain_s
-        counts = self.items.setdefault(task, [])
-        counts.append(event.arrived)
-        del counts[:-HISTORY_S]
-        if event.drift != self.drift.get(task, []):
-            # The plan in force was made for other figures.
-            self.drift[task] = event.drift
-            if self.plan is not None:
-                self.replan_at = min(self.replan_at, now)
+        if self.seconds.next == inf or self.history.counted <= second <= now - self.seconds.origin:
+            self.history.count(second, arrivals)
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         if self.adopting:
             self._adopt(now, effects)
             return
-        if self.next_second is not None and now >= self.next_second:
-            self.next_second = latest(self.next_second, now)
-            while now >= self.next_second:
-                self._sample(effects)
-                self.next_second += 1.0
+        for second in self.seconds.ended(now):
+            used = sum(machine.busy for machine in self.machines.values())
+            effects.append(Send(GATEWAY, Sample(second, used, self.loads)))
+            self.loads = 0
         if now >= self.retry_at:
             self.exclusions.review(now)
             held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]
             self.retry_at = min([*held, *self.exclusions.ends(now)], default=inf)
             self._order(now, effects)
-        if self.next_solve is not None and now >= self.next_solve:
+        if now >= self.next_solve:
             self.next_solve += self.options.interval_s * ceil((now - self.next_solve + 1e-9) / self.options.interval_s)
             self.replan_at = now  # after the plan that is being made, if there is one
         if now >= self.replan_at and not self.solving:
@@ -187,25 +164,18 @@ class Controller:
         self.replan_at = inf
         effects.append(Solve(self._snapshot(now)))
 
-    def _sample(self, effects: list[Effect]) -> None:
-        assert self.next_second is not None
-        second = round(self.next_second - (self.origin or 0.0)) - 1
-        used = sum(machine.busy for machine in self.machines.values())
-        effects.append(Send(GATEWAY, Sample(second, used, self.loads)))
-        self.loads = 0
-
     def _snapshot(self, now: float) -> Snapshot:
-        age = 0.0 if self.next_second is None else max(0.0, now - (self.next_second - 1.0))
+        history = self.history
         return Snapshot(
             now=now,
             interval_s=self.options.interval_s,
-            arrivals=tuple(self.arrivals),
-            age_s=age,
+            arrivals=tuple(history.arrivals),
+            age_s=max(0.0, now - (self.seconds.next - 1.0)),
             servers=tuple(self._server(number, machine, now) for number, machine in sorted(self.machines.items())),
-            backlog_s=dict(self.backlog_s),
-            items={task: tuple(counts) for task, counts in self.items.items()},
+            backlog_s=dict(history.backlog_s),
+            items={task: tuple(counts) for task, counts in history.items.items()},
             plan=self.plan,
-            drift=tuple(one for found in self.drift.values() for one in found),
+            drift=tuple(history.all_drift()),
             exclusions=self.exclusions.current,
         )
 
@@ -231,8 +201,8 @@ class Controller:
         if not self.adopting:
             return
         self._begin(event.origin)
-        self.counted, self.arrivals = event.counted, event.arrivals
-        self.next_second = event.origin + max(0, floor(now - event.origin)) + 1.0
+        self.history.begin(event.counted, event.arrivals)
+        self.seconds.begin(event.origin, max(now, event.origin))
         interval_s, first = self.options.interval_s, event.origin + self.options.interval_s + COUNTED_S
         self.next_solve = first + interval_s * max(0, ceil((now - first) / interval_s))
         self.plan, self.epoch = event.plan, 0 if event.plan is None else event.plan.epoch
@@ -255,12 +225,12 @@ class Controller:
     def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
         """A new router measures anew. A new gateway knows what was last written down; where this is newer, it is told."""
         if address != GATEWAY:
-            found = self.drift.get(self.pipeline.tasks[number_of(address)].name, [])
+            found = self.history.drift.get(self.pipeline.tasks[number_of(address)].name, [])
             effects += [Send(address, Drifted(found))] if found else []
         elif self.adopting:
             effects.append(Send(GATEWAY, Restarted(CONTROLLER)))
-        elif self.origin is not None and self.plan is not None:
-            effects += [Send(GATEWAY, Begin(self.origin)), Send(GATEWAY, PlanChanged(self.plan))]
+        elif self.seconds.next < inf and self.plan is not None:
+            effects += [Send(GATEWAY, Begin(self.seconds.origin)), Send(GATEWAY, PlanChanged(self.plan))]
 
     # -- what the servers say -----------------------------------------------------------------------------------------
 
@@ -349,22 +319,10 @@ class Controller:
             Seat(number, machine.serving, machine.loading, machine.resident, self.servers.types[machine.server_type].name)
             for number, machine in self.machines.items()
         ]
-        for number, target in assign(self._within(plan), seats).items():
+        for number, target in assign(within(plan.placements, seats), seats).items():
             machine = self.machines[number]
             if target != machine.target:
                 machine.target, machine.ordered, machine.held_until = target, False, -inf
-
-    def _within(self, plan: Plan) -> list[Placement]:
-        """The plan's placements, cut to the servers there are (one may have died while the policy was thinking, or the
-        policy holds its plan): where most replicas are, one is missed least."""
-        there = Counter(self.servers.types[machine.server_type].name for machine in self.machines.values())
-        kept = list(plan.placements)
-        for kind in dict.fromkeys(place.server_type for place in kept):
-            mine = [number for number, place in enumerate(kept) if place.server_type == kind]
-            for _ in range(sum(kept[number].replicas for number in mine) - there[kind]):
-                most = max(mine, key=lambda number: (kept[number].replicas, number))
-                kept[most] = replace(kept[most], replicas=kept[most].replicas - 1)
-        return [place for place in kept if place.replicas]
 
     def _order(self, now: float, effects: list[Effect]) -> None:
         """Tell servers their targets, as many as may leave what they serve."""

@@ -4,7 +4,7 @@ variant runs where."""
 from __future__ import annotations
 
 import heapq
-from math import floor
+from math import floor, inf
 
 import msgspec
 
@@ -37,13 +37,11 @@ from loki_rl.core.pipeline import ROOT_BITS
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.items import Family
 from loki_rl.core.requests.ledger import PlanRecord, Tally
-from loki_rl.core.requests.open_requests import LIFE_ROOTS, OpenRequests
-from loki_rl.core.requests.seconds import latest, run_origin
+from loki_rl.core.requests.open_requests import LIFE_ROOTS, OpenRequests, Timer
+from loki_rl.core.servers.history import HISTORY_S
 
 # How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
 FORGET_S = 60.0
-# Seconds of arrivals that a restarted controller is told: more than any policy looks back on.
-HISTORY_S = 300
 
 
 class Gateway(OpenRequests):
@@ -56,12 +54,13 @@ class Gateway(OpenRequests):
         # Where a task drops nothing, its items may wait for longer and still end.
         self.forgets = options.drop not in ("none", "last-task")
         self.arrived = 0
-        self.next_second: float | None = None
         self.announced = not incarnation
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = [] if self.announced else self._announce()
-        if self.next_second is None or now >= self.next_second:
+        if self.seconds.next == inf:
+            self.seconds.begin(self.seconds.origin, now)
+        elif now >= self.seconds.next:
             self._count(now, effects)
         match event:
             case Settled():
@@ -89,10 +88,10 @@ class Gateway(OpenRequests):
         return effects
 
     def wake_at(self) -> float | None:
-        timer = self.timers[0][0] if self.timers else None
-        if self.next_second is None or (timer is not None and timer < self.next_second):
-            return timer
-        return self.next_second
+        wake = self.seconds.next
+        if self.timers and self.timers[0].at < wake:
+            wake = self.timers[0].at
+        return None if wake == inf else wake
 
     def validate(self) -> None:
         self.tally.validate()
@@ -105,28 +104,21 @@ class Gateway(OpenRequests):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _count(self, now: float, effects: list[Effect]) -> None:
-        """Report every whole second that has passed, also the quiet ones (the latest of them after a very long pause)."""
-        if self.next_second is None:
-            self.next_second = self.origin + floor(now - self.origin) + 1
-        self.next_second = latest(self.next_second, now)
-        while now >= self.next_second:
-            second = round(self.next_second - self.origin) - 1
+        """Report every whole second that has passed."""
+        for second in self.seconds.ended(now):
             effects.append(Send(CONTROLLER, Counted(second, self.arrived)))
             self.arrived = 0
-            self.next_second += 1.0
 
     def _begin(self, origin: float, now: float) -> None:
         """Requests of before the origin stay open but belong to no counted second; the plan in force stays in force. An
         idle gateway numbers its requests as at its start, so that every run draws the same fan-outs."""
-        origin = run_origin(origin)
-        if self.incarnation and origin == self.origin:
+        if self.incarnation and origin == self.seconds.origin:
             return  # of the run that goes on: others tell a restarted gateway what they know
-        self.origin = origin
+        # Seconds that have passed by now passed without this gateway.
+        self.seconds.begin(origin, max(now, origin))
         in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
         self.tally = Tally(plans=in_force)
         self.arrived = 0
-        # Seconds that have passed by now passed without this gateway.
-        self.next_second = origin + max(0, floor(now - origin)) + 1.0
         if not self.roots:
             self.next_root = self.first_root
         for root in self.roots.values():
@@ -135,7 +127,7 @@ class Gateway(OpenRequests):
     def _adopt(self, plan: Plan, now: float) -> None:
         """A restarted gateway is told the plan in force, which it may have restored."""
         if not (self.incarnation and self.tally.plans and self.tally.plans[-1].plan.epoch == plan.epoch):
-            self.tally.plans.append(PlanRecord(now - self.origin, plan))
+            self.tally.plans.append(PlanRecord(now - self.seconds.origin, plan))
 
     # -- another life -------------------------------------------------------------------------------------------------
 
@@ -148,23 +140,22 @@ class Gateway(OpenRequests):
         """Go on where the life before stood. What was open then has failed: its clients know, and nobody can answer them."""
         self.tally = msgspec.msgpack.decode(event.tally, type=Tally)
         self.tally.fail_open()
-        self.origin = event.origin
         self.draining = event.draining
         self.arrived = event.arrived
         self.next_root = self.first_root = (event.next_root + LIFE_ROOTS) % (1 << ROOT_BITS)
-        self.next_second = event.origin + event.second + 1.0
-        if now >= self.next_second:
-            self._count(now, effects)
+        self.seconds.begin(event.origin)
+        self.seconds.next += event.second
+        self._count(now, effects)
 
     def _peer_restarted(self, address: str, now: float) -> list[Effect]:
         """It is told where things stand, and gets again what its former life had and has time left."""
         plan = self.tally.plans[-1].plan if self.tally.plans else None
-        counted = 0 if self.next_second is None else max(0, round(self.next_second - self.origin) - 1)
+        counted = 0 if self.seconds.next == inf else max(0, round(self.seconds.next - self.seconds.origin) - 1)
         if address == CONTROLLER:
             seconds = [self.tally.seconds.get(number) for number in range(max(0, counted - HISTORY_S), counted)]
             arrivals = [0 if second is None else second.arrivals for second in seconds]
-            return [Send(address, Resume(self.origin, counted, arrivals, plan))]
-        told = [Send(address, Begin(self.origin)), *([] if plan is None else [Send(address, PlanChanged(plan))])]
+            return [Send(address, Resume(self.seconds.origin, counted, arrivals, plan))]
+        told = [Send(address, Begin(self.seconds.origin)), *([] if plan is None else [Send(address, PlanChanged(plan))])]
         return told + self._send_again(number_of(address), now)
 
     def _send_again(self, task: int, now: float) -> list[Effect]:
@@ -195,7 +186,7 @@ class Gateway(OpenRequests):
     def _arrive(self, event: Arrived, now: float) -> list[Effect]:
         effects: list[Effect] = []
         queues: dict[int, list[Family]] = {task: [] for task in self.pipeline.entries}
-        second = floor(now - self.origin)
+        second = floor(now - self.seconds.origin)
         for key, timeout in zip(event.keys, event.timeouts, strict=True):
             if second >= 0:
                 self.tally.arrive(second)
@@ -228,8 +219,8 @@ class Gateway(OpenRequests):
         """The first timer of a request answers if nothing else has, the second forgets it: what has not ended by then is
         counted nowhere."""
         effects: list[Effect] = []
-        while self.timers and self.timers[0][0] <= now:
-            root = self.roots.get(heapq.heappop(self.timers)[1])
+        while self.timers and self.timers[0].at <= now:
+            root = self.roots.get(heapq.heappop(self.timers).root)
             if root is None:
                 continue
             if root.expired:
@@ -237,7 +228,7 @@ class Gateway(OpenRequests):
                 continue
             root.expired = True
             if self.forgets:
-                heapq.heappush(self.timers, (now + FORGET_S, root.number))
+                heapq.heappush(self.timers, Timer(now + FORGET_S, root.number))
             if not root.replied:
                 effects.append(self._reply(root, root.cause or Outcome.LATE, now))
         return effects

@@ -35,18 +35,17 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.mix import mix_of
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import PATH_BITS
 from loki_rl.core.plan import Plan
-from loki_rl.core.requests.items import Family, members, size, without
-from loki_rl.core.requests.seconds import latest, run_origin
+from loki_rl.core.requests.items import Family, members, size
+from loki_rl.core.requests.seconds import Seconds
 from loki_rl.core.routing.accuracy_floor import AccuracyFloor
 from loki_rl.core.routing.credits import Credits, Puller
 from loki_rl.core.routing.deficit_round_robin import DeficitRoundRobin
 from loki_rl.core.routing.leases import Lease, Leases
 from loki_rl.core.routing.queue import DeadlineQueue, Entry
+from loki_rl.core.routing.service_times import ServiceTimes
 from loki_rl.core.routing.token_buckets import TokenBuckets
-from loki_rl.core.routing.verdicts import ended, forwarded
-from loki_rl.core.servers.drift import DriftWatch
+from loki_rl.core.routing.verdicts import ended, served
 from loki_rl.core.servers.servers import Servers
 
 HUNG_S = 0.04
@@ -74,9 +73,7 @@ class Router:
         self.parent = self.pipeline.parents[task]
         self.child_routers = [router(child) for child in self.children]
         self.servers = Servers(options)
-        self.service_s = [list(one.service_s[task]) for one in self.servers.pipelines]
-        self.latencies = [one.latencies[task] for one in self.servers.pipelines]
-        self.drift = DriftWatch(self.servers, task)
+        self.times = ServiceTimes(self.servers, task)
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
@@ -92,7 +89,7 @@ class Router:
         self.allows = [partial(self.floors.allow, variant) for variant in range(len(self.least_s))]
         self.queue = DeadlineQueue(self.pipeline.shifts[task], self.pipeline.parent_shifts[task])
         self.again = DeadlineQueue(self.queue.shift, self.queue.parent_shift, beside=self.queue)  # was lost with a worker
-        self.pullers = Credits(self.service_s, self.servers.type_of)
+        self.pullers = Credits(self.times.of, self.servers.type_of)
         self.leases = Leases()
         self.shares = DeficitRoundRobin()
         self.flow = TokenBuckets()
@@ -101,7 +98,7 @@ class Router:
         self.batches = incarnation << LIFE_BITS
         self.introduced = not incarnation
         self.arrived = 0  # since the last second was reported
-        self.next_second: float | None = None
+        self.seconds = Seconds()
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -124,15 +121,16 @@ class Router:
             case PlanChanged(plan):
                 self._adopt(plan, now)
             case Cancelled(roots):
-                gone = [entry.family for queue in self.queues() for entry in queue.remove(set(roots), PATH_BITS)]
+                gone = [entry.family for queue in self.queues() for entry in queue.remove(set(roots))]
                 effects += ended(self.task, gone, Outcome.CANCELLED)
             case Restarted(address):
                 self._peer_restarted(address, effects)
             case Drifted(drift):
-                self.drift.adopt(drift)
-                self._retime(range(len(self.service_s)))
+                self.times.adopt(drift)
+                self.pullers.retime()
             case Begin(origin):
-                self.next_second, self.arrived = run_origin(origin) + 1.0, 0
+                self.seconds.begin(origin)
+                self.arrived = 0
             case _:
                 raise TypeError(f"a router cannot handle {type(event).__name__}")
         self._dispatch(now, effects)
@@ -144,8 +142,8 @@ class Router:
         wake, expiry = self.flow.unbar_at, self.leases.next_expiry
         if expiry < wake:
             wake = expiry
-        if self.next_second is not None and self.next_second < wake:
-            wake = self.next_second
+        if self.seconds.next < wake:
+            wake = self.seconds.next
         if self.early_drop and (hard := self._next_hard()) < wake:
             wake = hard
         return None if wake == inf else wake
@@ -243,8 +241,8 @@ class Router:
     def _commit(self, event: Result, now: float, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.heard(event.worker, event.incarnation)
-        if self.drift.record(event):
-            self._retime((self.servers.type_of(event.worker),))
+        if self.times.record(event, self.servers.type_of(event.worker)):
+            self.pullers.retime()
         lease = self.leases.end(event, now)
         if lease is None:
             return
@@ -252,31 +250,7 @@ class Router:
             self._put_back(lease, lost=False)
             return
         self.queue.forget(lease.entries)
-        if event.error:
-            effects += ended(self.task, lease.families, Outcome.FAILED, Cause(self.task, said=event.error))
-        elif event.faults:
-            self._spoiled(lease, event, effects)
-        else:
-            effects += forwarded(self.pipeline, self.task, lease.families, lease.variant, event.fanouts)
-
-    def _spoiled(self, lease: Lease, event: Result, effects: list[Effect]) -> None:
-        """Items at fault fail; the others of their batch do not."""
-        kept, failed = without(lease.families, event.faults, self.queue.shift)
-        if kept:
-            fanouts = [fanout for place, fanout in enumerate(event.fanouts) if place not in event.faults]
-            effects += forwarded(self.pipeline, self.task, kept, lease.variant, fanouts)
-        for family, place in zip(failed, sorted(event.faults), strict=True):
-            fault = event.faults[place]
-            cause = Cause(self.task, said=fault.said, client_fault=fault.client_fault)
-            effects += ended(self.task, [family], Outcome.FAILED, cause)
-
-    def _retime(self, types: Iterable[int]) -> None:
-        """On servers of these types batches take another time than was thought."""
-        for server_type in types:
-            for variant, profiled in enumerate(self.servers.pipelines[server_type].service_s[self.task]):
-                slowdown = self.drift.slowdown(server_type, variant)
-                self.service_s[server_type][variant] = tuple(slowdown * seconds for seconds in profiled)
-        self.pullers.retime()
+        effects += served(self.pipeline, self.task, lease.families, lease.variant, event)
 
     def _drop(self, entries: list[Entry], now: float, seconds: float, overloaded: bool, effects: list[Effect]) -> None:
         """seconds: the service time that was too long for them; the cause told is that of the first."""
@@ -304,11 +278,8 @@ class Router:
         while self._lapse(now):
             pass
         effects += self.leases.given_up(now)
-        if self.next_second is not None and now >= self.next_second:
+        if self.seconds.ended(now):
             effects.append(Send(CONTROLLER, self._backlog()))
-            self.next_second = latest(self.next_second, now)
-            while self.next_second <= now:
-                self.next_second += 1.0
 
     # -- batches --------------------------------------------------------------------------------------------------------
 
@@ -357,30 +328,24 @@ class Router:
     def _alone_s(self, puller: Puller) -> float:
         """Service time [s] of one item with the fastest other kind of worker that pulls here; infinite if there is none."""
         own = (puller.server_type, puller.variant)
-        others = [self.service_s[kind][variant][1] for kind, variant, _ in self.pullers.kinds if (kind, variant) != own]
+        others = [self.times.of[kind][variant][1] for kind, variant, _ in self.pullers.kinds if (kind, variant) != own]
         return min(others, default=inf)
 
     def _lease(self, puller: Puller, entries: list[Entry], now: float, effects: list[Effect], again: bool) -> None:
         batch = self.batches * len(self.pipeline.tasks) + self.task
         self.batches += 1
         self.pullers.spend(puller)
-        variant = puller.variant
-        lease = Lease(puller.number, puller.incarnation, variant, entries, again)
-        items = size(lease.families)
-        p99 = self.latencies[puller.server_type][variant][items].p99
-        # Behind a batch that still runs (its credit was given early), the time for this one counts from that one's.
-        before = self.leases.all.get(puller.latest)
-        lease.usual_s = self.drift.slowdown(puller.server_type, variant) * p99
-        lease.patience_s = self.options.lease * lease.usual_s + self.options.lead_s + HUNG_S
-        lease.expiry = lease.patience_s + (now if before is None else max(now, before.expiry))
-        if before is not None:
-            before.behind, lease.ahead = batch, puller.latest
+        variant, families = puller.variant, [entry.family for entry in entries]
+        usual_s = self.times.given(batch, puller.server_type, variant, size(families))
+        patience_s = self.options.lease * usual_s + self.options.lead_s + HUNG_S
+        lease = Lease(
+            puller.number, puller.incarnation, variant, entries, families, again, usual_s, patience_s, puller.latest
+        )
         puller.latest = batch
-        self.leases.give(batch, lease)
-        self.drift.given(batch, (puller.server_type, variant), items)
-        self.shares.served(variant, lease.families)
-        self.flow.spend(variant, lease.families, now)
-        effects.append(Send(puller.address, Execute(batch, variant, lease.families)))
+        self.leases.give(batch, lease, now)
+        self.shares.served(variant, families)
+        self.flow.spend(variant, families, now)
+        effects.append(Send(puller.address, Execute(batch, variant, families)))
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
@@ -391,4 +356,4 @@ class Router:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
         queued = self.queue.waiting + self.again.waiting
-        return Backlog(self.task, queued, self.drain_s(), arrived, list(self.drift.found.values()))
+        return Backlog(self.task, queued, self.drain_s(), arrived, self.times.drift)

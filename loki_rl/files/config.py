@@ -1,5 +1,4 @@
-"""Pipeline files: a YAML file and the profile that it names become one frozen Struct. Owns where they are looked for and
-which figure counts; knows no command and loads no model."""
+"""Pipeline files: a YAML file and the profile that it names become one frozen Struct."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import Latency, Pipeline, PipelineError, Provenance, Task, Variant
 from loki_rl.files.pipeline_yaml import PipelineText, read_pipeline_text
-from loki_rl.files.profile_file import ProfileFile
+from loki_rl.files.profile_file import ProfileFile, load_profile
 from loki_rl.files.tables import ConfigError, nearest
 from loki_rl.files.user_folders import models_folder, profiles_folder
 
@@ -88,7 +87,7 @@ def load_pipeline(
     folder = text.path.parent
     own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
     source = profile or (own if own is not None and own.is_file() else named)
-    measured = _measured(text, source) if source is not None and need_profile else None
+    measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
         path=text.path,
@@ -173,12 +172,6 @@ class _Figures(Struct, frozen=True):
     fanout: dict[Key, dict[str, float]] = {}
     load_s: dict[Key, float] = {}
     memory_mb: dict[Key, float] = {}
-
-
-def _measured(text: PipelineText, file: Path) -> ProfileFile:
-    if not file.is_file():
-        raise ConfigError(f"{text.path}: its profile {file} does not exist; run 'loki-rl profile {text.head.name}'")
-    return ProfileFile.load(file)
 
 
 def latencies(measured: ProfileFile) -> dict[Key, dict[int, Latency]]:

@@ -1,5 +1,4 @@
-"""The profile file: what `loki-rl profile` measured on one device. Owns the format, for the side that writes and the side
-that reads; knows no pipeline and measures nothing."""
+"""The profile file: what `loki-rl profile` measured on one device."""
 
 from __future__ import annotations
 
@@ -117,3 +116,10 @@ _KEYS = {
     for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Capacity)
     for key in kind.__struct_encode_fields__
 }
+
+
+def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
+    """The profile that a file names. where: the start of a sentence about it. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
+    return ProfileFile.load(path)

@@ -1,4 +1,4 @@
-"""The table of a study as a picture: bars by name, or lines over a number. Owns how it looks; computes nothing."""
+"""The table of a study as a picture: bars by name, or lines over a number."""
 
 from __future__ import annotations
 

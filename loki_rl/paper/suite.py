@@ -1,5 +1,4 @@
-"""The paper's evaluation as one command. Owns its order, where its runs lie, and its report; must not know what a study is
-about."""
+"""The paper's evaluation as one command."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.paper.studies import STUDIES
 from loki_rl.paper.study import Making, Runs, Study, Subject
@@ -18,13 +18,15 @@ from loki_rl.paper.study_chart import study_png
 from loki_rl.reports.page import write_page
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.runs.batch_runner import Case, Progress, play
-from loki_rl.runs.run import RUNNERS, RunOptions, RunResult, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import RUNNERS, prepare
 
 REPORT, PAGE, RESULTS, RUNS = "paper.md", "paper.html", "paper.json", "paper"
 NOTHING = "-"
 
 
-class SuiteError(RuntimeError):
+class SuiteError(UserError):
     """The evaluation cannot be finished; the message is one sentence that says which run failed and why."""
 
 

@@ -1,5 +1,5 @@
 """How well the reading pipeline reads: accuracy per variant and per path, and lines found per picture, on scenes with known
-text. Owns when a line counts as found and as read; measures no time."""
+text."""
 
 from __future__ import annotations
 

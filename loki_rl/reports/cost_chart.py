@@ -1,5 +1,4 @@
-"""Costs of policies as a picture: means with their intervals, and paired differences from the cheapest. Owns how these look;
-computes nothing."""
+"""Costs of policies as a picture: means with their intervals, and paired differences from the cheapest."""
 
 from __future__ import annotations
 

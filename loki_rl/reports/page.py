@@ -1,5 +1,4 @@
-"""A report as one page that needs nothing else: Markdown in, HTML with its pictures inside out. Owns how a page looks; must
-not know what it says."""
+"""A report as one page that needs nothing else: Markdown in, HTML with its pictures inside out."""
 
 from __future__ import annotations
 

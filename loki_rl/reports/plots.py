@@ -1,5 +1,4 @@
-"""Pictures of runs and plans as PNG. Owns how they look; computes nothing but means over a few seconds, and needs matplotlib
-only when it draws."""
+"""Pictures of runs and plans as PNG; matplotlib is needed only where one is drawn."""
 
 from __future__ import annotations
 
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import Second
+from loki_rl.errors import UserError
 from loki_rl.reports.summary import DRIVERS
 from loki_rl.runs.curves import MODES, plans_in_force, whole_seconds
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ STYLE = {
 }
 
 
-class PlotError(RuntimeError):
+class PlotError(UserError):
     """Nothing can be drawn here; the message is one sentence that says what to install or give."""
 
 

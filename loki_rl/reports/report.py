@@ -1,5 +1,4 @@
-"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots. Owns what stands beside
-what; computes no figure."""
+"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from loki_rl.reports.paired import Contrast, Estimate, contrasts
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.reports.statistics import Interval
 from loki_rl.reports.summary import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
-from loki_rl.runs.run import RunResult, row
+from loki_rl.runs.result import RunResult, row
 
 REPORT, PAGE, RESULTS, COSTS = "report.md", "report.html", "results.csv", "costs.png"
 LEFT = {"trace", "policy", "driver"}

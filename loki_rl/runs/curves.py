@@ -1,5 +1,4 @@
-"""Curves of a run: one value per tag and second of trace time, the same tags and seconds for every driver. Owns what a
-point means; knows no file."""
+"""Curves of a run: one value per tag and second of trace time, the same tags and seconds for every driver."""
 
 from __future__ import annotations
 

@@ -1,110 +1,36 @@
-"""One run: a policy on a trace, in the twin or on a plane of this host. Owns the resolved options of a run; everything that
-happens in it is the core's."""
+"""One run: a policy on a trace, in the twin or on a plane of this host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
-from loki_rl.control.formulation.request import Queueing, RequestError, Solver
+from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally
-from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
+from loki_rl.env.faults import NO_FAULTS, FaultError, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
-from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 from loki_rl.traces.arrivals import duration_s, made_up, requests
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, Wishes, load_trace
+from loki_rl.traces.trace import Trace, TraceError, Wishes, load_trace
 
 if TYPE_CHECKING:
     from loki_rl.serving.load.replay import ReplayResult
 
-Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
 PAYLOADS = 60
-
-
-class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that determines a run; `run.json` holds exactly this, and repeats it.
-
-    None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
-    the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
-    busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
-    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers. solver: as in
-    the allocator's Request.
-    """
-
-    pipeline: str
-    trace: str
-    policy: str
-    driver: Driver = "twin"
-    seed: int = 0
-    servers: int | None = None
-    slo_ms: float | None = None
-    interval_s: float = 10.0
-    drop: DropPolicy = "reroute"
-    load_s: float | None = None
-    queueing: Queueing | None = None
-    headroom: float | None = None
-    min_accuracy: float = 0.0
-    mean_rps: float | None = None
-    rate_scale: float | None = None
-    compress: float = 1.0
-    from_s: float = 0.0
-    to_s: float | None = None
-    initial_rps: float | None = None
-    demand_rps: float | None = None
-    parallel_loads: int = 0
-    routing: Routing = "pull"
-    device: str = "auto"
-    faults: Faults = NO_FAULTS
-    profile: str | None = None
-    model: str | None = None
-    pool: str | None = None
-    solver: Solver = "search"
-
-    @property
-    def file(self) -> PipelineFile:
-        """The pipeline as these options want it. Raises ConfigError."""
-        profile = None if self.profile is None else Path(self.profile)
-        return load_pipeline(self.pipeline, profile=profile, slo_ms=self.slo_ms)
-
-    @property
-    def trace_options(self) -> TraceOptions:
-        return TraceOptions(
-            from_s=self.from_s,
-            to_s=self.to_s,
-            compress=self.compress,
-            mean_rps=self.mean_rps,
-            rate_scale=self.rate_scale,
-        )
-
-
-class RunResult(Struct):
-    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how
-    long the run took; synthetic: what about its arrivals was not observed, in words."""
-
-    options: RunOptions
-    trace: str
-    summary: Summary
-    tally: Tally
-    servers: int
-    best_accuracy: float
-    provenance: str
-    duration_s: float
-    wall_s: float
-    synthetic: str = ""
 
 
 class Scene(Struct):
@@ -126,8 +52,8 @@ def prepare(options: RunOptions) -> Scene:
     file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
-    times, wishes = requests(trace, options.trace_options, options.seed)
-    length = duration_s(trace, options.trace_options)
+    times, wishes = requests(trace, options, options.seed)
+    length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
     pool = pool_of(options, file)
@@ -173,7 +99,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
 def pool_of(options: RunOptions, file: PipelineFile) -> Pool:
     """The types of the servers, with one load time where the options give one; none without a pool file."""
     if options.pool is None:
-        return Pool((), {})
+        return Pool()
     pool = load_pool(options.pool, [file])
     if options.servers not in (None, pool.servers):
         raise RequestError(
@@ -217,20 +143,8 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
         provenance=scene.file.provenance,
         duration_s=scene.duration_s,
         wall_s=wall_s,
-        synthetic=made_up(scene.trace, scene.options.trace_options),
+        synthetic=made_up(scene.trace, scene.options),
     )
-
-
-def row(done: RunResult) -> dict[str, object]:
-    """The JSON of one run: the contract's keys, whose meaning docs/glossary.md gives."""
-    head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
-    tail = {"wall_s": done.wall_s, "provenance": done.provenance, "synthetic": done.synthetic}
-    return {**head, **asdict(done.summary), **tail}
-
-
-def read_options(text: bytes) -> RunOptions:
-    """Options from a run.json. Raises ValueError that names the key at fault."""
-    return msgspec.json.decode(text, type=RunOptions)
 
 
 def run_plane(options: RunOptions) -> RunResult:

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
-from loki_rl.serving.edge.oip import RequestError
+from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
@@ -101,7 +101,7 @@ class HttpFront:
         described = await self._model(request)
         model, headers = request.path_params["model"], request.headers
         if model != described.pipeline:
-            raise RequestError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
+            raise InferError(400, f"'{model}' takes requests only as a step of '{described.pipeline}'")
         body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
         asked = oip.parse(body, headers.get("inference-header-content-length"), described)
         payload = None if asked.payload is None else pack(asked.payload)
@@ -113,7 +113,7 @@ class HttpFront:
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
-            raise RequestError(400, answer.message)
+            raise InferError(400, answer.message)
         return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
 
     async def _model(self, request: Request) -> Described:
@@ -121,9 +121,9 @@ class HttpFront:
         described = await self.bridge.description()
         model, wanted = request.path_params["model"], request.path_params.get("version", oip.VERSION)
         if model != described.pipeline and oip_models.task_of(described, model) is None:
-            raise RequestError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
+            raise InferError(404, f"model '{model}' is unknown, '{described.pipeline}' is served here")
         if wanted != oip.VERSION:
-            raise RequestError(404, f"model '{model}' has no version '{wanted}', only '{oip.VERSION}'")
+            raise InferError(404, f"model '{model}' has no version '{wanted}', only '{oip.VERSION}'")
         return described
 
     async def _body(self, request: Request) -> bytes:
@@ -179,13 +179,13 @@ class HttpFront:
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(400, f"the request is not the JSON of an index: {error}") from None
+            raise InferError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.bridge.description()
         return http_answers.json(oip_models.index(described, not await self.bridge.readiness(), wanted.ready))
 
     async def no_control(self, request: Request) -> Response:
         await self._model(request)
-        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise InferError(400, "models are loaded and unloaded by the plan, not by clients")
 
     # -- the plane ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loki_rl.serving.edge import oip_answers
-from loki_rl.serving.edge.oip import InferRequest, RequestError
+from loki_rl.serving.edge.oip import InferError, InferRequest
 from loki_rl.serving.gateway.connection import GatewayGoneError, Inference
 from loki_rl.serving.transport.protocol import Described
 from loki_rl.serving.transport.wire import WireError
@@ -56,7 +56,7 @@ async def unrouted(request: Request, fault: HTTPException) -> Response:
     return error(fault.status_code, sentences.get(fault.status_code, fault.detail), fault.headers)
 
 
-async def refused(_: Request, fault: RequestError) -> Response:
+async def refused(_: Request, fault: InferError) -> Response:
     return error(fault.status, str(fault))
 
 
@@ -81,7 +81,7 @@ async def failed(_: Request, __: Exception) -> Response:
 
 HANDLERS: dict[Any, Any] = {
     HTTPException: unrouted,
-    RequestError: refused,
+    InferError: refused,
     WireError: malformed,
     GatewayGoneError: gone,
     ClientDisconnect: nobody,

@@ -30,7 +30,7 @@ Parameters = dict[str, str | int | float | bool | None]
 Array = npt.NDArray[Any]
 
 
-class RequestError(ValueError):
+class InferError(ValueError):
     """The client is at fault. status: of HTTP; the message is one sentence, cut where it quotes too much of the request."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -88,35 +88,35 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
-        raise RequestError(415, f"Content-Encoding '{encoding}' is not supported, gzip and deflate are")
+        raise InferError(415, f"Content-Encoding '{encoding}' is not supported, gzip and deflate are")
     inflater = zlib.decompressobj(wbits=47)
     try:
         inflated = inflater.decompress(body, limit)
     except zlib.error as error:
-        raise RequestError(400, f"the body is not {encoding}: {error}") from None
+        raise InferError(400, f"the body is not {encoding}: {error}") from None
     if inflater.unconsumed_tail:
         raise too_large(limit)
     if not inflater.eof:
-        raise RequestError(400, f"the body is not {encoding}: it ends early")
+        raise InferError(400, f"the body is not {encoding}: it ends early")
     return inflated
 
 
-def too_large(limit: int) -> RequestError:
-    return RequestError(413, f"the body is larger than {limit} bytes")
+def too_large(limit: int) -> InferError:
+    return InferError(413, f"the body is larger than {limit} bytes")
 
 
 def parse(body: bytes, header_length: str | None, described: Described) -> InferRequest:
-    """Understand the body of an infer request. Raises RequestError."""
+    """Understand the body of an infer request. Raises InferError."""
     header, rest = _split(body, header_length)
     try:
         request = _body_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, f"the request is not inference JSON: {error}") from None
+        raise InferError(400, f"the request is not inference JSON: {error}") from None
     return understand(request, _binary_parts(request.inputs, rest), described)
 
 
 def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> InferRequest:
-    """What a request asks for. parts: the raw data of those inputs that have any. Raises RequestError."""
+    """What a request asks for. parts: the raw data of those inputs that have any. Raises InferError."""
     tensor = _only_input(request.inputs, described)
     payload = None if tensor is None else _payload(tensor, parts)
     terms = request.parameters
@@ -136,7 +136,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[memoryview, memoryvi
         return whole, whole[len(whole) :]
     digits = header_length.isascii() and header_length.isdigit() and len(header_length) < 20
     if not digits or int(header_length) > len(body):
-        raise RequestError(
+        raise InferError(
             400, f"Inference-Header-Content-Length '{header_length}' is not a length within the body of {len(body)} bytes"
         )
     return whole[: int(header_length)], whole[int(header_length) :]
@@ -151,13 +151,13 @@ def _binary_parts(inputs: list[InputTensor], rest: memoryview) -> dict[str, memo
         if size is None:
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest) - start:
-            raise RequestError(400, f"input '{tensor.name}': binary_data_size {size} does not fit the body")
+            raise InferError(400, f"input '{tensor.name}': binary_data_size {size} does not fit the body")
         if len(tensor.data):
-            raise RequestError(400, f"input '{tensor.name}' has both data and binary_data_size")
+            raise InferError(400, f"input '{tensor.name}' has both data and binary_data_size")
         parts[tensor.name] = rest[start : start + size]
         start += size
     if start != len(rest):
-        raise RequestError(400, f"{len(rest) - start} bytes follow the last binary input")
+        raise InferError(400, f"{len(rest) - start} bytes follow the last binary input")
     return parts
 
 
@@ -165,11 +165,11 @@ def _only_input(inputs: list[InputTensor], described: Described) -> InputTensor 
     expected = described.input
     for tensor in inputs:
         if tensor.name != expected.name:
-            raise RequestError(400, f"input '{tensor.name}' is unknown, '{described.pipeline}' takes '{expected.name}'")
+            raise InferError(400, f"input '{tensor.name}' is unknown, '{described.pipeline}' takes '{expected.name}'")
     if len(inputs) > 1:
-        raise RequestError(400, f"input '{expected.name}' stands twice")
+        raise InferError(400, f"input '{expected.name}' stands twice")
     if not inputs and not expected.optional:
-        raise RequestError(400, f"input '{expected.name}' is missing")
+        raise InferError(400, f"input '{expected.name}' is missing")
     return inputs[0] if inputs else None
 
 
@@ -181,14 +181,14 @@ def _timeout_s(parameters: Parameters) -> float:
 def _priority(parameters: Parameters) -> int:
     priority = _number(parameters, "priority", MAX_PRIORITY)
     if priority != int(priority):
-        raise RequestError(400, f"priority must be a whole number, not {priority!r}")
+        raise InferError(400, f"priority must be a whole number, not {priority!r}")
     return int(priority)
 
 
 def _number(parameters: Parameters, name: str, most: float, unit: str = "") -> float:
     value = parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise RequestError(400, f"{name} must be 0 to {most:.0f}{unit}, not {value!r}")
+        raise InferError(400, f"{name} must be 0 to {most:.0f}{unit}, not {value!r}")
     return value
 
 
@@ -196,7 +196,7 @@ def _wants_binary(request: InferBody, output: Tensor) -> bool:
     wish = request.parameters.get("binary_data_output", False)
     for wanted in request.outputs:
         if wanted.name != output.name:
-            raise RequestError(400, f"output '{wanted.name}' is unknown, '{output.name}' is the only one")
+            raise InferError(400, f"output '{wanted.name}' is unknown, '{output.name}' is the only one")
         wish = wanted.parameters.get("binary_data", wish)
     return wish is True
 
@@ -207,19 +207,19 @@ def _wants_binary(request: InferBody, output: Tensor) -> bool:
 def _payload(tensor: InputTensor, parts: Mapping[str, memoryview]) -> Array:
     part = parts.get(tensor.name)
     if part is None and not len(tensor.data):
-        raise RequestError(400, f"input '{tensor.name}' has neither data nor binary_data_size")
+        raise InferError(400, f"input '{tensor.name}' has neither data nor binary_data_size")
     if tensor.datatype == "BYTES":
         element = _bytes_from_json(tensor) if part is None else _bytes_from_binary(tensor, part)
         return np.frombuffer(element, np.uint8)
     dtype = TYPES.get(tensor.datatype)
     if dtype is None:
-        raise RequestError(400, f"input '{tensor.name}' is BYTES or one of {', '.join(TYPES)}, not '{tensor.datatype}'")
+        raise InferError(400, f"input '{tensor.name}' is BYTES or one of {', '.join(TYPES)}, not '{tensor.datatype}'")
     return _numbers_from_json(tensor, dtype) if part is None else _numbers_from_binary(tensor, part, dtype)
 
 
 def _require_one_element(tensor: InputTensor, elements: int) -> None:
     if math.prod(tensor.shape) != 1 or elements != 1:
-        raise RequestError(
+        raise InferError(
             400, f"input '{tensor.name}' of type BYTES has one element, shape [1], not {elements} of shape {tensor.shape}"
         )
 
@@ -230,7 +230,7 @@ def _bytes_from_json(tensor: InputTensor) -> bytes:
     try:
         return base64.b64decode(elements[0], validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise RequestError(
+        raise InferError(
             400, f"input '{tensor.name}': BYTES in JSON are base64; other bytes go as a binary tensor"
         ) from None
 
@@ -240,7 +240,7 @@ def _bytes_from_binary(tensor: InputTensor, part: memoryview) -> memoryview:
     length = struct.unpack_from("<I", part)[0] if len(part) >= 4 else None
     _require_one_element(tensor, 1)
     if length is None or length != len(part) - 4:
-        raise RequestError(
+        raise InferError(
             400,
             f"input '{tensor.name}': a binary BYTES element is 4 bytes of length and that many more, not {len(part)} bytes",
         )
@@ -255,7 +255,7 @@ def _numbers_from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
         array = np.empty(1, object)
     if array.size and not fits(array, dtype):
         allowed = f"{tensor.datatype} data are {_allowed(dtype)}, in rows of equal length"
-        raise RequestError(400, f"input '{tensor.name}': {allowed}")
+        raise InferError(400, f"input '{tensor.name}': {allowed}")
     with np.errstate(over="ignore"):  # beyond a small float: infinite
         return _shaped(tensor, array.astype(dtype).ravel())
 
@@ -277,13 +277,13 @@ def _allowed(dtype: np.dtype[Any]) -> str:
 
 def _numbers_from_binary(tensor: InputTensor, part: memoryview, dtype: np.dtype[Any]) -> Array:
     if len(part) % dtype.itemsize:
-        raise RequestError(400, f"input '{tensor.name}': {len(part)} bytes are no whole number of {tensor.datatype} values")
+        raise InferError(400, f"input '{tensor.name}': {len(part)} bytes are no whole number of {tensor.datatype} values")
     return _shaped(tensor, np.frombuffer(part, dtype))
 
 
 def _shaped(tensor: InputTensor, flat: Array) -> Array:
     if math.prod(tensor.shape) != flat.size or not indexable(tensor.shape):
-        raise RequestError(400, f"input '{tensor.name}': shape {tensor.shape} does not hold {flat.size} values")
+        raise InferError(400, f"input '{tensor.name}': shape {tensor.shape} does not hold {flat.size} values")
     return flat.reshape(tensor.shape)
 
 
@@ -291,4 +291,4 @@ def _json_data(tensor: InputTensor) -> list[object]:
     try:
         return msgspec.json.decode(tensor.data, type=list[object])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, f"input '{tensor.name}': {error}") from None
+        raise InferError(400, f"input '{tensor.name}': {error}") from None

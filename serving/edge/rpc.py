@@ -20,7 +20,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
 from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
-from loki_rl.serving.edge.oip import VERSION, RequestError
+from loki_rl.serving.edge.oip import VERSION, InferError
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.process import parent_watch
@@ -75,9 +75,9 @@ def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
 
 
 def understood(request: Any) -> Any:
-    """Raises RequestError for what is no message."""
+    """Raises InferError for what is no message."""
     if isinstance(request, Unreadable):
-        raise RequestError(400, request.sentence)
+        raise InferError(400, request.sentence)
     return request
 
 
@@ -86,7 +86,7 @@ def call_error(error: Exception) -> CallError:
     match error:
         case CallError():
             return error
-        case RequestError():
+        case InferError():
             return CallError(error.status, str(error))
         case WireError():
             return CallError(400, str(error))
@@ -137,13 +137,13 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     async def _infer(self, request: Any, context: Context) -> Any:
         described = await self._model(request.model_name, request.model_version)
         if request.model_name != described.pipeline:
-            raise RequestError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
+            raise InferError(400, f"'{request.model_name}' takes requests only as a step of '{described.pipeline}'")
         asked = rpc_codec.read_request(request, described)
         timeout_s = asked.timeout_s or _remaining_s(context)
         wanted = Infer(self._bridge.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
         answer = await self._bridge.infer(wanted, rpc_codec.payload(asked))
         if isinstance(answer, Refused):
-            raise RequestError(400, answer.message)
+            raise InferError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
             raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
@@ -153,9 +153,9 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         """What is served, if this model and version are among it."""
         described = await self._bridge.description()
         if name != described.pipeline and oip_models.task_of(described, name) is None:
-            raise RequestError(404, f"model '{name}' is unknown, '{described.pipeline}' is served here")
+            raise InferError(404, f"model '{name}' is unknown, '{described.pipeline}' is served here")
         if wanted not in ("", VERSION):
-            raise RequestError(404, f"model '{name}' has no version '{wanted}', only '{VERSION}'")
+            raise InferError(404, f"model '{name}' has no version '{wanted}', only '{VERSION}'")
         return described
 
     # -- models -------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     @guarded
     async def RepositoryModelLoad(self, _: Any, __: Context) -> NoReturn:  # noqa: N802
-        raise RequestError(400, "models are loaded and unloaded by the plan, not by clients")
+        raise InferError(400, "models are loaded and unloaded by the plan, not by clients")
 
     RepositoryModelUnload = RepositoryModelLoad
 

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2 as pb
 
 from loki_rl.serving.edge import oip, oip_answers
-from loki_rl.serving.edge.oip import VERSION, InferBody, InferRequest, InputTensor, Parameters, RequestError, WantedOutput
+from loki_rl.serving.edge.oip import VERSION, InferBody, InferError, InferRequest, InputTensor, Parameters, WantedOutput
 from loki_rl.serving.edge.oip_answers import binary, output_elements
 from loki_rl.serving.gateway.connection import Inference
 from loki_rl.serving.transport.protocol import Described
@@ -31,7 +31,7 @@ _FIELDS = {
 
 
 def read_request(message: Any, described: Described) -> InferRequest:
-    """Understand a ModelInferRequest. Raises RequestError."""
+    """Understand a ModelInferRequest. Raises InferError."""
     inputs = [InputTensor(one.name, one.datatype, _shape(one), _parameters(one.parameters)) for one in message.inputs]
     outputs = [WantedOutput(one.name, _parameters(one.parameters)) for one in message.outputs]
     body = InferBody(message.id, _parameters(message.parameters), inputs, outputs)
@@ -41,7 +41,7 @@ def read_request(message: Any, described: Described) -> InferRequest:
 def _shape(tensor: Any) -> list[int]:
     """As the schema of InputTensor has it, which only decoding checks."""
     if len(tensor.shape) > MAX_DIMENSIONS or any(not 0 <= size <= MAX_SIZE for size in tensor.shape):
-        raise RequestError(400, f"input '{tensor.name}': a shape has at most {MAX_DIMENSIONS} sizes of 0 to {MAX_SIZE}")
+        raise InferError(400, f"input '{tensor.name}': a shape has at most {MAX_DIMENSIONS} sizes of 0 to {MAX_SIZE}")
     return list(tensor.shape)
 
 
@@ -54,10 +54,10 @@ def _parameters(given: Mapping[str, Any]) -> Parameters:
 
 
 def _parts(message: Any) -> dict[str, memoryview]:
-    """Raw data per input: as it came, or made of typed contents. Raises RequestError."""
+    """Raw data per input: as it came, or made of typed contents. Raises InferError."""
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
-        raise RequestError(400, f"{len(raw)} raw contents came with {len(message.inputs)} inputs")
+        raise InferError(400, f"{len(raw)} raw contents came with {len(message.inputs)} inputs")
     if raw:
         return {one.name: memoryview(data) for one, data in zip(message.inputs, raw, strict=True)}
     return {one.name: memoryview(_contents(one)) for one in message.inputs if one.HasField("contents")}
@@ -68,10 +68,10 @@ def _contents(tensor: Any) -> bytes:
         return binary(list(tensor.contents.bytes_contents))
     field, dtype = _FIELDS.get(tensor.datatype, ""), oip.TYPES.get(tensor.datatype)
     if not field or dtype is None:
-        raise RequestError(400, f"input '{tensor.name}': {tensor.datatype} has no typed contents; send it raw")
+        raise InferError(400, f"input '{tensor.name}': {tensor.datatype} has no typed contents; send it raw")
     values = np.array(getattr(tensor.contents, field))
     if values.size and not oip.fits(values, dtype):
-        raise RequestError(400, f"input '{tensor.name}': not all values are {tensor.datatype}")
+        raise InferError(400, f"input '{tensor.name}': not all values are {tensor.datatype}")
     return values.astype(dtype).tobytes()
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from loki_rl.errors import UserError
+
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -22,7 +24,7 @@ class PayloadError(ValueError):
     """A payload cannot be served; the message is one sentence for whoever sent it."""
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter cannot be built from its name, options or model; the message says which."""
 
 

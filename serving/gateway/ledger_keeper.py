@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ class LedgerKeeper:
         self._meter = meter
         self._writer = SnapshotWriter(file)
         self._kept: Tally | None = None
-        self._next_second: float | None = None
+        self._next_second = inf
 
     def restore(self) -> list[Delivery]:
         """Serve clients as the life before did, and what to tell the gateway before anything else."""
@@ -64,14 +65,14 @@ class LedgerKeeper:
 
     def look(self, now: float) -> None:
         """Write down what there is when a second has been counted, and a run that has begun at once."""
-        gateway, tally, next_second = self._gateway, self._gateway.tally, self._gateway.next_second
+        gateway, tally, next_second = self._gateway, self._gateway.tally, self._gateway.seconds.next
         if next_second == self._next_second and tally is self._kept:
             return
         opened = self._gateway_adapter.opened
-        if next_second is None or opened is None:
+        if next_second == inf or opened is None:
             return
         self._next_second, self._kept = next_second, tally
-        second = round(next_second - gateway.origin) - 1
+        second = round(next_second - gateway.seconds.origin) - 1
         tally.trim(second - KEEP_S, KEEP_PLANS)
         self._writer.write(self._standing(second, opened), tally, second - KEEP_S, now)
 
@@ -81,7 +82,7 @@ class LedgerKeeper:
     def _standing(self, second: int, opened: float) -> Standing:
         gateway, front = self._gateway, self._front
         return Standing(
-            origin=gateway.origin,
+            origin=gateway.seconds.origin,
             second=second,
             arrived=gateway.arrived,
             next_root=gateway.next_root,

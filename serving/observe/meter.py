@@ -133,9 +133,8 @@ def control_state(controller: Controller) -> Control:
         )
         for number, machine in sorted(controller.machines.items())
     ]
-    demand_rps = float(controller.arrivals[-1]) if controller.arrivals else 0.0
-    drift = [one for found in controller.drift.values() for one in found]
-    excluded = list(controller.exclusions.current)
+    demand_rps = float((controller.history.arrivals or [0])[-1])
+    drift, excluded = controller.history.all_drift(), list(controller.exclusions.current)
     return Control(controller.plan, demand_rps, workers, controller.failures[-FAILURES:], drift, excluded)
 
 

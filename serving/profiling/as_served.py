@@ -1,10 +1,10 @@
 """The profile of a pipeline as it is served: a whole plane on this host works at its limit, and what its workers then need
-replaces what was measured in isolation. Owns the rounds and the load; must not know how a plane carries them out."""
+replaces what was measured in isolation."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -114,7 +114,7 @@ def serve_rounds(
     """Serve the rounds on a plane that always has enough to do, and leave its journals; returns when each round began and
     ended, on the journals' clock."""
     pipeline = replace(file.pipeline, slo_s=PATIENCE_S)
-    payloads = [pack_payload(payload) for payload in entry_payloads(file, PAYLOADS, SEED, device)]
+    payloads = cycle([pack_payload(payload) for payload in entry_payloads(file, PAYLOADS, SEED, device)])
     # The models of a round are loaded within it.
     round_s += max(variant.load_s for task in pipeline.tasks for variant in task.variants)
     with (
@@ -132,35 +132,23 @@ def serve_rounds(
     ):
         begin = client.begin_run()
         spans = [(begin + number * round_s, begin + (number + 1) * round_s) for number in range(len(rounds))]
-        load = _Load(client, payloads, IN_FLIGHT * pipeline.servers)
+        missing = IN_FLIGHT * pipeline.servers
         for number, (_, end) in enumerate(spans):
             # Once a round: a bar that moves costs time of the cores that are measured.
             progress("measure as served", number / len(spans))
-            load.keep_up(end)
+            while (left := end - time.monotonic()) > 0:
+                for _ in range(missing):
+                    client.submit_packed(next(payloads))
+                missing = _answered(client.poll(left))
             plane.check()
     progress("measure as served", 1.0)
     return spans
 
 
-class _Load:
-    """A closed loop: as many requests in flight as there should be, always."""
-
-    def __init__(self, client: Client, payloads: Sequence[bytes], in_flight: int) -> None:
-        self._client = client
-        self._supply: Iterator[bytes] = cycle(payloads)
-        self._missing = in_flight
-
-    def keep_up(self, end: float) -> None:
-        """Until `end` [s]. Raises EngineError if a request fails."""
-        while (left := end - time.monotonic()) > 0:
-            for _ in range(self._missing):
-                self._client.submit_packed(next(self._supply))
-            answers = self._client.poll(left)
-            self._missing = len(answers)
-            for answer in answers:
-                if not isinstance(answer, Inference) or answer.outcome != "ok":
-                    raise EngineError(f"a request failed while the plane was measured: {_why(answer)}")
-
-
-def _why(answer: object) -> str:
-    return f"{answer.outcome}, {answer.reason}" if isinstance(answer, Inference) else str(answer)
+def _answered(answers: Sequence[object]) -> int:
+    """How many they are. Raises EngineError if a request failed."""
+    for answer in answers:
+        if not isinstance(answer, Inference) or answer.outcome != "ok":
+            why = f"{answer.outcome}, {answer.reason}" if isinstance(answer, Inference) else str(answer)
+            raise EngineError(f"a request failed while the plane was measured: {why}")
+    return len(answers)

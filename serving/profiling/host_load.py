@@ -1,5 +1,4 @@
-"""What other programs take of this host's cores while something is measured. Owns the reading of the system's own account;
-knows nothing of what is measured."""
+"""What other programs take of this host's cores while something is measured."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The profile of a pipeline on this device. Owns what is measured, in which order, and the file that comes out; knows
-neither the network nor the terminal."""
+"""The profile of a pipeline on this device: what is measured, in which order, and the file that comes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what workers took in a plane to a profile as served. Owns the statistics; measures nothing."""
+"""From what workers took in a plane to a profile as served: the statistics."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Measuring service times. Owns warm-up, the number of repetitions and the percentiles; knows neither what is run nor
-where."""
+"""Measuring service times: warm-up, repetitions, percentiles."""
 
 from __future__ import annotations
 

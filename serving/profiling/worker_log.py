@@ -1,5 +1,4 @@
-"""What the workers of a plane really took, as their journals tell. Owns the reading of these journals; knows no plan, and
-judges nothing."""
+"""What the workers of a plane really took, as their journals tell."""
 
 from __future__ import annotations
 

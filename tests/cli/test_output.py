@@ -11,7 +11,8 @@ from rich.text import Text
 
 from loki_rl.cli import terminal
 from loki_rl.runs.batch_runner import Progress
-from loki_rl.runs.run import RunOptions
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -188,7 +189,7 @@ def test_compare_lists_what_failed(
     from loki_rl.runs import run
     from loki_rl.serving.process.launch import LaunchError
 
-    def refuse(_: run.RunOptions) -> run.RunResult:
+    def refuse(_: RunOptions) -> RunResult:
         raise LaunchError("no worker came up")
 
     monkeypatch.setitem(run.RUNNERS, "emulated", refuse)

@@ -157,7 +157,7 @@ def test_a_run_that_began_long_ago_is_sampled_for_its_latest_seconds_only() -> N
     for origin in (nan, inf, -inf, -1e300):
         with pytest.raises(ValueError, match="no seconds can be counted from"):
             cluster.controller.handle(Begin(origin), 1.0)
-    assert cluster.controller.origin == -1e9
+    assert cluster.controller.seconds.origin == -1e9
 
 
 def test_counts_of_before_the_origin_are_of_another_run() -> None:
@@ -168,7 +168,7 @@ def test_counts_of_before_the_origin_are_of_another_run() -> None:
         cluster.tell(Counted(stale, 7), 100.001)
     for second in (0, 0, 1):
         cluster.tell(Counted(second, 3 + second), 102.0)
-    assert cluster.controller.arrivals == [3, 4]
+    assert cluster.controller.history.arrivals == [3, 4]
 
 
 def test_it_asks_once_at_a_time_and_keeps_its_rhythm() -> None:

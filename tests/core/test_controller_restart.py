@@ -58,7 +58,7 @@ def test_it_goes_on_where_the_gateway_says_and_moves_nobody_that_does_what_the_p
         assert orders(cluster.report(number, serves=name)) == {}
     controller = cluster.controller
     assert controller.settled
-    assert (controller.plan, controller.epoch, len(controller.arrivals)) == (IN_FORCE, 7, 43)
+    assert (controller.plan, controller.epoch, len(controller.history.arrivals)) == (IN_FORCE, 7, 43)
     assert controller.wake_at() == 44.0, "the next second"
     (sample,) = [effect.message for effect in cluster.tell(Tick(), 44.0) if isinstance(effect, Send)]
     assert sample == Sample(43, 3, 0), "loads of before are counted"

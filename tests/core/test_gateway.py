@@ -354,7 +354,7 @@ def test_a_run_without_a_beginning_leaves_the_one_in_force(origin: float) -> Non
     with pytest.raises(ValueError, match="no seconds can be counted from"):
         gateway.handle(Begin(origin), 10.7)
     assert gateway.tally.arrivals == 1
-    assert gateway.origin == 10.0
+    assert gateway.seconds.origin == 10.0
 
 
 def test_an_idle_gateway_numbers_every_run_alike() -> None:

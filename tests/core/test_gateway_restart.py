@@ -37,10 +37,9 @@ PLAN = Plan("hardware", (), 0, 1.0, 1.0, 1.0, 1.0, {}, {}, epoch=3)
 
 def snapshot(gateway: Gateway) -> Restored:
     """What the gateway's process writes down of it."""
-    assert gateway.next_second is not None
     return Restored(
-        gateway.origin,
-        round(gateway.next_second - gateway.origin) - 1,
+        gateway.seconds.origin,
+        round(gateway.seconds.next - gateway.seconds.origin) - 1,
         gateway.arrived,
         gateway.next_root,
         gateway.draining,

@@ -15,7 +15,7 @@ from loki_rl.paper.studies import BY_TABLE, FLOORS, PUBLISHED, SLO_FACTORS
 from loki_rl.paper.study import Claim, Study
 from loki_rl.paper.suite import Made, markdown, paper_suite
 from loki_rl.runs.batch_runner import Progress
-from loki_rl.runs.run import RunOptions
+from loki_rl.runs.options import RunOptions
 
 PNG = b"\x89PNG"
 PIPELINE = """

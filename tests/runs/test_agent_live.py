@@ -19,8 +19,10 @@ from loki_rl.control.learned.agent import ILLEGAL, METADATA, NumpyAgent, card_te
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
-from loki_rl.runs.replays import ReplayOptions, replay_trace
-from loki_rl.runs.run import RunOptions, RunResult, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.replays import replay_trace
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import run_twin
 from tests.control.cards import made_up
 
 ALWAYS = 6
@@ -84,14 +86,12 @@ def free_port() -> int:
 def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    options = ServeOptions(
-        str(small), policy="ppo", native=address, http_port=free_port(), initial_rps=30.0, interval_s=1.0,
-        model=str(model), shadow=shadow, drain_s=0.0,
-    )  # fmt: skip
-    return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd), to_s=2.0)))
+    run = RunOptions(str(small), policy="ppo", initial_rps=30.0, interval_s=1.0, model=str(model))
+    options = ServeOptions(native=address, http_port=free_port(), shadow=shadow, drain_s=0.0)
+    return while_served(run, options, lambda: replay_trace(address, RunOptions(str(small), str(crowd), to_s=2.0)))
 
 
-def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
+def while_served(run: RunOptions, options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
     working: list[Future[RunResult]] = []
     with ThreadPoolExecutor(1) as pool:
 
@@ -99,7 +99,7 @@ def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunRes
             working.append(pool.submit(work))
             working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
-        result = serve_until_stopped(options, None, announce)
+        result = serve_until_stopped(run, options, None, announce)
         working[0].result()
         return result
 

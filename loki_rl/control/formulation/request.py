@@ -12,17 +12,17 @@ from msgspec.structs import replace
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
+from loki_rl.errors import UserError
+from loki_rl.options import MOST_SERVERS
 
 Queueing = Literal["half-slo", "tail"]
 # Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
 Solver = Literal["search", "pulp"]
-# Every one is a record of its own in plane and twin.
-MOST_SERVERS = 100_000
 QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
 SOLVERS: tuple[Solver, ...] = ("search", "pulp")
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
 
 

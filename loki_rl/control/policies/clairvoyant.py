@@ -8,9 +8,9 @@ from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.exact import Exact
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.core.controller import HISTORY_S
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Snapshot
+from loki_rl.core.servers.history import HISTORY_S
 
 
 class Clairvoyant(Exact):

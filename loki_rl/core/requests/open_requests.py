@@ -4,6 +4,7 @@ of other actors but what is told of parts."""
 from __future__ import annotations
 
 import heapq
+from typing import NamedTuple
 
 from loki_rl.core.draws import RETRY, entry_counts, leaves_below, root_leaves, uniform
 from loki_rl.core.effects import Effect, Reply, Send
@@ -12,6 +13,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import PATH_BITS, ROOT_BITS
 from loki_rl.core.requests.items import Family, QoS, Served, Terms
 from loki_rl.core.requests.ledger import Accuracy, Root, Tally
+from loki_rl.core.requests.seconds import Seconds
 
 # A restarted gateway numbers its requests from this far beyond its last snapshot: routers and workers may still hold items
 # of those numbered after it. They are a second's worth or so, which is less than this for any gateway, and 4096 lives pass
@@ -30,6 +32,13 @@ REASONS = {
 FULL_S = 1.0
 
 
+class Timer(NamedTuple):
+    """When something is due for a request [s]."""
+
+    at: float
+    root: int
+
+
 class OpenRequests:
     """Join: from the root on, settled[t] must equal the spawned[t] of its settled parents for every task t; any order of
     reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
@@ -44,10 +53,10 @@ class OpenRequests:
         # A floor is for every path, so the leaf with the worst best path decides.
         self.most_asked = min(self.accuracy.best(leaf, 0) for leaf in self.pipeline.leaves)
         self.tally = Tally()
-        self.origin = 0.0
+        self.seconds = Seconds()
         self.roots: dict[int, Root] = {}
         self.by_key: dict[int, Root] = {}
-        self.timers: list[tuple[float, int]] = []
+        self.timers: list[Timer] = []
         # Of this life; without a snapshot of the one before it may have had any small number.
         self.first_root = incarnation * LIFE_ROOTS % (1 << ROOT_BITS)
         self.next_root = self.first_root
@@ -84,7 +93,7 @@ class OpenRequests:
         root = Root(self._number(), key, t0, deadline, second, len(self.pipeline.tasks), terms)
         self.roots[root.number] = root
         self.by_key[key] = root
-        heapq.heappush(self.timers, (deadline + self.grace_s, root.number))
+        heapq.heappush(self.timers, Timer(deadline + self.grace_s, root.number))
         return root
 
     def _spawn_entries(self, root: Root, queues: dict[int, list[Family]]) -> None:
@@ -99,7 +108,7 @@ class OpenRequests:
 
     def _forget(self, root: Root) -> None:
         del self.roots[root.number]
-        while self.timers and self.timers[0][1] not in self.roots:
+        while self.timers and self.timers[0].root not in self.roots:
             heapq.heappop(self.timers)
 
     def _replace(self, root: Root) -> Root:
@@ -209,4 +218,4 @@ class OpenRequests:
         if outcome not in (Outcome.DROPPED, Outcome.LATE):
             return 0.0
         interval_s = self.options.interval_s
-        return interval_s - (now - self.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)
+        return interval_s - (now - self.seconds.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)

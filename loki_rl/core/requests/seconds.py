@@ -1,8 +1,8 @@
-"""The whole seconds of a run, which gateway, controller and routers count. Owns how far they go back; knows no actor."""
+"""The whole seconds of a run, which gateway, controller and routers count."""
 
 from __future__ import annotations
 
-from math import floor
+from math import floor, inf
 
 # Seconds counted one by one after a pause or a run's begin in the past; of what lies before them nothing is told.
 MOST = 3600
@@ -10,14 +10,28 @@ MOST = 3600
 FARTHEST_S = float(1 << 50)
 
 
-def run_origin(origin: float) -> float:
-    """The origin itself [s]. Raises ValueError for one from which no seconds can be counted."""
-    if not -FARTHEST_S < origin < FARTHEST_S:
-        raise ValueError(f"no seconds can be counted from {origin:g} s on")
-    return origin
+class Seconds:
+    """Of one actor. origin: of trace time [s]; next: when the second under way ends [s], infinite before the first."""
 
+    def __init__(self) -> None:
+        self.origin = 0.0
+        self.next = inf
 
-def latest(next_second: float, now: float) -> float:
-    """Where reporting goes on: `next_second`, unless more than MOST whole seconds have passed since."""
-    behind = floor(now - next_second) - MOST
-    return next_second + behind if behind > 0 else next_second
+    def begin(self, origin: float, since: float | None = None) -> None:
+        """Count from `origin` [s]; what ended before `since` [s] is not told. Raises ValueError for an origin from which no
+        seconds can be counted."""
+        if not -FARTHEST_S < origin < FARTHEST_S:
+            raise ValueError(f"no seconds can be counted from {origin:g} s on")
+        self.origin = origin
+        self.next = origin + (0 if since is None else floor(since - origin)) + 1.0
+
+    def ended(self, now: float) -> list[int]:
+        """Every second that has ended since the last call, also the quiet ones (the latest of them after a long pause)."""
+        behind = floor(now - self.next) - MOST if now >= self.next else 0
+        if behind > 0:
+            self.next += behind
+        found: list[int] = []
+        while self.next <= now:
+            found.append(round(self.next - self.origin) - 1)
+            self.next += 1.0
+        return found

@@ -4,6 +4,7 @@ item and no plan."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from loki_rl.core.messages import Ready, worker
 
@@ -11,26 +12,22 @@ Kind = tuple[int, int, int]  # type of server, variant, batch
 Times = tuple[float, ...]
 
 
+@dataclass(slots=True, eq=False)
 class Puller:
     """A worker that pulls here. waiting: its unused credit; serial: of the last credit used; latest: its last batch; times:
     number of items -> service time [s] on its server; cap: the largest batch that it runs."""
 
-    __slots__ = (
-        "address", "batch", "cap", "incarnation", "latest", "number", "serial", "server_type", "times", "variant", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, number: int, incarnation: int, server_type: int) -> None:
-        self.number = number
-        self.address = worker(number)
-        self.incarnation = incarnation
-        self.server_type = server_type
-        self.variant = -1
-        self.batch = 0
-        self.times: Times = ()
-        self.cap = 0
-        self.serial = -1
-        self.waiting: int | None = None
-        self.latest = -1
+    number: int
+    incarnation: int
+    server_type: int
+    address: str
+    variant: int = -1
+    batch: int = 0
+    times: Times = ()
+    cap: int = 0
+    serial: int = -1
+    waiting: int | None = None
+    latest: int = -1
 
     @property
     def kind(self) -> Kind:
@@ -64,7 +61,7 @@ class Credits:
             self.heard(number, event.incarnation)
         puller = self.all.get(number)
         if puller is None or event.incarnation > puller.incarnation:
-            puller = self.all[number] = Puller(number, event.incarnation, self._type_of(number))
+            puller = self.all[number] = Puller(number, event.incarnation, self._type_of(number), worker(number))
         if event.incarnation < puller.incarnation or event.serial <= puller.serial:
             return
         self.idle.pop(number, None)

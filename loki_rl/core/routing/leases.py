@@ -4,6 +4,7 @@ nothing about their items."""
 from __future__ import annotations
 
 import heapq
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -19,28 +20,23 @@ GIVE_UP_BATCHES = 8.0
 AGAIN_S = 5.0
 
 
+@dataclass(slots=True, eq=False)
 class Lease:
     """A batch in a worker's hands. entries: its items with their places in the queue; families: its items; again: they were
     in the hands of a lost worker before; usual_s: what it takes on such a server [s]; patience_s: how long it may take;
     expiry: when it should be back [s]; ahead, behind: the batches that its worker runs before and after it, -1 if none."""
 
-    __slots__ = (
-        "again", "ahead", "behind", "entries", "expiry", "families", "incarnation", "patience_s", "usual_s", "variant",
-        "worker",
-    )  # fmt: skip
-
-    def __init__(self, worker: int, incarnation: int, variant: int, entries: list[Entry], again: bool) -> None:
-        self.worker = worker
-        self.incarnation = incarnation
-        self.variant = variant
-        self.entries = entries
-        self.again = again
-        self.families: list[Family] = [entry.family for entry in entries]
-        self.usual_s = 0.0
-        self.patience_s = inf
-        self.expiry = inf
-        self.ahead = -1
-        self.behind = -1
+    worker: int
+    incarnation: int
+    variant: int
+    entries: list[Entry]
+    families: list[Family]
+    again: bool
+    usual_s: float
+    patience_s: float
+    ahead: int = -1
+    behind: int = -1
+    expiry: float = inf
 
 
 class _Expiry(NamedTuple):
@@ -69,7 +65,13 @@ class Leases:
         expiry = self._expiries[0].at if self._expiries else inf
         return min(expiry, *(one.kill_at for one in self._overdue.values())) if self._overdue else expiry
 
-    def give(self, batch: int, lease: Lease) -> None:
+    def give(self, batch: int, lease: Lease, now: float) -> None:
+        """Behind a batch that still runs (its credit was given early), the time for this one counts from that one's."""
+        before = self.all.get(lease.ahead)
+        if before is None:
+            lease.ahead, lease.expiry = -1, now + lease.patience_s
+        else:
+            before.behind, lease.expiry = batch, max(now, before.expiry) + lease.patience_s
         self.all[batch] = lease
         heapq.heappush(self._expiries, _Expiry(lease.expiry, batch))
 

@@ -87,7 +87,7 @@ class PullRouter(Router):
             times[min(batch, waiting, len(times) - 1)]
             for server_type, variant, batch in kinds
             if (server_type, variant) != own
-            for times in (self.service_s[server_type][variant],)
+            for times in (self.times.of[server_type][variant],)
         ]
         return min(found, default=inf)
 

@@ -9,6 +9,7 @@ from itertools import count
 from math import inf
 from typing import NamedTuple
 
+from loki_rl.core.pipeline import root_of
 from loki_rl.core.requests.items import Family, size
 
 Allows = Callable[[Family], bool]
@@ -230,14 +231,14 @@ class DeadlineQueue:
         self.forget(dropped)
         return dropped
 
-    def remove(self, roots: set[int], root_bits: int) -> list[Entry]:
+    def remove(self, roots: set[int]) -> list[Entry]:
         """Take out every item of these requests."""
         gone: list[Entry] = []
         for number, lane in enumerate(self.lanes):
-            here = [entry for entry in lane if entry.family.id >> root_bits in roots]
+            here = [entry for entry in lane if root_of(entry.family.id) in roots]
             if here:
                 gone += here
-                self.lanes[number] = [entry for entry in lane if entry.family.id >> root_bits not in roots]
+                self.lanes[number] = [entry for entry in lane if root_of(entry.family.id) not in roots]
                 heapq.heapify(self.lanes[number])
                 self.sizes[number] = size([entry.family for entry in self.lanes[number]])
         self.waiting = sum(self.sizes)

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.core.plan import Placement
 
@@ -22,6 +23,19 @@ class Seat(Struct):
     loading: Model | None = None
     resident: Model | None = None
     server_type: str = ""
+
+
+def within(placements: Iterable[Placement], seats: list[Seat]) -> list[Placement]:
+    """The placements, cut to the servers there are (one may have died while the policy was thinking, or the policy holds its
+    plan): where most replicas are, one is missed least."""
+    there = Counter(seat.server_type for seat in seats)
+    kept = list(placements)
+    for kind in dict.fromkeys(place.server_type for place in kept):
+        mine = [number for number, place in enumerate(kept) if place.server_type == kind]
+        for _ in range(sum(kept[number].replicas for number in mine) - there[kind]):
+            most = max(mine, key=lambda number: (kept[number].replicas, number))
+            kept[most] = replace(kept[most], replicas=kept[most].replicas - 1)
+    return [place for place in kept if place.replicas]
 
 
 def assign(placements: Iterable[Placement], seats: list[Seat]) -> dict[int, Target | None]:

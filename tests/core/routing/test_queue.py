@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from loki_rl.core.pipeline import PATH_BITS, root_of
 from loki_rl.core.requests.items import Family
 from loki_rl.core.routing.queue import DeadlineQueue, Entry
 
@@ -140,9 +141,11 @@ def test_expired_items_leave_from_the_head() -> None:
 
 
 def test_every_item_of_a_request_can_be_taken_out() -> None:
-    queue = filled([Waiting(1.0 - number, 2.0) for number in (0b000, 0b001, 0b010, 0b011, 0b100)])
-    assert sorted(firsts(queue.remove({0b00, 0b10}, root_bits=BITS + 1))) == [0b000, 0b001, 0b100]
-    assert firsts(queue.take(5)) == [0b011, 0b010]
+    queue = DeadlineQueue(0, BITS)
+    for number, root in enumerate((0, 0, 1, 1, 2)):
+        queue.push([Family((root << PATH_BITS) + (number << BITS), 1.0 - number, 2.0, 0)], 0.0, 0.0, 0.0)
+    assert sorted(map(root_of, ids(queue.remove({0, 2})))) == [0, 0, 2]
+    assert list(map(root_of, ids(queue.take(5)))) == [1, 1]
 
 
 def test_items_of_several_lanes_leave_in_one_order() -> None:

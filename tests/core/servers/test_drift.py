@@ -76,7 +76,7 @@ def test_a_router_tells_what_drifts_and_counts_on_it() -> None:
     actor.handle(items(10_000, t0=2.0), 2.0)
     assert actor.pullers.all[1].times[1] == pytest.approx(20 * MS * drift.slowdown)
     assert actor.leases.next_expiry == pytest.approx(2.0 + actor.options.lease * 40 * MS * drift.slowdown + HUNG_S)
-    assert actor.service_s[0][ROUGH][1] == pytest.approx(5 * MS * drift.slowdown)
+    assert actor.times.of[0][ROUGH][1] == pytest.approx(5 * MS * drift.slowdown)
 
 
 def test_what_is_again_as_profiled_is_told_no_more() -> None:
@@ -85,7 +85,7 @@ def test_what_is_again_as_profiled_is_told_no_more() -> None:
     assert backlog(actor).drift
     serve(actor, 2 * WINDOW, MEAN_S, (2, 1))
     assert backlog(actor).drift == []
-    assert actor.service_s[0][FINE][1] == pytest.approx(20 * MS)
+    assert actor.times.of[0][FINE][1] == pytest.approx(20 * MS)
 
 
 def test_what_was_measured_is_believed_whatever_the_others_do() -> None:
@@ -122,7 +122,7 @@ def test_a_router_that_begins_anew_goes_on_from_what_was_found() -> None:
     found = backlog(former).drift
     actor = PullRouter(former.options, FIND, 1)
     actor.handle(Drifted(found), 0.0)
-    assert actor.service_s == former.service_s
+    assert actor.times.of == former.times.of
     assert [effect for effect in actor.handle(Tick(), 0.0) if isinstance(effect, Send) and effect.to == CONTROLLER] == [
         Send(CONTROLLER, Restarted(router(FIND)))
     ]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.serving.edge import oip, oip_answers
-from loki_rl.serving.edge.oip import RequestError
+from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.gateway.client import Inference
 from loki_rl.serving.transport.protocol import Described, Refusal, Tensor
 
@@ -140,7 +140,7 @@ def test_who_asks_for_binary_output_gets_it(rest: dict[str, Any], binary: bool) 
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(request_body: bytes, sentence: str) -> None:
-    with pytest.raises(RequestError, match=sentence) as caught:
+    with pytest.raises(InferError, match=sentence) as caught:
         payload(request_body)
     assert caught.value.status == 400
     assert len(str(caught.value)) < 500
@@ -172,19 +172,19 @@ def test_numbers_keep_their_type_in_json_and_in_binary(datatype: str, data: list
 
 def test_binary_data_are_whole_values() -> None:
     header = body({"datatype": "FP32", "shape": [1], "data": None, "parameters": {"binary_data_size": 3}})
-    with pytest.raises(RequestError, match="3 bytes are no whole number of FP32 values"):
+    with pytest.raises(InferError, match="3 bytes are no whole number of FP32 values"):
         payload(header + b"abc", len(header))
 
 
 def test_an_input_that_stands_twice() -> None:
     one = {"name": "image", "datatype": "UINT8", "shape": [1], "data": [1]}
-    with pytest.raises(RequestError, match="stands twice"):
+    with pytest.raises(InferError, match="stands twice"):
         payload(msgspec.json.encode({"inputs": [one, one]}))
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99999", "1" * 5000, "²"])
 def test_a_wrong_header_length(length: str) -> None:
-    with pytest.raises(RequestError, match="is not a length within the body"):
+    with pytest.raises(InferError, match="is not a length within the body"):
         oip.parse(body(), length, READING)
 
 
@@ -192,20 +192,20 @@ def test_a_wrong_header_length(length: str) -> None:
 def test_a_wrong_length_prefix(part: bytes) -> None:
     size = {"binary_data_size": len(part)}
     header = body({"datatype": "BYTES", "shape": [1], "data": None, "parameters": size})
-    with pytest.raises(RequestError, match="4 bytes of length"):
+    with pytest.raises(InferError, match="4 bytes of length"):
         payload(header + part, len(header))
 
 
 def test_bytes_that_belong_to_no_input() -> None:
     header = body()
-    with pytest.raises(RequestError, match="2 bytes follow the last binary input"):
+    with pytest.raises(InferError, match="2 bytes follow the last binary input"):
         payload(header + b"ab", len(header))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300).map(str))
 def test_no_bytes_are_more_than_a_wrong_request(data: bytes, length: str | None) -> None:
-    with pytest.raises(RequestError):
+    with pytest.raises(InferError):
         oip.parse(data, length, READING)
 
 
@@ -219,7 +219,7 @@ JSON = st.recursive(
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["data", "shape", "datatype", "parameters", "name"]), JSON)
 def test_no_value_is_more_than_a_wrong_request(field: str, value: Any) -> None:
-    with suppress(RequestError):
+    with suppress(InferError):
         payload(body({field: value}))
 
 
@@ -233,7 +233,7 @@ def test_content_encodings() -> None:
         (gzip.compress(b"abc")[:-9], "gzip", 400),
         (b"abc", "br", 415),
     ):
-        with pytest.raises(RequestError) as caught:
+        with pytest.raises(InferError) as caught:
             oip.inflate(data, encoding, 100)
         assert caught.value.status == status
 

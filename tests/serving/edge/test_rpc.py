@@ -23,7 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.edge import rpc, rpc_codec
-from loki_rl.serving.edge.oip import RequestError
+from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.edge.rpc_codec import read_request
 from loki_rl.serving.transport.listening import listen
 from loki_rl.serving.transport.protocol import Described, Tensor
@@ -189,7 +189,7 @@ def test_typed_contents_of_other_types_are_read_and_judged() -> None:
     for datatype, sentence in (("FP16", "FP16 has no typed contents; send it raw"), ("INT8", "not all values are INT8")):
         request = pb.ModelInferRequest(model_name="reading")
         request.inputs.add(name="image", datatype=datatype, shape=[1]).contents.int_contents.append(200)
-        with pytest.raises(RequestError, match=sentence):
+        with pytest.raises(InferError, match=sentence):
             read_request(request, described)
 
 
