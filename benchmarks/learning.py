@@ -19,7 +19,7 @@ import loki_rl.env
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
 from loki_rl.control.allocator.switching import SERVERS as SERVER_J
-from loki_rl.control.allocator.transition import Model, kept_transition
+from loki_rl.control.allocator.transition import Model, Transition
 from loki_rl.control.fast.table import Table, allocate_by_table, table_for
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Request
@@ -95,7 +95,7 @@ def cost_of(table: Table, request: Request, plan: Plan) -> float:
         task = setting.pipeline.index[place.task]
         model = (task, setting.pipeline.variant_index[task][place.variant], 0)
         wanted[model] = wanted.get(model, 0) + place.replicas
-    solved = kept_transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
+    solved = Transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
     ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
     everything = VIOLATION * (1 - UNLIKELY + UNLIKELY * ratio) + ACCURACY
     return everything - solved.objective if solved.found else everything
