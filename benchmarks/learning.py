@@ -19,7 +19,7 @@ import loki_rl.env
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
 from loki_rl.control.allocator.switching import SERVERS as SERVER_J
-from loki_rl.control.allocator.transition import Model, kept_transition
+from loki_rl.control.allocator.transition import Model, Transition
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.prepared import prepare
@@ -95,7 +95,7 @@ def cost_of(table: Table, request: Request, counts: Floats) -> float:
         if count:
             place = pipeline.index[task]
             wanted[place, pipeline.variant_index[place][variant], 0] = int(count)
-    solved = kept_transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
+    solved = Transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
     ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
     everything = VIOLATION * (1 - UNLIKELY + UNLIKELY * ratio) + ACCURACY
     return everything - solved.objective if solved.found else everything

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.control.solver.solve import warm
+from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally, summarise

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.control.allocator.implicit_model import is_wide, narrowed, written_problem
+from loki_rl.control.allocator.implicit_model import is_wide, narrowed, problem_of
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.network import Network
 from loki_rl.control.formulation.problem import ANY, NO_FLOOR, Problem
@@ -76,7 +76,7 @@ def holdings(
         if solver == "search" and is_wide([network]):
             # A flow through the whole network is none through this one: it is solved for anew.
             (network, mine), flow = narrowed(network, mine), ()
-        found.append(Holding(written_problem((network,), prices, solver), mine, flow))
+        found.append(Holding(problem_of((network,), prices, solver), mine, flow))
     return found
 
 

@@ -57,7 +57,7 @@ class Written:
 class WrittenModel(Problem):
     """Every question is written down and solved from nothing."""
 
-    def _answer(self, question: Question, time_limit_s: float) -> Solved:
+    def answer(self, question: Question, time_limit_s: float) -> Solved:
         written = Written(self.networks, self.units, question)
         solved = solve_written(written.problem, time_limit_s, integer=question.integer and not question.counts)
 

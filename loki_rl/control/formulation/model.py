@@ -13,8 +13,7 @@ import pulp
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.latency import with_idle
 from loki_rl.control.formulation.network import Arc, Network
-from loki_rl.control.solver.program import Program
-from loki_rl.control.solver.simplex import Floats, Indices
+from loki_rl.control.solver.simplex import Floats
 
 
 class Counts:
@@ -154,16 +153,8 @@ class Flows:
         busy = self._busy * demand_rps
         return with_idle(busy, self._reserve) if reserving else busy
 
-    def entries(self, program: Program) -> Indices:
-        """Where a program holds these servers."""
-        carried = [columns for columns in self._carried if columns]
-        found = [
-            program.entries(row, [column for column, _ in columns]) for row, columns in zip(self._rows, carried, strict=True)
-        ]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
-
-# Only what PuLP 3 and PuLP 4 both offer in public is used here and in `Program`: their constructors differ.
+# Only what PuLP 3 and PuLP 4 both offer in public is used here: their constructors differ.
 
 
 def expression(terms: Iterable[tuple[Any, float]]) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from loki_rl.control.allocator.implicit_model import warm as warm_solver
 from loki_rl.control.allocator.reasons import servable
 from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
 from loki_rl.control.demand.capacity_target import warm as warm_reserve
@@ -14,7 +15,6 @@ from loki_rl.control.demand.estimators import FLOOR_RPS
 from loki_rl.control.formulation.drifted import as_measured
 from loki_rl.control.formulation.request import Queueing, Request, check
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.control.solver.solve import warm as warm_solver
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Exclusion, Server, Snapshot
 from loki_rl.core.servers.server_type import ServerType, as_run_by, types_of
@@ -25,7 +25,8 @@ class Planner:
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
         # Now, not while a cluster waits for the first plan.
-        warm_solver()
+        if options.solver == "search":
+            warm_solver()
         warm_reserve()
         self.pipeline, self.options, self.pool = pipeline, options, options.pool
         self._profiled = pipeline

@@ -9,17 +9,27 @@ from typing import Any
 import highspy
 import pulp
 
-from loki_rl.control.solver.highs import ALWAYS, FEASIBLE, outcome_of, silent
-from loki_rl.control.solver.solve import GAP, Solved
+from loki_rl.control.solver.solve import GAP, Outcome, Solved
+
+FEASIBLE = 2
 
 
-class _Silent(pulp.HiGHS):  # type: ignore[misc]
-    """PuLP's own would print a banner: standard output belongs to --json."""
+class _Silent(highspy.Highs):
+    """HiGHS prints its banner while it is constructed, before any option can be set; standard output belongs to --json."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS's name)
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+
+class _Solver(pulp.HiGHS):  # type: ignore[misc]
+    """PuLP's, but for the banner."""
 
     def createAndConfigureSolver(self, lp: Any) -> None:  # noqa: N802  (PuLP's name)
-        lp.solverModel = silent()
-        limits = {"mip_rel_gap": self.gapRel, "time_limit": float(self.timeLimit)}
-        for name, value in (ALWAYS | limits).items():
+        lp.solverModel = _Silent()  # type: ignore[no-untyped-call]
+        # Threads are process-wide in HiGHS: a second value would refuse every later solve.
+        limits = {"threads": 1, "mip_rel_gap": self.gapRel, "time_limit": float(self.timeLimit)}
+        for name, value in limits.items():
             lp.solverModel.setOptionValue(name, value)
 
 
@@ -29,7 +39,7 @@ def solve_written(problem: Any, time_limit_s: float, gap: float = GAP, integer: 
     The status is HiGHS's own word: PuLP calls what was found at the time limit optimal.
     """
     began = perf_counter()
-    problem.solve(_Silent(mip=integer, msg=False, gapRel=gap, timeLimit=max(0.01, time_limit_s)))
+    problem.solve(_Solver(mip=integer, msg=False, gapRel=gap, timeLimit=max(0.01, time_limit_s)))
     highs = problem.solverModel
     if highs.getModelStatus() == highspy.HighsModelStatus.kUnboundedOrInfeasible:
         # Presolve cannot tell which; the simplex can.
@@ -44,5 +54,11 @@ def solve_written(problem: Any, time_limit_s: float, gap: float = GAP, integer: 
     names = [variable.name for variable in problem.variables()]
     values = dict(zip(names, highs.getSolution().col_value, strict=True)) if found else {}
     return Solved(
-        outcome_of(status, found), highs.modelStatusToString(status), objective, bound, perf_counter() - began, values
+        _outcome(status, found), highs.modelStatusToString(status), objective, bound, perf_counter() - began, values, "HiGHS"
     )
+
+
+def _outcome(status: Any, found: bool) -> Outcome:
+    word = highspy.HighsModelStatus
+    outcomes: dict[Any, Outcome] = {word.kOptimal: "optimal", word.kInfeasible: "infeasible", word.kUnbounded: "unbounded"}
+    return outcomes.get(status, "feasible" if found else "unknown")

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
 from loki_rl.control.allocator.switching import SWITCH_GAP
-from loki_rl.control.explain.verify import verify_jointly
 from loki_rl.control.formulation.request import Part, Request, RequestError
 from loki_rl.files.config import load_pipeline
 from tests.control.instances import questions
+from tests.control.verify import verify_jointly
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 GAP = 2e-6
@@ -35,6 +35,7 @@ def test_both_solvers_agree(seed: int) -> None:
     for plans in (own, known):
         assert verify_jointly(parts, plans) == []
         assert plans.certificate.gap <= close
+    assert (own.certificate.solver, known.certificate.solver) in {("search", "HiGHS"), ("", "")}
 
 
 @pytest.mark.parametrize("name", ["traffic", "social"])
