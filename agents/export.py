@@ -1,5 +1,4 @@
-"""From a trained model to files that need no torch: .npz for this package, .onnx for others. Owns the exchange; knows no
-training loop."""
+"""From a trained model to files that need no torch: .npz for this package, .onnx for others."""
 
 from __future__ import annotations
 

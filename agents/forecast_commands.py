@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Struct
 
-from loki_rl.agents.train.forecaster import ForecastData, from_trace, joined, relative_error, synthetic, train_forecaster
+from loki_rl.agents.train.forecaster import ForecastData, error_of, from_trace, joined, synthetic, train_forecaster
 from loki_rl.control.demand.forecast import FORECASTERS, Forecaster
 from loki_rl.control.demand.forecast_learned import SHIPPED, load_net
 from loki_rl.control.formulation.request import RequestError
@@ -70,7 +70,7 @@ def run_score(flags: ScoreFlags) -> dict[str, Any]:
 
 def compared(forecasters: dict[str, Forecaster], data: ForecastData) -> dict[str, float]:
     """Mean pinball error of each relative to demand, least first."""
-    errors = {name: relative_error(forecaster, data) for name, forecaster in forecasters.items()}
+    errors = {name: error_of(forecaster, data) for name, forecaster in forecasters.items()}
     return dict(sorted(errors.items(), key=lambda row: row[1]))
 
 

@@ -1,5 +1,4 @@
-"""Demand over time: requests per bin, or the exact time of each, and the window of it that is replayed. Draws nothing, reads
-no file and knows no pipeline."""
+"""Demand over time: requests per bin, or the exact time of each, and the window of it that is replayed."""
 
 from __future__ import annotations
 

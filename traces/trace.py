@@ -1,5 +1,4 @@
-"""Trace files: which format a file has, those of our own, and where shipped ones lie. Owns reading and writing; draws
-nothing and knows no pipeline."""
+"""Trace files: which format a file has, those of our own, and where shipped ones lie."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Evaluation on windows that training never saw: every base tuned on validation with the same grid, every method on the same
-test windows, gaps with intervals. Owns the protocol and the report's figures; knows neither training nor files."""
+"""Evaluation on windows that training never saw: all bases tuned alike, all methods on the same test windows."""
 
 from __future__ import annotations
 

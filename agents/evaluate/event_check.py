@@ -1,5 +1,4 @@
-"""The same windows and methods in both twins: whether the fluid one, in which agents are trained, ranks methods as the event
-twin does. Owns that comparison; the event twin plans with the exact allocator."""
+"""The same windows and methods in both twins: whether the fluid one ranks methods as the event twin does."""
 
 from __future__ import annotations
 

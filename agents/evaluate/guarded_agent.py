@@ -1,5 +1,4 @@
-"""A trained agent as a controller would use it: wherever it is not believed the base decides. Owns that rule for many
-clusters at once; the limits are control/learned/agent.py's."""
+"""A trained agent as a controller would use it, for many clusters: wherever it is not believed the base decides."""
 
 from __future__ import annotations
 

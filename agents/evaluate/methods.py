@@ -1,5 +1,4 @@
-"""Who is compared: the bases and clairvoyance with the scale and patience that serve each best, and trained agents. Owns the
-tuning that all of them get and how each plays windows in the fluid twin."""
+"""Who is compared: bases and clairvoyance with the scale and patience that serve each best, and trained agents."""
 
 from __future__ import annotations
 

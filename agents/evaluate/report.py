@@ -1,5 +1,4 @@
-"""An evaluation written down: as text, as JSON, and as a folder with a picture and TensorBoard files. Owns the form;
-computes nothing."""
+"""An evaluation written down: as text, as JSON, and as a folder with a picture and TensorBoard files."""
 
 from __future__ import annotations
 

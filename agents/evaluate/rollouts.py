@@ -1,5 +1,4 @@
-"""Playing windows with a fixed rule or a trained one, all windows side by side. Owns what a window's result is; knows no
-statistics and no training."""
+"""Playing windows with a fixed rule or a trained one, all windows side by side, and what a window's result is."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What happens to methods where the world is not the one they were tuned and trained in: other load times, other bursts,
-other traces, another pipeline. Owns the list of shifts; nothing is tuned anew for any of them."""
+"""What happens to methods in a world that they were not tuned and trained in; nothing is tuned anew for it."""
 
 from __future__ import annotations
 

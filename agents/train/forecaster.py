@@ -1,5 +1,4 @@
-"""Training of the quantile forecaster with torch. Owns data, loss and stopping; the network's features and inference are
-control/demand/forecast_learned's."""
+"""Training of the quantile forecaster with torch; its features and inference are in control/demand/forecast_learned.py."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 from numpy.lib.stride_tricks import sliding_window_view
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
-from loki_rl.control.demand.forecast import QUANTILES, Forecaster, pinball
+from loki_rl.control.demand.forecast import QUANTILES, Forecaster, relative_error
 from loki_rl.control.demand.forecast_learned import FEATURES, QuantileNet, features
 from loki_rl.control.demand.tanh_network import layers_of
 from loki_rl.traces.arrivals import arrivals, generator
@@ -71,13 +70,13 @@ def samples(counts: Floats, lead_s: float, every_s: int) -> ForecastData:
     return ForecastData(histories.copy(), np.full(len(ends), lead_s), ahead.mean(axis=1), peaks)
 
 
-def relative_error(forecaster: Forecaster, data: ForecastData) -> float:
+def error_of(forecaster: Forecaster, data: ForecastData) -> float:
     """Mean pinball error relative to demand."""
     errors = []
     for lead in np.unique(data.lead):
         mine = data.lead == lead
         found = forecaster(data.histories[mine], float(lead))
-        errors.append(pinball(found.quantiles, data.peak[mine]) / np.maximum(data.mean[mine], FLOOR_RPS))
+        errors.append(relative_error(found.quantiles, data.mean[mine], data.peak[mine]))
     return float(np.concatenate(errors).mean())
 
 
@@ -105,7 +104,7 @@ def train_forecaster(
             optimiser.step()
         schedule.step()
         found = QuantileNet(*layers_of(list(net), np.float64), 0.0, note)
-        error = relative_error(found, validation)
+        error = error_of(found, validation)
         if best is None or error < best.error:
             best = replace(found, error=error)
     assert best is not None

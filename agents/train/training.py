@@ -1,6 +1,4 @@
-"""Training an agent on fluid clusters: MaskablePPO with checkpoints, validation, early stop and resume, and a price on lost
-requests that holds them near the base's. Owns the loop and what it writes; knows neither the exact allocator nor a live
-controller."""
+"""Training an agent: MaskablePPO on fluid clusters, with checkpoints, validation, early stop and resume."""
 
 from __future__ import annotations
 

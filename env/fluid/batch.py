@@ -1,5 +1,4 @@
-"""A batch of fluid clusters with their windows of demand. Owns the arrays, when a window is made and what its base costs;
-knows no gymnasium."""
+"""A batch of fluid clusters with their windows of demand, made when first used, and what the base costs on them."""
 
 from __future__ import annotations
 
@@ -8,26 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
 from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, OBSERVATION
-from loki_rl.env.fluid.dynamics import FIGURES, LOSS_EXPONENT, LOST, new_clusters, new_rules, scratch
-from loki_rl.env.fluid.step import Episodes, Windows, World, start_all, step_all, unnamed
-from loki_rl.env.fluid.windows import Window, WindowOptions, make_window
+from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_clusters, new_rules, scratch
+from loki_rl.env.fluid.step import Episodes, World, start_all, step_all, unnamed
+from loki_rl.env.fluid.windows import Window, WindowOptions, Windows, make_window
 
 # Fewer clusters than this are not worth a thread.
 LANE = 64
-
-
-class Base(Struct, frozen=True):
-    """The non-learning controller that actions adjust. scale: on its demand for capacity; patience: intervals its plans
-    should last."""
-
-    scale: float = 1.0
-    patience: float = 1.0
 
 
 class WindowPool:
@@ -53,18 +43,19 @@ class WindowPool:
         """Make the windows that are not there yet."""
         for number in np.unique(numbers[~self.made[numbers]]).tolist():
             window = self.window(number)
-            for name, array in self.arrays._asdict().items():
-                array[number] = getattr(window, name)
+            for name in Windows._fields:
+                getattr(self.arrays, name)[number] = getattr(window.row, name)
             self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
             self.made[number] = True
 
 
 class Pool:
-    """Windows with a base, and what the base costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a
-    share of the mean interval's."""
+    """Windows with the non-learning base that actions adjust. scale: on its demand for capacity; patience: intervals its
+    plans should last. What it costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a share of the
+    mean interval's."""
 
-    def __init__(self, table: Table, windows: WindowPool, base: Base) -> None:
-        self.table, self.windows, self.base = table, windows, base
+    def __init__(self, table: Table, windows: WindowPool, scale: float, patience: float) -> None:
+        self.table, self.windows, self.scale, self.patience = table, windows, scale, patience
         self.options, self.size = windows.options, windows.size
         self.base_cost, self.base_lost = np.zeros((2, self.size, self.options.steps))
         self.costed = np.zeros(self.size, np.bool_)
@@ -93,9 +84,7 @@ class Batch:
     overwritten by every step.
     """
 
-    def __init__(
-        self, pool: Pool, number: int, deep: bool = False, exponent: float = LOSS_EXPONENT, lanes: int | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, number: int, deep: bool = False, lanes: int | None = None) -> None:
         self.pool, self.number = pool, number
         self.lanes = lanes or max(1, min(len(os.sched_getaffinity(0)), number // LANE))
         self._threads = ThreadPoolExecutor(self.lanes - 1) if self.lanes > 1 else None
@@ -108,11 +97,11 @@ class Batch:
             self.window, self.k, self.last, self.figures, self.rewards, self.first_cost, self.observations, self.masks
         )
         table, fleet = pool.table, pool.table.fleet
-        self.clusters, rules = new_clusters(fleet, number, table.servers), new_rules(fleet, exponent)
+        self.clusters, rules = new_clusters(fleet, number, table.servers), new_rules(fleet)
         worlds = [
             World(
                 fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
-                rules, deep, pool.base.scale, pool.base.patience, table.most_rps, table.servers, pool.options.interval_s,
+                rules, deep, pool.scale, pool.patience, table.most_rps, table.servers, pool.options.interval_s,
                 pool.base_cost,
             )
             for lane in range(self.lanes)

@@ -1,5 +1,4 @@
-"""The fluid twin: queues, drops, loads and swaps of a batch of clusters over ticks of time, as compiled loops. Owns the
-dynamics; knows no observation, no reward and no names."""
+"""The fluid twin: queues, drops, loads and swaps of clusters over ticks of time, as compiled loops."""
 
 from __future__ import annotations
 
@@ -44,7 +43,8 @@ ARRIVALS, LOST, LOSS, USED, LOADS, OK, ACCURACY, FIGURES = 0, 1, 2, 3, 4, 5, 6, 
 
 
 class Clusters(NamedTuple):
-    """E clusters of at most S servers. Models are positions in a Fleet, -1 is none.
+    """E clusters of at most S servers, or the row of one of them (`one`), with the servers that it has. Models are positions
+    in a Fleet, -1 is none.
 
     model [E, S]: resident, or loading while left > 0; left [E, S]: time until it is warm [s]; want [E, S]: what the plan
     wants, -1 = parked; old [E, S]: served meanwhile (swap make); queue [E, T]: items; tokens [E, M]: flow allowed to
@@ -62,19 +62,6 @@ class Clusters(NamedTuple):
     servers: Ints
     load_s: Floats
     factor: Floats
-
-
-class Cluster(NamedTuple):
-    """One of them, of the servers that it has."""
-
-    model: Ints
-    left: Floats
-    want: Ints
-    old: Ints
-    queue: Floats
-    tokens: Floats
-    load_s: Floats
-    factor: float
 
 
 class Rules(NamedTuple):
@@ -103,11 +90,11 @@ def new_clusters(fleet: Fleet, number: int, servers: int) -> Clusters:
 
 
 @inlined
-def one(clusters: Clusters, e: int) -> Cluster:
-    c, there = clusters, clusters.servers[e]
-    return Cluster(
-        c.model[e, :there], c.left[e, :there], c.want[e, :there], c.old[e, :there], c.queue[e], c.tokens[e], c.load_s[e],
-        c.factor[e],
+def one(c: Clusters, e: int) -> Clusters:
+    there = c.servers[e]
+    return Clusters(
+        c.model[e, :there], c.left[e, :there], c.want[e, :there], c.old[e, :there], c.queue[e], c.tokens[e], c.split[e],
+        there, c.load_s[e], c.factor[e],
     )  # fmt: skip
 
 
@@ -122,7 +109,7 @@ def scratch(fleet: Fleet, servers: int) -> Scratch:
 
 
 @lean
-def held(c: Cluster, state: Floats) -> None:
+def held(c: Clusters, state: Floats) -> None:
     """Fill state [3, M] with servers ready, credit and number of those that load, as the allocator counts them."""
     state[:] = 0.0
     for server in range(len(c.model)):
@@ -139,7 +126,7 @@ def held(c: Cluster, state: Floats) -> None:
 
 
 @lean
-def adopt(counts: Floats, c: Cluster, serving: Ints) -> None:
+def adopt(counts: Floats, c: Clusters, serving: Ints) -> None:
     """Give servers their targets with the fewest loads (core/servers/transition.py): those that serve a model, load it, or
     keep it warm come first, then parked ones, then any, a load in flight last. counts is used up."""
     servers = len(c.model)
@@ -170,7 +157,7 @@ def adopt(counts: Floats, c: Cluster, serving: Ints) -> None:
 
 
 @lean
-def begin_loads(c: Cluster, make: bool, serving: Ints) -> int:
+def begin_loads(c: Clusters, make: bool, serving: Ints) -> int:
     """Every server that is warm for something else than it should serve begins to load; returns how many."""
     loads = 0
     for server in range(len(c.model)):
@@ -277,7 +264,7 @@ def play(
 
 
 @inlined
-def take_stock(c: Cluster, physical: Floats, tick_s: float, work: Floats, lists: Ints) -> tuple[float, int]:
+def take_stock(c: Clusters, physical: Floats, tick_s: float, work: Floats, lists: Ints) -> tuple[float, int]:
     """Fill LIMITS and SERVING from the servers as they are; servers used, and ticks until the next of them is loaded."""
     used, length = 0.0, 1 << 30
     for place in range(len(physical)):
@@ -296,7 +283,7 @@ def take_stock(c: Cluster, physical: Floats, tick_s: float, work: Floats, lists:
 
 
 @inlined
-def pass_time(c: Cluster, seconds: float) -> None:
+def pass_time(c: Clusters, seconds: float) -> None:
     """Loads get on by so many seconds."""
     for server in range(len(c.model)):
         if c.left[server] > 0.0:
@@ -307,7 +294,7 @@ def pass_time(c: Cluster, seconds: float) -> None:
 
 @lean
 def advance(
-    ticks: NDArray[np.float32], begin: int, end: int, c: Cluster, physical: Floats, rules: Rules, net: Net, room: Scratch,
+    ticks: NDArray[np.float32], begin: int, end: int, c: Clusters, physical: Floats, rules: Rules, net: Net, room: Scratch,
     figures: Floats,
 ) -> None:  # fmt: skip
     """One cluster over the ticks [begin, end) of an interval; figures [FIGURES] gets what happened (sums, USED a mean)."""

@@ -1,5 +1,4 @@
-"""One decision of a batch of clusters: action to plan, interval of the twin, cost, observation and mask, as one compiled
-loop. Owns the meaning of actions and of the state's features; knows no gymnasium."""
+"""One decision of a batch of clusters: action to plan, interval of the twin, cost, observation and mask, compiled."""
 
 from __future__ import annotations
 
@@ -16,21 +15,9 @@ from loki_rl.control.fast.objective_kernels import FLOW, ROOM, Question, Scratch
 from loki_rl.control.fast.table_kernels import Memo, answer
 from loki_rl.control.learned.observation import StateFigures, adjusted, fill_mask, fill_state
 from loki_rl.env.fluid.dynamics import LOSS, LOST, SERVING, USED, Clusters, Rules, adopt, advance, begin_loads, held, one
+from loki_rl.env.fluid.windows import Windows
 
 Plain = tuple[Any, ...]
-
-
-class Windows(NamedTuple):
-    """Of every window, arrays [W, ...] of what a Window says of one."""
-
-    ticks: NDArray[np.float32]
-    high: Floats
-    mean: Floats
-    chance: Floats
-    floor: Floats
-    exogenous: Floats
-    reference: Floats
-    lag_s: Ints
 
 
 class World(NamedTuple):

@@ -1,5 +1,4 @@
-"""The cluster as a gymnasium environment. Owns the documented contract of observations, actions, reward and options; the
-dynamics are the fluid twin's or the event twin's."""
+"""The cluster as a gymnasium environment: the contract of observations, actions, reward and options."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""Options of the cluster environments, resolved into what they play on. Owns defaults, checks and the cache of pools; knows
-no gymnasium."""
+"""Options of the cluster environments, and what they play on, made once for equal ones."""
 
 from __future__ import annotations
 
 from functools import cache
 from math import inf
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -15,7 +13,7 @@ from loki_rl.control.demand.forecast_learned import make_forecaster
 from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.env.fluid.batch import Base, Pool, WindowPool
+from loki_rl.env.fluid.batch import Pool, WindowPool
 from loki_rl.env.fluid.dynamics import TICK_S
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
 from loki_rl.env.simulate import with_load_s
@@ -23,12 +21,14 @@ from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.traces.trace import TraceOptions, load_trace
 
-Fidelity = Literal["fluid", "event"]
 # Window seeds of the splits lie far apart, so that none can meet another.
 SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 # The mean demand of generated windows, as a share of what the cluster serves with its most accurate variants.
 MEAN_SHARE = 0.8
 ONE_TASK = "one-task"
+ABOVE_ZERO = ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps")
+NOT_BELOW_ZERO = ("bursts", "load_s")
+CHOICES = {"fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases}
 
 
 class OptionError(UserError):
@@ -53,7 +53,7 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     mean_rps: float | None = None
     bursts: float = 1.0
     heights: float = 1.0
-    fidelity: Fidelity = "fluid"
+    fidelity: str = "fluid"
     interval_s: float = 10.0
     load_s: float | None = None
     intervals: int = 60
@@ -70,21 +70,13 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
 
 def check_options(options: ClusterEnvOptions) -> None:
     """Raise OptionError for a value that cannot be."""
-    _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
-    _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
-    _require(options.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{options.solver}'")
-    _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
-    for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
-        value = getattr(options, name)
-        _require(value is None or 0 < value < inf, f"{name} must be finite and above 0, not {value}")
-    for name in ("bursts", "load_s"):
-        value = getattr(options, name)
-        _require(value is None or 0 <= value < inf, f"{name} must be finite and not below 0, not {value}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise OptionError(message)
+    for name, known in CHOICES.items():
+        if getattr(options, name) not in known:
+            raise OptionError(f"{name} must be one of {', '.join(known)}, not '{getattr(options, name)}'")
+    for name in ABOVE_ZERO + NOT_BELOW_ZERO:
+        value, above = getattr(options, name), name in ABOVE_ZERO
+        if value is not None and not (0 <= value < inf and (value or not above)):
+            raise OptionError(f"{name} must be finite and {'above' if above else 'not below'} 0, not {value}")
 
 
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
@@ -105,7 +97,7 @@ def table_for(pipeline: str, load_s: float | None, servers: int | None, solver: 
 def pool_for(options: ClusterEnvOptions) -> Pool:
     """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
     check_options(options)
-    return Pool(table_of(options), _windows(_plain(options)), Base(options.scale, options.patience))
+    return Pool(table_of(options), _windows(_plain(options)), options.scale, options.patience)
 
 
 def table_of(options: ClusterEnvOptions) -> Table:

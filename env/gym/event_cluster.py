@@ -1,5 +1,4 @@
-"""One cluster in the event twin, controlled from outside: the core's own actors run until they ask for a plan, and the
-caller answers. Owns that pause, and what is seen and paid at it."""
+"""One cluster in the event twin, whose actors run until they ask for a plan, and the caller answers."""
 
 from __future__ import annotations
 
@@ -105,7 +104,7 @@ class EventTwin:
         high *= self.options.scale
         seen = observation(
             table, self._cluster.snapshot, windows.exogenous[self._number, self._k], high, self._last, window.servers,
-            float(window.load_s.max()), float(window.lag_s),
+            float(window.load_s.max()), float(window.row.lag_s),
         )  # fmt: skip
         self.observations = seen[None]
         fill_mask(self.masks[0], high, floor, table.most_rps * window.servers / table.servers)
@@ -178,4 +177,4 @@ class EventCluster:
         """Cost J of the last interval (docs/glossary.md), relative to the window's mean arrivals per interval."""
         figures = self.figures
         lost = VIOLATION * figures[LOST] + figures[LOSS]
-        return float(lost / self.window.reference + SERVERS * figures[USED] / self.window.servers)
+        return float(lost / self.window.row.reference + SERVERS * figures[USED] / self.window.servers)

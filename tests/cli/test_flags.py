@@ -14,8 +14,9 @@ from msgspec import Meta, Struct
 from loki_rl.cli.flags import Fields, UsageError, make_command
 from loki_rl.cli.main import app
 from loki_rl.cli.reference import reference
+from loki_rl.control.policies.named import POLICIES
 from loki_rl.options import Count, Fraction, Help
-from loki_rl.runs.options import RunOptions
+from loki_rl.runs.options import POLICY_NAMES, RunOptions
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference.md"
 
@@ -149,3 +150,8 @@ def test_two_structs_with_one_field_are_no_command() -> None:
     twice.__annotations__ = {"first": Options, "second": Options, "return": None}
     with pytest.raises(AssertionError, match="share a name"):
         make_command(twice, "twice")
+
+
+def test_help_names_the_policies_there_are() -> None:
+    """Named apart from them, since help should not wait for the allocator to be imported."""
+    assert set(POLICY_NAMES.split(", ")) == set(POLICIES)

@@ -1,5 +1,4 @@
-"""How much demand to have capacity for: what a lost request costs against what room for it costs. Owns the price of
-capacity; knows no cluster state."""
+"""How much demand to have capacity for: what a lost request costs against what room for it costs."""
 
 from __future__ import annotations
 

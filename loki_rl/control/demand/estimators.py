@@ -1,5 +1,4 @@
-"""Estimates of demand from the requests counted per second. Every estimator is a pure function of the counts, so equal
-histories give equal estimates; knows no pipeline and no plan."""
+"""Estimates of demand from the requests counted per second, all of them pure functions of the counts."""
 
 from __future__ import annotations
 
@@ -81,7 +80,7 @@ def busiest(arrivals: Counts, bin_s: int) -> float:
     return float(together(np.asarray(arrivals, np.float64), bin_s).max())
 
 
-def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
+def ahead(arrivals: Counts, lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
     """Demand [1/s] in `lead_s` seconds, never below 0: the mean of the last `window_s` seconds and their straight line.
 
     A slope counts as far as it exceeds `doubt` times its standard error (positive-part shrinkage, James and Stein 1961), so
@@ -100,7 +99,7 @@ def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: floa
     return max(0.0, center + trusted * (size / 2 + lead_s))
 
 
-def likely(arrivals: Sequence[int], lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
+def likely(arrivals: Counts, lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
     """Demand [1/s] to expect within `lead_s` seconds: the straight line, as far as it has been reached in the last
     `window_s` seconds. Beyond, the line of a sudden step is far off: it ends long before the lead does."""
     line = max(ahead(arrivals, 0.0), ahead(arrivals, lead_s))

@@ -1,5 +1,4 @@
-"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles. Owns what is
-believed about jumps, noise and what comes back; knows no cluster and no price."""
+"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles."""
 
 from __future__ import annotations
 

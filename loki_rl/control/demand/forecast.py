@@ -1,5 +1,4 @@
-"""Forecasts of demand as quantiles, from the requests counted per second. Owns the protocol, the classical forecasters and
-their error; knows no pipeline, no plan and no trained weights."""
+"""Forecasts of demand as quantiles, from the requests counted per second: classical forecasters, and their error."""
 
 from __future__ import annotations
 
@@ -14,6 +13,7 @@ from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, busiest
 QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 TARGET = QUANTILES.index(0.9)
 HISTORY_S = 300
+SMOOTHING = 0.8  # of errors
 # How far the peak of some ten seconds of noise lies above its mean, in standard deviations of a second's count.
 PEAK_SIGMAS = 1.0
 
@@ -44,11 +44,15 @@ def pinball(quantiles: Floats, actual: Floats) -> Floats:
     return loss
 
 
-class Tracker:
-    """Pinball error of past forecasts relative to demand, exponentially smoothed: how far the forecaster is off of late."""
+def relative_error(quantiles: Floats, mean_rps: Floats, peak_rps: Floats) -> Floats:
+    """Pinball error [n] of quantile forecasts [n, 6] of the peak, relative to demand [n]."""
+    return pinball(quantiles, peak_rps) / np.maximum(mean_rps, FLOOR_RPS)
 
-    def __init__(self, decay: float = 0.8) -> None:
-        self.decay = decay
+
+class Tracker:
+    """Relative error of past forecasts, exponentially smoothed: how far the forecaster is off of late."""
+
+    def __init__(self) -> None:
         self.error: float | None = None
         self._due: list[tuple[int, float, Floats]] = []
 
@@ -62,9 +66,9 @@ class Tracker:
             end = len(counts) - (second - due)
             seen = counts[max(0, end - round(lead_s)) : end]
             if len(seen):
-                mean, peak = outcome(seen)
-                error = float(pinball(quantiles, np.array([peak]))[0]) / max(mean, FLOOR_RPS)
-                self.error = error if self.error is None else self.decay * self.error + (1 - self.decay) * error
+                mean_rps, peak_rps = outcome(seen)
+                error = float(relative_error(quantiles, np.array([mean_rps]), np.array([peak_rps]))[0])
+                self.error = error if self.error is None else SMOOTHING * self.error + (1 - SMOOTHING) * error
         self._due = [row for row in self._due if row[0] > second]
 
 

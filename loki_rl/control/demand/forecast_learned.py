@@ -1,5 +1,4 @@
-"""Quantile regression on features of the recent demand: features, and inference of a small trained network in numpy. Owns
-the file of weights; knows nothing of how it was trained."""
+"""Quantile regression on features of the recent demand, with the trained network that is shipped."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The local search over vectors of servers per model, as compiled loops. Owns moves, their order and where a search starts;
-knows no names and keeps no state."""
+"""The local search over vectors of servers per model, as compiled loops: moves, their order, where a search starts."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""A pipeline as arrays over its models (one per task and variant), for the loops that training runs in. Owns how
-configurations become one rate per model; knows no demand, no cluster state and no search."""
+"""A pipeline as arrays over its models (one per task and variant), for the loops that training runs in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -81,7 +80,7 @@ def build_fleet(pipeline: Pipeline) -> Fleet:
     rate, reserve, batch = _splits(pipeline, setting, first)
     fanout = _fanout(pipeline, first)
     net = Net(
-        below=_padded(pipeline.children),
+        below=_padded(pipeline.children, -1),
         first=first,
         entry=np.array([task.entry for task in pipeline.tasks]),
         fanout=fanout,
@@ -89,13 +88,13 @@ def build_fleet(pipeline: Pipeline) -> Fleet:
         cheap=_ordered(first, list((fanout @ _work(first, rate)).tolist())),
         begin=first,
         weight=np.array([pipeline.leaf_weights[pipeline.tasks[leaf].name] for leaf in pipeline.leaves]),
-        line=_padded([pipeline.lines[leaf] for leaf in pipeline.leaves]),
-        table=_tables(pipeline, setting),
+        line=_padded([pipeline.lines[leaf] for leaf in pipeline.leaves], -1),
+        table=_padded([setting.accuracies.tables[leaf].ravel() for leaf in pipeline.leaves], 0.0),
         best=pipeline.best_accuracy,
         make=pipeline.swap == "make",
     )
     load_s = np.array([v.load_s for task in pipeline.tasks for v in task.variants])
-    return Fleet(pipeline, net, np.stack((rate, reserve), axis=1), _physical(pipeline, first, batch), load_s)
+    return Fleet(pipeline, net, np.stack((rate, reserve), axis=1), _physical(pipeline, batch), load_s)
 
 
 def _splits(pipeline: Pipeline, setting: Prepared, first: Ints) -> tuple[Floats, Floats, Ints]:
@@ -141,15 +140,11 @@ def _dominates(a: Floats, b: Floats, earlier: bool) -> bool:
     return bool(np.all(a >= b)) and (earlier or bool(np.any(a > b)))
 
 
-def _physical(pipeline: Pipeline, first: Ints, batch: Ints) -> Floats:
-    rate = np.zeros(batch.shape)
-    for task, variants in enumerate(pipeline.latencies):
-        for variant, rows in enumerate(variants):
-            model = first[task] + variant
-            for split, size in enumerate(batch[:, model]):
-                size = max(1, int(size))  # one at a time, where the split leaves it no batch
-                rate[split, model] = size / mean_s(rows[size])
-    return rate
+def _physical(pipeline: Pipeline, batch: Ints) -> Floats:
+    """One item at a time, where the split leaves a model no batch."""
+    models = [latency for variants in pipeline.latencies for latency in variants]
+    sizes = np.maximum(batch, 1).tolist()
+    return np.array([[n / mean_s(latency[n]) for latency, n in zip(models, row, strict=True)] for row in sizes])
 
 
 def _fanout(pipeline: Pipeline, first: Ints) -> Floats:
@@ -173,16 +168,8 @@ def _ordered(first: Ints, keys: list[float]) -> Ints:
     return np.array(order, dtype=np.int64)
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Ints:
-    padded = np.full((len(rows), max(1, *map(len, rows), 1)), -1, dtype=np.int64)
+def _padded(rows: Sequence[Sequence[float] | Floats], blank: float) -> NDArray[Any]:
+    padded = np.full((len(rows), max(1, *map(len, rows), 1)), blank)
     for row, values in enumerate(rows):
         padded[row, : len(values)] = values
     return padded
-
-
-def _tables(pipeline: Pipeline, setting: Prepared) -> Floats:
-    flat = [setting.accuracies.tables[leaf].ravel() for leaf in pipeline.leaves]
-    table = np.zeros((len(flat), max(map(len, flat))))
-    for row, values in enumerate(flat):
-        table[row, : len(values)] = values
-    return table

@@ -1,5 +1,4 @@
-"""The allocator's objective for one vector of servers per model, as compiled loops. Owns the arithmetic of cost J on a
-Fleet's arrays; knows no names, no search, and keeps no state."""
+"""The allocator's objective for one vector of servers per model, as compiled loops."""
 
 from __future__ import annotations
 

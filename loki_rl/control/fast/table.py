@@ -1,5 +1,4 @@
-"""The allocator for training: a library of plans from the exact ladder, and a memo of what was asked. Owns what is made once
-for a pipeline and a cluster; proves nothing."""
+"""The allocator for training: a library of plans from the exact ladder, and a memo of what was asked."""
 
 from __future__ import annotations
 

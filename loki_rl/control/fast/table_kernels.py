@@ -1,5 +1,4 @@
-"""Memoised answers of the training allocator: from the state of the servers and a target to servers per model. Owns the
-rounding of targets and the hash table; knows no names and no search."""
+"""Memoised answers of the training allocator, as a hash table of rounded questions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A trained agent at work: from observation and mask to one action, without torch. Owns its file and what the file says
-about itself; knows no snapshot and no plan."""
+"""A trained agent at work: from observation and mask to one action, without torch; its file and its card."""
 
 from __future__ import annotations
 

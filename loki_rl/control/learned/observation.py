@@ -1,5 +1,4 @@
-"""What an agent sees and may do: features of demand and cluster, the residual actions, the mask. Owns their definition for
-the twin and for a live controller alike; knows neither environment nor trained weights."""
+"""What an agent sees and may do, in the twin and in a live controller alike."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What policies ask the allocator with: the pipeline as it is known to be, the request, the reserve. Owns how a request
-is put together; decides nothing about demand."""
+"""What policies ask the allocator with: the pipeline as it is known to be, the request, the demand to have room for."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`ppo`: as `forecast`, adjusted by a trained agent. Owns when the agent is believed; the plan is always the
-switch-aware allocator's."""
+"""`ppo`: as `forecast`, adjusted by a trained agent wherever it can be believed."""
 
 from __future__ import annotations
 

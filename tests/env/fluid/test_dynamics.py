@@ -16,13 +16,13 @@ from loki_rl.env.fluid.dynamics import (
     SERVING,
     TICK_S,
     USED,
+    Clusters,
     adopt,
     advance,
     new_clusters,
     new_rules,
     scratch,
 )
-from loki_rl.env.fluid.dynamics import Cluster as FluidCluster
 from loki_rl.files.config import load_pipeline
 
 SECOND = round(1 / TICK_S)
@@ -35,8 +35,7 @@ class Cluster:
         self.fleet, self.servers = fleet, servers
         self.state = new_clusters(fleet, 1, servers)
         self.state.load_s[:] = load_s
-        s, self.room = self.state, scratch(fleet, servers)
-        self.row = FluidCluster(s.model[0], s.left[0], s.want[0], s.old[0], s.queue[0], s.tokens[0], s.load_s[0], factor=1.0)
+        self.row, self.room = Clusters(*(array[0] for array in self.state)), scratch(fleet, servers)
 
     def plan(self, warm: bool = False, **counts: int) -> None:
         wanted = np.zeros(self.fleet.models)
