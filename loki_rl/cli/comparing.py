@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast, get_args
 
@@ -17,6 +18,7 @@ from loki_rl.paper.suite import paper_suite
 from loki_rl.reports.compare import Comparison, build_cases, document
 from loki_rl.reports.compare import compare as side_by_side
 from loki_rl.reports.report import summary_lines, table
+from loki_rl.runs.batch_runner import play
 from loki_rl.runs.options import POLICY_NAMES, Driver, RunOptions
 from loki_rl.runs.run import RUNNERS
 
@@ -52,7 +54,8 @@ def compare(
     if suite is not None:
         alone("--suite brings its own runs", OF_A_SUITE)
         with terminal.run_bar() as progress:
-            report = paper_suite(replace(options, trace="diurnal", policy="loki"), logdir, each, jobs, progress, fresh)
+            play_all = partial(play, run=RUNNERS, jobs=jobs, progress=progress, fresh=fresh)
+            report = paper_suite(replace(options, trace="diurnal", policy="loki"), logdir, each, play_all)
         terminal.say(report, as_json, lambda: terminal.line(Path(str(report["report"])).read_text(encoding="utf-8")))
         return
     names, drivers = split_names("--policies", policies), split_names("--driver", driver, get_args(Driver))

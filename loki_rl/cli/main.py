@@ -9,8 +9,9 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-from loki_rl.cli.flags import make_command
 from loki_rl.errors import UserError
+
+HERE = "loki_rl.cli"
 
 
 class Entry(NamedTuple):
@@ -32,7 +33,10 @@ class Table(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = self.table.get(cmd_name)
-        return make_command(resolve_name(f"loki_rl.cli.{found.function}"), cmd_name) if isinstance(found, Entry) else found
+        if not isinstance(found, Entry):
+            return found
+        made: click.Command = resolve_name(f"{HERE}.flags:make_command")(resolve_name(f"{HERE}.{found.function}"), cmd_name)
+        return made
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Without making them."""

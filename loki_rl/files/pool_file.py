@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import PipelineError
 from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile, as_run_by
-from loki_rl.files.config import PipelineFile, beside, find_file, latencies
-from loki_rl.files.profile_file import ProfileFile, load_profile
+from loki_rl.files.config import PipelineFile, beside, find_file
+from loki_rl.files.profile_file import ProfileFile, by_variant, load_profile
 from loki_rl.files.tables import ConfigError, nearest, read_yaml, require, table
 
 FOLDER = "pipelines/pools"
@@ -124,12 +124,11 @@ def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[Pipel
 
 
 def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeProfile:
-    loads = {(row.task, row.variant): row for row in measured.loads}
     own = {(spec.name, variant) for spec in pipeline.tree for variant in spec.variants}
     figures = {
-        key: Figures(rows, loads[key].load_s, loads[key].memory_mb) if key in loads else Figures(rows)
-        for key, rows in latencies(measured).items()
-        if key in own  # it may be older than the pipeline's file
+        key: Figures(one.latency, one.load_s, one.memory_mb)
+        for key, one in by_variant(measured).items()
+        if one.latency and key in own  # it may be older than the pipeline's file
     }
     if not figures:
         names = sorted({f"{row.task}/{row.variant}" for row in measured.variants})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
+from loki_rl.core.pipeline import Latency
 from loki_rl.files.tables import ConfigError, convert, keyed, read_text
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -123,3 +125,30 @@ def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
     if not path.is_file():
         raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
     return ProfileFile.load(path)
+
+
+class Measured(Struct):
+    """What a profile says of one variant; None where it says nothing. latency: batch -> service time [s]; fanout: child task
+    -> mean items."""
+
+    latency: dict[int, Latency] = {}
+    fanout: dict[str, float] = {}
+    accuracy: float | None = None
+    load_s: float | None = None
+    memory_mb: float | None = None
+
+
+def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
+    """The figures of every (task, variant)."""
+    found: defaultdict[tuple[str, str], Measured] = defaultdict(Measured)
+    for row in profile.variants:
+        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
+        found[row.task, row.variant].latency[row.batch] = seconds
+    for mean in profile.fanouts:
+        found[mean.task, mean.variant].fanout[mean.child] = mean.mean
+    for stage in profile.accuracies:
+        found[stage.task, stage.variant].accuracy = stage.accuracy
+    for load in profile.loads:
+        one = found[load.task, load.variant]
+        one.load_s, one.memory_mb = load.load_s, load.memory_mb
+    return found

@@ -17,13 +17,15 @@ from loki_rl.paper.study import Making, Runs, Study, Subject
 from loki_rl.paper.study_chart import study_png
 from loki_rl.reports.page import table, write_page
 from loki_rl.reports.plots import PlotError, timeline_png
-from loki_rl.runs.batch_runner import Case, Progress, play
+from loki_rl.runs.batch_runner import Case, Played
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import RUNNERS, prepare
+from loki_rl.runs.run import prepare
 
 REPORT, PAGE, RESULTS, RUNS = "paper.md", "paper.html", "paper.json", "paper"
 NOTHING = "-"
+
+Play = Callable[[Sequence[Case]], Played]
 
 
 class SuiteError(UserError):
@@ -37,24 +39,17 @@ class Made(Struct, frozen=True):
     runs: Runs
 
 
-def paper_suite(
-    options: RunOptions,
-    logdir: Path,
-    seeds: Sequence[int],
-    jobs: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    fresh: bool = False,
-) -> dict[str, object]:
+def paper_suite(options: RunOptions, logdir: Path, seeds: Sequence[int], play: Play) -> dict[str, object]:
     """Make every study for the pipeline of these options; write paper.md, paper.json and a page into the log folder.
 
-    All runs of all studies are played together, each into a folder of its own; those that are there already are not run
-    again, unless fresh. Returns what paper.json holds. Raises SuiteError if a run fails, and as `play` does.
+    play: as batch_runner's, told how many at once. All runs of all studies are played together, each into a folder of its
+    own. Returns what paper.json holds. Raises SuiteError if a run fails, and as `play` does.
     """
     logdir.mkdir(parents=True, exist_ok=True)
     scene = prepare(options)
     subject = Subject(options, scene.pipeline, scene.cluster.servers, logdir)
     making = {study.__name__: study(subject) for study in STUDIES}
-    found = _played({name: next(one) for name, one in making.items()}, logdir, seeds, jobs, progress, fresh)
+    found = _played({name: next(one) for name, one in making.items()}, logdir, seeds, play)
     made = [Made(_finished(one, found[name]), found[name]) for name, one in making.items()]
     document = _document(scene.file, made)
     (logdir / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
@@ -64,20 +59,13 @@ def paper_suite(
     return {**document, "report": str(logdir / REPORT)}
 
 
-def _played(
-    wanted: dict[str, dict[str, RunOptions]],
-    logdir: Path,
-    seeds: Sequence[int],
-    jobs: int | None,
-    progress: Callable[[Progress], None] | None,
-    fresh: bool,
-) -> dict[str, Runs]:
+def _played(wanted: dict[str, dict[str, RunOptions]], logdir: Path, seeds: Sequence[int], play: Play) -> dict[str, Runs]:
     """Study -> name of the case -> its seeds."""
     keys = [(study, name, seed) for study, named in wanted.items() for name in named for seed in seeds]
     cases = [
         Case(replace(wanted[study][name], seed=seed), logdir / RUNS / study / _folder(name)) for study, name, seed in keys
     ]
-    played = play(cases, RUNNERS, jobs, progress, fresh)
+    played = play(cases)
     for failure in played.failures.values():
         raise SuiteError(f"{failure}; the others are kept, run it again to go on")
     runs: dict[str, dict[str, list[RunResult]]] = {study: {} for study in wanted}
