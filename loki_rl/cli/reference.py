@@ -8,8 +8,8 @@ import click
 
 from loki_rl.cli.flags import Argument
 from loki_rl.cli.main import app
+from loki_rl.reports.page import table
 
-BAR = r"\|"  # within a cell
 HEAD = """\
 # Reference of the commands
 
@@ -37,10 +37,9 @@ def _section(command: click.Command, path: str) -> Iterator[str]:
     context = click.Context(command)
     names = [one.make_metavar(context) for one in command.params if isinstance(one, Argument)]
     yield from (f"## {' '.join([path, *names])}", "", command.help or "", "")
-    yield from ("| flag | default | meaning |", "| :-- | :-- | :-- |")
-    for one in command.params:
-        cells = (f"`{_name(one, context)}`", _default(one), _help(one))
-        yield f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"
+    yield from table(
+        ("flag", "default", "meaning"), ((f"`{_name(one, context)}`", _default(one), _help(one)) for one in command.params)
+    )
     yield ""
 
 

@@ -15,7 +15,7 @@ from loki_rl.files.config import PipelineFile
 from loki_rl.paper.studies import STUDIES
 from loki_rl.paper.study import Making, Runs, Study, Subject
 from loki_rl.paper.study_chart import study_png
-from loki_rl.reports.page import write_page
+from loki_rl.reports.page import table, write_page
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.runs.batch_runner import Case, Progress, play
 from loki_rl.runs.options import RunOptions
@@ -124,12 +124,17 @@ def markdown(found: dict[str, object], made: Sequence[Made], logdir: Path) -> st
     if found["provenance"] == "assumed":
         lines.append("**Nobody measured them: what follows shows how the system behaves, not how fast it is.**")
     lines += ["", *_arrivals(made)]
-    lines += ["", "| claim | published | ours | | how each is defined |", "| :-- | --: | --: | :-- | :-- |"]
-    for claim in [claim for one in made for claim in one.study.claims]:
-        ours = NOTHING if claim.ours is None else f"{claim.ours:.2f}x"
-        lines.append(f"| {claim.name} | {claim.published} | {ours} | {claim.verdict} | {claim.how} |")
+    claims = (
+        (claim.name, claim.published, NOTHING if claim.ours is None else f"{claim.ours:.2f}x", claim.verdict, claim.how)
+        for one in made
+        for claim in one.study.claims
+    )
+    lines += ["", *table(("claim", "published>", "ours>", "", "how each is defined"), claims)]
     for one in made:
-        lines += ["", f"## {one.study.title}", "", one.study.about, "", *_table(one.study), "", *_pictures(one, logdir)]
+        study = one.study
+        heads = (study.columns[0], *(f"{column}>" for column in study.columns[1:]))
+        rows = ([_cell(value) for value in row] for row in study.rows)
+        lines += ["", f"## {study.title}", "", study.about, "", *table(heads, rows), "", *_pictures(one, logdir)]
     return "\n".join(lines) + "\n"
 
 
@@ -140,12 +145,6 @@ def _arrivals(made: Sequence[Made]) -> list[str]:
     told = dict.fromkeys((done.trace, done.synthetic.partition(";")[0]) for done in runs if done.synthetic)
     lines = [f"Arrivals of *{trace}*: {text}." for trace, text in told]
     return [f"Means over {seeds} seed{'s'[: seeds > 1]}. " + " ".join(lines)] if runs else []
-
-
-def _table(study: Study) -> list[str]:
-    rows = [[_cell(value) for value in row] for row in study.rows]
-    head = [list(study.columns), [":--", *["--:"] * (len(study.columns) - 1)]]
-    return [f"| {' | '.join(cells)} |" for cells in [*head, *rows]]
 
 
 def _cell(value: str | float) -> str:

@@ -10,7 +10,6 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
 from loki_rl.errors import UserError
 from loki_rl.runs.fingerprint import fingerprint
@@ -20,6 +19,7 @@ from loki_rl.runs.telemetry import write_events
 from loki_rl.traces.trace import load_trace
 
 T = TypeVar("T")
+# A line of seconds.jsonl: the number of a second since the trace began, and what is counted of it.
 OPTIONS, SUMMARY, SECONDS, PLANS = "run.json", "summary.json", "seconds.jsonl", "plans.jsonl"
 
 
@@ -34,22 +34,6 @@ class SummaryFile(Head, kw_only=True):
     leaves: int
     leaves_bad: int
     executions: int
-
-
-class SecondLine(Struct):
-    """A line of seconds.jsonl; the meaning is that of ledger.Second, second: its number since the trace began."""
-
-    second: int
-    arrivals: int
-    ok: int
-    late: int
-    dropped: int
-    rejected: int
-    cancelled: int
-    failed: int
-    accuracy_sum: float
-    servers: int
-    loads: int
 
 
 def folder_of(options: RunOptions, logdir: Path) -> Path:
@@ -68,8 +52,7 @@ def save(done: RunResult, logdir: Path) -> Path:
     (folder / SUMMARY).unlink(missing_ok=True)
     write_events(done, folder, logdir)
     (folder / OPTIONS).write_bytes(_indented(done.options))
-    lines = [_line(number, second) for number, second in sorted(tally.seconds.items())]
-    (folder / SECONDS).write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    (folder / SECONDS).write_bytes(msgspec.json.Encoder().encode_lines(sorted(tally.seconds.items())))
     (folder / PLANS).write_bytes(msgspec.json.Encoder().encode_lines(_jsonable(tally.plans)))
     summary = SummaryFile(
         **{name: getattr(done, name) for name in Head.__struct_fields__},
@@ -111,9 +94,8 @@ _SUMMARY = msgspec.json.Decoder(SummaryFile)
 
 
 def _result(folder: Path, options: RunOptions, summary: SummaryFile) -> RunResult:
-    lines = _read(folder / SECONDS, msgspec.json.Decoder(SecondLine).decode_lines)
     tally = Tally(
-        seconds={line.second: _second(line) for line in lines},
+        seconds=dict(_read(folder / SECONDS, msgspec.json.Decoder(tuple[int, Second]).decode_lines)),
         leaves=summary.leaves,
         leaves_bad=summary.leaves_bad,
         executions=summary.executions,
@@ -151,26 +133,3 @@ def _read(path: Path, decode: Callable[[bytes], T]) -> T:
         return decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); run it again with its run.json") from error
-
-
-def _line(number: int, second: Second) -> SecondLine:
-    return SecondLine(
-        second=number,
-        arrivals=second.arrivals,
-        **{outcome.name.lower(): second.outcomes[outcome] for outcome in Outcome},
-        accuracy_sum=second.accuracy_sum,
-        servers=second.servers,
-        loads=second.loads,
-    )
-
-
-def _second(line: SecondLine) -> Second:
-    outcomes = [getattr(line, outcome.name.lower()) for outcome in Outcome]
-    return Second(
-        arrivals=line.arrivals,
-        outcomes=outcomes,
-        accuracy_sum=line.accuracy_sum,
-        open=line.arrivals - sum(outcomes),
-        servers=line.servers,
-        loads=line.loads,
-    )

@@ -56,7 +56,7 @@ def layout(
     options: ClusterOptions, engine: EngineKind, device: str = "", worker_processes: int = EMULATED_HOSTS
 ) -> tuple[NodeSpec, ...]:
     """One process each for gateway, controller and every router. A real engine has a process per worker; its device: see
-    workshop.device_of. worker_processes: that emulated workers share."""
+    engine_factory.device_of. worker_processes: that emulated workers share."""
     nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
     nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
     if engine == "emulated":

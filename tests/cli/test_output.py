@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,16 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert any(line.startswith("exact: violations ") for line in told.out.splitlines())
     assert told.err.splitlines()[-1] == "[8/8] exact on calm.csv (twin, seed 8): reused"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_compare_on_a_pool(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    words = ("compare", small, "--trace", crowd, "--policies", "static,exact", "--pool", "three-types", "--jobs", 1)
+    said = call(*words, "--logdir", tmp_path / "runs", "--json")
+    assert said.code == 0
+    options = json.loads((tmp_path / "runs/twin/exact/crowd/seed0/run.json").read_text())
+    assert options["pool"] == "three-types"
+    assert [one["arrivals"] for one in said.json["results"]] == [100, 100]
 
 
 @pytest.mark.usefixtures("undrawn")

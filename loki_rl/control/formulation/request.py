@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,8 +18,8 @@ from loki_rl.options import MOST_SERVERS
 Queueing = Literal["half-slo", "tail"]
 # Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
 Solver = Literal["search", "pulp"]
-QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
-SOLVERS: tuple[Solver, ...] = ("search", "pulp")
+QUEUEINGS: tuple[Queueing, ...] = get_args(Queueing)
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 class RequestError(UserError):
