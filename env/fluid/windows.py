@@ -14,7 +14,7 @@ from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
 from loki_rl.control.demand.estimators import Floats, likely
 from loki_rl.control.demand.forecast import SMOOTHING, Forecast, Forecaster, outcome, relative_error
 from loki_rl.control.fast.model_arrays import Ints
-from loki_rl.control.learned.observation import exogenous
+from loki_rl.control.learned.observation import FLOOR_S, exogenous
 from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.generate import bursty
@@ -23,7 +23,6 @@ from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 STREAM = 8
 LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
-FLOOR_S = 2
 
 Sampler = Callable[[int, int], Trace]
 Bases = ("forecast", "exact", "clairvoyant")
@@ -177,14 +176,15 @@ def _demands(
     forecast: Forecast,
 ) -> Iterator[Demand]:  # fmt: skip
     """What a non-learning base asks for at every decision, by the same functions as its policy."""
+    known: list[float] = seen.tolist()
     for k, end in enumerate(ends.tolist()):
-        recent = seen[max(0, end - lag_s - HISTORY_S) : end - lag_s]
+        recent = slice(max(0, end - lag_s - HISTORY_S), end - lag_s)
         if base == "clairvoyant":
             yield reserve.from_future(seconds[end : end + ceil(lead_s)])
         elif base == "exact":
-            yield reserve.from_history(recent, likely(recent, lead_s), lead_s)
+            yield reserve.from_history(seen[recent], likely(known[recent], lead_s), lead_s)
         else:
-            yield reserve.from_forecast(recent, float(forecast.mean[k]), forecast.quantiles[k], lead_s)
+            yield reserve.from_forecast(seen[recent], float(forecast.mean[k]), forecast.quantiles[k], lead_s)
 
 
 def _recent(errors: Floats, late: int) -> Floats:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from loki_rl.control.compiled import compiled
 
 Floats = NDArray[np.float64]
-Counts = Sequence[int] | Floats  # per second, oldest first
+Counts = Sequence[float] | Floats  # per second, oldest first
 
 # Peak demand is that of so many seconds together: a shorter one is served from the queues.
 PEAK_S = 3
@@ -64,7 +64,8 @@ def ewma(arrivals: Sequence[int], com: float = 1.6, samples: int = 20) -> float:
 def mean(arrivals: Counts, seconds: int) -> float:
     """Plain mean [1/s] of the last seconds."""
     recent = arrivals[-seconds:]
-    return float(sum(recent)) / len(recent) if len(recent) else 0.0
+    total = recent.sum() if isinstance(recent, np.ndarray) else sum(recent)
+    return float(total) / len(recent) if len(recent) else 0.0
 
 
 def envelope(arrivals: Counts, window_s: int = 60, bin_s: int = 5) -> float:

@@ -20,6 +20,7 @@ MULTIPLIERS = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8])
 PATIENCES = np.array([1.0, 8.0])  # times the base's own
 ACTIONS = len(MULTIPLIERS) * len(PATIENCES)
 NO_ADJUSTMENT = 3
+FLOOR_S = 2  # the rate of so many last seconds is to be served
 SLACK = 0.05  # a target may lie this much below the last seconds' rate: noise
 # log ratios of bins, noise, log of level over the cluster's rate, log ratios of mean and quantiles, error of the forecaster
 EXOGENOUS = len(BINS) + 10

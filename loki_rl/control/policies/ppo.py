@@ -12,14 +12,21 @@ from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Tracker
 from loki_rl.control.fast.table import yardstick
 from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, Agent, act, load_agent, outside, shipped
-from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, adjusted, exogenous, fill_mask, observation
+from loki_rl.control.learned.observation import (
+    ACTIONS,
+    FLOOR_S,
+    NO_ADJUSTMENT,
+    adjusted,
+    exogenous,
+    fill_mask,
+    observation,
+)
 from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
 STALE_S = 5.0
-FLOOR_S = 2
 
 
 def ppo(pipeline: Pipeline, options: PolicyOptions) -> Unadjusted:
