@@ -147,7 +147,7 @@ def compare(pipeline: Pipeline, requests: list[Request], seconds: float) -> None
     took: dict[str, list[float]] = {name: [] for name in solvers}
     late = dict.fromkeys(solvers, 0)
 
-    solve = written_model.solve_written
+    solve = written_model.solve_written  # type: ignore[attr-defined]
 
     def see(problem: Any, *limits: Any, **more: Any) -> Any:
         for name, solver in solvers.items():
