@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel bench faults gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench faults gpu-check clean
 
 install: $(STAMP)
 
@@ -46,6 +46,10 @@ contracts: install
 	$(BIN)/lint-imports
 
 check: lint types contracts test
+
+# Of all flags, from where they are declared; a test fails where it is not current.
+reference: install
+	$(BIN)/python -m loki_rl.cli.reference >docs/reference.md
 
 # For deployment: the data plane's actors in it are machine code (mypyc; needs a C compiler). Made from the source archive, so
 # that nothing compiled comes to lie beside the sources.

@@ -1,52 +1,62 @@
-"""What the commands `train` and `evaluate` do. Owns their options and output; the command line only passes flags on."""
+"""What the commands `train` and `evaluate` do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
 from loki_rl.agents.evaluate.methods import tune
 from loki_rl.agents.evaluate.report import as_json, table, write
+from loki_rl.agents.export import export
 from loki_rl.agents.train.training import BEST, TrainOptions, train
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import NumpyAgent, load_agent
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.options import (
+    Count,
+    Help,
+    LoadTime,
+    MeanRate,
+    NotNegative,
+    PipelineName,
+    Positive,
+    Randomise,
+    Seed,
+    Servers,
+    WindowTrace,
+)
 
 
 class TrainFlags(Struct, frozen=True, kw_only=True):
-    """Flags of `train`. steps: decisions in all; seeds: training seeds, one after the other; randomise: draw load time,
-    service rate, servers, lag and lost counts per window; allowed: requests
-    lost beyond the base's."""
+    """Flags of `train`."""
 
-    pipeline: str
-    out: str = "runs/train"
-    steps: int = 400_000
-    seed: int = 0
-    seeds: int = 1
-    servers: int | None = None
-    trace: str | None = None
-    mean_rps: float | None = None
-    windows: int = 512
-    validation: int = 96
-    randomise: bool = True
-    give_up: int = 25
-    allowed: float = 0.0001
-    quiet: bool = False
+    pipeline: PipelineName
+    out: Annotated[str, Help("Folder for checkpoints, TensorBoard files and the exported agent.")] = "runs/train"
+    steps: Annotated[Count, Help("Decisions to train for, at most.")] = 400_000
+    seed: Seed = 0
+    seeds: Annotated[Count, Help("Training seeds, one after the other.")] = 1
+    servers: Servers = None
+    trace: WindowTrace = None
+    mean_rps: MeanRate = None
+    windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
+    validation: Annotated[Count, Help("Windows to validate on.")] = 96
+    randomise: Randomise = True
+    give_up: Annotated[Count, Help("Validations without a better one before it stops.")] = 25
+    allowed: Annotated[NotNegative, Help("Share of requests it may lose beyond the base's.")] = 0.0001
 
 
-def run_train(flags: TrainFlags) -> dict[str, Any]:
+def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
     """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
     rows, env = [], tuned_env(flags)
     for seed in range(flags.seed, flags.seed + flags.seeds):
         folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
         options = train_options(flags, env, seed)
-        progress = train(options, folder, quiet=flags.quiet)
-        from loki_rl.agents.export import export
-
+        progress = train(options, folder, quiet=quiet)
         agent = export(options, progress, folder / BEST, folder)
         rows.append(
             {
@@ -65,14 +75,7 @@ def run_train(flags: TrainFlags) -> dict[str, Any]:
 
 def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:
     """The training windows with the base that an agent adjusts, tuned as evaluations tune it."""
-    env = ClusterEnvOptions(
-        pipeline=flags.pipeline,
-        servers=flags.servers,
-        trace=flags.trace,
-        mean_rps=flags.mean_rps,
-        windows=flags.windows,
-        randomise=flags.randomise,
-    )
+    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
     tuned = tune(env, "forecast", flags.validation)
     return replace(env, scale=tuned.scale, patience=tuned.patience)
 
@@ -85,47 +88,36 @@ def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> Train
 
 
 class EvaluateFlags(Struct, frozen=True, kw_only=True):
-    """Flags of `evaluate`. models: .npz files of agents, one per training seed; windows: test windows; tuning: validation
-    windows that every base is tuned on; load_s, bursts, heights, trace: of all windows; deep: the allocator table's thorough
-    search for the main table; shifts, shift_traces: the shift matrix; events: windows of the event twin; out: folder for
-    report, picture and TensorBoard files."""
+    """Flags of `evaluate`."""
 
-    pipeline: str
-    models: tuple[str, ...] = ()
-    windows: int = 100
-    tuning: int = 32
-    servers: int | None = None
-    trace: str | None = None
-    mean_rps: float | None = None
-    load_s: float | None = None
-    bursts: float = 1.0
-    heights: float = 1.0
-    randomise: bool = False
-    deep: bool = False
-    shifts: bool = False
-    shift_traces: tuple[str, ...] = ()
-    events: int = 0
-    out: str | None = None
+    pipeline: PipelineName
+    models: Annotated[tuple[str, ...], Help("agent.npz of a training seed; repeat it.", "--model")] = ()
+    windows: Annotated[Count, Help("Test windows.")] = 100
+    tuning: Annotated[Count, Help("Validation windows that every base is tuned on.")] = 32
+    servers: Servers = None
+    trace: WindowTrace = None
+    mean_rps: MeanRate = None
+    load_s: LoadTime = None
+    bursts: Annotated[NotNegative, Help("Times as many bursts.")] = 1.0
+    heights: Annotated[Positive, Help("Times as high bursts.")] = 1.0
+    randomise: Randomise = False
+    deep: Annotated[bool, Help("The thorough search of the allocator table (slower).")] = False
+    shifts: Annotated[bool, Help("The shift matrix: load times, bursts, traces, another pipeline.")] = False
+    traces: Annotated[
+        tuple[str, ...], Help("A trace of another family for the shift matrix; repeat it.", "--shift-trace")
+    ] = ()
+    events: Annotated[
+        Annotated[int, Meta(ge=0)], Help("Test windows to play in the event twin too (half a minute each).")
+    ] = 0
+    out: Annotated[str | None, Help("Folder for report, picture and TensorBoard files.")] = None
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
     """The report as JSON and as text. Raises RequestError if a model cannot be read."""
     agents = [_numpy(Path(path)) for path in flags.models]
-    options = ClusterEnvOptions(
-        pipeline=flags.pipeline,
-        servers=flags.servers,
-        trace=flags.trace,
-        mean_rps=flags.mean_rps,
-        load_s=flags.load_s,
-        bursts=flags.bursts,
-        heights=flags.heights,
-        randomise=flags.randomise,
-    )
-    asked = Asked(
-        windows=flags.windows, tuning=flags.tuning, deep=flags.deep, shifts=flags.shifts, traces=flags.shift_traces,
-        events=flags.events,
-    )  # fmt: skip
-    report = evaluate(options, agents, asked)
+    # Bases are tuned with the quick search, whatever the test windows are played with.
+    options = replace(msgspec.convert(flags, ClusterEnvOptions, from_attributes=True), deep=False)
+    report = evaluate(options, agents, msgspec.convert(flags, Asked, from_attributes=True))
     if flags.out is not None:
         write(report, Path(flags.out))
     return as_json(report), table(report)

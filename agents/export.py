@@ -1,19 +1,18 @@
-"""From a trained model to files that need no torch: .npz for this package, .onnx for others. Owns the exchange and the check
-that all three say the same; knows no training loop."""
+"""From a trained model to files that need no torch: .npz for this package, .onnx for others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from loki_rl.agents.train.network import layers_of
-from loki_rl.agents.train.training import Progress, TrainOptions
-from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Agent, Card, NumpyAgent, card_text
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.agents.train.training import Progress, TrainOptions, actor_of
+from loki_rl.control.demand.tanh_network import named
+from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
 from loki_rl.env.fluid.batch import Pool
 from loki_rl.env.fluid.windows import RANDOMISED, Ranges
 from loki_rl.env.gym.cluster_options import ONE_TASK, pool_for
@@ -28,7 +27,7 @@ def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) 
     from sb3_contrib import MaskablePPO
 
     model = MaskablePPO.load(best, device="cpu")
-    agent = NumpyAgent(*layers_of(model), make_card(options, progress))
+    agent = NumpyAgent(*actor_of(model), make_card(options, progress))
     folder.mkdir(parents=True, exist_ok=True)
     agent.save(folder / "agent.npz")
     write_onnx(agent, folder / "agent.onnx")
@@ -54,7 +53,8 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
         low=low,
         high=high,
         forecast_error=forecast_error(pool, min(SAMPLE, pool.size)),
-        ranges={**ranges, "windows": env.windows, "trace": env.trace or "bursty generator v0"},
+        ranges=ranges,
+        training=msgspec.to_builtins(options),
         gain=progress.best.gain,
         gap=progress.best.gap,
         excess=progress.best.excess,
@@ -95,7 +95,7 @@ def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, 
 def forecast_error(pool: Pool, windows: int) -> float:
     """Mean pinball error of the forecaster relative to demand, as the observation has it (a tenth of the feature)."""
     feature = NAMES.index("forecast_error")
-    return float(pool.windows.exogenous[:windows, :, feature].mean() / 10)
+    return float(pool.windows.arrays.exogenous[:windows, :, feature].mean() / 10)
 
 
 def write_onnx(agent: NumpyAgent, path: Path) -> None:
@@ -103,8 +103,7 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
     import onnx
 
     helper, kinds = onnx.helper, onnx.TensorProto
-    arrays = {f"w{i}": w for i, w in enumerate(agent.weights)} | {f"b{i}": b for i, b in enumerate(agent.biases)}
-    arrays["illegal"] = np.array(ILLEGAL, np.float32)
+    arrays = named(agent.weights, agent.biases) | {"illegal": np.array(ILLEGAL, np.float32)}
     nodes, last, seen = [], len(agent.weights) - 1, "observation"
     for i in range(last + 1):
         nodes += [
@@ -130,21 +129,6 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
     onnx.checker.check_model(made, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(made, str(path))
-
-
-def agreement(agent: Agent, model: Any, pairs: int, seed: int = 0) -> float:
-    """Share of random (observation, mask) pairs on which an agent and the sb3 model choose the same action."""
-    from loki_rl.agents.train.privileged_critic import FORESIGHT
-    from loki_rl.control.learned.agent import act
-
-    rng = np.random.default_rng(seed)
-    observations = rng.uniform(-2, 2, (pairs, OBSERVATION)).astype(np.float32)
-    masks = rng.random((pairs, ACTIONS)) < 0.6
-    masks[:, NO_ADJUSTMENT] = True
-    unseen = np.zeros((pairs, FORESIGHT), np.float32)
-    expected, _ = model.predict(np.concatenate((observations, unseen), axis=1), action_masks=masks, deterministic=True)
-    same = sum(act(agent, o, m) == e for o, m, e in zip(observations, masks, expected, strict=True))
-    return float(same) / pairs
 
 
 def _foresight(card: Card) -> str:

@@ -1,18 +1,18 @@
-"""What the commands `forecaster train` and `forecaster score` do. Owns their options, the file and card that training
-leaves, and the comparison of forecasters; the loop is forecast_train's."""
+"""What the commands `forecaster train` and `forecaster score` do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from msgspec import Struct
 
-from loki_rl.agents.train.forecaster import ForecastData, from_trace, joined, relative_error, synthetic, train_forecaster
+from loki_rl.agents.train.forecaster import ForecastData, error_of, from_trace, joined, synthetic, train_forecaster
 from loki_rl.control.demand.forecast import FORECASTERS, Forecaster
 from loki_rl.control.demand.forecast_learned import SHIPPED, load_net
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.env.gym.cluster_options import SPLITS
+from loki_rl.options import Count, Help, Seed
 from loki_rl.traces.trace import load_trace
 
 PARTS = tuple(SPLITS)
@@ -20,15 +20,14 @@ COMMAND = "loki-rl forecaster train --windows {windows} --validation {validation
 
 
 class ForecasterFlags(Struct, frozen=True, kw_only=True):
-    """Flags of `forecaster train`. windows, validation: of the bursty generator; traces: files whose first part is
-    trained on beside it."""
+    """Flags of `forecaster train`."""
 
-    out: str = "runs/forecaster"
-    windows: int = 400
-    validation: int = 60
-    epochs: int = 30
-    seed: int = 0
-    traces: tuple[str, ...] = ()
+    out: Annotated[str, Help("Folder for quantiles.npz and its card.")] = "runs/forecaster"
+    windows: Annotated[Count, Help("Generated windows of 15 minutes to train on.")] = 400
+    validation: Annotated[Count, Help("Windows that choose the best epoch; as many test it.")] = 60
+    epochs: Annotated[Count, Help("Passes over all samples.")] = 30
+    seed: Seed = 0
+    traces: Annotated[tuple[str, ...], Help("Train on the first part of this trace too; repeat it.", "--trace")] = ()
 
 
 def run_train_forecaster(flags: ForecasterFlags) -> dict[str, Any]:
@@ -50,12 +49,11 @@ def run_train_forecaster(flags: ForecasterFlags) -> dict[str, Any]:
 
 
 class ScoreFlags(Struct, frozen=True, kw_only=True):
-    """Flags of `forecaster score`. model: file of a trained one, by default the one that is shipped; windows: of the bursty
-    generator; trace: score on its last part instead."""
+    """Flags of `forecaster score`."""
 
-    model: str | None = None
-    windows: int = 60
-    trace: str | None = None
+    model: Annotated[str | None, Help("quantiles.npz of a training (default: the shipped one).")] = None
+    windows: Annotated[Count, Help("Generated test windows.")] = 60
+    trace: Annotated[str | None, Help("The last part of this trace instead.")] = None
 
 
 def run_score(flags: ScoreFlags) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def run_score(flags: ScoreFlags) -> dict[str, Any]:
 
 def compared(forecasters: dict[str, Forecaster], data: ForecastData) -> dict[str, float]:
     """Mean pinball error of each relative to demand, least first."""
-    errors = {name: relative_error(forecaster, data) for name, forecaster in forecasters.items()}
+    errors = {name: error_of(forecaster, data) for name, forecaster in forecasters.items()}
     return dict(sorted(errors.items(), key=lambda row: row[1]))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from math import inf
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
@@ -20,17 +19,15 @@ import numpy as np
 import pulp
 from msgspec.structs import replace
 
-from benchmarks.solver import stock_cbc
-from loki_rl.control.allocator import implicit_model
+from loki_rl.control.allocator import written_model
 from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
+from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.formulation.request import Part, Request
-from loki_rl.control.solver.solve import warm
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import JointPlan, Plan, Server
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import load_pipeline
-from tests.control.instances import watch
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
@@ -115,9 +112,15 @@ def four() -> list[Pipeline]:
 def stock(seconds: float) -> dict[str, Any]:
     """Solvers through PuLP, one thread."""
     options = {"msg": False, "gapRel": GAP, "timeLimit": seconds}
-    found = {"HiGHS": pulp.HiGHS(threads=1, **options), "CBC": stock_cbc(threads=1, **options)}
+    found = {"HiGHS": pulp.HiGHS(threads=1, **options), "CBC": _stock_cbc(threads=1, **options)}
     found |= {"Gurobi": pulp.GUROBI(**options)} if find_spec("gurobipy") else {}
     return {name: solver for name, solver in found.items() if solver}
+
+
+def _stock_cbc(**options: Any) -> Any:
+    """CBC where there is one, else None: PuLP 3 brings it (PULP_CBC_CMD), PuLP 4 finds an installed one (COIN_CMD)."""
+    names = {"PULP_CBC_CMD", "COIN_CMD"} & set(pulp.listSolvers(onlyAvailable=True))
+    return pulp.getSolver(max(names), **options) if names else None
 
 
 def measure(name: str, seconds: float) -> None:
@@ -144,18 +147,20 @@ def compare(pipeline: Pipeline, requests: list[Request], seconds: float) -> None
     took: dict[str, list[float]] = {name: [] for name in solvers}
     late = dict.fromkeys(solvers, 0)
 
-    def see(problem: Any, _: Any) -> None:
+    solve = written_model.solve_written  # type: ignore[attr-defined]
+
+    def see(problem: Any, *limits: Any, **more: Any) -> Any:
         for name, solver in solvers.items():
             ms = cpu_ms(lambda solver=solver: problem.solve(solver))  # type: ignore[misc]
             took[name][-1] += ms
             late[name] += ms > 900 * seconds
+        return solve(problem, *limits, **more)
 
     for request in requests:
         for times in took.values():
             times.append(0.0)
-        # Another demand of the same answers: what is remembered is not solved again.
-        with patch.object(implicit_model, "WIDE_ARCS", inf):
-            watch(pipeline, replace(request, demand_rps=request.demand_rps * (1 + 1e-9)), see)
+        with patch.object(written_model, "solve_written", see):
+            allocate(pipeline, replace(request, solver="pulp"))
     for name, times in took.items():
         print(f"  {name:7} median {median(times):8.1f} ms, largest {max(times):9.1f} ms, {late[name]} out of time")
 
@@ -233,7 +238,6 @@ def main() -> None:
     parser.add_argument("--only", help="one case")
     options = parser.parse_args()
     warm()
-    implicit_model.warm()
     if options.only in (None, "ladder"):
         measure_ladder()
     if options.only in (None, "switches"):

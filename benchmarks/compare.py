@@ -11,13 +11,14 @@ from time import perf_counter
 
 from loki_rl.reports.compare import build_cases, compare
 from loki_rl.runs.batch_runner import cores
-from loki_rl.runs.run import RUNNERS, RunOptions
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import RUNNERS
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import save_trace
 
 POLICIES = ("static", "hardware", "proteus", "loki", "exact")
 KINDS = ("diurnal", "flash_crowd", "bursts", "mmpp")
-MINUTES, SEEDS, SECONDS_BAR, CORES_BAR = 20, 3, 600.0, 2
+MINUTES, SEEDS, SECONDS_LIMIT, CORES_LIMIT = 20, 3, 600.0, 2
 # About half of what the most accurate models can serve: the peaks reach far into accuracy scaling.
 MEAN_RPS = 100.0
 
@@ -26,17 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="fewer take less time; the estimate is for all")
     parser.add_argument("--mean-rps", type=float, default=MEAN_RPS)
-    parser.add_argument("--jobs", type=int, default=min(cores(), CORES_BAR))
+    parser.add_argument("--jobs", type=int, default=min(cores(), CORES_LIMIT))
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         wall_s, cpu_s, runs = measure(Path(folder), given.seeds, given.mean_rps, given.jobs)
     whole = len(POLICIES) * len(KINDS) * SEEDS
-    estimate = cpu_s / runs * whole / CORES_BAR
+    estimate = cpu_s / runs * whole / CORES_LIMIT
     print(
         f"{runs} runs of {MINUTES} minutes at {given.mean_rps:g} requests/s in {given.jobs} processes: {wall_s:.0f} s, "
         f"{cpu_s:.0f} s of CPU"
     )
-    print(f"{whole} runs on {CORES_BAR} cores of their own: {estimate:.0f} s; bar {SECONDS_BAR:g} s")
+    print(f"{whole} runs on {CORES_LIMIT} cores of their own: {estimate:.0f} s; limit {SECONDS_LIMIT:g} s")
 
 
 def measure(folder: Path, seeds: int, mean_rps: float, jobs: int) -> tuple[float, float, int]:

@@ -36,8 +36,8 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.process.launch import LocalPlane
 from loki_rl.serving.transport.listening import hold
 
-# Bars of the median per hop [us].
-BARS_US = {"native": 150.0, "http": 250.0}
+# Limits of the median per hop [us].
+LIMITS_US = {"native": 150.0, "http": 250.0}
 MODEL_S = 0.004
 # As long as the models of *reading* take here: the longer a plane sleeps, the more its next hop costs.
 LONG_MODEL_S = 0.013
@@ -275,13 +275,13 @@ def awake() -> Iterator[None]:
 
 def report(rows: list[Row]) -> None:
     print(
-        f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  bar"
+        f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  limit"
     )
     for row in rows:
         p50 = row.p50_us()
         high = [1e6 * (cut - row.late_s * row.depth) for cut in quantiles(row.added, n=100)]
-        bar = BARS_US.get(row.door)
-        verdict = "" if bar is None else f"<= {bar:g} us {'met' if p50 / row.hops <= bar else 'MISSED'}"
+        limit = LIMITS_US.get(row.door)
+        verdict = "" if limit is None else f"<= {limit:g} us {'met' if p50 / row.hops <= limit else 'MISSED'}"
         print(
             f"{row.case:12}{row.door:8}{len(row.added):5}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}"
             f"{1e6 * row.late_s:7.0f}{p50 / row.hops:9.0f}  {verdict}"

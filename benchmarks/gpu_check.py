@@ -31,7 +31,6 @@ from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.reading.models import fetch_reading, font_files
 from loki_rl.reading.quality import encoded, true_crops
 from loki_rl.reading.scenes import render
-from loki_rl.runs.run import pictures
 from loki_rl.serving.engines.adapter import Array
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
@@ -39,6 +38,7 @@ from loki_rl.serving.engines.sessions import choose_devices
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.process.launch import LocalPlane
 from loki_rl.serving.profiling.profile import profile, quick_request
+from loki_rl.serving.profiling.workload import entry_payloads
 from loki_rl.serving.transport.listening import hold
 
 TOLERANCE = 1e-2
@@ -145,7 +145,7 @@ def swapped(check: Check) -> Found:
         policy_factory="benchmarks.gpu_check:alternating",
         policy_options={"plans": msgspec.to_builtins(plans)},
     ) as plane:
-        seen = replay(plane.front, pipeline.name, times, pictures(check.file, 1), pipeline.slo_s).figures
+        seen = replay(plane.front, pipeline.name, times, entry_payloads(check.file, 60, 1, "cpu"), pipeline.slo_s).figures
     lost = len(times) - seen.arrivals
     return {
         "ok": lost == 0 and seen.ok == seen.arrivals and bool(seen.switches),

@@ -1,5 +1,5 @@
-"""The bars of learning: speed of environments and training, the training allocator against the exact one, agreement and
-speed of exported agents, fluid against event twin. Prints each figure beside its bar; asserts nothing."""
+"""The goals of learning: speed of environments and training, the training allocator against the exact one, agreement and
+speed of exported agents, fluid against event twin. Prints each figure beside its goal; asserts nothing."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ import loki_rl.env
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import ACCURACY, SWITCH_GAP, UNLIKELY, VIOLATION, question_of
 from loki_rl.control.allocator.switching import SERVERS as SERVER_J
-from loki_rl.control.allocator.transition import Model, kept_transition
-from loki_rl.control.fast.table import Table, allocate_by_table, table_for
+from loki_rl.control.allocator.transition import Model, Transition
+from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Request
 from loki_rl.control.learned.agent import DATA, act, load_agent
 from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
-from loki_rl.core.plan import Plan
 from loki_rl.env.gym.cluster_env import ClusterEnv
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 from loki_rl.files.config import load_pipeline
-from tests.control.states import random_request
+from tests.control.states import answered, counts_of, names, random_request
 
 SINGLE = {"LokiRL/OneTask-v0": 50_000, "LokiRL/Cluster-v0": 10_000}
 BATCHED = {"LokiRL/OneTask-v0": 300_000, "LokiRL/Cluster-v0": 100_000}
@@ -43,8 +43,8 @@ TOLERANCE_J = 6 * SWITCH_GAP
 NEAR_J = SERVER_J / SERVERS
 
 
-def row(name: str, value: str, bar: str) -> None:
-    print(f"{name:58} {value:>28}   bar {bar}", flush=True)
+def row(name: str, value: str, goal: str) -> None:
+    print(f"{name:58} {value:>28}   goal {goal}", flush=True)
 
 
 def per_second(run: Callable[[], int], times: int, clock: Callable[[], float] = time.process_time) -> float:
@@ -58,11 +58,11 @@ def per_second(run: Callable[[], int], times: int, clock: Callable[[], float] = 
 
 def speed(times: int) -> None:
     """Steps per second, no adjustment and legal random actions."""
-    for name, bar in SINGLE.items():
+    for name, goal in SINGLE.items():
         env = gym.make(name, windows=4)
         rng = Random(0)  # numpy's draw takes as long as the step
 
-        def single(env: gym.Env = env, rng: Random = rng, wander: bool = False) -> int:  # type: ignore[type-arg]
+        def single(env: gym.Env = env, rng: Random = rng, wander: bool = False) -> int:
             info = env.reset(seed=1)[1]
             for _ in range(STEPS):
                 legal = np.flatnonzero(info["action_mask"]).tolist() if wander else [NO_ADJUSTMENT]
@@ -70,13 +70,13 @@ def speed(times: int) -> None:
             return STEPS
 
         single()
-        row(f"{name}, steps/s, asked before", f"{per_second(single, times):,.0f}", f"{bar:,}")
-        row(f"{name}, steps/s, random actions", f"{per_second(lambda f=single: f(wander=True), times):,.0f}", f"{bar:,}")  # type: ignore[misc]
-    for name, bar in BATCHED.items():
+        row(f"{name}, steps/s, asked before", f"{per_second(single, times):,.0f}", f"{goal:,}")
+        row(f"{name}, steps/s, random actions", f"{per_second(lambda f=single: f(wander=True), times):,.0f}", f"{goal:,}")  # type: ignore[misc]
+    for name, goal in BATCHED.items():
         batch = gym.make_vec(name, num_envs=CLUSTERS, windows=16)
         actions = np.full(CLUSTERS, NO_ADJUSTMENT)
 
-        def batched(batch: gym.vector.VectorEnv = batch, actions: np.ndarray = actions) -> int:  # type: ignore[type-arg]
+        def batched(batch: gym.vector.VectorEnv = batch, actions: np.ndarray = actions) -> int:
             batch.reset(seed=1)
             for _ in range(STEPS):
                 batch.step(actions)
@@ -84,18 +84,18 @@ def speed(times: int) -> None:
 
         batched()
         rate = per_second(batched, times, time.perf_counter)
-        row(f"{name} x {CLUSTERS}, {CORES} cores, steps/s of the clock, asked before", f"{rate:,.0f}", f"{bar:,}")
+        row(f"{name} x {CLUSTERS}, {CORES} cores, steps/s of the clock, asked before", f"{rate:,.0f}", f"{goal:,}")
 
 
-def cost_of(table: Table, request: Request, plan: Plan) -> float:
-    """Cost J in the exact allocator's own model, with the servers per variant fixed to those of the plan."""
+def cost_of(table: Table, request: Request, counts: Floats) -> float:
+    """Cost J in the exact allocator's own model, with the servers per variant fixed."""
     setting = prepare(table.fleet.pipeline, request)
-    wanted: dict[Model, int] = {}
-    for place in plan.placements:
-        task = setting.pipeline.index[place.task]
-        model = (task, setting.pipeline.variant_index[task][place.variant], 0)
-        wanted[model] = wanted.get(model, 0) + place.replicas
-    solved = kept_transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
+    pipeline, wanted = setting.pipeline, dict[Model, int]()
+    for (task, variant), count in zip(names(table), counts, strict=True):
+        if count:
+            place = pipeline.index[task]
+            wanted[place, pipeline.variant_index[place][variant], 0] = int(count)
+    solved = Transition(setting).ask(question_of(request, setting), 20.0, 1e-6, wanted)
     ratio = request.demand_rps / (request.expected_rps or request.demand_rps)
     everything = VIOLATION * (1 - UNLIKELY + UNLIKELY * ratio) + ACCURACY
     return everything - solved.objective if solved.found else everything
@@ -105,25 +105,25 @@ def allocator(states: int) -> None:
     """The training allocator against the exact one, both judged by the exact one's model."""
     for name in ("traffic", "social"):
         pipeline = load_pipeline(name).pipeline
-        table, rng = table_for(pipeline, SERVERS), np.random.default_rng(3)
+        table, rng = build_table(pipeline, SERVERS), np.random.default_rng(3)
         same, near = {False: 0, True: 0}, {False: 0, True: 0}
         excess, total = {False: 0.0, True: 0.0}, 0.0
         for _ in range(states):
             request = random_request(table, SERVERS, rng)
-            exact = cost_of(table, request, allocate(pipeline, replace(request, time_limit_s=10.0)))
+            exact = cost_of(table, request, counts_of(table, allocate(pipeline, replace(request, time_limit_s=10.0))))
             total += exact
             for deep in (False, True):
-                found = cost_of(table, request, allocate_by_table(pipeline, request, deep))
+                found = cost_of(table, request, answered(table, request, deep))
                 same[deep] += found <= exact + TOLERANCE_J
                 near[deep] += found <= exact + NEAR_J
                 excess[deep] += max(0.0, found - exact)
         for deep, word in ((True, "thorough"), (False, "quick")):
             row(f"{name}: {word} search, agreement on {states} states", f"{100 * same[deep] / states:.1f} %", ">= 93 %")
-            row(f"{name}: {word} search, within a server's cost", f"{100 * near[deep] / states:.1f} %", "no bar")
+            row(f"{name}: {word} search, within a server's cost", f"{100 * near[deep] / states:.1f} %", "no goal")
             row(f"{name}: {word} search, mean excess cost", f"{100 * excess[deep] / total:.2f} %", "<= 0.5 %")
 
 
-def training(pipeline: str, bar: int) -> None:
+def training(pipeline: str, goal: int) -> None:
     """Decisions per second of processor time, network and allocator in the loop."""
     from loki_rl.agents.train.training import TrainOptions, new_model, settle_torch
     from loki_rl.agents.train.vec_env import ClusterVecEnv
@@ -135,12 +135,12 @@ def training(pipeline: str, bar: int) -> None:
     began = time.process_time()
     pool.ensure(np.arange(pool.size))
     row(f"{pipeline}: a window made", f"{1000 * (time.process_time() - began) / pool.size:.0f} ms", "once each")
-    model = new_model(options, ClusterVecEnv(pool, options.envs))
+    model = new_model(options, ClusterVecEnv(pool, options.envs, options.rewards))
     model.learn(options.envs * options.rollout)
     began, before = time.perf_counter(), model.num_timesteps
     model.learn(DECISIONS, reset_num_timesteps=False)
     rate = (model.num_timesteps - before) / (time.perf_counter() - began)
-    row(f"{pipeline}: training, {CORES} cores, decisions/s of the clock, windows known", f"{rate:,.0f}", f"{bar:,}")
+    row(f"{pipeline}: training, {CORES} cores, decisions/s of the clock, windows known", f"{rate:,.0f}", f"{goal:,}")
 
 
 def trainings() -> None:
@@ -165,7 +165,7 @@ def exported(file: Path) -> None:
     if (file.parent / "best.zip").is_file():
         from sb3_contrib import MaskablePPO
 
-        from loki_rl.agents.export import agreement
+        from tests.agents.agreement import agreement
 
         model = MaskablePPO.load(file.parent / "best.zip", device="cpu")
         for suffix, agent in agents.items():
@@ -185,7 +185,7 @@ def fidelity(windows: int) -> None:
                 quality = float(np.mean([r["accuracy"] for r in rows]))
                 cost = (
                     5 * lost
-                    + (1 - quality / env.pool.table.fleet.best)
+                    + (1 - quality / env.pool.table.fleet.net.best)
                     + 0.1 * np.mean([r["servers"] for r in rows]) / SERVERS
                 )
                 seen[kind].append((lost, float(cost)))

@@ -37,14 +37,14 @@ INTERVAL_S, LOAD_S, PARALLEL = 5.0, 0.5, 2
 
 
 class Case(Struct):
-    """bar: most violations that are right, None where the figure is for comparison. plans: in turn, for two intervals each.
-    over: the case that the bar is beyond."""
+    """most: violations that are right, None where the figure is for comparison. plans: in turn, for two intervals each.
+    over: the case whose violations come on top."""
 
     name: str
     options: ClusterOptions
     plans: list[Plan]
     load: float
-    bar: float | None
+    most: float | None
     over: str = ""
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     print(f"traffic, {SERVERS} servers, {args.seconds:g} s a run; {load_average()}")
     print(f"unavoidable at load 1.2: {UNAVOIDABLE:.1%}; a swap: {PARALLEL} servers at a time, {LOAD_S:g} s a load")
     titles = f"{'violated':>9}{'accuracy':>9}{'switches':>9}{'lost':>6}{'foreign':>9}{'timer':>8}"
-    print(f"{'case':34}{'load':>5}{'':7}{titles}  bar")
+    print(f"{'case':34}{'load':>5}{'':7}{titles}  limit")
     seen: dict[tuple[str, str, int], float] = {}
     for case in cases(args.seconds):
         for run in range(args.runs):
@@ -173,9 +173,9 @@ def row(case: Case, driver: str, summary: Summary, seen: Live | None, base: floa
     violated = summary.slo_violation_ratio
     figures = f"{violated:9.2%}{summary.accuracy:9.4f}{summary.switches or 0:9}"
     beside = " " * 23 if seen is None else f"{seen.lost:6}{seen.foreign:9.2f}{seen.late_ms:6.1f}ms"
-    if case.bar is None:
+    if case.most is None:
         return f"{case.name:34}{case.load:5.1f} {driver:6}{figures}{beside}"
-    limit = base + case.bar
+    limit = base + case.most
     verdict = f"<= {limit:.1%} {'met' if violated <= limit else 'MISSED'}"
     return f"{case.name:34}{case.load:5.1f} {driver:6}{figures}{beside}  {verdict}"
 

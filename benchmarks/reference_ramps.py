@@ -1,13 +1,15 @@
 """Leaf violations on the ramps that the public Loki artifact was run on: *traffic*, 20 servers, SLO 250 ms, models loaded in
-no time, a plan every second. Needs the reference data beside the checkout; without it, it says so."""
+no time, a plan every second. Arrivals are drawn along the same two ramps; --arrivals FOLDER has the artifact's own."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -15,24 +17,35 @@ from loki_rl.control.policies.named import make_policy
 from loki_rl.core.draws import leaves_below
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import GATEWAY, Ended, Event, Outcome
+from loki_rl.core.options import DropPolicy
 from loki_rl.core.pipeline import Pipeline, root_of
+from loki_rl.core.requests.items import members
 from loki_rl.env.simulate import simulate
-from loki_rl.runs.run import RunOptions, Scene, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import Scene, prepare
+from loki_rl.traces.trace import Trace, save_trace
 
-ARRIVALS = Path(__file__).resolve().parents[2] / "shared" / "reference" / "loki" / "arrivals"
+# Both ramps begin here [requests/s], and last so long.
+BASE_RPS, SECONDS = 40.0, 26
 
 
 class Ramp(Struct, frozen=True):
-    """A reference run. last_s: roots that arrive in so many seconds before the end count. artifact: leaf violations of its
-    own simulator, three seeds, counted its way. plan_accuracy: of the plan it ends with."""
+    """A reference run. peak_rps: reached after rise_s and held. last_s: roots that arrive in so many seconds before the end
+    count. artifact: leaf violations of its own simulator, three seeds, counted its way. plan_accuracy: of the plan it ends
+    with."""
 
     name: str
+    peak_rps: float
+    rise_s: float
     last_s: float
     artifact: tuple[float, float, float]
     plan_accuracy: float
 
 
-RAMPS = (Ramp("ramp_to_150", 12.0, (0.117, 0.129, 0.108), 0.996), Ramp("ramp_to_300", 10.0, (0.143, 0.135, 0.134), 0.966))
+RAMPS = (
+    Ramp("ramp_to_150", 150.0, 14.0, 12.0, (0.117, 0.129, 0.108), 0.996),
+    Ramp("ramp_to_300", 300.0, 16.0, 10.0, (0.143, 0.135, 0.134), 0.966),
+)
 
 # Name -> options. Loki's headroom is 5 % of demand, as published; 20 % was chosen on six generated ramps of the same two
 # shapes with other arrivals: the least of 5, 10, 15, 20 % that kept all of them at a tenth of the artifact's. Exact plans
@@ -60,7 +73,7 @@ class Leaves:
 
     def _settled(self, event: Ended, now: float) -> None:
         leaf = not self.pipeline.children[event.task]
-        for item in self._first(event.ids):
+        for item in self._first(members(self.pipeline, event.task, event.families)):
             arrived = self.times[root_of(item)]
             if arrived < self.since:
                 continue
@@ -91,21 +104,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drop", default="reroute")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of fan-outs and service times; the arrivals are given")
+    parser.add_argument("--arrivals", type=Path, help="folder with ramp_to_150.csv and ramp_to_300.csv, one arrival a line")
     given = parser.parse_args()
-    if not ARRIVALS.is_dir():
-        raise SystemExit(f"{ARRIVALS} is not there: the reference arrivals are not part of this repository")
+    with TemporaryDirectory() as drawn:
+        play(given.arrivals or draw(Path(drawn)), given.drop, given.seeds)
+
+
+def draw(folder: Path) -> Path:
+    """Poisson arrivals along the ramps."""
+    for number, ramp in enumerate(RAMPS):
+        starts = np.arange(SECONDS, dtype=np.float64)
+        rates = np.interp(starts, [0.0, ramp.rise_s], [BASE_RPS, ramp.peak_rps])
+        save_trace(Trace(ramp.name, starts, np.random.default_rng(number).poisson(rates), 1.0), folder / f"{ramp.name}.csv")
+    return folder
+
+
+def play(arrivals: Path, drop: DropPolicy, seeds: int) -> None:
     print(f"{'ramp':<12} {'policy':<16} {'seed':>4} {'leaf viol.':>10} {'its way':>8} {'accuracy':>8} {'servers':>7}")
     for ramp in RAMPS:
         for name, options in SETTINGS.items():
             base = RunOptions(
-                "traffic", str(ARRIVALS / f"{ramp.name}.csv"), load_s=0.0, interval_s=1.0, drop=given.drop, servers=20,
+                "traffic", str(arrivals / f"{ramp.name}.csv"), load_s=0.0, interval_s=1.0, drop=drop, servers=20,
                 slo_ms=250.0, **options,
             )  # fmt: skip
-            report(ramp, name, [replace(base, seed=seed) for seed in range(given.seeds)])
+            report(ramp, name, [replace(base, seed=seed) for seed in range(seeds)])
 
 
 def report(ramp: Ramp, name: str, runs: list[RunOptions]) -> None:
-    """A line for each seed, and how the worst of them stands against the bar."""
+    """A line for each seed, and how the worst of them stands against a tenth of the artifact's."""
     ratios, accuracies = [], []
     for options in runs:
         scene = prepare(options)
@@ -117,11 +143,11 @@ def report(ramp: Ramp, name: str, runs: list[RunOptions]) -> None:
             f"{accuracy:>8.4f} {servers:>7.2f}",
             flush=True,
         )
-    bar, floor = min(ramp.artifact) / 10, ramp.plan_accuracy - 0.02
-    met = max(ratios) <= bar and min(accuracies) >= floor
+    limit, floor = min(ramp.artifact) / 10, ramp.plan_accuracy - 0.02
+    met = max(ratios) <= limit and min(accuracies) >= floor
     print(
         f"  the artifact {min(ramp.artifact):.3f}-{max(ramp.artifact):.3f} its way, accuracy of its plan "
-        f"{ramp.plan_accuracy:.3f}; bar <= {bar:.4f} and >= {floor:.3f}: {'met' if met else 'not met'}"
+        f"{ramp.plan_accuracy:.3f}; at most {limit:.4f} and accuracy >= {floor:.3f}: {'met' if met else 'not met'}"
     )
 
 

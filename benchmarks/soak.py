@@ -24,7 +24,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from benchmarks.faults import planes
-from benchmarks.faults.bars import Bar, show
+from benchmarks.faults.checks import Check, show
 from benchmarks.faults.open_loop import Http, Native, OpenLoop, Sender, lag_ms
 from benchmarks.host import busy_s, descriptors, load_average, own_s, rss_mb
 from benchmarks.load import lesser
@@ -239,12 +239,12 @@ def report(found: list[Growth], told: Told, struck: Counter[str], restarted: int
     most = max((one.more for one in found), default=None)
     show(
         [
-            Bar("soak: steepest slope of a life", steepest, SLOPE_MB, " MB/min", 3),
-            Bar("soak: more descriptors at the end of a life", most, MORE_DESCRIPTORS, digits=0),
-            Bar("soak: started again without having been struck", restarted - struck.total(), 0.0, digits=0),
-            Bar("soak: requests without an end", told.lost, 0.0, digits=0),
-            Bar("soak: requests answered twice", told.twice, 0.0, digits=0),
-            Bar("soak: ledger does not add up", float(not conserved), 0.0, digits=0),
+            Check("soak: steepest slope of a life", steepest, SLOPE_MB, " MB/min", 3),
+            Check("soak: more descriptors at the end of a life", most, MORE_DESCRIPTORS, digits=0),
+            Check("soak: started again without having been struck", restarted - struck.total(), 0.0, digits=0),
+            Check("soak: requests without an end", told.lost, 0.0, digits=0),
+            Check("soak: requests answered twice", told.twice, 0.0, digits=0),
+            Check("soak: ledger does not add up", float(not conserved), 0.0, digits=0),
         ]
     )
 

@@ -1,5 +1,6 @@
 """What a plan is worth that prices its own model loads: `exact` against `loki` and `clairvoyant` on the same requests, in
-the event twin, *traffic*, on generated bursts and on windows of real traces; violations, accuracy and servers together."""
+the event twin, *traffic*, on generated bursts and on windows of real traces; violations, accuracy and servers together. Five
+of the real traces ship with the package; the other ones are read from --traces FOLDER, and left out without it."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ from loki_rl.control.allocator.allocate import capacity
 from loki_rl.core.requests.ledger import Summary
 from loki_rl.files.config import load_pipeline
 from loki_rl.runs.batch_runner import cores
-from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import run_twin
 from loki_rl.runs.run_folder import folder_of, load_current, save
 from loki_rl.traces.generate import generate
-from loki_rl.traces.trace import load_trace, save_trace
+from loki_rl.traces.trace import DATA, load_trace, save_trace
 
-TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 SERVERS = 20
 LOAD = 0.6
 GENERATED_S = 100
@@ -104,20 +105,21 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="choose the headroom of loki, on windows that are not reported")
     parser.add_argument("--rehearse", action="store_true", help="report the windows that things are tuned on")
     parser.add_argument("--jobs", type=int, default=cores())
+    parser.add_argument("--traces", type=Path, help="folder of the real traces that do not ship: NAME.csv.gz")
     parser.add_argument("--logdir", type=Path, help="keep the runs here; a second call runs only what is missing")
     given = parser.parse_args()
     with TemporaryDirectory() as folder:
         logdir = given.logdir or Path(folder)
         if given.tune:
-            tune([*generated(logdir, TUNING_SEEDS), *real(TUNING)], given.jobs, logdir)
+            tune([*generated(logdir, TUNING_SEEDS), *real(TUNING, given.traces)], given.jobs, logdir)
             return
         seeds, families = (TUNING_SEEDS, TUNING) if given.rehearse else (SEEDS, FAMILIES)
-        made, found = generated(logdir, seeds), real(families)
+        made, found = generated(logdir, seeds), real(families, given.traces)
         played = play_all([*made, *found], SETTINGS, given.jobs, logdir)
-    report(f"generated, base {BASE_RPS:g} requests/s", played[: len(made)], ratio, "J(exact) / J({}), bar <= 0.333")
+    report(f"generated, base {BASE_RPS:g} requests/s", played[: len(made)], ratio, "J(exact) / J({}), at most 0.333")
     report(
         f"real, {LOAD:.0%} of capacity; times inside the traces' bins are synthetic", played[len(made) :], closed,
-        "share of the gap from {} to clairvoyant that exact closes, bar >= 0.7",
+        "share of the gap from {} to clairvoyant that exact closes, at least 0.7",
     )  # fmt: skip
 
 
@@ -135,17 +137,20 @@ def generated(logdir: Path, seeds: Iterable[int]) -> list[Case]:
     return cases
 
 
-def real(families: Iterable[Family]) -> list[Case]:
+def real(families: Iterable[Family], folder: Path | None) -> list[Case]:
     """Windows, each scaled to the same share of what the cluster can serve at all."""
-    if not TRACES.is_dir():
-        print(f"no real windows: {TRACES} is not there (the traces are not part of this repository)")
-        return []
     mean_rps = LOAD * capacity(load_pipeline("traffic").pipeline, SERVERS).capacity_rps
-    return [case for family in families for case in cut(family, mean_rps)]
+    cases: list[Case] = []
+    for family in families:
+        path = next((path for at in (DATA, folder) if at and (path := at / f"{family.file}.csv.gz").is_file()), None)
+        if path is None:
+            print(f"left out, it does not ship: {family.file}")
+        else:
+            cases += cut(family, path, mean_rps)
+    return cases
 
 
-def cut(family: Family, mean_rps: float) -> list[Case]:
-    path = TRACES / f"{family.file}.csv.gz"
+def cut(family: Family, path: Path, mean_rps: float) -> list[Case]:
     trace, width = load_trace(path), WINDOW_S * family.compress
     starts = (
         trace.from_s + (trace.to_s - trace.from_s) * (np.arange(family.windows) + family.place) / family.windows - width / 2
@@ -185,9 +190,10 @@ def play(case: Case, setting: Setting, logdir: Path) -> Summary:
 # -- report -----------------------------------------------------------------------------------------------------------------
 
 Costs = dict[Setting, NDArray[np.float64]]
+Measure = Callable[[Costs, Setting], NDArray[np.float64]]
 
 
-def report(title: str, played: Sequence[Played], measure: Callable[[Costs, Setting], NDArray[np.float64]], bar: str) -> None:
+def report(title: str, played: Sequence[Played], measure: Measure, what: str) -> None:
     """A table per family; then a figure of all windows against each `loki`, with the interval of resampled windows."""
     if not played:
         return
@@ -200,16 +206,14 @@ def report(title: str, played: Sequence[Played], measure: Callable[[Costs, Setti
     for base in (LOKI, LOKI_TUNED):
         mean = measure({setting: found.mean(keepdims=True) for setting, found in costs.items()}, base)[0]
         low, high = np.quantile(measure(resampled, base), (0.025, 0.975))
-        print(f"  {bar.format(name(base))}: {mean:.3f} [{low:.3f}, {high:.3f}] in {len(played)} windows")
+        print(f"  {what.format(name(base))}: {mean:.3f} [{low:.3f}, {high:.3f}] in {len(played)} windows")
 
 
 def show(some: Sequence[Played]) -> None:
     for setting in SETTINGS:
-        found = [one.summaries[setting] for one in some]
-        figures = [
-            (100 * run.slo_violation_ratio, 100 * run.accuracy, run.servers_mean or 0.0, run.cost_j or 0.0) for run in found
-        ]
-        violations, accuracy, servers, cost = np.mean(figures, axis=0)
+        runs = [one.summaries[setting] for one in some]
+        figures = [(run.slo_violation_ratio, run.accuracy or 0.0, run.servers_mean or 0.0, run.cost_j or 0) for run in runs]
+        violations, accuracy, servers, cost = np.mean(figures, axis=0) * (100, 100, 1, 1)
         print(
             f"{some[0].case.family:<26} {len(some):>2} {name(setting):<12} {violations:>8.2f} {accuracy:>7.2f} "
             f"{servers:>7.2f} {cost:>7.3f}"

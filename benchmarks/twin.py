@@ -11,9 +11,10 @@ from time import process_time
 from loki_rl.control.policies.named import make_policy
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.env.world import Decide
-from loki_rl.runs.run import RunOptions, Scene, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import Scene, prepare
 
-BAR = 150_000
+GOAL = 150_000
 LOADS_RPS = (100.0, 200.0, 400.0)
 SECONDS = 60.0
 
@@ -25,7 +26,7 @@ def main() -> None:
     print(f"{'requests/s':>10} {'executions':>10} {'events':>8} {'violations':>10} {'executions/CPU s':>17} {'best':>9}")
     rates = [measure(rps, repeats) for rps in LOADS_RPS]
     medians, bests = zip(*rates, strict=True)
-    print(f"worst load: {min(medians):,.0f} (best {min(bests):,.0f}) task executions per CPU second; bar {BAR:,}")
+    print(f"worst load: {min(medians):,.0f} (best {min(bests):,.0f}) task executions per CPU second; goal {GOAL:,}")
 
 
 def measure(rps: float, repeats: int) -> tuple[float, float]:

@@ -19,7 +19,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import run_twin
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import load_trace, save_trace
 
@@ -54,7 +55,7 @@ class Window(Struct, frozen=True):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--traces", type=Path, help="folder of the real traces (they are not part of this repository)")
+    parser.add_argument("--traces", type=Path, help="folder of the real traces: NAME.csv.gz, also of those that ship")
     parser.add_argument("--out", type=Path, default=Path("costs.jsonl"))
     parser.add_argument("--windows", type=int, default=WINDOWS, help="of each family and level")
     parser.add_argument("--levels", nargs="+", type=float, default=LEVELS, help="mean requests/s")
@@ -75,8 +76,9 @@ def windows(traces: Path | None, folder: Path, levels: Iterable[float], most: in
                 if not path.exists():
                     save_trace(generate(family, WINDOW_S, BASE_RPS, number + 1), path)
                 yield Window(family, number, level, options(path, number, level))
-            for family, compress in REAL.items() if traces else ():
-                yield cut(traces / f"{family}.csv.gz", family, compress, number, level)
+            for family, compress in REAL.items():
+                if traces is not None:
+                    yield cut(traces / f"{family}.csv.gz", family, compress, number, level)
 
 
 def cut(path: Path, family: str, compress: float, number: int, level: float) -> Window:
@@ -111,7 +113,7 @@ def run(window: Window, policy: str) -> dict[str, object]:
         "policy": policy,
         "cost_j": round(float(seen.cost_j or 0.0), 6),
         "violations": round(seen.slo_violation_ratio, 6),
-        "accuracy": round(seen.accuracy, 6),
+        "accuracy": round(float(seen.accuracy or 0.0), 6),
         "servers": round(float(seen.servers_mean or 0.0), 4),
     }
 

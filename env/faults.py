@@ -13,10 +13,11 @@ from msgspec.structs import asdict
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.validation import require
 from loki_rl.env.histogram import FanoutRow, read_histogram
+from loki_rl.errors import UserError
 from loki_rl.files.tables import read_yaml, table
 
 
-class FaultError(ValueError):
+class FaultError(UserError):
     """These faults cannot happen in this run; the message is one sentence: which, why, what to do."""
 
 

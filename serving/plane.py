@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
+from loki_rl.errors import UserError
 from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
@@ -20,10 +21,9 @@ FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
-ENGINES: tuple[EngineKind, ...] = ("emulated", "onnx")
 
 
-class PlaneError(ValueError):
+class PlaneError(UserError):
     """A plane is described wrongly; the message is one sentence for the user."""
 
 

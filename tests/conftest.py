@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.control.solver.solve import warm
+from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally, summarise
-from loki_rl.runs.run import Driver, RunOptions, RunResult, run_plane, run_twin
+from loki_rl.runs.options import Driver, RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import run_plane, run_twin
 
 
 def pytest_sessionstart() -> None:
@@ -93,7 +95,10 @@ def make_result(run_options: RunOptions) -> MakeResult:
         tally.second(1).loads = 2
         options = RunOptions(run_options.pipeline, trace, policy, driver, seed, interval_s=1.0)
         summary = summarise(tally, 1.0, SERVERS)
-        return RunResult(options, trace, summary, tally, SERVERS, 1.0, "assumed", float(seconds), 0.5)
+        return RunResult(
+            options=options, trace=trace, summary=summary, tally=tally, servers=SERVERS, best_accuracy=1.0,
+            provenance="assumed", duration_s=float(seconds), wall_s=0.5,
+        )  # fmt: skip
 
     return make
 

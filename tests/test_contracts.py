@@ -54,7 +54,7 @@ LAYERS = "Layers: cli > agents > env | serving > control | traces > core"
 PURE = "The core is pure: no clock, chance, socket, log or array library"
 TWIN = "The twin needs no serving stack and no torch"
 PLANE = "The serving plane needs no twin and no learning stack"
-BESIDE = "config and telemetry stand beside the core"
+BESIDE = "Files and curves stand beside the core"
 CORE_ROOMS = "Rooms of the core: routing > servers > requests"
 CONTROL_ROOMS = "Rooms of control: policies > demand > allocator > formulation > solver"
 TWIN_ROOMS = "Rooms of the twin: gym > fluid | simulate > disturbed > world"
@@ -76,6 +76,13 @@ BREACHES = [
         {TWIN, LAYERS},
         "loki_rl.env.world -> loki_rl.serving.transport.wire",
     ),
+    (
+        "serving/profiling/profile.py",
+        "import loki_rl.reading.scenes",
+        {LAYERS},
+        "loki_rl.serving.profiling.profile -> loki_rl.reading.scenes",
+    ),
+    ("loki_rl/runs/run.py", "import loki_rl.paper.study", {LAYERS}, "loki_rl.runs.run -> loki_rl.paper.study"),
     ("env/kernel.py", "import torch", {TWIN}, "loki_rl.env.kernel -> torch"),
     (
         "serving/transport/wire.py",

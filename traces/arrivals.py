@@ -1,5 +1,4 @@
-"""Arrival times drawn from a trace. Owns the one function that every driver calls, so that all of them replay the same
-requests; knows no pipeline and keeps no state."""
+"""Arrival times drawn from a trace: the one function that every driver calls, so that all replay the same requests."""
 
 from __future__ import annotations
 

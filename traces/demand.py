@@ -1,16 +1,19 @@
-"""Demand over time: requests per bin, or the exact time of each, and the window of it that is replayed. Draws nothing, reads
-no file and knows no pipeline."""
+"""Demand over time: requests per bin, or the exact time of each, and the window of it that is replayed."""
 
 from __future__ import annotations
 
 from math import floor, isfinite
+from typing import Annotated
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.errors import UserError
+from loki_rl.options import Help, MeanRate, Positive
 
-class TraceError(ValueError):
+
+class TraceError(UserError):
     """A trace or the options to replay it are wrong; the message is one sentence: where, what, what to do."""
 
 
@@ -66,18 +69,14 @@ class Trace(Struct, frozen=True, eq=False):
         return floor(last) + 1.0 if self.exact else last + self.bin_s
 
 
-class TraceOptions(Struct, frozen=True, kw_only=True):
-    """How a trace is replayed. from_s, to_s: window in the trace's own time [s], whole trace by default.
+class TraceOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a trace is replayed; at most one of mean_rps and rate_scale."""
 
-    compress: time runs this many times faster, so rates rise by it. Then at most one of: mean_rps, the mean rate of the
-    replay [requests/s]; rate_scale, how many requests are made of one, on average.
-    """
-
-    from_s: float | None = None
-    to_s: float | None = None
-    compress: float = 1.0
-    mean_rps: float | None = None
-    rate_scale: float | None = None
+    from_s: Annotated[float | None, Help("Start of the window in the trace's own time [s] (default: its own).")] = None
+    to_s: Annotated[float | None, Help("End of the window in the trace's own time [s] (default: its own).")] = None
+    compress: Annotated[Positive, Help("Play the trace this many times faster, so that rates rise by it.")] = 1.0
+    mean_rps: MeanRate = None
+    rate_scale: Annotated[Positive | None, Help("Requests made of each one of the trace, on average.")] = None
 
 
 def window(trace: Trace, options: TraceOptions) -> tuple[float, float]:

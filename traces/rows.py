@@ -1,5 +1,4 @@
-"""Lines and cells of a trace file. Owns what a time, a date and a count look like as text, and the sentence that says where
-one is wrong; knows no format."""
+"""Lines and cells of a trace file: times, dates and counts as text, and the sentence that says where one is wrong."""
 
 from __future__ import annotations
 

@@ -82,18 +82,25 @@ def _log(title: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Tra
     return Trace(stem(file), times, np.ones(len(times), np.int64), 0.0, title)
 
 
-def _dated(title: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Trace:
-    """A date and a count a line: bins of equal width, time from the first one on."""
+def bins(
+    file: Path, lines: Iterator[Line], when: Callable[[str, str], float]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
+    """A time and a count a line, of bins of equal width: their starts, counts and width. when: reads a time."""
     rows: list[tuple[int, float]] = []
     counts: list[int] = []
     for number, line in lines:
         where = f"{file}, line {number}"
-        date, requests = take(line, len(columns), where)
-        rows.append((number, moment(date, where)))
+        start, requests = take(line, 2, where)
+        rows.append((number, when(start, where)))
         counts.append(count(requests, where))
-    bin_s = bin_width(file, rows)
-    starts = np.array([start for _, start in rows], np.float64)
-    return Trace(stem(file), starts - starts[0], np.array(counts, np.int64), bin_s, title)
+    width = bin_width(file, rows)
+    return np.array([start for _, start in rows], np.float64), np.array(counts, np.int64), width
+
+
+def _dated(title: str, file: Path, _: Columns, lines: Iterator[Line]) -> Trace:
+    """Time from the first bin on."""
+    starts, counts, bin_s = bins(file, lines, moment)
+    return Trace(stem(file), starts - starts[0], counts, bin_s, title)
 
 
 def _tallies(title: str, file: Path, _: Columns, lines: Iterator[Line]) -> Trace:

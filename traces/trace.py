@@ -1,5 +1,4 @@
-"""Trace files: which format a file has, those of our own, and where shipped ones lie. Owns reading and writing; draws
-nothing and knows no pipeline."""
+"""Trace files: which format a file has, those of our own, and where shipped ones lie."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from loki_rl.traces.demand import TraceError as TraceError
 from loki_rl.traces.demand import TraceOptions as TraceOptions
 from loki_rl.traces.demand import Wishes as Wishes
 from loki_rl.traces.demand import window as window
-from loki_rl.traces.rows import Line, bin_width, count, read_lines, stem, take, time
-from loki_rl.traces.sources import FORMATS, Columns, Format, columns_of
+from loki_rl.traces.rows import Line, read_lines, stem, take, time
+from loki_rl.traces.sources import FORMATS, Columns, Format, bins, columns_of
 
 DATA = Path(__file__).resolve().parent / "data"
 MAX_RETRIES = 1000
@@ -95,16 +94,8 @@ def find_trace(name: str | Path) -> Path:
     raise TraceError(f"no trace '{given}'; {hint}")
 
 
-def _counts(_: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Trace:
-    rows: list[tuple[int, float]] = []
-    counts: list[int] = []
-    for number, line in lines:
-        where = f"{file}, line {number}"
-        start, requests = take(line, len(columns), where)
-        rows.append((number, time(start, where)))
-        counts.append(count(requests, where))
-    bin_s = bin_width(file, rows)
-    return Trace(stem(file), np.array([start for _, start in rows], np.float64), np.array(counts, np.int64), bin_s)
+def _counts(_: str, file: Path, __: Columns, lines: Iterator[Line]) -> Trace:
+    return Trace(stem(file), *bins(file, lines, time))
 
 
 def _arrivals(_: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Trace:

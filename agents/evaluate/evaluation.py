@@ -1,5 +1,4 @@
-"""Evaluation on windows that training never saw: every base tuned on validation with the same grid, every method on the same
-test windows, gaps with intervals. Owns the protocol and the report's figures; knows neither training nor files."""
+"""Evaluation on windows that training never saw: all bases tuned alike, all methods on the same test windows."""
 
 from __future__ import annotations
 
@@ -7,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from loki_rl.agents.evaluate.event_check import Fidelity, fidelity
 from loki_rl.agents.evaluate.matched_comparison import MatchedComparison, matched
 from loki_rl.agents.evaluate.methods import BARE, BASES, IDEAL, PPO, Method, Tuned, contenders, tune
-from loki_rl.agents.evaluate.rollouts import Played, mean_of
+from loki_rl.agents.evaluate.rollouts import Means, Played, mean_of, means
 from loki_rl.agents.evaluate.shifts import Shifted, shifts
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.learned.agent import NumpyAgent
@@ -20,17 +19,12 @@ from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 from loki_rl.reports.statistics import bootstrap, gap_closed, improvement, mean_interval, paired_gain
 
 
-class Row(Struct, frozen=True, kw_only=True):
-    """One method on the test windows, means; cost_low and cost_high: of the mean over windows (bootstrap)."""
+class Row(Means, frozen=True, kw_only=True):
+    """One method on the test windows; cost_low and cost_high: of the mean over windows (bootstrap)."""
 
     policy: str
-    cost_j: float
     cost_low: float
     cost_high: float
-    slo_violation_ratio: float
-    accuracy: float
-    servers: float
-    loads: float
     scale: float
     patience: float
 
@@ -91,62 +85,48 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
     played = [one.play(test, asked.deep) for one in methods]
     plain = len(methods) - len(agents)
     learnt, mine = methods[plain:], played[plain:]
-    bases = {one.name: result for one, result in zip(methods[:plain], played, strict=False)}
-    rows = [_row(one, result) for one, result in zip(methods[:plain], played, strict=False)]
-    by_seed = [_row(one, result) for one, result in zip(learnt, mine, strict=True)]
-    together = [_row(methods[-1], mean_of(mine))] if mine else []
+    rows = list(map(_row, methods, played))
+    bases = {row.policy: result for row, result in zip(rows[:plain], played, strict=False)}
+    agent = [mean_of(mine)] if mine else []
     return Report(
         pipeline=options.pipeline,
         windows=asked.windows,
         seeds=len(agents),
         tuned=tuned,
-        rows=rows + together,
+        rows=rows[:plain] + [_row(methods[-1], one) for one in agent],
         gaps=[_gap(name, bases, mine) for name in (*BASES, BARE)] if mine else [_gap("exact", bases, [bases["forecast"]])],
-        by_seed=by_seed,
-        matched=_matched(options, learnt, asked) if mine else [],
+        by_seed=rows[plain:],
+        matched=[matched(options, name, learnt, asked.tuning, asked.windows) for name in BASES] if mine else [],
         shifts=shifts(options, methods, asked.windows, asked.traces) if asked.shifts else [],
         fidelity=fidelity(options, methods[: plain + 1], asked.events) if asked.events else [],
-        costs={name: result.cost.tolist() for name, result in bases.items()}
-        | ({PPO: mean_of(mine).cost.tolist()} if mine else {}),
+        costs={name: one.cost_j.tolist() for name, one in (*bases.items(), *((PPO, one) for one in agent))},
     )
-
-
-def _matched(options: ClusterEnvOptions, agents: Sequence[Method], asked: Asked) -> list[MatchedComparison]:
-    return [matched(options, name, agents, asked.tuning, asked.windows) for name in BASES]
 
 
 def _row(method: Method, played: Played) -> Row:
-    interval = mean_interval(played.cost)
+    cost = mean_interval(played.cost_j)
     return Row(
-        policy=method.name,
-        cost_j=interval.value,
-        cost_low=interval.low,
-        cost_high=interval.high,
-        slo_violation_ratio=float(played.violations.mean()),
-        accuracy=float(played.accuracy.mean()),
-        servers=float(played.servers.mean()),
-        loads=float(played.loads.mean()),
-        scale=method.scale,
-        patience=method.patience,
-    )
+        policy=method.name, cost_low=cost.low, cost_high=cost.high, scale=method.scale, patience=method.patience,
+        **asdict(means(played)),
+    )  # fmt: skip
 
 
 def _gap(name: str, bases: dict[str, Played], runs: Sequence[Played]) -> Gap:
     base = bases[name]
-    costs: Floats = np.stack([run.cost for run in runs])
-    more: Floats = np.stack([run.violations for run in runs]) - base.violations
-    share, gain = gap_closed(base.cost, costs, bases[IDEAL].cost), paired_gain(base.cost, costs)
+    costs: Floats = np.stack([run.cost_j for run in runs])
+    more: Floats = np.stack([run.slo_violation_ratio for run in runs]) - base.slo_violation_ratio
+    share, gain = gap_closed(base.cost_j, costs, bases[IDEAL].cost_j), paired_gain(base.cost_j, costs)
     excess = bootstrap(more[..., None], lambda drawn: float(drawn.mean()))
     return Gap(
         base=name,
-        room=float((base.cost - bases[IDEAL].cost).mean()),
+        room=float((base.cost_j - bases[IDEAL].cost_j).mean()),
         share=share.value,
         ci_low=share.low,
         ci_high=share.high,
         iqm=gain.value,
         iqm_low=gain.low,
         iqm_high=gain.high,
-        improved=improvement(base.cost, costs),
+        improved=improvement(base.cost_j, costs),
         excess=excess.value,
         excess_low=excess.low,
         excess_high=excess.high,

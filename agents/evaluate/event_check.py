@@ -1,5 +1,4 @@
-"""The same windows and methods in both twins: whether the fluid one, in which agents are trained, ranks methods as the event
-twin does. Owns that comparison; the event twin plans with the exact allocator."""
+"""The same windows and methods in both twins: whether the fluid one ranks methods as the event twin does."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
 from loki_rl.agents.evaluate.methods import Method
-from loki_rl.agents.evaluate.rollouts import Played, base
+from loki_rl.agents.evaluate.rollouts import Means, Played, base, means
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 from loki_rl.env.gym.cluster_env import ClusterEnv
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
@@ -21,38 +20,22 @@ INTERVALS = 20
 
 
 class Fidelity(Struct, frozen=True):
-    """Means of one method over the same windows in both twins: cost J, share of requests lost, accuracy, servers."""
+    """Means of one method over the same windows in both twins."""
 
     policy: str
-    fluid_j: float
-    event_j: float
-    fluid_violations: float
-    event_violations: float
-    fluid_accuracy: float
-    event_accuracy: float
-    fluid_servers: float
-    event_servers: float
+    fluid: Means
+    event: Means
 
 
 def fidelity(options: ClusterEnvOptions, methods: Sequence[Method], windows: int) -> list[Fidelity]:
     """Every method on the first test windows, INTERVALS decisions each."""
     asked = replace(options, split="test", windows=windows, intervals=INTERVALS)
-    return [_row(one.name, one.play(asked, deep=True), in_events(one, asked)) for one in methods]
-
-
-def _row(name: str, fluid: Played, event: Played) -> Fidelity:
-    figures: dict[str, float] = {}
-    for kind, played in (("fluid", fluid), ("event", event)):
-        figures |= {f"{kind}_{part}": float(getattr(played, part).mean()) for part in ("violations", "accuracy", "servers")}
-        figures[f"{kind}_j"] = float(played.cost.mean())
-    return Fidelity(policy=name, **figures)
+    return [Fidelity(one.name, means(one.play(asked, deep=True)), means(in_events(one, asked))) for one in methods]
 
 
 def same_order(rows: Sequence[Fidelity]) -> bool:
     """Whether both twins order the methods alike by cost."""
-    return [r.policy for r in sorted(rows, key=lambda r: r.fluid_j)] == [
-        r.policy for r in sorted(rows, key=lambda r: r.event_j)
-    ]
+    return sorted(rows, key=lambda row: row.fluid.cost_j) == sorted(rows, key=lambda row: row.event.cost_j)
 
 
 def in_events(method: Method, options: ClusterEnvOptions) -> Played:

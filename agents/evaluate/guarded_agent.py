@@ -1,5 +1,4 @@
-"""A trained agent as a controller would use it: wherever it is not believed the base decides. Owns that rule for many
-clusters at once; the limits are control/learned/agent.py's."""
+"""A trained agent as a controller would use it, for many clusters: wherever it is not believed the base decides."""
 
 from __future__ import annotations
 
@@ -9,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.agents.evaluate.rollouts import greedy
-from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, forward, outside
+from loki_rl.control.demand.tanh_network import forward
+from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, outside
 from loki_rl.env.gym.spaces import NAMES
 
 ERROR = NAMES.index("forecast_error")
@@ -17,14 +17,12 @@ ERROR_SCALE = 10.0  # of that feature
 
 
 class GuardedAgent:
-    """Decides for rows of observations, always of the same clusters in the same order. trusted: share of the decisions that
-    were the agent's."""
+    """Decides for rows of observations, always of the same clusters in the same order."""
 
     def __init__(self, agent: NumpyAgent) -> None:
         self.card = agent.card
         self._choose = greedy(partial(forward, agent.weights, agent.biases))
         self._sitting_out: NDArray[np.int64] | None = None
-        self._decisions, self._trusted = 0, 0
 
     def __call__(self, observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
         if self._sitting_out is None:
@@ -32,11 +30,4 @@ class GuardedAgent:
         off = observations[:, ERROR] > ERROR_SCALE * FORECASTER_OFF * self.card.forecast_error
         doubted = outside(self.card, observations).any(axis=1) | off
         self._sitting_out = np.where(doubted, SIT_OUT, np.maximum(0, self._sitting_out - 1))
-        believed = self._sitting_out == 0
-        self._decisions += len(believed)
-        self._trusted += int(believed.sum())
-        return np.where(believed, self._choose(observations, masks), -1)
-
-    @property
-    def trusted(self) -> float:
-        return self._trusted / max(1, self._decisions)
+        return np.where(self._sitting_out == 0, self._choose(observations, masks), -1)

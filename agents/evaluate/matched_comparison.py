@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.methods import PATIENCES, Method
-from loki_rl.agents.evaluate.rollouts import Played, mean_of
+from loki_rl.agents.evaluate.rollouts import Means, Played, means
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 from loki_rl.reports.statistics import Interval, bootstrap
@@ -23,60 +23,45 @@ POINT, PART = 0.001, 0.01
 
 class MatchedComparison(Struct, frozen=True, kw_only=True):
     """A base as near to the agents' accuracy and servers as its grid comes on validation windows, and both on test windows.
-    less: share by which the agents' violations are lower, with interval; equal: whether both are equal on validation."""
+    less: share by which the agents' violations are lower; equal: whether both are equal on validation."""
 
     base: str
     scale: float
     patience: float
     equal: bool
-    base_violations: float
-    base_accuracy: float
-    base_servers: float
-    violations: float
-    accuracy: float
-    servers: float
-    less: float
-    less_low: float
-    less_high: float
+    of_base: Means
+    of_agents: Means
+    less: Interval
 
 
 def matched(options: ClusterEnvOptions, name: str, agents: Sequence[Method], tuning: int, windows: int) -> MatchedComparison:
     """The base of that name against the agents, all with the quick search, since the grid is played too. tuning: validation
     windows; windows: test windows."""
     validation = replace(options, split="validation", windows=tuning)
-    wanted = mean_of([agent.play(validation) for agent in agents])
+    wanted = means(*(agent.play(validation) for agent in agents))
     grid = [Method(name, name, scale, patience) for scale, patience in product(SCALES, PATIENCES)]
-    near = [(_distance(one.play(validation), wanted), place) for place, one in enumerate(grid)]
+    near = [(_distance(means(one.play(validation)), wanted), place) for place, one in enumerate(grid)]
     distance, place = min(near)
     test = replace(options, split="test", windows=windows)
     base, runs = grid[place].play(test), [agent.play(test) for agent in agents]
-    less, mine = _less(base, runs), mean_of(runs)
     return MatchedComparison(
         base=name,
         scale=grid[place].scale,
         patience=grid[place].patience,
         equal=distance <= 1.0,
-        base_violations=float(base.violations.mean()),
-        base_accuracy=float(base.accuracy.mean()),
-        base_servers=float(base.servers.mean()),
-        violations=float(mine.violations.mean()),
-        accuracy=float(mine.accuracy.mean()),
-        servers=float(mine.servers.mean()),
-        less=less.value,
-        less_low=less.low,
-        less_high=less.high,
+        of_base=means(base),
+        of_agents=means(*runs),
+        less=_less(base, runs),
     )
 
 
-def _distance(played: Played, wanted: Played) -> float:
+def _distance(mine: Means, wanted: Means) -> float:
     """The larger of both differences, in units of what counts as equal."""
-    accuracy = abs(float(played.accuracy.mean() - wanted.accuracy.mean())) / POINT
-    servers = abs(float(played.servers.mean() / wanted.servers.mean()) - 1) / PART
-    return max(accuracy, servers)
+    return max(abs(mine.accuracy - wanted.accuracy) / POINT, abs(mine.servers / wanted.servers - 1) / PART)
 
 
 def _less(base: Played, runs: Sequence[Played]) -> Interval:
-    pairs = np.stack([np.stack((base.violations, run.violations), axis=-1) for run in runs])
+    pairs = np.stack([np.stack((base.slo_violation_ratio, run.slo_violation_ratio), axis=-1) for run in runs])
 
     def share(drawn: Floats) -> float:
         lost = float(drawn[..., 0].mean())

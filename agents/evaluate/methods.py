@@ -1,5 +1,4 @@
-"""Who is compared: the bases and clairvoyance with the scale and patience that serve each best, and trained agents. Owns the
-tuning that all of them get and how each plays windows in the fluid twin."""
+"""Who is compared: bases and clairvoyance with the scale and patience that serve each best, and trained agents."""
 
 from __future__ import annotations
 
@@ -59,7 +58,7 @@ def tune(options: ClusterEnvOptions, name: str, windows: int) -> Tuned:
     found: list[tuple[float, float, float]] = []
     for scale, patience in product(SCALES, PATIENCES):
         asked = replace(options, split="validation", windows=windows, base=name, scale=scale, patience=patience)
-        found.append((float(play(pool_for(asked), base).cost.mean()), scale, patience))
+        found.append((float(play(pool_for(asked), base).cost_j.mean()), scale, patience))
     cost, scale, patience = min(found)
     return Tuned(name, scale, patience, cost, len(found))
 

@@ -1,5 +1,4 @@
-"""An evaluation written down: as text, as JSON, and as a folder with a picture and TensorBoard files. Owns the form;
-computes nothing."""
+"""An evaluation written down: as text, as JSON, and as a folder with a picture and TensorBoard files."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from loki_rl.agents.evaluate.evaluation import Report, Row
 from loki_rl.agents.evaluate.event_check import same_order
 from loki_rl.agents.evaluate.methods import PPO
 from loki_rl.agents.evaluate.shifts import Shifted, slow_loads
+from loki_rl.reports.statistics import Interval
 from loki_rl.runs.event_files import replace_events, scalars
 
 CHARTS = {"cost_j": "cost J", "slo_violation_ratio": "violations", "accuracy": "accuracy", "servers": "servers used"}
@@ -35,11 +35,12 @@ def _lines(report: Report) -> Iterator[str]:
             f"windows; loses {100 * gap.excess:+.3f} points [{100 * gap.excess_low:+.3f}, {100 * gap.excess_high:+.3f}]"
         )
     for one in report.matched:
+        base, mine = one.of_base, one.of_agents
         yield (
             f"  {one.base} x{one.scale:g}, {one.patience:g}, {'equal' if one.equal else 'nearest'} in accuracy and servers: "
-            f"{one.base_accuracy:.4f} on {one.base_servers:.2f} with {100 * one.base_violations:.3f} % violations; agents "
-            f"{one.accuracy:.4f} on {one.servers:.2f} with {100 * one.violations:.3f} %, {_percent(one.less)} fewer "
-            f"[{_percent(one.less_low)}, {_percent(one.less_high)}]"
+            f"{base.accuracy:.4f} on {base.servers:.2f} with {100 * base.slo_violation_ratio:.3f} % violations; agents "
+            f"{mine.accuracy:.4f} on {mine.servers:.2f} with {100 * mine.slo_violation_ratio:.3f} %, "
+            f"{_percent(one.less.value)} fewer [{_percent(one.less.low)}, {_percent(one.less.high)}]"
         )
     yield from _shifts(report.shifts)
     yield from _fidelity(report)
@@ -61,8 +62,8 @@ def _shifts(rows: list[Shifted]) -> Iterator[str]:
             last = row.shift
         yield (
             f"    {row.policy:12} J {row.cost_j:.4f}  violations {100 * row.slo_violation_ratio:.3f} %  accuracy "
-            f"{row.accuracy:.4f}  servers {row.servers:.2f}  gain over forecast {row.gain:.4f} [{row.gain_low:.4f}, "
-            f"{row.gain_high:.4f}], mean {row.saved:.4f} [{row.saved_low:.4f}, {row.saved_high:.4f}]"
+            f"{row.accuracy:.4f}  servers {row.servers:.2f}  gain over forecast {_interval(row.gain)}, "
+            f"mean {_interval(row.saved)}"
         )
     if rows:
         yield f"  at load times of 10 and 20 s agents lose at most {100 * slow_loads(rows):.2f} %"
@@ -70,15 +71,20 @@ def _shifts(rows: list[Shifted]) -> Iterator[str]:
 
 def _fidelity(report: Report) -> Iterator[str]:
     for row in report.fidelity:
+        lost = f"{100 * row.fluid.slo_violation_ratio:.2f} / {100 * row.event.slo_violation_ratio:.2f} %"
         yield (
-            f"  {row.policy:12} fluid / event: J {row.fluid_j:.4f} / {row.event_j:.4f}, violations "
-            f"{100 * row.fluid_violations:.2f} / {100 * row.event_violations:.2f} %, accuracy {row.fluid_accuracy:.4f} / "
-            f"{row.event_accuracy:.4f}, servers {row.fluid_servers:.2f} / {row.event_servers:.2f}"
+            f"  {row.policy:12} fluid / event: J {row.fluid.cost_j:.4f} / {row.event.cost_j:.4f}, violations {lost}, "
+            f"accuracy {row.fluid.accuracy:.4f} / {row.event.accuracy:.4f}, servers {row.fluid.servers:.2f} / "
+            f"{row.event.servers:.2f}"
         )
     if report.fidelity:
-        widest = max(abs(row.fluid_violations - row.event_violations) for row in report.fidelity)
+        widest = max(abs(row.fluid.slo_violation_ratio - row.event.slo_violation_ratio) for row in report.fidelity)
         order = "the same" if same_order(report.fidelity) else "different"
         yield f"  order of methods in both twins: {order}; violations differ by {100 * widest:.2f} points at most"
+
+
+def _interval(of: Interval) -> str:
+    return f"{of.value:.4f} [{of.low:.4f}, {of.high:.4f}]"
 
 
 def _percent(share: float) -> str:
@@ -145,9 +151,9 @@ def _shift_chart(rows: list[Shifted], figure: Any) -> None:
     mine = [row for row in rows if row.policy == PPO]
     names, places = [row.shift for row in mine], range(len(mine))
     gains, losses = figure.subplots(1, 2, sharey=True)
-    gains.hlines(places, [row.gain_low for row in mine], [row.gain_high for row in mine], color="black")
-    gains.plot([row.gain for row in mine], places, "o", color="tab:blue", label="IQM, 95 %")
-    gains.plot([row.saved for row in mine], places, "x", color="tab:red", label="mean")
+    gains.hlines(places, [row.gain.low for row in mine], [row.gain.high for row in mine], color="black")
+    gains.plot([row.gain.value for row in mine], places, "o", color="tab:blue", label="IQM, 95 %")
+    gains.plot([row.saved.value for row in mine], places, "x", color="tab:red", label="mean")
     gains.legend(fontsize=8)
     gains.axvline(0.0, color="grey", linewidth=0.8)
     gains.set_xscale("symlog", linthresh=0.01)

@@ -1,5 +1,4 @@
-"""Playing windows with a fixed rule or a trained one, all windows side by side. Owns what a window's result is; knows no
-statistics and no training."""
+"""Playing windows with a fixed rule or a trained one, all windows side by side, and what a window's result is."""
 
 from __future__ import annotations
 
@@ -21,11 +20,21 @@ Decide = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 class Played(Struct, frozen=True, eq=False):
     """Per window [W]: cost J, share of requests lost, accuracy of the others, mean servers used, model loads."""
 
-    cost: Floats
-    violations: Floats
+    cost_j: Floats
+    slo_violation_ratio: Floats
     accuracy: Floats
     servers: Floats
     loads: Floats
+
+
+class Means(Struct, frozen=True, kw_only=True):
+    """The same over all windows."""
+
+    cost_j: float
+    slo_violation_ratio: float
+    accuracy: float
+    servers: float
+    loads: float
 
 
 def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:  # noqa: ARG001
@@ -57,8 +66,8 @@ def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = N
         total += batch.figures
         cost += batch.costs
     return Played(
-        cost=cost / pool.options.intervals,
-        violations=total[:, LOST] / np.maximum(total[:, ARRIVALS], 1.0),
+        cost_j=cost / pool.options.intervals,
+        slo_violation_ratio=total[:, LOST] / np.maximum(total[:, ARRIVALS], 1.0),
         accuracy=total[:, ACCURACY] / np.maximum(total[:, OK], 1e-9),
         servers=total[:, USED] / pool.options.intervals,
         loads=total[:, LOADS],
@@ -68,3 +77,8 @@ def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = N
 def mean_of(runs: Sequence[Played]) -> Played:
     """Several plays of the same windows, averaged per window."""
     return Played(**{name: np.mean([getattr(run, name) for run in runs], axis=0) for name in Played.__struct_fields__})
+
+
+def means(*runs: Played) -> Means:
+    """Over the windows of all of them."""
+    return Means(**{name: float(np.mean([getattr(run, name) for run in runs])) for name in Means.__struct_fields__})

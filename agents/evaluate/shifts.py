@@ -1,21 +1,18 @@
-"""What happens to methods where the world is not the one they were tuned and trained in: other load times, other bursts,
-other traces, another pipeline. Owns the list of shifts; nothing is tuned anew for any of them."""
+"""What happens to methods in a world that they were not tuned and trained in; nothing is tuned anew for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from loki_rl.agents.evaluate.methods import PPO, Method
-from loki_rl.agents.evaluate.rollouts import Played
+from loki_rl.agents.evaluate.rollouts import Means, Played, means
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.fast.table import table_for
-from loki_rl.env.gym.cluster_options import MEAN_SHARE, ClusterEnvOptions, pipeline_of
-from loki_rl.reports.statistics import mean_gain, paired_gain
+from loki_rl.env.gym.cluster_options import MEAN_SHARE, ClusterEnvOptions, table_of
+from loki_rl.reports.statistics import Interval, mean_gain, paired_gain
 
 SHIFTS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -30,22 +27,14 @@ SHIFTS: dict[str, dict[str, Any]] = {
 OTHER_PIPELINES = ("traffic", "social")
 
 
-class Shifted(Struct, frozen=True):
-    """One method under one shift, means over the windows. gain, saved: interquartile mean and mean of the cost J saved
-    against the same windows under `forecast`, with their intervals."""
+class Shifted(Means, frozen=True, kw_only=True):
+    """One method under one shift. gain, saved: interquartile mean and mean of the cost J saved against the same windows
+    under `forecast`."""
 
     shift: str
     policy: str
-    cost_j: float
-    slo_violation_ratio: float
-    accuracy: float
-    servers: float
-    gain: float
-    gain_low: float
-    gain_high: float
-    saved: float
-    saved_low: float
-    saved_high: float
+    gain: Interval
+    saved: Interval
 
 
 def shifts(options: ClusterEnvOptions, methods: Sequence[Method], windows: int, traces: Sequence[str] = ()) -> list[Shifted]:
@@ -60,39 +49,18 @@ def shifts(options: ClusterEnvOptions, methods: Sequence[Method], windows: int, 
 
 
 def _on_trace(test: ClusterEnvOptions, trace: str) -> ClusterEnvOptions:
-    pipeline = pipeline_of(test)
-    mean = MEAN_SHARE * table_for(pipeline, test.servers or pipeline.servers).best_rps
-    return replace(test, trace=trace, mean_rps=test.mean_rps or mean)
+    return replace(test, trace=trace, mean_rps=test.mean_rps or MEAN_SHARE * table_of(test).best_rps)
 
 
-def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Method]) -> list[Shifted]:
-    played = [(one.name, one.play(world)) for one in methods]
-    base = next(result for name, result in played if name == "forecast").cost
-    named = {name: [result for other, result in played if other == name] for name, _ in played}
-    return [_row(shift, name, runs, base) for name, runs in named.items()]
-
-
-def _row(shift: str, policy: str, runs: Sequence[Played], base: Floats) -> Shifted:
-    costs: Floats = np.stack([run.cost for run in runs])
-    gain, saved = paired_gain(base, costs), mean_gain(base, costs)
-    return Shifted(
-        shift=shift,
-        policy=policy,
-        cost_j=_mean(runs, "cost"),
-        slo_violation_ratio=_mean(runs, "violations"),
-        accuracy=_mean(runs, "accuracy"),
-        servers=_mean(runs, "servers"),
-        gain=gain.value,
-        gain_low=gain.low,
-        gain_high=gain.high,
-        saved=saved.value,
-        saved_low=saved.low,
-        saved_high=saved.high,
-    )
-
-
-def _mean(runs: Sequence[Played], part: str) -> float:
-    return float(np.mean([getattr(run, part) for run in runs]))
+def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Method]) -> Iterator[Shifted]:
+    played: dict[str, list[Played]] = {}
+    for one in methods:
+        played.setdefault(one.name, []).append(one.play(world))
+    base = played["forecast"][0].cost_j
+    for policy, runs in played.items():
+        costs: Floats = np.stack([run.cost_j for run in runs])
+        gain, saved = paired_gain(base, costs), mean_gain(base, costs)
+        yield Shifted(shift=shift, policy=policy, gain=gain, saved=saved, **asdict(means(*runs)))
 
 
 def slow_loads(rows: Sequence[Shifted]) -> float:

@@ -1,2 +1,1 @@
-"""An episode as the learner sees it: the training loop, its critic, validation and checkpoints, and the
-forecaster's training."""
+"""The training loop of agents, its critic, validation and checkpoints, and the forecaster's training."""

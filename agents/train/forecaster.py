@@ -1,5 +1,4 @@
-"""Training of the quantile forecaster with torch. Owns data, loss and stopping; the network's features and inference are
-control/demand/forecast_learned's."""
+"""Training of the quantile forecaster with torch; its features and inference are in control/demand/forecast_learned.py."""
 
 from __future__ import annotations
 
@@ -8,12 +7,16 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
+from numpy.lib.stride_tricks import sliding_window_view
 
-from loki_rl.control.demand.forecast import PEAK_S, QUANTILES, Floats, Forecaster, pinball
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
+from loki_rl.control.demand.forecast import QUANTILES, Forecaster, relative_error
 from loki_rl.control.demand.forecast_learned import FEATURES, QuantileNet, features
+from loki_rl.control.demand.tanh_network import layers_of
 from loki_rl.core.draws import FORECASTER
-from loki_rl.env.fluid.demand import bursty
 from loki_rl.traces.arrivals import arrivals, generator
+from loki_rl.traces.generate import bursty
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 HIDDEN = 48
@@ -61,19 +64,19 @@ def samples(counts: Floats, lead_s: float, every_s: int) -> ForecastData:
     """Histories and what followed, every so many seconds of one series."""
     lead = round(lead_s)
     ends = np.arange(HISTORY_S, len(counts) - lead, every_s)
-    ahead = np.lib.stride_tricks.sliding_window_view(counts, lead)[ends]
-    peaks = np.lib.stride_tricks.sliding_window_view(ahead, PEAK_S, axis=1).mean(axis=2).max(axis=1)
-    histories = np.lib.stride_tricks.sliding_window_view(counts, HISTORY_S)[ends - HISTORY_S]
+    ahead = sliding_window_view(counts, lead)[ends]
+    peaks = sliding_window_view(together(counts, PEAK_S), lead - PEAK_S + 1)[ends].max(axis=1)
+    histories = sliding_window_view(counts, HISTORY_S)[ends - HISTORY_S]
     return ForecastData(histories.copy(), np.full(len(ends), lead_s), ahead.mean(axis=1), peaks)
 
 
-def relative_error(forecaster: Forecaster, data: ForecastData) -> float:
+def error_of(forecaster: Forecaster, data: ForecastData) -> float:
     """Mean pinball error relative to demand."""
     errors = []
     for lead in np.unique(data.lead):
         mine = data.lead == lead
         found = forecaster(data.histories[mine], float(lead))
-        errors.append(pinball(found.quantiles, data.peak[mine]) / np.maximum(data.mean[mine], 0.5))
+        errors.append(relative_error(found.quantiles, data.mean[mine], data.peak[mine]))
     return float(np.concatenate(errors).mean())
 
 
@@ -100,10 +103,10 @@ def train_forecaster(
             _loss(torch, net(x[chosen]), y[chosen]).backward()
             optimiser.step()
         schedule.step()
-        found = _numpy(net, note)
-        error = relative_error(found, validation)
+        found = QuantileNet(*layers_of(list(net), np.float64), 0.0, note)
+        error = error_of(found, validation)
         if best is None or error < best.error:
-            best = QuantileNet(found.weights, found.biases, error, note)
+            best = replace(found, error=error)
     assert best is not None
     return best
 
@@ -114,7 +117,7 @@ def _inputs(data: ForecastData) -> tuple[Floats, Floats]:
     for lead in np.unique(data.lead):
         mine = data.lead == lead
         level, x[mine] = features(data.histories[mine], float(lead))
-        y[mine] = np.log(np.maximum(np.column_stack((data.mean, data.peak))[mine], 0.5) / level[:, None])
+        y[mine] = np.log(np.maximum(np.column_stack((data.mean, data.peak))[mine], FLOOR_RPS) / level[:, None])
     return x, y
 
 
@@ -125,9 +128,3 @@ def _loss(torch: Any, raw: Any, y: Any) -> Any:
     levels = torch.tensor(QUANTILES)
     loss = torch.maximum(levels * error, (levels - 1) * error).mean()
     return loss + 0.2 * ((torch.exp(raw[:, 0]) - torch.exp(y[:, 0])) ** 2).mean()
-
-
-def _numpy(net: Any, note: str) -> QuantileNet:
-    layers = [layer for layer in net if hasattr(layer, "weight")]
-    weights = tuple(layer.weight.detach().numpy().T.astype(np.float64) for layer in layers)
-    return QuantileNet(weights, tuple(layer.bias.detach().numpy().astype(np.float64) for layer in layers), 0.0, note)

@@ -51,10 +51,10 @@ class Foresight:
     def _make(self, new: NDArray[np.int64]) -> NDArray[np.float32]:
         pool, options = self.pool, self.pool.options
         per_second = round(1 / options.tick_s)
-        seconds = pool.windows.ticks[new].reshape(len(new), -1, per_second).sum(axis=2)
+        seconds = pool.windows.arrays.ticks[new].reshape(len(new), -1, per_second).sum(axis=2)
         rates = seconds.reshape(len(new), options.steps, -1)
         coming = np.minimum(np.arange(options.steps + 1)[:, None] + np.arange(AHEAD), options.steps - 1)
-        target = pool.windows.high[new][:, :, None]
+        target = pool.windows.arrays.high[new][:, :, None]
         parts = [
             np.log(np.maximum(rates.mean(axis=2), 0.5)[:, coming] / target),
             np.log(np.maximum(rates.max(axis=2), 0.5)[:, coming] / target),

@@ -1,5 +1,4 @@
-"""How good an agent is on validation windows, and which of two checkpoints is kept. Owns that order: what is saved, less
-a price of what is lost beyond the base's; knows no training loop."""
+"""How good an agent is on validation windows; knows no training loop."""
 
 from __future__ import annotations
 
@@ -11,10 +10,6 @@ from loki_rl.agents.evaluate.rollouts import Decide, Played, base, play
 from loki_rl.env.fluid.batch import Pool
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
 
-# Cost J of a request that is lost beyond what is allowed, besides the 5 that every lost one costs. Were none allowed at any
-# price, early checkpoints that hardly do anything would be kept.
-LOST_J = 10.0
-
 
 class Score(Struct, frozen=True):
     """gain: cost J saved against the base; gap: the share of base -> clairvoyant that this is; excess: requests lost beyond
@@ -24,13 +19,6 @@ class Score(Struct, frozen=True):
     gap: float
     excess: float
     violations: float
-
-    def better_than(self, other: Score, allowed: float) -> bool:
-        """allowed: excess that is no reason to prefer another."""
-        return self._worth(allowed) > other._worth(allowed)
-
-    def _worth(self, allowed: float) -> float:
-        return self.gain - LOST_J * max(0.0, self.excess - allowed)
 
 
 NOTHING = Score(-1e9, 0.0, 1.0, 1.0)
@@ -43,12 +31,12 @@ class Validation:
         env = replace(training, split="validation", windows=windows)
         self.pool: Pool = pool_for(env)
         self.base = play(self.pool, base)
-        self.room = float(self.base.cost.mean()) - tune(env, IDEAL, windows).cost
+        self.room = float(self.base.cost_j.mean()) - tune(env, IDEAL, windows).cost
 
     def score(self, decide: Decide) -> tuple[Score, Played]:
         """Deterministic play on all windows."""
         played = play(self.pool, decide)
-        gain = float((self.base.cost - played.cost).mean())
-        violations = float(played.violations.mean())
+        gain = float((self.base.cost_j - played.cost_j).mean())
+        violations = float(played.slo_violation_ratio.mean())
         gap = gain / self.room if self.room > 0 else 0.0
-        return Score(gain, gap, violations - float(self.base.violations.mean()), violations), played
+        return Score(gain, gap, violations - float(self.base.slo_violation_ratio.mean()), violations), played

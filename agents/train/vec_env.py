@@ -14,22 +14,19 @@ from loki_rl.agents.train.privileged_critic import Foresight, critic_space
 from loki_rl.control.learned.observation import ACTIONS
 from loki_rl.env.fluid.batch import Batch, Pool
 
-# A few collapsed intervals would otherwise drown all others.
-LEAST_REWARD, MOST_REWARD = -2.0, 0.5
-
 
 class ClusterVecEnv(VecEnv):
     """Batch of clusters on the windows of a pool; a finished cluster begins its next window in the same step.
 
-    price: what a request lost more than the base loses costs beyond its share of cost J.
+    rewards: bounds of one. price: what a request lost more than the base loses costs beyond its share of cost J.
     """
 
-    def __init__(self, pool: Pool, number: int, seed: int = 0, deep: bool = False) -> None:
+    def __init__(self, pool: Pool, number: int, rewards: tuple[float, float], seed: int = 0) -> None:
         self.render_mode = None  # the parent asks for it
         self.num_envs = number
         super().__init__(number, critic_space(), Discrete(ACTIONS))
-        self.pool = pool
-        self.batch = Batch(pool, number, deep)
+        self.pool, self.bounds = pool, rewards
+        self.batch = Batch(pool, number)
         self.foresight = Foresight(pool)
         self.rng = np.random.default_rng(seed)
         self.returns = np.zeros(number)
@@ -54,7 +51,7 @@ class ClusterVecEnv(VecEnv):
         self.batch.step(self._actions)
         self.returns += self.batch.rewards
         more = self.batch.lost - self.pool.base_lost[self.batch.window, self.batch.k - 1]
-        rewards = (self.batch.rewards - self.price * more).clip(LEAST_REWARD, MOST_REWARD).astype(np.float32)
+        rewards = (self.batch.rewards - self.price * more).clip(*self.bounds).astype(np.float32)
         done = self.batch.done
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         over = np.flatnonzero(done)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from benchmarks.faults import lost_workers, outages, planes, poison
-from benchmarks.faults.bars import Bar, show
+from benchmarks.faults.checks import Check, show
 from benchmarks.host import load_average
 
 PARTS = ("poison", "kill", "stop", "outage")
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--stops", type=int, default=20, help="of workers")
     parser.add_argument("--outages", type=int, default=20, help="of each of router, gateway and controller")
     args = parser.parse_args()
-    parts: dict[str, Callable[[], list[Bar]]] = {
+    parts: dict[str, Callable[[], list[Check]]] = {
         "poison": poison.poison,
         "kill": lambda: lost_workers.kill(args.kills),
         "stop": lambda: lost_workers.stop(args.stops),
@@ -35,10 +35,10 @@ def main() -> None:
     logging.getLogger("loki_rl").setLevel(logging.ERROR)  # every fault would be a line
     print(f"traffic, {planes.SERVERS} servers, {planes.LOAD_S:g} s a load; {load_average()}")
     print(f"plan: {planes.told(planes.spared())}", flush=True)
-    bars: list[Bar] = []
+    checks: list[Check] = []
     for part in args.only:
-        bars += parts[part]()
-    show(bars)
+        checks += parts[part]()
+    show(checks)
 
 
 if __name__ == "__main__":

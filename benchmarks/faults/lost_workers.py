@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from benchmarks.faults import planes
-from benchmarks.faults.bars import Bar
+from benchmarks.faults.checks import Check
 from benchmarks.faults.open_loop import Native, OpenLoop, Record, lag_ms
 from benchmarks.faults.recovery import Batch, recoveries
 from benchmarks.host import busy_s, load_average, own_s
@@ -110,18 +110,18 @@ def _times(batch: Batch) -> str:
     return f"{found:.0f}, {given:.0f} ms (it takes {usual:.0f})"
 
 
-def kill(count: int) -> list[Bar]:
+def kill(count: int) -> list[Check]:
     """SIGKILL of one worker after the other."""
     found = run(signal.SIGKILL, count)
     _print("SIGKILL of a worker", found)
     bad, of = violated(found.records, found.faults, AFTER_S)
     return [
-        Bar(f"kill: violated in the second after {count} kills", 100 * bad / max(1, of), KILL_LIMIT, " %", 3),
-        Bar("kill: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
+        Check(f"kill: violated in the second after {count} kills", 100 * bad / max(1, of), KILL_LIMIT, " %", 3),
+        Check("kill: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
     ]
 
 
-def stop(count: int) -> list[Bar]:
+def stop(count: int) -> list[Check]:
     """SIGSTOP of one worker after the other."""
     with tempfile.TemporaryDirectory() as folder:
         found = run(signal.SIGSTOP, count, Path(folder))
@@ -137,8 +137,8 @@ def stop(count: int) -> list[Bar]:
         )
     late = [batch.late_s for one in stops for batch in one.held]
     return [
-        Bar("stop: items found, beyond twice the batch time", 1000 * max(late) if late else None, 1000 * FOUND_S, " ms", 0),
-        Bar("stop: started again after", max(fault.restarted - fault.at for fault in found.faults), RESTART_S, " s"),
-        Bar("stop: serving after", max(one.serving - one.at for one in stops), RESTART_S + planes.LOAD_S, " s"),
-        Bar("stop: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
+        Check("stop: items found beyond twice the batch time", 1000 * max(late) if late else None, 1000 * FOUND_S, " ms", 0),
+        Check("stop: started again after", max(fault.restarted - fault.at for fault in found.faults), RESTART_S, " s"),
+        Check("stop: serving after", max(one.serving - one.at for one in stops), RESTART_S + planes.LOAD_S, " s"),
+        Check("stop: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
     ]

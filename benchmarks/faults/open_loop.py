@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Client, ClientError, Inference
 from loki_rl.serving.load.http_sender import HttpSender
 
@@ -104,7 +105,7 @@ class Http:
         return self._sender.fileno()
 
     def send(self, number: int) -> bool:
-        return self._sender.send(number * self._kinds + self._payload(number))
+        return self._sender.send(number * self._kinds + self._payload(number), QoS())
 
     def ends(self) -> list[tuple[int, Outcome]]:
         return [(seen.number // self._kinds, seen.outcome) for seen in self._sender.poll()]

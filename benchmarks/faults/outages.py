@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks.faults import planes
-from benchmarks.faults.bars import Bar
+from benchmarks.faults.checks import Check
 from benchmarks.faults.open_loop import Http, Native, OpenLoop, Record, Sender, lag_ms
 from benchmarks.host import load_average
 from loki_rl.core.messages import CONTROLLER, GATEWAY
@@ -77,7 +77,7 @@ def cost(records: Sequence[Record], outage: Outage) -> Cost:
     return Cost(first - outage.at, over - outage.at, back - outage.at, len(affected), refused)
 
 
-def outages(count: int) -> list[Bar]:
+def outages(count: int) -> list[Check]:
     """count: of each kind."""
     plan = planes.spared()
     costs: dict[str, list[Cost]] = {kind: [] for kind in KINDS}
@@ -97,11 +97,11 @@ def outages(count: int) -> list[Bar]:
     print(f"send lag p99 {lag_ms(records):.1f} ms, {load_average()}", flush=True)
     back = {kind: max(one.back_s for one in costs[kind]) for kind in KINDS}
     return [
-        *(Bar(f"{kind} killed: back after", back[kind], LIMITS_S[kind], " s") for kind in KINDS),
-        Bar("controller killed: requests affected", sum(one.affected for one in costs[CONTROLLER]), 0.0, digits=0),
-        Bar("outages: requests without an end", lost, 0.0, digits=0),
-        Bar("outages: requests answered twice", twice, 0.0, digits=0),
-        Bar("outages: ledger does not add up", float(not conserved), 0.0, digits=0),
+        *(Check(f"{kind} killed: back after", back[kind], LIMITS_S[kind], " s") for kind in KINDS),
+        Check("controller killed: requests affected", sum(one.affected for one in costs[CONTROLLER]), 0.0, digits=0),
+        Check("outages: requests without an end", lost, 0.0, digits=0),
+        Check("outages: requests answered twice", twice, 0.0, digits=0),
+        Check("outages: ledger does not add up", float(not conserved), 0.0, digits=0),
     ]
 
 

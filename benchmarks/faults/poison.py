@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from benchmarks.faults import planes
-from benchmarks.faults.bars import Bar
+from benchmarks.faults.checks import Check
 from benchmarks.faults.open_loop import LOST_S, Http, OpenLoop, Record, lag_ms
 from benchmarks.faults.poisoned import ABORT, HANG, INNOCENT, payload
 from benchmarks.host import load_average
@@ -57,7 +57,7 @@ class Found(Struct):
     conserved: bool
 
 
-def poison() -> list[Bar]:
+def poison() -> list[Check]:
     """One request that hangs and two that abort, all at once."""
     with tempfile.TemporaryDirectory() as folder:
         found = _run(Path(folder))
@@ -71,10 +71,10 @@ def poison() -> list[Bar]:
     healed = [record.ok(SLO_S) for record in found.records if record.due >= found.at + HEALED_S]
     bad = 100 * healed.count(False) / max(1, len(healed))
     return [
-        Bar(f"poison: innocent requests violated from {HEALED_S:g} s on", bad, 0.0, " %"),
-        Bar("poison: plane dead or incomplete", float(not found.whole), 0.0, digits=0),
-        Bar("poison: poisoned requests that did not fail", unfailed, 0.0, digits=0),
-        Bar("poison: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
+        Check(f"poison: innocent requests violated from {HEALED_S:g} s on", bad, 0.0, " %"),
+        Check("poison: plane dead or incomplete", float(not found.whole), 0.0, digits=0),
+        Check("poison: poisoned requests that did not fail", unfailed, 0.0, digits=0),
+        Check("poison: requests without exactly one outcome", float(not found.conserved), 0.0, digits=0),
     ]
 
 

@@ -1,5 +1,4 @@
-"""A batch of fluid clusters with their windows of demand. Owns the arrays, when a window is made and what its base costs;
-knows no gymnasium."""
+"""A batch of fluid clusters with their windows of demand, made when first used, and what the base costs on them."""
 
 from __future__ import annotations
 
@@ -8,44 +7,32 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
 from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, OBSERVATION
-from loki_rl.env.fluid.dynamics import EFFICIENCY as REALISED
-from loki_rl.env.fluid.dynamics import FIGURES, LOSS_EXPONENT, LOST, new_clusters, scratch, waits_s
-from loki_rl.env.fluid.step import start_all, step_all
-from loki_rl.env.fluid.windows import Window, WindowOptions, make_window
+from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_clusters, new_rules, scratch
+from loki_rl.env.fluid.step import Episodes, World, start_all, step_all, unnamed
+from loki_rl.env.fluid.windows import Window, WindowOptions, Windows, make_window
 
 # Fewer clusters than this are not worth a thread.
 LANE = 64
 
 
-class Base(Struct, frozen=True):
-    """The non-learning controller that actions adjust. scale: on its demand for capacity; patience: intervals its plans
-    should last."""
-
-    scale: float = 1.0
-    patience: float = 1.0
-
-
-class Windows:
-    """Windows by number, made when first used; window n has seed first_seed + n. Arrays [W, ...] as in Window."""
+class WindowPool:
+    """Windows by number, made when first used; window n has seed first_seed + n."""
 
     def __init__(self, options: WindowOptions, models: int, size: int, first_seed: int) -> None:
         self.options, self.size, self.first_seed = options, size, first_seed
-        steps = options.steps
-        ticks = round(steps * options.interval_s / options.tick_s)
-        self.ticks = np.zeros((size, ticks), np.float32)
-        self.high, self.mean, self.floor, self.chance = (np.ones((size, steps + 1)) for _ in range(4))
-        self.exogenous = np.zeros((size, steps + 1, EXOGENOUS))
-        self.reference = np.ones(size)
-        self.lag = np.zeros(size, np.int64)
-        self.load_s = np.zeros((size, models))
-        self.factor = np.ones(size)
-        self.servers = np.zeros(size, np.int64)
+        steps, ticks = options.steps, round(options.steps * options.interval_s / options.tick_s)
+        high, mean, chance, floor = np.ones((4, size, steps + 1))
+        self.lag_s, self.servers = np.zeros((2, size), np.int64)
+        self.arrays = Windows(
+            np.zeros((size, ticks), np.float32), high, mean, chance, floor, np.zeros((size, steps + 1, EXOGENOUS)),
+            np.ones(size), self.lag_s,
+        )  # fmt: skip
+        self.load_s, self.factor = np.zeros((size, models)), np.ones(size)
         self.made = np.zeros(size, np.bool_)
 
     def window(self, number: int) -> Window:
@@ -54,26 +41,21 @@ class Windows:
 
     def ensure(self, numbers: Ints) -> None:
         """Make the windows that are not there yet."""
-        if self.made[numbers].all():
-            return
-        for number in np.unique(numbers[~self.made[numbers]]):
-            self._put(int(number), self.window(int(number)))
+        for number in np.unique(numbers[~self.made[numbers]]).tolist():
+            window = self.window(number)
+            for name in Windows._fields:
+                getattr(self.arrays, name)[number] = getattr(window.row, name)
+            self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
             self.made[number] = True
-
-    def _put(self, number: int, window: Window) -> None:
-        self.ticks[number], self.exogenous[number] = window.ticks, window.exogenous
-        self.high[number], self.mean[number], self.floor[number] = window.high, window.mean, window.floor
-        self.chance[number] = window.chance
-        self.reference[number], self.lag[number] = window.reference, window.lag_s
-        self.load_s[number], self.factor[number], self.servers[number] = window.load_s, window.factor, window.servers
 
 
 class Pool:
-    """Windows with a base, and what the base costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a
-    share of the mean interval's."""
+    """Windows with the non-learning base that actions adjust. scale: on its demand for capacity; patience: intervals its
+    plans should last. What it costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a share of the
+    mean interval's."""
 
-    def __init__(self, table: Table, windows: Windows, base: Base) -> None:
-        self.table, self.windows, self.base = table, windows, base
+    def __init__(self, table: Table, windows: WindowPool, scale: float, patience: float) -> None:
+        self.table, self.windows, self.scale, self.patience = table, windows, scale, patience
         self.options, self.size = windows.options, windows.size
         self.base_cost, self.base_lost = np.zeros((2, self.size, self.options.steps))
         self.costed = np.zeros(self.size, np.bool_)
@@ -102,37 +84,30 @@ class Batch:
     overwritten by every step.
     """
 
-    def __init__(
-        self, pool: Pool, number: int, deep: bool = False, exponent: float = LOSS_EXPONENT, lanes: int | None = None
-    ) -> None:
+    def __init__(self, pool: Pool, number: int, deep: bool = False, lanes: int | None = None) -> None:
         self.pool, self.number = pool, number
         self.lanes = lanes or max(1, min(len(os.sched_getaffinity(0)), number // LANE))
         self._threads = ThreadPoolExecutor(self.lanes - 1) if self.lanes > 1 else None
-        table, options = pool.table, pool.options
-        fleet = table.fleet
-        self.clusters = new_clusters(fleet, number, pool.table.servers)
-        self.window = np.zeros(number, np.int64)
-        self.k = np.zeros(number, np.int64)
-        self.last = np.full(number, -1, np.int64)
         self.observations = np.zeros((number, OBSERVATION), np.float32)
         self.masks = np.zeros((number, ACTIONS), np.int8)
-        self.rewards = np.zeros(number)
+        self.window, self.k, self.last = np.zeros((3, number), np.int64)
+        self.rewards, self.first_cost = np.zeros((2, number))
         self.figures = np.zeros((number, FIGURES))
-        self.first_cost = np.zeros(number)
-        physical, waits = fleet.physical * REALISED, waits_s(fleet)
-        own = [(*table.lane(lane), *scratch(fleet, table.servers)) for lane in range(self.lanes)]
-        self._tables = [(fleet.rates, physical, fleet.net, library, memo, deep) for library, memo, _, _ in own]
-        self._rooms = [
-            (waits, work, spots, np.zeros((3, fleet.models)), np.zeros(fleet.models)) for _, _, work, spots in own
-        ]
+        episodes = Episodes(
+            self.window, self.k, self.last, self.figures, self.rewards, self.first_cost, self.observations, self.masks
+        )
+        table, fleet = pool.table, pool.table.fleet
+        self.clusters, rules = new_clusters(fleet, number, table.servers), new_rules(fleet)
+        worlds = [
+            World(
+                fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
+                rules, deep, pool.scale, pool.patience, table.most_rps, table.servers, pool.options.interval_s,
+                pool.base_cost,
+            )
+            for lane in range(self.lanes)
+        ]  # fmt: skip
+        self._lanes = [(unnamed(w), unnamed(episodes), unnamed(scratch(fleet, table.servers))) for w in worlds]
         self._bounds = [number * lane // self.lanes for lane in range(self.lanes + 1)]
-        c = self.clusters
-        self._clusters = (c.model, c.left, c.want, c.old, c.queue, c.tokens, c.split, c.servers, c.load_s, c.factor)
-        p = pool.windows
-        self._windows = (p.ticks, p.high, p.mean, p.floor, p.exogenous, p.reference, pool.base_cost, p.lag, p.chance)
-        self._settings = (
-            pool.base.scale, pool.base.patience, table.most_rps, table.servers, options.tick_s, options.interval_s, exponent,
-        )  # fmt: skip
 
     def start(self, which: Ints, windows: Ints) -> None:
         """Begin episodes: clusters `which` on these windows, with the base's first plan warm and its interval played."""
@@ -142,27 +117,12 @@ class Batch:
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
         parts = np.array_split(np.asarray(which, np.int64), self.lanes)
-
-        def begin(lane: int) -> None:
-            start_all(
-                parts[lane], self.window, self.k, self._tables[lane], self._clusters, self._windows, self._settings,
-                *self._rooms[lane], self.figures, self.first_cost, self.observations, self.masks,
-            )  # fmt: skip
-
-        self._in_lanes(begin)
+        self._in_lanes(lambda lane: start_all(parts[lane], *self._lanes[lane]))
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Carry out one action per cluster (-1: the base's own target and patience)."""
-        moves = np.asarray(actions, np.int64)
-
-        def move(lane: int) -> None:
-            step_all(
-                self._bounds[lane], self._bounds[lane + 1], moves, self.window, self.k, self.last, self._tables[lane],
-                self._clusters, self._windows, self._settings, *self._rooms[lane], self.figures, self.rewards,
-                self.observations, self.masks,
-            )  # fmt: skip
-
-        self._in_lanes(move)
+        moves, bounds = np.asarray(actions, np.int64), self._bounds
+        self._in_lanes(lambda lane: step_all(bounds[lane], bounds[lane + 1], moves, *self._lanes[lane]))
 
     def _in_lanes(self, run: Callable[[int], None]) -> None:
         """Lane 0 in this thread, the others beside it."""
@@ -180,7 +140,7 @@ class Batch:
     @property
     def lost(self) -> Floats:
         """[E] requests lost in the last interval, as a share of the mean interval's."""
-        found: Floats = self.figures[:, LOST] / self.pool.windows.reference[self.window]
+        found: Floats = self.figures[:, LOST] / self.pool.windows.arrays.reference[self.window]
         return found
 
     @property

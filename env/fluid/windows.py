@@ -1,31 +1,28 @@
-"""Windows of demand that episodes are played on, with all that does not depend on actions worked out beforehand: arrivals
-per tick, forecasts, features. Owns what is drawn per window; knows no action and no queue."""
+"""Windows of demand that episodes are played on, with all that does not depend on actions worked out beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
-from loki_rl.control.demand.estimators import FLOOR_RPS, likely
-from loki_rl.control.demand.forecast import Floats, Forecast, Forecaster, outcome, pinball
+from loki_rl.control.demand.estimators import Floats, likely
+from loki_rl.control.demand.forecast import SMOOTHING, Forecast, Forecaster, outcome, relative_error
 from loki_rl.control.fast.model_arrays import Ints
-from loki_rl.control.learned.observation import exogenous
+from loki_rl.control.learned.observation import FLOOR_S, exogenous
 from loki_rl.core.draws import FLUID_CUTS, FLUID_WINDOWS
 from loki_rl.core.servers.history import HISTORY_S
-from loki_rl.env.fluid.demand import bursty
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
+from loki_rl.traces.generate import bursty
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 
 LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
-SMOOTHING = 0.8
-FLOOR_S = 2
 
 Sampler = Callable[[int, int], Trace]
 Bases = ("forecast", "exact", "clairvoyant")
@@ -80,49 +77,50 @@ class WindowOptions(Struct, frozen=True, eq=False):
         return LEAD_IN_S + round(self.steps * self.interval_s) + TAIL_S
 
 
-class Window(Struct, frozen=True, eq=False):
-    """One episode's input. times: arrivals [s since the first plan]; ticks [N]: arrivals per tick; high, mean, floor
-    [K + 2]: demand for capacity, expected, and of the last two seconds, as known at every decision [1/s]; chance [K + 2]:
-    that what lies between the first two comes; exogenous
-    [K + 2, EXOGENOUS]; reference: arrivals per interval that costs are shares of; then what was drawn."""
+class Windows(NamedTuple):
+    """What the loops read of W windows [W, ...], or the row of one. ticks [N]: arrivals per tick; high, mean, floor [K + 2]:
+    demand for capacity, expected, and of the last two seconds, as known at every decision [1/s]; chance [K + 2]: that what
+    lies between the first two comes; exogenous [K + 2, EXOGENOUS]; reference: arrivals per interval that costs are shares
+    of; lag_s: age of the counts [s]."""
 
-    times: Floats
     ticks: NDArray[np.float32]
     high: Floats
     mean: Floats
     chance: Floats
     floor: Floats
     exogenous: Floats
-    reference: float
+    reference: Floats
+    lag_s: Ints
+
+
+class Window(Struct, frozen=True, eq=False):
+    """One episode's input. times: arrivals [s since the first plan]; row: of Windows; then what else was drawn."""
+
+    times: Floats
+    row: Windows
     load_s: Floats
     factor: float
     servers: int
-    lag_s: int
 
 
 def bursty_sampler(mean_rps: float, bursts: float = 1.0, heights: float = 1.0) -> Sampler:
     """Windows of the bursty generator."""
-    return partial(_bursty, mean_rps=mean_rps, bursts=bursts, heights=heights)
-
-
-def _bursty(seconds: int, seed: int, mean_rps: float, bursts: float, heights: float) -> Trace:
-    return bursty(seconds, mean_rps, seed, bursts, heights)
+    return lambda seconds, seed: bursty(seconds, mean_rps, seed, bursts, heights)
 
 
 def trace_sampler(trace: Trace, options: TraceOptions) -> Sampler:
     """Windows cut at random from a trace, scaled as a whole. Raises TraceError if it is too short."""
-    length = duration_s(trace, options)
     times = arrivals(trace, options, 0)
-    counts = np.bincount(times.astype(np.int64), minlength=int(length))
-    return partial(_cut, name=trace.name, counts=counts)
+    counts = np.bincount(times.astype(np.int64), minlength=int(duration_s(trace, options)))
 
+    def cut(seconds: int, seed: int) -> Trace:
+        room = len(counts) - seconds
+        if room < 0:
+            raise TraceError(f"trace '{trace.name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
+        start = int(generator(seed, FLUID_CUTS).integers(room + 1))
+        return Trace(trace.name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
 
-def _cut(seconds: int, seed: int, name: str, counts: NDArray[np.int64]) -> Trace:
-    room = len(counts) - seconds
-    if room < 0:
-        raise TraceError(f"trace '{name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
-    start = int(generator(seed, FLUID_CUTS).integers(room + 1))
-    return Trace(name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
+    return cut
 
 
 def make_window(options: WindowOptions, seed: int) -> Window:
@@ -141,23 +139,20 @@ def make_window(options: WindowOptions, seed: int) -> Window:
     ticks = np.bincount((played / options.tick_s + 1e-9).astype(np.int64), minlength=steps)[:steps]
     actual = np.array([outcome(seconds[end : end + max(1, round(lead_s))]) for end in ends])
     forecast = options.forecaster(history, lead_s)
-    demands = _demands(options.base, options.reserve(servers), seconds, seen, ends, lag_s, lead_s, forecast)
-    errors = pinball(forecast.quantiles, actual[:, 1]) / np.maximum(actual[:, 0], FLOOR_RPS)
+    demands = list(_demands(options.base, options.reserve(servers), seconds, seen, ends, lag_s, lead_s, forecast))
+    errors = relative_error(forecast.quantiles, *actual.T)
     late = int(np.ceil(lead_s / options.interval_s))
-    return Window(
-        times=played,
+    row = Windows(
         ticks=ticks.astype(np.float32),
         high=np.array([demand.high_rps for demand in demands]),
         mean=np.array([demand.expected_rps for demand in demands]),
         chance=np.array([demand.chance for demand in demands]),
         floor=history[:, -FLOOR_S:].mean(axis=1),
         exogenous=exogenous(history, forecast.mean, forecast.quantiles, _recent(errors, late), options.best_rps),
-        reference=max(1.0, float(ticks.sum()) / options.steps),
-        load_s=load_s,
-        factor=factor,
-        servers=servers,
-        lag_s=lag_s,
+        reference=np.maximum(1.0, ticks.sum() / options.steps),
+        lag_s=np.array(lag_s),
     )
+    return Window(played, row, load_s, factor, servers)
 
 
 def _draw(options: WindowOptions, rng: np.random.Generator) -> tuple[Floats, float, int, int, float]:
@@ -177,27 +172,19 @@ def _seen(seconds: Floats, lost: float, rng: np.random.Generator) -> Floats:
 
 
 def _demands(
-    base: str,
-    reserve: CapacityTarget,
-    seconds: Floats,
-    seen: Floats,
-    ends: Ints,
-    lag_s: int,
-    lead_s: float,
+    base: str, reserve: CapacityTarget, seconds: Floats, seen: Floats, ends: Ints, lag_s: int, lead_s: float,
     forecast: Forecast,
-) -> list[Demand]:
+) -> Iterator[Demand]:  # fmt: skip
     """What a non-learning base asks for at every decision, by the same functions as its policy."""
-    counts, known = seconds.astype(int).tolist(), seen.astype(int).tolist()
-    rows = []
+    known: list[float] = seen.tolist()
     for k, end in enumerate(ends.tolist()):
         recent = slice(max(0, end - lag_s - HISTORY_S), end - lag_s)
         if base == "clairvoyant":
-            rows.append(reserve.from_future(counts[end : end + ceil(lead_s)]))
+            yield reserve.from_future(seconds[end : end + ceil(lead_s)])
         elif base == "exact":
-            rows.append(reserve.from_history(seen[recent], likely(known[recent], lead_s), lead_s))
+            yield reserve.from_history(seen[recent], likely(known[recent], lead_s), lead_s)
         else:
-            rows.append(reserve.from_forecast(seen[recent], float(forecast.mean[k]), forecast.quantiles[k], lead_s))
-    return rows
+            yield reserve.from_forecast(seen[recent], float(forecast.mean[k]), forecast.quantiles[k], lead_s)
 
 
 def _recent(errors: Floats, late: int) -> Floats:

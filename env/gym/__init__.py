@@ -1,2 +1,1 @@
-"""The twins as gymnasium environments: spaces, options, one cluster or many, and pictures of an episode. An episode begins
-in cluster_env.py."""
+"""The twins as gymnasium environments: spaces, options, one cluster or many. An episode begins in cluster_env.py."""

@@ -1,5 +1,4 @@
-"""The cluster as a gymnasium environment. Owns the documented contract of observations, actions, reward and options; the
-dynamics are the fluid twin's or the event twin's."""
+"""The cluster as a gymnasium environment: the contract of observations, actions, reward and options."""
 
 from __future__ import annotations
 
@@ -11,11 +10,10 @@ from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, state_features
+from loki_rl.control.learned.observation import ACTIONS, adjusted
 from loki_rl.env.fluid.batch import Batch
-from loki_rl.env.fluid.dynamics import FIGURES
 from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, pool_for
-from loki_rl.env.gym.event_cluster import EventCluster
+from loki_rl.env.gym.event_cluster import EventTwin
 from loki_rl.env.gym.render import Frame, ansi, picture
 from loki_rl.env.gym.spaces import observation_space, single_info
 
@@ -67,53 +65,36 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         self.observation_space: Space[Observation] = observation_space()
         self.action_space = Discrete(ACTIONS)
         self.frames: list[Frame] = []
-        self._batch = Batch(self.pool, 1, self.options.deep) if self.options.fidelity == "fluid" else None
-        self._event: EventCluster | None = None
+        event = self.options.fidelity == "event"
+        self._twin = EventTwin(self.pool, self.options) if event else Batch(self.pool, 1, self.options.deep)
         self._number = 0
         self._k = 0
         self._last = -1
-        self._base_costs: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         chosen = None if options is None else options.get("window")
         self._number = int(self.np_random.integers(self.pool.size)) if chosen is None else int(chosen)
-        self.pool.ensure(np.array([self._number]))
         self._k, self._last, self.frames = 1, -1, []
-        if self._batch is not None:
-            self._batch.start(np.array([0]), np.array([self._number]))
-        else:
-            paired = options is None or options.get("paired", True)
-            self._base_costs = self._base_plays() if paired else [0.0] * (self.options.intervals + 1)
-            self._event = self._begin_event()
+        windows = np.array([self._number])
+        self.pool.ensure(windows)
+        if isinstance(self._twin, EventTwin):
+            self._twin.paired = options is None or options.get("paired", True)
+        self._twin.start(np.array([0]), windows)
         self._draw()
-        return self._observation(), self._info()
+        return self._twin.observations[0].copy(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        if self._batch is not None:
-            self._batch.step(np.array((action,)))
-            reward = self._batch.rewards.item(0)
-        else:
-            reward = self._base_costs[self._k] - self._decide(int(action))
+        self._twin.step(np.array((action,)))
         self._k, self._last = self._k + 1, int(action)
         self._draw()
-        return self._observation(), reward, False, self._k > self.options.intervals, self._info()
+        over = self._k > self.options.intervals
+        return self._twin.observations[0].copy(), self._twin.rewards.item(0), False, over, self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:
         """[20] legal actions."""
-        return self._mask().astype(np.bool_)
-
-    def _mask(self) -> NDArray[np.int8]:
-        """A copy of the legal actions."""
-        if self._batch is not None:
-            known: NDArray[np.int8] = self._batch.masks[0].copy()
-            return known
-        mask = np.zeros(ACTIONS, np.int8)
-        windows = self.pool.windows
-        high, floor = windows.high[self._number, self._k] * self.options.scale, windows.floor[self._number, self._k]
-        share = float(windows.servers[self._number]) / self.pool.table.servers
-        fill_mask(mask, float(high), float(floor), self.pool.table.most_rps * share)
-        return mask
+        legal: NDArray[np.bool_] = self._twin.masks[0].astype(np.bool_)
+        return legal
 
     def render(self) -> str | NDArray[np.uint8] | None:
         """The episode so far, as text or as a picture."""
@@ -121,68 +102,21 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
             return ansi(self.frames, self.pool.table.servers)
         return picture(self.frames, self.pool.table.servers) if self.render_mode == "rgb_array" else None
 
-    # -- what happened --------------------------------------------------------------------------------------------------
-
     @property
     def figures(self) -> Floats:
         """[FIGURES] of the last interval (env.fluid)."""
-        if self._batch is not None:
-            found: Floats = self._batch.figures[0]
-            return found
-        return np.zeros(FIGURES) if self._event is None else self._event.figures
+        found: Floats = self._twin.figures[0]
+        return found
 
     def _draw(self) -> None:
         if self.render_mode is not None:
-            high = float(self.pool.windows.high[self._number, self._k - 1]) * self.options.scale
+            high = float(self.pool.windows.arrays.high[self._number, self._k - 1]) * self.options.scale
             target, _ = adjusted(self._last, high, 1.0, 1.0)
             self.frames.append(Frame(self.figures.copy(), target, self.options.interval_s))
 
     def _info(self) -> dict[str, Any]:
         seed = SPLITS[self.options.split] + self._number
-        return {"action_mask": self._mask(), "window_seed": seed, **single_info(self.figures)}
-
-    def _observation(self) -> Observation:
-        if self._batch is not None:
-            known: Observation = self._batch.observations[0].copy()
-            return known
-        assert self._event is not None
-        window, pool = self._event.window, self.pool.windows
-        high = float(pool.high[self._number, self._k]) * self.options.scale
-        state = state_features(
-            self.pool.table, self._event.snapshot, high, self._last, window.servers, float(window.load_s.max()), window.lag_s
-        )
-        return np.concatenate((pool.exogenous[self._number, self._k].astype(np.float32), state))
-
-    # -- fidelity event -------------------------------------------------------------------------------------------------
-
-    def _begin_event(self) -> EventCluster:
-        cluster = EventCluster(
-            self.pool.table, self.pool.windows.window(self._number), self.options.interval_s, self._number
-        )
-        cluster.decide(*self._target(-1, 0))
-        return cluster
-
-    def _target(self, action: int, k: int) -> tuple[float, float, float, float]:
-        high, mean, chance = (
-            float(known[self._number, k])
-            for known in (self.pool.windows.high, self.pool.windows.mean, self.pool.windows.chance)
-        )
-        demand, patience = adjusted(action, high, self.options.scale, self.options.patience)
-        return demand, mean, chance, patience
-
-    def _decide(self, action: int) -> float:
-        assert self._event is not None
-        self._event.decide(*self._target(action, self._k))
-        return self._event.cost()
-
-    def _base_plays(self) -> list[float]:
-        """What the base costs in each interval of this window."""
-        self._event = self._begin_event()
-        costs = [self._event.cost()]
-        for k in range(1, self.options.intervals + 1):
-            self._event.decide(*self._target(-1, k))
-            costs.append(self._event.cost())
-        return costs
+        return {"action_mask": self._twin.masks[0].copy(), "window_seed": seed, **single_info(self.figures)}
 
 
 class OneTaskEnv(ClusterEnv):

@@ -1,38 +1,37 @@
-"""Options of the cluster environments, resolved into what they play on. Owns defaults, checks and the cache of pools; knows
-no gymnasium."""
+"""Options of the cluster environments, and what they play on, made once for equal ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from math import inf
-from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.demand.capacity_target import CapacityTarget
-from loki_rl.control.demand.forecast import Forecaster, make_forecaster
-from loki_rl.control.demand.forecast_learned import SHIPPED, shipped_net
-from loki_rl.control.fast.table import Table, table_for
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.demand.forecast_learned import make_forecaster
+from loki_rl.control.fast.table import Table, build_table
+from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.validation import require
-from loki_rl.env.fluid.batch import Base, Pool, Windows
+from loki_rl.env.fluid.batch import Pool, WindowPool
 from loki_rl.env.fluid.dynamics import TICK_S
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
+from loki_rl.env.simulate import with_load_s
+from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.traces.trace import TraceOptions, load_trace
 
-Fidelity = Literal["fluid", "event"]
 # Window seeds of the splits lie far apart, so that none can meet another.
 SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 # The mean demand of generated windows, as a share of what the cluster serves with its most accurate variants.
 MEAN_SHARE = 0.8
 ONE_TASK = "one-task"
+ABOVE_ZERO = ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps")
+NOT_BELOW_ZERO = ("bursts", "load_s")
+CHOICES = {"fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases}
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option of an environment is wrong; the message says which and what it may be."""
 
 
@@ -44,8 +43,8 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
     decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
     and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
-    its own adjustment. forecaster: of base forecast, by default the trained one where it is shipped. deep: the thorough
-    search of the allocator table (slower).
+    its own adjustment. forecaster: of base forecast. deep: the thorough search of the allocator table (slower). solver: of
+    exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's.
     """
 
     pipeline: str = "traffic"
@@ -54,7 +53,7 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     mean_rps: float | None = None
     bursts: float = 1.0
     heights: float = 1.0
-    fidelity: Fidelity = "fluid"
+    fidelity: str = "fluid"
     interval_s: float = 10.0
     load_s: float | None = None
     intervals: int = 60
@@ -64,42 +63,20 @@ class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
     base: str = "forecast"
     scale: float = 1.0
     patience: float = 1.0
-    forecaster: str | None = None
+    forecaster: str = "quantile"
     deep: bool = False
+    solver: Solver = "search"
 
 
 def check_options(options: ClusterEnvOptions) -> None:
     """Raise OptionError for a value that cannot be."""
-    _require(options.fidelity in ("fluid", "event"), f"fidelity must be fluid or event, not '{options.fidelity}'")
-    _require(options.split in SPLITS, f"split must be one of {', '.join(SPLITS)}, not '{options.split}'")
-    _require(options.base in Bases, f"base must be one of {', '.join(Bases)}, not '{options.base}'")
-    for name in ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps"):
-        value = getattr(options, name)
-        _require(value is None or 0 < value < inf, f"{name} must be finite and above 0, not {value}")
-    for name in ("bursts", "load_s"):
-        value = getattr(options, name)
-        _require(value is None or 0 <= value < inf, f"{name} must be finite and not below 0, not {value}")
-
-
-_require = partial(require, error=OptionError)
-
-
-def pipeline_of(options: ClusterEnvOptions) -> Pipeline:
-    """The pipeline, with its load times replaced where asked."""
-    from loki_rl.env.simulate import with_load_s
-
-    found = one_task() if options.pipeline == ONE_TASK else load_pipeline(options.pipeline).pipeline
-    return with_load_s(found, options.load_s)
-
-
-def forecaster_of(options: ClusterEnvOptions) -> Forecaster:
-    name = options.forecaster or ("quantile" if SHIPPED.is_file() else "holt")
-    return make_forecaster(name, shipped_net)
-
-
-def reserves(pipeline: Pipeline) -> Callable[[int], CapacityTarget]:
-    """What demand is worth having capacity for on so many servers."""
-    return cache(lambda servers: CapacityTarget(pipeline, Request(demand_rps=1.0, servers=servers)))
+    for name, known in CHOICES.items():
+        if getattr(options, name) not in known:
+            raise OptionError(f"{name} must be one of {', '.join(known)}, not '{getattr(options, name)}'")
+    for name in ABOVE_ZERO + NOT_BELOW_ZERO:
+        value, above = getattr(options, name), name in ABOVE_ZERO
+        if value is not None and not (0 <= value < inf and (value or not above)):
+            raise OptionError(f"{name} must be finite and {'above' if above else 'not below'} 0, not {value}")
 
 
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
@@ -109,43 +86,47 @@ def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     return trace_sampler(load_trace(options.trace), TraceOptions(mean_rps=options.mean_rps))
 
 
-_pipelines: dict[tuple[str, float | None], Pipeline] = {}
-_windows: dict[ClusterEnvOptions, Windows] = {}
-_pools: dict[ClusterEnvOptions, Pool] = {}
+@cache
+def table_for(pipeline: str, load_s: float | None, servers: int | None, solver: Solver) -> Table:
+    """The allocator of a pipeline (file or name) and cluster, made once per process (a few seconds)."""
+    found = one_task() if pipeline == ONE_TASK else load_pipeline(pipeline).pipeline
+    return build_table(with_load_s(found, load_s), servers or found.servers, solver=solver)
 
 
+@cache
 def pool_for(options: ClusterEnvOptions) -> Pool:
-    """The windows of these options with their base; equal options share them in a process."""
+    """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
     check_options(options)
-    if options not in _pools:
-        key = (options.pipeline, options.load_s)
-        if key not in _pipelines:
-            _pipelines[key] = pipeline_of(options)
-        pipeline = _pipelines[key]
-        table = table_for(pipeline, options.servers or pipeline.servers)
-        _pools[options] = Pool(table, windows_for(options, table), Base(options.scale, options.patience))
-    return _pools[options]
+    return Pool(table_of(options), _windows(_plain(options)), options.scale, options.patience)
 
 
-def windows_for(options: ClusterEnvOptions, table: Table) -> Windows:
-    """The windows alone: bases that only scale the same estimate share them."""
-    plain = replace(options, scale=1.0, patience=1.0, deep=False, fidelity="fluid")
-    if plain not in _windows:
-        asked = WindowOptions(
-            intervals=options.intervals,
-            interval_s=options.interval_s,
-            tick_s=TICK_S,
-            sample=sampler_of(options, table),
-            forecaster=forecaster_of(options),
-            reserve=reserves(table.fleet.pipeline),
-            best_rps=table.best_rps,
-            servers=table.servers,
-            load_s=table.fleet.load_s,
-            base=options.base,
-            ranges=RANDOMISED if options.randomise else Ranges(),
-        )
-        _windows[plain] = Windows(asked, table.fleet.models, options.windows, SPLITS[options.split])
-    return _windows[plain]
+def table_of(options: ClusterEnvOptions) -> Table:
+    return table_for(options.pipeline, options.load_s, options.servers, options.solver)
+
+
+def _plain(options: ClusterEnvOptions) -> ClusterEnvOptions:
+    """Without what windows do not depend on: bases that only scale the same estimate share them."""
+    return replace(options, scale=1.0, patience=1.0, deep=False, fidelity="fluid")
+
+
+@cache
+def _windows(options: ClusterEnvOptions) -> WindowPool:
+    table = table_of(options)
+    pipeline = table.fleet.pipeline
+    asked = WindowOptions(
+        intervals=options.intervals,
+        interval_s=options.interval_s,
+        tick_s=TICK_S,
+        sample=sampler_of(options, table),
+        forecaster=make_forecaster(options.forecaster),
+        reserve=cache(lambda servers: CapacityTarget(pipeline, Request(1.0, servers, solver=options.solver))),
+        best_rps=table.best_rps,
+        servers=table.servers,
+        load_s=table.fleet.load_s,
+        base=options.base,
+        ranges=RANDOMISED if options.randomise else Ranges(),
+    )
+    return WindowPool(asked, table.fleet.models, options.windows, SPLITS[options.split])
 
 
 def one_task() -> Pipeline:

@@ -1,22 +1,30 @@
-"""One cluster in the event twin, controlled from outside: the core's own actors run until they ask for a plan, and the
-caller answers. Owns that pause and what a control interval has cost; decides nothing."""
+"""One cluster in the event twin, whose actors run until they ask for a plan, and the caller answers."""
 
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import SERVERS, VIOLATION
+from loki_rl.control.demand.capacity_target import Demand
+from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Solver
+from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, observation
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.planner import Planner
 from loki_rl.core.effects import Effect, Solve
 from loki_rl.core.messages import Arrived, Outcome, Planned
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
+from loki_rl.env.fluid.batch import Pool
 from loki_rl.env.fluid.dynamics import ACCURACY as QUALITY
 from loki_rl.env.fluid.dynamics import ARRIVALS as ARRIVED
 from loki_rl.env.fluid.dynamics import FIGURES, LOADS, LOSS, LOST, OK, USED
 from loki_rl.env.fluid.windows import Window
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions
 from loki_rl.env.simulate import with_load_s
 from loki_rl.env.world import ActorSlot, World
 
@@ -49,20 +57,76 @@ def _nobody(snapshot: Snapshot) -> Plan:  # noqa: ARG001  (a World wants a polic
     raise AssertionError("the world pauses instead of asking a policy")
 
 
+class EventTwin:
+    """One cluster of a pool in the event twin, with what a fluid Batch of one has. paired: whether the base plays every
+    window first, so that a reward is what it pays less the cost, and not minus the cost alone."""
+
+    def __init__(self, pool: Pool, options: ClusterEnvOptions) -> None:
+        self.pool, self.options, self.paired = pool, options, True
+        self.masks = np.zeros((1, ACTIONS), np.int8)
+        self.rewards = np.zeros(1)
+        self._base_costs: list[float] = []
+
+    def start(self, _: Ints, windows: Ints) -> None:
+        """Begin an episode on this window, with the base's first plan warm and its interval played."""
+        number = int(windows[0])
+        self._begin(number)
+        self._base_costs = [0.0] * (self.options.intervals + 1)
+        if self.paired:
+            self._base_costs = [self._cluster.cost(), *(self._decide(-1) for _ in range(self.options.intervals))]
+            self._begin(number)
+        self._observe()
+
+    def _begin(self, number: int) -> None:
+        window = self.pool.windows.window(number)
+        self._cluster = EventCluster(self.pool.table, window, self.options.interval_s, number, self.options.solver)
+        self._number, self._k, self._last = number, 0, -1
+        self._decide(-1)
+
+    def step(self, actions: NDArray[np.integer]) -> None:
+        """Carry out one action (-1: the base's own target and patience)."""
+        self._last = int(actions[0])
+        self.rewards[0] = self._base_costs[self._k] - self._decide(self._last)
+        self._observe()
+
+    def _decide(self, action: int) -> float:
+        """What the next interval costs."""
+        windows, options = self.pool.windows.arrays, self.options
+        high, mean, chance = (float(known[self._number, self._k]) for known in (windows.high, windows.mean, windows.chance))
+        demand, patience = adjusted(action, high, options.scale, options.patience)
+        self._cluster.decide(Demand(mean, demand, chance), patience)
+        self._k += 1
+        return self._cluster.cost()
+
+    def _observe(self) -> None:
+        window, windows, table = self._cluster.window, self.pool.windows.arrays, self.pool.table
+        high, floor = (float(known[self._number, self._k]) for known in (windows.high, windows.floor))
+        high *= self.options.scale
+        seen = observation(
+            table, self._cluster.snapshot, windows.exogenous[self._number, self._k], high, self._last, window.servers,
+            float(window.load_s.max()), float(window.row.lag_s),
+        )  # fmt: skip
+        self.observations = seen[None]
+        fill_mask(self.masks[0], high, floor, table.most_rps * window.servers / table.servers)
+
+    @property
+    def figures(self) -> Floats:
+        """[1, FIGURES] of the last interval."""
+        return self._cluster.figures[None]
+
+
 class EventCluster:
     """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
     counts in the interval in which it ends."""
 
-    def __init__(self, table: Table, window: Window, interval_s: float, seed: int) -> None:
-        pipeline = table.fleet.pipeline
-        self.table, self.window = table, window
-        self.pipeline = with_load_s(pipeline, float(window.load_s.max()))
-        settle_s = float(window.load_s.max()) + 1.0
-        options = ClusterOptions(self.pipeline, window.servers, seed=seed, interval_s=interval_s)
-        self.interval_s = interval_s
-        self.world = PausedWorld(options, start=-settle_s)
-        self.figures = np.zeros(FIGURES)
-        self._totals = np.zeros(FIGURES)
+    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver) -> None:
+        load_s = float(window.load_s.max())
+        pipeline = with_load_s(table.fleet.pipeline, load_s)
+        self.window, self.interval_s = window, interval_s
+        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver)
+        self._planner = Planner(pipeline, plans, "tail", 0.0)
+        self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
+        self.figures, self._totals = np.zeros((2, FIGURES))
         self._next = 0
         self._gateway = self.world.slots["gateway"]
         self.world.begin(0.0)
@@ -73,25 +137,14 @@ class EventCluster:
         assert self.world.pending is not None
         return self.world.pending
 
-    def decide(self, demand_rps: float, mean_rps: float, chance: float, patience: float) -> Plan:
-        """Answer with the exact allocator's plan for these, and play until the next question."""
-        load_s = float(self.window.load_s.max())
-        first = self.world.controller.plan is None
-        request = Request(
-            demand_rps=demand_rps,
-            servers=self.window.servers,
-            expected_rps=min(demand_rps, mean_rps),
-            chance=chance,
-            current=() if first else self.snapshot.servers,
-            horizon_s=patience * self.interval_s,
-            load_s=0.0 if first else load_s,
-            time_limit_s=PATIENT_S,
-        )
-        plan = allocate(self.pipeline, request)
-        self.world.answer(plan)
+    def decide(self, demand: Demand, patience: float) -> None:
+        """Answer with the exact allocator's plan for these, and play until the next question. The first plan is warm."""
+        request = self._planner.switching(self.snapshot, demand, patience)
+        if self.world.controller.plan is None:
+            request = replace(request, current=(), load_s=0.0)
+        self.world.answer(allocate(self._planner.pipeline, request))
         self._until_asked()
         self._count()
-        return plan
 
     def _until_asked(self) -> None:
         """Every event up to the next question; arrivals enter in their order."""
@@ -105,7 +158,7 @@ class EventCluster:
                 world.step()
 
     def _count(self) -> None:
-        tally, best = self.world.gateway.tally, self.pipeline.best_accuracy
+        tally, best = self.world.gateway.tally, self._planner.pipeline.best_accuracy
         totals = np.zeros(FIGURES)
         for second in tally.seconds.values():
             ok = second.outcomes[Outcome.OK]
@@ -124,4 +177,4 @@ class EventCluster:
         """Cost J of the last interval (docs/glossary.md), relative to the window's mean arrivals per interval."""
         figures = self.figures
         lost = VIOLATION * figures[LOST] + figures[LOSS]
-        return float(lost / self.window.reference + SERVERS * figures[USED] / self.window.servers)
+        return float(lost / self.window.row.reference + SERVERS * figures[USED] / self.window.servers)

@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
-from loki_rl.control.demand.forecast import QUANTILES, Floats
+from loki_rl.control.demand.estimators import Floats
+from loki_rl.control.demand.forecast import QUANTILES
 from loki_rl.control.demand.forecast_learned import BINS
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, LOADS, LOST, OK, USED
 

@@ -1,5 +1,4 @@
-"""Many fluid clusters behind gymnasium's vector interface, stepped by one compiled loop. Owns that translation; the meaning
-of spaces, reward and options is documented at ClusterEnv."""
+"""Many fluid clusters behind gymnasium's vector interface; spaces, reward and options are documented at ClusterEnv."""
 
 from __future__ import annotations
 

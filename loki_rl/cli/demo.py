@@ -4,23 +4,29 @@ what is shown and at which rates; every figure comes from the runs."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 from msgspec import Struct
 from rich.console import RenderableType
 
+from loki_rl.cli import terminal
+from loki_rl.cli.flags import Json, writable
 from loki_rl.control.allocator.allocate import capacity
+from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
+from loki_rl.options import Help
 from loki_rl.reading.drawing import Sight, draw, sight
 from loki_rl.reading.models import fetch_reading
-from loki_rl.reading.packages import Progress
 from loki_rl.reports.compare import build_cases, compare
 from loki_rl.reports.report import table
 from loki_rl.reports.summary import averages
 from loki_rl.runs.batch_runner import Progress as Case
-from loki_rl.runs.run import RUNNERS, Driver, RunOptions, RunResult, pictures, play, prepare, result
+from loki_rl.runs.options import Device, Driver, RunOptions
+from loki_rl.runs.result import RunResult, row
+from loki_rl.runs.run import RUNNERS, payloads, play, prepare, result
 from loki_rl.serving.profiling.as_served import rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
 from loki_rl.traces.generate import PEAK, generate
@@ -39,30 +45,31 @@ NEIGHBOURS = 0.1
 # Eight lines of different length: the fast recognisers misread the long ones.
 PICTURE = 38
 
-Show = Callable[[RenderableType], None]
 
-
-class DemoError(RuntimeError):
+class DemoError(UserError):
     """The demo cannot go on; the message says why and what to do."""
 
 
 class Stage(Struct):
-    """Where the demo writes and how it speaks. show: a line or a table for people; bars: progress until the block ends."""
+    """Where the demo writes and how it speaks. show: a line or a table for people."""
 
     folder: Path
     device: str
-    show: Show
-    bars: Callable[[], AbstractContextManager[Progress]]
+    show: Callable[[RenderableType], None]
 
 
-def demo(stage: Stage) -> list[RunResult]:
-    """Both parts; returns all runs."""
+def demo(
+    folder: Annotated[Path, Help("Where to write.")] = Path("demo"), device: Device = "auto", as_json: Json = False
+) -> None:
+    """The main job: real models and 20 emulated workers meet a flash crowd, in plane and twin."""
+    writable(folder)
+    stage = Stage(folder, device, partial(terminal.shown, stderr=as_json))
     stage.show("[bold]Part A: reading.[/] Real models find and read text in pictures; 2 ONNX workers.")
     read = reading(stage)
     stage.show("\n[bold]Part B: traffic.[/] 20 emulated workers with published service times.")
     seen = traffic(stage)
-    stage.show(f"\nCurves of all runs, plane over twin: tensorboard --logdir {stage.folder}")
-    return read + seen
+    stage.show(f"\nCurves of all runs, plane over twin: tensorboard --logdir {folder}")
+    terminal.say({"results": [row(done) for done in read + seen]}, as_json, lambda: None)
 
 
 # -- part A -----------------------------------------------------------------------------------------------------------
@@ -94,7 +101,7 @@ def profile_here(stage: Stage, path: Path) -> Capacity:
     """Fetch the models, measure their times alone and then as served; accuracies do not depend on the device."""
     file = load_pipeline("reading")
     assert file.measured is not None
-    with stage.bars() as progress:
+    with terminal.progress_bars() as progress:
         fetch_reading(file.repository, progress)
         profile(file, quick_request(file, file.measured, stage.device), progress).save(path)
         served = rescale(file.path, path, stage.device, progress)
@@ -114,7 +121,6 @@ def _trace(stage: Stage, peak: float) -> str:
     if peak == PEAK:
         return "flash_crowd"
     path = stage.folder / "flash_crowd_low.csv"
-    stage.folder.mkdir(parents=True, exist_ok=True)
     save_trace(generate("flash_crowd", TRACE_SECONDS, FILE_RPS, TRACE_SEED, peak=peak), path)
     return str(path)
 
@@ -128,7 +134,7 @@ class _Watch:
 
     def run(self, options: RunOptions) -> RunResult:
         scene = prepare(options)
-        sent = pictures(scene.file, options.seed)
+        sent = payloads(scene)
         seen = play(scene, sent, keep=PICTURE)
         self.jpeg = sent[PICTURE].tobytes()
         answers = [(scene.times[number], answer) for number, answer in seen.kept.items()]
@@ -176,7 +182,7 @@ def _play(stage: Stage, options: RunOptions, plane: Driver, run: Callable[[RunOp
     cases = build_cases(options, policies=POLICIES, traces=[options.trace], seeds=[0], drivers=("twin", plane))
     folder = stage.folder / options.pipeline
 
-    with stage.bars() as progress:
+    with terminal.progress_bars() as progress:
 
         def tell(case: Case) -> None:
             what = f"{case.options.policy} ({case.options.driver})"

@@ -1,74 +1,202 @@
-"""Flags: their names, types and help, once for all commands, and how they become checked options. Owns what a user may type;
-runs nothing."""
+"""Commands made of functions: a parameter with a Help, and every field with one of a parameter that is a struct, becomes a
+flag, which is checked before the function is called."""
 
 from __future__ import annotations
 
-from math import inf
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import click
 import msgspec
-import typer
-from msgspec.structs import replace
+from msgspec import NODEFAULT, Meta, Struct
+from msgspec.structs import fields
 
-if TYPE_CHECKING:
-    from loki_rl.control.formulation.request import Queueing
-    from loki_rl.runs.run import RunOptions
+from loki_rl.errors import UserError
+from loki_rl.options import Help
 
-T = TypeVar("T")
-
-POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, ppo, clairvoyant"
-
-PipelineArg = Annotated[str, typer.Argument(help="Pipeline file, or the name of one in pipelines/.")]
-TraceOpt = Annotated[str, typer.Option(help="Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp).")]
-ServersOpt = Annotated[int | None, typer.Option(help="Servers in the cluster (default: as in the pipeline file).")]
-PoolOpt = Annotated[
-    Path | None,
-    typer.Option(help="Pool file of server types, or the name of one in pipelines/pools/, instead of a number of servers."),
-]
-SloOpt = Annotated[float | None, typer.Option(help="End-to-end deadline [ms] (default: as in the pipeline file).")]
-FloorOpt = Annotated[float, typer.Option(help="Least mean accuracy, 0..1.")]
-QueueingOpt = Annotated[str | None, typer.Option(help="Latency model: tail or half-slo (default: the policy's own).")]
-HeadroomOpt = Annotated[float | None, typer.Option(help="Share of demand added before planning.")]
-TracesOpt = Annotated[
-    list[str],
-    typer.Option(help="Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp); may be repeated."),
-]
-PolicyOpt = Annotated[str, typer.Option(help=f"One of {POLICY_NAMES}.")]
-JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-SeedOpt = Annotated[int, typer.Option(help="Seed of arrivals, fan-outs and service times.")]
-IntervalOpt = Annotated[float, typer.Option(help="Time between plans [s].")]
-DropOpt = Annotated[str, typer.Option(help="Dropping: none, last-task, per-task or reroute.")]
-RoutingOpt = Annotated[
-    str, typer.Option(help="Workers pull from their task's queue (pull), or a table deals to each worker's own (table).")
-]
-LoadOpt = Annotated[float | None, typer.Option(help="Time to load any model [s] (default: as in the pipeline file).")]
-MeanOpt = Annotated[float | None, typer.Option(help="Scale the trace to this mean rate [1/s].")]
-ScaleOpt = Annotated[float | None, typer.Option(help="Copies made of each request of the trace.")]
-CompressOpt = Annotated[float, typer.Option(help="Play the trace this many times faster.")]
-FromOpt = Annotated[float, typer.Option(help="Start of the window in the trace [s].")]
-ToOpt = Annotated[float | None, typer.Option(help="End of the window in the trace [s].")]
-DeviceOpt = Annotated[
-    str, typer.Option(help="auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")
+Json = Annotated[bool, Help("Print one JSON object and nothing else.", "--json")]
+Logdir = Annotated[Path | None, Help("Write a run folder for TensorBoard below this folder.")]
+FaultsFile = Annotated[
+    Path | None, Help("YAML file of what goes wrong in the twin: crashes, slow servers ... (docs/faults.md)", "--faults")
 ]
 
-FaultsOpt = Annotated[
-    Path | None, typer.Option(help="YAML file of what goes wrong in the twin: crashes, slow servers ... (docs/faults.md)")
-]
-ModelOpt = Annotated[Path | None, typer.Option(help="Trained agent (agent.npz) for the policy ppo.")]
-ProfileOpt = Annotated[Path | None, typer.Option(help="Profile to use instead of the one the pipeline file names.")]
-
-# What these options may be at least. An interval far below a solve would never let the controller rest.
-LEAST = {"servers": 1, "workers": 1, "interval_s": 0.1, "load_s": 0.0}
+WORDS = {int: "a whole number", float: "a number"}
+METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """Flags that do not fit together; the message says which and what to do."""
 
 
-def writable(folder: Path | None) -> Path | None:
-    """The folder, made if need be: it is better to know before a run than after it."""
+class Fields(NamedTuple):
+    """Which fields of a struct are flags of a command (default: all that have a Help), and other names for some."""
+
+    only: Collection[str] = ()
+    without: Collection[str] = ()
+    flags: Mapping[str, str] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name not in self.without and (not self.only or name in self.only)
+
+
+class Kind(NamedTuple):
+    """An annotation taken apart. base: a single value, with its limits if it has any; many: a list of them."""
+
+    base: Any
+    limits: Meta
+    help: Help | None
+    fields: Fields
+    optional: bool
+    many: bool
+
+    @property
+    def bounds(self) -> str:
+        """What a value may be, in words; empty if everything."""
+        if get_origin(self.base) is Literal:
+            return f"one of {', '.join(get_args(self.base))}"
+        known = self.limits
+        if known.ge is not None and known.le is not None:
+            return f"from {known.ge} to {known.le}"
+        words = {"at least": known.ge, "above": known.gt, "at most": known.le}
+        return " and ".join(f"{word} {value}" for word, value in words.items() if value is not None)
+
+    @property
+    def wanted(self) -> str:
+        of = "of " if self.bounds.startswith("at ") else ""
+        return f"{WORDS.get(self.base, '')} {of}{self.bounds}".strip()
+
+
+def kind_of(annotation: Any) -> Kind:
+    """What a value of this type may be; the outermost Help counts."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        kind = kind_of(parts[0])
+        for extra in parts[1:]:
+            match extra:
+                case Help():
+                    kind = kind._replace(help=extra)
+                case Fields():
+                    kind = kind._replace(fields=extra)
+                case Meta():
+                    kind = kind._replace(limits=extra)
+        return kind
+    if origin in (Union, UnionType):
+        return kind_of(next(part for part in parts if part is not NoneType))._replace(optional=True)
+    if origin in (list, tuple):
+        return kind_of(parts[0])._replace(many=True)
+    return Kind(annotation, Meta(), None, Fields(), optional=False, many=False)
+
+
+class Value(click.ParamType):  # type: ignore[type-arg]  # the oldest that will do is not generic
+    """One value, checked as in run.json; what is wrong is told with flag, limits and value."""
+
+    def __init__(self, flag: str, kind: Kind) -> None:
+        self.flag, self.kind = flag, kind
+        self.name = "|".join(get_args(kind.base)) if get_origin(kind.base) is Literal else METAVARS[kind.base]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or self.kind.base is str:
+            return value
+        try:
+            checked = Annotated[self.kind.base, self.kind.limits] if self.kind.limits != Meta() else self.kind.base
+            found = msgspec.convert(value, checked, strict=False, dec_hook=lambda kind, text: kind(text))
+        except msgspec.ValidationError:
+            found = None
+        if found is None or (isinstance(found, float) and not isfinite(found)):
+            raise UsageError(f"{self.flag} must be {self.kind.wanted}, not '{value}'")
+        return found
+
+
+class Argument(click.Argument):
+    """With its help, which click's own has not."""
+
+    def __init__(self, *, help: str, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.explained = help
+
+
+class Command(click.Command):
+    """With its arguments among what is explained."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(one.make_metavar(ctx), one.explained) for one in self.params if isinstance(one, Argument)]
+        if rows:
+            with formatter.section("Arguments"):
+                formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
+
+
+def make_command(function: Callable[..., None], name: str) -> Command:
+    """The command that calls the function with what was typed. A struct that may be None is None where an argument that it
+    needs was not given."""
+    hints = get_type_hints(function, include_extras=True)
+    found: dict[str, click.Parameter] = {}
+    structs: dict[str, tuple[Kind, list[str]]] = {}
+    for one in inspect.signature(function).parameters.values():
+        kind = kind_of(hints[one.name])
+        if isinstance(kind.base, type) and issubclass(kind.base, Struct):
+            mine = _flags(kind)
+            structs[one.name] = kind, list(mine)
+        else:
+            default = NODEFAULT if one.default is inspect.Parameter.empty else one.default
+            mine = {one.name: _parameter(one.name, kind, default, kind.help or Help(""))}
+        assert not found.keys() & mine, f"two flags of {name} share a name: {found.keys() & mine}"
+        found |= mine
+
+    def call(**values: Any) -> None:
+        made = {
+            parameter: _made(kind, {name: values.pop(name) for name in mine}) for parameter, (kind, mine) in structs.items()
+        }
+        function(**made, **values)
+
+    return Command(name, params=list(found.values()), help=inspect.getdoc(function), callback=call)
+
+
+def _made(kind: Kind, values: dict[str, Any]) -> Struct | None:
+    if kind.optional and any(
+        values.get(one.name) is None for one in fields(kind.base) if one.required and one.name in values
+    ):
+        return None
+    made: Struct = kind.base(**values)
+    return made
+
+
+def _flags(kind: Kind) -> dict[str, click.Parameter]:
+    """Of the fields of a struct."""
+    hints = get_type_hints(kind.base, include_extras=True)
+    found = {}
+    for field in fields(kind.base):
+        own = kind_of(hints[field.name])
+        if own.help is not None and field.name in kind.fields:
+            help = Help(own.help.text, kind.fields.flags.get(field.name, own.help.flag))
+            default = None if kind.optional and field.required else field.default
+            found[field.name] = _parameter(field.name, own, default, help)
+    return found
+
+
+def _parameter(name: str, kind: Kind, default: Any, help: Help) -> click.Parameter:
+    flag = help.flag or f"--{name.replace('_', '-')}"
+    if kind.base is bool:
+        flags = f"{flag}/--no-{flag[2:]}" if default else flag
+        return click.Option([name, flags], is_flag=True, default=default, help=help.text)
+    text = f"{help.text} [{kind.bounds}]" if kind.bounds and get_origin(kind.base) is not Literal else help.text
+    rest: dict[str, Any] = {"required": default is NODEFAULT, "type": Value(flag, kind), "help": text}
+    rest |= {} if default is NODEFAULT else {"default": default}
+    if flag.startswith("-"):
+        return click.Option([name, flag], multiple=kind.many, show_default=default not in (None, "", (), NODEFAULT), **rest)
+    return Argument(param_decls=[name], metavar=flag.upper() + "..." * kind.many, nargs=-1 if kind.many else 1, **rest)
+
+
+def writable(folder: Path | None) -> None:
+    """Make the folder if need be: it is better to know before a run than after it. Raises UsageError."""
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,85 +204,24 @@ def writable(folder: Path | None) -> Path | None:
                 pass
         except OSError as error:
             raise UsageError(f"nothing can be written to {folder}: {error.strerror}; name another folder") from error
-    return folder
 
 
-LogdirOpt = Annotated[
-    Path | None, typer.Option(help="Write a run folder for TensorBoard below this folder.", callback=writable)
-]
-
-
-def run_options(pipeline: str | None, faults: Path | None = None, **flags: Any) -> RunOptions:
-    """Checked options of a run, with the content of the file of faults. Raises UsageError or ConfigError."""
-    from loki_rl.env.faults import load_faults
-    from loki_rl.runs.run import RunOptions
-
-    if pipeline is None:
-        raise UsageError("name a pipeline (or a run to repeat with --config)")
-    options = convert({"pipeline": pipeline, **flags}, RunOptions)
-    return options if faults is None else replace(options, faults=load_faults(faults))
-
-
-def convert(flags: dict[str, Any], kind: type[T]) -> T:
-    """Flags as a struct; what is not allowed is named as the user typed it."""
-    flags = {name: str(value) if isinstance(value, Path) else value for name, value in flags.items()}
-    from loki_rl.control.formulation.request import QUEUEINGS
-    from loki_rl.core.options import DROPS, ROUTINGS
-    from loki_rl.serving.observe.logs import LEVELS
-    from loki_rl.serving.plane import ENGINES
-
-    choices = (
-        ("drop", DROPS), ("routing", ROUTINGS), ("queueing", QUEUEINGS), ("engine", ENGINES), ("log_level", LEVELS),
-    )  # fmt: skip
-    for name, allowed in choices:
-        one_of(f"--{name.replace('_', '-')}", flags.get(name), allowed)
-    try:
-        return checked(msgspec.convert(flags, kind))
-    except msgspec.ValidationError as error:
-        raise UsageError(str(error)) from error
-
-
-def checked(options: T) -> T:
-    for name, least in LEAST.items():
-        value = getattr(options, name, None)
-        if value is not None and not least <= value < inf:
-            raise UsageError(f"{name} must be finite and at least {least:g}, not {value:g}")
-    return options
-
-
-def one_of(flag: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
-    if value is not None and value not in allowed:
-        raise UsageError(f"{flag} must be one of {', '.join(allowed)}, not '{value}'")
-    return value
-
-
-def split_names(flag: str, text: str) -> list[str]:
+def split_names(flag: str, text: str, allowed: Collection[str] = ()) -> list[str]:
+    """What a flag lists, separated by commas. Raises UsageError for nothing, or for a name that is not allowed."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UsageError(f"{flag} names nothing; separate several by commas")
+    for name in names:
+        if allowed and name not in allowed:
+            raise UsageError(f"{flag} must be one of {', '.join(allowed)}, not '{name}'")
     return names
 
 
-def queueing_of(name: str | None) -> Queueing:
-    from loki_rl.control.formulation.request import QUEUEINGS
-
-    return cast("Queueing", one_of("--queueing", name, QUEUEINGS) or "tail")
-
-
-def need_models(pipeline: str, engine: str | None) -> None:
-    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
-    from loki_rl.files.config import load_pipeline
-    from loki_rl.serving.engines.adapter import adapter_class
-    from loki_rl.serving.engines.files import ModelError
-    from loki_rl.serving.engines.model_repository import find_model
-
-    file = load_pipeline(pipeline, need_profile=False)
-    if engine == "onnx" and not file.models:
-        raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
-    for spec in file.models.values():
-        adapter_class(spec.adapter)
-        try:
-            if engine != "emulated":
-                find_model(file.repository, spec.model)
-        except ModelError as error:
-            raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
+def alone(why: str, heard: Collection[str]) -> None:
+    """Raise UsageError for every other flag that was typed: it would not be heard."""
+    context = click.get_current_context()
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in heard:
+            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{why}; leave {flag} out")

@@ -1,67 +1,88 @@
-"""The command line: what users type, and what they read. The only package that sees all others; commands import them lazily,
-so that each loads what it needs and no more."""
+"""The command line: which commands there are. Their modules are imported when they are called, so that each command loads
+what it needs and no more."""
 
 from __future__ import annotations
 
 import sys
-from functools import cache
-from typing import Any, NoReturn
+from pkgutil import resolve_name
+from typing import NamedTuple, NoReturn
 
-import typer
+import click
 
-from loki_rl.cli import learning, living, measuring, planning, running
+from loki_rl.errors import UserError
 
-app = typer.Typer(
-    name="loki-rl",
-    help="Serve ML inference pipelines under a latency SLO when demand outgrows the hardware.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-models_app = typer.Typer(help="Model repositories.", no_args_is_help=True, rich_markup_mode=None)
-trace_app = typer.Typer(help="Demand traces.", no_args_is_help=True, rich_markup_mode=None)
-forecaster_app = typer.Typer(help="The forecaster of demand.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(models_app, name="models")
-app.add_typer(trace_app, name="trace")
-app.add_typer(forecaster_app, name="forecaster")
+HERE = "loki_rl.cli"
 
-for command in (
-    planning.plan, planning.capacity, running.simulate, running.compare, living.serve, living.replay,
-    living.top, measuring.profile, learning.train, learning.evaluate, running.demo,
-):  # fmt: skip
-    app.command()(command)
-models_app.command("fetch")(measuring.models_fetch)
-trace_app.command("stats")(measuring.trace_stats)
-trace_app.command("generate")(measuring.trace_generate)
-forecaster_app.command("train")(learning.forecaster_train)
-forecaster_app.command("score")(learning.forecaster_score)
+
+class Entry(NamedTuple):
+    """A command that is made when it is asked for. function: module:function within this package."""
+
+    function: str
+    summary: str
+
+
+class Table(click.Group):
+    """Commands by name, in order."""
+
+    def __init__(self, name: str, help: str, commands: dict[str, Entry | Table]) -> None:
+        super().__init__(name, help=help, no_args_is_help=False)
+        self.table = commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = self.table.get(cmd_name)
+        if not isinstance(found, Entry):
+            return found
+        made: click.Command = resolve_name(f"{HERE}.flags:make_command")(resolve_name(f"{HERE}.{found.function}"), cmd_name)
+        return made
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without making them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.summary if isinstance(one, Entry) else one.help or "") for name, one in self.table.items()]
+            )
+
+
+app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when demand outgrows the hardware.", {
+    "plan": Entry("planning:plan", "The best use of the servers for a demand."),
+    "capacity": Entry("planning:capacity", "The most requests per second that the servers can serve."),
+    "simulate": Entry("running:simulate", "Play a trace against a policy in the event twin."),
+    "compare": Entry("comparing:compare", "Set several policies side by side on the same requests."),
+    "serve": Entry("living:serve", "Serve a pipeline on this host."),
+    "replay": Entry("living:replay", "Send the requests of a trace to a running server."),
+    "top": Entry("top_screen:top", "Watch a running server."),
+    "profile": Entry("measuring:profile", "Measure every model on this device."),
+    "train": Entry("learning:train", "Train an agent."),
+    "evaluate": Entry("learning:evaluate", "Set agents beside other policies."),
+    "demo": Entry("demo:demo", "The main job, end to end."),
+    "models": Table("models", "Model repositories.", {
+        "fetch": Entry("measuring:models_fetch", "Fetch the models of a pipeline."),
+    }),
+    "trace": Table("trace", "Demand traces.", {
+        "stats": Entry("traces:trace_stats", "What a trace is like."),
+        "generate": Entry("traces:trace_generate", "Make a trace."),
+    }),
+    "forecaster": Table("forecaster", "The forecaster of demand.", {
+        "train": Entry("learning:forecaster_train", "Train it."),
+        "score": Entry("learning:forecaster_score", "Errors of all forecasters."),
+    }),
+})  # fmt: skip
 
 
 def main() -> NoReturn:
     """Entry point. A mistake of the user ends with exit code 2 and one sentence; a fault of ours with its traceback."""
     try:
-        code = _made()(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
+        code = app.main(sys.argv[1:] or ["--help"], prog_name="loki-rl", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except Exception as error:
-        _die(_sentence(error))
+    except click.ClickException as error:
+        _die(error.format_message())
+    except UserError as error:
+        _die(str(error))
     sys.exit(code or 0)
-
-
-@cache
-def _made() -> Any:
-    """All commands: typer makes them of their signatures, which takes longer than to carry out many of them."""
-    return typer.main.get_command(app)
-
-
-def _sentence(error: Exception) -> str:
-    """What a mistake of the user is told. Raises the error again if it is a fault of ours."""
-    if hasattr(error, "format_message"):  # typer's own; it keeps the class to itself
-        return str(error.format_message())
-    if type(error).__module__.startswith("loki_rl"):
-        return str(error)
-    raise error
 
 
 def _die(message: str) -> NoReturn:

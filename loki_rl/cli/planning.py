@@ -5,71 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-import typer
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import (
-    FloorOpt,
-    HeadroomOpt,
-    JsonOpt,
-    PipelineArg,
-    PoolOpt,
-    ProfileOpt,
-    QueueingOpt,
-    ServersOpt,
-    SloOpt,
-    UsageError,
-    queueing_of,
-)
-
-if TYPE_CHECKING:
-    from loki_rl.control.formulation.request import Part, Request
-    from loki_rl.core.plan import JointPlan, Plan
-    from loki_rl.core.servers.server_type import ServerType
-    from loki_rl.files.config import PipelineFile
+from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.control.allocator.allocate import allocate_jointly
+from loki_rl.control.allocator.allocate import capacity as largest
+from loki_rl.control.allocator.ladder import ladder
+from loki_rl.control.explain.prices import explain
+from loki_rl.control.formulation.request import Part, Request
+from loki_rl.core.plan import JointPlan, Plan
+from loki_rl.core.servers.server_type import ServerType
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.pool_file import load_pool
+from loki_rl.options import Fraction, Help, Positive, Servers
+from loki_rl.reports.plots import phases_png
+from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions, SolverName
 
 T = TypeVar("T")
 
 # Longest ladder of plans: at up to a tenth of a second each, the user should not take it for a hang.
 MAX_LADDER = 1000
+# What of a run the allocator asks about.
+ASKED = ("pipeline", "servers", "pool", "slo_ms", "min_accuracy", "queueing", "solver", "headroom", "profile")
 
 
 def plan(
-    pipeline: Annotated[list[str], typer.Argument(help="Pipeline files, or names of some in pipelines/.")],
-    demand: Annotated[
-        list[str], typer.Option(help="Requests per second, or FROM:TO:STEP for a ladder; one for each pipeline.")
-    ],
-    servers: ServersOpt = None,
-    pool: PoolOpt = None,
+    pipeline: Annotated[list[str], Help("Pipeline files, or names of some in pipelines/.", "pipeline")],
+    demand: Annotated[list[str], Help("Requests per second, or FROM:TO:STEP for a ladder; one for each pipeline.")],
+    servers: Servers = None,
+    pool: PoolName = None,
     weight: Annotated[
-        list[float] | None, typer.Option(help="How much a pipeline counts beside the others; one for each pipeline.")
+        list[float] | None, Help("How much a pipeline counts beside the others; one for each pipeline.")
     ] = None,
-    slo_ms: Annotated[
-        list[float] | None, typer.Option(help="End-to-end deadline [ms]; for all, or for each pipeline.")
-    ] = None,
+    slo_ms: Annotated[list[Positive] | None, Help("End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
     min_accuracy: Annotated[
-        list[float] | None, typer.Option(help="Least mean accuracy, 0..1; for all, or for each pipeline.")
+        list[Fraction] | None, Help("Least mean accuracy of what is served; for all, or for each pipeline.")
     ] = None,
-    queueing: QueueingOpt = None,
-    headroom: HeadroomOpt = None,
-    profile: ProfileOpt = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw a ladder's phases to this PNG.")] = None,
-    as_json: JsonOpt = False,
+    queueing: QueueingName = None,
+    solver: SolverName = "search",
+    headroom: Headroom = None,
+    profile: ProfileName = None,
+    plot: Annotated[Path | None, Help("Draw a ladder's phases to this PNG.")] = None,
+    as_json: Json = False,
 ) -> None:
     """The best use of the servers for a demand: hardware scaling, then accuracy scaling, then shedding.
 
     Several pipelines share the servers; their accuracies and what is served count by weight.
     """
-    from loki_rl.control.formulation.request import Request
-    from loki_rl.files.config import load_pipeline
-
     if profile is not None and len(pipeline) > 1:
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
+    measured = None if profile is None else Path(profile)
     slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
-    files = [load_pipeline(name, profile=profile, slo_ms=slo) for name, slo in zip(pipeline, slos, strict=True)]
+    files = [load_pipeline(name, profile=measured, slo_ms=slo) for name, slo in zip(pipeline, slos, strict=True)]
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -82,7 +72,8 @@ def plan(
             demand_rps=levels[0],
             servers=_servers(servers, types, files),
             min_accuracy=floor,
-            queueing=queueing_of(queueing),
+            queueing=queueing or "tail",
+            solver=solver,
             headroom=headroom or 0.0,
             pool=types,
         )
@@ -96,9 +87,6 @@ def plan(
 
 
 def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
-    from loki_rl.control.allocator.allocate import allocate_jointly
-    from loki_rl.control.explain.prices import explain
-    from loki_rl.control.formulation.request import Part
 
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
@@ -113,43 +101,28 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
-    from loki_rl.control.allocator.ladder import ladder
 
     plans = ladder(file.pipeline, request, demands)
     if plot is not None:
-        from loki_rl.reports.plots import phases_png
-
         phases_png(plans, plot, f"{file.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
 
 
-def capacity(
-    pipeline: PipelineArg,
-    servers: ServersOpt = None,
-    pool: PoolOpt = None,
-    slo_ms: SloOpt = None,
-    min_accuracy: FloorOpt = 0.0,
-    queueing: QueueingOpt = None,
-    headroom: HeadroomOpt = None,
-    profile: ProfileOpt = None,
-    as_json: JsonOpt = False,
-) -> None:
+def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = False) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
-    from loki_rl.control.allocator.allocate import capacity as most
-    from loki_rl.files.config import load_pipeline
-
-    loaded = load_pipeline(pipeline, profile=profile, slo_ms=slo_ms)
-    types = _pool(pool, [loaded])
-    found = most(
-        loaded.pipeline,
-        _servers(servers, types, [loaded]),
-        min_accuracy=min_accuracy,
-        queueing=queueing_of(queueing),
-        headroom=headroom or 0.0,
+    file = options.file
+    types = _pool(options.pool, [file])
+    found = largest(
+        file.pipeline,
+        _servers(options.servers, types, [file]),
+        min_accuracy=options.min_accuracy,
+        queueing=options.queueing or "tail",
+        solver=options.solver,
+        headroom=options.headroom or 0.0,
         pool=types,
     )
     row = {"max_qps": found.capacity_rps, **plan_row(found)}
-    terminal.say(row, as_json, lambda: terminal.plan(loaded.name, found))
+    terminal.say(row, as_json, lambda: terminal.plan(file.name, found))
 
 
 def plan_row(found: Plan) -> dict[str, Any]:
@@ -179,9 +152,7 @@ def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
     }
 
 
-def _pool(path: Path | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
-    from loki_rl.files.pool_file import load_pool
-
+def _pool(path: str | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
     return () if path is None else load_pool(path, files).types
 
 

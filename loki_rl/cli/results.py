@@ -1,30 +1,36 @@
-"""What becomes of the results of a run: a row, a table, a run folder."""
+"""Before a run and after it: whether its models are there, and what becomes of its result."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from loki_rl.runs.run import RunResult
-
-
-def run_row(done: RunResult) -> dict[str, Any]:
-    from loki_rl.runs.run import row
-
-    return row(done)
-
-
-def show_runs(results: list[RunResult]) -> None:
-    from rich.console import Console
-
-    from loki_rl.reports.report import table
-
-    Console().print(table(results))
+from loki_rl.cli import terminal
+from loki_rl.cli.flags import UsageError
+from loki_rl.files.config import load_pipeline
+from loki_rl.reports.report import table
+from loki_rl.runs.result import RunResult, row
+from loki_rl.runs.run_folder import save
+from loki_rl.serving.engines.adapter import adapter_class
+from loki_rl.serving.engines.files import ModelError
+from loki_rl.serving.engines.model_repository import find_model
 
 
-def write(done: RunResult, logdir: Path | None) -> None:
+def need_models(pipeline: str, engine: str | None) -> None:
+    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
+    file = load_pipeline(pipeline, need_profile=False)
+    if engine == "onnx" and not file.models:
+        raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
+    for spec in file.models.values():
+        adapter_class(spec.adapter)
+        try:
+            if engine != "emulated":
+                find_model(file.repository, spec.model)
+        except ModelError as error:
+            raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
+
+
+def finish(done: RunResult, logdir: Path | None, as_json: bool) -> None:
+    """Write the folder of a run, where one was asked for, and tell what came out."""
     if logdir is not None:
-        from loki_rl.runs.run_folder import save
-
         save(done, logdir)
+    terminal.say(row(done), as_json, lambda: terminal.shown(table([done])))

@@ -1,4 +1,4 @@
-"""What users see: one JSON object, or tables and bars. Owns the terminal; computes nothing that is not shown."""
+"""What users see: one JSON object, or tables and bars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -16,6 +16,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from loki_rl.core.plan import Certificate, JointPlan, Plan
+
+if TYPE_CHECKING:  # commands without runs need none of what makes them
+    from loki_rl.runs.batch_runner import Progress as Runs
 
 
 def say(row: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
@@ -57,21 +60,8 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
             bars.stop()
 
 
-class Ended(Protocol):
-    """How far many runs are: ended of total, reused of these from before; what happened last."""
-
-    @property
-    def ended(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def reused(self) -> int: ...
-    @property
-    def what(self) -> str: ...
-
-
 @contextmanager
-def run_bar() -> Iterator[Callable[[Ended], None]]:
+def run_bar() -> Iterator[Callable[[Runs], None]]:
     """A bar on stderr over all runs, with what was reused; a line for each event where nobody looks at a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -81,15 +71,16 @@ def run_bar() -> Iterator[Callable[[Ended], None]]:
     with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bars:
         task = bars.add_task("", total=0, reused="")
 
-        def show(step: Ended) -> None:
+        def show(step: Runs) -> None:
             reused = f", {step.reused} reused" if step.reused else ""
             bars.update(task, completed=step.ended, total=step.total, reused=reused, description=step.what)
 
         yield show
 
 
-def shown(what: RenderableType) -> None:
-    Console().print(what)
+def shown(what: RenderableType, stderr: bool = False) -> None:
+    """A table, or text with markup."""
+    Console(stderr=stderr, highlight=False, soft_wrap=isinstance(what, str)).print(what)
 
 
 def live(again: Callable[[], RenderableType], first: RenderableType, interval_s: float) -> None:
@@ -100,24 +91,14 @@ def live(again: Callable[[], RenderableType], first: RenderableType, interval_s:
             display.update(again(), refresh=True)
 
 
-def line(text: str) -> None:
+def line(text: str, stderr: bool = False) -> None:
     """Plain text, as it is."""
-    Console(highlight=False, soft_wrap=True, markup=False).print(text)
-
-
-def rich(what: RenderableType) -> None:
-    """A table, or text with markup."""
-    Console(highlight=False, soft_wrap=True).print(what)
-
-
-def rich_note(what: RenderableType) -> None:
-    """The same to stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(what)
+    Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False).print(text)
 
 
 def note(text: str) -> None:
     """To stderr: what is going on, not a result."""
-    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
+    line(text, stderr=True)
 
 
 def pairs(row: dict[str, Any]) -> None:
@@ -178,15 +159,13 @@ def ladder(name: str, plans: list[Plan]) -> None:
 
 
 def profile(row: dict[str, Any]) -> None:
-    """A profile's service times and what is dominated."""
+    """A profile's service times."""
     line(f"{row['file']}: {row['device']} ({row['provider']}, ONNX Runtime {row['ort_version']})")
     table = _table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
     for one in row["variants"]:
         times = [f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
         table.add_row(one["task"], one["variant"], str(one["batch"]), *times)
     Console().print(table)
-    for one in row["dominated"]:
-        line(f"{one['variant']} of {one['task']} is dominated by {one['by']}")
 
 
 def _table(title: str, *columns: str) -> Table:

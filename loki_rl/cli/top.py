@@ -1,10 +1,9 @@
-"""What a running plane does, told from two of its states. Owns the figures of `top` and where states come from; must not
-know how they are shown."""
+"""What a running plane does, told from two of its states."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
+from loki_rl.errors import UserError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
 from loki_rl.serving.transport.addresses import http_server
@@ -24,7 +24,7 @@ WINDOW = 10
 HISTORY = 60
 
 
-class TopError(RuntimeError):
+class TopError(UserError):
     """The plane cannot be asked; the message says why."""
 
 
@@ -97,30 +97,28 @@ def view(before: PlaneState, after: PlaneState, demand: list[float]) -> View:
 def _variants(before: list[Stage], after: PlaneState, seconds: float) -> list[VariantView]:
     """Every variant that is planned, pulls, or served something in the window."""
     old = {(stage.task, name): count for stage in before for name, count in stage.variants.items()}
-    planned: dict[tuple[str, str], int] = {}
+    planned: Counter[tuple[str, str]] = Counter()
     if after.control is not None and after.control.plan is not None:
         for place in after.control.plan.placements:
-            planned[place.task, place.variant] = planned.get((place.task, place.variant), 0) + place.replicas
+            planned[place.task, place.variant] += place.replicas
     rows: list[VariantView] = []
     for stage in after.stages:
         names = {*stage.variants, *stage.pulling, *(variant for task, variant in planned if task == stage.task)}
         for name in sorted(names):
             key = stage.task, name
-            new = stage.variants.get(name, VariantCount())
-            row = _variant(*key, new, old.get(key, VariantCount()), seconds)
-            row.planned, row.workers = planned.get(key, 0), stage.pulling.get(name, 0)
-            if row.planned or row.workers or row.items_rps:
-                rows.append(row)
-    return rows
+            counts = stage.variants.get(name, VariantCount()), old.get(key, VariantCount())
+            rows.append(_variant(key, planned[key], stage.pulling.get(name, 0), *counts, seconds))
+    return [row for row in rows if row.planned or row.workers or row.items_rps]
 
 
-def _variant(stage: str, name: str, new: VariantCount, old: VariantCount, seconds: float) -> VariantView:
+def _variant(
+    key: tuple[str, str], planned: int, workers: int, new: VariantCount, old: VariantCount, seconds: float
+) -> VariantView:
     items, batches = new.items - old.items, new.compute.count - old.compute.count
     return VariantView(
-        stage=stage,
-        variant=name,
-        planned=0,
-        workers=0,
+        *key,
+        planned,
+        workers,
         items_rps=items / seconds,
         batch=items / batches if batches else 0.0,
         queue_s=(new.queue.sum_s - old.queue.sum_s) / items if items else 0.0,

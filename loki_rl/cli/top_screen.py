@@ -1,20 +1,42 @@
-"""The screen of `top`: a plane's figures as tables in a terminal. Owns the layout; computes nothing and asks nobody."""
+"""The command `top`, and its screen: a plane's figures as tables in a terminal."""
 
 from __future__ import annotations
 
 from math import isinf
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loki_rl.cli.top import View
+from loki_rl.cli import terminal
+from loki_rl.cli.flags import Json
+from loki_rl.cli.top import View, Watch, source
+from loki_rl.options import Help
 from loki_rl.serving.controlling.control_log import missing, sentence
 from loki_rl.serving.state import Control, Stage, WorkerState
 
 # Share of violations that is worth a look.
 ALARMING = 0.01
 BARS = " ▁▂▃▄▅▆▇█"
+
+
+def top(
+    url: Annotated[str, Help("http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
+    interval_s: Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between two looks [s].")] = 1.0,
+    once: Annotated[bool, Help("Show the figures since the start, and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
+    watch = Watch()
+    with source(url) as ask:
+        seen = watch.see(ask())
+        if once or as_json:
+            terminal.say(msgspec.to_builtins(seen), as_json, lambda: terminal.shown(screen(seen)))
+            return
+        terminal.live(lambda: screen(watch.see(ask())), screen(seen), interval_s)
 
 
 def screen(view: View) -> RenderableType:

@@ -14,6 +14,7 @@ from loki_rl.core.cluster import build
 from loki_rl.core.effects import Effect, effects_decoder
 from loki_rl.core.messages import Event, encoder, event_decoder
 from loki_rl.core.options import ClusterOptions
+from loki_rl.errors import UserError
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ LIFE = "#"
 LENGTH_BYTES = 4
 
 
-class JournalError(ValueError):
+class JournalError(UserError):
     """The bytes are not a journal, or one of another version, or cut short."""
 
 

@@ -12,7 +12,6 @@ from loki_rl.core.servers.server_type import ServerType
 DropPolicy = Literal["none", "last-task", "per-task", "reroute"]
 DROPS: tuple[DropPolicy, ...] = ("none", "last-task", "per-task", "reroute")
 Routing = Literal["pull", "table"]
-ROUTINGS: tuple[Routing, ...] = ("pull", "table")
 
 
 class ClusterOptions(Struct, frozen=True):

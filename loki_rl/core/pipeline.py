@@ -34,9 +34,8 @@ class Variant(Struct, frozen=True):
 
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
-    dominated: another variant is at least as good in every respect, so planners may skip it. runnable: on the type of server
-    that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children, where such were counted; without,
-    counts are drawn from Poisson around the mean.
+    runnable: on the type of server that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children,
+    where such were counted; without, counts are drawn from Poisson around the mean.
     """
 
     name: str
@@ -45,7 +44,6 @@ class Variant(Struct, frozen=True):
     fanout: dict[str, float] = {}
     load_s: float = 0.0
     memory_mb: float = 0.0
-    dominated: bool = False
     runnable: bool = True
     fanout_counts: dict[str, tuple[float, ...]] = {}
 

@@ -25,13 +25,15 @@ class Certificate(Struct, frozen=True):
     objective and bound: value reached and best value possible, in the unit of the mode (price, accuracy, or served fraction;
     or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| / max(|objective|,
     1e-9). status: the solver's own word, of the first question that it did not settle if there was one: then what the gap
-    does not cover, as the least price of an accuracy, is not proven. build_ms, solve_ms: time to make and solve the model.
+    does not cover, as the least price of an accuracy, is not proven. solver: who proved it, the own search or
+    HiGHS on the model written down in PuLP, or both; empty: nobody did. build_ms, solve_ms: time to make and solve models.
     """
 
     objective: float = 0.0
     bound: float = 0.0
     gap: float = 0.0
     status: str = "none"
+    solver: str = ""
     build_ms: float = 0.0
     solve_ms: float = 0.0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
+from loki_rl.errors import UserError
+
 if TYPE_CHECKING:
     from loki_rl.core.pipeline import Pipeline, Variant
 
@@ -12,7 +14,7 @@ MAX_ENTRIES = 15  # what Pipeline.entry_id has bits for
 MAX_FANOUT = 500.0  # far above any real mean, and low enough for the draws to be exact
 
 
-class PipelineError(ValueError):
+class PipelineError(UserError):
     """The description of a pipeline contradicts itself; the message names the part at fault."""
 
 

@@ -1,5 +1,4 @@
-"""Pipeline files: a YAML file and the profile that it names become one frozen Struct. Owns where they are looked for and
-which figure counts; knows no command and loads no model."""
+"""Pipeline files: a YAML file and the profile that it names become one frozen Struct."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import Latency, Pipeline, PipelineError, Provenance, Task, Variant
 from loki_rl.files.pipeline_yaml import PipelineText, read_pipeline_text
-from loki_rl.files.profile_file import ProfileFile
+from loki_rl.files.profile_file import Measured, ProfileFile, by_variant, load_profile
 from loki_rl.files.tables import ConfigError, nearest
 from loki_rl.files.user_folders import models_folder, profiles_folder
 
@@ -48,7 +47,8 @@ class PipelineFile(Struct, frozen=True):
     which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
     folder of the models, need not exist.
     tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
-    figures only. measured: the profile's content, None if it was not asked for or there is none.
+    figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's content, None if
+    it was not asked for or there is none.
     """
 
     name: str
@@ -60,6 +60,7 @@ class PipelineFile(Struct, frozen=True):
     own_profile: Path | None
     provenance: Provenance
     source: str
+    workload: str | None = None
     measured: ProfileFile | None = None
     known: Pipeline | None = None
 
@@ -86,7 +87,7 @@ def load_pipeline(
     folder = text.path.parent
     own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
     source = profile or (own if own is not None and own.is_file() else named)
-    measured = _measured(text, source) if source is not None and need_profile else None
+    measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
         path=text.path,
@@ -97,6 +98,7 @@ def load_pipeline(
         own_profile=own,
         provenance=text.provenance,
         source=text.head.source,
+        workload=text.head.workload,
         measured=measured,
         known=_pipeline(text, source, measured, slo_ms) if need_profile or _has_figures(text, source) else None,
     )
@@ -161,54 +163,18 @@ def _has_figures(text: PipelineText, source: Path | None) -> bool:
 # -- figures --------------------------------------------------------------------------------------------------------------
 
 
-class _Figures(Struct, frozen=True):
-    """A profile, indexed by (task, variant). file: where it was read, None for a pipeline without a profile."""
-
-    file: Path | None
-    latency: dict[Key, dict[int, Latency]] = {}
-    accuracy: dict[Key, float] = {}
-    fanout: dict[Key, dict[str, float]] = {}
-    load_s: dict[Key, float] = {}
-    memory_mb: dict[Key, float] = {}
-    dominated: frozenset[Key] = frozenset()
-
-
-def _measured(text: PipelineText, file: Path) -> ProfileFile:
-    if not file.is_file():
-        raise ConfigError(f"{text.path}: its profile {file} does not exist; run 'loki-rl profile {text.head.name}'")
-    return ProfileFile.load(file)
-
-
-def latencies(measured: ProfileFile) -> dict[Key, dict[int, Latency]]:
-    """(task, variant) -> batch -> service time [s]."""
-    found: dict[Key, dict[int, Latency]] = {}
-    for row in measured.variants:
-        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
-        found.setdefault((row.task, row.variant), {})[row.batch] = seconds
-    return found
-
-
-def _figures(file: Path | None, measured: ProfileFile | None) -> _Figures:
-    if measured is None:
-        return _Figures(file)
-    fanout: dict[Key, dict[str, float]] = {}
-    for mean in measured.fanouts:
-        fanout.setdefault((mean.task, mean.variant), {})[mean.child] = mean.mean
-    return _Figures(
-        file=file,
-        latency=latencies(measured),
-        accuracy={(row.task, row.variant): row.accuracy for row in measured.accuracies},
-        fanout=fanout,
-        load_s={(row.task, row.variant): row.load_s for row in measured.loads},
-        memory_mb={(row.task, row.variant): row.memory_mb for row in measured.loads},
-        dominated=frozenset((row.task, row.variant) for row in measured.dominated),
-    )
-
-
 def _pipeline(text: PipelineText, file: Path | None, measured: ProfileFile | None, slo_ms: float | None) -> Pipeline:
-    head, figures = text.head, _figures(file, measured)
+    head, figures = text.head, {} if measured is None else by_variant(measured)
     leaves = [name for name in text.tasks if not text.children(name)]
-    tasks = tuple(_task(text, spec, figures) for spec in (_task_spec(text, name) for name in text.tasks))
+    tasks = tuple(
+        Task(
+            spec.name,
+            tuple(_variant(text, (spec.name, name), file, figures) for name in spec.variants),
+            spec.parent,
+            spec.entry,
+        )
+        for spec in (_task_spec(text, name) for name in text.tasks)
+    )
     try:
         pipeline = Pipeline(
             name=head.name,
@@ -244,32 +210,26 @@ def _path_accuracy(text: PipelineText, measured: ProfileFile | None) -> dict[tup
     return {row.path: row.accuracy for row in rows if text.is_path(row.path)} | text.path_accuracy
 
 
-def _task(text: PipelineText, spec: TaskSpec, figures: _Figures) -> Task:
-    variants = tuple(_variant(text, (spec.name, name), figures) for name in spec.variants)
-    return Task(spec.name, variants, spec.parent, spec.entry)
-
-
-def _variant(text: PipelineText, key: Key, figures: _Figures) -> Variant:
-    own, where = text.variants[key], text.where(*key)
+def _variant(text: PipelineText, key: Key, file: Path | None, figures: dict[Key, Measured]) -> Variant:
+    own, where, known = text.variants[key], text.where(*key), figures.get(key, Measured())
     latency = {batch: _latency(row, f"{where}, latency_ms {batch}") for batch, row in own.latency_ms.items()}
-    latency = latency or figures.latency.get(key, {})
-    fanout = figures.fanout.get(key, {}) | own.fanout
-    accuracy = figures.accuracy.get(key) if own.accuracy is None else own.accuracy
+    latency = latency or known.latency
+    fanout = known.fanout | own.fanout
+    accuracy = known.accuracy if own.accuracy is None else own.accuracy
     # A load time of 0 by omission would make every switch look free, so a profile must have it.
-    load_s = figures.load_s.get(key, None if figures.file else 0.0) if own.load_s is None else own.load_s
+    load_s = own.load_s if own.load_s is not None else known.load_s if file else 0.0
     missing = [] if latency else ["latency_ms"]
     missing += [f"fanout to '{child}'" for child in text.children(key[0]) if child not in fanout]
     missing += [] if load_s is not None else ["load_s"]
     if missing or accuracy is None or load_s is None:
-        raise ConfigError(_missing(text, where, (*missing, "accuracy")[0], figures.file))
+        raise ConfigError(_missing(text, where, (*missing, "accuracy")[0], file))
     return Variant(
         name=key[1],
         accuracy=accuracy,
         latency=latency,
         fanout={child: fanout[child] for child in text.children(key[0])},
         load_s=load_s,
-        memory_mb=figures.memory_mb.get(key, 0.0) if own.memory_mb is None else own.memory_mb,
-        dominated=key in figures.dominated,
+        memory_mb=(known.memory_mb or 0.0) if own.memory_mb is None else own.memory_mb,
     )
 
 

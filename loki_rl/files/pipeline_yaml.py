@@ -1,5 +1,4 @@
-"""The text form of a pipeline: which keys a pipeline file has and of what type. Owns the checks that need nothing but
-that one file; knows no profile and makes no Pipeline."""
+"""The text form of a pipeline: which keys a pipeline file has and of what type."""
 
 from __future__ import annotations
 
@@ -11,11 +10,11 @@ from typing import TypeVar, get_args
 from msgspec import Struct
 
 from loki_rl.core.pipeline import Provenance, Swap
-from loki_rl.files.tables import ConfigError, nearest, read_yaml, table
+from loki_rl.files.tables import ConfigError, nearest, read_yaml, require, table
 
 C = TypeVar("C", bound=str)
 
-_ADAPTER = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class VariantTable(Struct, frozen=True):
@@ -53,6 +52,7 @@ class FileTable(Struct, frozen=True):
     hop_ms: float = 0.5
     repository: str | None = None
     profile: str | None = None
+    workload: str | None = None
     padded: bool | None = None
     leaf_weights: dict[str, float] = {}
     path_accuracy: list[object] = []
@@ -131,10 +131,11 @@ def _choice(value: str, key: str, allowed: tuple[C, ...], path: Path) -> C:
 
 def _check(text: PipelineText) -> None:
     head = text.head
-    _require(re.fullmatch(r"[\w.-]+", head.name) is not None, str(text.path), f"the name '{head.name}' must be one word")
-    _require(head.hop_ms >= 0, str(text.path), f"hop_ms must be at least 0, not {head.hop_ms:g}")
+    require(re.fullmatch(r"[\w.-]+", head.name) is not None, str(text.path), f"the name '{head.name}' must be one word")
+    require(head.hop_ms >= 0, str(text.path), f"hop_ms must be at least 0, not {head.hop_ms:g}")
+    _check_named("workload", head.workload, str(text.path))
     both = head.profile is not None and head.padded is not None
-    _require(not both, str(text.path), "'padded' is measured: leave it out where a 'profile' is named")
+    require(not both, str(text.path), "'padded' is measured: leave it out where a 'profile' is named")
     above: list[str] = []
     for name, task in text.tasks.items():
         _check_task(text, name, task, above)
@@ -150,16 +151,19 @@ def _check(text: PipelineText) -> None:
 def _check_task(text: PipelineText, name: str, task: TaskTable, above: list[str]) -> None:
     where = text.where(name)
     _known(task.parent, text.tasks, where, "parent")
-    _require(task.parent in (None, *above), where, f"its parent '{task.parent}' must stand above it")
-    formed = task.adapter is None or _ADAPTER.fullmatch(task.adapter) is not None
-    _require(formed, where, f"adapter '{task.adapter}' must have the form module:Class")
+    require(task.parent in (None, *above), where, f"its parent '{task.parent}' must stand above it")
+    _check_named("adapter", task.adapter, where)
+
+
+def _check_named(key: str, name: str | None, where: str) -> None:
+    require(name is None or _NAMED.fullmatch(name) is not None, where, f"{key} '{name}' must have the form module:Class")
 
 
 def _check_variant(text: PipelineText, task: str, name: str) -> None:
     variant, where = text.variants[task, name], text.where(task, name)
     adapted = text.tasks[task].adapter is not None
-    _require(adapted or variant.model is None, where, "a model needs the key 'adapter' in its task")
-    _require(not adapted or variant.model is not None, where, "the key 'model' is missing; add it")
+    require(adapted or variant.model is None, where, "a model needs the key 'adapter' in its task")
+    require(not adapted or variant.model is not None, where, "the key 'model' is missing; add it")
     for child in variant.fanout:
         _known(child, text.children(task), where, "child task in fanout")
 
@@ -169,16 +173,11 @@ def _check_path(text: PipelineText, path: tuple[str, ...], accuracy: float) -> N
     names = {variant for _, variant in text.variants}
     for name in path:
         _known(name, names, where, "variant")
-    _require(text.is_path(path), where, "must name one variant per task, from an entry task to a leaf")
-    _require(0 <= accuracy <= 1, where, f"accuracy must lie in [0, 1], not {accuracy:g}")
+    require(text.is_path(path), where, "must name one variant per task, from an entry task to a leaf")
+    require(0 <= accuracy <= 1, where, f"accuracy must lie in [0, 1], not {accuracy:g}")
 
 
 def _known(name: str | None, known: Iterable[str], where: str, what: str) -> None:
     names = list(known)
     if name is not None and name not in names:
         raise ConfigError(f"{where}: unknown {what} '{name}'{nearest(name, names)}")
-
-
-def _require(condition: bool, where: str, message: str) -> None:
-    if not condition:
-        raise ConfigError(f"{where}: {message}")

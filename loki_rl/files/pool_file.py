@@ -1,5 +1,4 @@
-"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs. Owns the keys of such a
-file and their checks; knows no command and plans nothing."""
+"""Pool files: a YAML file of server types, with the profiles that it names, becomes frozen Structs."""
 
 from __future__ import annotations
 
@@ -12,9 +11,9 @@ from msgspec import Struct
 
 from loki_rl.core.pipeline import PipelineError
 from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile, as_run_by
-from loki_rl.files.config import PipelineFile, beside, find_file, latencies
-from loki_rl.files.profile_file import ProfileFile
-from loki_rl.files.tables import ConfigError, nearest, read_yaml, table
+from loki_rl.files.config import PipelineFile, beside, find_file
+from loki_rl.files.profile_file import ProfileFile, by_variant, load_profile
+from loki_rl.files.tables import ConfigError, nearest, read_yaml, require, table
 
 FOLDER = "pipelines/pools"
 
@@ -39,10 +38,12 @@ class PoolTable(Struct, frozen=True):
 
 
 class Pool(Struct, frozen=True):
-    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it."""
+    """types: of the servers. measured: type -> pipeline -> the profile that the file names for it. files: all that were
+    read."""
 
-    types: tuple[ServerType, ...]
-    measured: dict[str, dict[str, ProfileFile]]
+    types: tuple[ServerType, ...] = ()
+    measured: dict[str, dict[str, ProfileFile]] = {}
+    files: tuple[Path, ...] = ()
 
     @property
     def servers(self) -> int:
@@ -64,9 +65,13 @@ def load_pool(path: str | Path, pipelines: Sequence[PipelineFile]) -> Pool:
         _check(text, name, f"{file}, type '{name}'")
     if not any(text.count for text in texts.values()):
         raise ConfigError(f"{file}: there is no server of any type; raise a count")
-    measured = {name: _measured(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    named = {name: _profiles(text, file, f"{file}, type '{name}'", pipelines) for name, text in texts.items()}
+    measured = {
+        name: {pipeline: load_profile(path, f"{file}, type '{name}'", pipeline) for pipeline, path in paths.items()}
+        for name, paths in named.items()
+    }
     kinds = (_type(f"{file}, type '{name}'", name, text, measured[name], pipelines) for name, text in texts.items())
-    return Pool(tuple(kinds), measured)
+    return Pool(tuple(kinds), measured, (file, *(path for paths in named.values() for path in paths.values())))
 
 
 def _type(
@@ -91,45 +96,39 @@ def _type(
 
 
 def _check(text: TypeTable, name: str, where: str) -> None:
-    _require(re.fullmatch(r"[\w.-]+", name) is not None, where, "the name must be one word")
-    _require(text.count >= 0, where, f"count must be at least 0, not {text.count}")
+    require(re.fullmatch(r"[\w.-]+", name) is not None, where, "the name must be one word")
+    require(text.count >= 0, where, f"count must be at least 0, not {text.count}")
     for key, value in (("price", text.price), ("memory_mb", text.memory_mb), ("speed", text.speed)):
-        _require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
+        require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
     for device in text.devices:
         formed = _DEVICE.fullmatch(device) is not None
-        _require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
+        require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
     kinds = {device.partition(":")[0] for device in text.devices}
-    _require(
+    require(
         len(kinds) < 2, where, f"servers of one type are alike: name devices of one kind, not {' and '.join(sorted(kinds))}"
     )
-    _require(len(set(text.devices)) == len(text.devices), where, "a device stands twice")
+    require(len(set(text.devices)) == len(text.devices), where, "a device stands twice")
     few = len(text.devices) <= max(1, text.count)
-    _require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
+    require(few, where, f"{len(text.devices)} devices for {text.count} servers; raise count")
 
 
-def _measured(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, ProfileFile]:
+def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[PipelineFile]) -> dict[str, Path]:
+    """Pipeline -> the profile that a type names for it."""
     names = [pipeline.name for pipeline in pipelines]
     named = text.profile or {}
     if isinstance(named, str):
-        _require(len(names) == 1, where, f"'profile' must name a file for each of {', '.join(names)}: {{{names[0]}: FILE}}")
+        require(len(names) == 1, where, f"'profile' must name a file for each of {', '.join(names)}: {{{names[0]}: FILE}}")
         named = {names[0]: named}
     # A pool may know more pipelines than are planned now.
-    return {name: _load(beside(file.parent, named[name]), where, name) for name in names if name in named}
-
-
-def _load(path: Path, where: str, pipeline: str) -> ProfileFile:
-    if not path.is_file():
-        raise ConfigError(f"{where}: its profile {path} does not exist; measure it with 'loki-rl profile {pipeline}'")
-    return ProfileFile.load(path)
+    return {name: beside(file.parent, named[name]) for name in names if name in named}
 
 
 def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeProfile:
-    loads = {(row.task, row.variant): row for row in measured.loads}
     own = {(spec.name, variant) for spec in pipeline.tree for variant in spec.variants}
     figures = {
-        key: Figures(rows, loads[key].load_s, loads[key].memory_mb) if key in loads else Figures(rows)
-        for key, rows in latencies(measured).items()
-        if key in own  # it may be older than the pipeline's file
+        key: Figures(one.latency, one.load_s, one.memory_mb)
+        for key, one in by_variant(measured).items()
+        if one.latency and key in own  # it may be older than the pipeline's file
     }
     if not figures:
         names = sorted({f"{row.task}/{row.variant}" for row in measured.variants})
@@ -138,8 +137,3 @@ def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeP
             f"{where}: its profile measured no variant of '{pipeline.name}', such as {wanted}{nearest(wanted, names)}"
         )
     return TypeProfile(figures, measured.padded)
-
-
-def _require(condition: bool, where: str, message: str) -> None:
-    if not condition:
-        raise ConfigError(f"{where}: {message}")

@@ -1,15 +1,16 @@
-"""The profile file: what `loki-rl profile` measured on one device. Owns the format, for the side that writes and the side
-that reads; knows no pipeline and measures nothing."""
+"""The profile file: what `loki-rl profile` measured on one device."""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
+from loki_rl.core.pipeline import Latency
 from loki_rl.files.tables import ConfigError, convert, keyed, read_text
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -61,14 +62,6 @@ class PathAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Fraction
 
 
-class Dominated(Struct, frozen=True, forbid_unknown_fields=True):
-    """Variant `by` of the same task is at least as good in every respect."""
-
-    task: str
-    variant: str
-    by: str
-
-
 class Capacity(Struct, frozen=True, forbid_unknown_fields=True):
     """What a whole plane of `servers` servers on this host completed at its limit [requests/s], with the most accurate
     variants and with the fastest ones. neighbours: share of all cores that other programs took meanwhile."""
@@ -100,7 +93,6 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     accuracies: tuple[StageAccuracy, ...] = ()
     fanouts: tuple[Fanout, ...] = ()
     paths: tuple[PathAccuracy, ...] = ()
-    dominated: tuple[Dominated, ...] = ()
     capacity: Capacity | None = None
 
     @classmethod
@@ -123,6 +115,40 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _KEYS = {
     key
-    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Dominated, Capacity)
+    for kind in (ProfileFile, Timing, Load, StageAccuracy, Fanout, PathAccuracy, Capacity)
     for key in kind.__struct_encode_fields__
 }
+
+
+def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
+    """The profile that a file names. where: the start of a sentence about it. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
+    return ProfileFile.load(path)
+
+
+class Measured(Struct):
+    """What a profile says of one variant; None where it says nothing. latency: batch -> service time [s]; fanout: child task
+    -> mean items."""
+
+    latency: dict[int, Latency] = {}
+    fanout: dict[str, float] = {}
+    accuracy: float | None = None
+    load_s: float | None = None
+    memory_mb: float | None = None
+
+
+def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
+    """The figures of every (task, variant)."""
+    found: defaultdict[tuple[str, str], Measured] = defaultdict(Measured)
+    for row in profile.variants:
+        seconds = Latency(row.p50_ms / 1000, row.p95_ms / 1000, row.p99_ms / 1000)
+        found[row.task, row.variant].latency[row.batch] = seconds
+    for mean in profile.fanouts:
+        found[mean.task, mean.variant].fanout[mean.child] = mean.mean
+    for stage in profile.accuracies:
+        found[stage.task, stage.variant].accuracy = stage.accuracy
+    for load in profile.loads:
+        one = found[load.task, load.variant]
+        one.load_s, one.memory_mb = load.load_s, load.memory_mb
+    return found

@@ -1,5 +1,4 @@
-"""Strict reading of tables (key -> value) that people write: owns the error that every file loader raises and its
-wording; must not know what any file means."""
+"""Strict reading of tables (key -> value) that people write, and the wording of what is wrong in them."""
 
 from __future__ import annotations
 
@@ -11,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 import yaml
+
+from loki_rl.errors import UserError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,7 +26,7 @@ _WORDS = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A file that a person wrote is wrong; the message is one sentence: where, what, what to do."""
 
 
@@ -78,6 +79,12 @@ def keyed(data: object, where: str) -> dict[str, object]:
         if not isinstance(key, str):
             raise ConfigError(f"{where}: the key {key!r} is not text; put it in quotes")
     return data
+
+
+def require(condition: bool, where: str, message: str) -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{where}: {message}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,4 @@
-"""Folders of the user, outside the installed package: models, measured profiles, downloads. Owns where they are; knows
-nothing of what is in them."""
+"""Folders of the user, outside the installed package: models, measured profiles, downloads."""
 
 from __future__ import annotations
 

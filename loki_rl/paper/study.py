@@ -1,11 +1,10 @@
-"""A study: runs that belong together, and the table, chart and claims that come of them. Owns these shapes and the means
-over seeds; must not know what any study is about."""
+"""A study: runs that belong together, and the table, chart and claims that come of them."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -14,7 +13,9 @@ from loki_rl.control.allocator.reasons import highest_floor
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary
-from loki_rl.runs.run import RunOptions, RunResult
+from loki_rl.reports import summary
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 
 # Figures below a published one by no more than this share of it agree with it.
 NEARLY = 0.1
@@ -87,12 +88,4 @@ class Subject(Struct, frozen=True):
 
 def means(runs: Runs) -> dict[str, Summary]:
     """Of every case the mean over its seeds."""
-    return {name: _mean([done.summary for done in seeds]) for name, seeds in runs.items()}
-
-
-def _mean(summaries: Sequence[Summary]) -> Summary:
-    # Any: a mean of counts is no whole number, and nothing here needs it to be.
-    found: dict[str, Any] = {
-        name: sum(getattr(one, name) or 0.0 for one in summaries) / len(summaries) for name in Summary.__struct_fields__
-    }
-    return Summary(**found)
+    return {name: Summary(**summary.means([done.summary for done in seeds])) for name, seeds in runs.items()}

@@ -1,4 +1,4 @@
-"""The table of a study as a picture: bars by name, or lines over a number. Owns how it looks; computes nothing."""
+"""The table of a study as a picture: bars by name, or lines over a number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loki_rl.paper.study import Study
-from loki_rl.reports.plots import COLOURS, STYLE, matplotlib_parts, save_figure
+from loki_rl.reports.plots import COLOURS, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 def study_png(study: Study, path: Path) -> None:
     """A panel for every column that the study's chart names. Raises PlotError without matplotlib or if it cannot write."""
-    figure_class, style = matplotlib_parts()
     chart = study.chart
     assert chart is not None, "a study without a chart is not drawn"
     height = 2.9 if chart.kind == "lines" else 1.2 + 0.3 * len(study.rows)
-    with style(STYLE):
-        figure = figure_class(figsize=(1.4 + 2.7 * len(chart.panels), height), layout="constrained")
+    with drawing(path, study.title, (1.4 + 2.7 * len(chart.panels), height)) as figure:
         axes = figure.subplots(1, len(chart.panels), squeeze=False, sharey=chart.kind == "bars")[0]
         for number, (axis, name) in enumerate(zip(axes, chart.panels, strict=True)):
             values = [float(row[study.columns.index(name)]) for row in study.rows]
@@ -30,7 +28,6 @@ def study_png(study: Study, path: Path) -> None:
             axis.set_title(name, loc="left")
         if chart.kind == "bars":
             axes[0].set_ylabel(study.columns[0])
-        save_figure(figure, study.title, path)
 
 
 def _bars(axis: Axes, names: list[str], values: list[float], colour: str) -> None:

@@ -1,5 +1,4 @@
-"""The paper's evaluation as one command. Owns its order, where its runs lie, and its report; must not know what a study is
-about."""
+"""The paper's evaluation as one command."""
 
 from __future__ import annotations
 
@@ -11,20 +10,25 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.paper.studies import STUDIES
 from loki_rl.paper.study import Making, Runs, Study, Subject
 from loki_rl.paper.study_chart import study_png
-from loki_rl.reports.page import write_page
+from loki_rl.reports.page import table, write_page
 from loki_rl.reports.plots import PlotError, timeline_png
-from loki_rl.runs.batch_runner import Case, Progress, play
-from loki_rl.runs.run import RUNNERS, RunOptions, RunResult, prepare
+from loki_rl.runs.batch_runner import Case, Played
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import prepare
 
 REPORT, PAGE, RESULTS, RUNS = "paper.md", "paper.html", "paper.json", "paper"
 NOTHING = "-"
 
+Play = Callable[[Sequence[Case]], Played]
 
-class SuiteError(RuntimeError):
+
+class SuiteError(UserError):
     """The evaluation cannot be finished; the message is one sentence that says which run failed and why."""
 
 
@@ -35,24 +39,17 @@ class Made(Struct, frozen=True):
     runs: Runs
 
 
-def paper_suite(
-    options: RunOptions,
-    logdir: Path,
-    seeds: Sequence[int],
-    jobs: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    fresh: bool = False,
-) -> dict[str, object]:
+def paper_suite(options: RunOptions, logdir: Path, seeds: Sequence[int], play: Play) -> dict[str, object]:
     """Make every study for the pipeline of these options; write paper.md, paper.json and a page into the log folder.
 
-    All runs of all studies are played together, each into a folder of its own; those that are there already are not run
-    again, unless fresh. Returns what paper.json holds. Raises SuiteError if a run fails, and as `play` does.
+    play: as batch_runner's, told how many at once. All runs of all studies are played together, each into a folder of its
+    own. Returns what paper.json holds. Raises SuiteError if a run fails, and as `play` does.
     """
     logdir.mkdir(parents=True, exist_ok=True)
     scene = prepare(options)
     subject = Subject(options, scene.pipeline, scene.cluster.servers, logdir)
     making = {study.__name__: study(subject) for study in STUDIES}
-    found = _played({name: next(one) for name, one in making.items()}, logdir, seeds, jobs, progress, fresh)
+    found = _played({name: next(one) for name, one in making.items()}, logdir, seeds, play)
     made = [Made(_finished(one, found[name]), found[name]) for name, one in making.items()]
     document = _document(scene.file, made)
     (logdir / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
@@ -62,20 +59,13 @@ def paper_suite(
     return {**document, "report": str(logdir / REPORT)}
 
 
-def _played(
-    wanted: dict[str, dict[str, RunOptions]],
-    logdir: Path,
-    seeds: Sequence[int],
-    jobs: int | None,
-    progress: Callable[[Progress], None] | None,
-    fresh: bool,
-) -> dict[str, Runs]:
+def _played(wanted: dict[str, dict[str, RunOptions]], logdir: Path, seeds: Sequence[int], play: Play) -> dict[str, Runs]:
     """Study -> name of the case -> its seeds."""
     keys = [(study, name, seed) for study, named in wanted.items() for name in named for seed in seeds]
     cases = [
         Case(replace(wanted[study][name], seed=seed), logdir / RUNS / study / _folder(name)) for study, name, seed in keys
     ]
-    played = play(cases, RUNNERS, jobs, progress, fresh)
+    played = play(cases)
     for failure in played.failures.values():
         raise SuiteError(f"{failure}; the others are kept, run it again to go on")
     runs: dict[str, dict[str, list[RunResult]]] = {study: {} for study in wanted}
@@ -122,12 +112,17 @@ def markdown(found: dict[str, object], made: Sequence[Made], logdir: Path) -> st
     if found["provenance"] == "assumed":
         lines.append("**Nobody measured them: what follows shows how the system behaves, not how fast it is.**")
     lines += ["", *_arrivals(made)]
-    lines += ["", "| claim | published | ours | | how each is defined |", "| :-- | --: | --: | :-- | :-- |"]
-    for claim in [claim for one in made for claim in one.study.claims]:
-        ours = NOTHING if claim.ours is None else f"{claim.ours:.2f}x"
-        lines.append(f"| {claim.name} | {claim.published} | {ours} | {claim.verdict} | {claim.how} |")
+    claims = (
+        (claim.name, claim.published, NOTHING if claim.ours is None else f"{claim.ours:.2f}x", claim.verdict, claim.how)
+        for one in made
+        for claim in one.study.claims
+    )
+    lines += ["", *table(("claim", "published>", "ours>", "", "how each is defined"), claims)]
     for one in made:
-        lines += ["", f"## {one.study.title}", "", one.study.about, "", *_table(one.study), "", *_pictures(one, logdir)]
+        study = one.study
+        heads = (study.columns[0], *(f"{column}>" for column in study.columns[1:]))
+        rows = ([_cell(value) for value in row] for row in study.rows)
+        lines += ["", f"## {study.title}", "", study.about, "", *table(heads, rows), "", *_pictures(one, logdir)]
     return "\n".join(lines) + "\n"
 
 
@@ -138,12 +133,6 @@ def _arrivals(made: Sequence[Made]) -> list[str]:
     told = dict.fromkeys((done.trace, done.synthetic.partition(";")[0]) for done in runs if done.synthetic)
     lines = [f"Arrivals of *{trace}*: {text}." for trace, text in told]
     return [f"Means over {seeds} seed{'s'[: seeds > 1]}. " + " ".join(lines)] if runs else []
-
-
-def _table(study: Study) -> list[str]:
-    rows = [[_cell(value) for value in row] for row in study.rows]
-    head = [list(study.columns), [":--", *["--:"] * (len(study.columns) - 1)]]
-    return [f"| {' | '.join(cells)} |" for cells in [*head, *rows]]
 
 
 def _cell(value: str | float) -> str:

@@ -1,5 +1,5 @@
-"""Text detection: a picture in, one crop per line of text out. Owns the reading of a DB probability map (Liao et al. 2020)
-with axis-aligned boxes; knows no recogniser."""
+"""Text detection: a picture in, one crop per line of text out. Reads a DB probability map (Liao et al. 2020); boxes are
+axis-aligned."""
 
 from __future__ import annotations
 

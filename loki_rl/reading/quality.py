@@ -1,5 +1,5 @@
 """How well the reading pipeline reads: accuracy per variant and per path, and lines found per picture, on scenes with known
-text. Owns when a line counts as found and as read; measures no time."""
+text."""
 
 from __future__ import annotations
 
@@ -14,24 +14,17 @@ from msgspec import Struct
 
 from loki_rl.files.config import PipelineFile, TaskSpec
 from loki_rl.files.profile_file import Fanout, PathAccuracy, StageAccuracy
-from loki_rl.reading.detection import TextDetection
-from loki_rl.reading.packages import Progress
 from loki_rl.reading.pictures import Box, cut, decode, pack, unpack
-from loki_rl.reading.recognition import Reading, TextRecognition
+from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import Scene
-from loki_rl.serving.engines.adapter import Array, Produced, adapter_class
-from loki_rl.serving.engines.engine import Engine, EngineError
+from loki_rl.serving.engines.adapter import Array, Produced
+from loki_rl.serving.engines.engine import Engine
+from loki_rl.serving.profiling.workload import Progress, Quality, sound
 
 # Overlap from which a box and a line are the same.
 SAME = 0.5
 
 T = TypeVar("T")
-
-
-class Quality(Struct, frozen=True):
-    accuracies: tuple[StageAccuracy, ...]
-    fanouts: tuple[Fanout, ...]
-    paths: tuple[PathAccuracy, ...]
 
 
 class Found(Struct, frozen=True):
@@ -44,19 +37,6 @@ class Found(Struct, frozen=True):
     @property
     def recall(self) -> float:
         return sum(line is not None for line in self.lines) / len(self.lines)
-
-
-def reads_text(file: PipelineFile) -> bool:
-    """Whether this is one text detection followed by one text recognition, so that scenes have an answer for it."""
-    if len(file.tree) != 2 or file.tree[1].parent != file.tree[0].name:
-        return False
-    kinds = (TextDetection, TextRecognition)
-    keys = [[(task.name, variant) for variant in task.variants] for task in file.tree]
-    return all(
-        key in file.models and issubclass(adapter_class(file.models[key].adapter), kind)
-        for kind, of_task in zip(kinds, keys, strict=True)
-        for key in of_task
-    )
 
 
 def measure_quality(file: PipelineFile, engine: Engine, scenes: Sequence[Scene], progress: Progress) -> Quality:
@@ -117,7 +97,7 @@ def _each(task: TaskSpec, job: Callable[[str], T], progress: Progress) -> dict[s
 
 def _find(engine: Engine, task: str, variant: str, scenes: Sequence[Scene]) -> Found:
     engine.load(task, variant)
-    results = [_sound(engine.run(task, variant, [encoded(scene)])[0]).children[0] for scene in scenes]
+    results = [sound(engine.run(task, variant, [encoded(scene)])[0], "a picture").children[0] for scene in scenes]
     engine.unload(task, variant)
     lines = [_covering(line.box, crops) for scene, crops in zip(scenes, results, strict=True) for line in scene.lines]
     return Found(sum(map(len, results)) / len(scenes), lines)
@@ -144,11 +124,5 @@ def _read(engine: Engine, task: str, variant: str, columns: dict[str, Found], tr
 
 
 def _text(result: Produced) -> str:
-    output = _sound(result).output
+    output = sound(result, "a crop").output
     return "" if output is None else msgspec.json.decode(output.tobytes(), type=Reading).text
-
-
-def _sound(result: Produced) -> Produced:
-    if result.error is not None:
-        raise EngineError(f"an evaluation picture was refused: {result.error}")
-    return result

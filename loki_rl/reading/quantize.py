@@ -1,5 +1,4 @@
-"""The int8 copy of a convolutional model. Owns the one recipe that kept the accuracy (static QDQ, per channel); knows no
-repository and no text."""
+"""The int8 copy of a convolutional model, by static quantisation per channel (QDQ), which keeps the accuracy."""
 
 from __future__ import annotations
 

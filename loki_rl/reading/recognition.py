@@ -1,4 +1,4 @@
-"""Text recognition: a crop in, its text out. Owns the CTC decoding and the dictionary; knows no detector."""
+"""Text recognition: a crop in, its text out, by CTC decoding and a dictionary."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Rendered pictures with known text: the evaluation, calibration and demo data of the reading pipeline. Owns how a scene
-looks and what is true in it; knows no model."""
+"""Rendered pictures with known text: the evaluation, calibration and demo data of the reading pipeline."""
 
 from __future__ import annotations
 
@@ -10,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from loki_rl.reading.pictures import Box
 
 WIDTH, HEIGHT = 960, 640
 MAX_LINES = 19
@@ -27,8 +28,6 @@ _VOCABULARY = (
     "doctor pharmacy hospital school college street avenue square corner quarter lane road highway junction"
 )
 WORDS = tuple(_VOCABULARY.split())
-
-Box = tuple[float, float, float, float]
 
 
 class Line(Struct, frozen=True):

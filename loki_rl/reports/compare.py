@@ -1,5 +1,4 @@
-"""Policies side by side: policies x traces x seeds x drivers, and what is told of them. Owns which runs a comparison needs;
-must not know how a run is made nor how a figure is printed."""
+"""Policies side by side: policies x traces x seeds x drivers, and what is told of them."""
 
 from __future__ import annotations
 
@@ -12,7 +11,8 @@ from msgspec.structs import asdict, replace
 from loki_rl.reports.report import result_row, write_report
 from loki_rl.reports.summary import Average, averages
 from loki_rl.runs.batch_runner import Case, Failure, Progress, Runner, play
-from loki_rl.runs.run import Driver, RunOptions, RunResult
+from loki_rl.runs.options import Driver, RunOptions
+from loki_rl.runs.result import RunResult
 
 
 class Comparison(Struct):

@@ -1,5 +1,4 @@
-"""Costs of policies as a picture: means with their intervals, and paired differences from the cheapest. Owns how these look;
-computes nothing."""
+"""Costs of policies as a picture: means with their intervals, and paired differences from the cheapest."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loki_rl.reports.paired import Contrast
-from loki_rl.reports.plots import COLOURS, STYLE, PlotError, matplotlib_parts, save_figure
+from loki_rl.reports.plots import COLOURS, PlotError, drawing
 from loki_rl.reports.statistics import Interval
 
 if TYPE_CHECKING:
@@ -20,19 +19,16 @@ ROW = 0.34
 def costs_png(found: Sequence[Contrast], path: Path, title: str) -> None:
     """For each driver J of every policy on the left, its differences from the cheapest on the right. Raises PlotError
     without matplotlib or policies, or if it cannot write."""
-    figure_class, style = matplotlib_parts()
     found = [one for one in found if one.estimates]
     if not found:
         raise PlotError("there is no cost to draw; give at least one run that counted its servers")
     rows = sum(max(2, len(one.estimates)) for one in found)
-    with style(STYLE):
-        figure = figure_class(figsize=(9.4, 1.1 * len(found) + ROW * rows + 0.6), layout="constrained")
+    with drawing(path, title, (9.4, 1.1 * len(found) + ROW * rows + 0.6)) as figure:
         heights = [max(2, len(one.estimates)) + 1 for one in found]
         axes = figure.subplots(len(found), 2, squeeze=False, height_ratios=heights)
         for (left, right), one in zip(axes, found, strict=True):
             _costs(left, one, one.driver if len(found) > 1 else "")
             _differences(right, one)
-        save_figure(figure, title, path)
 
 
 def _costs(axis: Axes, one: Contrast, driver: str) -> None:

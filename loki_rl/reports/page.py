@@ -1,10 +1,10 @@
-"""A report as one page that needs nothing else: Markdown in, HTML with its pictures inside out. Owns how a page looks; must
-not know what it says."""
+"""A report as one page that needs nothing else: Markdown in, HTML with its pictures inside out."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -20,7 +20,15 @@ tbody tr:hover { background: #f6f8fa; }
 img { max-width: 100%; height: auto; }
 code { background: #f3f3f3; padding: .1rem .3rem; border-radius: 3px; }
 """
+BAR = r"\|"  # within a cell
 PICTURE = re.compile(r'src="([^"]+\.png)"')
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown. Columns whose head ends in > are set flush right; a head may be empty."""
+    rule = ["--:" if head.endswith(">") else ":--" for head in heads]
+    lines = [[head.rstrip(">") for head in heads], rule, *rows]
+    return [f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |" for cells in lines]
 
 
 def write_page(text: str, path: Path) -> None:

@@ -1,5 +1,4 @@
-"""How sure a comparison is: mean costs with bootstrap intervals, and paired differences on the same requests. Owns which
-runs are pairs; knows no file and prints nothing."""
+"""How sure a comparison is: mean costs with bootstrap intervals, and paired differences on the same requests."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from msgspec import Struct
 
 from loki_rl.reports.statistics import Interval, mean_interval
 from loki_rl.reports.summary import DRIVERS
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 # A window of demand: equal requests for every policy.
 Window = tuple[str, int]  # trace, seed

@@ -1,9 +1,9 @@
-"""Pictures of runs and plans as PNG. Owns how they look; computes nothing but means over a few seconds, and needs matplotlib
-only when it draws."""
+"""Pictures of runs and plans as PNG; matplotlib is needed only where one is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import Second
+from loki_rl.errors import UserError
 from loki_rl.reports.summary import DRIVERS
 from loki_rl.runs.curves import MODES, plans_in_force, whole_seconds
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ STYLE = {
 }
 
 
-class PlotError(RuntimeError):
+class PlotError(UserError):
     """Nothing can be drawn here; the message is one sentence that says what to install or give."""
 
 
@@ -61,14 +62,12 @@ class Curve(Struct):
 def timeline_png(results: Sequence[RunResult], path: Path) -> None:
     """Demand and goodput, servers, accuracy, violations and modes over time: a colour for each policy, a column for each
     driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
-    figure_class, style = matplotlib_parts()
     drivers = [driver for driver in DRIVERS if any(done.options.driver == driver for done in results)]
     policies = list(dict.fromkeys(done.options.policy for done in results))
     if not drivers:
         raise PlotError("there is no run to draw; give at least one")
     window_s = max(1, round(max(done.duration_s for done in results) / WINDOWS))
-    with style(STYLE):
-        figure = figure_class(figsize=(2.0 + 5.2 * len(drivers), 9.0), layout="constrained")
+    with drawing(path, _title(results), (2.0 + 5.2 * len(drivers), 9.0)) as figure:
         heights = [1.5, 1, 1, 1, 0.16 + 0.13 * len(policies)]
         axes = figure.subplots(5, len(drivers), sharex=True, sharey="row", squeeze=False, height_ratios=heights)
         for column, driver in enumerate(drivers):
@@ -80,26 +79,25 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
             axis.set_ylabel(label)
         figure.align_ylabels(axes[:, 0])
         _legend(figure, axes, policies)
-        save_figure(figure, _title(results), path)
 
 
-def matplotlib_parts() -> tuple[type[Figure], Any]:
-    """What draws: a figure that needs no screen, and the context of a style. Raises PlotError without matplotlib."""
+@contextmanager
+def drawing(path: Path, title: str, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of this size [inches] that needs no screen, written under its title as PNG when the block ends. Raises
+    PlotError without matplotlib, or if it cannot be written."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlotError("plots need matplotlib; install it with: pip install 'loki-rl[plot]'") from error
-    return Figure, rc_context
-
-
-def save_figure(figure: Figure, title: str, path: Path) -> None:
-    """Write a figure under its title as PNG. Raises PlotError if that cannot be."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    try:
-        figure.savefig(path, format="png", dpi=130)
-    except OSError as error:
-        raise PlotError(f"{path} cannot be written: {error.strerror}; name another file") from error
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        try:
+            figure.savefig(path, format="png", dpi=130)
+        except OSError as error:
+            raise PlotError(f"{path} cannot be written: {error.strerror}; name another file") from error
 
 
 def _title(results: Sequence[RunResult]) -> str:
@@ -213,7 +211,6 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
 def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
     """Accuracy, servers and served share against demand for a ladder of plans, the modes behind them. Raises PlotError
     without matplotlib or plans, or if it cannot write."""
-    figure_class, style = matplotlib_parts()
     if not plans:
         raise PlotError("there is no plan to draw; give at least one demand")
     ordered = sorted(plans, key=lambda plan: plan.demand_rps)
@@ -223,8 +220,7 @@ def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
         ("servers", [plan.servers for plan in ordered], COLOURS[1]),
         ("served [% of demand]", [100 * plan.served_fraction for plan in ordered], COLOURS[2]),
     ]
-    with style(STYLE):
-        figure = figure_class(figsize=(7.2, 6.4), layout="constrained")
+    with drawing(path, title, (7.2, 6.4)) as figure:
         axes = figure.subplots(3, 1, sharex=True)
         for axis, (label, values, colour) in zip(axes, rows, strict=True):
             _shade(axis, ordered)
@@ -235,7 +231,6 @@ def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
         axes[2].set_xlabel("demand [requests/s]")
         figure.align_ylabels(axes)
         _mode_names(axes[0], ordered)
-        save_figure(figure, title, path)
 
 
 def _phases(plans: Sequence[Plan]) -> list[tuple[str, float, float]]:

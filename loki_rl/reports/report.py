@@ -1,5 +1,4 @@
-"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots. Owns what stands beside
-what; computes no figure."""
+"""The comparison of runs for people: a table in the terminal, a Markdown report with its plots."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import JustifyMethod
 from rich.table import Table
 
+from loki_rl.reports import page
 from loki_rl.reports.cost_chart import costs_png
-from loki_rl.reports.page import write_page
 from loki_rl.reports.paired import Contrast, Estimate, contrasts
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.reports.statistics import Interval
 from loki_rl.reports.summary import ASSUMED, WEIGHTS, Average, Column, averages, columns, orders, weighted_cost
-from loki_rl.runs.run import RunResult, row
+from loki_rl.runs.result import RunResult, row
 
 REPORT, PAGE, RESULTS, COSTS = "report.md", "report.html", "results.csv", "costs.png"
 LEFT = {"trace", "policy", "driver"}
@@ -137,7 +136,7 @@ def write_report(results: Sequence[RunResult], logdir: Path, failures: Sequence[
     path = logdir / REPORT
     text = "\n".join(_report(results, logdir, failures)) + "\n"
     path.write_text(text, encoding="utf-8")
-    write_page(text, logdir / PAGE)
+    page.write_page(text, logdir / PAGE)
     return path
 
 
@@ -157,9 +156,8 @@ def _report(results: Sequence[RunResult], logdir: Path, failures: Sequence[str])
 
 def _markdown(rows: Sequence[Average]) -> list[str]:
     shown = columns(rows)
-    rule = [":--" if column.title in LEFT else "--:" for column in shown]
-    lines = [[column.title for column in shown], rule, *([column.of(one) for column in shown] for one in rows)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    heads = [column.title if column.title in LEFT else f"{column.title}>" for column in shown]
+    return page.table(heads, ([column.of(one) for column in shown] for one in rows))
 
 
 def _costs(rows: Sequence[Average]) -> list[str]:
@@ -178,18 +176,20 @@ def _contrasts(found: Sequence[Contrast], logdir: Path) -> list[str]:
         lines += [f"![Cost of every policy with its interval, and paired differences from the cheapest]({COSTS})", ""]
     except PlotError as error:
         lines += [f"No picture: {error}.", ""]
-    heads = ["driver", "policies", "pairs", "J", "violations, points", "accuracy, points", "servers"]
-    lines += [f"| {' | '.join(heads)} |", f"| :-- | :-- |{' --: |' * (len(heads) - 2)}"]
-    for contrast in found:
-        for one in contrast.differences:
-            figures = [
-                _with_interval(one.cost, one.n, sign="+"),
-                *(_with_interval(share, one.n, 100, "+", 2) for share in (one.violations, one.accuracy)),
-                _with_interval(one.servers, one.n, sign="+", digits=2),
-            ]
-            names = f"{one.policy} less {one.reference}"
-            lines.append(f"| {contrast.driver} | {names} | {one.n} | {' | '.join(figures)} |")
-    return lines
+    heads = ["driver", "policies", "pairs>", "J>", "violations, points>", "accuracy, points>", "servers>"]
+    rows = [
+        (
+            contrast.driver,
+            f"{one.policy} less {one.reference}",
+            str(one.n),
+            _with_interval(one.cost, one.n, sign="+"),
+            *(_with_interval(share, one.n, 100, "+", 2) for share in (one.violations, one.accuracy)),
+            _with_interval(one.servers, one.n, sign="+", digits=2),
+        )
+        for contrast in found
+        for one in contrast.differences
+    ]
+    return [*lines, *page.table(heads, rows)]
 
 
 def _timelines(results: Sequence[RunResult], logdir: Path) -> list[str]:

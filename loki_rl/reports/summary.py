@@ -1,5 +1,4 @@
-"""Means over seeds, and the order of policies by cost. Owns what is averaged and how a figure is printed; knows no file and
-no run in progress."""
+"""Means over seeds, and the order of policies by cost."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.core.requests.ledger import VIOLATION_WEIGHT, Summary, cost
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 WEIGHTS = (2.0, VIOLATION_WEIGHT, 10.0)
 DRIVERS = ("twin", "emulated", "onnx")
@@ -17,7 +16,7 @@ ASSUMED = "†"
 NOTHING = "-"
 
 
-class Average(Struct, kw_only=True):
+class Average(Summary, kw_only=True):
     """Means over the n seeds of one policy on one trace; None where no run counted it. cost_j_2, cost_j_10: the cost with a
     violation weight of 2 or 10 instead of 5."""
 
@@ -26,22 +25,6 @@ class Average(Struct, kw_only=True):
     driver: str
     provenance: str
     n: int
-    arrivals: float
-    ok: float
-    late: float
-    dropped: float
-    rejected: float
-    cancelled: float
-    failed: float
-    slo_violation_ratio: float
-    leaf_violation_ratio: float | None
-    accuracy: float | None
-    servers_mean: float | None
-    p50_ms: float
-    p99_ms: float
-    task_executions: float | None
-    switches: float | None
-    cost_j: float | None
     cost_j_2: float | None
     cost_j_10: float | None
 
@@ -80,10 +63,6 @@ def averages(results: Iterable[RunResult]) -> list[Average]:
 
 
 def _average(trace: str, policy: str, driver: str, seeds: Sequence[RunResult]) -> Average:
-    # Any: a mean is None only where the figure itself may be.
-    figures: dict[str, Any] = {
-        name: _mean([getattr(done.summary, name) for done in seeds]) for name in Summary.__struct_fields__
-    }
     return Average(
         trace=trace,
         policy=policy,
@@ -92,8 +71,14 @@ def _average(trace: str, policy: str, driver: str, seeds: Sequence[RunResult]) -
         n=len(seeds),
         cost_j_2=_mean([weighted_cost(done, 2.0) for done in seeds]),
         cost_j_10=_mean([weighted_cost(done, 10.0) for done in seeds]),
-        **figures,
+        **means([done.summary for done in seeds]),
     )
+
+
+def means(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """The mean of every figure over those that know it."""
+    # Any: a mean is None only where the figure itself may be, and that of a count is no whole number.
+    return {name: _mean([getattr(one, name) for one in summaries]) for name in Summary.__struct_fields__}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,5 +1,4 @@
-"""Many runs: which are there already, which share the cores, and what happens when one fails. Owns their order and their
-processes; must not know how a run is made nor what is made of the results."""
+"""Many runs: which are there already, which share the cores, and what happens when one fails."""
 
 from __future__ import annotations
 
@@ -22,7 +21,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.control.policies.named import make_policy
-from loki_rl.runs.run import RunOptions, RunResult, prepare
+from loki_rl.errors import UserError
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import prepare
 from loki_rl.runs.run_folder import folder_of, load, load_current, save
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ Runner = Callable[[RunOptions], RunResult]
 State = Literal["started", "done", "reused", "failed"]
 
 
-class CasesError(ValueError):
+class CasesError(UserError):
     """These runs cannot be made together; the message is one sentence that says why and what to do."""
 
 
@@ -77,14 +79,6 @@ class Failure(Struct, frozen=True):
         return f"{label(self.options)}: {self.sentence}"
 
 
-class Played(Struct):
-    """What came of the cases, by their place in the list: a result or a failure each. reused: how many needed no run."""
-
-    results: dict[int, RunResult]
-    failures: dict[int, Failure]
-    reused: int
-
-
 def label(options: RunOptions) -> str:
     """A case in a few words."""
     return f"{options.policy} on {Path(options.trace).name} ({options.driver}, seed {options.seed})"
@@ -106,11 +100,11 @@ def play(
     RequestError.
     """
     check(cases)
-    work = _Work(cases, run, progress)
+    work = Played(cases, run, progress)
     waiting = work.open(fresh)
     work.together([place for place in waiting if cases[place].options.driver == "twin"], jobs or cores())
     work.in_turn([place for place in waiting if cases[place].options.driver != "twin"])
-    return Played(work.results, work.failures, work.reused)
+    return work
 
 
 def check(cases: Sequence[Case]) -> None:
@@ -135,8 +129,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Work:
-    """What has ended so far. A case is known by its place in the list."""
+class Played:
+    """What came of the cases so far, by their place in the list: a result or a failure each. reused: how many needed no
+    run."""
 
     def __init__(
         self, cases: Sequence[Case], run: Mapping[str, Runner], progress: Callable[[Progress], None] | None
@@ -251,8 +246,8 @@ def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
 
 
 def sentence(error: Exception) -> str:
-    """What a user is told. An error that is not one of this package's is a fault of ours: its traceback is logged."""
-    if type(error).__module__.startswith("loki_rl") or isinstance(error, OSError):
+    """What a user is told. Any other error than the user's is a fault of ours: its traceback is logged."""
+    if isinstance(error, UserError | OSError):
         return " ".join(str(error).split())
     log.error("a run failed", exc_info=error)
     return f"{type(error).__name__}: {error}"

@@ -1,10 +1,12 @@
-"""Curves of a run: one value per tag and second of trace time, the same tags and seconds for every driver. Owns what a
-point means; knows no file."""
+"""Curves of a run: one value per tag and second of trace time, the same tags and seconds for every driver."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import ceil
+
+from msgspec.structs import replace
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
@@ -23,22 +25,15 @@ def whole_seconds(tally: Tally, duration_s: float) -> list[Second]:
     ]
     for number, source in tally.seconds.items():
         target = seconds[min(max(number, 0), length - 1)]
-        target.arrivals += source.arrivals
-        target.open += source.open
-        target.accuracy_sum += source.accuracy_sum
-        target.outcomes = [a + b for a, b in zip(target.outcomes, source.outcomes, strict=True)]
+        target.add(replace(source, servers=0, loads=0))
     return seconds
 
 
 def plans_in_force(plans: Sequence[PlanRecord], length: int) -> list[Plan]:
     """The plan of every second: the last that came in force by its end (before any, the first); empty without any."""
     ordered = sorted(plans, key=lambda record: record.time)
-    found, position = [], 0
-    for number in range(length if ordered else 0):
-        while position + 1 < len(ordered) and ordered[position + 1].time < number + 1:
-            position += 1
-        found.append(ordered[position].plan)
-    return found
+    times = [record.time for record in ordered]
+    return [ordered[max(0, bisect_left(times, number + 1) - 1)].plan for number in range(length if ordered else 0)]
 
 
 def curves(tally: Tally, duration_s: float, cluster: bool = True) -> list[dict[str, float]]:

@@ -1,5 +1,4 @@
-"""TensorBoard event files, written without TensorFlow or torch. Owns their encoding and the time they claim; knows tags and
-figures only as it is given them."""
+"""TensorBoard event files, written without TensorFlow or torch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A plane that stays up. Owns its options, what is checked before it starts, and what remains of it as a run; decides
-nothing."""
+"""A plane that stays up."""
 
 from __future__ import annotations
 
@@ -13,75 +12,56 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate
-from loki_rl.control.formulation.request import Queueing, Request
+from loki_rl.control.formulation.request import Request
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.core.options import ClusterOptions, DropPolicy
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.ledger import Tally, summarise
 from loki_rl.core.servers.server_type import types_of
 from loki_rl.env.simulate import with_load_s
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
-from loki_rl.runs.run import RunOptions, RunResult, cluster_of, on_plane, policy_of, pool_of
+from loki_rl.options import Help, NotNegative, Port
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import cluster_of, on_plane, policy_of, pool_of
 from loki_rl.serving.engines.hardware import measured_on
 from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.engines.sessions import choose_devices
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.observe import logs
-from loki_rl.serving.observe.logs import Level, LogOptions
+from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.process.launch import LocalPlane, check_addresses
 
 
-class LiveError(ValueError):
+class LiveError(UserError):
     """What was asked cannot be served; the message says why and what to do."""
 
 
-class ServeOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything `serve` may be told. engine None: onnx if the pipeline file names models, else emulated. profile: file to
-    use instead of the one that the pipeline file names. any_profile: also one that was measured elsewhere. model: a
-    trained agent, for `ppo`; shadow: what it would do is only written down. workers_per_gpu: on each GPU of `device`, which
-    then decides the number of workers. parallel_loads: servers that may leave their model at once. drain_s: time
-    after SIGTERM in which clients that have not noticed are still served. logs, log_json, log_level: as in LogOptions.
-    otlp, trace_ratio: endpoint and ratio of SpanOptions. public: listen where other hosts can reach it. pool: file of server
-    types, which then are the servers."""
+class ServeOptions(Struct, frozen=True, kw_only=True):
+    """What only a plane that stays up may be told."""
 
-    pipeline: str
-    workers: int | None = None
-    policy: str = "exact"
-    engine: EngineKind | None = None
-    device: str = "auto"
-    workers_per_gpu: Annotated[int, Meta(ge=1, le=64)] | None = None
-    parallel_loads: Annotated[int, Meta(ge=0)] = 0
-    http_port: int = 8000
-    http_host: str = "127.0.0.1"
-    http_processes: Annotated[int, Meta(ge=1, le=64)] = 1
-    grpc_port: int | None = None
-    public: bool = False
-    drain_s: Annotated[float, Meta(ge=0)] = 2.0
-    logs: str = ""
-    log_json: bool = False
-    log_level: Level = "info"
-    otlp: str = ""
-    trace_ratio: float = 1.0
-    native: str | None = None
-    slo_ms: float | None = None
-    interval_s: float = 10.0
-    initial_rps: float = 1.0
-    demand_rps: float | None = None
-    drop: DropPolicy = "reroute"
-    load_s: float | None = None
-    queueing: Queueing | None = None
-    headroom: float | None = None
-    min_accuracy: float = 0.0
-    seed: int = 0
-    profile: str | None = None
-    pool: str | None = None
-    any_profile: bool = False
-    model: str | None = None
-    shadow: bool = False
+    engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    workers_per_gpu: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
+    ] = None
+    http_port: Annotated[Port, Help("Open Inference Protocol over HTTP.")] = 8000
+    http_host: Annotated[str, Help("Address to listen on.")] = "127.0.0.1"
+    http_processes: Annotated[Annotated[int, Meta(ge=1, le=64)], Help("Processes that share the HTTP port.")] = 1
+    grpc_port: Annotated[Port | None, Help("Also answer gRPC here (needs the extra loki-rl[grpc]).")] = None
+    public: Annotated[
+        bool, Help("Listen where other hosts can reach it, without keys or TLS: only behind something that guards it.")
+    ] = False
+    drain_s: Annotated[NotNegative, Help("Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0
+    native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
+    shadow: Annotated[bool, Help("Only write down what the agent would adjust.")] = False
+    any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
+    logs: LogOptions = LogOptions()
+    traces: SpanOptions = SpanOptions()
 
 
 class Served(Struct):
@@ -94,15 +74,17 @@ class Served(Struct):
     policy: PolicyOptions
 
 
-def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: Callable[[str], None]) -> RunResult:
+def serve_until_stopped(
+    run: RunOptions, options: ServeOptions, journal: Path | None, announce: Callable[[str], None]
+) -> RunResult:
     """Start a plane, say where it listens, stop it in order at SIGTERM or SIGINT, and account for what it served.
 
-    Raises LaunchError, ConfigError, RequestError, LiveError or EngineError with one clear sentence.
+    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, LiveError or EngineError with one
+    clear sentence.
     """
-    served = _prepared(options)
-    keep = LogOptions(options.logs, options.log_json, options.log_level)
-    logs.start("launcher", keep)
-    stopped, plane = threading.Event(), _plane(options, served, journal, keep)
+    served = _prepared(run, options)
+    logs.start("launcher", options.logs)
+    stopped, plane = threading.Event(), _plane(options, served, journal)
     _on_signals(lambda: _stop_start(stopped, plane))
     with plane, Client(plane.front) as client:
         _on_signals(stopped.set)
@@ -119,48 +101,42 @@ def serve_until_stopped(options: ServeOptions, journal: Path | None, announce: C
     return _account(served, tally)
 
 
-def _prepared(options: ServeOptions) -> Served:
+def _prepared(run: RunOptions, options: ServeOptions) -> Served:
     """All that can be wrong is told before anything starts."""
-    check_addresses(options.http_host, options.native or "", options.public)
-    run = _run(options)
+    check_addresses(options.http_host, options.native, options.public)
+    run = replace(run, trace="live", initial_rps=run.initial_rps or 1.0)
     file = run.file
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
-    pipeline = with_load_s(file.pipeline, options.load_s)
+    pipeline = with_load_s(file.pipeline, run.load_s)
     servers, pool = _servers(options, run, engine, file)
     cluster = cluster_of(run, pipeline, servers, pool)
     policy = replace(policy_of(run, cluster), shadow=options.shadow)
-    make_policy(options.policy, pipeline, policy)
+    make_policy(run.policy, pipeline, policy)
     if engine == "onnx":
-        check_hosting(cluster, options.device)
+        check_hosting(cluster, run.device)
         if not options.any_profile:
-            _check_profiles(file, pool, options.device)
+            _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
     return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy)
 
 
-def _run(options: ServeOptions) -> RunOptions:
-    """What of the options describes a run of any kind."""
-    alike = set(RunOptions.__struct_fields__) & set(ServeOptions.__struct_fields__)
-    return RunOptions(trace="live", servers=options.workers, **{name: getattr(options, name) for name in alike})
-
-
-def _plane(options: ServeOptions, served: Served, journal: Path | None, keep: LogOptions) -> LocalPlane:
+def _plane(options: ServeOptions, served: Served, journal: Path | None) -> LocalPlane:
     return LocalPlane(
         served.cluster,
         engine=served.engine,
         pipeline_file=str(served.file.path),
-        device=options.device,
-        policy=options.policy,
+        device=served.run.device,
+        policy=served.run.policy,
         policy_options=on_plane(served.policy),
-        native=options.native or "",
+        native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,
         http_processes=options.http_processes,
         grpc_port=options.grpc_port,
         public=options.public,
         journal=journal,
-        logs=keep,
-        traces=SpanOptions(options.otlp, options.trace_ratio),
+        logs=options.logs,
+        traces=options.traces,
     )
 
 
@@ -193,20 +169,20 @@ def _servers(options: ServeOptions, run: RunOptions, engine: EngineKind, file: P
         if options.workers_per_gpu is not None:
             raise LiveError("the counts of a pool file say how many workers there are; leave --workers-per-gpu out")
         return pool.servers, pool
-    return _workers(options, engine, file.pipeline.servers), pool
+    return _workers(options, run, engine, file.pipeline.servers), pool
 
 
-def _workers(options: ServeOptions, engine: EngineKind, usual: int) -> int:
+def _workers(options: ServeOptions, run: RunOptions, engine: EngineKind, usual: int) -> int:
     if options.workers_per_gpu is None:
-        return usual if options.workers is None else options.workers
-    devices = choose_devices(options.device) if engine == "onnx" else ()
+        return usual if run.servers is None else run.servers
+    devices = choose_devices(run.device) if engine == "onnx" else ()
     if not devices or not devices[0].on_gpu:
         where = "emulated workers" if engine == "emulated" else "the CPU"
         raise LiveError(f"--workers-per-gpu needs GPUs, and this would run on {where}; use --workers")
     count = options.workers_per_gpu * len(devices)
-    if options.workers not in (None, count):
+    if run.servers not in (None, count):
         raise LiveError(
-            f"--workers {options.workers} is not --workers-per-gpu {options.workers_per_gpu} on {len(devices)} GPUs "
+            f"--workers {run.servers} is not --workers-per-gpu {options.workers_per_gpu} on {len(devices)} GPUs "
             f"({count}); leave one of them out"
         )
     return count
@@ -220,6 +196,7 @@ def _check_feasible(cluster: ClusterOptions, policy: PolicyOptions) -> None:
         min_accuracy=policy.min_accuracy,
         queueing=policy.queueing or "tail",
         pool=cluster.pool,
+        solver=policy.solver,
     )
     plan = allocate(cluster.pipeline, request)
     if plan.mode == "infeasible":

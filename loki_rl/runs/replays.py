@@ -1,73 +1,40 @@
-"""A replay of a trace against a plane that somebody else started. Owns its options and what remains of it as a run; decides
-nothing."""
+"""A replay of a trace against a plane that somebody else started."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.reading.quality import reads_text
-from loki_rl.runs.run import RunOptions, RunResult, pictures
+from loki_rl.errors import UserError
+from loki_rl.files.config import PipelineFile
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import PAYLOADS
 from loki_rl.serving.load.replay import replay
+from loki_rl.serving.profiling.workload import make_workload
 from loki_rl.traces.arrivals import duration_s, made_up, requests
-from loki_rl.traces.trace import TraceOptions, load_trace
+from loki_rl.traces.trace import load_trace
 
 
-class PayloadsError(ValueError):
+class PayloadsError(UserError):
     """There is nothing to send; the message says why and what to do."""
 
 
-class ReplayOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything `replay` may be told. payloads: folder of files to send, in order of their names."""
-
-    url: str
-    pipeline: str
-    trace: str
-    payloads: str | None = None
-    slo_ms: float | None = None
-    mean_rps: float | None = None
-    rate_scale: float | None = None
-    compress: float = 1.0
-    from_s: float = 0.0
-    to_s: float | None = None
-    seed: int = 0
-
-
-def replay_trace(options: ReplayOptions) -> RunResult:
-    """Replay a trace against a running server. Raises TraceError, ReplayError, ClientError or PayloadsError."""
-    chosen = TraceOptions(
-        from_s=options.from_s,
-        to_s=options.to_s,
-        compress=options.compress,
-        mean_rps=options.mean_rps,
-        rate_scale=options.rate_scale,
-    )
-    trace = load_trace(options.trace)
-    times, wishes = requests(trace, chosen, options.seed)
-    file = load_pipeline(options.pipeline, slo_ms=options.slo_ms)
+def replay_trace(url: str, run: RunOptions, payloads: Path | None = None) -> RunResult:
+    """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
+    order of their names. Raises TraceError, ReplayError, ClientError or PayloadsError."""
+    trace = load_trace(run.trace)
+    times, wishes = requests(trace, run, run.seed)
+    file = run.file
     pipeline = file.pipeline
-    seen = replay(options.url, pipeline.name, times, _payloads(options, file), pipeline.slo_s, wishes=wishes)
+    seen = replay(url, pipeline.name, times, _payloads(payloads, run, file), pipeline.slo_s, wishes=wishes)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
-    run = RunOptions(
-        pipeline=options.pipeline,
-        trace=options.trace,
-        policy="served",
-        driver="onnx" if file.models else "emulated",
-        seed=options.seed,
-        servers=servers,
-        slo_ms=options.slo_ms,
-        mean_rps=options.mean_rps,
-        rate_scale=options.rate_scale,
-        compress=options.compress,
-        from_s=options.from_s,
-        to_s=options.to_s,
-    )
     return RunResult(
-        options=run,
+        options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),
         trace=trace.name,
         summary=seen.figures,
         tally=seen.tally,
@@ -75,17 +42,17 @@ def replay_trace(options: ReplayOptions) -> RunResult:
         best_accuracy=pipeline.best_accuracy,
         # Of the models of another server the pipeline file knows nothing.
         provenance="" if seen.figures.accuracy is None else file.provenance,
-        duration_s=duration_s(trace, chosen),
+        duration_s=duration_s(trace, run),
         wall_s=seen.wall_s,
-        synthetic=made_up(trace, chosen),
+        synthetic=made_up(trace, run),
     )
 
 
-def _payloads(options: ReplayOptions, file: PipelineFile) -> list[NDArray[np.uint8]] | None:
-    if options.payloads is not None:
-        folder = Path(options.payloads)
+def _payloads(folder: Path | None, run: RunOptions, file: PipelineFile) -> list[NDArray[Any]] | None:
+    if folder is not None:
         files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
         if not files:
             raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
         return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
-    return pictures(file, options.seed) if reads_text(file) else None
+    workload = make_workload(file, PAYLOADS, run.seed)
+    return None if workload is None else workload.payloads(file.tree[0])

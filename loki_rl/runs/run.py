@@ -1,108 +1,36 @@
-"""One run: a policy on a trace, in the twin or on a plane of this host. Owns the resolved options of a run; everything that
-happens in it is the core's."""
+"""One run: a policy on a trace, in the twin or on a plane of this host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
-from loki_rl.control.formulation.request import Queueing, RequestError
+from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.core.options import ClusterOptions, DropPolicy, Routing
+from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally
-from loki_rl.env.faults import NO_FAULTS, FaultError, Faults, check_faults
+from loki_rl.env.faults import NO_FAULTS, FaultError, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
-from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 from loki_rl.traces.arrivals import duration_s, made_up, requests
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, Wishes, load_trace
+from loki_rl.traces.trace import Trace, TraceError, Wishes, load_trace
 
 if TYPE_CHECKING:
     from loki_rl.serving.load.replay import ReplayResult
 
-Driver = Literal["twin", "emulated", "onnx"]
 START_S = 10.0
-PICTURES = 60
-
-
-class RunOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that determines a run; `run.json` holds exactly this, and repeats it.
-
-    None means: as in the pipeline file (servers, slo_ms, load_s), as the policy prefers (queueing, headroom), or measured on
-    the trace (initial_rps: rate of its first 10 s, for which every policy makes its first plan; demand_rps: rate of its
-    busiest 10 s, for which `static` plans). profile: file to use instead of the one that the pipeline file names.
-    model: a trained agent, for `ppo`. pool: file of server types, which then are the servers.
-    """
-
-    pipeline: str
-    trace: str
-    policy: str
-    driver: Driver = "twin"
-    seed: int = 0
-    servers: int | None = None
-    slo_ms: float | None = None
-    interval_s: float = 10.0
-    drop: DropPolicy = "reroute"
-    load_s: float | None = None
-    queueing: Queueing | None = None
-    headroom: float | None = None
-    min_accuracy: float = 0.0
-    mean_rps: float | None = None
-    rate_scale: float | None = None
-    compress: float = 1.0
-    from_s: float = 0.0
-    to_s: float | None = None
-    initial_rps: float | None = None
-    demand_rps: float | None = None
-    parallel_loads: int = 0
-    routing: Routing = "pull"
-    device: str = "auto"
-    faults: Faults = NO_FAULTS
-    profile: str | None = None
-    model: str | None = None
-    pool: str | None = None
-
-    @property
-    def file(self) -> PipelineFile:
-        """The pipeline as these options want it. Raises ConfigError."""
-        profile = None if self.profile is None else Path(self.profile)
-        return load_pipeline(self.pipeline, profile=profile, slo_ms=self.slo_ms)
-
-    @property
-    def trace_options(self) -> TraceOptions:
-        return TraceOptions(
-            from_s=self.from_s,
-            to_s=self.to_s,
-            compress=self.compress,
-            mean_rps=self.mean_rps,
-            rate_scale=self.rate_scale,
-        )
-
-
-class RunResult(Struct):
-    """What a run leaves behind. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how
-    long the run took; synthetic: what about its arrivals was not observed, in words."""
-
-    options: RunOptions
-    trace: str
-    summary: Summary
-    tally: Tally
-    servers: int
-    best_accuracy: float
-    provenance: str
-    duration_s: float
-    wall_s: float
-    synthetic: str = ""
+PAYLOADS = 60
 
 
 class Scene(Struct):
@@ -124,8 +52,8 @@ def prepare(options: RunOptions) -> Scene:
     file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
-    times, wishes = requests(trace, options.trace_options, options.seed)
-    length = duration_s(trace, options.trace_options)
+    times, wishes = requests(trace, options, options.seed)
+    length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
     pool = pool_of(options, file)
@@ -164,13 +92,14 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
         model=options.model,
+        solver=options.solver,
     )
 
 
 def pool_of(options: RunOptions, file: PipelineFile) -> Pool:
     """The types of the servers, with one load time where the options give one; none without a pool file."""
     if options.pool is None:
-        return Pool((), {})
+        return Pool()
     pool = load_pool(options.pool, [file])
     if options.servers not in (None, pool.servers):
         raise RequestError(
@@ -214,31 +143,18 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
         provenance=scene.file.provenance,
         duration_s=scene.duration_s,
         wall_s=wall_s,
-        synthetic=made_up(scene.trace, scene.options.trace_options),
+        synthetic=made_up(scene.trace, scene.options),
     )
-
-
-def row(done: RunResult) -> dict[str, object]:
-    """The JSON of one run: the contract's keys, whose meaning docs/glossary.md gives."""
-    head = {"trace": done.trace, "policy": done.options.policy, "driver": done.options.driver, "seed": done.options.seed}
-    tail = {"wall_s": done.wall_s, "provenance": done.provenance, "synthetic": done.synthetic}
-    return {**head, **asdict(done.summary), **tail}
-
-
-def read_options(text: bytes) -> RunOptions:
-    """Options from a run.json. Raises ValueError that names the key at fault."""
-    return msgspec.json.decode(text, type=RunOptions)
 
 
 def run_plane(options: RunOptions) -> RunResult:
     """Play the run on a plane of this host. Raises as `play` does."""
     scene = prepare(options)
-    payloads = None if options.driver == "emulated" else pictures(scene.file, options.seed)
-    seen = play(scene, payloads)
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene))
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int | None = None) -> ReplayResult:
+def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
     Raises LaunchError, ReplayError or EngineError with one clear sentence."""
     from loki_rl.serving.load.replay import replay
@@ -254,7 +170,7 @@ def play(scene: Scene, payloads: Sequence[NDArray[np.uint8]] | None, keep: int |
         policy_options=on_plane(scene.policy),
     ) as plane:
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
-        seen = replay(plane.front, name, scene.times, payloads, slo_s, keep=keep, wishes=scene.wishes)
+        seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
     return seen
 
@@ -264,13 +180,11 @@ def on_plane(policy: PolicyOptions) -> dict[str, object]:
     return asdict(replace(policy, pool=()))
 
 
-def pictures(file: PipelineFile, seed: int, count: int = PICTURES) -> list[NDArray[np.uint8]]:
-    """Rendered scenes as encoded pictures, for a pipeline that reads text; the same for the same seed."""
-    from loki_rl.reading.models import font_files
-    from loki_rl.reading.quality import encoded
-    from loki_rl.reading.scenes import scenes
+def payloads(scene: Scene) -> list[NDArray[Any]]:
+    """What is sent in turn to real models. Raises EngineError or ModelError."""
+    from loki_rl.serving.profiling.workload import entry_payloads
 
-    return [encoded(scene) for scene in scenes(count, seed, font_files(file.repository))]
+    return entry_payloads(scene.file, PAYLOADS, scene.options.seed, scene.options.device)
 
 
 RUNNERS = {"twin": run_twin, "emulated": run_plane, "onnx": run_plane}

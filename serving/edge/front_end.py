@@ -45,4 +45,4 @@ def begin(name: str, options: argparse.Namespace) -> None:
     """Before anything else: end with the launcher, if it is one's own, and log as told."""
     if options.tethered:
         parent_watch.hold()
-    logs.start(name, logs.LogOptions(as_json=options.log_json))
+    logs.start(name, logs.LogOptions(json_lines=options.log_json))

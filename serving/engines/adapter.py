@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from loki_rl.errors import UserError
+
 T = TypeVar("T")
 Array = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
@@ -21,7 +23,7 @@ class PayloadError(ValueError):
     """A payload cannot be served; the message is one sentence for whoever sent it."""
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter cannot be built from its name, options or model; the message says which."""
 
 
@@ -86,14 +88,22 @@ class Adapter(Protocol):
         """Result of one item, from its rows of the output tensors (without the batch axis) and what `prepare` kept."""
 
 
-def adapter_class(name: str) -> type[Adapter]:
-    """The class behind "module:Class"; raises AdapterError."""
+def named(name: str) -> Any:
+    """What "module:name" stands for; raises ImportError."""
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise AdapterError(f"adapter '{name}' must read module:Class")
+        raise ImportError("it must read module:name")
     try:
-        return cast("type[Adapter]", getattr(import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
+        return getattr(import_module(module), attribute)
+    except AttributeError as error:
+        raise ImportError(str(error)) from error
+
+
+def adapter_class(name: str) -> type[Adapter]:
+    """The class behind "module:Class"; raises AdapterError."""
+    try:
+        return cast("type[Adapter]", named(name))
+    except ImportError as error:
         raise AdapterError(f"adapter '{name}' cannot be loaded: {error}; is its folder on PYTHONPATH?") from error
 
 

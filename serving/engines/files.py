@@ -6,11 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from loki_rl.errors import UserError
+
 # Beside the models: what they were made of, and what was made of them.
 CACHE = ".cache"
 
 
-class ModelError(RuntimeError):
+class ModelError(UserError):
     """Models or fonts are missing, damaged or cannot be had; the message is one sentence on what to do."""
 
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Struct
 
+from loki_rl.options import Help
+
 Level = Literal["info", "debug"]
-LEVELS: tuple[Level, ...] = ("info", "debug")
 
 
 class LogOptions(Struct, frozen=True):
-    """folder: where every process keeps its log (empty: the run directory, which goes with the plane). as_json: one JSON
-    object a line. level: debug also tells how each request ended."""
+    """How the processes of a plane log."""
 
-    folder: str = ""
-    as_json: bool = False
-    level: Level = "info"
+    folder: Annotated[
+        str, Help("Keep the log of every process in this folder (default: it goes with the plane).", "--logs")
+    ] = ""
+    json_lines: Annotated[bool, Help("Log one JSON object a line.", "--log-json")] = False
+    level: Annotated[Level, Help("debug also tells how every request ended.", "--log-level")] = "info"
 
     def flags(self) -> list[str]:
         """The same for the command line of a front end."""
-        return ["--log-json"] if self.as_json else []
+        return ["--log-json"] if self.json_lines else []
 
 
 class JsonLines(logging.Formatter):
@@ -51,5 +53,5 @@ def start(process: str, options: LogOptions) -> None:
     """Log to standard error from now on."""
     handler = logging.StreamHandler()
     plain = logging.Formatter(f"%(asctime)s {process} %(levelname)s %(message)s")
-    handler.setFormatter(JsonLines(process) if options.as_json else plain)
+    handler.setFormatter(JsonLines(process) if options.json_lines else plain)
     logging.basicConfig(handlers=[handler], level=options.level.upper())

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Annotated
 
 from msgspec import Struct
 
+from loki_rl.errors import UserError
+from loki_rl.options import Fraction, Help
 from loki_rl.serving.transport.addresses import read_address
 
 NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
-class SpanError(ValueError):
+class SpanError(UserError):
     """A plane cannot be traced as asked; the message says why and what to do."""
 
 
 class SpanOptions(Struct, frozen=True):
-    """endpoint: of an OTLP collector over HTTP, as http://127.0.0.1:4318 (empty: no traces). ratio: share of the requests,
-    0..1. plane: a number that tells this plane's requests from those of others, 53 bits."""
+    """Traces of requests. plane: a number that tells this plane's requests from those of others, 53 bits."""
 
-    endpoint: str = ""
-    ratio: float = 1.0
+    endpoint: Annotated[str, Help("OTLP collector for traces of requests, as http://127.0.0.1:4318.", "--otlp")] = ""
+    ratio: Annotated[Fraction, Help("Share of the requests that are traced.", "--trace-ratio")] = 1.0
     plane: int = 0
 
 

@@ -4,7 +4,7 @@ replaces what was measured in isolation."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,28 +15,22 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.plan import Drift, Plan, Snapshot
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.profile_file import ProfileFile
-from loki_rl.reading.models import font_files
-from loki_rl.reading.packages import Progress
-from loki_rl.reading.quality import encoded, reads_text
-from loki_rl.reading.scenes import scenes
-from loki_rl.serving.engines.adapter import Array
-from loki_rl.serving.engines.device import dealt
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.hardware import HostLoad
-from loki_rl.serving.engines.onnx_engine import OnnxEngine
 from loki_rl.serving.gateway.client import Client, Inference, pack_payload
 from loki_rl.serving.process.launch import LocalPlane
 from loki_rl.serving.profiling.rescale import Round, Span, rescaled
 from loki_rl.serving.profiling.worker_log import read_workers
+from loki_rl.serving.profiling.workload import Progress, entry_payloads
 
 # Requests in flight per server: enough that no worker of any round waits for work.
 IN_FLIGHT = 12
 ROUND_S = 4.0
-PICTURES, SEED = 60, 2
+PAYLOADS, SEED = 60, 2
 # A plane at its limit answers late; here nothing may be dropped for that, nor given to a second worker.
 PATIENCE_S = 60.0
 LEASE = 1000.0
@@ -78,16 +72,14 @@ def rescale(pipeline_path: Path, profile_path: Path, device: str, progress: Prog
 
 
 def make_rounds(pipeline: Pipeline) -> list[Round]:
-    """From the most accurate variants to the fastest; every variant that is not dominated has a round."""
-    choices = [_by_accuracy(pipeline, task) for task in range(len(pipeline.tasks))]
+    """From the most accurate variants to the fastest; every variant has a round."""
+    choices = [_by_accuracy(task) for task in pipeline.tasks]
     count = max(map(len, choices))
     return [_round(pipeline, [of_task[k * len(of_task) // count] for of_task in choices]) for k in range(count)]
 
 
-def _by_accuracy(pipeline: Pipeline, task: int) -> list[int]:
-    variants = pipeline.tasks[task].variants
-    kept = [number for number, variant in enumerate(variants) if not variant.dominated]
-    return sorted(kept, key=lambda number: -variants[number].accuracy)
+def _by_accuracy(task: Task) -> list[int]:
+    return sorted(range(len(task.variants)), key=lambda number: -task.variants[number].accuracy)
 
 
 def _round(pipeline: Pipeline, picked: Sequence[int]) -> Round:
@@ -122,7 +114,7 @@ def serve_rounds(
     """Serve the rounds on a plane that always has enough to do, and leave its journals; returns when each round began and
     ended, on the journals' clock."""
     pipeline = replace(file.pipeline, slo_s=PATIENCE_S)
-    payloads = [pack_payload(payload) for payload in _payloads(file, device)]
+    payloads = cycle([pack_payload(payload) for payload in entry_payloads(file, PAYLOADS, SEED, device)])
     # The models of a round are loaded within it.
     round_s += max(variant.load_s for task in pipeline.tasks for variant in task.variants)
     with (
@@ -140,44 +132,23 @@ def serve_rounds(
     ):
         begin = client.begin_run()
         spans = [(begin + number * round_s, begin + (number + 1) * round_s) for number in range(len(rounds))]
-        load = _Load(client, payloads, IN_FLIGHT * pipeline.servers)
+        missing = IN_FLIGHT * pipeline.servers
         for number, (_, end) in enumerate(spans):
             # Once a round: a bar that moves costs time of the cores that are measured.
             progress("measure as served", number / len(spans))
-            load.keep_up(end)
+            while (left := end - time.monotonic()) > 0:
+                for _ in range(missing):
+                    client.submit_packed(next(payloads))
+                missing = _answered(client.poll(left))
             plane.check()
     progress("measure as served", 1.0)
     return spans
 
 
-class _Load:
-    """A closed loop: as many requests in flight as there should be, always."""
-
-    def __init__(self, client: Client, payloads: Sequence[bytes], in_flight: int) -> None:
-        self._client = client
-        self._supply: Iterator[bytes] = cycle(payloads)
-        self._missing = in_flight
-
-    def keep_up(self, end: float) -> None:
-        """Until `end` [s]. Raises EngineError if a request fails."""
-        while (left := end - time.monotonic()) > 0:
-            for _ in range(self._missing):
-                self._client.submit_packed(next(self._supply))
-            answers = self._client.poll(left)
-            self._missing = len(answers)
-            for answer in answers:
-                if not isinstance(answer, Inference) or answer.outcome != "ok":
-                    raise EngineError(f"a request failed while the plane was measured: {_why(answer)}")
-
-
-def _why(answer: object) -> str:
-    return f"{answer.outcome}, {answer.reason}" if isinstance(answer, Inference) else str(answer)
-
-
-def _payloads(file: PipelineFile, device: str) -> list[Array]:
-    if reads_text(file):
-        return [encoded(scene) for scene in scenes(PICTURES, SEED, font_files(file.repository))]
-    engine = OnnxEngine(file.models, file.repository, dealt(device, 0))
-    entry = file.tree[0]
-    engine.load(entry.name, entry.variants[0])
-    return [engine.sample(entry.name, entry.variants[0])]
+def _answered(answers: Sequence[object]) -> int:
+    """How many they are. Raises EngineError if a request failed."""
+    for answer in answers:
+        if not isinstance(answer, Inference) or answer.outcome != "ok":
+            why = f"{answer.outcome}, {answer.reason}" if isinstance(answer, Inference) else str(answer)
+            raise EngineError(f"a request failed while the plane was measured: {why}")
+    return len(answers)

@@ -1,4 +1,4 @@
-"""From what workers took in a plane to a profile as served."""
+"""From what workers took in a plane to a profile as served: the statistics."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ class Factor(Struct, frozen=True):
 def rescaled(
     file: PipelineFile, rounds: Sequence[Round], spans: Sequence[Span], log: WorkerLog, neighbours: float = 0.0
 ) -> ProfileFile:
-    """The profile of `file` with times as served; what is dominated stays judged by times in isolation, since variants are
-    served beside different others. Raises EngineError if the plane served too little to say."""
+    """The profile of `file` with times as served. Raises EngineError if the plane served too little to say."""
     assert file.measured is not None
     pipeline, old = file.pipeline, file.measured
     steady = [steady_batches(one, span, log) for one, span in zip(rounds, spans, strict=True)]

@@ -1,4 +1,4 @@
-"""Measuring service times."""
+"""Measuring service times: warm-up, repetitions, percentiles."""
 
 from __future__ import annotations
 

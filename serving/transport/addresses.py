@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from loki_rl.errors import UserError
 
-class AddressError(ValueError):
+
+class AddressError(UserError):
     """An address is malformed, or must not be listened on; the message is one sentence for the user."""
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from loki_rl.cli.demo import rates, verdict
 from loki_rl.files.profile_file import Capacity
-from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import run_twin
 
 
 def test_the_peak_is_the_published_multiple_where_the_fastest_models_can_serve_it() -> None:

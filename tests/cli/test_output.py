@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from rich.text import Text
 
 from loki_rl.cli import terminal
 from loki_rl.runs.batch_runner import Progress
-from loki_rl.runs.run import RunOptions
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -32,6 +34,16 @@ def test_plan(call: Call, small: Path) -> None:
     keys = {"task", "variant", "batch", "replicas", "server_type"}
     assert {frozenset(one) for one in said.json["placements"]} == {frozenset(keys)}
     assert "hardware mode at 20 requests/s" in call("plan", small, "--demand", 20).out
+
+
+@pytest.mark.parametrize("command", [("plan", "--demand", 120), ("plan", "--demand", 2000), ("capacity",)])
+def test_pulp_plans_as_well(call: Call, small: Path, command: tuple[object, ...]) -> None:
+    name, *flags = command
+    own, known = (call(name, small, *flags, "--solver", solver, "--json").json for solver in ("search", "pulp"))
+    assert known.keys() == own.keys()
+    assert (known["mode"], known["servers"]) == (own["mode"], own["servers"])
+    for key in ("accuracy", "served_fraction", "bound", "capacity_rps"):
+        assert known[key] == pytest.approx(own[key], rel=1e-4), key
 
 
 def test_a_ladder_of_plans_with_its_picture(call: Call, small: Path, tmp_path: Path) -> None:
@@ -101,6 +113,8 @@ def test_simulate(call: Call, small: Path, crowd: Path) -> None:
     assert said.json.keys() > RUN_KEYS
     assert said.json["arrivals"] == 100 == sum(said.json[name] for name in OUTCOMES)
     assert "exact" in call("simulate", small, "--trace", crowd).out
+    known = call("simulate", small, "--trace", crowd, "--interval-s", 1, "--solver", "pulp", "--json").json
+    assert known["cost_j"] == pytest.approx(said.json["cost_j"], abs=0.02)
 
 
 def test_a_run_on_a_pool_is_repeated(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
@@ -170,13 +184,23 @@ def test_compare(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_compare_on_a_pool(call: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
+    words = ("compare", small, "--trace", crowd, "--policies", "static,exact", "--pool", "three-types", "--jobs", 1)
+    said = call(*words, "--logdir", tmp_path / "runs", "--json")
+    assert said.code == 0
+    options = json.loads((tmp_path / "runs/twin/exact/crowd/seed0/run.json").read_text())
+    assert options["pool"] == "three-types"
+    assert [one["arrivals"] for one in said.json["results"]] == [100, 100]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_compare_lists_what_failed(
     call: Call, small: Path, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from loki_rl.runs import run
     from loki_rl.serving.process.launch import LaunchError
 
-    def refuse(_: run.RunOptions) -> run.RunResult:
+    def refuse(_: RunOptions) -> RunResult:
         raise LaunchError("no worker came up")
 
     monkeypatch.setitem(run.RUNNERS, "emulated", refuse)

@@ -22,6 +22,17 @@ def test_a_whole_process_prints_json_alone(typed: Call, small: Path, crowd: Path
     assert said.json["arrivals"] == 100
 
 
+def test_help_waits_for_no_command() -> None:
+    """Which would import what it runs: the allocator, array libraries, planes."""
+    program = (
+        "import sys; from click.testing import CliRunner; from loki_rl.cli.main import app\n"
+        "assert 'simulate' in CliRunner().invoke(app, ['--help']).output\n"
+        "print(sorted({'numpy', 'msgspec', 'rich', 'zmq'} & set(sys.modules)), end='')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]", "")
+
+
 def test_a_whole_process_compares_in_several(typed: Call, small: Path, crowd: Path, tmp_path: Path) -> None:
     words = ("compare", small, "--trace", crowd, "--policies", "static,exact", "--jobs", 2, "--logdir", tmp_path)
     said = typed(*words, "--json")

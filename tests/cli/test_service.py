@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
+from click import Context
 
 from loki_rl.cli.main import app
 from loki_rl.serving.process.launch import STOP_S
@@ -26,7 +26,8 @@ def service() -> configparser.SectionProxy:
 def test_it_starts_a_command_that_there_is() -> None:
     _, command, pipeline, *flags = service()["ExecStart"].split()
     assert (command, pipeline) == ("serve", "traffic")
-    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    serve = app.get_command(Context(app), command)
+    assert serve is not None
     known = {word for option in serve.params for word in option.opts}
     assert {flag for flag in flags if flag.startswith("--")} <= known
 

@@ -1,56 +1,21 @@
-"""Random problems for solvers: those of the allocator on random pipelines, and plain mixed-integer ones that are degenerate,
-infeasible, unbounded or full of equations. Owns their making; solves nothing."""
+"""Random pipelines, clusters and questions about them. Owns their making; solves nothing but how much could be asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from math import inf
-from typing import Any, Literal
-from unittest.mock import patch
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
-import pulp
+from msgspec.structs import replace
 
-from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.formulation.model import add_row, expression
-from loki_rl.control.formulation.request import Queueing, Request
-from loki_rl.control.solver import own_solver
-from loki_rl.control.solver import solve as solver
-from loki_rl.control.solver.own_solver import warm
-from loki_rl.control.solver.program import Program
+from loki_rl.control.allocator.allocate import capacity
+from loki_rl.control.formulation.request import Part, Queueing, Request
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
+from loki_rl.core.servers.server_type import ServerType
 
 Rng = np.random.Generator
 SHAPES = ((-1,), (-1, 0), (-1, -1), (-1, 0, 0), (-1, 0, 1))
-
-
-def plain(rng: Rng) -> Any:
-    """A small mixed-integer problem with whole coefficients: ties, parallel rows and empty boxes are common."""
-    size, count = int(rng.integers(1, 9)), int(rng.integers(1, 8))
-    problem = pulp.LpProblem("plain", pulp.LpMaximize if rng.random() < 0.5 else pulp.LpMinimize)
-    columns = [_column(problem, rng, i) for i in range(size)]
-    scale = float(rng.choice([1.0, 1.0, 0.37, 12.5]))
-    rows = [scale * rng.integers(-4, 6, size) * (rng.random(size) < 0.7) for _ in range(count)]
-    if count > 1 and rng.random() < 0.3:
-        rows[-1] = rows[0] * float(rng.choice([1.0, 2.0, -1.0]))
-    for row in rows:
-        sense = ("==", ">=", "<=")[int(rng.choice([-1, -1, 1, 0]))]
-        terms = [(x, float(a)) for x, a in zip(columns, row, strict=True) if a]
-        add_row(problem, terms, sense, scale * float(rng.integers(-6, 20)))
-    costs = rng.integers(-5, 6, size) * (1.0 if rng.random() < 0.5 else 0.173)
-    terms = [(x, float(a)) for x, a in zip(columns, costs, strict=True)]
-    problem.setObjective(expression(terms) + float(rng.integers(3)))
-    return problem
-
-
-def _column(problem: Any, rng: Rng, number: int) -> Any:
-    low: float | None = float(rng.choice([0, 0, 0, -3, 1.5]))
-    high = None if rng.random() < 0.3 else (low or 0.0) + float(rng.choice([0, 1, 2.5, 7, 20]))
-    if rng.random() < 0.05:
-        low = None
-    kind = pulp.LpInteger if rng.random() < 0.6 else pulp.LpContinuous
-    return problem.add_variable(f"x{number:02d}", low, high, kind)
 
 
 def small_pipeline(rng: Rng) -> Pipeline:
@@ -103,6 +68,43 @@ def requests(rng: Rng, pipeline: Pipeline, servers: int) -> Iterator[Request]:
             )
 
 
+def questions(rng: Rng) -> list[Part]:
+    """One question about one or two small pipelines, on one or two types of servers, or about moving a cluster."""
+    while True:
+        kinds = int(rng.integers(1, 3))
+        pool = (ServerType("a", int(rng.integers(1, 6))), ServerType("b", int(rng.integers(1, 4)), 2.0, speed=1.7))[:kinds]
+        pool = pool if kinds > 1 else ()
+        servers = sum(kind.count for kind in pool) or int(rng.integers(2, 10))
+        pipelines = [small_pipeline(rng) for _ in range(int(rng.choice([1, 1, 1, 2])))]
+        queueing: Queueing = "tail" if rng.random() < 0.5 else "half-slo"
+        most = [capacity(one, servers, queueing=queueing, pool=pool).capacity_rps for one in pipelines]
+        if not all(most):
+            continue
+        found = []
+        for pipeline, rps in zip(pipelines, most, strict=True):
+            demand = float(rps * rng.uniform(0.05, 1.3) / len(pipelines))
+            floor = float(rng.choice([0.0, 0.0, 0.6, 0.8]))
+            request = Request(demand, servers, min_accuracy=floor, queueing=queueing, pool=pool, time_limit_s=60.0)
+            found.append(Part(pipeline, request, float(rng.choice([1.0, 1.0, 2.0]))))
+        return [_moving(rng, *found)] if len(found) == 1 and rng.random() < 0.35 else found
+
+
+def _moving(rng: Rng, part: Part) -> Part:
+    """The same demand on servers as they are."""
+    request, kinds = part.request, [kind.name for kind in part.request.types for _ in range(kind.count)]
+    current = [
+        replace(one, server_type=kind) for one, kind in zip(fleet(rng, part.pipeline, request.servers), kinds, strict=True)
+    ]
+    moving = replace(
+        request,
+        current=tuple(current),
+        horizon_s=float(rng.choice([5.0, 20.0, 60.0])),
+        load_s=float(rng.choice([0.5, 5.0, 20.0])),
+        expected_rps=request.demand_rps * float(rng.uniform(0.5, 1.0)),
+    )
+    return replace(part, request=moving)
+
+
 def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
     """Servers in any state: serving, loading or parked."""
     found = []
@@ -117,40 +119,3 @@ def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:
         else:
             found.append(Server(number, resident=(held[:2],)))
     return tuple(found)
-
-
-def watch(pipeline: Pipeline, request: Request, see: Callable[[Any, dict[str, float] | None], None]) -> None:
-    """Show every problem that one allocation solves, as it is when it is solved, and the start that it is given."""
-    warm()
-    solve = own_solver.optimise
-
-    def seen(program: Program, integer: bool, limit_s: float, gap: float, start: Any = None) -> Any:
-        # Those that `see` solves are not shown.
-        known = None if start is None else {name: x for name, x in zip(program.names, start, strict=True) if x == x}
-        with patch.object(solver, "optimise", solve):
-            see(as_problem(program, integer), known)
-        return solve(program, integer, limit_s, gap, start)
-
-    with patch.object(solver, "optimise", seen):
-        allocate(pipeline, request)
-
-
-def as_problem(program: Program, integer: bool = True) -> Any:
-    """A program as it is now as a PuLP problem, for any solver."""
-    problem = pulp.LpProblem("twin", pulp.LpMaximize if program.sign < 0 else pulp.LpMinimize)
-    columns = [
-        problem.add_variable(name, _end(low), _end(high), pulp.LpInteger if whole and integer else pulp.LpContinuous)
-        for name, low, high, whole in zip(program.names, program.lower, program.upper, program.integer, strict=True)
-    ]
-    for row, (low, high) in enumerate(zip(program.row_lower, program.row_upper, strict=True)):
-        mine = slice(program.begin[row], program.begin[row + 1])
-        terms = [(columns[j], float(a)) for j, a in zip(program.column[mine], program.value[mine], strict=True)]
-        sense = "==" if low == high else "<=" if high < inf else ">="
-        add_row(problem, terms, sense, float(high if high < inf else low))
-    costs = [(x, float(program.sign * c)) for x, c in zip(columns, program.costs, strict=True) if c]
-    problem.setObjective(expression(costs) + program.offset)
-    return problem
-
-
-def _end(bound: float) -> float | None:
-    return float(bound) if abs(bound) < inf else None

@@ -1,29 +1,73 @@
-"""Random states of a cluster for the allocator of training, as plans leave them behind. Owns their making; asks nothing."""
+"""Random states of a cluster for the allocator of training, as plans leave them behind, and its answers. Owns how requests
+and plans are written as its arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from loki_rl.control.allocator.switching import UNLIKELY, loading_share, ready
+from loki_rl.control.allocator.transition import Model
 from loki_rl.control.fast.model_arrays import Floats
+from loki_rl.control.fast.objective_kernels import Question, best_splits
 from loki_rl.control.fast.table import Table
+from loki_rl.control.fast.table_kernels import answer
 from loki_rl.control.formulation.request import Request
-from loki_rl.core.plan import Server
+from loki_rl.core.plan import Plan, Server
+
+
+def names(table: Table) -> list[tuple[str, str]]:
+    """(task, variant) of every model."""
+    return [(task.name, variant.name) for task in table.fleet.pipeline.tasks for variant in task.variants]
 
 
 def servers_of(table: Table, counts: Floats) -> tuple[Server, ...]:
     """Servers that serve these models, all warm."""
-    models = [table.fleet.names(m) for m, count in enumerate(counts) for _ in range(int(count))]
+    models = [name for name, count in zip(names(table), counts, strict=True) for _ in range(int(count))]
     return tuple(Server(i, (task, variant, 1), ((task, variant),)) for i, (task, variant) in enumerate(models))
 
 
 def random_request(table: Table, servers: int, rng: np.random.Generator) -> Request:
     """A state that plans leave behind, and a demand within a factor of two of it."""
-    level = int(rng.integers(2, len(table.levels) - 1))
-    demand = float(table.levels[level] * rng.uniform(0.6, 1.6))
+    level = int(rng.integers(2, len(table.library.levels) - 1))
+    demand = float(table.library.levels[level] * rng.uniform(0.6, 1.6))
     return Request(
         demand_rps=demand,
         servers=servers,
         expected_rps=demand * float(rng.uniform(0.6, 1.0)),
-        current=servers_of(table, table.ladder[level]),
+        current=servers_of(table, table.library.plans[level, -1]),
         horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
     )
+
+
+def question_of(table: Table, request: Request) -> Question:
+    """The same question, as the allocator of training is asked it."""
+    fleet = table.fleet
+    state, counted = np.zeros((3, fleet.models)), ready(fleet.pipeline, request)
+    rows: tuple[Mapping[Model, float], ...] = (counted.now, counted.credit, counted.loading)
+    for row, servers in enumerate(rows):
+        for (task, variant, _), number in servers.items():
+            state[row, int(fleet.net.first[task]) + variant] = number
+    share = 0.0 if request.horizon_s is None else loading_share(fleet.pipeline, request)
+    expected = request.expected_rps or request.demand_rps
+    return Question(request.demand_rps, expected, share, UNLIKELY, table.servers, state, fleet.rates, fleet.net)
+
+
+def answered(table: Table, request: Request, deep: bool = True) -> Floats:
+    """Servers per model [M]."""
+    answer(table.memo(0), question_of(table, request), table.library, deep, table.scratch)
+    return table.scratch.counts.copy()
+
+
+def counts_of(table: Table, plan: Plan) -> Floats:
+    """Servers per model [M] of a plan."""
+    counts = np.zeros(table.fleet.models)
+    for place in plan.placements:
+        counts[table.fleet.model(place.task, place.variant)] += place.replicas
+    return counts
+
+
+def cost_of(table: Table, request: Request, counts: Floats) -> float:
+    """Cost J of servers per model in the objective of both allocators."""
+    return best_splits(counts, question_of(table, request), table.scratch.work)[0]

@@ -105,7 +105,7 @@ def test_lost_leaves_are_those_that_the_most_accurate_variants_would_have_made()
 def test_no_two_streams_are_the_same_and_none_is_the_position_of_a_task() -> None:
     keyed = [draws.SERVICE, draws.NOISE, draws.DEAL, draws.SAMPLE, draws.RETRY, draws.SPAN, draws.ROOT_SPAN]
     keyed += [draws.TRACE_HIGH, draws.TRACE_LOW, *(draws.ENTRY + task for task in range(100))]
-    whole = [draws.ARRIVALS, draws.GENERATE, draws.FLUID_DEMAND, draws.FLUID_WINDOWS, draws.FLUID_CUTS, draws.FORECASTER]
+    whole = [draws.ARRIVALS, draws.GENERATE, draws.BURSTY, draws.FLUID_WINDOWS, draws.FLUID_CUTS, draws.FORECASTER]
     assert len(set(keyed)) == len(keyed)
     assert min(keyed) > 1000
     assert len(set(whole)) == len(whole)

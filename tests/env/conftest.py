@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import loki_rl.env
-from loki_rl.control.fast.table import Table, table_for
+from loki_rl.control.fast.table import Table, build_table
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.gym.cluster_options import one_task
 
@@ -26,4 +26,4 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="session")
 def table(pipeline: Pipeline) -> Table:
-    return table_for(pipeline, 20)
+    return build_table(pipeline, 20)

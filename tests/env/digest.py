@@ -12,7 +12,8 @@ from loki_rl.core.effects import Effect
 from loki_rl.core.messages import Event, encoder
 from loki_rl.core.plan import Certificate, Plan, Snapshot
 from loki_rl.env.simulate import simulate
-from loki_rl.runs.run import RunOptions, prepare
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import prepare
 
 
 def digest() -> str:

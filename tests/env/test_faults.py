@@ -26,7 +26,8 @@ from loki_rl.env.faults import NO_FAULTS, Crash, FaultError, Faults, Slow, Unloa
 from loki_rl.env.histogram import FanoutRow, with_counts
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.files.tables import ConfigError
-from loki_rl.runs.run import RunOptions, prepare, read_options
+from loki_rl.runs.options import RunOptions, read_options
+from loki_rl.runs.run import prepare
 
 SERVERS = 5
 SECONDS = 20.0

@@ -107,7 +107,7 @@ MISTAKES = {
     "types: {a: {count: 2, devices: [cpu, 'cuda:0']}}": "name devices of one kind, not cpu and cuda",
     "types: {a: {count: 2, devices: ['cuda:0', 'cuda:0']}}": "a device stands twice",
     "types: {a: {count: 1, devices: ['cuda:0', 'cuda:1']}}": "2 devices for 1 servers; raise count",
-    "types: {a: {count: 1, profile: no.json}}": "does not exist; measure it with 'loki-rl profile small'",
+    "types: {a: {count: 1, profile: no.json}}": "does not exist; run 'loki-rl profile small'",
     "types: {a: {count: 1, profile: pool.yaml}}": "measure it again with 'loki-rl profile'",
     "types: {a: {count: 1}, a: {count: 2}}": "the key 'a' stands twice",
 }

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Latency
 from loki_rl.files.config import ConfigError, load_pipeline
-from loki_rl.files.profile_file import Capacity, Dominated, Fanout, Load, PathAccuracy, ProfileFile, StageAccuracy, Timing
+from loki_rl.files.profile_file import Capacity, Fanout, Load, PathAccuracy, ProfileFile, StageAccuracy, Timing
 
 TEXT = """\
 name: small
@@ -50,7 +50,6 @@ PROFILE = ProfileFile(
     accuracies=(StageAccuracy("find", "f1", 0.8), StageAccuracy("read", "r1", 0.6), StageAccuracy("read", "r2", 0.9)),
     fanouts=(Fanout("find", "f1", "read", 4.5),),
     paths=(PathAccuracy(("f1", "r2"), 0.75), PathAccuracy(("gone", "r2"), 0.1)),
-    dominated=(Dominated("read", "r1", "r2"),),
     capacity=Capacity(servers=2, most_accurate_rps=12.5, cheapest_rps=60.0),
 )
 
@@ -75,7 +74,6 @@ def test_a_pipeline_takes_its_figures_from_the_profile(tmp_path: Path) -> None:
     assert (finder.accuracy, finder.fanout, finder.load_s, finder.memory_mb) == (0.8, {"read": 4.5}, 0.5, 80)
     assert not pipeline.padded
     assert pipeline.path_accuracy == {("f1", "r2"): 0.75}
-    assert [variant.dominated for variant in pipeline.tasks[1].variants] == [True, False]
     assert file.measured == PROFILE
     assert file.models["find", "f1"] == msgspec.convert(
         {"model": "finder", "adapter": "some.module:Finder", "options": {"height": 32}}, type(file.models["find", "f1"])

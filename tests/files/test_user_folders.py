@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loki_rl.cli.flags import UsageError, need_models
+from loki_rl.cli.flags import UsageError
+from loki_rl.cli.results import need_models
 from loki_rl.files import config
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.user_folders import models_folder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,9 @@ from loki_rl.paper import studies, suite
 from loki_rl.paper.studies import BY_TABLE, FLOORS, PUBLISHED, SLO_FACTORS
 from loki_rl.paper.study import Claim, Study
 from loki_rl.paper.suite import Made, markdown, paper_suite
-from loki_rl.runs.batch_runner import Progress
-from loki_rl.runs.run import RunOptions
+from loki_rl.runs.batch_runner import Case, Played, Progress, play
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import RUNNERS
 
 PNG = b"\x89PNG"
 PIPELINE = """
@@ -51,6 +54,11 @@ def _short(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suite, "study_png", lambda _, path: path.write_bytes(PNG))
 
 
+def playing(said: list[Progress]) -> Callable[[Sequence[Case]], Played]:
+    """All in this process; what happens is kept."""
+    return partial(play, run=RUNNERS, jobs=1, progress=said.append)
+
+
 Found = tuple[dict[str, object], Path, list[Progress]]
 
 
@@ -60,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Found:
     said: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         _short(patch)
-        found = paper_suite(RunOptions(_pipeline(folder), "diurnal", "loki"), folder / "log", [0], 1, said.append)
+        found = paper_suite(RunOptions(_pipeline(folder), "diurnal", "loki"), folder / "log", [0], playing(said))
     return found, folder / "log", said
 
 
@@ -94,7 +102,7 @@ def test_a_second_call_runs_nothing_again_and_says_the_same(made: Found) -> None
     pipeline = str(folder.parent / "small.yaml")
     with pytest.MonkeyPatch.context() as patch:
         _short(patch)
-        again = paper_suite(RunOptions(pipeline, "diurnal", "loki"), folder, [0], 1, said.append)
+        again = paper_suite(RunOptions(pipeline, "diurnal", "loki"), folder, [0], playing(said))
     assert {step.state for step in said} == {"reused"}
     assert said[-1].reused == said[-1].total
     assert again["claims"] == found["claims"]

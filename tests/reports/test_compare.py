@@ -22,7 +22,9 @@ from loki_rl.files.config import ConfigError
 from loki_rl.reports import report
 from loki_rl.reports.compare import Comparison, build_cases, compare, document
 from loki_rl.runs.batch_runner import CasesError, Progress, _as_they_end, attempt, label
-from loki_rl.runs.run import RUNNERS, RunOptions, RunResult, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import RUNNERS, run_twin
 from loki_rl.runs.run_folder import save
 from loki_rl.traces.trace import TraceError
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from loki_rl.reports.report import result_row, table, write_report
 from loki_rl.reports.summary import averages, columns, orders
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.result import RunResult
 
 
 def printed(results: Sequence[RunResult], width: int = 80) -> str:

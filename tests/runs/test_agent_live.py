@@ -14,21 +14,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.control.learned.agent import ILLEGAL, METADATA, NumpyAgent, card_text
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
-from loki_rl.runs.replays import ReplayOptions, replay_trace
-from loki_rl.runs.run import RunOptions, RunResult, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.replays import replay_trace
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import run_twin
+from tests.control.cards import made_up
 from tests.serving.driving import held_port
 
 ALWAYS = 6
-CARD = Card(
-    environment="LokiRL/Cluster-v0", pipeline="small", features=tuple(f"f{i}" for i in range(OBSERVATION)),
-    multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0,
-    patience=1.0,
-    low=(-9.0,) * OBSERVATION, high=(9.0,) * OBSERVATION, forecast_error=10.0, ranges={}, gain=0.0, gap=0.0, steps=0,
-)  # fmt: skip
+CARD = made_up("small", forecast_error=10.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,14 +80,12 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
     address = f"tcp://127.0.0.1:{held_port()}"
-    options = ServeOptions(
-        str(small), policy="ppo", native=address, http_port=held_port(), initial_rps=30.0, interval_s=1.0,
-        model=str(model), shadow=shadow, drain_s=0.0,
-    )  # fmt: skip
-    return while_served(options, lambda: replay_trace(ReplayOptions(address, str(small), str(crowd), to_s=2.0)))
+    run = RunOptions(str(small), policy="ppo", initial_rps=30.0, interval_s=1.0, model=str(model))
+    options = ServeOptions(native=address, http_port=held_port(), shadow=shadow, drain_s=0.0)
+    return while_served(run, options, lambda: replay_trace(address, RunOptions(str(small), str(crowd), to_s=2.0)))
 
 
-def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
+def while_served(run: RunOptions, options: ServeOptions, work: Callable[[], RunResult]) -> RunResult:
     working: list[Future[RunResult]] = []
     with ThreadPoolExecutor(1) as pool:
 
@@ -97,7 +93,7 @@ def while_served(options: ServeOptions, work: Callable[[], RunResult]) -> RunRes
             working.append(pool.submit(work))
             working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
-        result = serve_until_stopped(options, None, announce)
+        result = serve_until_stopped(run, options, None, announce)
         working[0].result()
         return result
 

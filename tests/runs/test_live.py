@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.core.messages import Outcome
 from loki_rl.runs.live import LiveError, ServeOptions, _workers, serve_until_stopped
-from loki_rl.runs.replays import PayloadsError, ReplayOptions, replay_trace
-from loki_rl.runs.run import RunResult
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.replays import PayloadsError, replay_trace
+from loki_rl.runs.result import RunResult
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load.sender import ReplayError
@@ -42,7 +43,9 @@ class Day(Struct):
     native: RunResult
 
 
-def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> tuple[RunResult, list[str], list[RunResult]]:
+def while_served(
+    run: RunOptions, options: ServeOptions, work: Callable[[], list[RunResult]]
+) -> tuple[RunResult, list[str], list[RunResult]]:
     """Serve until the work is done, then stop as an operator would."""
     said: list[str] = []
     working: list[Future[list[RunResult]]] = []
@@ -53,20 +56,21 @@ def while_served(options: ServeOptions, work: Callable[[], list[RunResult]]) -> 
             working.append(pool.submit(work))
             working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
-        served = serve_until_stopped(options, None, announce)
+        served = serve_until_stopped(run, options, None, announce)
         return served, said, working[0].result()
 
 
 @pytest.fixture(scope="module")
 def day(small: Path, crowd: Path) -> Day:
     native, http = f"tcp://127.0.0.1:{held_port()}", held_port()
-    options = ServeOptions(str(small), native=native, http_port=http, initial_rps=30.0, interval_s=1.0, drain_s=0.0)
-    sent = ReplayOptions(f"http://127.0.0.1:{http}", str(small), str(crowd), to_s=2.0)
+    run = RunOptions(str(small), initial_rps=30.0, interval_s=1.0)
+    options = ServeOptions(native=native, http_port=http, drain_s=0.0)
+    sent = RunOptions(str(small), str(crowd), to_s=2.0)
 
     def work() -> list[RunResult]:
-        return [replay_trace(sent), replay_trace(replace(sent, url=native, rate_scale=2.0))]
+        return [replay_trace(f"http://127.0.0.1:{http}", sent), replay_trace(native, replace(sent, rate_scale=2.0))]
 
-    served, said, (over_http, natively) = while_served(options, work)
+    served, said, (over_http, natively) = while_served(run, options, work)
     return Day(said, served, over_http, natively)
 
 
@@ -98,23 +102,23 @@ def test_a_replay_tells_what_its_server_counted(day: Day) -> None:
 
 def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:
     with pytest.raises(RequestError, match="did you mean 'exact'"):
-        serve_until_stopped(ServeOptions(str(small), policy="exat"), None, lambda _: None)
+        serve_until_stopped(RunOptions(str(small), policy="exat"), ServeOptions(), None, lambda _: None)
 
 
 def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: Path) -> None:
     for payloads in (tmp_path, tmp_path / "absent"):
         with pytest.raises(PayloadsError, match="not a folder with files in it"):
-            replay_trace(ReplayOptions("tcp://127.0.0.1:1", str(small), str(crowd), payloads=str(payloads)))
+            replay_trace("tcp://127.0.0.1:1", RunOptions(str(small), str(crowd)), payloads)
 
 
 def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
     with pytest.raises(ReplayError, match="neither tcp://, ipc:// nor http://"):
-        replay_trace(ReplayOptions("ftp://host", str(small), str(crowd)))
+        replay_trace("ftp://host", RunOptions(str(small), str(crowd)))
 
 
 def test_nobody_there_is_said(small: Path, crowd: Path) -> None:
     with pytest.raises((ClientError, ReplayError)):
-        replay_trace(ReplayOptions(f"http://127.0.0.1:{held_port()}", str(small), str(crowd)))
+        replay_trace(f"http://127.0.0.1:{held_port()}", RunOptions(str(small), str(crowd)))
 
 
 TYPED = """\
@@ -127,9 +131,10 @@ types:
 def test_servers_of_several_types_are_served(small: Path, crowd: Path, tmp_path: Path) -> None:
     (tmp_path / "pool.yaml").write_text(TYPED)
     port = held_port()
-    options = ServeOptions(str(small), pool=str(tmp_path / "pool.yaml"), http_port=port, initial_rps=30.0, drain_s=0.0)
-    sent = ReplayOptions(f"http://127.0.0.1:{port}", str(small), str(crowd), to_s=1.0)
-    served, _, (replayed,) = while_served(options, lambda: [replay_trace(sent)])
+    run = RunOptions(str(small), pool=str(tmp_path / "pool.yaml"), initial_rps=30.0)
+    sent = RunOptions(str(small), str(crowd), to_s=1.0)
+    options = ServeOptions(http_port=port, drain_s=0.0)
+    served, _, (replayed,) = while_served(run, options, lambda: [replay_trace(f"http://127.0.0.1:{port}", sent)])
     assert served.servers == 4
     assert served.options.pool == str(tmp_path / "pool.yaml")
     assert served.summary.arrivals == replayed.summary.arrivals == 10
@@ -143,21 +148,21 @@ def test_a_signal_ends_a_start_at_once(small: Path, monkeypatch: pytest.MonkeyPa
     """Not only once the models are loaded, which may be never."""
     monkeypatch.setattr(LocalPlane, "_launch", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
-        serve_until_stopped(ServeOptions(str(small)), None, lambda _: None)
+        serve_until_stopped(RunOptions(str(small)), ServeOptions(), None, lambda _: None)
 
 
 def test_workers_per_gpu_need_gpus(small: Path) -> None:
     with pytest.raises(LiveError, match="--workers-per-gpu needs GPUs, and this would run on emulated workers"):
-        serve_until_stopped(ServeOptions(str(small), workers_per_gpu=2), None, lambda _: None)
+        serve_until_stopped(RunOptions(str(small)), ServeOptions(workers_per_gpu=2), None, lambda _: None)
 
 
 def test_workers_per_gpu_are_on_each_of_the_gpus(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loki_rl.runs.live.choose_devices", lambda _: (Device("cuda", 0), Device("cuda", 1)))
-    options = ServeOptions(str(small), device="cuda:0,1", workers_per_gpu=3)
-    assert _workers(options, "onnx", 4) == 6
-    assert _workers(replace(options, workers=6), "onnx", 4) == 6
+    run, options = RunOptions(str(small), device="cuda:0,1"), ServeOptions(workers_per_gpu=3)
+    assert _workers(options, run, "onnx", 4) == 6
+    assert _workers(options, replace(run, servers=6), "onnx", 4) == 6
     with pytest.raises(LiveError, match=r"--workers 4 is not --workers-per-gpu 3 on 2 GPUs \(6\)"):
-        _workers(replace(options, workers=4), "onnx", 4)
+        _workers(options, replace(run, servers=4), "onnx", 4)
     monkeypatch.setattr("loki_rl.runs.live.choose_devices", lambda _: (Device("cpu"),))
     with pytest.raises(LiveError, match="this would run on the CPU; use --workers"):
-        _workers(options, "onnx", 4)
+        _workers(options, run, "onnx", 4)

@@ -13,7 +13,9 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.named import POLICIES
 from loki_rl.core.messages import Outcome
 from loki_rl.files.config import ConfigError
-from loki_rl.runs.run import RUNNERS, Driver, RunOptions, RunResult, prepare, read_options, row, run_twin
+from loki_rl.runs.options import Driver, RunOptions, read_options
+from loki_rl.runs.result import RunResult, row
+from loki_rl.runs.run import RUNNERS, prepare, run_twin
 from loki_rl.traces.trace import TraceError
 
 CONTRACT = {

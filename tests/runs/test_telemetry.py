@@ -17,10 +17,11 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Certificate, Plan
 from loki_rl.core.requests.ledger import PlanRecord, Second, Summary, Tally
-from loki_rl.runs import telemetry
 from loki_rl.runs.curves import curves, plans_in_force, whole_seconds
-from loki_rl.runs.run import RunOptions, RunResult, run_twin
-from loki_rl.runs.run_folder import folder_of, load, load_current, save
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import run_twin
+from loki_rl.runs.run_folder import RunFolderError, folder_of, is_complete, load, load_current, save
 
 SERVING = {
     f"serving/{name}"
@@ -74,7 +75,7 @@ def test_a_run_has_its_folder(written: Folders) -> None:
     for driver, folder in written.folders.items():
         assert folder == written.logdir / driver / "exact" / "crowd" / "seed3"
         assert folder == folder_of(written.results[driver].options, written.logdir)
-        assert telemetry.is_complete(folder)
+        assert is_complete(folder)
 
 
 def test_twin_and_plane_write_the_same_tags_at_the_same_steps(written: Folders) -> None:
@@ -159,10 +160,10 @@ def test_half_a_folder_is_no_run(make_result: Any, tmp_path: Path) -> None:
     folder = save(done, tmp_path)
     (folder / "seconds.jsonl").write_text("{")
     assert load_current(folder, done.options) is None
-    with pytest.raises(telemetry.RunFolderError, match=r"seconds\.jsonl"):
+    with pytest.raises(RunFolderError, match=r"seconds\.jsonl"):
         load(folder)
     (folder / "summary.json").unlink()
-    assert not telemetry.is_complete(folder)
+    assert not is_complete(folder)
     assert load_current(folder, done.options) is None
 
 

@@ -1,5 +1,4 @@
-"""A scripted gateway behind a real Front, for tests of clients, and the real models. Owns sockets and a thread; schedules
-nothing."""
+"""A scripted gateway behind a real ClientSocket, for tests of clients. Owns sockets and a thread; schedules nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from math import ceil, floor
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -23,10 +21,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Drift, Exclusion, Placement, Plan
 from loki_rl.core.requests.items import Served
 from loki_rl.core.requests.ledger import Tally
-from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.files.user_folders import models_folder
-from loki_rl.reading.models import fetch_reading, font_files
-from loki_rl.serving.engines.files import ModelError
+from loki_rl.files.config import load_pipeline
 from loki_rl.serving.gateway.client_socket import (
     ClientSocket,
     Entered,
@@ -38,10 +33,13 @@ from loki_rl.serving.gateway.schema import describe
 from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
 from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.wire import WireError, pack, unpack
+from tests.reading.fetched import fonts as fonts
+from tests.reading.fetched import reading as reading
+from tests.reading.fetched import repository as repository
+from tests.serving.doubling import doubling as doubling
 from tests.serving.driving import eventually, patient
 from tests.serving.site import NOT_READY, Site
 
-ROOT = Path(__file__).resolve().parents[2]
 ROW = {1: Latency(0.001, 0.001, 0.001)}
 PIPELINE = Pipeline(
     name="reading",
@@ -268,27 +266,3 @@ def plane_state_fixture() -> PlaneState:
 def quick_traffic() -> ClusterOptions:
     """Six servers, loads in no time and an SLO that a busy machine meets."""
     return ClusterOptions(patient(load_pipeline("traffic").pipeline), 6)
-
-
-# -- real models, if they are fetched or can be -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    """The user's model repository, fetched if need be."""
-    try:
-        return fetch_reading(models_folder(), lambda *_: None).repository
-    except ModelError as error:
-        pytest.skip(f"the reading models are not there and cannot be fetched: {error}")
-
-
-@pytest.fixture(scope="session")
-def fonts(repository: Path) -> tuple[Path, ...]:
-    return font_files(repository)
-
-
-@pytest.fixture(scope="session")
-def reading(repository: Path) -> PipelineFile:
-    file = load_pipeline(ROOT / "pipelines" / "reading.yaml", need_profile=False)
-    assert file.repository == repository
-    return file

@@ -58,7 +58,7 @@ def test_what_is_generated_can_be_read_and_repeated(
         (("generate", "wave", "--out", "w.csv"), "unknown kind of demand 'wave'; known are flash_crowd"),
         (("generate", "ramp", "--out", "w.txt"), "a trace file's name must end in .csv or .csv.gz"),
         (("generate", "ramp", "--out", "nowhere/w.csv"), "cannot be written"),
-        (("generate", "ramp", "--out", "w.csv", "--peak", "0"), "peak must be above 0, not 0"),
+        (("generate", "ramp", "--out", "w.csv", "--peak", "0"), "--peak must be a number above 0, not '0'"),
         (("stats", "flashcrowd"), "did you mean 'flash_crowd'?"),
         (("stats", "flash_crowd", "--from-s", "500"), "does not lie in it"),
     ],

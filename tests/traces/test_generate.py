@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.traces.generate import SHAPES, generate
-from loki_rl.traces.mmpp import Mmpp
+from loki_rl.env.fluid.windows import bursty_sampler
+from loki_rl.traces.generate import SHAPES, bursty, generate, switching
 from loki_rl.traces.trace import TraceError, load_trace
 
 
@@ -78,20 +79,30 @@ def test_wrong_numbers_are_refused(changed: dict[str, object], message: str) -> 
         generate(**(arguments | changed))  # type: ignore[arg-type]
 
 
+def idc(rates: tuple[float, float], means_s: tuple[float, float], window_s: float) -> float:
+    """Variance over mean of the counts in windows of this length (Fischer and Meier-Hellstern 1993)."""
+    out, back = 1 / means_s[0], 1 / means_s[1]
+    change = out + back
+    weight = 2 * out * back * (rates[0] - rates[1]) ** 2
+    settled = change**2 * (rates[0] * back + rates[1] * out)
+    return 1 + weight / settled * (1 - (1 - exp(-change * window_s)) / (change * window_s))
+
+
 def test_mmpp_is_as_bursty_as_its_formula_at_every_scale() -> None:
-    process = Mmpp((10.0, 50.0), (3.0, 1.0))
-    times = process.arrivals(50_000.0, np.random.default_rng(1))
-    assert len(times) / 50_000 == pytest.approx(process.mean_rps, rel=0.03)
+    process = (10.0, 50.0), (3.0, 1.0)
+    times = switching(*process, 50_000.0, np.random.default_rng(1))
+    assert len(times) / 50_000 == pytest.approx(0.75 * 10 + 0.25 * 50, rel=0.03)
     assert (np.diff(times) >= 0).all()
     for window_s in (0.1, 1.0, 10.0):
         counts = np.histogram(times, round(50_000 / window_s), (0.0, 50_000.0))[0]
-        assert counts.var() / counts.mean() == pytest.approx(process.idc(window_s), rel=0.05)
+        assert counts.var() / counts.mean() == pytest.approx(idc(*process, window_s), rel=0.05)
 
 
-def test_mmpp_knows_its_limits() -> None:
-    calm = Mmpp((20.0, 20.0), (3.0, 1.0))
-    assert (calm.mean_rps, calm.idc(5.0)) == (20.0, 1.0)
-    assert Mmpp((10.0, 50.0), (3.0, 1.0)).idc(1e-9) == pytest.approx(1.0, abs=1e-5)
+def test_mmpp_without_a_difference_is_poisson() -> None:
+    times = switching((20.0, 20.0), (3.0, 1.0), 20_000.0, np.random.default_rng(2))
+    counts = np.histogram(times, 4000, (0.0, 20_000.0))[0]
+    assert len(times) / 20_000 == pytest.approx(20.0, rel=0.02)
+    assert counts.var() / counts.mean() == pytest.approx(idc((20.0, 20.0), (3.0, 1.0), 5.0), rel=0.1)
 
 
 def test_generated_mmpp_is_exact_and_the_same_for_the_same_seed() -> None:
@@ -115,6 +126,24 @@ def test_mmpp_refuses_what_it_cannot_make(arguments: dict[str, float], message: 
     given: dict[str, Any] = {"seconds": 60, "base_rps": 5.0} | arguments
     with pytest.raises(TraceError, match=message):
         generate("mmpp", seed=0, **given)
+
+
+def test_bursty_is_what_agents_are_trained_on() -> None:
+    made = generate("bursty", 790, 300.0, 5)
+    window = bursty_sampler(300.0)(790, 5)
+    assert made.counts.tolist() == window.counts.tolist() == bursty(790, 300.0, 5).counts.tolist()
+    assert made.synthetic
+    means = [generate("bursty", 790, 300.0, seed).counts.mean() for seed in range(20)]
+    assert 0.75 * 300 < min(means) < max(means) < 1.25 * 300
+    assert np.mean(means) == pytest.approx(300, rel=0.1)
+    calm, often = (bursty(790, 300.0, 5, bursts).counts for bursts in (0.0, 3.0))
+    assert calm.max() / calm.mean() < often.max() / often.mean()
+
+
+@pytest.mark.parametrize("arguments", [{"peak": 2.0}, {"idc": 2.0}, {"period_s": 9.0}])
+def test_bursty_refuses_what_it_draws_itself(arguments: dict[str, float]) -> None:
+    with pytest.raises(TraceError, match="leave peak, idc and period_s out"):
+        generate("bursty", 60, 5.0, 0, **arguments)
 
 
 def test_the_shipped_traces_are_what_their_page_says() -> None:

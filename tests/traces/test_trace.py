@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions, find_trace, load_trace, save_trace, window
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+from loki_rl.traces.trace import DATA, Trace, TraceError, TraceOptions, find_trace, load_trace, save_trace, window
 
 
 def _write(folder: Path, text: str, name: str = "t.csv") -> Path:
@@ -164,8 +162,10 @@ def test_wrong_options_are_told_what(options: TraceOptions, message: str) -> Non
         window(TRACE, options)
 
 
-def test_real_traces_load() -> None:
-    files = sorted((SHARED / "traces").glob("*.csv.gz"))
-    if not files:
-        pytest.skip("the real traces are not beside this checkout")
-    assert all(len(load_trace(file).counts) > 100 for file in files)
+def test_every_shipped_trace_loads_and_is_on_their_page() -> None:
+    files = sorted(file for file in DATA.iterdir() if file.suffix in {".csv", ".gz"})
+    assert len(files) == 9
+    page = (DATA / "README.md").read_text(encoding="utf-8")
+    for file in files:
+        assert len(load_trace(file).counts) > 100
+        assert file.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".arrivals") in page

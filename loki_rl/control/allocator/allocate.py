@@ -12,7 +12,7 @@ from loki_rl.control.allocator.search import Search
 from loki_rl.control.allocator.shedding import shed
 from loki_rl.control.allocator.switching import switch
 from loki_rl.control.formulation.accuracy import TIE
-from loki_rl.control.formulation.request import Part, Queueing, Request, check_parts
+from loki_rl.control.formulation.request import Part, Queueing, Request, Solver, check_parts
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import JointPlan, Plan
 from loki_rl.core.servers.server_type import ServerType
@@ -75,6 +75,7 @@ def capacity(
     slo_s: float | None = None,
     headroom: float = 0.0,
     pool: tuple[ServerType, ...] = (),
+    solver: Solver = "search",
 ) -> Plan:
     """The largest demand that `servers` can serve at an accuracy floor, as a plan whose capacity_rps is that demand.
 
@@ -88,6 +89,7 @@ def capacity(
         headroom=headroom,
         queueing=queueing,
         pool=pool,
+        solver=solver,
     )
     parts = [Part(pipeline, request)]
     check_parts(parts)

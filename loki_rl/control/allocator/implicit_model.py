@@ -3,40 +3,46 @@ which problems these are; knows no mode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from math import inf, nan
+from threading import local
 from time import perf_counter
+from typing import Any, TypeVar
 
 import numpy as np
 
-from loki_rl.control.allocator.cached_model import keep, kept_problem
-from loki_rl.control.branch_and_price.master_problem import MasterProblem, Part
-from loki_rl.control.branch_and_price.pricing import LATE, Relaxation
-from loki_rl.control.branch_and_price.restriction import search
-from loki_rl.control.branch_and_price.route_pricing import Graph, best_routes, graph_of, losses, restrict, servers_per_flow
-from loki_rl.control.branch_and_price.search import Answer, choose
+from loki_rl.control.allocator.written_model import WrittenModel
+from loki_rl.control.branch_and_price.joint import relax
+from loki_rl.control.branch_and_price.master_problem import Layout, MasterProblem, Part
+from loki_rl.control.branch_and_price.pricing import LATE
+from loki_rl.control.branch_and_price.restriction import begun, likely, search
+from loki_rl.control.branch_and_price.route_pricing import Graph, best_routes, graph_of, restrict, servers_per_flow
+from loki_rl.control.branch_and_price.search import Answer
+from loki_rl.control.compiled import njit
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.network import Arc, Network, State
 from loki_rl.control.formulation.problem import Problem, Question, Span
-from loki_rl.control.solver.highs import Outcome
+from loki_rl.control.formulation.request import Solver
+from loki_rl.control.lru import Lru
 from loki_rl.control.solver.simplex import OPTIMAL, Floats
-from loki_rl.control.solver.solve import GAP, Solved
+from loki_rl.control.solver.solve import GAP, Outcome, Solved
 
-# With more arcs a problem is not written down. Measured: the paper's pipeline on three types (556 arcs) is as quick either
-# way, a chain of 3 tasks with 50 configurations (700 arcs) takes five times as long.
+Kept = TypeVar("Kept")
+
+KEPT = 16
+# With more arcs a fleet's flow is looked for among its own configurations.
 WIDE_ARCS = 600
 
 _OUTCOMES: dict[str, tuple[Outcome, str]] = {
     "optimal": ("optimal", "Optimal"),
     "infeasible": ("infeasible", "Infeasible"),
     "limit": ("feasible", "Time limit"),
-    "doubt": ("feasible", "Doubt"),
 }
 
 
 class ImplicitModel(Problem):
-    """Flows are not told: only those of a fleet's own network are worth having (`narrowed`)."""
+    """Flows are told where servers can be split or their counts are given."""
 
     # Its search begins near the relaxation, with bounds that are no worse.
     coarse = False
@@ -44,19 +50,39 @@ class ImplicitModel(Problem):
     def __init__(self, networks: tuple[Network, ...], prices: tuple[float, ...]) -> None:
         super().__init__(networks, prices)
         self.graphs = [graph_of(network) for network in networks]
+        self.layout = Layout([network.configurations for network in networks], len(prices))
 
-    def _answer(self, question: Question, time_limit_s: float) -> Solved:
+    def answer(self, question: Question, time_limit_s: float) -> Solved:
         began = perf_counter()
         asked = _Asked(self, question, began + time_limit_s)
         answer = asked.fleet() if question.integer and not question.counts else asked.relaxed(question.counts)
+        if answer.outcome == "doubt":
+            return self._written(question, began + time_limit_s - perf_counter())
         found = answer.counts is not None
         self.values = [0.0] * len(self.configurations) if answer.counts is None else answer.counts.tolist()
         self.served = [0.0] * len(self.graphs) if answer.served is None else (answer.served * asked.scales).tolist()
-        self.flows = []
+        self.flows = [] if answer.flow is None else self._told(answer.flow, asked.scales)
         outcome, status = _OUTCOMES[answer.outcome]
         outcome = "unknown" if outcome == "feasible" and not found else outcome
         objective, bound = float(answer.objective * asked.unit), float(answer.bound * asked.unit)
         return Solved(outcome, status, objective if found else nan, bound, perf_counter() - began, {})
+
+    def _written(self, question: Question, time_limit_s: float) -> Solved:
+        """Where rounding errors leave doubt: the reference."""
+        written = WrittenModel(self.networks, self.prices)
+        solved = written.answer(question, time_limit_s)
+        self.values, self.served, self.flows = written.values, written.served, written.flows
+        return solved
+
+    def _told(self, flow: Floats, scales: Floats) -> list[list[float]]:
+        """Per part the flow per arc of its network."""
+        found, begin = [], 0
+        for graph, scale in zip(self.graphs, scales, strict=True):
+            mine = np.zeros(len(graph.number))
+            mine[graph.number] = scale * flow[begin : begin + len(mine)]
+            begin += len(mine)
+            found.append(mine.tolist())
+        return found
 
 
 class _Asked:
@@ -71,7 +97,7 @@ class _Asked:
         parts = [self._part(p, weight / size) for p, weight in enumerate(weights.tolist())]
         least = question.least / size if question.least > -1 else -1.0
         self.joint = MasterProblem(
-            question.goal, parts, question.servers, problem.prices, least, holdings=dict(question.holdings)
+            question.goal, parts, question.servers, problem.layout, problem.prices, least, dict(question.holdings)
         )
         self.unit = self.joint.unit * (1.0 if question.goal == "least price" else size)
 
@@ -112,20 +138,28 @@ class _Asked:
     def fleet(self) -> Answer:
         """The best whole servers."""
         step = self._problem.step / self.joint.unit if self.joint.goal == "least price" else 0.0
-        start = self._question.start
-        known = self.relaxed(start) if start else None
-        if known is not None and self.joint.goal == "least price":
-            known.objective = self._problem.price(start) / self.joint.unit
+        start = self._question.start if self._fits(self._question.start) else ()
+        if start and self.joint.goal == "least price":
+            known: Answer | None = Answer("optimal", self._problem.price(start) / self.joint.unit, counts=np.array(start))
+        else:
+            known = self.relaxed(start, telling=False) if start else None
         return search(self.joint, self._problem.networks, self.needs, GAP, step, self._left_s, known)
 
-    def relaxed(self, counts: Sequence[int]) -> Answer:
-        """Where servers can be split; or with these counts and no others, if there are any."""
-        relaxation = Relaxation(self.joint, self._left_s)
-        layout = relaxation.layout
+    def _fits(self, counts: Sequence[int]) -> bool:
+        """Whether these servers are what each part may hold. (A relaxation has servers without use that are in no count.)"""
+        held = dict.fromkeys(self.joint.holdings, 0)
+        for (part, c), count in zip(self._problem.configurations, counts, strict=False):
+            if (part, c.pool) in held:
+                held[part, c.pool] += count
+        return all(low <= held[key] <= high for key, (low, high) in self.joint.holdings.items())
+
+    def relaxed(self, counts: Sequence[int], telling: bool = True) -> Answer:
+        """Where servers can be split; or with these counts and no others, if there are any; telling: the flow as
+        well."""
+        relaxation, layout = relax(self.joint, self._left_s, telling), self.joint.layout
         if counts:
             relaxation.upper[layout.counts] = counts
-            for k in np.flatnonzero(counts):
-                relaxation.hold(int(layout.counts[k]))
+            relaxation.hold(layout.counts[np.flatnonzero(counts)])
         outcome, bound = relaxation.solve()
         if bound >= relaxation.worst:
             return Answer("infeasible")
@@ -134,7 +168,8 @@ class _Asked:
             return Answer("limit" if outcome == LATE else "doubt", bound=bound)
         usage = relaxation.usage()
         used = np.array(counts) if counts else usage[layout.counts]
-        return Answer(settled, relaxation.objective, bound, used, usage[layout.served])
+        flow = relaxation.flow() if telling else None
+        return Answer(settled, relaxation.objective, bound, used, usage[layout.served], flow=flow)
 
 
 @cache
@@ -144,26 +179,44 @@ def warm() -> None:
     states = (State(0, (), 2, 1.0, 1.0), State(0, (), 1, 1.0, 0.0))
     arcs = (Arc(0, 0, 1.0, 0.1, 1.0, ()), Arc(0, -1, 0.0, 0.0, 0.0, ((1, 1.0),)), Arc(1, 1, 1.0, 0.1, 0.5, ()))
     network = Network(configurations, states, arcs)
-    ImplicitModel((network,), (1.0,)).ask("most accurate", (33.0,), (3,))
-    graph = graph_of(network)
+    model = ImplicitModel((network,), (1.0,))
+    model.ask("most accurate", (33.0,), (3,))
+    model.ask("most accurate", (33.0,), (3,), counts=(1, 2))
+    (graph,) = model.graphs
     part = Part(graph, configurations, servers_per_flow(graph, 33.0))
-    relaxation = Relaxation(MasterProblem("most accurate", [part], (3,)), lambda: 1.0)
-    relaxation.solve()
-    relaxation.master.recover()
-    losses(graph, part.servers, np.ones(len(graph.rate)), 1.0)
+    joint = MasterProblem("most accurate", [part], (3,), model.layout)
+    few = begun(joint, GAP, 0.0, lambda: 1.0)
+    few.round()
+    likely(joint, few.relaxation, 1)
     restrict(network, graph, (0, 1))
-    master, rows = relaxation.master, relaxation.layout.counts
-    choose(master.now, master.matrix, rows, np.full(len(rows), 0.5), master.lower, master.upper)
 
 
-def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...]) -> Problem:
-    """The problem of the networks, written down or wide, from the last ones of this thread where possible."""
-    if not is_wide(networks):
-        return kept_problem(networks, prices)
-    return keep(("wide", prices, *map(id, networks)), lambda: ImplicitModel(networks, prices))
+class _Kept(local):
+    """Of each thread its own: a problem is not to be shared."""
+
+    def __init__(self) -> None:
+        self.problems: Lru[Any] = Lru(KEPT)
+
+
+_kept = _Kept()
+
+
+def keep(key: tuple[object, ...], make: Callable[[], Kept]) -> Kept:
+    """What was made under that key, from the last KEPT problems of this thread where possible."""
+    kept: Kept = _kept.problems.get(key, make)
+    return kept
+
+
+def problem_of(networks: tuple[Network, ...], prices: tuple[float, ...], solver: Solver) -> Problem:
+    """The problem of the networks, from the last ones of this thread where possible: it holds them, so their ids cannot be
+    taken over by others. Without machine code the search is slower than the reference, but where that cannot be written."""
+    written = solver == "pulp" or (njit is None and not is_wide(networks))
+    kind = WrittenModel if written else ImplicitModel
+    return keep((kind, prices, *map(id, networks)), lambda: kind(networks, prices))
 
 
 def is_wide(networks: Sequence[Network]) -> bool:
+    """Whether networks are too large to be looked at whole for a flow."""
     return sum(len(network.arcs) for network in networks) > WIDE_ARCS
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from loki_rl.control.allocator.cached_model import CachedModel, kept_problem
-from loki_rl.control.allocator.implicit_model import is_wide, narrowed
+from loki_rl.control.allocator.implicit_model import is_wide, narrowed, problem_of
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.network import Network
-from loki_rl.control.formulation.problem import ANY, NO_FLOOR
+from loki_rl.control.formulation.problem import ANY, NO_FLOOR, Problem
+from loki_rl.control.formulation.request import Solver
 from loki_rl.control.solver.solve import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Placement, Route
@@ -45,7 +45,7 @@ class Holding(Struct, frozen=True):
     flow: the most accurate of those that serve all, if it is known.
     """
 
-    kept: CachedModel
+    kept: Problem
     counts: Sequence[int]
     flow: Sequence[float] = ()
 
@@ -64,6 +64,7 @@ class Holding(Struct, frozen=True):
 def holdings(
     networks: Sequence[Network],
     prices: tuple[float, ...],
+    solver: Solver,
     counts: Sequence[int],
     flows: Sequence[Sequence[float]] = (),
 ) -> list[Holding]:
@@ -72,10 +73,10 @@ def holdings(
     for network, flow in zip(networks, flows or ((),) * len(networks), strict=True):
         mine = counts[start : start + len(network.configurations)]
         start += len(network.configurations)
-        if is_wide([network]):
+        if solver == "search" and is_wide([network]):
             # A flow through the whole network is none through this one: it is solved for anew.
             (network, mine), flow = narrowed(network, mine), ()
-        found.append(Holding(kept_problem((network,), prices), mine, flow))
+        found.append(Holding(problem_of((network,), prices, solver), mine, flow))
     return found
 
 

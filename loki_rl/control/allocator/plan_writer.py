@@ -90,7 +90,8 @@ class _Writer:
             reached = search.weighed([plan.served_fraction for plan in plans])
             bound = 1.0 if search.unproven else found.bound / (self.demands[0] if search.unlimited else 1.0)
         gap = abs(bound - reached) / max(abs(reached), 1e-9)
-        return Certificate(reached, bound, gap, search.doubt or found.status, 1000 * search.build_s, 1000 * search.solve_s)
+        status, solver = search.doubt or found.status, " and ".join(sorted(search.provers))
+        return Certificate(reached, bound, gap, status, solver, 1000 * search.build_s, 1000 * search.solve_s)
 
 
 def _whole(served: float) -> float:

@@ -10,15 +10,14 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from loki_rl.control.allocator.implicit_model import is_wide, problem_of
-from loki_rl.control.allocator.implicit_model import warm as warm_wide
+from loki_rl.control.allocator.implicit_model import problem_of, warm
 from loki_rl.control.allocator.plan_extraction import Holding, holdings, names
 from loki_rl.control.formulation.accuracy import TIE
 from loki_rl.control.formulation.network import Network
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.problem import NO_FLOOR, Floor, Goal, Problem
 from loki_rl.control.formulation.request import Part
-from loki_rl.control.solver.solve import Solved, warm
+from loki_rl.control.solver.solve import Solved
 from loki_rl.core.plan import Mode, Plan
 
 # A later phase may give up this share of what an earlier one reached: room for the solver's own tolerance.
@@ -48,7 +47,7 @@ class Search:
     def __init__(self, parts: Sequence[Part], unlimited: bool = False, known: Sequence[Plan] = ()) -> None:
         self.parts, self.unlimited, self.known = parts, unlimited, known
         self.settings = [prepare(part.pipeline, part.request) for part in parts]
-        self.types = parts[0].request.types
+        self.types, self.solver = parts[0].request.types, parts[0].request.solver
         self.servers = tuple(kind.count for kind in self.types)
         total = sum(part.weight for part in parts)
         self.weights = tuple(part.weight / total for part in parts)
@@ -58,15 +57,15 @@ class Search:
         # solver's word when it first ran out.
         self.unproven = False
         self.accuracy_bound = self.weighed([part.pipeline.best_accuracy for part in parts])
-        self.doubt = ""
-        warm()
+        self.doubt, self.provers = "", set[str]()
         self._prepare()
         self._end = perf_counter() + parts[0].request.time_limit_s
 
     def _prepare(self) -> None:
         """What is made once for all demands takes its time."""
-        if all(setting.feasible for setting in self.settings) and is_wide(self.networks):
-            warm_wide()
+        if self.solver == "search":
+            warm()
+        if all(setting.feasible for setting in self.settings):
             self.kept(self.networks)
 
     @property
@@ -133,7 +132,7 @@ class Search:
 
     def kept(self, networks: tuple[Network, ...]) -> Problem:
         with self.building():
-            return problem_of(networks, self._prices)
+            return problem_of(networks, self._prices, self.solver)
 
     @property
     def _prices(self) -> tuple[float, ...]:
@@ -150,13 +149,14 @@ class Search:
     def noted(self, solved: Solved) -> Solved:
         """The answer to a question, on record."""
         self.solve_s += solved.seconds
+        self.provers.add(solved.solver)
         if solved.outcome in ("feasible", "unknown"):
             self.doubt = self.doubt or solved.status
         return solved
 
     def holdings(self, found: Found) -> list[Holding]:
         """Of an answer."""
-        return holdings(found.networks, self._prices, found.counts, found.flows)
+        return holdings(found.networks, self._prices, self.solver, found.counts, found.flows)
 
     def floor(self, part: int, network: Network) -> float:
         """The accuracy that a part must reach; a network of the best ways needs no floor."""

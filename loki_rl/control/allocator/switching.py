@@ -8,7 +8,7 @@ from collections import Counter
 from msgspec import Struct
 
 from loki_rl.control.allocator.search import Found, Search
-from loki_rl.control.allocator.transition import Model, Question, kept_transition
+from loki_rl.control.allocator.transition import Model, Question, transition_of
 from loki_rl.control.formulation.accuracy import TIE
 from loki_rl.control.formulation.prepared import Prepared
 from loki_rl.control.formulation.request import Request
@@ -99,7 +99,7 @@ def switch(search: Search) -> Found | None:
     of demand_rps but not of expected_rps counts by its chance to come: else every rise of the estimate would set off loads.
     """
     with search.building():
-        kept = kept_transition(search.settings[0])
+        kept = transition_of(search.settings[0], search.solver)
         question = question_of(search.parts[0].request, search.settings[0])
     solved = search.noted(kept.ask(question, search.left_s, SWITCH_GAP))
     if not solved.found:

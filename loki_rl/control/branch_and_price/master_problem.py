@@ -16,9 +16,8 @@ from loki_rl.control.solver.simplex import Floats, Indices
 
 
 class Part(Struct):
-    """One pipeline's demand. servers [arc]: what the whole demand would take there. pools [configuration]: where its servers
-    come from. weight: of its accuracy and of what is served. served: range of the share that is let in. floor: (a, b):
-    accuracy of all requests >= a x served + b."""
+    """One pipeline's demand. servers [arc]: what the whole demand would take there. weight: of its accuracy and of what is
+    served. served: range of the share that is let in. floor: (a, b): accuracy of all requests >= a x served + b."""
 
     graph: Graph
     configurations: Sequence[Configuration]
@@ -26,10 +25,6 @@ class Part(Struct):
     weight: float = 1.0
     served: tuple[float, float] = (1.0, 1.0)
     floor: tuple[float, float] = (0.0, -1.0)
-
-    @property
-    def pools(self) -> list[int]:
-        return [c.pool for c in self.configurations]
 
 
 class MasterProblem(Struct):
@@ -39,9 +34,16 @@ class MasterProblem(Struct):
     goal: Goal
     parts: Sequence[Part]
     limits: Sequence[int]
+    layout: Layout
     prices: Sequence[float] = (1.0,)
     least: float = -1.0
     holdings: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def pool_prices(self) -> Floats:
+        """Of a server of each pool in the minimised objective."""
+        prices = np.array(self.prices, dtype=np.float64)
+        return prices / self.unit if self.goal == "least price" else np.zeros(len(prices))
 
     @property
     def unit(self) -> float:
@@ -61,19 +63,17 @@ class Layout:
 
     of [count, 6]: the rows that a server of a configuration counts in: pool, holding, task, place, model and count. rank
     [row]: 0, or higher for integers to branch on first. start [part]: the first of its configurations, part after part.
+    lines [line, place]: for a row each list of rows that a server of it counts in, that row the last (then -1); line_of
+    [row + 1]: which are those of a row.
     """
 
-    def __init__(self, joint: MasterProblem) -> None:
-        size = len(joint.parts)
-        keys = [
-            (part, c.task, c.variant, pool)
-            for part, one in enumerate(joint.parts)
-            for c, pool in zip(one.configurations, one.pools, strict=True)
-        ]
-        self.start = np.cumsum([0, *(len(part.configurations) for part in joint.parts)])
+    def __init__(self, parts: Sequence[Sequence[Configuration]], types: int) -> None:
+        size = len(parts)
+        keys = [(part, c.task, c.variant, c.pool) for part, mine in enumerate(parts) for c in mine]
+        self.start = np.cumsum([0, *(len(mine) for mine in parts)])
         pools = np.array([pool for *_, pool in keys])
         groups = [pools, *(_numbered([tuple(key[i] for i in by) for key in keys]) for by in BY)]
-        sizes = [size, size, 1, len(joint.limits), *(int(group.max()) + 1 for group in groups[1:]), len(keys)]
+        sizes = [size, size, 1, types, *(int(group.max()) + 1 for group in groups[1:]), len(keys)]
         ends = np.cumsum([0, *sizes])
         self.served, self.floor, _, self.pools, self.holdings, self.tasks, self.places, self.models, self.counts = (
             np.arange(begin, end) for begin, end in pairwise(ends)
@@ -81,17 +81,17 @@ class Layout:
         self.least, self.size = 2 * size, int(ends[-1])
         self.holding_of = {(part, pool): int(row) for (part, *_, pool), row in zip(keys, groups[1] + ends[4], strict=True)}
         self.of = np.stack([*(group + begin for group, begin in zip(groups, ends[3:], strict=False)), self.counts], axis=1)
-        self._above: dict[int, list[Indices]] = {}
-        for line in dict.fromkeys(tuple(rows[:end]) for end in range(2, 7) for rows in self.of.tolist()):
-            self._above.setdefault(line[-1], []).append(np.array(line))
+        above = sorted(
+            {tuple(rows[:end]) for end in range(2, 7) for rows in self.of.tolist()}, key=lambda line: (line[-1], line)
+        )
+        self.lines = np.full((len(above), 6), -1)
+        for number, line in enumerate(above):
+            self.lines[number, : len(line)] = line
+        self.line_of = np.searchsorted([line[-1] for line in above], np.arange(self.size + 1))
         self.rank = np.zeros(self.size, dtype=np.int64)
         self.rank[self.tasks], self.rank[self.models], self.rank[self.counts] = 4, 2, 1
         # With one type, a place is its task.
-        self.rank[self.places] = 3 if len(joint.limits) > 1 else 0
-
-    def above(self, row: int) -> list[Indices]:
-        """The rows that a server of a row counts in, that row the last: one list for each pool that it may come from."""
-        return self._above[row]
+        self.rank[self.places] = 3 if types > 1 else 0
 
     @property
     def integers(self) -> slice:

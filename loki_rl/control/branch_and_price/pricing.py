@@ -3,16 +3,31 @@ Owns its routes, its prices and bounds that hold whatever routes there are; bran
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from loki_rl.control.branch_and_price.master import Master
-from loki_rl.control.branch_and_price.master_problem import Layout, MasterProblem, Part
-from loki_rl.control.branch_and_price.route_pricing import best_routes, walk
+from loki_rl.control.branch_and_price.master import (
+    FIXED,
+    ROUTE,
+    Flags,
+    Master,
+    add,
+    as_master,
+    blank,
+    bring,
+    clean,
+    improve,
+    objective,
+    recover,
+    reoptimise,
+    room,
+    sums,
+)
+from loki_rl.control.branch_and_price.route_pricing import Graph, best_of, walk_from
 from loki_rl.control.compiled import compiled
-from loki_rl.control.solver.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Dictionary, Floats, Indices
+from loki_rl.control.solver.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Floats, Indices, price
 
 # A route that pays less is none.
 PAYS = 1e-9
@@ -27,208 +42,323 @@ MISSING = 1e-8
 EVERY = 4
 # Routes that are kept beside those in use, as a multiple of the rows.
 SPARE = 2
+# Arcs that are priced between two looks at the clock.
+ARCS = 200_000
+
+
+class Terms(NamedTuple):
+    """What a relaxation is made of. graph, ends [part + 1]: of all parts, and where the states of each end. servers [arc]:
+    for the whole demand. of, by [count, place]: the rows that a server of a configuration counts in (-1: none), and how.
+    price [count]: of a server. units [part, place]: the rows that count what is served of a part. floor [part], least: rows
+    of accuracies. level [part]: accuracy that the floor row is above. weight [part]: in the least row. accurate, served
+    [part]: what a unit of accuracy and a unit served are worth. most [part]: of what is served. missing [part]: slots.
+    lines [line, place], line_price [line], line_of [row + 1]: rows that an idle server of a row counts in, its price, and
+    which lines are those of a row. closes [row]: whether none of its
+    servers is had where its upper bound is 0. spare: servers that may be idle.
+    """
+
+    graph: Graph
+    ends: Indices
+    servers: Floats
+    of: Indices
+    by: Floats
+    price: Floats
+    units: Indices
+    floor: Indices
+    least: int
+    level: Floats
+    weight: Floats
+    accurate: Floats
+    served: Floats
+    most: Floats
+    missing: Indices
+    lines: Indices
+    line_price: Floats
+    line_of: Indices
+    closes: Flags
+    spare: float
 
 
 class Relaxation:
-    """Ask with `solve` after any change of the bounds in `lower` and `upper` [row]. cutoff: of no interest above."""
+    """Ask with `solve` after any change of the bounds in `lower` and `upper` [row]. worst: no fleet costs more; cutoff: of
+    no interest above. longest: arcs of a route, 0 if flows are not wanted."""
 
-    def __init__(self, joint: MasterProblem, left_s: Callable[[], float]) -> None:
-        self.joint, self.parts, self.left_s = joint, joint.parts, left_s
-        self.layout = Layout(joint)
-        self.master = Master(self.layout.size)
-        self._routes: set[int] = set()
-        self.price = np.array(joint.prices) / joint.unit if joint.goal == "least price" else np.zeros(len(joint.prices))
-        self._base = self.price[self.layout.of[:, 0] - self.layout.pools[0]]
-        self._most = float(sum(joint.limits))
-        self._penalty = PENALTY
-        self._idle: set[int] = set()
-        # Nothing that is possible is worth less than serving at no accuracy, or with all servers.
-        self.worst = (1.0 if joint.goal == "least price" else 0.0) + PAYS
-        self.cutoff = self.worst
-        self.solved = 0
-        self._fit()
-        self._missing = [self._miss(p) for p in range(len(self.parts))]
-
-    def _fit(self) -> None:
-        layout, joint = self.layout, self.joint
-        for p, part in enumerate(self.parts):
-            self.lower[layout.served[p]], self.upper[layout.served[p]] = part.served
-            self.lower[layout.floor[p]] = part.floor[1]
-        self.lower[layout.least] = joint.least
-        self.upper[layout.pools] = joint.limits
-        for key, bounds in joint.holdings.items():
-            self.lower[layout.holding_of[key]], self.upper[layout.holding_of[key]] = bounds
-            self.hold(layout.holding_of[key])
-        floors = [row for row, part in zip(layout.floor, self.parts, strict=True) if part.floor[1] > -1]
-        for row in [*layout.served, *floors, *([layout.least] if joint.least > -1 else []), *layout.pools]:
-            self.master.bring(int(row))
+    def __init__(self, rows: int, terms: Terms, worst: float, left_s: Callable[[], float], longest: int = 0) -> None:
+        self.master, self.terms, self.plain = blank(rows, longest), terms, plain(terms)
+        self.worst = self.cutoff = worst
+        self.left_s = left_s
+        self.solved = np.zeros(1, dtype=np.int64)
+        # Between two looks at the clock.
+        self.rounds = 1 + ARCS // max(1, len(terms.servers))
+        # Serve without servers, at a penalty: so that there always is a solution.
+        missing = np.zeros((len(terms.missing), rows))
+        for p in terms.missing:
+            np.add.at(missing[p], [terms.units[p, 0], terms.floor[p], terms.least], 1.0)
+        self.columns(missing, np.full(len(missing), PENALTY), np.full(len(missing), np.inf))
 
     @property
     def lower(self) -> Floats:
-        return self.master.lower[self.master.slots :]
+        return self.master.lower[len(self.master.kind) :]
 
     @property
     def upper(self) -> Floats:
-        return self.master.upper[self.master.slots :]
+        return self.master.upper[len(self.master.kind) :]
 
-    # -- columns
+    def bring(self, rows: Iterable[int]) -> None:
+        """Let rows take part."""
+        self.master = bring_all(plain(self.master), np.array([*rows], dtype=np.int64))
 
-    def _column(self, rows: Indices, values: Floats | float, cost: float) -> int:
-        if not self.master.free:
-            self._make_room()
-        coefficients: Floats = np.bincount(rows, np.broadcast_to(values, rows.shape), self.layout.size).astype(np.float64)
-        return self.master.add(coefficients, cost)
+    def columns(self, coefficients: Floats, costs: Floats, most: Floats) -> Indices:
+        """Columns [column, row] beside the routes, of at most so much each; their slots."""
+        self.master, slots = add_all(plain(self.master), coefficients, costs, most)
+        return slots
 
-    def _make_room(self) -> None:
-        """Forget routes that have been out of use, the least worth having first."""
-        slopes, x = self.master.slopes(), self.master.now.x
-        idle = [slot for slot in sorted(self._routes) if slopes[slot] > PAYS and x[slot] == 0]
-        idle.sort(key=lambda slot: -slopes[slot])
-        dropped = idle[: max(0, len(self._routes) - SPARE * len(self.master.active))]
-        if len(dropped) <= len(self._routes) // 4:
-            self.master.grow()
-            return
-        self.master.drop(np.array(dropped, dtype=np.int64))
-        self._routes.difference_update(dropped)
-
-    def _miss(self, p: int) -> int:
-        """Serves without servers, at a penalty: so that there always is a solution."""
-        rows = np.array([self.layout.served[p], self.layout.floor[p], self.layout.least])
-        return self._column(rows, 1.0, self._penalty)
-
-    def hold(self, row: int) -> None:
-        """Let a row of servers take part, and servers idle in it."""
-        if row in self._idle:
-            return
-        self._idle.add(row)
-        self.master.bring(row)
-        for rows in self.layout.above(row):
-            self._column(rows, 1.0, float(self.price[rows[0] - self.layout.pools[0]]))
-
-    def _add(self, p: int, taken: Indices) -> None:
-        part, layout = self.parts[p], self.layout
-        arcs, amounts = walk(part.graph, taken)
-        works = part.graph.configuration[arcs] >= 0
-        needs = part.servers[arcs[works]] * amounts[works]
-        accuracy = float(part.graph.accuracy[arcs] @ amounts)
-        rows = layout.of[part.graph.configuration[arcs[works]] + layout.start[p]]
-        at = np.concatenate([[layout.served[p], layout.floor[p], layout.least], rows.ravel()])
-        values = np.concatenate([[1.0, accuracy - part.floor[0], part.weight * accuracy], np.repeat(needs, rows.shape[1])])
-        worth, extra = self._worth(part)
-        cost = float(self.price[rows[:, 0] - layout.pools[0]] @ needs) - worth * accuracy - extra
-        self._routes.add(self._column(at, values, cost))
-
-    def worth(self, p: int, duals: Floats) -> float:
-        """Of a unit of a part's accuracy, what floors make of it included."""
-        part, layout = self.parts[p], self.layout
-        return float(self._worth(part)[0] + duals[layout.floor[p]] + part.weight * duals[layout.least])
-
-    def _worth(self, part: Part) -> tuple[float, float]:
-        """Of a unit of accuracy and of a unit served."""
-        goal = self.joint.goal
-        return (part.weight if goal == "most accurate" else 0.0), (part.weight if goal == "most served" else 0.0)
-
-    # -- solving
+    def hold(self, rows: Iterable[int]) -> None:
+        """Let rows of servers take part, and servers idle in them."""
+        self.master = hold_all(plain(self.master), self.plain, np.array([*rows], dtype=np.int64))
 
     def solve(self) -> tuple[int, float]:
         """OPTIMAL, CUT_OFF, LATE, INFEASIBLE (not even idle servers fit) or DOUBT; and a bound that holds whatever routes
         there are."""
-        self.solved += 1
-        if self.solved % EVERY == 0:
-            self.master.clean()
-        outcome, bound = self._converge(self.master.reoptimise())
-        if outcome in (DOUBT, INFEASIBLE):
-            outcome, again = self._converge(self.master.recover())
-            bound = max(bound, again)
-        return outcome, bound
-
-    def _converge(self, outcome: int) -> tuple[int, float]:
-        best = -inf
-        for _ in range(ROUNDS):
-            if outcome != OPTIMAL:
-                break
-            bound, found = self._price()
+        best, outcome = -np.inf, LATE
+        while outcome == LATE:
+            self.master, outcome, bound, _ = solve_plain(
+                plain(self.master), self.plain, self.cutoff, self.rounds, self.solved
+            )
             best = max(best, bound)
-            if best >= self.cutoff:
-                return CUT_OFF, best
             if self.left_s() <= 0:
-                return LATE, best
-            if not found and not self._insist():
-                return OPTIMAL, best
-            for p, taken in found:
-                self._add(p, taken)
-            outcome = self.master.improve()
-        return outcome if outcome != OPTIMAL else DOUBT, best
+                break
+        return outcome, best
 
-    def _insist(self) -> bool:
-        """Raise the penalty while it is paid."""
-        if self.master.now.x[self._missing].max() <= MISSING or self._penalty >= LARGEST_PENALTY:
-            return False
-        self._penalty *= 10
-        self.master.costs[self._missing] = self._penalty
-        self.master.reprice()
-        return True
+    def worth(self, p: int, duals: Floats) -> float:
+        """Of a unit of a part's accuracy, what floors make of it included."""
+        terms = self.terms
+        return float(terms.accurate[p] + duals[terms.floor[p]] + terms.weight[p] * duals[terms.least])
 
     @property
     def serves(self) -> bool:
         """Whether the last solution serves what it must."""
-        return float(self.master.now.x[self._missing].max()) <= 10 * MISSING
+        return bool(serves(self.master, self.terms))
 
     def quote(self) -> tuple[float, Floats, Floats]:
         """What the rows' bounds are worth at the duals, these [row], and what a server of each configuration is [count]."""
-        master, layout = self.master, self.layout
-        quoted: tuple[float, Floats, Floats] = quote(
-            master.now, master.lower, master.upper, master.slots, layout.of, self._base, self._most
-        )
+        quoted: tuple[float, Floats, Floats] = quote(self.master, self.terms)
         return quoted
-
-    def _price(self) -> tuple[float, list[tuple[int, Indices]]]:
-        """A bound by these prices, and the routes that pay."""
-        layout = self.layout
-        bound, duals, prices = self.quote()
-        found = []
-        for p, part in enumerate(self.parts):
-            mine = np.append(prices[layout.start[p] : layout.start[p + 1]], 0.0)
-            value, taken = best_routes(part.graph, part.servers, mine, self.worth(p, duals))
-            value += self._worth(part)[1] + duals[layout.served[p]] - part.floor[0] * duals[layout.floor[p]]
-            if value > PAYS:
-                bound -= value * part.served[1]
-                found.append((p, taken))
-        return bound, found
-
-    # -- the solution
 
     @property
     def objective(self) -> float:
-        return self.master.objective
+        return float(objective(self.master))
 
     def usage(self) -> Floats:
         """[row] = servers in it, as sums over the columns."""
-        return self.master.sums()
+        found: Floats = sums(self.master)
+        return found
+
+    def flow(self) -> Floats:
+        """[arc of the joined graph] = share of the demand that takes it."""
+        found: Floats = flow(self.master, len(self.terms.servers))
+        return found
+
+
+def plain(record: Any) -> tuple[Any, ...]:
+    """The fields of a record and of records in it, for functions that take these."""
+    return tuple(plain(field) if isinstance(field, tuple) else field for field in record)
+
+
+# -- compiled
 
 
 @compiled
-def quote(
-    now: Dictionary, lower: Floats, upper: Floats, slots: int, of: Indices, base: Floats, most: float
-) -> tuple[float, Floats, Floats]:
-    """A bound on the objective, but for columns that are not there yet; duals; prices. most: servers that may be idle."""
-    duals = np.zeros(len(lower) - slots)
+def as_terms(plain: tuple[Any, ...]) -> Terms:
+    """Of its fields."""
+    return Terms(Graph(*plain[0]), *plain[1:])
+
+
+@compiled
+def solve_plain(
+    master: tuple[Any, ...], terms: tuple[Any, ...], cutoff: float, rounds: int, solved: Indices
+) -> tuple[Master, int, float, int]:
+    """As `solve`, of the fields of master and terms."""
+    return solve(as_master(master), as_terms(terms), cutoff, rounds, solved)
+
+
+@compiled
+def bring_all(plain: tuple[Any, ...], rows: Indices) -> Master:
+    """See `Relaxation.bring`."""
+    master = as_master(plain)
+    for row in rows:
+        master = bring(master, row)
+    return master
+
+
+@compiled
+def add_all(plain: tuple[Any, ...], coefficients: Floats, costs: Floats, most: Floats) -> tuple[Master, Indices]:
+    """See `Relaxation.columns`."""
+    master, slots = as_master(plain), np.empty(len(costs), dtype=np.int64)
+    for i in range(len(costs)):
+        master = room(master, PAYS, SPARE)
+        slots[i] = add(master, coefficients[i], costs[i], most[i], FIXED)
+    return master, slots
+
+
+@compiled
+def hold_all(plain: tuple[Any, ...], terms: tuple[Any, ...], rows: Indices) -> Master:
+    """See `Relaxation.hold`."""
+    master, of = as_master(plain), as_terms(terms)
+    for row in rows:
+        master = hold(master, of, row)
+    return master
+
+
+@compiled
+def hold(master: Master, terms: Terms, row: int) -> Master:
+    """See `Relaxation.hold`."""
+    if master.idle[row]:
+        return master
+    master.idle[row] = True
+    master = bring(master, row)
+    for line in range(terms.line_of[row], terms.line_of[row + 1]):
+        coefficients = np.zeros(len(master.active))
+        for place in terms.lines[line]:
+            if place >= 0:
+                coefficients[place] = 1.0
+        master = room(master, PAYS, SPARE)
+        add(master, coefficients, terms.line_price[line], np.inf, FIXED)
+    return master
+
+
+@compiled
+def solve(master: Master, terms: Terms, cutoff: float, rounds: int, solved: Indices) -> tuple[Master, int, float, int]:
+    """As `Relaxation.solve`, with the rounds that are left: LATE when they were not enough."""
+    solved[0] += 1
+    if solved[0] % EVERY == 0:
+        clean(master)
+    master, outcome, bound, left = _converge(master, terms, cutoff, rounds, reoptimise(master))
+    if outcome in (DOUBT, INFEASIBLE):
+        master, outcome, again, left = _converge(master, terms, cutoff, left, recover(master))
+        bound = max(bound, again)
+    return master, outcome, bound, left
+
+
+@compiled
+def _converge(master: Master, terms: Terms, cutoff: float, rounds: int, outcome: int) -> tuple[Master, int, float, int]:
+    best = -np.inf
+    for i in range(ROUNDS):
+        if outcome != OPTIMAL:
+            return master, outcome, best, rounds - i
+        master, bound, found = _price(master, terms)
+        best = max(best, bound)
+        if best >= cutoff:
+            return master, CUT_OFF, best, rounds - i
+        if not found and not _insist(master, terms):
+            return master, OPTIMAL, best, rounds - i
+        outcome = improve(master)
+        if i >= rounds:
+            return master, LATE, best, 0
+    return master, DOUBT, best, rounds
+
+
+@compiled
+def _insist(master: Master, terms: Terms) -> bool:
+    """Raise the penalty while it is paid."""
+    penalty = master.costs[terms.missing[0]]
+    if np.max(master.now.x[terms.missing]) <= MISSING or penalty >= LARGEST_PENALTY:
+        return False
+    master.costs[terms.missing] = 10 * penalty
+    price(master.now, master.costs)
+    return True
+
+
+@compiled
+def serves(master: Master, terms: Terms) -> bool:
+    """Whether the solution serves what it must."""
+    return bool(np.max(master.now.x[terms.missing]) <= 10 * MISSING)
+
+
+@compiled
+def _price(master: Master, terms: Terms) -> tuple[Master, float, int]:
+    """A bound by these prices; the routes that pay are added."""
+    bound, duals, prices = quote(master, terms)
+    prices = np.append(prices, 0.0)
+    found = 0
+    for p in range(len(terms.weight)):
+        floor = duals[terms.floor[p]]
+        worth = terms.accurate[p] + floor + terms.weight[p] * duals[terms.least]
+        value, taken = best_of(terms.graph, terms.servers, prices, worth, terms.ends[p], terms.ends[p + 1])
+        value += terms.served[p] - terms.level[p] * floor
+        for row in terms.units[p]:
+            if row >= 0:
+                value += duals[row]
+        if value > PAYS:
+            bound -= value * terms.most[p]
+            master = room(master, PAYS, SPARE)
+            _add(master, terms, p, taken)
+            found += 1
+    return master, bound, found
+
+
+@compiled
+def _add(master: Master, terms: Terms, p: int, taken: Indices) -> None:
+    graph, coefficients = terms.graph, np.zeros(len(master.active))
+    arcs, amounts = walk_from(graph, taken, terms.ends[p], terms.ends[p + 1])
+    accuracy, cost = 0.0, 0.0
+    for i in range(len(arcs)):
+        e = arcs[i]
+        k = graph.configuration[e]
+        accuracy += graph.accuracy[e] * amounts[i]
+        if k >= 0:
+            need = terms.servers[e] * amounts[i]
+            cost += terms.price[k] * need
+            for j in range(terms.of.shape[1]):
+                if terms.of[k, j] >= 0:
+                    coefficients[terms.of[k, j]] += terms.by[k, j] * need
+    for row in terms.units[p]:
+        if row >= 0:
+            coefficients[row] += 1.0
+    coefficients[terms.floor[p]] += accuracy - terms.level[p]
+    coefficients[terms.least] += terms.weight[p] * accuracy
+    slot = add(master, coefficients, cost - terms.accurate[p] * accuracy - terms.served[p], np.inf, ROUTE)
+    for i in range(min(len(arcs), master.ways.shape[1])):
+        master.ways[slot, i], master.amounts[slot, i] = arcs[i], amounts[i]
+    master.ways[slot, len(arcs) :] = -1
+
+
+@compiled
+def flow(master: Master, arcs: int) -> Floats:
+    """[arc] = share of the demand that takes it."""
+    found = np.zeros(arcs)
+    for slot in range(len(master.kind)):
+        x = master.now.x[slot]
+        if x != 0.0 and master.kind[slot] == ROUTE:
+            for i in range(master.ways.shape[1]):
+                if master.ways[slot, i] >= 0:
+                    found[master.ways[slot, i]] += x * master.amounts[slot, i]
+    return found
+
+
+@compiled
+def quote(master: Master, terms: Terms) -> tuple[float, Floats, Floats]:
+    """A bound on the objective, but for columns that are not there yet; duals; prices."""
+    now, slots = master.now, len(master.kind)
+    duals = np.zeros(len(master.active))
     total = 0.0
     for q in range(len(now.nonbasic)):
         v, slope = now.nonbasic[q], now.slopes[q]
         if v >= slots:
-            side = lower[v] if slope > 0 else upper[v]
-            if np.abs(side) < np.inf:
+            side = master.lower[v] if slope > 0 else master.upper[v]
+            if abs(side) < np.inf:
                 total += slope * side
                 duals[v - slots] = slope
-            elif np.abs(slope) > PAYS:
+            elif abs(slope) > PAYS:
                 total = -np.inf
-        elif slope < 0 and upper[v] > 0:
-            total += slope * most
-    prices = base.copy()
-    for k in range(len(of)):
-        for j in range(of.shape[1]):
-            prices[k] -= duals[of[k, j]]
-            if upper[slots + of[k, j]] <= 0:
-                prices[k] = FORBIDDEN
+        elif slope < 0 and master.upper[v] > 0:
+            total += slope * min(master.upper[v], terms.spare)
+    prices = terms.price.copy()
+    for k in range(len(prices)):
+        for j in range(terms.of.shape[1]):
+            row = terms.of[k, j]
+            if row >= 0:
+                prices[k] -= terms.by[k, j] * duals[row]
+                if master.upper[slots + row] <= 0 and terms.closes[row]:
+                    prices[k] = FORBIDDEN
     return total, duals, prices

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec.structs import replace
 
-from loki_rl.control.branch_and_price.master_problem import MasterProblem, Part
+from loki_rl.control.branch_and_price.joint import fleets_of, relax
+from loki_rl.control.branch_and_price.master_problem import Layout, MasterProblem, Part
+from loki_rl.control.branch_and_price.pricing import Relaxation
 from loki_rl.control.branch_and_price.route_pricing import Graph, arrays, best_routes, losses, restrict, walk
 from loki_rl.control.branch_and_price.search import Answer, BranchAndPrice
 from loki_rl.control.formulation.network import Network
@@ -17,6 +19,8 @@ from loki_rl.control.solver.simplex import Floats, Indices
 # How many configurations of a part the first searches have, how many nodes, and which share of the time left: that strikes
 # first only where time is so short that plans depend on it anyway.
 STAGES = ((10, 2000, 0.6), (30, 2000, 0.5), (80, 1500, 0.5))
+# With no more configurations than these all are searched at once.
+FEW = 100
 # Besides, those of the routes that are best where servers are so many times dearer: whole ones are.
 DEARER = (1.0, 1.5, 2.0, 3.0)
 
@@ -34,23 +38,30 @@ def search(
     known: Answer | None,
 ) -> Answer:
     """The best fleet. known: one that is possible."""
-    full = BranchAndPrice(joint, gap, step, left_s)
+    full = begun(joint, gap, step, left_s)
     if known is not None and known.counts is not None:
         full.know(known.counts, known.objective, known.served)
     _, bound = full.relaxation.solve()
     server = float(full.relaxation.quote()[2].max())
-    for size, nodes, share in STAGES:
+    for size, nodes, share in STAGES if len(full.fleets.counts) > FEW else ():
         # Less than a server's worth is left: most configurations are soon ruled out (R5 of docs/allocator.md).
         if bound >= full.relaxation.cutoff or full.best.objective - bound < server or left_s() <= 0:
             break
-        chosen = likely(full, size)
-        few = BranchAndPrice(_only(joint, networks, needs, chosen), gap, step, _part_of(left_s, share))
+        chosen = likely(joint, full.relaxation, size)
+        few = begun(_only(joint, networks, needs, chosen), gap, step, _part_of(left_s, share))
         few.relaxation.cutoff = full.relaxation.cutoff
         few.round()
         found = few.run(nodes)
         if found.counts is not None:
-            full.know(_spread(full, chosen, found.counts), found.objective, found.served)
+            full.know(_spread(joint, chosen, found.counts), found.objective, found.served)
     return full.run()
+
+
+def begun(joint: MasterProblem, gap: float, step: float, left_s: Callable[[], float]) -> BranchAndPrice:
+    """A search that has not looked at anything."""
+    relaxation = relax(joint, left_s)
+    relaxation.hold(joint.layout.tasks)
+    return BranchAndPrice(relaxation, fleets_of(joint, step), gap)
 
 
 def _part_of(left_s: Callable[[], float], share: float) -> Callable[[], float]:
@@ -58,12 +69,12 @@ def _part_of(left_s: Callable[[], float], share: float) -> Callable[[], float]:
     return lambda: left_s() - rest_s
 
 
-def likely(full: BranchAndPrice, size: int) -> list[Indices]:
+def likely(joint: MasterProblem, relaxation: Relaxation, size: int) -> list[Indices]:
     """Per part the configurations that lose least at the relaxation's prices, in use there, or best at higher prices."""
-    relaxation, layout = full.relaxation, full.layout
+    layout = joint.layout
     (_, duals, prices), usage = relaxation.quote(), relaxation.usage()[layout.counts]
     chosen = []
-    for p, part in enumerate(relaxation.parts):
+    for p, part in enumerate(joint.parts):
         mine = slice(layout.start[p], layout.start[p + 1])
         price, worth = np.append(prices[mine], 0.0), relaxation.worth(p, duals)
         least = np.argsort(losses(part.graph, part.servers, price, worth), kind="stable")[:size]
@@ -86,12 +97,14 @@ def _only(joint: MasterProblem, networks: Sequence[Network], needs: Needs, chose
         narrow = restrict(network, part.graph, keep.tolist())
         graph = arrays(narrow)
         parts.append(replace(part, graph=graph, configurations=narrow.configurations, servers=needs(p, graph)))
-    return replace(joint, parts=parts)
+    layout = Layout([part.configurations for part in parts], len(joint.limits))
+    return replace(joint, parts=parts, layout=layout)
 
 
-def _spread(full: BranchAndPrice, chosen: list[Indices], counts: Indices | Floats) -> Indices:
+def _spread(joint: MasterProblem, chosen: list[Indices], counts: Indices | Floats) -> Indices:
     """Counts of the chosen as counts of all."""
-    everything = np.zeros(int(full.layout.start[-1]), dtype=np.int64)
-    places = [keep + start for keep, start in zip(chosen, full.layout.start[:-1], strict=True)]
+    start = joint.layout.start
+    everything = np.zeros(int(start[-1]), dtype=np.int64)
+    places = [keep + start for keep, start in zip(chosen, start[:-1], strict=True)]
     everything[np.concatenate(places)] = counts
     return everything

@@ -78,6 +78,37 @@ def arrays(network: Network) -> Graph:
     )
 
 
+def joined(graphs: list[Graph], start: Indices) -> Graph:
+    """The graphs of all parts as one; start: the first configuration of each."""
+    if len(graphs) == 1:
+        return graphs[0]
+    states = np.cumsum([0, *(len(graph.supply) for graph in graphs)])
+    arcs = np.cumsum([0, *(len(graph.configuration) for graph in graphs)])
+    feeds = np.cumsum([0, *(len(graph.into) for graph in graphs)])
+    configuration = [np.where(g.configuration < 0, -1, g.configuration + k) for g, k in zip(graphs, start, strict=False)]
+
+    def moved(lists: list[Indices], by: Indices) -> Indices:
+        return np.concatenate([one + shift for one, shift in zip(lists, by, strict=False)])
+
+    def together(name: str) -> Floats:
+        return np.concatenate([getattr(graph, name) for graph in graphs])
+
+    return Graph(
+        np.append(moved([graph.first[:-1] for graph in graphs], arcs), arcs[-1]),
+        np.concatenate(configuration),
+        together("load"),
+        together("reserve"),
+        together("accuracy"),
+        np.append(moved([graph.below[:-1] for graph in graphs], feeds), feeds[-1]),
+        moved([graph.into for graph in graphs], states),
+        together("gain"),
+        together("supply"),
+        np.append(np.concatenate([graph.rate[:-1] for graph in graphs]), 1.0),
+        moved([graph.number for graph in graphs], arcs),
+        moved([graph.origin for graph in graphs], states),
+    )
+
+
 def _order(network: Network) -> Indices:
     """[state] = its place: those deeper in the tree first, of one leaf those with less time left first."""
     depth, left = np.array([(len(s.path), s.remaining_us) for s in network.states], dtype=np.int64).T
@@ -100,13 +131,19 @@ def _worth(graph: Graph, servers: Floats, prices: Floats, worth: float, value: F
     return here
 
 
-@compiled
 def best_routes(graph: Graph, servers: Floats, prices: Floats, worth: float) -> tuple[float, Indices]:
     """The most that a unit of demand can be worth: accuracy x worth less servers x prices; with the arc taken per state."""
-    value = np.empty(len(graph.supply))
-    taken = np.empty(len(graph.supply), dtype=np.int64)
+    found: tuple[float, Indices] = best_of(graph, servers, prices, worth, 0, len(graph.supply))
+    return found
+
+
+@compiled
+def best_of(graph: Graph, servers: Floats, prices: Floats, worth: float, begin: int, end: int) -> tuple[float, Indices]:
+    """As `best_routes`, of the states from `begin` to `end`, which feed no others."""
+    value = np.empty(end)
+    taken = np.empty(end, dtype=np.int64)
     total = 0.0
-    for s in range(len(value)):
+    for s in range(begin, end):
         best, chosen = -np.inf, -1
         for e in range(graph.first[s], graph.first[s + 1]):
             here = worth * graph.accuracy[e] - prices[graph.configuration[e]] * servers[e]
@@ -121,27 +158,27 @@ def best_routes(graph: Graph, servers: Floats, prices: Floats, worth: float) -> 
     return total, taken
 
 
-@compiled
 def walk(graph: Graph, taken: Indices) -> tuple[Indices, Floats]:
     """The arcs that a unit of demand takes, and how much of it."""
-    flow = graph.supply.copy()
-    arcs = np.empty(len(flow), dtype=np.int64)
+    found: tuple[Indices, Floats] = walk_from(graph, taken, 0, len(graph.supply))
+    return found
+
+
+@compiled
+def walk_from(graph: Graph, taken: Indices, begin: int, end: int) -> tuple[Indices, Floats]:
+    """As `walk`, from the states from `begin` to `end`."""
+    flow = graph.supply[begin:end].copy()
+    arcs, amount = np.empty(len(flow), dtype=np.int64), np.empty(len(flow))
     count = 0
-    for s in range(len(flow) - 1, -1, -1):
-        if flow[s] > 0.0:
+    for s in range(end - 1, begin - 1, -1):
+        here = flow[s - begin]
+        if here > 0.0:
             e = taken[s]
-            arcs[count] = e
+            arcs[count], amount[count] = e, here
             count += 1
             for j in range(graph.below[e], graph.below[e + 1]):
-                flow[graph.into[j]] += flow[s] * graph.gain[j]
-    arcs = arcs[:count].copy()
-    amount = np.empty(count)
-    state = len(flow) - 1
-    for i in range(count):
-        while graph.first[state] > arcs[i]:
-            state -= 1
-        amount[i] = flow[state]
-    return arcs, amount
+                flow[graph.into[j] - begin] += here * graph.gain[j]
+    return arcs[:count], amount[:count]
 
 
 @compiled

@@ -1,9 +1,6 @@
-"""How much demand to have capacity for: what a lost request costs against what room for it costs. Owns the price of
-capacity; knows no cluster state."""
+"""How much demand to have capacity for: what a lost request costs against what room for it costs."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -13,9 +10,9 @@ from loki_rl.control.allocator.allocate import capacity
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.allocator.switching import ACCURACY, SERVERS, VIOLATION
 from loki_rl.control.compiled import compiled
-from loki_rl.control.demand.estimators import FLOOR_RPS, busiest
-from loki_rl.control.demand.exceedance import MEMORY_S, Floats, beyond, chances, seen
-from loki_rl.control.demand.forecast import PEAK_S, QUANTILES
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, busiest, mean
+from loki_rl.control.demand.exceedance import MEMORY_S, beyond, chances, seen
+from loki_rl.control.demand.forecast import QUANTILES
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Pipeline
 
@@ -44,7 +41,7 @@ class CapacityTarget:
     request: all but its demand."""
 
     def __init__(self, pipeline: Pipeline, request: Request) -> None:
-        shared = (request.queueing, request.slo_s, request.headroom, request.pool)
+        shared = (request.queueing, request.slo_s, request.headroom, request.pool, request.solver)
         top = capacity(pipeline, request.servers, request.min_accuracy, *shared)
         best = capacity(pipeline, request.servers, pipeline.best_accuracy, *shared)
         most = max(top.capacity_rps, 2 * FLOOR_RPS)
@@ -65,26 +62,27 @@ class CapacityTarget:
         """How likely the demand between two levels is to come, on average."""
         return float(average(self.levels, above, low_rps, high_rps))
 
-    def from_history(self, arrivals: Sequence[int] | Floats, expected: float, lead_s: float) -> Demand:
+    def from_history(self, arrivals: Counts, expected: float, lead_s: float) -> Demand:
         """Where `expected` follows these counts per second within the lead."""
-        counts, expected = remembered(arrivals), max(FLOOR_RPS, expected)
-        return self._room(expected, chances(self.levels, counts, expected, lead_s), max(expected, mean(counts)))
+        counts, expected = np.asarray(arrivals, np.float64), max(FLOOR_RPS, expected)
+        above = chances(self.levels, counts, expected, lead_s)
+        return self._room(expected, above, max(expected, mean(counts, MEMORY_S)))
 
-    def from_forecast(self, arrivals: Sequence[int] | Floats, mean_rps: float, quantiles: Floats, lead_s: float) -> Demand:
+    def from_forecast(self, arrivals: Counts, mean_rps: float, quantiles: Floats, lead_s: float) -> Demand:
         """Where a mean and quantiles [6] of the busiest PEAK_S seconds within the lead are forecast."""
-        counts, expected = remembered(arrivals), max(FLOOR_RPS, mean_rps)
+        counts, expected = np.asarray(arrivals, np.float64), max(FLOOR_RPS, mean_rps)
         # The busiest seconds are as long as they are, not as long as the lead.
         ahead = min(1.0, PEAK_S / max(lead_s, 1.0)) * beyond(self.levels, expected, quantiles)
         unseen = chances(self.levels, counts, expected, lead_s, JUMPS_BESIDE, CALM_BESIDE_S)
-        return self._room(expected, np.maximum(ahead, unseen), max(expected, mean(counts)))
+        return self._room(expected, np.maximum(ahead, unseen), max(expected, mean(counts, MEMORY_S)))
 
-    def from_future(self, coming: Sequence[int]) -> Demand:
+    def from_future(self, coming: Counts) -> Demand:
         """Where the counts per second to come are known."""
         expected = max(FLOOR_RPS, busiest(coming, EXPECTED_BIN_S))
         counts = np.array(coming, np.float64)
         # A second's count is known, not when in it: a deviation more keeps its queues short.
         above = seen(self.levels, counts + np.sqrt(counts))
-        return self._room(expected, above, mean(counts))
+        return self._room(expected, above, mean(coming, len(coming)))
 
     def _room(self, expected: float, above: Floats, mean_rps: float) -> Demand:
         """above, mean_rps: as in `enough`."""
@@ -98,16 +96,6 @@ def warm() -> None:
     above = np.maximum(beyond(levels, 1.0, np.arange(1.0, len(QUANTILES) + 1)), chances(levels, counts, 1.0, 1.0))
     above = np.maximum(above, chances(levels, counts, 1.0, 1.0, JUMPS_BESIDE, CALM_BESIDE_S))
     average(levels, above, 1.0, levels[least(levels, levels, seen(levels, counts), 1.0)])
-
-
-def remembered(arrivals: Sequence[int] | Floats) -> Floats:
-    """Counts of the seconds that matter [H]."""
-    return np.asarray(arrivals[-MEMORY_S:], np.float64)
-
-
-def mean(counts: Floats) -> float:
-    """Mean count, 0 of none."""
-    return float(counts.sum()) / len(counts) if len(counts) else 0.0
 
 
 @compiled

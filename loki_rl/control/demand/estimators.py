@@ -1,12 +1,51 @@
-"""Estimates of demand from the requests counted per second. Every estimator is a pure function of the counts, so equal
-histories give equal estimates; knows no pipeline and no plan."""
+"""Estimates of demand from the requests counted per second, all of them pure functions of the counts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
+from loki_rl.control.compiled import compiled
+
+Floats = NDArray[np.float64]
+Counts = Sequence[float] | Floats  # per second, oldest first
+
+# Peak demand is that of so many seconds together: a shorter one is served from the queues.
+PEAK_S = 3
+NOISE_S = 60
 # Below this a rate is no basis for a plan: a cluster that expects nothing still serves the first request.
 FLOOR_RPS = 0.5
+
+
+@compiled
+def together(counts: Floats, seconds: int) -> Floats:
+    """Rate [1/s] of every so many seconds together; the counts as they are, if there are fewer."""
+    if len(counts) < seconds:
+        return counts
+    found = counts[: len(counts) - seconds + 1].copy()
+    for i in range(1, seconds):
+        found += counts[i : len(counts) - seconds + 1 + i]
+    return found / seconds
+
+
+@compiled
+def deviation(counts: Floats, level: float) -> float:
+    """Standard deviation [1/s] of a second's count around its local level, at least Poisson's."""
+    recent = counts[-NOISE_S:]
+    if len(recent) < 2:
+        return sqrt(level)
+    return sqrt(max(level, ((recent[1:] - recent[:-1]) ** 2).mean() / 2))
+
+
+def smoothed(counts: Floats, com: float = 4.0, samples: int = 60) -> Floats:
+    """`ewma` [n] of n histories [n, H]."""
+    recent = counts[:, -samples:]
+    weights = (com / (1 + com)) ** np.arange(recent.shape[1] - 1, -1, -1)
+    mean: Floats = recent @ weights / weights.sum()
+    return mean
 
 
 def ewma(arrivals: Sequence[int], com: float = 1.6, samples: int = 20) -> float:
@@ -22,26 +61,27 @@ def ewma(arrivals: Sequence[int], com: float = 1.6, samples: int = 20) -> float:
     return total / weights if weights else 0.0
 
 
-def mean(arrivals: Sequence[int], seconds: int) -> float:
+def mean(arrivals: Counts, seconds: int) -> float:
     """Plain mean [1/s] of the last seconds."""
     recent = arrivals[-seconds:]
-    return sum(recent) / len(recent) if recent else 0.0
+    total = recent.sum() if isinstance(recent, np.ndarray) else sum(recent)
+    return float(total) / len(recent) if len(recent) else 0.0
 
 
-def envelope(arrivals: Sequence[int], window_s: int = 60, bin_s: int = 5) -> float:
+def envelope(arrivals: Counts, window_s: int = 60, bin_s: int = 5) -> float:
     """The busiest `bin_s` [1/s] inside the last `window_s`: rises at once and falls only after the window has passed (the
     idea of InferLine's tuner, SoCC'20, section 5)."""
     return busiest(arrivals[-window_s:], bin_s)
 
 
-def busiest(arrivals: Sequence[int], bin_s: int) -> float:
+def busiest(arrivals: Counts, bin_s: int) -> float:
     """Rate [1/s] of the busiest `bin_s` seconds; of all, if there are fewer."""
     if len(arrivals) <= bin_s:
         return mean(arrivals, bin_s)
-    return max(sum(arrivals[i : i + bin_s]) for i in range(len(arrivals) - bin_s + 1)) / bin_s
+    return float(together(np.asarray(arrivals, np.float64), bin_s).max())
 
 
-def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
+def ahead(arrivals: Counts, lead_s: float, window_s: int = 8, doubt: float = 0.7) -> float:
     """Demand [1/s] in `lead_s` seconds, never below 0: the mean of the last `window_s` seconds and their straight line.
 
     A slope counts as far as it exceeds `doubt` times its standard error (positive-part shrinkage, James and Stein 1961), so
@@ -60,7 +100,7 @@ def ahead(arrivals: Sequence[int], lead_s: float, window_s: int = 8, doubt: floa
     return max(0.0, center + trusted * (size / 2 + lead_s))
 
 
-def likely(arrivals: Sequence[int], lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
+def likely(arrivals: Counts, lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
     """Demand [1/s] to expect within `lead_s` seconds: the straight line, as far as it has been reached in the last
     `window_s` seconds. Beyond, the line of a sudden step is far off: it ends long before the lead does."""
     line = max(ahead(arrivals, 0.0), ahead(arrivals, lead_s))

@@ -1,18 +1,14 @@
-"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles. Owns what is
-believed about jumps, noise and what comes back; knows no cluster and no price."""
+"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles."""
 
 from __future__ import annotations
 
 from math import erf, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loki_rl.control.compiled import compiled
-from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, deviation, together
 from loki_rl.control.demand.forecast import QUANTILES, TARGET
-
-Floats = NDArray[np.float64]
 
 # Demand may jump at any time, up to HIGHEST times, to above r times what it is with chance rate / r per second. Room for it
 # is cheap while demand is low. The rate is JUMPS / CALM_S at first and falls with every second seen without one (the mean of
@@ -21,10 +17,8 @@ Floats = NDArray[np.float64]
 JUMPS = 0.4
 CALM_S = 80.0
 HIGHEST = 5.0
-# Levels that were reached a while ago come back. Three seconds together: a shorter peak is served from the queues.
+# Levels that were reached a while ago come back.
 MEMORY_S = 300
-PEAK_S = 3
-NOISE_S = 60
 
 # Beyond so many standard deviations (times the root of 2) a double says that normal noise never reaches.
 NEVER = 6.0
@@ -42,7 +36,7 @@ def chances(
     rate = jumps / (calm_s + len(recent))
     # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
     sigma = sqrt(2.0) * deviation(recent, expected)
-    total = again(levels, peaks(recent), lead_s)
+    total = again(levels, together(recent, PEAK_S), lead_s)
     for i in range(len(levels)):
         if levels[i] <= expected:
             total[i] = 1.0
@@ -99,23 +93,3 @@ def seen(levels: Floats, demand: Floats) -> Floats:
     for i in range(len(levels) - 1, 0, -1):
         share[i - 1] += share[i]
     return share / max(len(demand), 1)
-
-
-@compiled
-def peaks(counts: Floats) -> Floats:
-    """Demand [1/s] of all PEAK_S seconds together."""
-    if len(counts) < PEAK_S:
-        return counts
-    found = counts[: len(counts) - PEAK_S + 1].copy()
-    for i in range(1, PEAK_S):
-        found += counts[i : len(counts) - PEAK_S + 1 + i]
-    return found / PEAK_S
-
-
-@compiled
-def deviation(counts: Floats, level: float) -> float:
-    """Standard deviation [1/s] of a second's count around its local level, at least Poisson's."""
-    recent = counts[-NOISE_S:]
-    if len(recent) < 2:
-        return sqrt(level)
-    return sqrt(max(level, ((recent[1:] - recent[:-1]) ** 2).mean() / 2))

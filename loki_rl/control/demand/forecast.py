@@ -1,28 +1,19 @@
-"""Forecasts of demand as quantiles, from the requests counted per second. Owns the protocol, the classical forecasters and
-their error; knows no pipeline, no plan and no trained weights."""
+"""Forecasts of demand as quantiles, from the requests counted per second: classical forecasters, and their error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from difflib import get_close_matches
-from functools import partial
 from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.formulation.request import RequestError
-
-Floats = NDArray[np.float64]
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, busiest, deviation, mean, smoothed
 
 QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 TARGET = QUANTILES.index(0.9)
 HISTORY_S = 300
-# Peak demand is that of so many seconds together: a shorter one is served from the queues.
-PEAK_S = 3
+SMOOTHING = 0.8  # of errors
 # How far the peak of some ten seconds of noise lies above its mean, in standard deviations of a second's count.
 PEAK_SIGMAS = 1.0
 
@@ -42,9 +33,7 @@ class Forecaster(Protocol):
 
 def outcome(counts: Floats) -> tuple[float, float]:
     """What a forecast is about, once the lead [K] is over: its mean and its busiest PEAK_S seconds [1/s]."""
-    width = min(PEAK_S, len(counts))
-    together = np.convolve(counts, np.ones(width), "valid")
-    return float(counts.sum()) / len(counts), float(together.max()) / width
+    return mean(counts, len(counts)), busiest(counts, PEAK_S)
 
 
 def pinball(quantiles: Floats, actual: Floats) -> Floats:
@@ -55,11 +44,15 @@ def pinball(quantiles: Floats, actual: Floats) -> Floats:
     return loss
 
 
-class Tracker:
-    """Pinball error of past forecasts relative to demand, exponentially smoothed: how far the forecaster is off of late."""
+def relative_error(quantiles: Floats, mean_rps: Floats, peak_rps: Floats) -> Floats:
+    """Pinball error [n] of quantile forecasts [n, 6] of the peak, relative to demand [n]."""
+    return pinball(quantiles, peak_rps) / np.maximum(mean_rps, FLOOR_RPS)
 
-    def __init__(self, decay: float = 0.8) -> None:
-        self.decay = decay
+
+class Tracker:
+    """Relative error of past forecasts, exponentially smoothed: how far the forecaster is off of late."""
+
+    def __init__(self) -> None:
         self.error: float | None = None
         self._due: list[tuple[int, float, Floats]] = []
 
@@ -73,34 +66,23 @@ class Tracker:
             end = len(counts) - (second - due)
             seen = counts[max(0, end - round(lead_s)) : end]
             if len(seen):
-                mean, peak = outcome(seen)
-                error = float(pinball(quantiles, np.array([peak]))[0]) / max(mean, FLOOR_RPS)
-                self.error = error if self.error is None else self.decay * self.error + (1 - self.decay) * error
+                mean_rps, peak_rps = outcome(seen)
+                error = float(relative_error(quantiles, np.array([mean_rps]), np.array([peak_rps]))[0])
+                self.error = error if self.error is None else SMOOTHING * self.error + (1 - SMOOTHING) * error
         self._due = [row for row in self._due if row[0] > second]
 
 
 # -- classical forecasters ------------------------------------------------------------------------------------------------
 
 
-def smoothed(counts: Floats, com: float = 4.0, samples: int = 60) -> Floats:
-    """Exponentially weighted mean [n] of the last `samples` seconds, as demand.ewma."""
-    recent = counts[:, -samples:]
-    weights = (com / (1 + com)) ** np.arange(recent.shape[1] - 1, -1, -1)
-    mean: Floats = recent @ weights / weights.sum()
-    return mean
-
-
-def deviation(counts: Floats, level: Floats, window_s: int = 60) -> Floats:
-    """Standard deviation [n] of a second's count around its local level, at least Poisson's (demand.spread)."""
-    steps = np.diff(counts[:, -window_s:], axis=1)
-    local = (steps**2).mean(axis=1) / 2 if steps.shape[1] else np.zeros(len(counts))
-    found: Floats = np.sqrt(np.maximum(level, local))
-    return found
+def deviations(counts: Floats, level: Floats) -> Floats:
+    """`deviation` [n] of n histories around their levels [n]."""
+    return np.array([deviation(row, one) for row, one in zip(counts, level, strict=True)])
 
 
 def around(level: Floats, counts: Floats) -> Forecast:
     """A level [n] with the noise of the recent counts around it."""
-    sigma = deviation(counts, level) / np.sqrt(PEAK_S)
+    sigma = deviations(counts, level) / np.sqrt(PEAK_S)
     scores = np.array([NormalDist().inv_cdf(q) for q in QUANTILES])
     return Forecast(level, level[:, None] + (PEAK_SIGMAS + scores) * sigma[:, None])
 
@@ -140,27 +122,15 @@ def seasonal(counts: Floats, lead_s: float, period_s: int = 240) -> Forecast:
 def envelope(counts: Floats, lead_s: float, window_s: int = 60) -> Forecast:
     """The busiest stretch of the last minute over several widths, up at once and down slowly (InferLine, SoCC'20)."""
     recent = counts[:, -window_s:]
-    sums = np.concatenate((np.zeros((len(recent), 1)), np.cumsum(recent, axis=1)), axis=1)
     widths = [w for w in (5, 10, 20) if w <= recent.shape[1]] or [recent.shape[1]]
-    peaks = [((sums[:, w:] - sums[:, :-w]) / w).max(axis=1) for w in widths]
-    around_level = around(np.max(peaks, axis=0), counts)
-    return Forecast(ewma(counts, lead_s).mean, around_level.quantiles)
+    peaks = np.array([max(busiest(row, width) for width in widths) for row in recent])
+    return Forecast(ewma(counts, lead_s).mean, around(peaks, counts).quantiles)
 
 
 FORECASTERS: dict[str, Forecaster] = {
     "persistence": persistence,
     "ewma": ewma,
-    "holt": partial(holt),
-    "seasonal": partial(seasonal),
-    "envelope": partial(envelope),
+    "holt": holt,
+    "seasonal": seasonal,
+    "envelope": envelope,
 }
-
-
-def make_forecaster(name: str, learned: Callable[[], Forecaster] | None = None) -> Forecaster:
-    """The forecaster of that name; `quantile` is the learned one. Raises RequestError for a name that does not exist."""
-    if name == "quantile" and learned is not None:
-        return learned()
-    if name not in FORECASTERS:
-        near = get_close_matches(name, [*FORECASTERS, "quantile"], n=1, cutoff=0.0)
-        raise RequestError(f"there is no forecaster '{name}'; did you mean '{near[0]}'?")
-    return FORECASTERS[name]

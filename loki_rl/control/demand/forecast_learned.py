@@ -1,17 +1,19 @@
-"""Quantile regression on features of the recent demand: features, and inference of a small trained network in numpy. Owns
-the file of weights; knows nothing of how it was trained."""
+"""Quantile regression on features of the recent demand, with the trained network that is shipped."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from difflib import get_close_matches
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
-from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.demand.forecast import Floats, Forecast, deviation, smoothed
+from loki_rl.control.demand.estimators import FLOOR_RPS, Floats, smoothed
+from loki_rl.control.demand.forecast import FORECASTERS, Forecast, Forecaster, deviations
+from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
+from loki_rl.control.formulation.request import RequestError
 
 DATA = Path(__file__).resolve().parent / "data"
 SHIPPED = DATA / "quantiles.npz"
@@ -39,7 +41,7 @@ def binned(counts: Floats) -> tuple[Floats, Floats]:
 def features(counts: Floats, lead_s: float) -> tuple[Floats, Floats]:
     """Level [n] and features [n, FEATURES], free of scale: bins, deviation, Poisson noise, lead."""
     level, bins = binned(counts)
-    noise = deviation(counts, level) / level
+    noise = deviations(counts, level) / level
     lead = np.full(len(level), np.log(max(lead_s, 1.0) / 15.0))
     return level, np.column_stack((bins, noise.clip(0.0, CLIP), np.sqrt(1 / level).clip(0.0, CLIP), lead))
 
@@ -49,35 +51,40 @@ class QuantileNet(Struct, frozen=True, eq=False):
     of every step to the next (through a softplus, so that quantiles never cross). error: pinball error relative to demand on
     validation days. note: what it was trained on."""
 
-    weights: tuple[Floats, ...]
-    biases: tuple[Floats, ...]
+    weights: Layers
+    biases: Layers
     error: float
     note: str
 
     def __call__(self, counts: Floats, lead_s: float) -> Forecast:
-        level, hidden = features(counts, lead_s)
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden = np.tanh(hidden @ weight + bias)
-        raw = hidden @ self.weights[-1] + self.biases[-1]
+        level, seen = features(counts, lead_s)
+        raw = forward(self.weights, self.biases, seen)
         steps = np.concatenate((raw[:, 1:2], np.logaddexp(0.0, raw[:, 2:])), axis=1)
         return Forecast(level * np.exp(raw[:, 0]), level[:, None] * np.exp(np.cumsum(steps, axis=1)))
 
     def save(self, path: Path) -> None:
-        layers = {f"w{i}": w for i, w in enumerate(self.weights)} | {f"b{i}": b for i, b in enumerate(self.biases)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **layers, error=np.array(self.error), note=np.array(self.note))  # type: ignore[arg-type]
+        about = {"error": np.array(self.error), "note": np.array(self.note)}
+        np.savez_compressed(path, **named(self.weights, self.biases), **about)  # type: ignore[arg-type]
 
 
 def load_net(path: Path) -> QuantileNet:
     """Read a network. Raises OSError or ValueError if the file is missing or damaged."""
     with np.load(path, allow_pickle=False) as file:
-        depth = sum(name.startswith("w") for name in file.files)
-        weights = tuple(file[f"w{i}"].astype(np.float64) for i in range(depth))
-        biases = tuple(file[f"b{i}"].astype(np.float64) for i in range(depth))
-        return QuantileNet(weights, biases, float(file["error"]), str(file["note"]))
+        return QuantileNet(*layers_in(file, np.float64), float(file["error"]), str(file["note"]))
 
 
-@lru_cache(maxsize=1)
+@cache
 def shipped_net() -> QuantileNet:
     """The network that comes with the package."""
     return load_net(SHIPPED)
+
+
+def make_forecaster(name: str) -> Forecaster:
+    """The forecaster of that name; `quantile` is the trained one. Raises RequestError for a name that does not exist."""
+    if name == "quantile":
+        return shipped_net()
+    if name not in FORECASTERS:
+        near = get_close_matches(name, [*FORECASTERS, "quantile"], n=1, cutoff=0.0)
+        raise RequestError(f"there is no forecaster '{name}'; did you mean '{near[0]}'?")
+    return FORECASTERS[name]

@@ -177,7 +177,7 @@ def _point(part: Part, joint: JointPlan) -> str:
         if request.min_accuracy <= 0:
             return "buys nothing, no accuracy is asked for"
         return _change([part], joint, allocate_jointly([_lower(part)]))
-    shared = (request.queueing, request.slo_s, request.headroom, request.pool)
+    shared = (request.queueing, request.slo_s, request.headroom, request.pool, request.solver)
     now, then = (
         capacity(part.pipeline, request.servers, floor, *shared).capacity_rps
         for floor in (plan.accuracy - TIE, max(0.0, plan.accuracy - POINT))

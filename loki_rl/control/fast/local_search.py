@@ -1,13 +1,26 @@
-"""The local search over vectors of servers per model, as compiled loops. Owns moves, their order and where a search starts;
-knows no names and keeps no state."""
+"""The local search over vectors of servers per model, as compiled loops: moves, their order, where a search starts."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from loki_rl.control.compiled import inlined, lean
 from loki_rl.control.fast.model_arrays import Floats, Ints, Net
-from loki_rl.control.fast.objective_kernels import TRIAL, best_splits, held_back, holding_cost, loading_cost, serving_cost
+from loki_rl.control.fast.objective_kernels import (
+    CREDIT,
+    LOADING,
+    READY,
+    TRIAL,
+    Question,
+    Scratch,
+    best_splits,
+    held_back,
+    holding_cost,
+    loading_cost,
+    serving_cost,
+)
 
 BETTER = 1e-9
 NOWHERE = -2
@@ -15,38 +28,46 @@ NEAR = 0.1
 
 # Levels of the library, from the target's on, whose models a quick search loads.
 ABOVE = 4
-# Rows of the scratch `lists`: the models that a search considers, the most accurate of each task first; the same, fewest
+# Rows of a scratch's `lists`: the models that a search considers, the most accurate of each task first; the same, fewest
 # children first; where tasks begin in both; per model, whether it may be loaded (others may only be kept).
 RANKED, CHEAP, BEGIN, LOADED, LISTS = 0, 1, 2, 3, 4
 
-# Plans that are best for a demand where nothing has to be loaded: levels [L] of demand [1/s], shares [R] of it that are
-# expected, plans [L, R, M] servers per model, and lists [LISTS, max(M, T + 1)]: scratch.
-Library = tuple[Floats, Floats, Floats, Ints]
+
+class Library(NamedTuple):
+    """Plans that are best for a demand where nothing has to be loaded. levels [L] of demand [1/s]; shares [R] of it that are
+    expected; plans [L, R, M]: servers per model."""
+
+    levels: Floats
+    shares: Floats
+    plans: Floats
 
 
 @inlined
 def best_goal(
-    counts: Floats, source: int, state: Floats, rate: Floats, meanwhile: Floats, net: Net, servers: int, target: Floats,
-    limit: float, lists: Ints, size: int, work: Floats,
+    counts: Floats, source: int, asked: Question, split: int, loading_split: int, limit: float, lists: Ints, size: int,
+    work: Floats,
 ) -> tuple[int, float]:  # fmt: skip
     """Where a server that has left model `source` (-1: an unused one) serves best: a model, -1 for nowhere, or NOWHERE if
-    no place costs less than `limit`. rate, meanwhile [2, M]: once models are loaded, and while they load."""
+    no place costs less than `limit`. split, loading_split: of the latency budget, once models are loaded and while they
+    load."""
     goal, found = NOWHERE, limit
-    loading = loading_cost(counts, state, meanwhile, net, target, held_back(counts, state, net), work)
+    rate, meanwhile, state = asked.rates[split], asked.rates[loading_split], asked.state
+    loading = loading_cost(counts, asked, meanwhile, held_back(counts, asked), work)
     for place in range(-1, size):
         model = lists[RANKED, place] if place >= 0 else -1
         if model == source or (model >= 0 and rate[0, model] == 0.0):
             continue
-        if model >= 0 and lists[LOADED, model] == 0 and counts[model] >= state[0, model] + state[2, model]:
+        if model >= 0 and lists[LOADED, model] == 0 and counts[model] >= state[READY, model] + state[LOADING, model]:
             continue
         spent = loading
         if model >= 0:
             counts[model] += 1.0
-            if net[10] or counts[model] - 1.0 < state[0, model] + state[1, model]:  # else it serves only once it is loaded
-                spent = loading_cost(counts, state, meanwhile, net, target, held_back(counts, state, net), work)
-        spent += holding_cost(counts, state, servers, target[2])
+            # Else it serves only once it is loaded.
+            if asked.net.make or counts[model] - 1.0 < state[READY, model] + state[CREDIT, model]:
+                spent = loading_cost(counts, asked, meanwhile, held_back(counts, asked), work)
+        spent += holding_cost(counts, asked)
         if spent < found:
-            value = serving_cost(counts, rate, net, target, spent, found, work)
+            value = serving_cost(counts, asked, rate, spent, found, work)
             if value < found:
                 goal, found = model, value
         if model >= 0:
@@ -55,29 +76,17 @@ def best_goal(
 
 
 @lean
-def descend(
-    counts: Floats,
-    state: Floats,
-    rates: Floats,
-    net: Net,
-    servers: int,
-    target: Floats,
-    lists: Ints,
-    size: int,
-    work: Floats,
-) -> tuple[float, int]:
+def descend(counts: Floats, asked: Question, lists: Ints, size: int, work: Floats) -> tuple[float, int]:
     """Cost and split of a local optimum near `counts`, which is changed in place: the best move of one model's servers as
     soon as there is one, the splits held meanwhile and chosen anew where no move is left."""
-    value, split, loading = best_splits(counts, state, rates, net, servers, target, work)
+    value, split, loading = best_splits(counts, asked, work)
     idle, turn = 0, -1
     while True:
         source, goal = lists[RANKED, turn] if turn >= 0 else -1, NOWHERE
-        if counts[source] >= 1.0 if source >= 0 else used(counts) < servers:
+        if counts[source] >= 1.0 if source >= 0 else used(counts) < asked.servers:
             if source >= 0:
                 counts[source] -= 1.0
-            goal, found = best_goal(
-                counts, source, state, rates[split], rates[loading], net, servers, target, value - BETTER, lists, size, work
-            )
+            goal, found = best_goal(counts, source, asked, split, loading, value - BETTER, lists, size, work)
             if goal >= 0:
                 counts[goal] += 1.0
             elif goal == NOWHERE and source >= 0:
@@ -87,7 +96,7 @@ def descend(
             continue
         idle, turn = idle + 1, turn + 1 if turn + 1 < size else -1
         if idle > size:
-            found, new_split, new_loading = best_splits(counts, state, rates, net, servers, target, work)
+            found, new_split, new_loading = best_splits(counts, asked, work)
             if found >= value - BETTER:
                 return value, split
             value, split, loading, idle = found, new_split, new_loading, 0
@@ -105,7 +114,7 @@ def used(counts: Floats) -> float:
 def consider(state: Floats, plans: Floats, low: int, high: int, net: Net, lists: Ints) -> int:
     """Fill the lists: the models of the library's levels [low, high) may be loaded, and those that the cluster has be kept.
     Returns how many there are."""
-    first, size = net[1], 0
+    first, size = net.first, 0
     for model in range(state.shape[1]):
         lists[LOADED, model] = 0
         for level in range(low, high):
@@ -115,8 +124,8 @@ def consider(state: Floats, plans: Floats, low: int, high: int, net: Net, lists:
         lists[BEGIN, task] = size
         place = size
         for position in range(first[task], first[task + 1]):
-            size += put(net[4][position], state, lists, RANKED, size)
-            place += put(net[5][position], state, lists, CHEAP, place)
+            size += put(net.ranked[position], state, lists, RANKED, size)
+            place += put(net.cheap[position], state, lists, CHEAP, place)
     lists[BEGIN, len(first) - 1] = size
     return size
 
@@ -124,7 +133,7 @@ def consider(state: Floats, plans: Floats, low: int, high: int, net: Net, lists:
 @inlined
 def put(model: int, state: Floats, lists: Ints, row: int, size: int) -> int:
     """1, and the model at this place of a list, if it may be loaded or kept; else 0."""
-    if lists[LOADED, model] == 0 and state[0, model] + state[2, model] <= 0.0:
+    if lists[LOADED, model] == 0 and state[READY, model] + state[LOADING, model] <= 0.0:
         return 0
     lists[row, size] = model
     return 1
@@ -140,36 +149,38 @@ def move(counts: Floats, source: int, goal: int) -> None:
 
 
 @lean
-def search(
-    state: Floats, target: Floats, servers: int, rates: Floats, full: Net, library: Library, reach: int, work: Floats,
-    counts: Floats,
-) -> tuple[float, int]:  # fmt: skip
-    """Least cost found, and its split; counts [M] gets the servers.
+def search(asked: Question, library: Library, reach: int, room: Scratch) -> tuple[float, int]:
+    """Least cost found, and its split; room.counts gets the servers.
 
-    reach 0: a local optimum near what runs, loading only models that the library has for the target or somewhat more; near
+    reach 0: a local optimum near what runs, loading only models that the library has for the demand or somewhat more; near
     the library's plan, where that costs less as it is. Else the best of those near what runs and near the library's plans up
-    to `reach` levels below the target, and then of those behind every single move (iterated local search, Lourenco et al.
+    to `reach` levels below the demand, and then of those behind every single move (iterated local search, Lourenco et al.
     2003).
     """
-    levels, expected, plans, lists = library
-    models, shares = len(counts), plans.shape[1]
-    high = min(np.searchsorted(levels, target[0]), len(levels) - 1)
-    low, end = (0, len(levels)) if reach else (high, min(high + ABOVE, len(levels)))
-    size = consider(state, plans, low, end, full, lists)
+    plans, lists, work, counts, full = library.plans, room.lists, room.work, room.counts, asked.net
+    models, levels, shares = len(counts), len(library.levels), plans.shape[1]
+    high = min(int(np.searchsorted(library.levels, asked.demand)), levels - 1)
+    low, end = (0, levels) if reach else (high, min(high + ABOVE, levels))
+    size = consider(asked.state, plans, low, end, full, lists)
     active = lists[RANKED]
-    net = (*full[:4], active, lists[CHEAP], *full[6:11], lists[BEGIN])
+    net = Net(
+        full.below, full.first, full.entry, full.fanout, active, lists[CHEAP], lists[BEGIN], full.weight, full.line,
+        full.table, full.best, full.make,
+    )  # fmt: skip
+    some = Question(asked.demand, asked.expected, asked.share, asked.chance, asked.servers, asked.state, asked.rates, net)
     for model in range(models):
-        counts[model] = state[0, model] + state[2, model]
-    value, split = descend(counts, state, rates, net, servers, target, lists, size, work)
+        counts[model] = asked.state[READY, model] + asked.state[LOADING, model]
+    value, split = descend(counts, some, lists, size, work)
     trial = work[TRIAL, :models]
     if reach == 0:
-        fresh = plans[high, min(np.searchsorted(expected, target[1] / target[0] - NEAR), shares - 1)]
-        if best_splits(fresh, state, rates, net, servers, target, work)[0] < value:
+        near = int(np.searchsorted(library.shares, asked.expected / asked.demand - NEAR))
+        fresh = plans[high, min(near, shares - 1)]
+        if best_splits(fresh, some, work)[0] < value:
             for model in range(models):
                 counts[model] = fresh[model]
-            value, split = descend(counts, state, rates, net, servers, target, lists, size, work)
+            value, split = descend(counts, some, lists, size, work)
         return value, split
-    high = min(high + 1, len(levels) - 1)
+    high = min(high + 1, levels - 1)
     starts, start, since = (min(reach, high) + 1) * shares, 0, 0
     kicks = (size + 1) * (size + 1)
     while since < kicks:
@@ -182,10 +193,10 @@ def search(
             start, since = start + 1, since + 1
             for model in range(models):
                 trial[model] = counts[model]
-            if source == goal or (trial[active[source]] < 1.0 if source < size else used(trial) >= servers):
+            if source == goal or (trial[active[source]] < 1.0 if source < size else used(trial) >= asked.servers):
                 continue
             move(trial, active[source] if source < size else -1, active[goal] if goal < size else -1)
-        found, p = descend(trial, state, rates, net, servers, target, lists, size, work)
+        found, p = descend(trial, some, lists, size, work)
         if found < value - BETTER:
             value, split, since = found, p, 0
             for model in range(models):

@@ -1,10 +1,10 @@
-"""A pipeline as arrays over its models (one per task and variant), for the loops that training runs in. Owns how
-configurations become one rate per model; knows no demand, no cluster state and no search."""
+"""A pipeline as arrays over its models (one per task and variant), for the loops that training runs in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -19,9 +19,30 @@ from loki_rl.core.pipeline import Pipeline
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# below, first, entry, fanout, ranked, cheap, weight, line, table, best, make: see Fleet. begin [T + 1]: where each task's
-# models begin in ranked and cheap; a search may list fewer of them.
-Net = tuple[Ints, Ints, Floats, Floats, Ints, Ints, Floats, Ints, Floats, float, bool, Ints]
+
+class Net(NamedTuple):
+    """What the loops read of a pipeline with T tasks and M models, which stand in the order of tasks and variants.
+
+    below [T, K]: child tasks, -1 beyond; first [T + 1]: first model of each task; entry [T]: items per request; fanout
+    [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]: the same, fewest children first; begin [T + 1]:
+    where each task's models begin in these two (a search lists fewer of them); weight [L], line [L, D]: tasks from entry to
+    leaf, -1 beyond; table [L, X]: expected accuracy of every variant path, flat; best: accuracy of the best path mix; make:
+    whether an old model serves until the new one is warm.
+    """
+
+    below: Ints
+    first: Ints
+    entry: Floats
+    fanout: Floats
+    ranked: Ints
+    cheap: Ints
+    begin: Ints
+    weight: Floats
+    line: Ints
+    table: Floats
+    best: float
+    make: bool
+
 
 # Ways to divide the latency budget among the levels of the tree: parts of this many, and how many of them are kept.
 PARTS = {1: 1, 3: 12, 4: 9, 5: 8, 6: 8}
@@ -29,46 +50,16 @@ KEPT = 10
 
 
 class Fleet(Struct, frozen=True, eq=False):
-    """Models stand in the order of tasks and variants; T tasks, M models, P splits of the latency budget.
-
-    below [T, K]: child tasks, -1 beyond; first [T + 1]: first model of each task; entry [T]: items per request; rate [P, M]:
-    rated items/s of one server, 0 where no batch of the model fits the split; reserve [P, M]: servers that stay idle in its
-    pool per item that arrives at once; rates [P, 2, M]: both, as the loops read them; batch [P, M]: the batch behind it;
-    physical [P, M]: items/s at full use; fanout [M, T]; ranked [M]: models of each task, most accurate first; cheap [M]:
-    the same, fewest children first; weight [L], line [L, D]: tasks from entry to leaf, -1 beyond; table
-    [L, X]: expected accuracy of every variant path, flat; best: accuracy of the best path mix; load_s [M]; make: whether an
-    old model serves until the new one is warm.
+    """P splits of the latency budget. rates [P, 2, M]: rated items/s of one server, 0 where no batch of the model fits the
+    split, and servers that stay idle in its pool per item that arrives at once; physical [P, M]: items/s at full use;
+    load_s [M].
     """
 
     pipeline: Pipeline
-    below: Ints
-    first: Ints
-    entry: Floats
-    rate: Floats
-    reserve: Floats
-    batch: Ints
+    net: Net
+    rates: Floats
     physical: Floats
-    fanout: Floats
-    ranked: Ints
-    cheap: Ints
-    weight: Floats
-    line: Ints
-    table: Floats
-    best: float
     load_s: Floats
-    make: bool
-
-    @property
-    def net(self) -> Net:
-        """The part that the loops read."""
-        return (
-            self.below, self.first, self.entry, self.fanout, self.ranked, self.cheap, self.weight, self.line, self.table,
-            self.best, self.make, self.first,
-        )  # fmt: skip
-
-    @property
-    def rates(self) -> Floats:
-        return np.stack((self.rate, self.reserve), axis=1)
 
     @property
     def models(self) -> int:
@@ -79,41 +70,31 @@ class Fleet(Struct, frozen=True, eq=False):
         position = self.pipeline.index.get(task)
         if position is None or variant not in self.pipeline.variant_index[position]:
             return -1
-        return int(self.first[position]) + self.pipeline.variant_index[position][variant]
-
-    def names(self, model: int) -> tuple[str, str]:
-        """(task, variant) of a model."""
-        task = int(np.searchsorted(self.first, model, side="right")) - 1
-        found = self.pipeline.tasks[task]
-        return found.name, found.variants[model - int(self.first[task])].name
+        return int(self.net.first[position]) + self.pipeline.variant_index[position][variant]
 
 
 def build_fleet(pipeline: Pipeline) -> Fleet:
     """The arrays of a pipeline under the `tail` latency model."""
     setting = prepare(pipeline, Request(demand_rps=1.0, servers=1))
-    counts = [len(task.variants) for task in pipeline.tasks]
-    first = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    first = np.concatenate(([0], np.cumsum([len(task.variants) for task in pipeline.tasks]))).astype(np.int64)
     rate, reserve, batch = _splits(pipeline, setting, first)
     fanout = _fanout(pipeline, first)
-    return Fleet(
-        pipeline=pipeline,
-        below=_padded(pipeline.children),
+    net = Net(
+        below=_padded(pipeline.children, -1),
         first=first,
         entry=np.array([task.entry for task in pipeline.tasks]),
-        rate=rate,
-        reserve=reserve,
-        batch=batch,
-        physical=_physical(pipeline, first, batch),
         fanout=fanout,
         ranked=_ordered(first, [-v.accuracy for task in pipeline.tasks for v in task.variants]),
         cheap=_ordered(first, list((fanout @ _work(first, rate)).tolist())),
+        begin=first,
         weight=np.array([pipeline.leaf_weights[pipeline.tasks[leaf].name] for leaf in pipeline.leaves]),
-        line=_padded([pipeline.lines[leaf] for leaf in pipeline.leaves]),
-        table=_tables(pipeline, setting),
+        line=_padded([pipeline.lines[leaf] for leaf in pipeline.leaves], -1),
+        table=_padded([setting.accuracies.tables[leaf].ravel() for leaf in pipeline.leaves], 0.0),
         best=pipeline.best_accuracy,
-        load_s=np.array([v.load_s for task in pipeline.tasks for v in task.variants]),
         make=pipeline.swap == "make",
     )
+    load_s = np.array([v.load_s for task in pipeline.tasks for v in task.variants])
+    return Fleet(pipeline, net, np.stack((rate, reserve), axis=1), _physical(pipeline, batch), load_s)
 
 
 def _splits(pipeline: Pipeline, setting: Prepared, first: Ints) -> tuple[Floats, Floats, Ints]:
@@ -159,15 +140,11 @@ def _dominates(a: Floats, b: Floats, earlier: bool) -> bool:
     return bool(np.all(a >= b)) and (earlier or bool(np.any(a > b)))
 
 
-def _physical(pipeline: Pipeline, first: Ints, batch: Ints) -> Floats:
-    rate = np.zeros(batch.shape)
-    for task, variants in enumerate(pipeline.latencies):
-        for variant, rows in enumerate(variants):
-            model = first[task] + variant
-            for split, size in enumerate(batch[:, model]):
-                size = max(1, int(size))  # one at a time, where the split leaves it no batch
-                rate[split, model] = size / mean_s(rows[size])
-    return rate
+def _physical(pipeline: Pipeline, batch: Ints) -> Floats:
+    """One item at a time, where the split leaves a model no batch."""
+    models = [latency for variants in pipeline.latencies for latency in variants]
+    sizes = np.maximum(batch, 1).tolist()
+    return np.array([[n / mean_s(latency[n]) for latency, n in zip(models, row, strict=True)] for row in sizes])
 
 
 def _fanout(pipeline: Pipeline, first: Ints) -> Floats:
@@ -191,16 +168,8 @@ def _ordered(first: Ints, keys: list[float]) -> Ints:
     return np.array(order, dtype=np.int64)
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Ints:
-    padded = np.full((len(rows), max(1, *map(len, rows), 1)), -1, dtype=np.int64)
+def _padded(rows: Sequence[Sequence[float] | Floats], blank: float) -> NDArray[Any]:
+    padded = np.full((len(rows), max(1, *map(len, rows), 1)), blank)
     for row, values in enumerate(rows):
         padded[row, : len(values)] = values
     return padded
-
-
-def _tables(pipeline: Pipeline, setting: Prepared) -> Floats:
-    flat = [setting.accuracies.tables[leaf].ravel() for leaf in pipeline.leaves]
-    table = np.zeros((len(flat), max(map(len, flat))))
-    for row, values in enumerate(flat):
-        table[row, : len(values)] = values
-    return table

@@ -1,19 +1,57 @@
-"""The allocator's objective for one vector of servers per model, as compiled loops. Owns the arithmetic of cost J on a
-Fleet's arrays; knows no names, no search, and keeps no state."""
+"""The allocator's objective for one vector of servers per model, as compiled loops."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from loki_rl.control.allocator.switching import ACCURACY, SERVERS, UNBALANCED, VIOLATION
 from loki_rl.control.compiled import inlined, lean
-from loki_rl.control.fast.model_arrays import Floats, Net
+from loki_rl.control.fast.model_arrays import Floats, Ints, Net
 
 TINY = 1e-12
 TOO_MANY = 100.0  # price of a server that the cluster does not have, so that a search walks back into it
 
-# Rows of the scratch array [ROWS, max(models, tasks, paths)].
-KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, TRIAL, ASKED, ROWS = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+# Rows of a scratch's `work` and of the state of the servers.
+KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, TRIAL, ROWS = 0, 1, 2, 3, 4, 5, 6, 7, 8
+READY, CREDIT, LOADING = 0, 1, 2
+
+
+class Question(NamedTuple):
+    """What is asked for one cluster.
+
+    demand, expected [1/s]: as in Request; share: of the horizon that passes while models load; chance: that what lies
+    between the demands comes; state [3, M]: servers ready now, credit of those that load, and how many load; rates
+    [P, 2, M]: see Fleet.
+    """
+
+    demand: float
+    expected: float
+    share: float
+    chance: float
+    servers: int
+    state: Floats
+    rates: Floats
+    net: Net
+
+
+class Scratch(NamedTuple):
+    """What the loops of one thread write to. work [rows, max(models, tasks, paths)], lists [rows, max(models, tasks + 1,
+    servers)]: rows are named where they are used; state [3, M]: of a question; counts [M]: the answer, servers per model.
+    """
+
+    work: Floats
+    lists: Ints
+    state: Floats
+    counts: Floats
+
+
+def new_scratch(net: Net, servers: int, rows: int, lists: int) -> Scratch:
+    """Scratch with so many rows, sized for this net."""
+    tasks, models = len(net.entry), len(net.ranked)
+    width, wide = max(models, tasks, net.table.shape[1]), max(models, tasks + 1, servers)
+    return Scratch(np.zeros((rows, width)), np.zeros((lists, wide), np.int64), np.zeros((3, models)), np.zeros(models))
 
 
 @inlined
@@ -24,28 +62,27 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
     idle), r = reserve x items that arrive at once (control/formulation/latency.py). demand: requests/s to serve, 0: nothing
     is kept idle. The items of a child task are those of its parents' servers at full use.
     """
-    below, entry, fanout, ranked, begin = net[0], net[2], net[3], net[4], net[11]
-    for task in range(len(entry)):
-        if entry[task] > 0.0:
-            work[ITEMS, task] = demand * entry[task]
+    for task in range(len(net.entry)):
+        if net.entry[task] > 0.0:
+            work[ITEMS, task] = demand * net.entry[task]
             work[LEFT, task] = 1.0
-    for task in range(len(entry)):
+    for task in range(len(net.entry)):
         flow, items = 0.0, work[ITEMS, task]
         often = 4.0 * work[LEFT, task] / items if items > 0.0 else 0.0
-        for place in range(begin[task], begin[task + 1]):
-            model = ranked[place]
+        for place in range(net.begin[task], net.begin[task + 1]):
+            model = net.ranked[place]
             able = counts[model] * rate[0, model]
             flow += able
             if able > 0.0 and often > 0.0:
                 able *= 2.0 / (1.0 + np.sqrt(1.0 + often * rate[0, model] * rate[1, model]))
             work[LIMIT, model] = able
-        for place in range(below.shape[1]):
-            child = below[task, place]
+        for place in range(net.below.shape[1]):
+            child = net.below[task, place]
             if child >= 0:
                 children = 0.0
-                for listed in range(begin[task], begin[task + 1]):
-                    model = ranked[listed]
-                    children += counts[model] * rate[0, model] * fanout[model, child]
+                for listed in range(net.begin[task], net.begin[task + 1]):
+                    model = net.ranked[listed]
+                    children += counts[model] * rate[0, model] * net.fanout[model, child]
                 made = children / flow if flow > 0.0 else 0.0
                 work[ITEMS, child], work[LEFT, child] = items * made, 1.0 + made
 
@@ -53,21 +90,19 @@ def limit(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats) -
 @inlined
 def take(net: Net, task: int, model: int, amount: float, work: Floats) -> None:
     """Use up what `amount` items of a model need of its child tasks."""
-    below, fanout = net[0], net[3]
-    for place in range(below.shape[1]):
-        child = below[task, place]
+    for place in range(net.below.shape[1]):
+        child = net.below[task, place]
         if child >= 0:
-            work[LEFT, child] -= amount * fanout[model, child]
+            work[LEFT, child] -= amount * net.fanout[model, child]
 
 
 @inlined
 def fitting(net: Net, task: int, model: int, amount: float, work: Floats) -> float:
     """As many of the items of a model as the child tasks have room for."""
-    below, fanout = net[0], net[3]
-    for place in range(below.shape[1]):
-        child = below[task, place]
-        if child >= 0 and amount * fanout[model, child] > work[LEFT, child]:
-            amount = max(work[LEFT, child], 0.0) / fanout[model, child]
+    for place in range(net.below.shape[1]):
+        child = net.below[task, place]
+        if child >= 0 and amount * net.fanout[model, child] > work[LEFT, child]:
+            amount = max(work[LEFT, child], 0.0) / net.fanout[model, child]
     return amount
 
 
@@ -79,24 +114,23 @@ def capacity(counts: Floats, rate: Floats, net: Net, demand: float, work: Floats
     Variants that make the fewest children are used first, which is optimal while one child task is scarce and a lower
     bound where several are.
     """
-    below, entry, cheap, begin = net[0], net[2], net[5], net[11]
     limit(counts, rate, net, demand, work)
     most = np.inf
-    for task in range(len(entry) - 1, -1, -1):
+    for task in range(len(net.entry) - 1, -1, -1):
         total = 0.0
-        for place in range(below.shape[1]):
-            child = below[task, place]
+        for place in range(net.below.shape[1]):
+            child = net.below[task, place]
             if child >= 0:
                 work[LEFT, child] = work[ROOM, child]
-        for place in range(begin[task], begin[task + 1]):
-            model = cheap[place]
+        for place in range(net.begin[task], net.begin[task + 1]):
+            model = net.cheap[place]
             if work[LIMIT, model] > 0.0:
                 flow = fitting(net, task, model, work[LIMIT, model], work)
                 take(net, task, model, flow, work)
                 total += flow
         work[ROOM, task] = total
-        if entry[task] > 0.0:
-            most = min(most, total / entry[task])
+        if net.entry[task] > 0.0:
+            most = min(most, total / net.entry[task])
     return most
 
 
@@ -107,15 +141,14 @@ def spread(net: Net, demand: float, work: Floats) -> None:
     Needs `capacity` of the same servers before, and a demand within it. Tasks with children start from the cheapest way
     and move to more accurate variants while the children have room.
     """
-    below, entry, fanout, ranked, cheap, begin = net[0], net[2], net[3], net[4], net[5], net[11]
-    for task in range(len(entry)):
+    for task in range(len(net.entry)):
         work[LEFT, task] = work[ROOM, task]
         work[ITEMS, task] = 0.0
-    for task in range(len(entry)):
-        missing = work[ITEMS, task] + demand * entry[task]
-        inner = below[task, 0] >= 0
-        for place in range(begin[task], begin[task + 1]):
-            model = cheap[place] if inner else ranked[place]
+    for task in range(len(net.entry)):
+        missing = work[ITEMS, task] + demand * net.entry[task]
+        inner = net.below[task, 0] >= 0
+        for place in range(net.begin[task], net.begin[task + 1]):
+            model = net.cheap[place] if inner else net.ranked[place]
             amount = min(missing, work[LIMIT, model])
             if inner and amount > 0.0:
                 amount = fitting(net, task, model, amount, work)
@@ -124,31 +157,30 @@ def spread(net: Net, demand: float, work: Floats) -> None:
             missing -= amount
         if inner:
             upgrade(net, task, work)
-            for listed in range(begin[task], begin[task + 1]):
-                model = ranked[listed]
+            for listed in range(net.begin[task], net.begin[task + 1]):
+                model = net.ranked[listed]
                 if work[FLOW, model] > 0.0:
-                    for place in range(below.shape[1]):
-                        child = below[task, place]
+                    for place in range(net.below.shape[1]):
+                        child = net.below[task, place]
                         if child >= 0:
-                            work[ITEMS, child] += work[FLOW, model] * fanout[model, child]
+                            work[ITEMS, child] += work[FLOW, model] * net.fanout[model, child]
 
 
 @inlined
 def upgrade(net: Net, task: int, work: Floats) -> None:
     """Move flow of one task from its least accurate to its most accurate variants while the child tasks have room."""
-    below, fanout, ranked, begin = net[0], net[3], net[4], net[11]
-    for place in range(begin[task], begin[task + 1]):
-        better = ranked[place]
+    for place in range(net.begin[task], net.begin[task + 1]):
+        better = net.ranked[place]
         if work[LIMIT, better] <= 0.0:
             continue
-        for other in range(begin[task + 1] - 1, place, -1):
-            worse = ranked[other]
+        for other in range(net.begin[task + 1] - 1, place, -1):
+            worse = net.ranked[other]
             amount = min(work[FLOW, worse], work[LIMIT, better] - work[FLOW, better])
             if amount <= TINY:
                 continue
-            for child_place in range(below.shape[1]):
-                child = below[task, child_place]
-                more = fanout[better, child] - fanout[worse, child] if child >= 0 else 0.0
+            for child_place in range(net.below.shape[1]):
+                child = net.below[task, child_place]
+                more = net.fanout[better, child] - net.fanout[worse, child] if child >= 0 else 0.0
                 if more > 0.0 and amount * more > work[LEFT, child]:
                     amount = work[LEFT, child] / more
             if amount > TINY:
@@ -161,9 +193,9 @@ def upgrade(net: Net, task: int, work: Floats) -> None:
 @inlined
 def accuracy(flow: Floats, net: Net, values: Floats) -> float:
     """Expected accuracy 0..1 of a flow per model: stages mix independently, as in a cluster that binds late."""
-    first, ranked, weight, line, table, begin = net[1], net[4], net[6], net[7], net[8], net[11]
+    first, ranked, begin, line, table = net.first, net.ranked, net.begin, net.line, net.table
     total = 0.0
-    for leaf in range(len(weight)):
+    for leaf in range(len(net.weight)):
         depth, size = 0, 1
         while depth < line.shape[1] and line[leaf, depth] >= 0:
             size *= first[line[leaf, depth] + 1] - first[line[leaf, depth]]
@@ -197,83 +229,76 @@ def accuracy(flow: Floats, net: Net, values: Floats) -> float:
                     best = start + ranked[begin[task]]
                     mixed = table[leaf, best] if level == depth - 1 else values[best]
                 values[i] = mixed
-        total += weight[leaf] * values[0]
+        total += net.weight[leaf] * values[0]
     return total
 
 
 @inlined
-def short(served: float, target: Floats) -> float:
+def short(served: float, asked: Question) -> float:
     """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
     come (control/allocator/switching.py)."""
-    ratio = target[0] / target[1]
-    return float((1.0 - target[3]) * (1.0 - min(1.0, served * ratio)) + target[3] * ratio * (1.0 - served))
+    ratio = asked.demand / asked.expected
+    return float((1.0 - asked.chance) * (1.0 - min(1.0, served * ratio)) + asked.chance * ratio * (1.0 - served))
 
 
 @inlined
-def loading_cost(counts: Floats, state: Floats, rate: Floats, net: Net, target: Floats, old: bool, work: Floats) -> float:
+def loading_cost(counts: Floats, asked: Question, rate: Floats, old: bool, work: Floats) -> float:
     """Cost J of what is not served while models load. old: old models serve until the new ones are warm."""
-    if target[2] <= 0.0:
+    if asked.share <= 0.0:
         return 0.0
     for model in range(len(counts)):
-        able = state[0, model] + state[1, model]
+        able = asked.state[READY, model] + asked.state[CREDIT, model]
         work[KEPT, model] = able if old else min(counts[model], able)
-    kept = capacity(work[KEPT], rate, net, 0.0, work)
-    return float(VIOLATION * target[2] * short(min(1.0, kept / (target[0] * UNBALANCED)), target))
+    kept = capacity(work[KEPT], rate, asked.net, 0.0, work)
+    return float(VIOLATION * asked.share * short(min(1.0, kept / (asked.demand * UNBALANCED)), asked))
 
 
 @inlined
-def serving_cost(counts: Floats, rate: Floats, net: Net, target: Floats, spent: float, most: float, work: Floats) -> float:
+def serving_cost(counts: Floats, asked: Question, rate: Floats, spent: float, most: float, work: Floats) -> float:
     """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is."""
-    able = capacity(counts, rate, net, target[0], work)
-    served = min(1.0, able / target[0])
-    value = spent + VIOLATION * (1.0 - target[2]) * short(served, target) + ACCURACY * (1.0 - served)
+    able = capacity(counts, rate, asked.net, asked.demand, work)
+    served = min(1.0, able / asked.demand)
+    value = spent + VIOLATION * (1.0 - asked.share) * short(served, asked) + ACCURACY * (1.0 - served)
     if value > most or served <= 0.0:
         return float(value)
-    spread(net, min(target[0], able), work)
-    return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net[9]))
+    spread(asked.net, min(asked.demand, able), work)
+    return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], asked.net, work[VALUES]) / asked.net.best))
 
 
 @inlined
-def holding_cost(counts: Floats, state: Floats, servers: int, share: float) -> float:
+def holding_cost(counts: Floats, asked: Question) -> float:
     """Cost J of the servers that are used, and of those that load."""
     used, loads = 0.0, 0.0
     for model in range(len(counts)):
         used += counts[model]
-        loads += max(0.0, counts[model] - state[0, model] - state[2, model])
-    return SERVERS / servers * (used + share * loads) + TOO_MANY * max(0.0, used - servers)
+        loads += max(0.0, counts[model] - asked.state[READY, model] - asked.state[LOADING, model])
+    return SERVERS / asked.servers * (used + asked.share * loads) + TOO_MANY * max(0.0, used - asked.servers)
 
 
 @inlined
-def held_back(counts: Floats, state: Floats, net: Net) -> bool:
+def held_back(counts: Floats, asked: Question) -> bool:
     """Whether old models serve until the new ones are warm, and servers enough are used for all of them."""
     held = 0.0
     for model in range(len(counts)):
-        held += state[0, model] + state[1, model] - counts[model]
-    return net[10] and held <= 0.0
+        held += asked.state[READY, model] + asked.state[CREDIT, model] - counts[model]
+    return asked.net.make and held <= 0.0
 
 
 @lean
-def best_splits(
-    counts: Floats, state: Floats, rates: Floats, net: Net, servers: int, target: Floats, work: Floats
-) -> tuple[float, int, int]:
+def best_splits(counts: Floats, asked: Question, work: Floats) -> tuple[float, int, int]:
     """Cost J of `counts`: the objective of control/allocator/switching.py with the flows above. Also returns the splits of
-    the latency budget that are best once models are loaded, and while they load.
-
-    state [3, M]: servers ready now, credit of those that load, and how many load. rates [P, 2, M]; target: demand [1/s],
-    expected demand [1/s], share of the horizon that passes while models load, chance that what lies between the demands
-    comes.
-    """
-    old = held_back(counts, state, net)
+    the latency budget that are best once models are loaded, and while they load."""
+    old = held_back(counts, asked)
     loading, serving, split, while_loading = np.inf, np.inf, 0, 0
-    for p in range(len(rates)):
-        found = loading_cost(counts, state, rates[p], net, target, old, work)
+    for p in range(len(asked.rates)):
+        found = loading_cost(counts, asked, asked.rates[p], old, work)
         if found < loading:
             loading, while_loading = found, p
         if loading <= 0.0:
             break
-    spent = loading + holding_cost(counts, state, servers, target[2])
-    for p in range(len(rates)):
-        found = serving_cost(counts, rates[p], net, target, spent, serving, work)
+    spent = loading + holding_cost(counts, asked)
+    for p in range(len(asked.rates)):
+        found = serving_cost(counts, asked, asked.rates[p], spent, serving, work)
         if found < serving:
             serving, split = found, p
     return serving, split, while_loading

@@ -30,9 +30,7 @@ class Configuration(Struct, frozen=True):
     pool: int = 0
 
 
-def enumerate_all(
-    pipeline: Pipeline, model: LatencyModel, headroom: float, max_batch: int | None, pool: int = 0
-) -> list[Configuration]:
+def enumerate_all(pipeline: Pipeline, model: LatencyModel, headroom: float, pool: int = 0) -> list[Configuration]:
     """Every profiled (task, variant, batch) that runs on a type, in the order of the pipeline file; headroom is taken off
     the rate. pipeline: as the type runs it."""
     return [
@@ -49,7 +47,6 @@ def enumerate_all(
         for v, variant in enumerate(task.variants)
         if variant.runnable
         for batch in sorted(variant.latency)
-        if max_batch is None or batch <= max_batch or batch == 1
     ]
 
 

@@ -3,6 +3,7 @@ stay idle beside it. Owns the queueing allowance; knows neither demand nor plans
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -93,6 +94,9 @@ def depths(pipeline: Pipeline) -> list[int]:
     return [max(len(line) for line in lines if task in line) for task in range(len(pipeline.tasks))]
 
 
+MODELS: dict[Queueing, Callable[[Pipeline, float], LatencyModel]] = {"tail": Tail, "half-slo": HalfSlo}
+
+
 def latency_model(name: Queueing, pipeline: Pipeline, slo_s: float) -> LatencyModel:
     """The model of that name for an SLO."""
-    return HalfSlo(pipeline, slo_s) if name == "half-slo" else Tail(pipeline, slo_s)
+    return MODELS[name](pipeline, slo_s)

@@ -13,8 +13,7 @@ import pulp
 from loki_rl.control.formulation.configurations import Configuration
 from loki_rl.control.formulation.latency import with_idle
 from loki_rl.control.formulation.network import Arc, Network
-from loki_rl.control.solver.program import Program
-from loki_rl.control.solver.simplex import Floats, Indices
+from loki_rl.control.solver.simplex import Floats
 
 
 class Counts:
@@ -140,9 +139,9 @@ class Flows:
     def _each(self) -> Iterator[tuple[int, Arc]]:
         return ((k, arc) for k, carried in enumerate(self._carried) for _, arc in carried)
 
-    def fit(self, problem: Any, counts: Sequence[Any]) -> None:
-        """Bind each configuration's load to its column of servers."""
-        servers = iter(self.servers(self._demand_rps).tolist())
+    def fit(self, problem: Any, counts: Sequence[Any], reserving: bool = True) -> None:
+        """Bind each configuration's load to its column of servers; reserving: as in `servers`."""
+        servers = iter(self.servers(self._demand_rps, reserving).tolist())
         for carried, count in zip(self._carried, counts, strict=True):
             if carried:
                 terms = [(column, next(servers)) for column, _ in carried]
@@ -154,16 +153,8 @@ class Flows:
         busy = self._busy * demand_rps
         return with_idle(busy, self._reserve) if reserving else busy
 
-    def entries(self, program: Program) -> Indices:
-        """Where a program holds these servers."""
-        carried = [columns for columns in self._carried if columns]
-        found = [
-            program.entries(row, [column for column, _ in columns]) for row, columns in zip(self._rows, carried, strict=True)
-        ]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
-
-# Only what PuLP 3 and PuLP 4 both offer in public is used here and in `Program`: their constructors differ.
+# Only what PuLP 3 and PuLP 4 both offer in public is used here: their constructors differ.
 
 
 def expression(terms: Iterable[tuple[Any, float]]) -> Any:

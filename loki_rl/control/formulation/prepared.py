@@ -18,7 +18,7 @@ KEPT = 64
 
 
 class Prepared:
-    """Prepared once per (pipeline, types of servers, latency model, SLO, headroom, largest batch).
+    """Prepared once per (pipeline, types of servers, latency model, SLO, headroom).
 
     by_type: the pipeline as each type runs it.
     """
@@ -33,7 +33,7 @@ class Prepared:
         self.all = [
             c
             for pool, (one, model) in enumerate(zip(self.by_type, models, strict=True))
-            for c in enumerate_all(one, model, request.headroom, request.max_batch, pool)
+            for c in enumerate_all(one, model, request.headroom, pool)
         ]
 
     @property
@@ -88,5 +88,5 @@ _settings: Lru[Prepared] = Lru(KEPT)
 def prepare(pipeline: Pipeline, request: Request) -> Prepared:
     """The setting of a request, from the last KEPT ones where possible."""
     types = tuple(id(as_run_by(pipeline, kind)) for kind in request.types)
-    key = (id(pipeline), types, request.queueing, request.slo_s, request.headroom, request.max_batch)
+    key = (id(pipeline), types, request.queueing, request.slo_s, request.headroom)
     return _settings.get(key, lambda: Prepared(pipeline, request))

@@ -143,12 +143,12 @@ class Problem(ABC):
             self._answers.move_to_end(question)
             solved, self.values, self.flows, self.served = self._answers[question]
             return solved
-        solved = self._answer(question, time_limit_s)
+        solved = self.answer(question, time_limit_s)
         self._note(question, solved)
         return solved
 
     @abstractmethod
-    def _answer(self, question: Question, time_limit_s: float) -> Solved:
+    def answer(self, question: Question, time_limit_s: float) -> Solved:
         """Leaves values, flows and served."""
 
     def _known_impossible(self, question: Question) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -14,14 +14,17 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
 from loki_rl.core.validation import require
+from loki_rl.errors import UserError
+from loki_rl.options import MOST_SERVERS
 
 Queueing = Literal["half-slo", "tail"]
-# Every one is a record of its own in plane and twin.
-MOST_SERVERS = 100_000
-QUEUEINGS: tuple[Queueing, ...] = ("tail", "half-slo")
+# Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
+Solver = Literal["search", "pulp"]
+QUEUEINGS: tuple[Queueing, ...] = get_args(Queueing)
+SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
 
 
@@ -30,9 +33,9 @@ class Request(Struct, frozen=True):
 
     demand_rps: requests per second that must be served [1/s]. servers: size of the cluster. slo_s: deadline [s], the
     pipeline's if None. min_accuracy: floor 0..1 on the mean accuracy of what is served. headroom: share of demand added
-    before planning. queueing: name of the latency model. max_batch: largest batch considered. time_limit_s: after it the
-    best plan found so far is returned. pool: types of the servers, which must add up to `servers`; empty: all are alike and
-    run as the pipeline says, at price 1.
+    before planning. queueing: name of the latency model. time_limit_s: after it the best plan found so far is returned.
+    pool: types of the servers, which must add up to `servers`; empty: all are alike and run as the pipeline says, at price
+    1. solver: the own search, or the model written down in PuLP and solved by HiGHS, which finds the same, slowly.
 
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
     long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
@@ -47,7 +50,6 @@ class Request(Struct, frozen=True):
     min_accuracy: float = 0.0
     headroom: float = 0.0
     queueing: Queueing = "tail"
-    max_batch: int | None = None
     time_limit_s: float = 5.0
     current: tuple[Server, ...] = ()
     horizon_s: float | None = None
@@ -56,6 +58,7 @@ class Request(Struct, frozen=True):
     chance: float | None = None
     unloadable: tuple[Exclusion, ...] = ()
     pool: tuple[ServerType, ...] = ()
+    solver: Solver = "search"
 
     @property
     def types(self) -> tuple[ServerType, ...]:
@@ -85,8 +88,9 @@ def check_parts(parts: Sequence[Part]) -> None:
         _require(_positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
         alone = len(parts) == 1 or part.request.horizon_s is None
         _require(alone, "several pipelines are planned for empty servers only, without a horizon")
-    shared = [(part.request.servers, part.request.pool, part.request.time_limit_s) for part in parts]
-    _require(all(one == shared[0] for one in shared), "pipelines that share a cluster need the same servers and time limit")
+    shared = [(one.servers, one.pool, one.time_limit_s, one.solver) for one in (part.request for part in parts)]
+    alike = all(one == shared[0] for one in shared)
+    _require(alike, "pipelines that share a cluster need the same servers, time limit and solver")
 
 
 def check(request: Request) -> None:
@@ -105,7 +109,7 @@ def check(request: Request) -> None:
     likely = request.expected_rps
     _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
     _require(request.chance is None or 0 <= request.chance <= 1, f"chance must lie in 0..1, not {request.chance}")
-    _require(request.max_batch is None or request.max_batch >= 1, f"max_batch must be >= 1, not {request.max_batch}")
+    _require(request.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{request.solver}'")
 
 
 def _check_pool(request: Request) -> None:

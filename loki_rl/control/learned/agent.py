@@ -1,5 +1,4 @@
-"""A trained agent at work: from observation and mask to one action, without torch. Owns its file and what the file says
-about itself; knows no snapshot and no plan."""
+"""A trained agent at work: from observation and mask to one action, without torch; its file and its card."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
 
@@ -32,7 +32,7 @@ class Card(Struct, frozen=True, kw_only=True):
     scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
     forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
     base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
-    and what of it the base does not lose. note: how it was trained.
+    and what of it the base does not lose. training: every option of it. note: the command that repeats it.
     """
 
     environment: str
@@ -50,9 +50,10 @@ class Card(Struct, frozen=True, kw_only=True):
     gain: float
     gap: float
     steps: int
-    violations: float = 0.0
-    excess: float = 0.0
-    note: str = ""
+    violations: float
+    excess: float
+    training: dict[str, Any]
+    note: str
 
 
 def outside(card: Card, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -77,18 +78,6 @@ def act(agent: Agent, observation: NDArray[np.float32], mask: NDArray[np.bool_])
     return int(np.argmax(np.where(mask, agent.logits(observation, mask), ILLEGAL)))
 
 
-Layers = tuple[NDArray[np.float32], ...]
-
-
-def forward(weights: Layers, biases: Layers, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A tanh network, the last layer linear; one observation or rows of them."""
-    hidden = observation
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        hidden = np.tanh(hidden @ weight + bias)
-    found: NDArray[np.float32] = hidden @ weights[-1] + biases[-1]
-    return found
-
-
 class NumpyAgent(Struct, frozen=True, eq=False):
     """Layers of a tanh network, the last one linear."""
 
@@ -100,9 +89,9 @@ class NumpyAgent(Struct, frozen=True, eq=False):
         return forward(self.weights, self.biases, observation)
 
     def save(self, path: Path) -> None:
-        layers = {f"w{i}": w for i, w in enumerate(self.weights)} | {f"b{i}": b for i, b in enumerate(self.biases)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **layers, card=np.array(card_text(self.card)))  # type: ignore[arg-type]
+        card = np.array(card_text(self.card))
+        np.savez_compressed(path, **named(self.weights, self.biases), card=card)  # type: ignore[arg-type]
 
 
 class OnnxAgent:
@@ -153,14 +142,12 @@ def load_agent(path: Path) -> Agent:
         return OnnxAgent(path)
     try:
         with np.load(path, allow_pickle=False) as file:
-            depth = sum(name.startswith("w") for name in file.files)
-            weights = tuple(file[f"w{i}"].astype(np.float32) for i in range(depth))
-            biases = tuple(file[f"b{i}"].astype(np.float32) for i in range(depth))
+            weights, biases = layers_in(file, np.float32)
             card = read_card(str(file["card"]), path)
     except RequestError:
         raise
     except (OSError, KeyError, ValueError) as error:
         raise RequestError(f"{path} cannot be read as an agent: {error}") from error
-    if not depth or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
+    if not weights or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
         raise RequestError(f"{path} holds a network of another shape; train anew")
     return NumpyAgent(weights, biases, card)

@@ -29,7 +29,7 @@ class Clairvoyant(Exact):
 
     def _demand(self, snapshot: Snapshot) -> Demand:
         second = self._second(snapshot)
-        coming = self._future[second : second + ceil(self._lead_s(snapshot))]
+        coming = self._future[second : second + ceil(self._planner.lead_s(snapshot))]
         return self._planner.reserve.from_future(coming or self._future[-1:])
 
     def _second(self, snapshot: Snapshot) -> int:

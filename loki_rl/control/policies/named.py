@@ -13,7 +13,7 @@ from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.hardware import Hardware
 from loki_rl.control.policies.loki import Loki
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.control.policies.ppo import Adjusting
+from loki_rl.control.policies.ppo import ppo
 from loki_rl.control.policies.proteus import Proteus
 from loki_rl.control.policies.static import Static
 from loki_rl.core.pipeline import Pipeline
@@ -35,7 +35,7 @@ POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
     "exact": Exact,
     "clairvoyant": Clairvoyant,
     "forecast": Forecasting,
-    "ppo": Adjusting,
+    "ppo": ppo,
 }
 
 

@@ -1,5 +1,4 @@
-"""What policies ask the allocator with: the pipeline as it is known to be, the request, the reserve. Owns how a request
-is put together; decides nothing about demand."""
+"""What policies ask the allocator with: the pipeline as it is known to be, the request, the demand to have room for."""
 
 from __future__ import annotations
 
@@ -8,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from loki_rl.control.allocator.implicit_model import warm as warm_solver
 from loki_rl.control.allocator.reasons import servable
-from loki_rl.control.demand.capacity_target import CapacityTarget
+from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
 from loki_rl.control.demand.capacity_target import warm as warm_reserve
 from loki_rl.control.demand.estimators import FLOOR_RPS
 from loki_rl.control.formulation.drifted import as_measured
 from loki_rl.control.formulation.request import Queueing, Request, check
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.control.solver.solve import warm as warm_solver
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Exclusion, Server, Snapshot
 from loki_rl.core.servers.server_type import ServerType, as_run_by, types_of
@@ -26,7 +25,8 @@ class Planner:
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, queueing: Queueing, headroom: float) -> None:
         # Now, not while a cluster waits for the first plan.
-        warm_solver()
+        if options.solver == "search":
+            warm_solver()
         warm_reserve()
         self.pipeline, self.options, self.pool = pipeline, options, options.pool
         self._profiled = pipeline
@@ -71,7 +71,25 @@ class Planner:
             queueing=self._queueing,
             time_limit_s=options.time_limit_s,
             pool=counted(self.pool, there) if there else self.pool,
+            solver=options.solver,
         )
+
+    def switching(self, snapshot: Snapshot, demand: Demand, patience: float) -> Request:
+        """From the servers as they are, for a plan that should last `patience` control intervals."""
+        high_rps = max(demand.high_rps, FLOOR_RPS)
+        return replace(
+            self.request(high_rps, there=snapshot.servers),
+            expected_rps=max(min(demand.expected_rps, high_rps), FLOOR_RPS),
+            chance=demand.chance,
+            current=snapshot.servers,
+            horizon_s=patience * snapshot.interval_s,
+            load_s=self.options.load_s,
+            unloadable=snapshot.exclusions,
+        )
+
+    def lead_s(self, snapshot: Snapshot) -> float:
+        """Time until the models of the next plan are loaded [s]: so long this one must do."""
+        return snapshot.interval_s + self.load_s
 
     @property
     def load_s(self) -> float:

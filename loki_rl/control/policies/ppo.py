@@ -1,5 +1,4 @@
-"""`ppo`: as `forecast`, adjusted by a trained agent. Owns when the agent is believed; the plan is always the
-switch-aware allocator's."""
+"""`ppo`: as `forecast`, adjusted by a trained agent wherever it can be believed."""
 
 from __future__ import annotations
 
@@ -10,60 +9,74 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import Demand
-from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Forecaster, Tracker
-from loki_rl.control.fast.table import Table, yardstick
+from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Tracker
+from loki_rl.control.fast.table import yardstick
 from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, Agent, act, load_agent, outside, shipped
-from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, adjusted, exogenous, fill_mask, state_features
+from loki_rl.control.learned.observation import (
+    ACTIONS,
+    FLOOR_S,
+    NO_ADJUSTMENT,
+    adjusted,
+    exogenous,
+    fill_mask,
+    observation,
+)
 from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Adjustment, Plan, Snapshot
 
 STALE_S = 5.0
-FLOOR_S = 2
 
 
-class Adjusting(Forecasting):
+def ppo(pipeline: Pipeline, options: PolicyOptions) -> Unadjusted:
+    """With the agent of the options, or the one that is shipped for the pipeline. Raises RequestError if a file is of no
+    use."""
+    file = Path(options.model) if options.model else shipped(pipeline.name)
+    return Adjusting(pipeline, options, load_agent(file)) if file else Unadjusted(pipeline, options)
+
+
+class Unadjusted(Forecasting):
+    """Forecasting, where there is no agent."""
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        return self._without(snapshot, "no model file")
+
+    def _without(self, snapshot: Snapshot, why: str) -> Plan:
+        plan = super().decide(snapshot)
+        return replace(plan, reasons=(*plan.reasons, f"no adjustment: {why}"), adjustment=self._asked(-1, True))
+
+    def _asked(self, action: int, fallback: bool) -> Adjustment:
+        factor, patience = adjusted(action, 1.0, 1.0, self._patience)
+        return Adjustment(float(factor), float(patience), fallback, self._planner.options.shadow)
+
+
+class Adjusting(Unadjusted):
     """Forecasting, with the two numbers that the allocator gets adjusted by a trained agent wherever it can be believed.
 
     shadow: the adjustment is only written down. The reasons of every plan say what was done and why.
     """
 
-    def __init__(
-        self, pipeline: Pipeline, options: PolicyOptions, agent: Agent | None = None, forecaster: Forecaster | None = None
-    ) -> None:
-        super().__init__(pipeline, options, forecaster)
-        file = Path(options.model) if options.model else shipped(pipeline.name)
-        self.agent = agent or (load_agent(file) if file else None)
-        self.fallbacks = 0
+    def __init__(self, pipeline: Pipeline, options: PolicyOptions, agent: Agent) -> None:
+        super().__init__(pipeline, options)
+        self.agent, self._patience = agent, agent.card.patience
         self._tracker, self._sitting_out, self._last = Tracker(), 0, -1
-        self._seconds = 0
-        self._table: Table | None = None
-        if self.agent is not None:
-            self._patience = self.agent.card.patience
-            self._table = yardstick(pipeline, options.servers)
-            self._warm_up()
-
-    def _warm_up(self) -> None:
-        """Compile what a decision needs now, not inside a control tick."""
+        self._table = yardstick(pipeline, options.servers)
+        # Compile what a decision needs now, not inside a control tick.
         blank = Snapshot(0.0, 10.0, (1,) * FLOOR_S, 0.0, ())
         self._observe(blank, self._forecast(blank), 1.0)
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        if not snapshot.arrivals or self.agent is None:
-            plan = super().decide(snapshot)
-            reasons = (*plan.reasons, "no adjustment: " + self._missing(snapshot))
-            self.fallbacks += 1
-            return replace(plan, reasons=reasons, adjustment=self._asked(-1, True))
+        if not snapshot.arrivals:
+            return self._without(snapshot, f"nothing counted yet at {snapshot.now:g} s")
         self._planner.learn(snapshot, keeping=True)
         forecast = self._forecast(snapshot)
         self._settle(snapshot, forecast)
-        base = self._demand(snapshot, forecast)
+        base = self._room(snapshot, forecast)
         high = self.agent.card.scale * base.high_rps
-        observation, mask = self._observe(snapshot, forecast, high)
-        doubt = self._doubt(snapshot, observation)
-        action = -1 if doubt else act(self.agent, observation, mask)
-        self.fallbacks += bool(doubt)
+        observed, mask = self._observe(snapshot, forecast, high)
+        doubt = self._doubt(snapshot, observed)
+        action = -1 if doubt else act(self.agent, observed, mask)
         taken = -1 if self._planner.options.shadow else action
         plan = self._adjusted(snapshot, base, high, taken)
         asked, said = self._asked(action, bool(doubt)), self._said(action, taken, high, doubt)
@@ -77,55 +90,40 @@ class Adjusting(Forecasting):
         demand, patience = adjusted(action, high, 1.0, self._patience)
         return self._plan(snapshot, replace(base, high_rps=demand), patience)
 
-    def _asked(self, action: int, fallback: bool) -> Adjustment:
-        factor, patience = adjusted(action, 1.0, 1.0, self._patience)
-        return Adjustment(float(factor), float(patience), fallback, self._planner.options.shadow)
-
-    def _missing(self, snapshot: Snapshot) -> str:
-        return "no model file" if self.agent is None else f"nothing counted yet at {snapshot.now:g} s"
-
     def _settle(self, snapshot: Snapshot, forecast: Forecast) -> None:
         """Past forecasts meet what came. The controller keeps a limited history, so seconds are counted by the clock."""
-        self._seconds = round(snapshot.now)
-        counts = np.array(snapshot.arrivals, np.float64)
-        self._tracker.observe(self._seconds, counts)
-        self._tracker.made(self._seconds, self._lead_s(snapshot), forecast)
+        second = round(snapshot.now)
+        self._tracker.observe(second, np.array(snapshot.arrivals, np.float64))
+        self._tracker.made(second, self._planner.lead_s(snapshot), forecast)
 
     def _observe(self, snapshot: Snapshot, forecast: Forecast, high: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        assert self.agent is not None
-        assert self._table is not None
         table, counts = self._table, np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
         error = self.agent.card.forecast_error if self._tracker.error is None else self._tracker.error
         demand = exogenous(counts, forecast.mean, forecast.quantiles, np.array([error]), table.best_rps)[0]
         servers = self._planner.options.servers
-        state = state_features(table, snapshot, high, self._last, servers, self._planner.load_s, 0.0)
+        seen = observation(table, snapshot, demand, high, self._last, servers, self._planner.load_s, 0.0)
         mask = np.zeros(ACTIONS, np.int8)
         fill_mask(mask, high, float(counts[0, -FLOOR_S:].mean()), table.most_rps)
-        return np.concatenate((demand.astype(np.float32), state)), mask.astype(np.bool_)
+        return seen, mask.astype(np.bool_)
 
-    def _doubt(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
+    def _doubt(self, snapshot: Snapshot, observed: NDArray[np.float32]) -> str:
         """Why the agent is not believed now, or nothing."""
-        assert self.agent is not None
-        why = self._unknown(snapshot) or self._reason(snapshot, observation)
+        why = self._reason(snapshot, observed)
         self._sitting_out = SIT_OUT if why else max(0, self._sitting_out - 1)
         return why or (f"{self._sitting_out} intervals to sit out" if self._sitting_out else "")
 
-    @staticmethod
-    def _unknown(snapshot: Snapshot) -> str:
-        """What it has never met: it was trained, and is measured by, a cluster that can load all of its models."""
-        gone = ", ".join(f"'{one.variant}' of '{one.task}'" for one in snapshot.exclusions)
-        return f"{gone} cannot be loaded" if gone else ""
-
-    def _reason(self, snapshot: Snapshot, observation: NDArray[np.float32]) -> str:
-        assert self.agent is not None
-        card = self.agent.card
-        if not np.isfinite(observation).all():
+    def _reason(self, snapshot: Snapshot, observed: NDArray[np.float32]) -> str:
+        card, error = self.agent.card, self._tracker.error
+        if snapshot.exclusions:  # it was trained, and is measured by, a cluster that can load all of its models
+            gone = ", ".join(f"'{one.variant}' of '{one.task}'" for one in snapshot.exclusions)
+            return f"{gone} cannot be loaded"
+        if not np.isfinite(observed).all():
             return "an observation is not a number"
         if snapshot.age_s > STALE_S:
             return f"counts are {snapshot.age_s:.0f} s old"
-        if self._tracker.error is not None and self._tracker.error > FORECASTER_OFF * card.forecast_error:
-            return f"the forecaster is off by {self._tracker.error / card.forecast_error:.1f} times its usual error"
-        strange = outside(card, observation)
+        if error is not None and error > FORECASTER_OFF * card.forecast_error:
+            return f"the forecaster is off by {error / card.forecast_error:.1f} times its usual error"
+        strange = outside(card, observed)
         return f"{card.features[int(strange.argmax())]} lies outside of the training range" if strange.any() else ""
 
     @staticmethod

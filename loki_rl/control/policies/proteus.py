@@ -9,6 +9,7 @@ from math import prod
 from time import perf_counter
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, ewma
 from loki_rl.control.formulation.latency import HalfSlo, depths
@@ -16,9 +17,10 @@ from loki_rl.control.formulation.model import add_row, new_problem, set_objectiv
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
-from loki_rl.control.solver.solve import Solved, solve
+from loki_rl.control.solver.pulp_highs import solve_written
+from loki_rl.control.solver.solve import Solved
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Certificate, Mode, Placement, Plan, Snapshot
+from loki_rl.core.plan import Certificate, Placement, Plan, Snapshot
 
 # Of one question that the other misses by so much.
 TOLERANCE = 1e-6
@@ -26,12 +28,11 @@ NOTHING = 1e-9
 
 
 class Host(Struct, frozen=True):
-    """A variant at the batch it would run with: the largest whose median fits half of the task's share of the SLO. rate
-    [items/s]."""
+    """A variant at the batch it would run with: the largest whose median fits half of the task's share of the SLO. placed:
+    on no server yet; rate [items/s]."""
 
     task: int
-    variant: int
-    batch: int
+    placed: Placement
     rate: float
     accuracy: float
 
@@ -118,50 +119,30 @@ class Proteus:
 
     def _plan(self, answer: Answer, root_rps: float, demand: Sequence[float], headroom: float) -> Plan:
         pipeline = self._pipeline
-        names = [task.name for task in pipeline.tasks]
-        flows: dict[str, dict[str, float]] = {name: {} for name in names}
-        capacity, served, means = [0.0] * len(names), [0.0] * len(names), [0.0] * len(names)
-        for host, count, rps in zip(self._hosts, answer.servers, answer.served, strict=True):
-            if count:
-                # Where nothing of a task is served it still needs shares for what comes.
-                weight = max(rps, NOTHING)
-                capacity[host.task] += count * host.rate
-                served[host.task] += weight
-                means[host.task] += weight * host.accuracy
-                flows[names[host.task]][pipeline.tasks[host.task].variants[host.variant].name] = weight
-        for task, name in enumerate(names):
-            flows[name] = {variant: rps / served[task] for variant, rps in flows[name].items()}
-            means[task] /= served[task]
+        used = [row for row in zip(self._hosts, answer.servers, answer.served, strict=True) if row[1]]
+        flows: dict[str, dict[str, float]] = {}
+        capacity, served, means, best = [], [], [], True
+        for task, stage in enumerate(pipeline.tasks):
+            # Where nothing of a task is served it still needs shares for what comes.
+            mine = [(host, count, max(rps, NOTHING)) for host, count, rps in used if host.task == task]
+            capacity.append(sum(count * host.rate for host, count, _ in mine))
+            served.append(sum(rps for _, _, rps in mine))
+            means.append(sum(rps * host.accuracy for host, _, rps in mine) / served[task])
+            flows[stage.name] = {host.placed.variant: rps / served[task] for host, _, rps in mine}
+            best &= means[task] > max(host.accuracy for host in self._hosts if host.task == task) - TOLERANCE
         share = min(1.0, min(rps / (headroom * want) for rps, want in zip(served, demand, strict=True)) + TOLERANCE)
-        accuracy = sum(
-            pipeline.leaf_weights[names[leaf]] * prod(means[task] for task in pipeline.lines[leaf])
-            for leaf in pipeline.leaves
-        )
+        lines = {pipeline.tasks[leaf].name: pipeline.lines[leaf] for leaf in pipeline.leaves}
         return Plan(
-            mode=self._mode(share, means),
-            placements=self._placements(answer.servers),
+            mode="shed" if share < 1 else "hardware" if best else "accuracy",
+            placements=tuple(replace(host.placed, replicas=count) for host, count, _ in used),
             servers=sum(answer.servers),
-            accuracy=accuracy,
+            accuracy=sum(pipeline.leaf_weights[leaf] * prod(means[task] for task in line) for leaf, line in lines.items()),
             served_fraction=share,
             demand_rps=root_rps,
             capacity_rps=root_rps * min(have / want for have, want in zip(capacity, demand, strict=True)),
-            split={name: len(pipeline.lines[task]) / self._depths[task] for task, name in enumerate(names)},
+            split={stage.name: len(pipeline.lines[t]) / self._depths[t] for t, stage in enumerate(pipeline.tasks)},
             flows=flows,
             certificate=_certificate(answer),
-        )
-
-    def _mode(self, share: float, means: Sequence[float]) -> Mode:
-        if share < 1:
-            return "shed"
-        best = [max(host.accuracy for host in self._hosts if host.task == task) for task in range(len(means))]
-        return "hardware" if all(mean > top - TOLERANCE for mean, top in zip(means, best, strict=True)) else "accuracy"
-
-    def _placements(self, servers: Sequence[int]) -> tuple[Placement, ...]:
-        tasks = self._pipeline.tasks
-        return tuple(
-            Placement(tasks[host.task].name, tasks[host.task].variants[host.variant].name, host.batch, count)
-            for host, count in zip(self._hosts, servers, strict=True)
-            if count
         )
 
 
@@ -191,7 +172,7 @@ class _Model:
         set_objective(self.problem, terms)
 
     def solve(self, time_limit_s: float) -> Solved:
-        return solve(self.problem, time_limit_s)
+        return solve_written(self.problem, time_limit_s)
 
 
 def expected_items(pipeline: Pipeline, task: int) -> float:
@@ -214,7 +195,12 @@ def _hosts(pipeline: Pipeline, slo_s: float, longest: Sequence[int]) -> list[Hos
             able = [variant for variant, one in enumerate(stage.variants) if one.runnable]
             fitting[min(able, key=lambda variant, task=task: model.cost_us(task, variant, 1))] = 1  # type: ignore[misc]
         found += [
-            Host(task, variant, batch, model.rate(task, variant, batch), stage.variants[variant].accuracy)
+            Host(
+                task,
+                Placement(stage.name, stage.variants[variant].name, batch, 0),
+                model.rate(task, variant, batch),
+                stage.variants[variant].accuracy,
+            )
             for variant, batch in enumerate(fitting)
             if batch
         ]
@@ -242,7 +228,6 @@ def _certificate(answer: Answer) -> Certificate:
     """Of the second question."""
     solved = answer.solved
     gap = abs(solved.bound - solved.objective) / max(abs(solved.objective), 1e-9)
-    spent_ms = 1000 * answer.seconds
-    return Certificate(
-        solved.objective, solved.bound, gap, solved.status, spent_ms - 1000 * solved.seconds, 1000 * solved.seconds
-    )
+    solve_ms = 1000 * solved.seconds
+    build_ms = 1000 * answer.seconds - solve_ms
+    return Certificate(solved.objective, solved.bound, gap, solved.status, solved.solver, build_ms, solve_ms)

@@ -1,5 +1,4 @@
-"""The bounded-variable simplex on a dense dictionary, with proofs that do not trust it. Owns pivoting, the dual and primal
-methods and safe bounds; knows no integers and no PuLP."""
+"""The bounded-variable simplex on a dense dictionary: pivoting, the dual and the primal method. Knows no integers."""
 
 from __future__ import annotations
 
@@ -18,21 +17,8 @@ OPTIMAL, INFEASIBLE, CUT_OFF, DOUBT = 0, 1, 2, 3
 FEASIBLE, CANDIDATE, PIVOT, NOISE = 1e-9, 1e-8, 1e-6, 1e-13
 
 
-class First(NamedTuple):
-    """The dictionary that the problem was read into: x[i] + sum of value x[column] over the entries of row i = constant[i].
-
-    Variables 0..m-1 are basic, the rest are not; costs are those of all variables.
-    """
-
-    row: Indices
-    column: Indices
-    value: Floats
-    constant: Floats
-    costs: Floats
-
-
 class Dictionary(NamedTuple):
-    """The same equations solved for other variables: x[basic] = constants - table x[nonbasic] (Chvatal 1983, chapter 8).
+    """Equations solved for some of their variables: x[basic] = constants - table x[nonbasic] (Chvatal 1983, chapter 8).
 
     slopes: change of the objective per unit of each nonbasic variable. x: values of all variables.
     """
@@ -42,11 +28,6 @@ class Dictionary(NamedTuple):
     x: Floats
     basic: Indices
     nonbasic: Indices
-
-
-def copy_of(now: Dictionary) -> Dictionary:
-    """Arrays of its own, to be changed."""
-    return Dictionary(now.table.copy(), now.slopes.copy(), now.x.copy(), now.basic.copy(), now.nonbasic.copy())
 
 
 # Loops over single elements of arrays with names of their own: array expressions, views of rows, and arrays that are looked
@@ -257,55 +238,6 @@ def settle(now: Dictionary, costs: Floats, lower: Floats, upper: Floats) -> floa
 
 
 @compiled
-def error(first: First, x: Floats) -> float:
-    """How far x is from the equations as they were read."""
-    rows, columns, values, constant, _ = first
-    size = len(constant)
-    left = constant - x[:size]
-    for k in range(len(rows)):
-        left[rows[k]] -= values[k] * x[size + columns[k]]
-    most = 0.0
-    for i in range(size):
-        most = max(most, abs(left[i]))
-    return most
-
-
-@compiled
-def safe_bound(first: First, now: Dictionary, infeasible_row: int, lower: Floats, upper: Floats) -> float:
-    """Lower bound on the objective from the equations as they were read, multipliers taken from the slopes (Neumaier and
-    Shcherbina 2004). With a row that cannot be met: by how much at least, above 0 only if there is no solution (Farkas).
-    """
-    rows, columns, values, constant, costs = first
-    table, slopes, x, basic, nonbasic = now
-    size = len(constant)
-    multipliers, rest = np.zeros(len(x)), np.zeros(len(x))
-    if infeasible_row < 0:
-        for j in range(len(nonbasic)):
-            multipliers[nonbasic[j]] = -slopes[j]
-        for v in range(len(x)):
-            rest[v] = costs[v]
-            multipliers[v] += costs[v]
-    else:
-        out = basic[infeasible_row]
-        sign = 1.0 if x[out] > upper[out] else -1.0
-        for j in range(len(nonbasic)):
-            multipliers[nonbasic[j]] = sign * table[infeasible_row, j]
-        multipliers[out] = sign
-    total = 0.0
-    for i in range(size):
-        rest[i] -= multipliers[i]
-        total += multipliers[i] * constant[i]
-    for k in range(len(rows)):
-        rest[size + columns[k]] -= values[k] * multipliers[rows[k]]
-    for v in range(len(x)):
-        if abs(rest[v]) > NOISE:
-            bound = lower[v] if rest[v] > 0 else upper[v]
-            if abs(bound) < np.inf or abs(rest[v]) > FEASIBLE:
-                total += rest[v] * bound
-    return total
-
-
-@compiled
 def price(now: Dictionary, costs: Floats) -> None:
     """Slopes from costs."""
     table, slopes, _, basic, nonbasic = now
@@ -315,40 +247,3 @@ def price(now: Dictionary, costs: Floats) -> None:
         if costs[basic[i]] != 0.0:
             for j in range(len(nonbasic)):
                 slopes[j] -= costs[basic[i]] * table[i, j]
-
-
-@compiled
-def renew(first: First, now: Dictionary) -> None:
-    """The dictionary of the same basis from the equations as they were read, free of the rounding errors of earlier pivots.
-
-    Each variable that is to become basic takes the row with its largest element among those still to be left.
-    """
-    rows, columns, values, constant, _ = first
-    renewed, _, x, basic, nonbasic = now
-    size, total = len(constant), len(x)
-    # The constants are one more column: that of a variable of value -1.
-    table = np.zeros((size, total - size + 1))
-    for k in range(len(rows)):
-        table[rows[k], columns[k]] = values[k]
-    table[:, -1] = constant
-    stays = np.zeros(total + 1, dtype=np.bool_)
-    for i in range(size):
-        stays[basic[i]] = True
-    inside, outside = np.arange(size), np.arange(size, total + 1)
-    fresh = Dictionary(table, np.zeros(total - size + 1), x, inside, outside)
-    for j in range(total - size):
-        if stays[outside[j]]:
-            leaving, largest = 0, -1.0
-            for i in range(size):
-                if not stays[inside[i]] and abs(table[i, j]) > largest:
-                    leaving, largest = i, abs(table[i, j])
-            pivot(fresh, leaving, j)
-    for i in range(size):
-        basic[i] = inside[i]
-        x[basic[i]] = table[i, total - size]
-    for j in range(total - size):
-        v = outside[j]
-        nonbasic[j] = v
-        for i in range(size):
-            renewed[i, j] = table[i, j]
-            x[basic[i]] -= table[i, j] * x[v]

@@ -75,7 +75,7 @@ def test_splits_share_no_window(tiny: TrainOptions) -> None:
 
 def test_clairvoyance_is_cheaper_than_the_base(tiny: TrainOptions) -> None:
     costs = {
-        name: play(pool_for(replace(tiny.env, split="test", intervals=20, windows=6, base=name)), base).cost.mean()
+        name: play(pool_for(replace(tiny.env, split="test", intervals=20, windows=6, base=name)), base).cost_j.mean()
         for name in ("forecast", "clairvoyant")
     }
     assert costs["clairvoyant"] < costs["forecast"]
@@ -105,9 +105,9 @@ def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
 def test_a_report_has_every_shift_and_both_twins(report: Report, small: Path) -> None:
     shifts = {row.shift for row in report.shifts}
     assert {"none", "load time 20 s", "no bursts", "trace diurnal", f"pipeline {small}"} <= shifts
-    assert {(row.gain, row.saved) for row in report.shifts if row.policy == "forecast"} == {(0.0, 0.0)}
+    assert {(row.gain.value, row.saved.value) for row in report.shifts if row.policy == "forecast"} == {(0.0, 0.0)}
     assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
-    assert all(row.event_servers > 0 and row.event_j > 0 for row in report.fidelity)
+    assert all(row.event.servers > 0 and row.event.cost_j > 0 for row in report.fidelity)
 
 
 def test_a_report_is_written_as_text_picture_and_curves(report: Report, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_the_base(trained
     """An agent trained at one load time is the base at another."""
     elsewhere = replace(tiny.env, split="test", load_s=20.0)
     agent = Method("ppo", "forecast", 1.0, 1.0, trained.agent)
-    assert agent.play(elsewhere).cost == pytest.approx(Method("forecast", "forecast", 1.0, 1.0).play(elsewhere).cost)
+    assert agent.play(elsewhere).cost_j == pytest.approx(Method("forecast", "forecast", 1.0, 1.0).play(elsewhere).cost_j)
 
 
 def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
@@ -134,4 +134,3 @@ def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
     assert shielded(usual, mask)[0] >= 0
     assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [-1, -1, -1]
     assert shielded(usual, mask)[0] >= 0
-    assert shielded.trusted == 2 / 5

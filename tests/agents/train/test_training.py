@@ -9,16 +9,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
-from typer.testing import CliRunner
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
-from loki_rl.agents.export import agreement
 from loki_rl.agents.train.privileged_critic import FORESIGHT
-from loki_rl.agents.train.training import BEST, LATEST, STATE, OtherTrainingError, TrainOptions, next_price, train
+from loki_rl.agents.train.training import (
+    BEST,
+    LATEST,
+    STATE,
+    OtherTrainingError,
+    PpoOptions,
+    TrainOptions,
+    new_model,
+    next_price,
+    train,
+    worth,
+)
 from loki_rl.agents.train.validation import Score
 from loki_rl.agents.train.vec_env import ClusterVecEnv
 from loki_rl.cli.main import app
@@ -27,6 +38,7 @@ from loki_rl.control.learned.agent import OnnxAgent, act, card_text, load_agent
 from loki_rl.control.learned.observation import ACTIONS, OBSERVATION
 from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.env.gym.spaces import NAMES
+from tests.agents.agreement import agreement
 
 
 def test_it_leaves_checkpoints_curves_and_files(trained: Any, tiny: TrainOptions) -> None:
@@ -61,22 +73,40 @@ def test_a_folder_goes_on_with_its_own_training_only(trained: Any, tiny: TrainOp
         train(tiny, tmp_path)
 
 
-def test_lost_requests_have_a_price_that_follows_how_many_there_are() -> None:
-    assert next_price(5.0, 0.01) == 6.0  # at most a step
-    assert next_price(5.0, -0.00002) == pytest.approx(4.8)
-    assert next_price(0.1, -0.01) == 0.0
+def test_lost_requests_have_a_price_that_follows_how_many_there_are(tiny: TrainOptions) -> None:
+    options = replace(tiny, allowed=0.001)
+    assert next_price(options, 5.0, 0.011) == 6.0  # at most a step
+    assert next_price(options, 5.0, 0.00098) == pytest.approx(4.8)
+    assert next_price(options, 0.1, 0.0) == 0.0
 
 
-def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed() -> None:
+def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed(
+    tiny: TrainOptions,
+) -> None:
     safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
-    assert safe.better_than(cheap, 0.0005)
-    assert not cheap.better_than(safe, 0.0005)
-    assert cheap.better_than(safe, 0.0015)
-    assert Score(0.02, 0.2, 0.0005, 0.001).better_than(safe, 0.0005)
+    strict, lax = replace(tiny, allowed=0.0005), replace(tiny, allowed=0.0015)
+    assert worth(strict, safe) > worth(strict, cheap)
+    assert worth(lax, cheap) > worth(lax, safe)
+    assert worth(strict, Score(0.02, 0.2, 0.0005, 0.001)) > worth(strict, safe)
+    assert worth(replace(strict, lost_j=0.0), cheap) > worth(replace(strict, lost_j=0.0), safe)
+
+
+def test_every_setting_of_the_learner_is_an_option_and_stands_in_the_card(trained: Any, tiny: TrainOptions) -> None:
+    settings: dict[str, Any] = {
+        "learning_rate": 0.002, "batch_size": 8, "n_epochs": 3, "gamma": 0.7, "gae_lambda": 0.6, "clip_range": 0.3,
+        "ent_coef": 0.07, "vf_coef": 0.4, "max_grad_norm": 0.9, "net_arch": (5, 6),
+    }  # fmt: skip
+    options = replace(tiny, ppo=PpoOptions(**settings))
+    model = new_model(options, ClusterVecEnv(pool_for(tiny.env), 2, tiny.rewards))
+    assert model.policy_kwargs["net_arch"] == list(settings.pop("net_arch"))
+    assert model.clip_range(1.0) == settings.pop("clip_range")
+    assert {name: getattr(model, name) for name in settings} == settings
+    for card in (trained.agent.card, load_agent(trained.folder / "agent.npz").card):
+        assert msgspec.convert(card.training, TrainOptions) == tiny
 
 
 def test_the_price_is_paid_for_what_the_base_does_not_lose(tiny: TrainOptions) -> None:
-    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env = ClusterVecEnv(pool_for(tiny.env), 4, tiny.rewards)
     env.reset()
     env.price = 10.0
     for _ in range(tiny.env.intervals):
@@ -89,7 +119,7 @@ def test_the_price_is_paid_for_what_the_base_does_not_lose(tiny: TrainOptions) -
 
 
 def test_the_critic_alone_sees_what_comes(trained: Any, tiny: TrainOptions) -> None:
-    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env = ClusterVecEnv(pool_for(tiny.env), 4, tiny.rewards)
     seen = env.reset()
     assert seen.shape[1] == OBSERVATION + FORESIGHT
     assert np.isfinite(seen).all()
@@ -146,7 +176,7 @@ def test_inference_needs_no_torch(trained: Any) -> None:
 
 
 def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> None:
-    env = ClusterVecEnv(pool_for(tiny.env), 4)
+    env = ClusterVecEnv(pool_for(tiny.env), 4, tiny.rewards)
     env.reset()
     for _ in range(tiny.env.intervals):
         env.step_async(np.full(4, 3))

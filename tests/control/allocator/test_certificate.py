@@ -10,15 +10,15 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.allocator.cached_model import CachedModel
-from loki_rl.control.explain.verify import verify
+from loki_rl.control.allocator.implicit_model import ImplicitModel
+from loki_rl.control.branch_and_price.search import Answer, BranchAndPrice
 from loki_rl.control.formulation.problem import Goal
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.solver import own_solver
 from loki_rl.control.solver.solve import Solved
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Server
 from loki_rl.files.config import load_pipeline
+from tests.control.verify import verify
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 ROOM = 2e-6
@@ -66,9 +66,9 @@ def test_whatever_the_time(pipeline: Pipeline, share: float, floor: float, limit
 
 def test_without_time_for_a_fleet_the_relaxation_bounds_it(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """What large problems meet: no answer but that of the relaxations."""
-    ask = CachedModel.ask
+    ask = ImplicitModel.ask
 
-    def late(self: CachedModel, goal: Goal, demands: tuple[float, ...], servers: tuple[int, ...], **limits: Any) -> Solved:
+    def late(self: ImplicitModel, goal: Goal, demands: tuple[float, ...], servers: tuple[int, ...], **limits: Any) -> Solved:
         settled = not limits.get("integer", True) or limits.get("counts") is not None
         return ask(self, goal, demands, servers, **limits) if settled else Solved("unknown", "Late", nan, nan, 0.0, {})
 
@@ -77,7 +77,7 @@ def test_without_time_for_a_fleet_the_relaxation_bounds_it(pipeline: Pipeline, m
         request = Request(share * most, pipeline.servers)
         best = allocate(pipeline, request)
         with monkeypatch.context() as patch:
-            patch.setattr(CachedModel, "ask", late)
+            patch.setattr(ImplicitModel, "ask", late)
             hurried = allocate(pipeline, request)
         assert verify(pipeline, hurried, request) == []
         assert hurried.certificate.status == "Late"
@@ -96,7 +96,12 @@ def test_few_nodes_are_a_limit_as_well(pipeline: Pipeline, monkeypatch: pytest.M
     most = capacity(pipeline, pipeline.servers).capacity_rps
     request = Request(0.777 * most, pipeline.servers)
     best = allocate(pipeline, replace(request, demand_rps=request.demand_rps * (1 + 1e-9)))
-    monkeypatch.setattr(own_solver, "MOST_NODES", 2)
+    run = BranchAndPrice.run
+
+    def few(self: BranchAndPrice, most_nodes: int | None = None) -> Answer:  # noqa: ARG001  (that is what is changed)
+        return run(self, 2)
+
+    monkeypatch.setattr(BranchAndPrice, "run", few)
     check_truth(allocate(pipeline, request), best)
 
 

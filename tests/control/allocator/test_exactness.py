@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.explain.verify import verify
 from loki_rl.control.formulation.request import Part, Queueing, Request
 from loki_rl.core.pipeline import Pipeline
 from tests.control.brute import Verdict, pipelines
+from tests.control.verify import verify
 
 
 @st.composite

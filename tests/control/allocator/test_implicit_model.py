@@ -13,9 +13,8 @@ import pytest
 
 from loki_rl.control.allocator import implicit_model
 from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.allocator.cached_model import CachedModel
 from loki_rl.control.allocator.implicit_model import ImplicitModel, narrowed
-from loki_rl.control.explain.verify import verify
+from loki_rl.control.allocator.written_model import WrittenModel
 from loki_rl.control.formulation.network import Network
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.problem import ANY, NO_FLOOR, Floor, Problem
@@ -24,6 +23,7 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import load_pipeline
 from tests.control.instances import Rng, requests, small_pipeline
+from tests.control.verify import verify
 
 PAIRS = range(25)
 GAP = 1.5e-6
@@ -50,7 +50,7 @@ def pair(rng: Rng) -> tuple[Problem, Problem, tuple[int, ...]]:
         networks += [setting.network] if setting.feasible else []
     prices = tuple(kind.price for kind in pool)
     servers = tuple(int(rng.integers(1, 9)) for _ in pool)
-    return CachedModel(tuple(networks), prices), ImplicitModel(tuple(networks), prices), servers
+    return WrittenModel(tuple(networks), prices), ImplicitModel(tuple(networks), prices), servers
 
 
 def asked(rng: Rng, kept: Problem, servers: tuple[int, ...]) -> Iterator[tuple[str, tuple[float, ...], dict[str, Any]]]:
@@ -99,7 +99,9 @@ def test_fleets_do_what_is_said_of_them(seed: int) -> None:
     parts = [narrowed(network, mine) for network, mine in zip(kept.networks, branched.split(branched.counts), strict=True)]
     counts = [count for _, mine in parts for count in mine]
     prices = tuple(kept.prices)
-    alone = CachedModel(tuple(network for network, _ in parts), prices).ask("most accurate", demands, servers, counts=counts)
+    alone = WrittenModel(tuple(network for network, _ in parts), prices).ask(
+        "most accurate", demands, servers, counts=counts
+    )
     assert alone.objective == pytest.approx(found.objective, rel=1e-7)
     least = {"least": found.objective * (1 - 1e-7), "start": branched.counts}
     cheapest = [one.ask("least price", demands, servers, **least).objective for one in (kept, branched)]  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ import pytest
 
 from loki_rl.control.allocator.allocate import allocate, capacity
 from loki_rl.control.allocator.ladder import ladder
-from loki_rl.control.explain.verify import verify
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.files.config import load_pipeline
 from tests.control.instances import small_pipeline
+from tests.control.verify import verify
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 CLOSE = 2e-6

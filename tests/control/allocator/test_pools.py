@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
-from loki_rl.control.explain.verify import verify, verify_jointly
 from loki_rl.control.formulation.request import Part, Queueing, Request
 from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile
 from tests.control.brute import Verdict, variant
+from tests.control.verify import verify, verify_jointly
 
 # Shrinking would try everything for minutes.
 PHASES = (Phase.explicit, Phase.generate)

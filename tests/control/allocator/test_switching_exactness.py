@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.explain.verify import verify
 from loki_rl.control.formulation.request import Queueing, Request
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Exclusion, Server
 from tests.control.brute import Brute, pipelines
+from tests.control.verify import verify
 
 Model = tuple[int, int]
 Terms = dict[int, float]

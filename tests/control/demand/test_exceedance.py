@@ -11,21 +11,8 @@ from hypothesis import strategies as st
 
 from loki_rl.control.allocator.switching import VIOLATION
 from loki_rl.control.demand.capacity_target import average, least, warm
-from loki_rl.control.demand.exceedance import (
-    CALM_S,
-    HIGHEST,
-    JUMPS,
-    MEMORY_S,
-    NOISE_S,
-    PEAK_S,
-    Floats,
-    again,
-    beyond,
-    chances,
-    deviation,
-    peaks,
-    seen,
-)
+from loki_rl.control.demand.estimators import NOISE_S, PEAK_S, Floats, deviation, together
+from loki_rl.control.demand.exceedance import CALM_S, HIGHEST, JUMPS, MEMORY_S, again, beyond, chances, seen
 from loki_rl.control.demand.forecast import QUANTILES, TARGET
 
 LEVELS: Floats = np.geomspace(0.5, 2000, 512)
@@ -51,8 +38,8 @@ def chances_as_defined(counts: Floats, expected: float, lead_s: float) -> Floats
     noise = np.array([0.5 - 0.5 * erf((level - expected) / sigma) for level in LEVELS])
     rate = JUMPS / (CALM_S + len(recent))
     jump = np.where(HIGHEST * expected >= LEVELS, rate * lead_s * expected / LEVELS, 0.0)
-    together = np.convolve(recent, np.full(PEAK_S, 1 / PEAK_S), "valid") if len(recent) >= PEAK_S else recent
-    total = np.where(expected >= LEVELS, 1.0, noise + again_as_defined(together, lead_s) + jump)
+    peaks = np.convolve(recent, np.full(PEAK_S, 1 / PEAK_S), "valid") if len(recent) >= PEAK_S else recent
+    total = np.where(expected >= LEVELS, 1.0, noise + again_as_defined(peaks, lead_s) + jump)
     return np.minimum(total, 1.0)
 
 
@@ -110,7 +97,9 @@ def test_noise_is_never_below_poissons(counts: list[int], level: float) -> None:
 @given(st.lists(st.integers(0, 1000), max_size=10))
 def test_peaks_are_those_of_seconds_together(counts: list[int]) -> None:
     expected = [sum(counts[i : i + PEAK_S]) / PEAK_S for i in range(len(counts) - PEAK_S + 1)]
-    assert peaks(np.array(counts, np.float64)) == pytest.approx(np.array(expected if len(counts) >= PEAK_S else counts))
+    assert together(np.array(counts, np.float64), PEAK_S) == pytest.approx(
+        np.array(expected if len(counts) >= PEAK_S else counts)
+    )
 
 
 # -- what costs least -------------------------------------------------------------------------------------------------------

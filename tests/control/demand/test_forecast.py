@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from loki_rl.control.demand.estimators import Floats
 from loki_rl.control.demand.forecast import (
     FORECASTERS,
     QUANTILES,
-    Floats,
     Forecaster,
     Tracker,
-    make_forecaster,
     outcome,
     pinball,
 )
-from loki_rl.control.demand.forecast_learned import load_net, shipped_net
+from loki_rl.control.demand.forecast_learned import load_net, make_forecaster, shipped_net
 from loki_rl.control.formulation.request import RequestError
 
 EVERY: dict[str, Forecaster] = {**FORECASTERS, "quantile": shipped_net()}

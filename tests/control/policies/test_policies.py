@@ -22,7 +22,8 @@ from loki_rl.core.plan import Server, Snapshot
 from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import load_pipeline
-from loki_rl.runs.run import RunOptions, prepare, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import prepare, run_twin
 
 ROOT = Path(__file__).parents[3]
 SERVERS = 20

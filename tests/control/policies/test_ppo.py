@@ -8,14 +8,14 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.agent import MASK_RULE, Card
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, PATIENCES
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.ppo import Adjusting
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Snapshot
+from loki_rl.core.plan import Exclusion, Plan, Snapshot
+from tests.control.cards import made_up
 
 SERVERS = 6
 
@@ -25,11 +25,7 @@ class Fixed:
 
     def __init__(self, action: int, low: float = -9.0, high: float = 9.0) -> None:
         self.action = action
-        self.card = Card(
-            environment="LokiRL/Cluster-v0", pipeline="p", features=tuple(f"f{i}" for i in range(OBSERVATION)),
-            multipliers=tuple(MULTIPLIERS), patiences=tuple(PATIENCES), mask_rule=MASK_RULE, scale=1.0, patience=1.0,
-            low=(low,) * OBSERVATION, high=(high,) * OBSERVATION, forecast_error=0.05, ranges={}, gain=0.0, gap=0.0, steps=0,
-        )  # fmt: skip
+        self.card = made_up("p", low, high)
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
         return np.array([action == self.action for action in range(ACTIONS)], np.float32)
@@ -48,7 +44,7 @@ def snapshot(rps: float = 60.0, seconds: int = 60, age_s: float = 0.0, now: floa
     return Snapshot(now, 10.0, arrivals, age_s, ())
 
 
-def adjusting(pipeline: Pipeline, agent: Fixed | None, **options: object) -> Adjusting:
+def adjusting(pipeline: Pipeline, agent: Fixed, **options: object) -> Adjusting:
     return Adjusting(pipeline, PolicyOptions(servers=SERVERS, **options), agent=agent)  # type: ignore[arg-type]
 
 
@@ -83,40 +79,70 @@ def test_in_its_shadow_it_only_says_what_it_would_do(pipeline: Pipeline) -> None
     assert asked.capacity_rps > 0
 
 
+def said(plan: Plan) -> str:
+    return plan.reasons[-1]
+
+
+def decision(plan: Plan) -> Plan:
+    """What the cluster is told to do: without why, and without how long that took to find."""
+    return replace(plan, reasons=(), adjustment=None, certificate=replace(plan.certificate, build_ms=0.0, solve_ms=0.0))
+
+
+def without(pipeline: Pipeline, seen: Snapshot, patience: float = 1.0) -> Plan:
+    """The plan of the base alone."""
+    return decision(Forecasting(pipeline, PolicyOptions(servers=SERVERS, patience=patience)).decide(seen))
+
+
 class TestFallback:
-    """Whenever something is wrong the plan is the one without the agent."""
+    """Whenever something is wrong the plan is the one without the agent, who would have moved it."""
+
+    @pytest.fixture
+    def policy(self, pipeline: Pipeline) -> Adjusting:
+        policy = adjusting(pipeline, Fixed(6))
+        assert decision(policy.decide(snapshot())) != without(pipeline, snapshot())
+        return policy
+
+    def falls_back(self, policy: Adjusting, pipeline: Pipeline, seen: Snapshot, why: str) -> None:
+        plan = policy.decide(seen)
+        assert decision(plan) == without(pipeline, seen)
+        assert plan.adjustment is not None
+        assert plan.adjustment.fallback
+        assert why in said(plan)
 
     def test_no_model_file(self, pipeline: Pipeline) -> None:
-        plan = adjusting(pipeline, None).decide(snapshot())
-        assert "no adjustment: no model file" in plan.reasons
+        plan = make_policy("ppo", pipeline, PolicyOptions(servers=SERVERS)).decide(snapshot())
+        assert decision(plan) == without(pipeline, snapshot(), PolicyOptions(servers=SERVERS).patience)
+        assert plan.adjustment is not None
+        assert plan.adjustment.fallback
+        assert "no model file" in said(plan)
 
-    def test_stale_counts(self, pipeline: Pipeline) -> None:
-        policy = adjusting(pipeline, Fixed(6))
-        plan = policy.decide(snapshot(age_s=30.0))
-        assert any("s old" in reason for reason in plan.reasons)
-        assert policy.fallbacks == 1
+    def test_nothing_counted(self, policy: Adjusting, pipeline: Pipeline) -> None:
+        self.falls_back(policy, pipeline, snapshot(seconds=0), "nothing counted yet")
+
+    def test_stale_counts(self, policy: Adjusting, pipeline: Pipeline) -> None:
+        self.falls_back(policy, pipeline, snapshot(age_s=30.0), "counts are 30 s old")
+
+    def test_a_model_that_cannot_be_loaded(self, policy: Adjusting, pipeline: Pipeline) -> None:
+        seen = replace(snapshot(), exclusions=(Exclusion("t", "fast", "", "broken"),))
+        self.falls_back(policy, pipeline, seen, "'fast' of 't' cannot be loaded")
 
     def test_outside_of_the_training_range(self, pipeline: Pipeline) -> None:
-        plan = adjusting(pipeline, Fixed(6, low=-0.01, high=0.0)).decide(snapshot())
-        assert any("outside of the training range" in reason for reason in plan.reasons)
+        strange = adjusting(pipeline, Fixed(6, low=-0.01, high=0.0))
+        self.falls_back(strange, pipeline, snapshot(), "outside of the training range")
 
-    def test_a_forecaster_that_is_far_off(self, pipeline: Pipeline) -> None:
-        policy = adjusting(pipeline, Fixed(6))
+    def test_a_forecaster_that_is_far_off(self, policy: Adjusting, pipeline: Pipeline) -> None:
         policy._tracker.error = 0.5
-        plan = policy.decide(snapshot())
-        assert any("times its usual error" in reason for reason in plan.reasons)
+        self.falls_back(policy, pipeline, snapshot(), "times its usual error")
 
-    def test_not_a_number(self, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-        policy = adjusting(pipeline, Fixed(6))
+    def test_not_a_number(self, policy: Adjusting, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
         bad, mask = np.full(OBSERVATION, np.nan, np.float32), np.ones(ACTIONS, np.bool_)
         monkeypatch.setattr(policy, "_observe", lambda *_: (bad, mask))
-        assert any("not a number" in reason for reason in policy.decide(snapshot()).reasons)
+        self.falls_back(policy, pipeline, snapshot(), "not a number")
 
-    def test_it_sits_out_some_intervals_before_it_is_believed_again(self, pipeline: Pipeline) -> None:
-        policy = adjusting(pipeline, Fixed(6))
+    def test_it_sits_out_some_intervals_before_it_is_believed_again(self, policy: Adjusting, pipeline: Pipeline) -> None:
         policy.decide(snapshot(age_s=30.0))
-        said = [policy.decide(snapshot(now=70.0 + 10 * i)).reasons[-1] for i in range(3)]
-        assert ["sit out" in reason for reason in said] == [True, True, False]
+        seen = [snapshot(now=70.0 + 10 * i) for i in range(3)]
+        assert [decision(policy.decide(one)) == without(pipeline, one) for one in seen] == [True, True, False]
 
 
 def test_a_missing_model_file_is_told_at_the_start(pipeline: Pipeline) -> None:

@@ -17,7 +17,8 @@ from loki_rl.control.policies.proteus import expected_items
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.files.config import load_pipeline
-from loki_rl.runs.run import RunOptions, run_twin
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.run import run_twin
 
 ROOT = Path(__file__).parents[3]
 

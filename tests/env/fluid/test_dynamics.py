@@ -20,8 +20,8 @@ from loki_rl.env.fluid.dynamics import (
     adopt,
     advance,
     new_clusters,
+    new_rules,
     scratch,
-    waits_s,
 )
 from loki_rl.files.config import load_pipeline
 
@@ -33,28 +33,27 @@ class Cluster:
 
     def __init__(self, fleet: Fleet, servers: int, load_s: float) -> None:
         self.fleet, self.servers = fleet, servers
-        self.state: Clusters = new_clusters(fleet, 1, servers)
+        self.state = new_clusters(fleet, 1, servers)
         self.state.load_s[:] = load_s
-        self.work, self.spots = scratch(fleet, servers)
+        self.row, self.room = Clusters(*(array[0] for array in self.state)), scratch(fleet, servers)
 
     def plan(self, warm: bool = False, **counts: int) -> None:
         wanted = np.zeros(self.fleet.models)
         for variant, number in counts.items():
             wanted[self.number(variant)] = number
-        adopt(wanted, self.state.model[0], self.state.left[0], self.state.want[0], self.servers, self.spots[SERVING])
+        adopt(wanted, self.row, self.room.lists[SERVING])
         if warm:
             self.state.model[0] = self.state.want[0]
 
     def number(self, variant: str) -> int:
-        return next(m for m in range(self.fleet.models) if self.fleet.names(m)[1].replace("-", "_") == variant)
+        names = [variant.name.replace("-", "_") for task in self.fleet.pipeline.tasks for variant in task.variants]
+        return names.index(variant)
 
     def run(self, rps: float, seconds: int) -> Floats:
-        s, fleet, figures = self.state, self.fleet, np.zeros(FIGURES)
+        fleet, figures = self.fleet, np.zeros(FIGURES)
         ticks = np.full(seconds * SECOND, rps * TICK_S, np.float32)
-        advance(
-            ticks, 0, len(ticks), s.model[0], s.left[0], s.want[0], s.old[0], s.queue[0], s.tokens[0], fleet.physical[0],
-            self.servers, s.load_s[0], 1.0, waits_s(fleet), fleet.net, 1.0, TICK_S, self.work, self.spots, figures,
-        )  # fmt: skip
+        rules = new_rules(fleet, exponent=1.0)
+        advance(ticks, 0, len(ticks), self.row, fleet.physical[0], rules, fleet.net, self.room, figures)
         return figures
 
 

@@ -66,10 +66,10 @@ def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any
     mask = env.action_masks()
     assert np.array_equal(mask, info["action_mask"].astype(bool))
     pool, number = env.pool, int(env.pool.costed.argmax())
-    targets = env.pool.windows.high[number, 1] * 0.8 * MULTIPLIERS
+    targets = env.pool.windows.arrays.high[number, 1] * 0.8 * MULTIPLIERS
     assert mask.shape == (ACTIONS,)
     assert mask[NO_ADJUSTMENT]
-    low = targets < 0.95 * pool.windows.floor[number, 1] - 1e-9
+    low = targets < 0.95 * pool.windows.arrays.floor[number, 1] - 1e-9
     assert low.any()
     assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
 
@@ -98,6 +98,7 @@ def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
     [
         ("fidelity", "real", "fidelity must be"),
         ("split", "exam", "split must be"),
+        ("solver", "cbc", "solver must be one of search, pulp"),
         ("base", "oracle", "base must be"),
         ("interval_s", 0.0, "interval_s must be finite and above 0"),
         ("render_mode", "human", "render_mode must be"),
@@ -134,6 +135,16 @@ class TestEventFidelity:
         arrivals = sum(row[-1]["arrivals"] for row in rows)
         assert arrivals == len(env.pool.windows.window(env._number).times)
         assert rows[-1][3]
+
+    def test_the_exact_pulp_model_plans_and_masks(self, small: dict[str, Any]) -> None:
+        options = {**small, "intervals": 3, "mean_rps": 60.0, "fidelity": "event"}
+        seen = {}
+        for solver in ("search", "pulp"):
+            env = ClusterEnv(pipeline="one-task", solver=solver, **options)
+            seen[solver] = play(env, [NO_ADJUSTMENT] * 3, seed=2)
+        for own, known in zip(seen["search"], seen["pulp"], strict=True):
+            assert known[-1]["action_mask"].tolist() == own[-1]["action_mask"].tolist()
+            assert known[-1]["servers"] == pytest.approx(own[-1]["servers"], abs=1.0)
 
     def test_fluid_and_event_agree_where_nothing_is_scarce(self, small: dict[str, Any]) -> None:
         options = {**small, "intervals": 3, "mean_rps": 60.0}

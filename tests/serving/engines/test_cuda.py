@@ -14,7 +14,6 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.reading.quality import encoded, true_crops
 from loki_rl.reading.scenes import render
-from loki_rl.runs.run import pictures
 from loki_rl.serving.engines.adapter import Array
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.hardware import device_name, memory_mb
@@ -22,6 +21,7 @@ from loki_rl.serving.engines.onnx_engine import OnnxEngine
 from loki_rl.serving.engines.sessions import choose_device, cuda_answers
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.profiling.workload import entry_payloads
 
 SIZES = (1, 2, 4)
 
@@ -116,7 +116,7 @@ def test_models_are_swapped_while_requests_come_and_none_is_lost(
         policy_factory="alternating:make",
         start_s=600.0,  # TensorRT builds for minutes, the first time
     ) as plane:
-        seen = replay(plane.front, pipeline.name, times, pictures(file, 1, count=6), pipeline.slo_s).figures
+        seen = replay(plane.front, pipeline.name, times, entry_payloads(file, 6, 1, "cpu"), pipeline.slo_s).figures
         plane.check()
     assert (seen.arrivals, seen.ok) == (len(times), len(times))
     assert seen.switches

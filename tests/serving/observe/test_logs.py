@@ -30,7 +30,7 @@ def test_a_record_is_one_line_with_its_fields_and_its_error() -> None:
 
 
 def test_every_process_keeps_its_log_and_tells_how_requests_ended(tmp_path: Path, quick_traffic: ClusterOptions) -> None:
-    logs = LogOptions(str(tmp_path / "logs"), as_json=True, level="debug")
+    logs = LogOptions(str(tmp_path / "logs"), json_lines=True, level="debug")
     policy = {"servers": 6, "demand_rps": 5.0}
     with (
         LocalPlane(quick_traffic, policy="static", policy_options=policy, logs=logs) as plane,

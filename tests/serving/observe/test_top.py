@@ -8,9 +8,9 @@ from math import inf
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 from rich.console import Console
-from typer.testing import CliRunner
 
 from loki_rl.cli.main import app
 from loki_rl.cli.top import TopError, Watch, percentile, source, view

@@ -38,7 +38,7 @@ PIPELINE = Pipeline(
             (
                 Variant("r1", 0.5, times(2)),
                 Variant("r2", 0.7, times(4)),
-                Variant("r3", 0.65, times(5), dominated=True),
+                Variant("r3", 0.65, times(5)),
                 Variant("r4", 0.9, times(8)),
             ),
             parent="find",
@@ -59,10 +59,10 @@ def names(served: Round) -> list[str]:
     return [PIPELINE.tasks[task].variants[variant].name for task, variant in enumerate(served.variants)]
 
 
-def test_rounds_go_from_the_most_accurate_to_the_fastest_and_leave_out_what_is_dominated() -> None:
+def test_rounds_go_from_the_most_accurate_to_the_fastest_and_every_variant_has_one() -> None:
     rounds = make_rounds(PIPELINE)
-    assert [names(one) for one in rounds] == [["f2", "r4"], ["f2", "r2"], ["f1", "r1"]]
-    assert [one.per_request for one in rounds] == [(1.0, 3.0), (1.0, 3.0), (1.0, 2.0)]
+    assert [names(one) for one in rounds] == [["f2", "r4"], ["f2", "r2"], ["f1", "r3"], ["f1", "r1"]]
+    assert [one.per_request for one in rounds] == [(1.0, 3.0), (1.0, 3.0), (1.0, 2.0), (1.0, 2.0)]
     for one in rounds:
         assert [place.variant for place in one.plan.placements] == names(one)
         assert all(place.replicas == 1 for place in one.plan.placements)
@@ -70,7 +70,7 @@ def test_rounds_go_from_the_most_accurate_to_the_fastest_and_leave_out_what_is_d
 
 def test_variants_too_slow_for_the_slo_are_measured_all_the_same() -> None:
     rounds = make_rounds(replace(PIPELINE, slo_s=0.02))
-    assert [names(one) for one in rounds] == [["f2", "r4"], ["f2", "r2"], ["f1", "r1"]]
+    assert [names(one) for one in rounds] == [["f2", "r4"], ["f2", "r2"], ["f1", "r3"], ["f1", "r1"]]
 
 
 def test_a_server_for_each_task_is_the_least() -> None:
@@ -82,7 +82,7 @@ def test_the_policy_gives_one_plan_after_the_other_and_stays_with_the_last() -> 
     plans = [one.plan for one in make_rounds(PIPELINE)]
     policy = rounds_policy("rounds", ClusterOptions(PIPELINE, 2), {"plans": msgspec.to_builtins(plans)})
     snapshot = Snapshot(0.0, 10.0, (), 0.0, ())
-    assert [policy.decide(snapshot) for _ in range(5)] == [*plans, plans[-1], plans[-1]]
+    assert [policy.decide(snapshot) for _ in range(len(plans) + 2)] == [*plans, plans[-1], plans[-1]]
 
 
 # -- journals ---------------------------------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def log_of(spans: list[tuple[float, float]], slow: dict[str, float]) -> WorkerLo
     return log
 
 
-SPANS = [(0.0, 100.0), (100.0, 200.0), (200.0, 300.0)]
-SLOW = {"f1": 1.5, "f2": 1.2, "r1": 2.0, "r2": 1.4, "r4": 1.1}
+SPANS = [(100.0 * number, 100.0 * number + 100) for number in range(4)]
+SLOW = {"f1": 1.5, "f2": 1.2, "r1": 2.0, "r2": 1.4, "r3": 1.3, "r4": 1.1}
 
 
 FILE = PipelineFile(
@@ -229,10 +229,16 @@ def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> No
         for n in (1, 2, 4):
             assert rows[name, n].p50_ms == pytest.approx(MARGIN * 1000 * isolated.latency[n].p50 * factor)
             assert rows[name, n].p95_ms == pytest.approx(3 * rows[name, n].p50_ms)
-    assert rows["r3", 1].p50_ms == pytest.approx(MARGIN * 5 * 1.4)  # never served: as slow as its neighbours became
     assert made.as_served
     assert made.accuracies == PROFILE.accuracies
-    assert "240 batches" in made.provenance
+    assert "320 batches" in made.provenance
+
+
+def test_a_variant_that_was_not_served_is_taken_to_be_as_slow_as_its_neighbours_became() -> None:
+    log = log_of(SPANS, SLOW)
+    log.batches = [one for one in log.batches if (one.task, one.variant) != (READ, 2)]
+    rows = {(row.variant, row.batch): row.p50_ms for row in rescaled_by(log).variants}
+    assert rows["r3", 1] == pytest.approx(MARGIN * 5 * 1.4)
 
 
 def test_what_every_batch_takes_beyond_its_model_weighs_on_small_ones() -> None:

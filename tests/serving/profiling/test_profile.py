@@ -7,15 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from loki_rl.files.config import ModelSpec, PipelineFile, TaskSpec, load_pipeline
-from loki_rl.files.profile_file import Dominated, Fanout, PathAccuracy, ProfileFile, StageAccuracy, Timing
+from loki_rl.files.config import ModelSpec, PipelineFile, load_pipeline
+from loki_rl.files.profile_file import PathAccuracy, ProfileFile, StageAccuracy
 from loki_rl.reading.pictures import Crop, pack, unpack
 from loki_rl.reading.quality import measure_quality
 from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import Scene, render
 from loki_rl.serving.engines.adapter import Array, Produced
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.profiling.dominance import Figures, dominated
 from loki_rl.serving.profiling.profile import Request, batch_sizes, profile, quick_request
 from loki_rl.serving.profiling.timing import Effort, measure_latencies
 
@@ -57,49 +56,6 @@ def test_effort_is_bounded_on_both_sides() -> None:
     assert len(calls) == 5 + 9
 
 
-# -- dominance --------------------------------------------------------------------------------------------------------------
-
-TREE = (TaskSpec("find", None, 1.0, ("a", "b", "c")), TaskSpec("read", "find", 0.0, ("x",)))
-
-
-def figures(ms: dict[str, float], accuracy: dict[str, float], fanout: dict[str, float], paths: dict[str, float]) -> Figures:
-    return Figures(
-        [Timing("find", name, 1, value, value, value) for name, value in ms.items()],
-        [StageAccuracy("find", name, value) for name, value in accuracy.items()],
-        [Fanout("find", name, "read", value) for name, value in fanout.items()],
-        [PathAccuracy((name, "x"), value) for name, value in paths.items()],
-    )
-
-
-SAME = {"a": 1.0, "b": 1.0, "c": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("ms", "accuracy", "fanout", "paths", "gone"),
-    [
-        ({"a": 1, "b": 2, "c": 3}, {"a": 0.5, "b": 0.7, "c": 0.6}, SAME, SAME, {"c": "b"}),
-        ({"a": 1, "b": 2, "c": 3}, {"a": 0.5, "b": 0.6, "c": 0.7}, SAME, SAME, {}),
-        # more children cost the next stage, so a variant that makes fewer may stay
-        ({"a": 1, "b": 2, "c": 3}, {"a": 0.5, "b": 0.7, "c": 0.6}, {"a": 1, "b": 3, "c": 2}, SAME, {}),
-        # better alone, worse in the pipeline
-        ({"a": 1, "b": 2, "c": 3}, {"a": 0.5, "b": 0.7, "c": 0.6}, SAME, {"a": 0.4, "b": 0.5, "c": 0.55}, {}),
-        # of equals the first stays
-        (SAME, SAME, SAME, SAME, {"b": "a", "c": "a"}),
-        # unmeasured accuracy
-        ({"a": 1, "b": 2, "c": 3}, {"b": 0.7}, {}, {}, {}),
-    ],
-)
-def test_dominance(
-    ms: dict[str, float],
-    accuracy: dict[str, float],
-    fanout: dict[str, float],
-    paths: dict[str, float],
-    gone: dict[str, str],
-) -> None:
-    found = dominated(TREE, figures(ms, accuracy, fanout, paths))
-    assert found == tuple(Dominated("find", variant, by) for variant, by in gone.items())
-
-
 # -- the whole --------------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +70,7 @@ def test_profile_of_any_model(doubling: Spec, tmp_path: Path) -> None:
     steps: list[tuple[str, float]] = []
     made = profile(file, Request("cpu", effort=QUICK, sizes={"double": (1, 3)}), lambda *step: steps.append(step))
     assert [(row.variant, row.batch) for row in made.variants] == [("only", 1), ("only", 3)]
-    assert (made.accuracies, made.fanouts, made.paths, made.dominated) == ((), (), (), ())
+    assert (made.accuracies, made.fanouts, made.paths) == ((), (), ())
     assert (made.provider, made.padded, made.as_served) == ("CPUExecutionProvider", False, False)
     assert steps[-1] == ("measure variants", 1.0)
     assert file.profile is not None
@@ -128,9 +84,9 @@ def test_a_pipeline_without_models_has_nothing_to_measure() -> None:
         profile(load_pipeline("traffic", need_profile=False), Request("cpu"), ignore)
 
 
-def test_a_profile_without_scenes(reading: PipelineFile) -> None:
-    with pytest.raises(EngineError, match="at least 1 scene, not 0"):
-        profile(reading, Request("cpu", scenes=0), ignore)
+def test_a_profile_without_payloads(reading: PipelineFile) -> None:
+    with pytest.raises(EngineError, match="at least 1 payload, not 0"):
+        profile(reading, Request("cpu", samples=0), ignore)
 
 
 def test_batch_sizes_by_place_and_device(reading: PipelineFile) -> None:
@@ -149,7 +105,7 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
         ),
     )
     sizes = {"detection": (1,), "recognition": (1, 2)}
-    made = profile(small, Request("cpu", scenes=5, effort=QUICK, sizes=sizes), ignore)
+    made = profile(small, Request("cpu", samples=5, effort=QUICK, sizes=sizes), ignore)
     assert len(made.variants) == 2 + 2 * 2
     assert all(0 < row.p50_ms <= row.p95_ms <= row.p99_ms for row in made.variants)
     accuracy = {row.variant: row.accuracy for row in made.accuracies}
@@ -173,7 +129,7 @@ def test_a_quick_profile_measures_times_and_takes_the_rest_from_a_known_one(read
             msgspec.structs.replace(reading.tree[1], variants=("rt96", "rt128")),
         ),
     )
-    made = profile(small, msgspec.structs.replace(request, scenes=2, effort=QUICK), ignore)
+    made = profile(small, msgspec.structs.replace(request, samples=2, effort=QUICK), ignore)
     assert (made.accuracies, made.fanouts, made.paths) == (known.accuracies, known.fanouts, known.paths)
     assert {(row.variant, row.batch) for row in made.variants} == {("d320", 1), ("d320", 2)} | {
         (variant, size) for variant in ("rt96", "rt128") for size in (1, 2, 4, 8)

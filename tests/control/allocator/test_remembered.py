@@ -1,4 +1,4 @@
-"""Kept problems: a plan depends on the question, not on what was asked before."""
+"""What is remembered: a plan depends on the question, not on what was asked before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate
-from loki_rl.control.allocator.cached_model import kept_problem
+from loki_rl.control.allocator.implicit_model import ImplicitModel, problem_of
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.solver import solve
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Certificate, Plan
 from loki_rl.files.config import load_pipeline
@@ -59,9 +58,9 @@ def test_order_of_questions_does_not_matter_on_small_pipelines(seed: int) -> Non
 
 def test_what_is_too_much_is_remembered_for_that_size_only(traffic: Pipeline) -> None:
     setting = prepare(traffic, Request(1.0, 20))
-    kept = kept_problem((setting.best_network,), (1.0,))
+    kept = problem_of((setting.best_network,), (1.0,), "search")
     assert kept.ask("least price", (400.0,), (20,)).outcome == "infeasible"
-    with patch.object(solve, "optimise", None):
+    with patch.object(ImplicitModel, "answer", None):
         assert kept.ask("least price", (401.0,), (20,)).outcome == "infeasible"
     assert kept.ask("least price", (100.0,), (20,)).found
     assert kept.ask("least price", (401.0,), (200,)).found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Bar(Struct):
+class Check(Struct):
     """limit: most that is right, in the unit of `measured`. measured: None where nothing was."""
 
     what: str
@@ -20,9 +20,9 @@ class Bar(Struct):
 
     def __str__(self) -> str:
         found = "nothing" if self.measured is None else f"{self.measured:.{self.digits}f}{self.unit}"
-        return f"BAR {self.what:66} {found:>10}  <= {self.limit:g}{self.unit:4} {'met' if self.met else 'MISSED'}"
+        return f"CHECK {self.what:66} {found:>10}  <= {self.limit:g}{self.unit:4} {'met' if self.met else 'MISSED'}"
 
 
-def show(bars: list[Bar]) -> None:
-    for bar in bars:
-        print(bar, flush=True)
+def show(checks: list[Check]) -> None:
+    for check in checks:
+        print(check, flush=True)

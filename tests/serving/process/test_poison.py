@@ -15,8 +15,8 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.process.launch import LocalPlane
 from tests.serving.driving import eventually
-from tests.serving.reading.test_own_models import ROOT
-from tests.serving.reading.test_own_models import site as site  # a fixture
+from tests.serving.profiling.test_own_models import ROOT
+from tests.serving.profiling.test_own_models import site as site  # a fixture
 
 HANG, ABORT, INNOCENT = 1, 2, 200
 ADAPTER = """import os, time

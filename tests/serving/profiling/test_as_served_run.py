@@ -30,7 +30,7 @@ def small(reading: PipelineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text(text, encoding="utf-8")
     with TemporaryDirectory(prefix="lt-") as folder:  # a socket's path must be short
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
-        monkeypatch.setattr(as_served, "PICTURES", PAYLOADS)
+        monkeypatch.setattr(as_served, "PAYLOADS", PAYLOADS)
         yield path
 
 

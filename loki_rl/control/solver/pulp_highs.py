@@ -1,0 +1,64 @@
+"""A PuLP problem as it is written, solved by HiGHS through PuLP: what is said to be true of a model, slowly."""
+
+from __future__ import annotations
+
+from math import nan
+from time import perf_counter
+from typing import Any
+
+import highspy
+import pulp
+
+from loki_rl.control.solver.solve import GAP, Outcome, Solved
+
+FEASIBLE = 2
+
+
+class _Silent(highspy.Highs):
+    """HiGHS prints its banner while it is constructed, before any option can be set; standard output belongs to --json."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802  (HiGHS's name)
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()  # type: ignore[no-untyped-call]
+
+
+class _Solver(pulp.HiGHS):  # type: ignore[misc]
+    """PuLP's, but for the banner."""
+
+    def createAndConfigureSolver(self, lp: Any) -> None:  # noqa: N802  (PuLP's name)
+        lp.solverModel = _Silent()  # type: ignore[no-untyped-call]
+        # Threads are process-wide in HiGHS: a second value would refuse every later solve.
+        limits = {"threads": 1, "mip_rel_gap": self.gapRel, "time_limit": float(self.timeLimit)}
+        for name, value in limits.items():
+            lp.solverModel.setOptionValue(name, value)
+
+
+def solve_written(problem: Any, time_limit_s: float, gap: float = GAP, integer: bool = True) -> Solved:
+    """Solve a PuLP problem, one thread; integer off: its relaxation. Deterministic unless the time limit strikes.
+
+    The status is HiGHS's own word: PuLP calls what was found at the time limit optimal.
+    """
+    began = perf_counter()
+    problem.solve(_Solver(mip=integer, msg=False, gapRel=gap, timeLimit=max(0.01, time_limit_s)))
+    highs = problem.solverModel
+    if highs.getModelStatus() == highspy.HighsModelStatus.kUnboundedOrInfeasible:
+        # Presolve cannot tell which; the simplex can.
+        highs.setOptionValue("presolve", "off")
+        highs.run()
+    status, info = highs.getModelStatus(), highs.getInfo()
+    found = info.primal_solution_status == FEASIBLE
+    sign, offset = (-1.0 if problem.sense == pulp.LpMaximize else 1.0), problem.objective.constant
+    objective = sign * info.objective_function_value + offset if found else nan
+    mip = integer and any(variable.cat == pulp.LpInteger for variable in problem.variables())
+    bound = sign * info.mip_dual_bound + offset if mip else objective
+    names = [variable.name for variable in problem.variables()]
+    values = dict(zip(names, highs.getSolution().col_value, strict=True)) if found else {}
+    return Solved(
+        _outcome(status, found), highs.modelStatusToString(status), objective, bound, perf_counter() - began, values, "HiGHS"
+    )
+
+
+def _outcome(status: Any, found: bool) -> Outcome:
+    word = highspy.HighsModelStatus
+    outcomes: dict[Any, Outcome] = {word.kOptimal: "optimal", word.kInfeasible: "infeasible", word.kUnbounded: "unbounded"}
+    return outcomes.get(status, "feasible" if found else "unknown")

@@ -1,0 +1,36 @@
+"""What the fields of options are made of: limits, and the help that makes a field a flag. Fields that several structs share
+are declared here, once."""
+
+from __future__ import annotations
+
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+
+class Help(NamedTuple):
+    """Makes a field of a struct, or a parameter of a command, a flag. text: what it means, its unit, its default.
+    flag: another name than that of the field; without dashes it is a positional argument."""
+
+    text: str
+    flag: str = ""
+
+
+# Every server is a record of its own in plane and twin.
+MOST_SERVERS = 100_000
+
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+PipelineName = Annotated[str, Help("Pipeline file, or the name of one in pipelines/.", "pipeline")]
+Servers = Annotated[
+    Annotated[int, Meta(ge=1, le=MOST_SERVERS)] | None, Help("Servers in the cluster (default: as in the pipeline file).")
+]
+Seed = Annotated[Annotated[int, Meta(ge=0)], Help("Seed of all that is drawn at random.")]
+MeanRate = Annotated[Positive | None, Help("Scale the trace to this mean rate [1/s].")]
+LoadTime = Annotated[NotNegative | None, Help("Time to load any model [s] (default: as in the pipeline file).")]
+WindowTrace = Annotated[str | None, Help("Cut windows from this trace (default: bursty generator).", "--trace")]
+Randomise = Annotated[bool, Help("Draw load time, service rate, servers, lag and lost counts per window.")]

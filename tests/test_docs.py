@@ -1,0 +1,97 @@
+"""What the documentation names is there: files, functions, classes, links and their headings."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted((PROJECT / "docs").glob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+CODE = ("agents", "env", "loki_rl", "serving", "traces", "benchmarks")
+# A name may be given from here.
+FOLDERS = (".", "loki_rl", "loki_rl/control", "docs")
+# Names of files that users or commands make.
+MADE = {"report.md", "card.md", "run.json", "classify.py", "score.py"}
+
+FILE = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|yml|service))\b")
+MEMBER = re.compile(r"`([A-Z]+[a-z]\w*)\.(\w+)`")
+IN_FILE = re.compile(r"`([\w/]+\.py)`\s+`([\w.]+)`")
+LINK = re.compile(r"\]\(([^)\s#]*)(?:#([\w-]+))?\)")
+
+
+def sources() -> list[Path]:
+    """Every file of code, once: the links inside the package lead to the folders at the top."""
+    return [path for top in CODE for path in sorted((PROJECT / top).rglob("*.py")) if not path.is_symlink()]
+
+
+@cache
+def names_of(path: Path) -> dict[str, set[str]]:
+    """Class -> what it defines; under "" what the module defines."""
+    found: dict[str, set[str]] = {"": set()}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found[""] |= defined(tree)
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = defined(node)
+    return found
+
+
+def defined(scope: ast.Module | ast.ClassDef) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(scope):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return names
+
+
+@cache
+def members() -> dict[str, set[str]]:
+    """Class -> what classes of this name define anywhere."""
+    found: dict[str, set[str]] = {}
+    for path in sources():
+        for name, inside in names_of(path).items():
+            found.setdefault(name, set()).update(inside)
+    return found
+
+
+def files_named(name: str) -> list[Path]:
+    given = [PROJECT / folder / name for folder in FOLDERS if (PROJECT / folder / name).is_file()]
+    return given or [path for top in (*CODE, "tests", "deploy") for path in (PROJECT / top).rglob(name) if "/" not in name]
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    unknown = {name for name in FILE.findall(text) if name not in MADE and not files_named(name)}
+    unknown |= {f"{kind}.{name}" for kind, name in MEMBER.findall(text) if name not in members().get(kind, set())}
+    for file, name in IN_FILE.findall(text):
+        kind, _, member = name.rpartition(".")
+        if all(member not in names_of(path).get(kind, set()) for path in files_named(file)):
+            unknown.add(f"{file}: {name}")
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    broken = set()
+    for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        file = page if not target else page.parent / target
+        if not file.exists() or (anchor and anchor not in headings(file)):
+            broken.add(f"{target}#{anchor}")
+    assert broken == set()
