@@ -1,5 +1,5 @@
 """The exact allocator: hardware scaling, then accuracy scaling, then shedding, each proven, for pipelines that share a
-cluster. Owns the order of modes; knows no observed demand and no cluster state beyond its request."""
+cluster. Knows no observed demand and no cluster state beyond its request."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Problems too large to be written down, answered by branch and price. Owns the translation of questions and of answers, and
-which problems these are; knows no mode."""
+"""Questions answered by branch and price, and by the reference where there is doubt."""
 
 from __future__ import annotations
 

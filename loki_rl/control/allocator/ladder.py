@@ -1,4 +1,4 @@
-"""Plans over a range of demands in one call. Owns what one level tells about the next; knows no mode."""
+"""Plans over a range of demands in one call."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """From integer counts to a plan: the flow is solved again for exactly these servers, then written down as routes, shares
-and deadlines. Owns the numbers in a Plan; does not choose counts."""
+and deadlines."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """From an answer to plans: each pipeline's flow is solved anew for its own whole servers, and a certificate says how good
-all are together. Owns the writing; chooses no counts."""
+all are together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a plan is as it is, and why there is none: sentences for people. Owns explanations; changes no plan."""
+"""Why a plan is as it is, and why there is none: sentences for people."""
 
 from __future__ import annotations
 

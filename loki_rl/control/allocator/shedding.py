@@ -1,5 +1,5 @@
-"""The mode that cannot serve all: the most by weight at the accuracy floors, then most accurately. Owns how the servers that
-must stay idle follow from what is served, which is the answer; knows no other mode."""
+"""The mode that cannot serve all: the most by weight at the accuracy floors, then most accurately. How many servers must
+stay idle follows from what is served, which is the answer."""
 
 from __future__ import annotations
 

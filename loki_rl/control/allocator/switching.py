@@ -1,5 +1,4 @@
-"""The switch-aware objective: what a plan costs while its models load, and after. Owns the weights of cost J and the state
-of the servers as the allocator sees it; knows no forecast."""
+"""The switch-aware objective: what a plan costs while its models load, and after."""
 
 from __future__ import annotations
 

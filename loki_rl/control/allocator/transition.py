@@ -1,5 +1,4 @@
-"""The problem of moving a cluster: one fleet, and two flows, while its models load and after. Kept between calls, as what a
-question changes are coefficients and bounds. Owns the rows and their changes; knows no weights and no state of servers."""
+"""The problem of moving a cluster: one fleet, and two flows, while its models load and after. Knows no weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Questions written down in PuLP, and their answers by HiGHS: nothing kept, nothing reduced beyond the network. What other
-searches are held against; knows no mode."""
+"""Questions written down in PuLP, and their answers by HiGHS: what the search is held to. Nothing is kept."""
 
 from __future__ import annotations
 

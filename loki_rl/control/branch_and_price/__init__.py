@@ -1,1 +1,1 @@
-"""The search for fleets too large to be written down: routes made as prices ask for them, and whole servers by branching."""
+"""The search for fleets of any size: routes made as prices ask for them, and whole servers by branching."""

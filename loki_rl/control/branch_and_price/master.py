@@ -1,18 +1,17 @@
-"""The linear program over a few routes that grows: columns as prices ask for them, rows as the search branches on them. Owns
-its dictionary and its prices; knows no network and no integers."""
+"""The linear program over a few routes that grows: columns as prices ask for them, rows as the search branches on them."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.solver.simplex import (
     FEASIBLE,
     OPTIMAL,
     Dictionary,
+    Flags,
     Floats,
     Indices,
     dual,
@@ -21,8 +20,6 @@ from loki_rl.control.solver.simplex import (
     primal,
     settle,
 )
-
-Flags = NDArray[np.bool_]
 
 PIVOTS = 5000
 FIRST_SLOTS = 64

@@ -1,5 +1,4 @@
-"""One problem of pipelines that share pools of servers, as arrays, and the rows that it has. Owns their numbers; solves
-nothing."""
+"""One problem of pipelines that share pools of servers, as arrays, and the numbers of its rows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The relaxation of a joint problem, its routes made as prices ask for them (column generation; Dantzig and Wolfe 1960).
-Owns its routes, its prices and bounds that hold whatever routes there are; branches on nothing."""
+"""A relaxation whose routes are made as prices ask for them (column generation; Dantzig and Wolfe 1960), with bounds that
+hold whatever routes there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from loki_rl.control.branch_and_price.master import (
     FIXED,
     ROUTE,
-    Flags,
     Master,
     add,
     as_master,
@@ -27,7 +26,7 @@ from loki_rl.control.branch_and_price.master import (
 )
 from loki_rl.control.branch_and_price.route_pricing import Graph, best_of, walk_from
 from loki_rl.control.compiled import compiled
-from loki_rl.control.solver.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Floats, Indices, price
+from loki_rl.control.solver.simplex import CUT_OFF, DOUBT, INFEASIBLE, OPTIMAL, Flags, Floats, Indices, price
 
 # A route that pays less is none.
 PAYS = 1e-9

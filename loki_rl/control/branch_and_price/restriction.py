@@ -1,5 +1,5 @@
-"""Which configurations are likely to be in the best fleet, and the search that begins with these. Owns that choice; what it
-leaves out is searched after, so that it decides nothing but time."""
+"""Which configurations are likely to be in the best fleet, and the search that begins with these: what is left out is
+searched after, so that it decides nothing but time."""
 
 from __future__ import annotations
 

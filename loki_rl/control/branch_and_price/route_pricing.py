@@ -1,6 +1,5 @@
 """Best routes through a network where every server has a price: the corners of the hull of servers and accuracy
-(docs/allocator.md, Relaxation and route prices). Owns the network as arrays and the dynamic program over its states; knows
-no integers and no solver."""
+(docs/allocator.md, Relaxation and route prices), by a dynamic program over its states."""
 
 from __future__ import annotations
 
@@ -8,15 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loki_rl.control.compiled import compiled
 from loki_rl.control.formulation.network import Arc, Network
 from loki_rl.control.lru import Lru
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+from loki_rl.control.solver.simplex import Flags, Floats, Indices
 
 KEPT = 32
 

@@ -1,5 +1,5 @@
 """Branch and price (Barnhart et al. 1998): the exact search for whole servers above a relaxation that makes its routes as
-needed. Owns nodes, proofs and incumbents; knows no modes and no clock but the one it is given."""
+needed."""
 
 from __future__ import annotations
 

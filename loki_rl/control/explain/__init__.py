@@ -1,2 +1,1 @@
-"""Plans looked at from outside: what limits them, what a little more of each resource is worth, and whether they keep what
-they promise."""
+"""Plans looked at from outside: what limits them, and what a little more of each resource is worth."""

@@ -1,5 +1,5 @@
 """What limits plans, and what a little more of each resource would be worth: the allocator asked again with one number
-changed. Owns these questions and their sentences; must not be asked inside a control loop, which has no time for them."""
+changed. A control loop has no time for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expected accuracy of variant paths, exactly as the ledger counts it. Knows nothing of latency or servers."""
+"""Expected accuracy of variant paths, exactly as the ledger counts it."""
 
 from __future__ import annotations
 

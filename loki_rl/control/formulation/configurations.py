@@ -1,5 +1,4 @@
-"""Configurations (task, variant, batch, server type) and the exact reductions that leave those a best plan can need. Owns
-what may run; knows neither demand nor how many servers there are."""
+"""Configurations (task, variant, batch, server type) and the exact reductions that leave those a best plan can need."""
 
 from __future__ import annotations
 

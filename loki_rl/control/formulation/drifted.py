@@ -1,5 +1,5 @@
 """A pipeline and its types of servers as service has shown them to be: with measured figures, and without what cannot be
-loaded. Owns how drift and exclusions change a description; knows neither how they were found nor what is planned with it."""
+loaded."""
 
 from __future__ import annotations
 

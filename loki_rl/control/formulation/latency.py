@@ -1,5 +1,5 @@
 """Latency models: what a configuration costs of the latency budget, how many items per second it is rated for, and what must
-stay idle beside it. Owns the queueing allowance; knows neither demand nor plans, so that the allocator stays linear."""
+stay idle beside it. They know no demand, so that the allocator stays linear."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The linear model: a flow network and integer server counts as a PuLP problem. Owns rows, columns and their scaling;
-knows no solver and no order of modes."""
+"""The linear model: a flow network and integer server counts as a PuLP problem."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The flow network: which way requests may take through the configurations inside the latency budget, as states and arcs
-with O(1) coefficients. Owns the chain form; knows neither demand nor servers nor solvers."""
+with O(1) coefficients."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What stays the same while demand changes: configurations, accuracies and networks of a pipeline on some types of servers
-under one latency model. Owns their reuse between calls; knows no demand, no mode and not how many servers there are."""
+under one latency model."""
 
 from __future__ import annotations
 

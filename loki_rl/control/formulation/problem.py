@@ -1,4 +1,4 @@
-"""What can be asked of pipelines that share a cluster, and what is remembered of it. Owns questions; answers none."""
+"""What can be asked of pipelines that share a cluster, and what is remembered of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an allocator is asked: the request, its checks and its errors. Knows nothing of configurations or solvers."""
+"""What an allocator is asked: the request, its checks and its errors."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What solves a model written down: HiGHS, and branch and bound of our own on a simplex with proofs. Knows no pipeline."""
+"""What a search stands on, a simplex, and what it is held to: HiGHS on a model written down in PuLP. Knows no pipeline."""

@@ -12,6 +12,21 @@ import pulp
 from loki_rl.control.solver.solve import GAP, Outcome, Solved
 
 FEASIBLE = 2
+# Small models are tight, so quick nodes beat presolve, heuristics and cuts; large ones need them.
+SMALL: dict[str, Any] = {
+    "presolve": "off",
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_detect_symmetry": False,
+    "mip_allow_restart": False,
+    "mip_allow_cut_separation_at_nodes": False,
+    "mip_pscost_minreliable": 0,
+}
+# Rows x columns.
+LARGEST_SMALL = 200_000
 
 
 class _Silent(highspy.Highs):
@@ -29,7 +44,8 @@ class _Solver(pulp.HiGHS):  # type: ignore[misc]
         lp.solverModel = _Silent()  # type: ignore[no-untyped-call]
         # Threads are process-wide in HiGHS: a second value would refuse every later solve.
         limits = {"threads": 1, "mip_rel_gap": self.gapRel, "time_limit": float(self.timeLimit)}
-        for name, value in limits.items():
+        small = SMALL if lp.numConstraints() * lp.numVariables() <= LARGEST_SMALL else {}
+        for name, value in (limits | small).items():
             lp.solverModel.setOptionValue(name, value)
 
 

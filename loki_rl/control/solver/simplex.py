@@ -11,6 +11,7 @@ from loki_rl.control.compiled import compiled
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 OPTIMAL, INFEASIBLE, CUT_OFF, DOUBT = 0, 1, 2, 3
 # Bounds hold to FEASIBLE and signs of slopes to FEASIBLE; a pivot has at least PIVOT, what is below NOISE is rounding.
