@@ -163,17 +163,16 @@ class _Asked:
         if bound >= relaxation.worst:
             return Answer("infeasible")
         settled = {OPTIMAL: "optimal", LATE: "limit"}.get(outcome, "doubt")
-        if settled == "doubt" or not relaxation.serves:
+        found = relaxation.read()
+        if settled == "doubt" or not found.serves:
             return Answer("limit" if outcome == LATE else "doubt", bound=bound)
-        usage = relaxation.usage()
-        used = np.array(counts) if counts else usage[layout.counts]
-        flow = relaxation.flow() if telling else None
-        return Answer(settled, relaxation.objective, bound, used, usage[layout.served], flow=flow)
+        used, served = np.array(counts) if counts else found.usage[layout.counts], found.usage[layout.served]
+        return Answer(settled, found.objective, bound, used, served, flow=found.flow if telling else None)
 
 
 @cache
 def warm() -> None:
-    """Load the compiled code, or compile it (once per installation, some 20 s), before a time limit runs."""
+    """Load the compiled code, or compile it (once per installation, about a minute), before a time limit runs."""
     configurations = tuple(Configuration(0, v, 1, 1, 10.0 * (1 + v), 0.1) for v in range(2))
     states = (State(0, (), 2, 1.0, 1.0), State(0, (), 1, 1.0, 0.0))
     arcs = (Arc(0, 0, 1.0, 0.1, 1.0, ()), Arc(0, -1, 0.0, 0.0, 0.0, ((1, 1.0),)), Arc(1, 1, 1.0, 0.1, 0.5, ()))

@@ -231,7 +231,7 @@ class Transition:
         rows = self._rows
         relaxation.lower[rows.counts] = relaxation.upper[rows.counts] = counts
         relaxation.hold(rows.counts[np.flatnonzero(counts)])
-        return relaxation.objective if relaxation.solve()[0] == OPTIMAL else None
+        return relaxation.read().objective if relaxation.solve()[0] == OPTIMAL else None
 
     def _free(self, relaxation: Relaxation) -> None:
         relaxation.lower[self._rows.counts], relaxation.upper[self._rows.counts] = -inf, inf
@@ -240,11 +240,12 @@ class Transition:
         """What these servers serve."""
         relaxation, _ = self._begun(question, lambda: LONG_S, telling=True)
         self._cost(relaxation, counts)
-        flow = relaxation.flow()[len(self._loading.number) :]
+        found = relaxation.read()
+        flow = found.flow[len(self._loading.number) :]
         told = np.zeros(len(flow))
         told[self._after.number] = flow
         self.counts, self.flow = [int(count) for count in counts], told.tolist()
-        self.served = float(relaxation.usage()[self._rows.served[1]])
+        self.served = float(found.usage[self._rows.served[1]])
         self.accuracy = float(self._after.accuracy @ flow)
 
     def _begun(self, question: Question, left_s: Callable[[], float], telling: bool = False) -> tuple[Relaxation, Fleets]:

@@ -78,6 +78,16 @@ class Terms(NamedTuple):
     spare: float
 
 
+class Solution(NamedTuple):
+    """serves: what must be served. usage [row]: servers in it, as sums over the columns. flow [arc of the joined graph]:
+    share of the demand that takes it, if it is told."""
+
+    serves: bool
+    objective: float
+    usage: Floats
+    flow: Floats
+
+
 class Relaxation:
     """Ask with `solve` after any change of the bounds in `lower` and `upper` [row]. worst: no fleet costs more; cutoff: of
     no interest above. longest: arcs of a route, 0 if flows are not wanted."""
@@ -134,29 +144,14 @@ class Relaxation:
         terms = self.terms
         return float(terms.accurate[p] + duals[terms.floor[p]] + terms.weight[p] * duals[terms.least])
 
-    @property
-    def serves(self) -> bool:
-        """Whether the last solution serves what it must."""
-        return bool(serves(self.master, self.terms))
-
     def quote(self) -> tuple[float, Floats, Floats]:
         """What the rows' bounds are worth at the duals, these [row], and what a server of each configuration is [count]."""
         quoted: tuple[float, Floats, Floats] = quote(self.master, self.terms)
         return quoted
 
-    @property
-    def objective(self) -> float:
-        return float(objective(self.master))
-
-    def usage(self) -> Floats:
-        """[row] = servers in it, as sums over the columns."""
-        found: Floats = sums(self.master)
-        return found
-
-    def flow(self) -> Floats:
-        """[arc of the joined graph] = share of the demand that takes it."""
-        found: Floats = flow(self.master, len(self.terms.servers))
-        return found
+    def read(self) -> Solution:
+        """What the last solve found."""
+        return Solution(*read_plain(plain(self.master), self.plain))
 
 
 def plain(record: Any) -> tuple[Any, ...]:
@@ -179,6 +174,13 @@ def solve_plain(
 ) -> tuple[Master, int, float, int]:
     """As `solve`, of the fields of master and terms."""
     return solve(as_master(master), as_terms(terms), cutoff, rounds, solved)
+
+
+@compiled
+def read_plain(master_: tuple[Any, ...], terms_: tuple[Any, ...]) -> tuple[bool, float, Floats, Floats]:
+    """See `Relaxation.read`."""
+    master, terms = as_master(master_), as_terms(terms_)
+    return serves(master, terms), objective(master), sums(master), flow(master, len(terms.servers))
 
 
 @compiled

@@ -41,9 +41,24 @@ def search(
     full = begun(joint, gap, step, left_s)
     if known is not None and known.counts is not None:
         full.know(known.counts, known.objective, known.served)
+    if len(full.fleets.counts) > FEW:
+        _narrowly(full, joint, networks, needs, gap, step)
+    return full.run()
+
+
+def _narrowly(
+    full: BranchAndPrice,
+    joint: MasterProblem,
+    networks: Sequence[Network],
+    needs: Needs,
+    gap: float,
+    step: float,
+) -> None:
+    """Good fleets of few configurations, as a start for the search among all."""
+    left_s = full.relaxation.left_s
     _, bound = full.relaxation.solve()
     server = float(full.relaxation.quote()[2].max())
-    for size, nodes, share in STAGES if len(full.fleets.counts) > FEW else ():
+    for size, nodes, share in STAGES:
         # Less than a server's worth is left: most configurations are soon ruled out (R5 of docs/allocator.md).
         if bound >= full.relaxation.cutoff or full.best.objective - bound < server or left_s() <= 0:
             break
@@ -54,7 +69,6 @@ def search(
         found = few.run(nodes)
         if found.counts is not None:
             full.know(_spread(joint, chosen, found.counts), found.objective, found.served)
-    return full.run()
 
 
 def begun(joint: MasterProblem, gap: float, step: float, left_s: Callable[[], float]) -> BranchAndPrice:
@@ -72,7 +86,7 @@ def _part_of(left_s: Callable[[], float], share: float) -> Callable[[], float]:
 def likely(joint: MasterProblem, relaxation: Relaxation, size: int) -> list[Indices]:
     """Per part the configurations that lose least at the relaxation's prices, in use there, or best at higher prices."""
     layout = joint.layout
-    (_, duals, prices), usage = relaxation.quote(), relaxation.usage()[layout.counts]
+    (_, duals, prices), usage = relaxation.quote(), relaxation.read().usage[layout.counts]
     chosen = []
     for p, part in enumerate(joint.parts):
         mine = slice(layout.start[p], layout.start[p + 1])

@@ -144,7 +144,7 @@ class BranchAndPrice:
             outcome, bound = relaxation.solve()
             if outcome != OPTIMAL or bound >= relaxation.cutoff:
                 return
-            usage = relaxation.usage()
+            usage = relaxation.read().usage
             value, done = settles(relaxation.master, relaxation.terms, fleets, usage, bound, self._counts)
             if value < inf:
                 self.know(self._counts.copy(), value, usage[fleets.served])
