@@ -15,8 +15,8 @@ from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.export import export
 from loki_rl.agents.train.training import BEST, TrainOptions, train
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.agent import NumpyAgent, load_agent
-from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
 from loki_rl.options import (
     Count,
     Help,
@@ -113,10 +113,12 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
-    """The report as JSON and as text. Raises RequestError if a model cannot be read."""
+    """The report as JSON and as text. Raises RequestError if a model cannot be read or is for something else."""
     agents = [_numpy(Path(path)) for path in flags.models]
     # Bases are tuned with the quick search, whatever the test windows are played with.
     options = replace(msgspec.convert(flags, ClusterEnvOptions, from_attributes=True), deep=False)
+    for agent in agents:
+        check_use(agent.card, table_of(options).fleet.pipeline.name, options.interval_s)
     report = evaluate(options, agents, msgspec.convert(flags, Asked, from_attributes=True))
     if flags.out is not None:
         write(report, Path(flags.out))

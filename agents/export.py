@@ -43,7 +43,7 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
     ranges = asdict(RANDOMISED if env.randomise else Ranges())
     return Card(
         environment="LokiRL/OneTask-v0" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v0",
-        pipeline=env.pipeline,
+        pipeline=pool.table.fleet.pipeline.name,
         features=NAMES,
         multipliers=tuple(MULTIPLIERS.tolist()),
         patiences=tuple(PATIENCES.tolist()),

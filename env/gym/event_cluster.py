@@ -123,7 +123,7 @@ class EventCluster:
         load_s = float(window.load_s.max())
         pipeline = with_load_s(table.fleet.pipeline, load_s)
         self.window, self.interval_s = window, interval_s
-        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver)
+        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver, interval_s=interval_s)
         self._planner = Planner(pipeline, plans, "tail", 0.0)
         self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
         self.figures, self._totals = np.zeros((2, FIGURES))

@@ -17,7 +17,7 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down. pool, solver: as in Request.
+    written down. pool, solver: as in Request. interval_s: between plans [s]; an agent is for one alone.
     """
 
     servers: int
@@ -35,6 +35,7 @@ class PolicyOptions(Struct, frozen=True):
     shadow: bool = False
     pool: tuple[ServerType, ...] = ()
     solver: Solver = "search"
+    interval_s: float = 10.0
 
     @property
     def expected_rps(self) -> float:

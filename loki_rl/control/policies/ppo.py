@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Tracker
 from loki_rl.control.fast.table import yardstick
-from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, Agent, act, load_agent, outside, shipped
+from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, Agent, act, check_use, load_agent, outside, shipped
 from loki_rl.control.learned.observation import (
     ACTIONS,
     FLOOR_S,
@@ -31,7 +31,7 @@ STALE_S = 5.0
 
 def ppo(pipeline: Pipeline, options: PolicyOptions) -> Unadjusted:
     """With the agent of the options, or the one that is shipped for the pipeline. Raises RequestError if a file is of no
-    use."""
+    use, or its agent for something else."""
     file = Path(options.model) if options.model else shipped(pipeline.name)
     return Adjusting(pipeline, options, load_agent(file)) if file else Unadjusted(pipeline, options)
 
@@ -61,6 +61,7 @@ class Adjusting(Unadjusted):
     """
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, agent: Agent) -> None:
+        check_use(agent.card, pipeline.name, options.interval_s)
         super().__init__(pipeline, options)
         self.agent = agent
         self._tracker, self._sitting_out, self._last = Tracker(), 0, -1

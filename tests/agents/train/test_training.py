@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
+from loki_rl.agents.commands import EvaluateFlags, run_evaluate
 from loki_rl.agents.train.privileged_critic import FORESIGHT
 from loki_rl.agents.train.training import (
     BEST,
@@ -162,6 +163,20 @@ def test_a_file_for_another_environment_is_refused(trained: Any, tmp_path: Path)
     (tmp_path / "broken.npz").write_bytes(b"nothing")
     with pytest.raises(RequestError, match="cannot be read"):
         load_agent(tmp_path / "broken.npz")
+
+
+def test_an_agent_is_evaluated_where_it_was_trained_only(trained: Any, tmp_path: Path) -> None:
+    model = str(trained.folder / "agent.npz")
+    with pytest.raises(RequestError, match="trained for pipeline 'one-task', not 'traffic'"):
+        run_evaluate(EvaluateFlags(pipeline="traffic", models=(model,)))
+    card = trained.agent.card
+    other = replace(card, training={"env": {"interval_s": 2.0}})
+    replace(trained.agent, card=other).save(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="a plan every 2 s, not every 10 s"):
+        run_evaluate(EvaluateFlags(pipeline="one-task", models=(str(tmp_path / "agent.npz"),)))
+    replace(trained.agent, card=replace(card, training={})).save(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="does not say what it was trained for"):
+        load_agent(tmp_path / "agent.npz")
 
 
 def test_inference_needs_no_torch(trained: Any) -> None:
