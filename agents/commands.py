@@ -53,8 +53,9 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
     """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
     rows, env = [], tuned_env(flags)
+    name = table_of(env).fleet.pipeline.name
     for seed in range(flags.seed, flags.seed + flags.seeds):
-        folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
+        folder = Path(flags.out) / name / f"seed{seed}"
         options = train_options(flags, env, seed)
         progress = train(options, folder, quiet=quiet)
         agent = export(options, progress, folder / BEST, folder)
@@ -70,7 +71,7 @@ def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
                 "validation_excess_violations": agent.card.excess,
             }
         )
-    return {"pipeline": flags.pipeline, "agents": rows}
+    return {"pipeline": name, "agents": rows}
 
 
 def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,24 @@ def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> 
     assert infos[0]["TimeLimit.truncated"]
     assert infos[0]["terminal_observation"].shape == env.observation_space.shape
     assert (env.batch.k == 1).all()
+
+
+def test_a_pipeline_file_is_trained_for_in_a_folder_of_its_name_below_the_one_named(small: Path, tmp_path: Path) -> None:
+    """Wherever the file lies: by an absolute path, or by one that leads out of the working folder."""
+    before, limits = set(small.parent.iterdir()), ["--steps", "300", "--windows", "2", "--validation", "2", "--json"]
+    for out, path in ((tmp_path / "one", small), (tmp_path / "two", Path(os.path.relpath(small)))):
+        row = json.loads(CliRunner().invoke(app, ["train", str(path), "--out", str(out), *limits]).stdout)
+        assert row["pipeline"] == "small"
+        assert Path(row["agents"][0]["model"]) == out / "small" / "seed0" / "agent.onnx"
+        assert load_agent(out / "small" / "seed0" / "agent.npz").card.pipeline == "small"
+    assert set(small.parent.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (["train", "one-task"], ["evaluate", "one-task"], ["forecaster", "train"]):
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "file")])
+        assert "nothing can be written to" in str(done.exception)
 
 
 def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
