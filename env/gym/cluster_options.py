@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from math import inf
+from typing import Any
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import CapacityTarget
 from loki_rl.control.demand.forecast_learned import make_forecaster
@@ -98,6 +101,14 @@ def pool_for(options: ClusterEnvOptions) -> Pool:
     """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
     check_options(options)
     return Pool(table_of(options), _windows(_plain(options)), options.scale, options.patience)
+
+
+def chosen_windows(chosen: Any, number: int, pool: Pool) -> NDArray[np.int64]:
+    """[number] the windows that a reset asks for, or the one for all. Raises OptionError for one that there is not."""
+    given = np.asarray(chosen)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (number,)) or given.min() < 0 or given.max() >= pool.size:
+        raise OptionError(f"window must be a whole number from 0 to {pool.size - 1}, or one for each cluster, not {chosen}")
+    return np.broadcast_to(given.astype(np.int64), (number,))
 
 
 def table_of(options: ClusterEnvOptions) -> Table:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
@@ -58,6 +59,34 @@ def test_an_episode_is_truncated_and_never_terminated(small: dict[str, Any]) -> 
     rows = play(OneTaskEnv(**small), [NO_ADJUSTMENT] * 6)[1:]
     assert [row[2] for row in rows] == [False] * 6
     assert [row[3] for row in rows] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("fidelity", ["fluid", "event"])
+@pytest.mark.parametrize("action", [-1, ACTIONS, 2.5, np.array([3]), None, "3"])
+def test_an_action_outside_of_the_space_is_refused(fidelity: str, action: Any, small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "intervals": 2, "mean_rps": 60.0, "fidelity": fidelity})
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction, match="must be a whole number from 0 to 19"):
+        env.step(action)
+    env.step(cast("int", np.array(NO_ADJUSTMENT)))  # as learners give it; nothing was played before
+    assert env.step(NO_ADJUSTMENT)[3]
+
+
+@pytest.mark.parametrize("fidelity", ["fluid", "event"])
+def test_outside_of_an_episode_there_is_no_step(fidelity: str, small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "intervals": 2, "mean_rps": 60.0, "fidelity": fidelity})
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(NO_ADJUSTMENT)
+    for _ in range(2):
+        assert play(env, [NO_ADJUSTMENT] * 2)[-1][3]
+        with pytest.raises(ResetNeeded, match="call reset"):
+            env.step(NO_ADJUSTMENT)
+
+
+@pytest.mark.parametrize("window", [-1, 3, 0.5, [1, 2]])
+def test_a_window_that_there_is_not_is_refused(window: Any, small: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="window must be a whole number from 0 to 2"):
+        OneTaskEnv(**small).reset(options={"window": window})
 
 
 def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any]) -> None:
