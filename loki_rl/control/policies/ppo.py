@@ -99,8 +99,9 @@ class Adjusting(Unadjusted):
         return self._plan(snapshot, replace(base, high_rps=demand), patience)
 
     def _settle(self, snapshot: Snapshot, forecast: Forecast) -> None:
-        """Past forecasts meet what came. The controller keeps a limited history, so seconds are counted by the clock."""
-        second = round(snapshot.now)
+        """Past forecasts meet what came. The controller keeps a limited history, so seconds are counted by the clock, up to
+        the last one that was told."""
+        second = round(snapshot.now - snapshot.age_s)
         self._tracker.observe(second, np.array(snapshot.arrivals, np.float64))
         self._tracker.made(second, self._planner.lead_s(snapshot), forecast)
 
@@ -108,10 +109,11 @@ class Adjusting(Unadjusted):
         table, counts = self._table, np.array(snapshot.arrivals[-HISTORY_S:], np.float64)[None, :]
         error = self.agent.card.forecast_error if self._tracker.error is None else self._tracker.error
         demand = exogenous(counts, forecast.mean, forecast.quantiles, np.array([error]), table.best_rps)[0]
-        servers = self._planner.options.servers
-        seen = observation(table, snapshot, demand, high, self._last, servers, self._planner.load_s, 0.0)
+        # Training varies both: how many servers are there, and how many whole seconds are not counted yet.
+        servers, late_s = len(snapshot.servers) or table.servers, float(int(snapshot.age_s))
+        seen = observation(table, snapshot, demand, high, self._last, servers, self._planner.load_s, late_s)
         mask = np.zeros(ACTIONS, np.int8)
-        fill_mask(mask, high, float(counts[0, -FLOOR_S:].mean()), table.most_rps)
+        fill_mask(mask, high, float(counts[0, -FLOOR_S:].mean()), table.most_rps * servers / table.servers)
         return seen, mask.astype(np.bool_)
 
     def _doubt(self, snapshot: Snapshot, observed: NDArray[np.float32]) -> str:

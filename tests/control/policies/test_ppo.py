@@ -17,6 +17,7 @@ from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.ppo import Adjusting
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Exclusion, Plan, Server, Snapshot
+from loki_rl.env.gym.spaces import NAMES
 from tests.control.cards import made_up
 
 SERVERS = 6
@@ -93,6 +94,36 @@ def decision(plan: Plan) -> Plan:
 def without(pipeline: Pipeline, seen: Snapshot) -> Plan:
     """The plan of `forecast` as it ships."""
     return decision(make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS)).decide(seen))
+
+
+class Watching(Fixed):
+    """Keeps what it sees and may do."""
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        self.seen = dict(zip(NAMES, observation.tolist(), strict=True)), mask
+        return super().logits(observation, mask)
+
+
+def test_an_agent_sees_how_many_servers_are_there_and_how_late_the_counts_are(pipeline: Pipeline) -> None:
+    agent = Watching(NO_ADJUSTMENT)
+    policy = adjusting(pipeline, agent)
+    for there, age_s, late in ((6, 0.02, 0.0), (4, 0.02, 0.0), (6, 0.98, 0.0), (5, 1.02, 0.5), (6, 2.4, 1.0)):
+        warm = tuple(Server(i, ("t", "fast", 1), (("t", "fast"),)) for i in range(there))
+        policy.decide(replace(snapshot(age_s=age_s), servers=warm))
+        seen, _ = agent.seen
+        assert seen["servers_share"] == pytest.approx(there / SERVERS)
+        assert seen["metric_age"] == late
+        assert seen["used_share"] == 1.0
+
+
+def test_with_fewer_servers_fewer_targets_are_within_reach(pipeline: Pipeline) -> None:
+    agent = Watching(NO_ADJUSTMENT)
+    policy, within = adjusting(pipeline, agent), []
+    for there in (6, 2):
+        warm = tuple(Server(i, ("t", "fast", 1), (("t", "fast"),)) for i in range(there))
+        policy.decide(replace(snapshot(rps=180.0), servers=warm))
+        within.append(int(agent.seen[1].sum()))
+    assert within[1] < within[0]
 
 
 class TestFallback:
