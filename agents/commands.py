@@ -13,10 +13,11 @@ from loki_rl.agents.evaluate.evaluation import Asked, evaluate
 from loki_rl.agents.evaluate.methods import tune
 from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.export import export
-from loki_rl.agents.train.training import BEST, TrainOptions, train
+from loki_rl.agents.train.training import BEST, TrainOptions, train, worth
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
+from loki_rl.errors import UserError
 from loki_rl.options import (
     Count,
     Help,
@@ -48,30 +49,48 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     randomise: Randomise = True
     give_up: Annotated[Count, Help("Validations without a better one before it stops.")] = 25
     allowed: Annotated[NotNegative, Help("Share of requests it may lose beyond the base's.")] = 0.0001
+    force: Annotated[bool, Help("Export the agent even where its base is better off alone.")] = False
+
+
+class LosingAgentError(UserError):
+    """A trained agent is worth less than the base it adjusts, and is not exported; the message gives both figures."""
 
 
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
-    """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
-    rows, env = [], tuned_env(flags)
+    """Train, then export what is better than its base; a second call goes on where a killed one stopped. Returns the JSON of
+    the command, in which `refused` says why an agent was not exported."""
+    env = tuned_env(flags)
     name = table_of(env).fleet.pipeline.name
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        folder = Path(flags.out) / name / f"seed{seed}"
-        options = train_options(flags, env, seed)
-        progress = train(options, folder, quiet=quiet)
-        agent = export(options, progress, folder / BEST, folder)
-        rows.append(
-            {
-                "seed": seed,
-                "folder": str(folder),
-                "model": str(folder / "agent.onnx"),
-                "steps": progress.steps,
-                "validation_gain": agent.card.gain,
-                "validation_gap_closed": agent.card.gap,
-                "validation_violations": agent.card.violations,
-                "validation_excess_violations": agent.card.excess,
-            }
-        )
-    return {"pipeline": name, "agents": rows}
+    agents = [
+        _trained(train_options(flags, env, seed), Path(flags.out) / name / f"seed{seed}", flags.force, quiet)
+        for seed in range(flags.seed, flags.seed + flags.seeds)
+    ]
+    return {"pipeline": name, "agents": agents}
+
+
+def _trained(options: TrainOptions, folder: Path, force: bool, quiet: bool) -> dict[str, Any]:
+    progress = train(options, folder, quiet=quiet)
+    best, exported = progress.best, force or worth(options, progress.best) > 0
+    if exported:
+        export(options, progress, folder / BEST, folder)
+    return {
+        "seed": options.seed,
+        "folder": str(folder),
+        "model": str(folder / "agent.onnx") if exported else None,
+        "steps": progress.steps,
+        "validation_gain": best.gain,
+        "validation_gap_closed": best.gap,
+        "validation_violations": best.violations,
+        "validation_excess_violations": best.excess,
+        "refused": "" if exported else f"the agent in {folder} is not exported: on validation windows {best}",
+    }
+
+
+def check_exported(row: dict[str, Any]) -> None:
+    """Raises LosingAgentError if an agent of a training was not exported."""
+    refused = [agent["refused"] for agent in row["agents"] if agent["refused"]]
+    if refused:
+        raise LosingAgentError(f"{'; '.join(refused)}; train for more --steps or on other windows, or export with --force")
 
 
 def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loki_rl.agents.commands import EvaluateFlags, TrainFlags, run_evaluate, run_train
+from loki_rl.agents.commands import EvaluateFlags, TrainFlags, check_exported, run_evaluate, run_train
 from loki_rl.agents.forecast_commands import ForecasterFlags, ScoreFlags, run_score, run_train_forecaster
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Json, writable
 
 
 def train(options: TrainFlags, as_json: Json = False) -> None:
-    """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""
+    """Train an agent in the fluid twin, and export it where it is worth more than the policy that it adjusts; a second call
+    goes on where a killed one stopped."""
     writable(Path(options.out))
     row = run_train(options, quiet=as_json)
     terminal.say(row, as_json, lambda: terminal.pairs({"pipeline": row["pipeline"], **row["agents"][-1]}))
+    check_exported(row)
 
 
 def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
-from loki_rl.agents.commands import EvaluateFlags, run_evaluate
+from loki_rl.agents.commands import EvaluateFlags, LosingAgentError, run_evaluate
 from loki_rl.agents.train.privileged_critic import FORESIGHT
 from loki_rl.agents.train.training import (
     BEST,
@@ -85,11 +86,11 @@ def test_lost_requests_have_a_price_that_follows_how_many_there_are(tiny: TrainO
 def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed(
     tiny: TrainOptions,
 ) -> None:
-    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
+    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001, 0.1), Score(0.02, 0.2, 0.002, 0.003, 0.1)
     strict, lax = replace(tiny, allowed=0.0005), replace(tiny, allowed=0.0015)
     assert worth(strict, safe) > worth(strict, cheap)
     assert worth(lax, cheap) > worth(lax, safe)
-    assert worth(strict, Score(0.02, 0.2, 0.0005, 0.001)) > worth(strict, safe)
+    assert worth(strict, Score(0.02, 0.2, 0.0005, 0.001, 0.1)) > worth(strict, safe)
     assert worth(replace(strict, lost_j=0.0), cheap) > worth(replace(strict, lost_j=0.0), safe)
 
 
@@ -206,7 +207,8 @@ def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> 
 
 def test_a_pipeline_file_is_trained_for_in_a_folder_of_its_name_below_the_one_named(small: Path, tmp_path: Path) -> None:
     """Wherever the file lies: by an absolute path, or by one that leads out of the working folder."""
-    before, limits = set(small.parent.iterdir()), ["--steps", "300", "--windows", "2", "--validation", "2", "--json"]
+    before = set(small.parent.iterdir())
+    limits = ["--steps", "300", "--windows", "2", "--validation", "2", "--force", "--json"]
     for out, path in ((tmp_path / "one", small), (tmp_path / "two", Path(os.path.relpath(small)))):
         row = json.loads(CliRunner().invoke(app, ["train", str(path), "--out", str(out), *limits]).stdout)
         assert row["pipeline"] == "small"
@@ -222,7 +224,29 @@ def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path: Path)
         assert "nothing can be written to" in str(done.exception)
 
 
+CALL = ["train", "one-task", "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
+
+
 def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
-    call = ["train", "one-task", "--out", str(tmp_path), "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
-    row = json.loads(CliRunner().invoke(app, call).stdout)
+    row = json.loads(CliRunner().invoke(app, [*CALL, "--out", str(tmp_path), "--force"]).stdout)
     assert Path(row["agents"][0]["model"]).is_file()
+
+
+def test_an_agent_that_loses_against_its_base_is_exported_only_by_force(tmp_path: Path) -> None:
+    """A thousand decisions are too few to beat a tuned base."""
+    call = [*CALL, "--out", str(tmp_path)]
+    lost = CliRunner().invoke(app, call)
+    row = json.loads(lost.stdout)["agents"][0]
+    assert row["model"] is None
+    assert isinstance(lost.exception, LosingAgentError)
+    figures = r"it costs (\d.\d+) J and loses \d.\d+ % of the requests, its base (\d.\d+) J and \d.\d+ %; train for more"
+    found = re.search(figures, str(lost.exception))
+    assert found is not None
+    assert float(found[2]) - float(found[1]) == pytest.approx(row["validation_gain"], abs=1e-4)
+    folder = tmp_path / "one-task" / "seed0"
+    assert {LATEST, BEST, STATE} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("agent.*"))
+    forced = CliRunner().invoke(app, [*call, "--force"])
+    assert forced.exit_code == 0
+    assert json.loads(forced.stdout)["agents"][0]["steps"] == row["steps"]
+    assert load_agent(folder / "agent.npz").card.gain == row["validation_gain"]
