@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
@@ -10,6 +14,8 @@ import pytest
 from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
+from loki_rl.control.compiled import njit
+from loki_rl.control.compiling import SENTENCE
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
 from loki_rl.env import register_envs
 from loki_rl.env.gym.cluster_env import ClusterEnv, OneTaskEnv
@@ -39,6 +45,16 @@ def test_registering_twice_changes_nothing() -> None:
     before = dict(gym.envs.registration.registry)
     register_envs()
     assert dict(gym.envs.registration.registry) == before
+
+
+@pytest.mark.skipif(njit is None, reason="numba is not installed: nothing is compiled")
+def test_the_first_environment_says_on_standard_error_that_it_compiles(tmp_path: Path) -> None:
+    script = f"import gymnasium, loki_rl.env; gymnasium.make('{ONE}')"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True) as making:
+        assert making.stderr is not None
+        assert making.stderr.readline() == f"{SENTENCE}\n"
+        making.kill()  # what follows takes a minute
 
 
 def test_the_same_seed_plays_the_same_episode(small: dict[str, Any]) -> None:
