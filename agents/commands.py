@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
@@ -21,8 +21,9 @@ from loki_rl.errors import UserError
 from loki_rl.options import (
     Count,
     Help,
+    Interval,
+    Intervals,
     LoadTime,
-    MeanRate,
     NotNegative,
     PipelineName,
     Positive,
@@ -31,9 +32,10 @@ from loki_rl.options import (
     Servers,
     WindowTrace,
 )
+from loki_rl.traces.trace import TraceOptions
 
 
-class TrainFlags(Struct, frozen=True, kw_only=True):
+class TrainFlags(TraceOptions, frozen=True, kw_only=True):
     """Flags of `train`."""
 
     pipeline: PipelineName
@@ -43,7 +45,9 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     seeds: Annotated[Count, Help("Training seeds, one after the other.")] = 1
     servers: Servers = None
     trace: WindowTrace = None
-    mean_rps: MeanRate = None
+    load_s: LoadTime = None
+    interval_s: Interval = 10.0
+    intervals: Intervals = 60
     windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
     validation: Annotated[Count, Help("Windows to validate on.")] = 96
     randomise: Randomise = True
@@ -107,7 +111,7 @@ def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> Train
     )  # fmt: skip
 
 
-class EvaluateFlags(Struct, frozen=True, kw_only=True):
+class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     """Flags of `evaluate`."""
 
     pipeline: PipelineName
@@ -116,8 +120,9 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     tuning: Annotated[Count, Help("Validation windows that every base is tuned on.")] = 32
     servers: Servers = None
     trace: WindowTrace = None
-    mean_rps: MeanRate = None
     load_s: LoadTime = None
+    interval_s: Interval = 10.0
+    intervals: Intervals = 60
     bursts: Annotated[NotNegative, Help("Times as many bursts.")] = 1.0
     heights: Annotated[Positive, Help("Times as high bursts.")] = 1.0
     randomise: Randomise = False

@@ -43,6 +43,8 @@ from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.env.gym.spaces import NAMES
 from tests.agents.agreement import agreement
 
+CALL = ["train", "one-task", "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
+
 
 def test_it_leaves_checkpoints_curves_and_files(trained: Any, tiny: TrainOptions) -> None:
     names = {path.name for path in trained.folder.iterdir()}
@@ -217,14 +219,30 @@ def test_a_pipeline_file_is_trained_for_in_a_folder_of_its_name_below_the_one_na
     assert set(small.parent.iterdir()) == before
 
 
+def test_what_is_played_is_told_as_for_simulate(tmp_path: Path) -> None:
+    """Window and speed of a trace, interval and load time, in training as in evaluation; the card repeats them."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_seconds,requests\n" + "".join(f"{60 * i},{300 + 100 * (i % 7)}\n" for i in range(120)))
+    played = ["--trace", str(trace), "--from-s", "600", "--to-s", "6600", "--compress", "5", "--rate-scale", "2"]
+    played += ["--interval-s", "5", "--intervals", "4", "--load-s", "2"]
+    done = CliRunner().invoke(app, [*CALL, *played, "--out", str(tmp_path), "--force"])
+    model = Path(json.loads(done.stdout)["agents"][0]["model"]).with_suffix(".npz")
+    card = load_agent(model).card
+    assert card.interval_s == 5.0
+    assert not card.ranges["load_s"]
+    assert all(word in card.note for word in ("--from-s 600.0", "--compress 5.0", "--rate-scale 2.0", "--intervals 4"))
+    ask = ["evaluate", "one-task", "--model", str(model), "--windows", "2", "--tuning", "2", "--json"]
+    other = CliRunner().invoke(app, ask)
+    assert "trained for a plan every 5 s, not every 10 s" in str(other.exception)
+    report = json.loads(CliRunner().invoke(app, [*ask, *played]).stdout)
+    assert "ppo" in {row["policy"] for row in report["results"]}
+
+
 def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for command in (["train", "one-task"], ["evaluate", "one-task"], ["forecaster", "train"]):
         done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "file")])
         assert "nothing can be written to" in str(done.exception)
-
-
-CALL = ["train", "one-task", "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
 
 
 def test_the_command_prints_one_json_object(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from loki_rl.env import register_envs
 from loki_rl.env.gym.cluster_env import ClusterEnv, OneTaskEnv
 from loki_rl.env.gym.cluster_options import OptionError
 from loki_rl.env.gym.spaces import NAMES
+from loki_rl.traces.trace import TraceError
 
 ONE, CLUSTER = "LokiRL/OneTask-v0", "LokiRL/Cluster-v0"
 
@@ -133,6 +134,26 @@ def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> N
     assert len(np.unique(env.pool.windows.factor)) == 8
 
 
+def test_a_load_time_that_is_given_is_not_drawn(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "randomise": True, "windows": 8, "load_s": 3.0})
+    env.pool.ensure(np.arange(8))
+    assert (env.pool.windows.load_s == 3.0).all()
+    assert len(np.unique(env.pool.windows.factor)) == 8
+
+
+def test_a_trace_is_played_as_its_options_say(tmp_path: Path, small: dict[str, Any]) -> None:
+    """An hour of 2 requests a second between two of silence, four times as fast and with half as many again."""
+    file = tmp_path / "trace.csv"
+    file.write_text("t_seconds,requests\n" + "".join(f"{60 * i},{120 if 60 <= i < 120 else 0}\n" for i in range(180)))
+    options = {"trace": str(file), "from_s": 3600.0, "to_s": 7200.0, "compress": 4.0, "rate_scale": 1.5}
+    env = OneTaskEnv(**{**small, **options, "interval_s": 5.0, "intervals": 3})
+    rows = play(env, [NO_ADJUSTMENT] * 3)
+    assert env.pool.windows.options.length_s == 120 + 4 * 5 + 60
+    assert np.mean([row[-1]["arrivals"] for row in rows]) == pytest.approx(5 * 2 * 4 * 1.5, rel=0.2)
+    with pytest.raises(TraceError, match="does not lie in it"):
+        OneTaskEnv(**{**small, **options, "to_s": 99999.0})
+
+
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="an episode needs"):
         OneTaskEnv(**{**small, "trace": "flash_crowd", "intervals": 60}).reset(seed=0)
@@ -146,6 +167,8 @@ def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
         ("solver", "cbc", "solver must be one of search, pulp"),
         ("base", "oracle", "base must be"),
         ("interval_s", 0.0, "interval_s must be finite and above 0"),
+        ("compress", 0.0, "compress must be finite and above 0"),
+        ("to_s", 60.0, "from_s, to_s, compress, rate_scale are of a trace; name one"),
         ("render_mode", "human", "render_mode must be"),
     ],
 )
