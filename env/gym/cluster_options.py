@@ -16,8 +16,9 @@ from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid.batch import Pool, WindowPool
+from loki_rl.env.fluid.cuts import trace_sampler
 from loki_rl.env.fluid.dynamics import TICK_S
-from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
+from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler
 from loki_rl.env.simulate import with_load_s
 from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
@@ -91,7 +92,7 @@ def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     """Where windows of demand come from."""
     if options.trace is None:
         return bursty_sampler(options.mean_rps or MEAN_SHARE * table.best_rps, options.bursts, options.heights)
-    return trace_sampler(load_trace(options.trace), options)
+    return trace_sampler(load_trace(options.trace), options, options.split)
 
 
 def ranges_of(options: ClusterEnvOptions) -> Ranges:
