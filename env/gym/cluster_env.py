@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.observation import ACTIONS, adjusted
+from loki_rl.control.learned.observation import ACTIONS, BASE, adjusted
 from loki_rl.env.fluid.batch import Batch
 from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, chosen_windows, pool_for
 from loki_rl.env.gym.event_cluster import EventTwin
@@ -72,7 +72,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         self._twin = EventTwin(self.pool, self.options) if event else Batch(self.pool, 1, self.options.deep)
         self._number = 0
         self._k = 0
-        self._last = -1
+        self._last = BASE
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
@@ -80,7 +80,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         drawn = self.np_random.integers(self.pool.size) if chosen is None else chosen
         windows = chosen_windows(drawn, 1, self.pool)
         self._number = int(windows[0])
-        self._k, self._last, self.frames = 1, -1, []
+        self._k, self._last, self.frames = 1, BASE, []
         self.pool.ensure(windows)
         if isinstance(self._twin, EventTwin):
             self._twin.paired = options is None or options.get("paired", True)

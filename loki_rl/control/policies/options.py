@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.formulation.request import Queueing, Solver
+from loki_rl.control.formulation.request import PATIENCE, Queueing, Solver
 from loki_rl.core.servers.server_type import ServerType
 
 
@@ -29,7 +29,7 @@ class PolicyOptions(Struct, frozen=True):
     initial_rps: float | None = None
     load_s: float | None = None
     time_limit_s: float = 2.0
-    patience: float = 2.0
+    patience: float = PATIENCE
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
