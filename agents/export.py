@@ -157,7 +157,7 @@ def model_card(card: Card) -> str:
             f"- Base: the demand that `forecast` has room for x {card.scale:g}, plans for {card.patience:g} intervals.",
             f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",
-            "- Trained and validated in the fluid twin. It falls back to no adjustment where an observation lies outside",
+            "- Trained and validated in the fluid twin. Policy `forecast` decides where an observation lies outside",
             "  of the training range, where counts are stale, and where the forecaster is off by three times.",
             "",
         )
