@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
 from loki_rl.agents.evaluate.methods import tune
 from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.export import export
-from loki_rl.agents.train.training import BEST, TrainOptions, train
+from loki_rl.agents.train.training import BEST, TrainOptions, train, worth
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.agent import NumpyAgent, load_agent
-from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
+from loki_rl.errors import UserError
 from loki_rl.options import (
     Count,
     Help,
+    Interval,
+    Intervals,
     LoadTime,
-    MeanRate,
     NotNegative,
     PipelineName,
     Positive,
@@ -30,9 +32,10 @@ from loki_rl.options import (
     Servers,
     WindowTrace,
 )
+from loki_rl.traces.trace import TraceOptions
 
 
-class TrainFlags(Struct, frozen=True, kw_only=True):
+class TrainFlags(TraceOptions, frozen=True, kw_only=True):
     """Flags of `train`."""
 
     pipeline: PipelineName
@@ -42,35 +45,56 @@ class TrainFlags(Struct, frozen=True, kw_only=True):
     seeds: Annotated[Count, Help("Training seeds, one after the other.")] = 1
     servers: Servers = None
     trace: WindowTrace = None
-    mean_rps: MeanRate = None
+    load_s: LoadTime = None
+    interval_s: Interval = 10.0
+    intervals: Intervals = 60
     windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
     validation: Annotated[Count, Help("Windows to validate on.")] = 96
     randomise: Randomise = True
     give_up: Annotated[Count, Help("Validations without a better one before it stops.")] = 25
     allowed: Annotated[NotNegative, Help("Share of requests it may lose beyond the base's.")] = 0.0001
+    force: Annotated[bool, Help("Export the agent even where its base is better off alone.")] = False
+
+
+class LosingAgentError(UserError):
+    """A trained agent is worth less than the base it adjusts, and is not exported; the message gives both figures."""
 
 
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
-    """Train, then export; a second call goes on where a killed one stopped. Returns the JSON of the command."""
-    rows, env = [], tuned_env(flags)
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        folder = Path(flags.out) / flags.pipeline / f"seed{seed}"
-        options = train_options(flags, env, seed)
-        progress = train(options, folder, quiet=quiet)
-        agent = export(options, progress, folder / BEST, folder)
-        rows.append(
-            {
-                "seed": seed,
-                "folder": str(folder),
-                "model": str(folder / "agent.onnx"),
-                "steps": progress.steps,
-                "validation_gain": agent.card.gain,
-                "validation_gap_closed": agent.card.gap,
-                "validation_violations": agent.card.violations,
-                "validation_excess_violations": agent.card.excess,
-            }
-        )
-    return {"pipeline": flags.pipeline, "agents": rows}
+    """Train, then export what is better than its base; a second call goes on where a killed one stopped. Returns the JSON of
+    the command, in which `refused` says why an agent was not exported."""
+    env = tuned_env(flags)
+    name = table_of(env).fleet.pipeline.name
+    agents = [
+        _trained(train_options(flags, env, seed), Path(flags.out) / name / f"seed{seed}", flags.force, quiet)
+        for seed in range(flags.seed, flags.seed + flags.seeds)
+    ]
+    return {"pipeline": name, "agents": agents}
+
+
+def _trained(options: TrainOptions, folder: Path, force: bool, quiet: bool) -> dict[str, Any]:
+    progress = train(options, folder, quiet=quiet)
+    best, exported = progress.best, force or worth(options, progress.best) > 0
+    if exported:
+        export(options, progress, folder / BEST, folder)
+    return {
+        "seed": options.seed,
+        "folder": str(folder),
+        "model": str(folder / "agent.onnx") if exported else None,
+        "steps": progress.steps,
+        "validation_gain": best.gain,
+        "validation_gap_closed": best.gap,
+        "validation_violations": best.violations,
+        "validation_excess_violations": best.excess,
+        "refused": "" if exported else f"the agent in {folder} is not exported: on validation windows {best}",
+    }
+
+
+def check_exported(row: dict[str, Any]) -> None:
+    """Raises LosingAgentError if an agent of a training was not exported."""
+    refused = [agent["refused"] for agent in row["agents"] if agent["refused"]]
+    if refused:
+        raise LosingAgentError(f"{'; '.join(refused)}; train for more --steps or on other windows, or export with --force")
 
 
 def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:
@@ -87,7 +111,7 @@ def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> Train
     )  # fmt: skip
 
 
-class EvaluateFlags(Struct, frozen=True, kw_only=True):
+class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     """Flags of `evaluate`."""
 
     pipeline: PipelineName
@@ -96,8 +120,9 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
     tuning: Annotated[Count, Help("Validation windows that every base is tuned on.")] = 32
     servers: Servers = None
     trace: WindowTrace = None
-    mean_rps: MeanRate = None
     load_s: LoadTime = None
+    interval_s: Interval = 10.0
+    intervals: Intervals = 60
     bursts: Annotated[NotNegative, Help("Times as many bursts.")] = 1.0
     heights: Annotated[Positive, Help("Times as high bursts.")] = 1.0
     randomise: Randomise = False
@@ -113,10 +138,12 @@ class EvaluateFlags(Struct, frozen=True, kw_only=True):
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
-    """The report as JSON and as text. Raises RequestError if a model cannot be read."""
+    """The report as JSON and as text. Raises RequestError if a model cannot be read or is for something else."""
     agents = [_numpy(Path(path)) for path in flags.models]
     # Bases are tuned with the quick search, whatever the test windows are played with.
     options = replace(msgspec.convert(flags, ClusterEnvOptions, from_attributes=True), deep=False)
+    for agent in agents:
+        check_use(agent.card, table_of(options).fleet.pipeline.name, options.interval_s)
     report = evaluate(options, agents, msgspec.convert(flags, Asked, from_attributes=True))
     if flags.out is not None:
         write(report, Path(flags.out))

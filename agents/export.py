@@ -14,12 +14,15 @@ from loki_rl.control.demand.tanh_network import named
 from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
 from loki_rl.env.fluid.batch import Pool
-from loki_rl.env.fluid.windows import RANDOMISED, Ranges
-from loki_rl.env.gym.cluster_options import ONE_TASK, pool_for
+from loki_rl.env.gym.cluster_options import ONE_TASK, ClusterEnvOptions, pool_for, ranges_of
 from loki_rl.env.gym.spaces import NAMES
 
 OPSET, IR = 18, 10  # what onnxruntime has read since 1.20
 SAMPLE = 32
+# Flags of what is played, as the environment calls them.
+PLAYED = (
+    "servers", "trace", "from_s", "to_s", "compress", "mean_rps", "rate_scale", "load_s", "interval_s", "intervals"
+)  # fmt: skip
 
 
 def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) -> NumpyAgent:
@@ -40,10 +43,10 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
     env = options.env
     pool = pool_for(env)
     low, high = observed(pool, min(SAMPLE, pool.size))
-    ranges = asdict(RANDOMISED if env.randomise else Ranges())
+    ranges = asdict(ranges_of(env))
     return Card(
         environment="LokiRL/OneTask-v0" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v0",
-        pipeline=env.pipeline,
+        pipeline=pool.table.fleet.pipeline.name,
         features=NAMES,
         multipliers=tuple(MULTIPLIERS.tolist()),
         patiences=tuple(PATIENCES.tolist()),
@@ -69,9 +72,9 @@ def command(options: TrainOptions) -> str:
     env = options.env
     asked = {
         "steps": options.steps, "seed": options.seed, "windows": env.windows, "validation": options.validation,
-        "servers": env.servers, "trace": env.trace, "mean-rps": env.mean_rps,
+        **{name: getattr(env, name) for name in PLAYED if getattr(env, name) != getattr(ClusterEnvOptions(), name)},
     }  # fmt: skip
-    words = [f"--{name} {value}" for name, value in asked.items() if value is not None]
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
     return " ".join(["loki-rl train", env.pipeline, *words, *([] if env.randomise else ["--no-randomise"])])
 
 
@@ -154,7 +157,7 @@ def model_card(card: Card) -> str:
             f"- Base: the demand that `forecast` has room for x {card.scale:g}, plans for {card.patience:g} intervals.",
             f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",
-            "- Trained and validated in the fluid twin. It falls back to no adjustment where an observation lies outside",
+            "- Trained and validated in the fluid twin. Policy `forecast` decides where an observation lies outside",
             "  of the training range, where counts are stale, and where the forecaster is off by three times.",
             "",
         )

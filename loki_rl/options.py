@@ -32,5 +32,10 @@ Servers = Annotated[
 Seed = Annotated[Annotated[int, Meta(ge=0)], Help("Seed of all that is drawn at random.")]
 MeanRate = Annotated[Positive | None, Help("Scale the trace to this mean rate [1/s].")]
 LoadTime = Annotated[NotNegative | None, Help("Time to load any model [s] (default: as in the pipeline file).")]
+# Far below a solve it would never let the controller rest.
+Interval = Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between plans [s].")]
 WindowTrace = Annotated[str | None, Help("Cut windows from this trace (default: bursty generator).", "--trace")]
-Randomise = Annotated[bool, Help("Draw load time, service rate, servers, lag and lost counts per window.")]
+Intervals = Annotated[Count, Help("Decisions of an episode; its window lasts them, one interval and three minutes.")]
+Randomise = Annotated[
+    bool, Help("Draw service rate, servers, lag and lost counts per window, and the load time where none is given.")
+]

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import asdict, replace
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
 from loki_rl.agents.evaluate.methods import Method
 from loki_rl.agents.evaluate.rollouts import Means, Played, base, means
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
-from loki_rl.env.gym.cluster_env import ClusterEnv
-from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
+from loki_rl.env.gym.event_cluster import EventTwin
 
 INTERVALS = 20
 
@@ -40,21 +39,21 @@ def same_order(rows: Sequence[Fidelity]) -> bool:
 
 def in_events(method: Method, options: ClusterEnvOptions) -> Played:
     """All windows of the options in the event twin."""
-    env = ClusterEnv(**{**asdict(method.on(options)), "fidelity": "event"})
-    rows = [_window(env, method, number) for number in range(options.windows)]
+    asked = method.on(options)
+    pool = pool_for(asked)
+    pool.ensure(np.arange(options.windows), costs=False)
+    rows = [_window(EventTwin(pool, asked), method, number) for number in range(options.windows)]
     return Played(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def _window(env: ClusterEnv, method: Method, number: int) -> tuple[float, ...]:
+def _window(twin: EventTwin, method: Method, number: int) -> tuple[float, ...]:
     decide = base if method.agent is None else GuardedAgent(method.agent)
-    observation, info = env.reset(options={"window": number, "paired": False})
-    total, cost, over = np.zeros(FIGURES), 0.0, False
-    while not over:
-        mask: NDArray[np.int8] = info["action_mask"]
-        action = int(decide(observation[None], mask[None])[0])
-        observation, reward, _, over, info = env.step(action)
-        total, cost = total + env.figures, cost - reward
-    intervals = env.options.intervals
+    twin.paired = False
+    twin.start(np.array([0]), np.array([number]))
+    total, cost, intervals = np.zeros(FIGURES), 0.0, twin.options.intervals
+    for _ in range(intervals):
+        twin.step(decide(twin.observations, twin.masks))
+        total, cost = total + twin.figures[0], cost - twin.rewards.item(0)
     return (
         cost / intervals,
         float(total[LOST] / max(total[ARRIVALS], 1.0)),

@@ -1,4 +1,5 @@
-"""A trained agent as a controller would use it, for many clusters: wherever it is not believed the base decides."""
+"""A trained agent as a controller would use it, for many clusters: wherever it is not believed, policy `forecast` decides as
+it ships."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from loki_rl.agents.evaluate.rollouts import greedy
 from loki_rl.control.demand.tanh_network import forward
 from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, outside
+from loki_rl.control.learned.observation import FORECAST
 from loki_rl.env.gym.spaces import NAMES
 
 ERROR = NAMES.index("forecast_error")
@@ -30,4 +32,4 @@ class GuardedAgent:
         off = observations[:, ERROR] > ERROR_SCALE * FORECASTER_OFF * self.card.forecast_error
         doubted = outside(self.card, observations).any(axis=1) | off
         self._sitting_out = np.where(doubted, SIT_OUT, np.maximum(0, self._sitting_out - 1))
-        return np.where(self._sitting_out == 0, self._choose(observations, masks), -1)
+        return np.where(self._sitting_out == 0, self._choose(observations, masks), FORECAST)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.learned.agent import ILLEGAL
+from loki_rl.control.learned.observation import BASE
 from loki_rl.env.fluid.batch import Batch, Pool
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 
-# observations [n, OBSERVATION], masks [n, ACTIONS] -> actions [n]; -1 is the base's own target.
+# observations [n, OBSERVATION], masks [n, ACTIONS] -> actions [n], or BASE, or FORECAST.
 Decide = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 
 
@@ -39,7 +40,7 @@ class Means(Struct, frozen=True, kw_only=True):
 
 def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:  # noqa: ARG001
     """The base of the pool as it is."""
-    return np.full(len(observations), -1)
+    return np.full(len(observations), BASE)
 
 
 def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Decide:

@@ -11,7 +11,7 @@ from msgspec.structs import asdict, replace
 from loki_rl.agents.evaluate.methods import PPO, Method
 from loki_rl.agents.evaluate.rollouts import Means, Played, means
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.env.gym.cluster_options import MEAN_SHARE, ClusterEnvOptions, table_of
+from loki_rl.env.gym.cluster_options import MEAN_SHARE, OF_TRACES, ClusterEnvOptions, table_of
 from loki_rl.reports.statistics import Interval, mean_gain, paired_gain
 
 SHIFTS: dict[str, dict[str, Any]] = {
@@ -22,7 +22,7 @@ SHIFTS: dict[str, dict[str, Any]] = {
     "three times as many bursts": {"bursts": 3.0},
     "bursts twice as high": {"heights": 2.0},
     "no bursts": {"bursts": 0.0},
-    "drawn load times, rates, servers, lags": {"randomise": True},
+    "drawn load times, rates, servers, lags": {"randomise": True, "load_s": None},
 }
 OTHER_PIPELINES = ("traffic", "social")
 
@@ -44,12 +44,12 @@ def shifts(options: ClusterEnvOptions, methods: Sequence[Method], windows: int, 
     worlds = {name: replace(test, **changed) for name, changed in SHIFTS.items()}
     worlds |= {f"trace {trace.rsplit('/', 1)[-1].split('.')[0]}": _on_trace(test, trace) for trace in traces}
     other = next(name for name in OTHER_PIPELINES if name != options.pipeline)
-    worlds[f"pipeline {other}"] = replace(test, pipeline=other, servers=None, mean_rps=None, trace=None)
+    worlds[f"pipeline {other}"] = replace(test, pipeline=other, servers=None, mean_rps=None, trace=None, **OF_TRACES)
     return [row for name, world in worlds.items() for row in _rows(name, world, methods)]
 
 
 def _on_trace(test: ClusterEnvOptions, trace: str) -> ClusterEnvOptions:
-    return replace(test, trace=trace, mean_rps=test.mean_rps or MEAN_SHARE * table_of(test).best_rps)
+    return replace(test, **OF_TRACES, trace=trace, mean_rps=test.mean_rps or MEAN_SHARE * table_of(test).best_rps)
 
 
 def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Method]) -> Iterator[Shifted]:

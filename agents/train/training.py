@@ -169,7 +169,8 @@ def next_price(options: TrainOptions, price: float, excess: float) -> float:
 
 
 def worth(options: TrainOptions, score: Score) -> float:
-    """What checkpoints are compared by: cost J saved, less a price of what is lost beyond the base's."""
+    """What checkpoints are compared by: cost J saved, less a price of what is lost beyond the base's. Not above 0: the base
+    is better off alone."""
     return score.gain - options.lost_j * max(0.0, score.excess - options.allowed)
 
 

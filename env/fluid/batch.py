@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
-from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, OBSERVATION
+from loki_rl.control.learned.observation import ACTIONS, BASE, EXOGENOUS, OBSERVATION
 from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_clusters, new_rules, scratch
 from loki_rl.env.fluid.step import Episodes, World, start_all, step_all, unnamed
 from loki_rl.env.fluid.windows import Window, WindowOptions, Windows, make_window
@@ -70,7 +70,7 @@ class Pool:
             batch.start(np.arange(len(new)), new)
             paid, lost = [batch.first_cost], [batch.lost]
             for _ in range(self.options.intervals):
-                batch.step(np.full(len(new), -1))
+                batch.step(np.full(len(new), BASE))
                 paid.append(batch.costs)
                 lost.append(batch.lost)
             self.base_cost[new], self.base_lost[new] = np.stack(paid, axis=1), np.stack(lost, axis=1)
@@ -120,7 +120,7 @@ class Batch:
         self._in_lanes(lambda lane: start_all(parts[lane], *self._lanes[lane]))
 
     def step(self, actions: NDArray[np.integer]) -> None:
-        """Carry out one action per cluster (-1: the base's own target and patience)."""
+        """Carry out one action per cluster (or BASE, or FORECAST)."""
         moves, bounds = np.asarray(actions, np.int64), self._bounds
         self._in_lanes(lambda lane: step_all(bounds[lane], bounds[lane + 1], moves, *self._lanes[lane]))
 

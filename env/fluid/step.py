@@ -13,7 +13,7 @@ from loki_rl.control.fast.local_search import Library
 from loki_rl.control.fast.model_arrays import Floats, Ints, Net
 from loki_rl.control.fast.objective_kernels import FLOW, ROOM, Question, Scratch, capacity, spread
 from loki_rl.control.fast.table_kernels import Memo, answer
-from loki_rl.control.learned.observation import StateFigures, adjusted, fill_mask, fill_state
+from loki_rl.control.learned.observation import BASE, StateFigures, adjusted, fill_mask, fill_state
 from loki_rl.env.fluid.dynamics import LOSS, LOST, SERVING, USED, Clusters, Rules, adopt, advance, begin_loads, held, one
 from loki_rl.env.fluid.windows import Windows
 
@@ -43,8 +43,8 @@ class World(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Of every cluster [E, ...]: its window, its next decision k, the last action (-1: the base's), and what came of it.
-    rewards: cost of the base less its own; first_cost: of the interval before the first decision."""
+    """Of every cluster [E, ...]: its window, its next decision k, the last action (or BASE, or FORECAST), and what came of
+    it. rewards: cost of the base less its own; first_cost: of the interval before the first decision."""
 
     window: Ints
     k: Ints
@@ -173,7 +173,7 @@ def start_all(which: Ints, shared: Plain, of_all: Plain, own: Plain) -> None:
     """Clusters `which`, at k = 0: the base's first plan, warm, and its interval."""
     world, episodes, room = named(shared, of_all, own)
     for e in which:
-        plan_and_play(e, -1, world, episodes, room)
+        plan_and_play(e, BASE, world, episodes, room)
         episodes.first_cost[e] = cost_of(e, world, episodes)
         episodes.k[e] = 1
         observe(e, world, episodes, room)

@@ -15,11 +15,11 @@ from loki_rl.control.demand.estimators import Floats, likely
 from loki_rl.control.demand.forecast import SMOOTHING, Forecast, Forecaster, outcome, relative_error
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.learned.observation import FLOOR_S, exogenous
-from loki_rl.core.draws import FLUID_CUTS, FLUID_WINDOWS
+from loki_rl.core.draws import FLUID_WINDOWS
 from loki_rl.core.servers.history import HISTORY_S
-from loki_rl.traces.arrivals import arrivals, duration_s, generator
+from loki_rl.traces.arrivals import arrivals, generator
 from loki_rl.traces.generate import bursty
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions
+from loki_rl.traces.trace import Trace, TraceOptions
 
 LEAD_IN_S = 120  # history before the first plan
 TAIL_S = 60  # so that the last forecasts have something to be compared with
@@ -106,21 +106,6 @@ class Window(Struct, frozen=True, eq=False):
 def bursty_sampler(mean_rps: float, bursts: float = 1.0, heights: float = 1.0) -> Sampler:
     """Windows of the bursty generator."""
     return lambda seconds, seed: bursty(seconds, mean_rps, seed, bursts, heights)
-
-
-def trace_sampler(trace: Trace, options: TraceOptions) -> Sampler:
-    """Windows cut at random from a trace, scaled as a whole. Raises TraceError if it is too short."""
-    times = arrivals(trace, options, 0)
-    counts = np.bincount(times.astype(np.int64), minlength=int(duration_s(trace, options)))
-
-    def cut(seconds: int, seed: int) -> Trace:
-        room = len(counts) - seconds
-        if room < 0:
-            raise TraceError(f"trace '{trace.name}' lasts {len(counts)} s; an episode needs {seconds} s: shorten it")
-        start = int(generator(seed, FLUID_CUTS).integers(room + 1))
-        return Trace(trace.name, np.arange(seconds, dtype=np.float64), counts[start : start + seconds], 1.0)
-
-    return cut
 
 
 def make_window(options: WindowOptions, seed: int) -> Window:

@@ -6,16 +6,17 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.observation import ACTIONS, adjusted
+from loki_rl.control.learned.observation import ACTIONS, BASE, adjusted
 from loki_rl.env.fluid.batch import Batch
-from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, pool_for
+from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, chosen_windows, pool_for
 from loki_rl.env.gym.event_cluster import EventTwin
 from loki_rl.env.gym.render import Frame, ansi, picture
-from loki_rl.env.gym.spaces import observation_space, single_info
+from loki_rl.env.gym.spaces import known_action, observation_space, single_info
 
 Observation = NDArray[np.float32]
 
@@ -30,7 +31,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     **Actions.** Discrete(20): action a multiplies the demand for capacity by (.7, .8, .9, 1, 1.1, 1.2, 1.3, 1.45, 1.6,
     1.8)[a % 10] and the intervals that the plan should last by (1, 8)[a // 10]. Action 3 is "no adjustment" and always
     legal. `action_masks()` and `info["action_mask"]` give the legal ones: targets below the last two seconds' rate, and
-    repeats beyond the cluster's largest demand, are not.
+    repeats beyond the cluster's largest demand, are not; taken all the same, they are carried out as they stand. Anything
+    outside of the space raises InvalidAction.
 
     **Observations.** Box of float32, `loki_rl.env.gym.spaces.NAMES` in order: log ratios of 14 bins of recent demand (1 to
     10 s wide, newest first) to its smoothed level; noise; log of the level over what the cluster serves most accurately; log
@@ -44,7 +46,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     accuracy / best) / mean arrivals per interval + 0.1 servers used / servers.
 
     **Start and end.** An episode is a window of demand chosen by the seed; the base's first plan is warm, and its first
-    interval is over. It is truncated after `intervals` decisions; nothing terminates it.
+    interval is over. It is truncated after `intervals` decisions; nothing terminates it. A step before the first reset, or
+    after the end, raises ResetNeeded.
 
     **Options** (keywords): those of `loki_rl.env.gym.cluster_options.ClusterEnvOptions`. `reset(options={"window": n})`
     chooses the window. With fidelity `event` the core's own actors play and the exact allocator plans (slower by far), and
@@ -69,14 +72,15 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         self._twin = EventTwin(self.pool, self.options) if event else Batch(self.pool, 1, self.options.deep)
         self._number = 0
         self._k = 0
-        self._last = -1
+        self._last = BASE
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
         chosen = None if options is None else options.get("window")
-        self._number = int(self.np_random.integers(self.pool.size)) if chosen is None else int(chosen)
-        self._k, self._last, self.frames = 1, -1, []
-        windows = np.array([self._number])
+        drawn = self.np_random.integers(self.pool.size) if chosen is None else chosen
+        windows = chosen_windows(drawn, 1, self.pool)
+        self._number = int(windows[0])
+        self._k, self._last, self.frames = 1, BASE, []
         self.pool.ensure(windows)
         if isinstance(self._twin, EventTwin):
             self._twin.paired = options is None or options.get("paired", True)
@@ -85,8 +89,11 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         return self._twin.observations[0].copy(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        self._twin.step(np.array((action,)))
-        self._k, self._last = self._k + 1, int(action)
+        if not 0 < self._k <= self.options.intervals:
+            raise ResetNeeded("no episode is under way: it has not begun or is over; call reset before the next step")
+        self._last = known_action(action)
+        self._twin.step(np.array((self._last,)))
+        self._k += 1
         self._draw()
         over = self._k > self.options.intervals
         return self._twin.observations[0].copy(), self._twin.rewards.item(0), False, over, self._info()

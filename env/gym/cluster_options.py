@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 from math import inf
+from typing import Any
 
-from msgspec import Struct
+import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from loki_rl.control.demand.capacity_target import CapacityTarget
 from loki_rl.control.demand.forecast_learned import make_forecaster
@@ -14,8 +16,9 @@ from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.request import SOLVERS, Request, Solver
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid.batch import Pool, WindowPool
+from loki_rl.env.fluid.cuts import trace_sampler
 from loki_rl.env.fluid.dynamics import TICK_S
-from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler, trace_sampler
+from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler
 from loki_rl.env.simulate import with_load_s
 from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
@@ -26,8 +29,12 @@ SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 # The mean demand of generated windows, as a share of what the cluster serves with its most accurate variants.
 MEAN_SHARE = 0.8
 ONE_TASK = "one-task"
-ABOVE_ZERO = ("interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps")
+ABOVE_ZERO = (
+    "interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps", "compress", "rate_scale"
+)  # fmt: skip
 NOT_BELOW_ZERO = ("bursts", "load_s")
+# What only a trace has, and how it is when nothing is asked for.
+OF_TRACES: dict[str, Any] = {"from_s": None, "to_s": None, "compress": 1.0, "rate_scale": None}
 CHOICES = {"fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases}
 
 
@@ -35,22 +42,22 @@ class OptionError(UserError):
     """An option of an environment is wrong; the message says which and what it may be."""
 
 
-class ClusterEnvOptions(Struct, frozen=True, kw_only=True):
-    """What an environment plays.
+class ClusterEnvOptions(TraceOptions, frozen=True, kw_only=True):
+    """What an environment plays; how a trace is replayed as in TraceOptions.
 
     pipeline: file or name. servers: the file's if None. trace: file or name to cut windows from, else the bursty generator;
     mean_rps: its mean [1/s], by default a share of what the cluster serves most accurately (a trace: as it is). bursts,
     heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
-    decisions of an episode. split, windows: which windows, how many. randomise: draw load time, service rate, servers, lag
-    and lost counts per window. base: demand estimate that actions adjust (forecast, exact, clairvoyant); scale, patience:
-    its own adjustment. forecaster: of base forecast. deep: the thorough search of the allocator table (slower). solver: of
-    exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's.
+    decisions of an episode. split, windows: which windows, how many. randomise: draw service rate, servers, lag and lost
+    counts per window, and the load time where load_s is None. base: demand estimate that actions adjust (forecast, exact,
+    clairvoyant); scale, patience: its own adjustment. forecaster: of base forecast. deep: the thorough search of the
+    allocator table (slower). solver: of exact plans (search or pulp): the table's ladder, what demand the mask allows, the
+    event twin's.
     """
 
     pipeline: str = "traffic"
     servers: int | None = None
     trace: str | None = None
-    mean_rps: float | None = None
     bursts: float = 1.0
     heights: float = 1.0
     fidelity: str = "fluid"
@@ -77,13 +84,21 @@ def check_options(options: ClusterEnvOptions) -> None:
         value, above = getattr(options, name), name in ABOVE_ZERO
         if value is not None and not (0 <= value < inf and (value or not above)):
             raise OptionError(f"{name} must be finite and {'above' if above else 'not below'} 0, not {value}")
+    if options.trace is None and any(getattr(options, name) != plain for name, plain in OF_TRACES.items()):
+        raise OptionError(f"{', '.join(OF_TRACES)} are of a trace; name one or leave them out")
 
 
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     """Where windows of demand come from."""
     if options.trace is None:
         return bursty_sampler(options.mean_rps or MEAN_SHARE * table.best_rps, options.bursts, options.heights)
-    return trace_sampler(load_trace(options.trace), TraceOptions(mean_rps=options.mean_rps))
+    return trace_sampler(load_trace(options.trace), options, options.split)
+
+
+def ranges_of(options: ClusterEnvOptions) -> Ranges:
+    """What is drawn per window."""
+    drawn = RANDOMISED if options.randomise else Ranges()
+    return drawn if options.load_s is None else replace(drawn, load_s=())
 
 
 @cache
@@ -98,6 +113,14 @@ def pool_for(options: ClusterEnvOptions) -> Pool:
     """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
     check_options(options)
     return Pool(table_of(options), _windows(_plain(options)), options.scale, options.patience)
+
+
+def chosen_windows(chosen: Any, number: int, pool: Pool) -> NDArray[np.int64]:
+    """[number] the windows that a reset asks for, or the one for all. Raises OptionError for one that there is not."""
+    given = np.asarray(chosen)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (number,)) or given.min() < 0 or given.max() >= pool.size:
+        raise OptionError(f"window must be a whole number from 0 to {pool.size - 1}, or one for each cluster, not {chosen}")
+    return np.broadcast_to(given.astype(np.int64), (number,))
 
 
 def table_of(options: ClusterEnvOptions) -> Table:
@@ -124,7 +147,7 @@ def _windows(options: ClusterEnvOptions) -> WindowPool:
         servers=table.servers,
         load_s=table.fleet.load_s,
         base=options.base,
-        ranges=RANDOMISED if options.randomise else Ranges(),
+        ranges=ranges_of(options),
     )
     return WindowPool(asked, table.fleet.models, options.windows, SPLITS[options.split])
 

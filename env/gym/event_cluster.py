@@ -12,7 +12,7 @@ from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
 from loki_rl.control.formulation.request import Solver
-from loki_rl.control.learned.observation import ACTIONS, adjusted, fill_mask, observation
+from loki_rl.control.learned.observation import ACTIONS, BASE, adjusted, fill_mask, observation
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
 from loki_rl.core.effects import Effect, Solve
@@ -73,18 +73,18 @@ class EventTwin:
         self._begin(number)
         self._base_costs = [0.0] * (self.options.intervals + 1)
         if self.paired:
-            self._base_costs = [self._cluster.cost(), *(self._decide(-1) for _ in range(self.options.intervals))]
+            self._base_costs = [self._cluster.cost(), *(self._decide(BASE) for _ in range(self.options.intervals))]
             self._begin(number)
         self._observe()
 
     def _begin(self, number: int) -> None:
         window = self.pool.windows.window(number)
         self._cluster = EventCluster(self.pool.table, window, self.options.interval_s, number, self.options.solver)
-        self._number, self._k, self._last = number, 0, -1
-        self._decide(-1)
+        self._number, self._k, self._last = number, 0, BASE
+        self._decide(BASE)
 
     def step(self, actions: NDArray[np.integer]) -> None:
-        """Carry out one action (-1: the base's own target and patience)."""
+        """Carry out one action (or BASE, or FORECAST)."""
         self._last = int(actions[0])
         self.rewards[0] = self._base_costs[self._k] - self._decide(self._last)
         self._observe()
@@ -123,7 +123,7 @@ class EventCluster:
         load_s = float(window.load_s.max())
         pipeline = with_load_s(table.fleet.pipeline, load_s)
         self.window, self.interval_s = window, interval_s
-        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver)
+        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver, interval_s=interval_s)
         self._planner = Planner(pipeline, plans, "tail", 0.0)
         self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
         self.figures, self._totals = np.zeros((2, FIGURES))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Any, cast
 
 import numpy as np
+from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
 from loki_rl.control.demand.estimators import Floats
 from loki_rl.control.demand.forecast import QUANTILES
 from loki_rl.control.demand.forecast_learned import BINS
+from loki_rl.control.learned.observation import ACTIONS
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, LOADS, LOST, OK, USED
 
 STATE_NAMES = (
@@ -35,6 +38,25 @@ def observation_space() -> Space[NDArray[np.float32]]:
     """float32 [len(NAMES)]; see ClusterEnv for the meaning of each."""
     bounds = np.array([BOUNDS.get(name, LOG) for name in NAMES], np.float32)
     return cast(Space[NDArray[np.float32]], Box(bounds[:, 0], bounds[:, 1], dtype=np.float32))
+
+
+def known_action(action: Any) -> int:
+    """The action of one cluster. Raises InvalidAction for anything outside of its space."""
+    try:
+        known = index(action)
+    except TypeError:
+        known = -1
+    if not 0 <= known < ACTIONS:
+        raise InvalidAction(f"an action must be a whole number from 0 to {ACTIONS - 1}, not {action!r}")
+    return known
+
+
+def known_actions(actions: Any, number: int) -> NDArray[np.int64]:
+    """The same of so many clusters."""
+    given = np.asarray(actions)
+    if given.shape != (number,) or given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= ACTIONS:
+        raise InvalidAction(f"actions must be {number} whole numbers from 0 to {ACTIONS - 1}, not {actions!r}")
+    return given.astype(np.int64)
 
 
 def flat_info(figures: Floats) -> dict[str, Any]:

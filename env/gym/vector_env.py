@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from loki_rl.control.learned.observation import ACTIONS
+from loki_rl.control.learned.observation import ACTIONS, BASE
 from loki_rl.env.fluid.batch import Batch
-from loki_rl.env.gym.cluster_options import ONE_TASK, ClusterEnvOptions, OptionError, pool_for
-from loki_rl.env.gym.spaces import flat_info, observation_space
+from loki_rl.env.gym.cluster_options import ONE_TASK, ClusterEnvOptions, OptionError, chosen_windows, pool_for
+from loki_rl.env.gym.spaces import flat_info, known_actions, observation_space
 
 Observations = NDArray[np.float32]
 Array = NDArray[Any]
@@ -24,7 +25,8 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
     """`num_envs` clusters, each as ClusterEnv with the same options; the same seed plays the same episode.
 
     Autoreset mode NEXT_STEP: the step after the last one of an episode ignores its action and returns the first observation
-    of the next. A seed (one, or one per cluster) chooses windows; clusters without one choose at random.
+    of the next. A seed (one, or one per cluster) chooses windows; clusters without one choose at random. Raises as
+    ClusterEnv does, but that an episode which is over needs no reset.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012  (gymnasium's own name)
@@ -42,7 +44,7 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
-        self._over = np.zeros(num_envs, np.bool_)
+        self._begun, self._over = False, np.zeros(num_envs, np.bool_)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -54,7 +56,8 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
                 self._generators[number] = np.random.default_rng(one)
         everyone = np.arange(self.num_envs)
         chosen = None if options is None else options.get("window")
-        self._begin(everyone, None if chosen is None else np.broadcast_to(np.asarray(chosen), (self.num_envs,)))
+        self._begin(everyone, None if chosen is None else chosen_windows(chosen, self.num_envs, self.pool))
+        self._begun = True
         return self.batch.observations.copy(), self._info()
 
     def _seeds(self, seed: int | Sequence[int | None]) -> Sequence[int | None]:
@@ -68,8 +71,9 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
         self._over[which] = False
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Observations, Array, Array, Array, dict[str, Any]]:
-        fresh = np.flatnonzero(self._over)
-        moved = np.array(actions, np.int64)
+        if not self._begun:
+            raise ResetNeeded("no episode has begun; call reset before the first step")
+        fresh, moved = np.flatnonzero(self._over), known_actions(actions, self.num_envs)
         if len(fresh):
             # They do not move now: their new episode begins with the observation that is returned.
             kept = ~self._over
@@ -86,7 +90,7 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
         """A step of those that are inside an episode; the others wait at its start."""
         over = np.flatnonzero(~kept)
         self.batch.k[over] = 1
-        self.batch.step(np.where(kept, actions, -1))
+        self.batch.step(np.where(kept, actions, BASE))
 
     def action_masks(self) -> NDArray[np.bool_]:
         """[num_envs, actions] legal actions (the name that sb3-contrib looks for)."""

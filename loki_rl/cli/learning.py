@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from loki_rl.agents.commands import EvaluateFlags, TrainFlags, run_evaluate, run_train
+from loki_rl.agents.commands import EvaluateFlags, TrainFlags, check_exported, run_evaluate, run_train
 from loki_rl.agents.forecast_commands import ForecasterFlags, ScoreFlags, run_score, run_train_forecaster
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json
+from loki_rl.cli.flags import Json, writable
 
 
 def train(options: TrainFlags, as_json: Json = False) -> None:
-    """Train an agent in the fluid twin; a second call goes on where a killed one stopped."""
+    """Train an agent in the fluid twin, and export it where it is worth more than the policy that it adjusts; a second call
+    goes on where a killed one stopped."""
+    writable(Path(options.out))
     row = run_train(options, quiet=as_json)
     terminal.say(row, as_json, lambda: terminal.pairs({"pipeline": row["pipeline"], **row["agents"][-1]}))
+    check_exported(row)
 
 
 def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:
     """Agents against tuned bases and clairvoyance on windows that training never saw."""
+    writable(None if options.out is None else Path(options.out))
     row, text = run_evaluate(options)
     terminal.say(row, as_json, lambda: terminal.line(text))
 
 
 def forecaster_train(options: ForecasterFlags, as_json: Json = False) -> None:
     """Train the forecaster of policy `forecast`, and compare it with classical ones."""
+    writable(Path(options.out))
     _say_errors(run_train_forecaster(options), as_json)
 
 

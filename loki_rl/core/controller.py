@@ -169,7 +169,7 @@ class Controller:
             now=now,
             interval_s=self.options.interval_s,
             arrivals=tuple(history.arrivals),
-            age_s=max(0.0, now - (self.seconds.next - 1.0)),
+            age_s=0.0 if self.seconds.next == inf else max(0.0, now - self.seconds.origin - history.counted),
             servers=tuple(self.machines[number].seen(number, self.servers, now) for number in sorted(self.machines)),
             backlog_s=dict(history.backlog_s),
             items={task: tuple(counts) for task, counts in history.items.items()},

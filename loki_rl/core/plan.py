@@ -137,9 +137,10 @@ class Snapshot(Struct, frozen=True):
     """All that a policy may know.
 
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
-    time since the last of these seconds ended. backlog_s: task -> predicted drain time of its queue [s]. items: task ->
-    items that came to its queue in each past second, oldest first. drift: what differs from the profile. exclusions: what
-    nobody should be told to load now; servers that have it may go on.
+    time since the last of these seconds ended, more than a second where counts are late or lost. backlog_s: task ->
+    predicted drain time of its queue [s]. items: task -> items that came to its queue in each past second, oldest first.
+    drift: what differs from the profile. exclusions: what nobody should be told to load now; servers that have it may go
+    on.
     """
 
     now: float

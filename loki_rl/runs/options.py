@@ -12,7 +12,7 @@ from loki_rl.control.formulation.request import Queueing, Solver
 from loki_rl.core.options import DropPolicy, Routing
 from loki_rl.env.faults import NO_FAULTS, Faults
 from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.options import Fraction, Help, LoadTime, NotNegative, PipelineName, Positive, Seed, Servers
+from loki_rl.options import Fraction, Help, Interval, LoadTime, NotNegative, PipelineName, Positive, Seed, Servers
 from loki_rl.traces.trace import TraceOptions
 
 Driver = Literal["twin", "emulated", "onnx"]
@@ -38,8 +38,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     servers: Servers = None
     pool: PoolName = None
     slo_ms: Annotated[Positive | None, Help("End-to-end deadline [ms] (default: as in the pipeline file).")] = None
-    # Far below a solve it would never let the controller rest.
-    interval_s: Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between plans [s].")] = 10.0
+    interval_s: Interval = 10.0
     drop: Annotated[DropPolicy, Help("Which tasks drop what cannot be in time any more.")] = "reroute"
     routing: Annotated[
         Routing, Help("Workers pull from their task's queue (pull), or a table deals to each worker's own (table).")

@@ -86,6 +86,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
     return PolicyOptions(
         servers=cluster.servers,
         pool=cluster.pool,
+        interval_s=cluster.interval_s,
         min_accuracy=options.min_accuracy,
         queueing=options.queueing,
         headroom=options.headroom,

@@ -15,9 +15,11 @@ from loki_rl.serving.plane import PlaneError
 
 
 def named_policy(name: str, cluster: ClusterOptions, options: dict[str, Any]) -> Policy:
-    """options: fields of PolicyOptions, but for the servers and their types, which the cluster tells. Raises PlaneError."""
+    """options: fields of PolicyOptions, but for the servers, their types and the interval, which the cluster tells. Raises
+    PlaneError."""
     known = {"servers": cluster.servers, **options}
     try:
-        return make_policy(name, cluster.pipeline, replace(msgspec.convert(known, PolicyOptions), pool=cluster.pool))
+        told = replace(msgspec.convert(known, PolicyOptions), pool=cluster.pool, interval_s=cluster.interval_s)
+        return make_policy(name, cluster.pipeline, told)
     except ValueError as error:
         raise PlaneError(f"policy '{name}': {error}") from error

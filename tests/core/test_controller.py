@@ -98,6 +98,27 @@ class Cluster:
         self.tell(Begin(0.0))
 
 
+def asked(effects: list[Effect]) -> Snapshot:
+    """The question of the one plan that is asked for."""
+    found, *more = [effect.snapshot for effect in effects if isinstance(effect, Solve)]
+    assert not more
+    return found
+
+
+def test_the_age_of_the_counts_is_that_of_the_last_one_told() -> None:
+    cluster = Cluster(1, interval_s=10.0)
+    cluster.serve(plan(r1=1), "r1")
+    for second in range(7):  # those of three seconds are late
+        cluster.tell(Counted(second, 5), second + 1.0)
+    late = asked(cluster.tell(Tick(), 10.0 + COUNTED_S))
+    assert len(late.arrivals) == 7
+    assert late.age_s == pytest.approx(3.0 + COUNTED_S)
+    cluster.tell(Planned(plan(r1=1)))
+    for second in range(7, 20):
+        cluster.tell(Counted(second, 5), max(cluster.now, second + 1.0))
+    assert asked(cluster.tell(Tick(), 20.0 + COUNTED_S)).age_s == pytest.approx(COUNTED_S)
+
+
 def orders(effects: list[Effect]) -> dict[int, str]:
     """Server -> variant it is told to serve."""
     names = {model: name for name, model in MODELS.items()}

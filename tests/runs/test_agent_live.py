@@ -9,24 +9,30 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import ILLEGAL, METADATA, NumpyAgent, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
+from loki_rl.files.pool_file import Pool
 from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import run_twin
+from loki_rl.runs.run import cluster_of, run_twin
+from loki_rl.serving.controlling.policy import named_policy
+from loki_rl.serving.plane import PlaneError
 from tests.control.cards import made_up
 from tests.serving.driving import held_port
 
 ALWAYS = 6
-CARD = made_up("small", forecast_error=10.0)
+CARD = made_up("small", forecast_error=10.0, interval_s=1.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -122,6 +128,25 @@ def test_fallbacks_are_in_the_curves(small: Path, crowd: Path) -> None:
     assert {point["policy/headroom"] for point in curve if "policy/headroom" in point} == {0.0}
 
 
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"interval_s": 2.0}, "trained for a plan every 1 s, not every 2 s; take --interval-s 1"),
+        ({"pipeline": "traffic"}, "trained for pipeline 'small', not 'traffic'; train one"),
+    ],
+)
+def test_an_agent_for_something_else_is_refused(
+    run: dict[str, Any], message: str, small: Path, crowd: Path, npz: Path
+) -> None:
+    options = replace(RunOptions(str(small), str(crowd), "ppo", interval_s=1.0, model=str(npz)), **run)
+    with pytest.raises(RequestError, match=message):
+        run_twin(options)
+    with pytest.raises(RequestError, match=message):
+        serve_until_stopped(options, ServeOptions(engine="emulated", http_port=held_port()), None, print)
+    with pytest.raises(PlaneError, match=message):
+        named_policy("ppo", cluster_of(options, options.file.pipeline, 4, Pool()), {"model": str(npz)})
+
+
 @pytest.mark.parametrize("kind", ["npz", "onnx_file"])
 def test_a_decision_needs_no_torch(kind: str, small: Path, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(kind)
@@ -132,7 +157,7 @@ def test_a_decision_needs_no_torch(kind: str, small: Path, request: pytest.Fixtu
         "from loki_rl.control.policies.options import PolicyOptions\n"
         "from loki_rl.core.plan import Snapshot\n"
         f"pipeline = load_pipeline({str(small)!r}).pipeline\n"
-        f"policy = make_policy('ppo', pipeline, PolicyOptions(servers=4, model={str(model)!r}))\n"
+        f"policy = make_policy('ppo', pipeline, PolicyOptions(servers=4, model={str(model)!r}, interval_s=1.0))\n"
         "plan = policy.decide(Snapshot(20.0, 10.0, (30,) * 20, 0.0, ()))\n"
         "print(plan.adjustment.factor, plan.adjustment.fallback, 'torch' in sys.modules, 'gymnasium' in sys.modules)\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +55,26 @@ class Card(Struct, frozen=True, kw_only=True):
     excess: float
     training: dict[str, Any]
     note: str
+
+    @property
+    def interval_s(self) -> float:
+        """Time between the plans that it was trained to adjust [s]."""
+        return float(self.training["env"]["interval_s"])
+
+
+def check_use(card: Card, pipeline: str, interval_s: float) -> None:
+    """Raises RequestError if an agent is to work for another pipeline, or at another interval [s], than it was trained for:
+    what it observes would mean something else."""
+    if card.pipeline != pipeline:
+        raise RequestError(
+            f"the agent was trained for pipeline '{card.pipeline}', not '{pipeline}'; train one for that with 'loki-rl "
+            "train', or take policy forecast"
+        )
+    if not isclose(card.interval_s, interval_s):
+        raise RequestError(
+            f"the agent was trained for a plan every {card.interval_s:g} s, not every {interval_s:g} s; take --interval-s "
+            f"{card.interval_s:g}, train one for that with 'loki-rl train', or take policy forecast"
+        )
 
 
 def outside(card: Card, observations: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -125,7 +146,8 @@ def read_card(text: str, path: Path) -> Card:
     """Raises RequestError if the file does not say what it is, or is for another environment or action table."""
     try:
         card = msgspec.json.decode(text, type=Card)
-    except msgspec.DecodeError as error:
+        _ = card.interval_s
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} does not say what it was trained for ({error}); export it again") from error
     fits = len(card.features) == OBSERVATION and card.mask_rule == MASK_RULE
     table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.patiences == tuple(PATIENCES.tolist())

@@ -14,12 +14,16 @@ from loki_rl.control.demand.forecast import deviations
 from loki_rl.control.demand.forecast_learned import BINS, binned
 from loki_rl.control.fast.objective_kernels import capacity
 from loki_rl.control.fast.table import Table
+from loki_rl.control.formulation.request import PATIENCE
 from loki_rl.core.plan import Server, Snapshot
 
 MULTIPLIERS = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8])
 PATIENCES = np.array([1.0, 8.0])  # times the base's own
 ACTIONS = len(MULTIPLIERS) * len(PATIENCES)
 NO_ADJUSTMENT = 3
+# What is no action of an agent: the tuned base that it adjusts, and policy `forecast` as it ships, which decides where an
+# agent is not believed.
+BASE, FORECAST = -1, -2
 FLOOR_S = 2  # the rate of so many last seconds is to be served
 SLACK = 0.05  # a target may lie this much below the last seconds' rate: noise
 # log ratios of bins, noise, log of level over the cluster's rate, log ratios of mean and quantiles, error of the forecaster
@@ -40,8 +44,10 @@ def exogenous(history: Floats, mean: Floats, quantiles: Floats, errors: Floats, 
 
 @inlined
 def adjusted(action: int, base_rps: float, scale: float, patience: float) -> tuple[float, float]:
-    """Demand for capacity [1/s] and patience [intervals] of an action; -1 is the base itself, with its own patience."""
-    if action < 0:
+    """Demand for capacity [1/s] and patience [intervals] of an action, of BASE or of FORECAST."""
+    if action == FORECAST:
+        return base_rps, PATIENCE
+    if action == BASE:
         return base_rps * scale, patience
     size = len(MULTIPLIERS)
     return base_rps * scale * MULTIPLIERS[action % size], patience * PATIENCES[action // size]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.formulation.request import Queueing, Solver
+from loki_rl.control.formulation.request import PATIENCE, Queueing, Solver
 from loki_rl.core.servers.server_type import ServerType
 
 
@@ -17,7 +17,7 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down. pool, solver: as in Request.
+    written down. pool, solver: as in Request. interval_s: between plans [s]; an agent is for one alone.
     """
 
     servers: int
@@ -29,12 +29,13 @@ class PolicyOptions(Struct, frozen=True):
     initial_rps: float | None = None
     load_s: float | None = None
     time_limit_s: float = 2.0
-    patience: float = 2.0
+    patience: float = PATIENCE
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
     pool: tuple[ServerType, ...] = ()
     solver: Solver = "search"
+    interval_s: float = 10.0
 
     @property
     def expected_rps(self) -> float:

@@ -22,7 +22,9 @@ from loki_rl.agents.evaluate.methods import Method
 from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.evaluate.rollouts import base, play
 from loki_rl.agents.train.training import TrainOptions
-from loki_rl.control.learned.observation import ACTIONS
+from loki_rl.control.formulation.request import PATIENCE
+from loki_rl.control.learned.observation import ACTIONS, BASE, FORECAST, adjusted
+from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.reports.statistics import bootstrap, gap_closed, iqm, mean_gain, mean_interval, paired_gain
 
@@ -120,11 +122,16 @@ def test_a_report_is_written_as_text_picture_and_curves(report: Report, tmp_path
     assert {"gap_closed", "results", "shifts", "matched", "fidelity", "same_order"} <= set(as_json(report))
 
 
-def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_the_base(trained: Any, tiny: TrainOptions) -> None:
-    """An agent trained at one load time is the base at another."""
+def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_forecast_as_it_ships(
+    trained: Any, tiny: TrainOptions
+) -> None:
+    """An agent trained at one load time is `forecast` at another, whatever base it adjusts."""
     elsewhere = replace(tiny.env, split="test", load_s=20.0)
-    agent = Method("ppo", "forecast", 1.0, 1.0, trained.agent)
-    assert agent.play(elsewhere).cost_j == pytest.approx(Method("forecast", "forecast", 1.0, 1.0).play(elsewhere).cost_j)
+    agent = Method("ppo", "forecast", 1.0, 8.0, trained.agent).play(elsewhere)
+    shipped, its_base = (Method("forecast", "forecast", 1.0, patience).play(elsewhere) for patience in (PATIENCE, 8.0))
+    assert agent.cost_j.tolist() == shipped.cost_j.tolist() != its_base.cost_j.tolist()
+    assert adjusted(FORECAST, 100.0, 0.8, 8.0) == (100.0, PolicyOptions(servers=1).patience)
+    assert adjusted(BASE, 100.0, 0.8, 8.0) == (80.0, 8.0)
 
 
 def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
@@ -132,5 +139,5 @@ def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
     usual = ((low + high) / 2).astype(np.float32)[None, :]
     mask, shielded = np.ones((1, ACTIONS), np.int8), GuardedAgent(trained.agent)
     assert shielded(usual, mask)[0] >= 0
-    assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [-1, -1, -1]
+    assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [FORECAST] * 3
     assert shielded(usual, mask)[0] >= 0

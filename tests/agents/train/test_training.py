@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from msgspec.structs import replace
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
+from loki_rl.agents.commands import EvaluateFlags, LosingAgentError, run_evaluate
 from loki_rl.agents.train.privileged_critic import FORESIGHT
 from loki_rl.agents.train.training import (
     BEST,
@@ -39,6 +42,8 @@ from loki_rl.control.learned.observation import ACTIONS, OBSERVATION
 from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.env.gym.spaces import NAMES
 from tests.agents.agreement import agreement
+
+CALL = ["train", "one-task", "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
 
 
 def test_it_leaves_checkpoints_curves_and_files(trained: Any, tiny: TrainOptions) -> None:
@@ -83,11 +88,11 @@ def test_lost_requests_have_a_price_that_follows_how_many_there_are(tiny: TrainO
 def test_a_checkpoint_is_kept_for_what_it_saves_less_a_price_of_what_it_loses_beyond_what_is_allowed(
     tiny: TrainOptions,
 ) -> None:
-    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001), Score(0.02, 0.2, 0.002, 0.003)
+    safe, cheap = Score(0.01, 0.1, 0.0004, 0.001, 0.1), Score(0.02, 0.2, 0.002, 0.003, 0.1)
     strict, lax = replace(tiny, allowed=0.0005), replace(tiny, allowed=0.0015)
     assert worth(strict, safe) > worth(strict, cheap)
     assert worth(lax, cheap) > worth(lax, safe)
-    assert worth(strict, Score(0.02, 0.2, 0.0005, 0.001)) > worth(strict, safe)
+    assert worth(strict, Score(0.02, 0.2, 0.0005, 0.001, 0.1)) > worth(strict, safe)
     assert worth(replace(strict, lost_j=0.0), cheap) > worth(replace(strict, lost_j=0.0), safe)
 
 
@@ -164,6 +169,20 @@ def test_a_file_for_another_environment_is_refused(trained: Any, tmp_path: Path)
         load_agent(tmp_path / "broken.npz")
 
 
+def test_an_agent_is_evaluated_where_it_was_trained_only(trained: Any, tmp_path: Path) -> None:
+    model = str(trained.folder / "agent.npz")
+    with pytest.raises(RequestError, match="trained for pipeline 'one-task', not 'traffic'"):
+        run_evaluate(EvaluateFlags(pipeline="traffic", models=(model,)))
+    card = trained.agent.card
+    other = replace(card, training={"env": {"interval_s": 2.0}})
+    replace(trained.agent, card=other).save(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="a plan every 2 s, not every 10 s"):
+        run_evaluate(EvaluateFlags(pipeline="one-task", models=(str(tmp_path / "agent.npz"),)))
+    replace(trained.agent, card=replace(card, training={})).save(tmp_path / "agent.npz")
+    with pytest.raises(RequestError, match="does not say what it was trained for"):
+        load_agent(tmp_path / "agent.npz")
+
+
 def test_inference_needs_no_torch(trained: Any) -> None:
     script = (
         "import sys, pathlib, numpy as np\n"
@@ -188,7 +207,64 @@ def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> 
     assert (env.batch.k == 1).all()
 
 
+def test_a_pipeline_file_is_trained_for_in_a_folder_of_its_name_below_the_one_named(small: Path, tmp_path: Path) -> None:
+    """Wherever the file lies: by an absolute path, or by one that leads out of the working folder."""
+    before = set(small.parent.iterdir())
+    limits = ["--steps", "300", "--windows", "2", "--validation", "2", "--force", "--json"]
+    for out, path in ((tmp_path / "one", small), (tmp_path / "two", Path(os.path.relpath(small)))):
+        row = json.loads(CliRunner().invoke(app, ["train", str(path), "--out", str(out), *limits]).stdout)
+        assert row["pipeline"] == "small"
+        assert Path(row["agents"][0]["model"]) == out / "small" / "seed0" / "agent.onnx"
+        assert load_agent(out / "small" / "seed0" / "agent.npz").card.pipeline == "small"
+    assert set(small.parent.iterdir()) == before
+
+
+def test_what_is_played_is_told_as_for_simulate(tmp_path: Path) -> None:
+    """Window and speed of a trace, interval and load time, in training as in evaluation; the card repeats them."""
+    trace = tmp_path / "trace.csv"
+    trace.write_text("t_seconds,requests\n" + "".join(f"{60 * i},{300 + 100 * (i % 7)}\n" for i in range(120)))
+    played = ["--trace", str(trace), "--from-s", "600", "--to-s", "6600", "--compress", "5", "--rate-scale", "2"]
+    played += ["--interval-s", "5", "--intervals", "4", "--load-s", "2"]
+    done = CliRunner().invoke(app, [*CALL, *played, "--out", str(tmp_path), "--force"])
+    model = Path(json.loads(done.stdout)["agents"][0]["model"]).with_suffix(".npz")
+    card = load_agent(model).card
+    assert card.interval_s == 5.0
+    assert not card.ranges["load_s"]
+    assert all(word in card.note for word in ("--from-s 600.0", "--compress 5.0", "--rate-scale 2.0", "--intervals 4"))
+    ask = ["evaluate", "one-task", "--model", str(model), "--windows", "2", "--tuning", "2", "--json"]
+    other = CliRunner().invoke(app, ask)
+    assert "trained for a plan every 5 s, not every 10 s" in str(other.exception)
+    report = json.loads(CliRunner().invoke(app, [*ask, *played]).stdout)
+    assert "ppo" in {row["policy"] for row in report["results"]}
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in (["train", "one-task"], ["evaluate", "one-task"], ["forecaster", "train"]):
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "file")])
+        assert "nothing can be written to" in str(done.exception)
+
+
 def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
-    call = ["train", "one-task", "--out", str(tmp_path), "--steps", "1280", "--windows", "4", "--validation", "2", "--json"]
-    row = json.loads(CliRunner().invoke(app, call).stdout)
+    row = json.loads(CliRunner().invoke(app, [*CALL, "--out", str(tmp_path), "--force"]).stdout)
     assert Path(row["agents"][0]["model"]).is_file()
+
+
+def test_an_agent_that_loses_against_its_base_is_exported_only_by_force(tmp_path: Path) -> None:
+    """A thousand decisions are too few to beat a tuned base."""
+    call = [*CALL, "--out", str(tmp_path)]
+    lost = CliRunner().invoke(app, call)
+    row = json.loads(lost.stdout)["agents"][0]
+    assert row["model"] is None
+    assert isinstance(lost.exception, LosingAgentError)
+    figures = r"it costs (\d.\d+) J and loses \d.\d+ % of the requests, its base (\d.\d+) J and \d.\d+ %; train for more"
+    found = re.search(figures, str(lost.exception))
+    assert found is not None
+    assert float(found[2]) - float(found[1]) == pytest.approx(row["validation_gain"], abs=1e-4)
+    folder = tmp_path / "one-task" / "seed0"
+    assert {LATEST, BEST, STATE} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("agent.*"))
+    forced = CliRunner().invoke(app, [*call, "--force"])
+    assert forced.exit_code == 0
+    assert json.loads(forced.stdout)["agents"][0]["steps"] == row["steps"]
+    assert load_agent(folder / "agent.npz").card.gain == row["validation_gain"]

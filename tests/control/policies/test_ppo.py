@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -14,7 +16,8 @@ from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.ppo import Adjusting
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Exclusion, Plan, Snapshot
+from loki_rl.core.plan import Exclusion, Plan, Server, Snapshot
+from loki_rl.env.gym.spaces import NAMES
 from tests.control.cards import made_up
 
 SERVERS = 6
@@ -23,9 +26,9 @@ SERVERS = 6
 class Fixed:
     """An agent that always wants the same."""
 
-    def __init__(self, action: int, low: float = -9.0, high: float = 9.0) -> None:
+    def __init__(self, action: int, low: float = -9.0, high: float = 9.0, scale: float = 1.0) -> None:
         self.action = action
-        self.card = made_up("p", low, high)
+        self.card = replace(made_up("p", low, high), scale=scale)
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
         return np.array([action == self.action for action in range(ACTIONS)], np.float32)
@@ -88,9 +91,39 @@ def decision(plan: Plan) -> Plan:
     return replace(plan, reasons=(), adjustment=None, certificate=replace(plan.certificate, build_ms=0.0, solve_ms=0.0))
 
 
-def without(pipeline: Pipeline, seen: Snapshot, patience: float = 1.0) -> Plan:
-    """The plan of the base alone."""
-    return decision(Forecasting(pipeline, PolicyOptions(servers=SERVERS, patience=patience)).decide(seen))
+def without(pipeline: Pipeline, seen: Snapshot) -> Plan:
+    """The plan of `forecast` as it ships."""
+    return decision(make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS)).decide(seen))
+
+
+class Watching(Fixed):
+    """Keeps what it sees and may do."""
+
+    def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        self.seen = dict(zip(NAMES, observation.tolist(), strict=True)), mask
+        return super().logits(observation, mask)
+
+
+def test_an_agent_sees_how_many_servers_are_there_and_how_late_the_counts_are(pipeline: Pipeline) -> None:
+    agent = Watching(NO_ADJUSTMENT)
+    policy = adjusting(pipeline, agent)
+    for there, age_s, late in ((6, 0.02, 0.0), (4, 0.02, 0.0), (6, 0.98, 0.0), (5, 1.02, 0.5), (6, 2.4, 1.0)):
+        warm = tuple(Server(i, ("t", "fast", 1), (("t", "fast"),)) for i in range(there))
+        policy.decide(replace(snapshot(age_s=age_s), servers=warm))
+        seen, _ = agent.seen
+        assert seen["servers_share"] == pytest.approx(there / SERVERS)
+        assert seen["metric_age"] == late
+        assert seen["used_share"] == 1.0
+
+
+def test_with_fewer_servers_fewer_targets_are_within_reach(pipeline: Pipeline) -> None:
+    agent = Watching(NO_ADJUSTMENT)
+    policy, within = adjusting(pipeline, agent), []
+    for there in (6, 2):
+        warm = tuple(Server(i, ("t", "fast", 1), (("t", "fast"),)) for i in range(there))
+        policy.decide(replace(snapshot(rps=180.0), servers=warm))
+        within.append(int(agent.seen[1].sum()))
+    assert within[1] < within[0]
 
 
 class TestFallback:
@@ -111,7 +144,7 @@ class TestFallback:
 
     def test_no_model_file(self, pipeline: Pipeline) -> None:
         plan = make_policy("ppo", pipeline, PolicyOptions(servers=SERVERS)).decide(snapshot())
-        assert decision(plan) == without(pipeline, snapshot(), PolicyOptions(servers=SERVERS).patience)
+        assert decision(plan) == without(pipeline, snapshot())
         assert plan.adjustment is not None
         assert plan.adjustment.fallback
         assert "no model file" in said(plan)
@@ -143,6 +176,40 @@ class TestFallback:
         policy.decide(snapshot(age_s=30.0))
         seen = [snapshot(now=70.0 + 10 * i) for i in range(3)]
         assert [decision(policy.decide(one)) == without(pipeline, one) for one in seen] == [True, True, False]
+
+
+def placed(plan: Plan, model: str = "") -> tuple[Server, ...]:
+    """The servers once the plan is carried out; of those of one model some still load."""
+    models = [(p.task, p.variant, p.batch) for p in plan.placements for _ in range(p.replicas)]
+    return tuple(
+        Server(i, None, (one[:2],), one, 4.0) if one[1] == model and i % 2 else Server(i, one, (one[:2],))
+        for i, one in enumerate(models)
+    )
+
+
+def played(pipeline: Pipeline) -> Iterator[Snapshot]:
+    """Some minutes of demand that rises and falls, from servers that follow `forecast`."""
+    base = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS))
+    counts, servers = np.random.default_rng(1).poisson(60 + 50 * np.sin(np.arange(300) / 25)), tuple[Server, ...]()
+    for now in range(40, 300, 10):
+        seen = Snapshot(float(now), 10.0, tuple(counts[:now].tolist()), 0.0, servers)
+        yield seen
+        servers = placed(base.decide(seen), "fast" if now % 20 else "")
+
+
+@pytest.mark.parametrize("shadow", [False, True])
+def test_an_agent_that_is_never_believed_is_forecast_snapshot_by_snapshot(pipeline: Pipeline, shadow: bool) -> None:
+    """Whatever scale and patience the base has that the agent was trained on."""
+    believed, doubted = Fixed(6, scale=0.6), Fixed(6, low=-0.01, high=0.0, scale=0.6)
+    assert believed.card.patience != PolicyOptions(SERVERS).patience
+    policy = adjusting(pipeline, believed if shadow else doubted, shadow=shadow)
+    forecast = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS))
+    moved, plans = adjusting(pipeline, believed), []
+    for seen in played(pipeline):
+        plans.append(decision(policy.decide(seen)))
+        assert plans[-1] == decision(forecast.decide(seen))
+    assert len({plan.placements for plan in plans}) > 2
+    assert [decision(moved.decide(seen)) for seen in played(pipeline)] != plans
 
 
 def test_a_missing_model_file_is_told_at_the_start(pipeline: Pipeline) -> None:

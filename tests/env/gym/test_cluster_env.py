@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
+from loki_rl.control.compiled import njit
+from loki_rl.control.compiling import SENTENCE
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
 from loki_rl.env import register_envs
 from loki_rl.env.gym.cluster_env import ClusterEnv, OneTaskEnv
 from loki_rl.env.gym.cluster_options import OptionError
 from loki_rl.env.gym.spaces import NAMES
+from loki_rl.traces.trace import TraceError
 
 ONE, CLUSTER = "LokiRL/OneTask-v0", "LokiRL/Cluster-v0"
 
@@ -40,6 +48,16 @@ def test_registering_twice_changes_nothing() -> None:
     assert dict(gym.envs.registration.registry) == before
 
 
+@pytest.mark.skipif(njit is None, reason="numba is not installed: nothing is compiled")
+def test_the_first_environment_says_on_standard_error_that_it_compiles(tmp_path: Path) -> None:
+    script = f"import gymnasium, loki_rl.env; gymnasium.make('{ONE}')"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True) as making:
+        assert making.stderr is not None
+        assert making.stderr.readline() == f"{SENTENCE}\n"
+        making.kill()  # what follows takes a minute
+
+
 def test_the_same_seed_plays_the_same_episode(small: dict[str, Any]) -> None:
     actions = [3, 5, 13, 0, 9, 19]
     first, second = (play(OneTaskEnv(**small), actions, seed=7) for _ in range(2))
@@ -58,6 +76,34 @@ def test_an_episode_is_truncated_and_never_terminated(small: dict[str, Any]) -> 
     rows = play(OneTaskEnv(**small), [NO_ADJUSTMENT] * 6)[1:]
     assert [row[2] for row in rows] == [False] * 6
     assert [row[3] for row in rows] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("fidelity", ["fluid", "event"])
+@pytest.mark.parametrize("action", [-1, ACTIONS, 2.5, np.array([3]), None, "3"])
+def test_an_action_outside_of_the_space_is_refused(fidelity: str, action: Any, small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "intervals": 2, "mean_rps": 60.0, "fidelity": fidelity})
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction, match="must be a whole number from 0 to 19"):
+        env.step(action)
+    env.step(cast("int", np.array(NO_ADJUSTMENT)))  # as learners give it; nothing was played before
+    assert env.step(NO_ADJUSTMENT)[3]
+
+
+@pytest.mark.parametrize("fidelity", ["fluid", "event"])
+def test_outside_of_an_episode_there_is_no_step(fidelity: str, small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "intervals": 2, "mean_rps": 60.0, "fidelity": fidelity})
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(NO_ADJUSTMENT)
+    for _ in range(2):
+        assert play(env, [NO_ADJUSTMENT] * 2)[-1][3]
+        with pytest.raises(ResetNeeded, match="call reset"):
+            env.step(NO_ADJUSTMENT)
+
+
+@pytest.mark.parametrize("window", [-1, 3, 0.5, [1, 2]])
+def test_a_window_that_there_is_not_is_refused(window: Any, small: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="window must be a whole number from 0 to 2"):
+        OneTaskEnv(**small).reset(options={"window": window})
 
 
 def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any]) -> None:
@@ -88,6 +134,26 @@ def test_randomised_windows_differ_in_what_they_draw(small: dict[str, Any]) -> N
     assert len(np.unique(env.pool.windows.factor)) == 8
 
 
+def test_a_load_time_that_is_given_is_not_drawn(small: dict[str, Any]) -> None:
+    env = OneTaskEnv(**{**small, "randomise": True, "windows": 8, "load_s": 3.0})
+    env.pool.ensure(np.arange(8))
+    assert (env.pool.windows.load_s == 3.0).all()
+    assert len(np.unique(env.pool.windows.factor)) == 8
+
+
+def test_a_trace_is_played_as_its_options_say(tmp_path: Path, small: dict[str, Any]) -> None:
+    """An hour of 2 requests a second between two of silence, four times as fast and with half as many again."""
+    file = tmp_path / "trace.csv"
+    file.write_text("t_seconds,requests\n" + "".join(f"{60 * i},{120 if 60 <= i < 120 else 0}\n" for i in range(180)))
+    options = {"trace": str(file), "from_s": 3600.0, "to_s": 7200.0, "compress": 4.0, "rate_scale": 1.5}
+    env = OneTaskEnv(**{**small, **options, "interval_s": 5.0, "intervals": 3})
+    rows = play(env, [NO_ADJUSTMENT] * 3)
+    assert env.pool.windows.options.length_s == 120 + 4 * 5 + 60
+    assert np.mean([row[-1]["arrivals"] for row in rows]) == pytest.approx(5 * 2 * 4 * 1.5, rel=0.2)
+    with pytest.raises(TraceError, match="does not lie in it"):
+        OneTaskEnv(**{**small, **options, "to_s": 99999.0})
+
+
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="an episode needs"):
         OneTaskEnv(**{**small, "trace": "flash_crowd", "intervals": 60}).reset(seed=0)
@@ -101,6 +167,8 @@ def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
         ("solver", "cbc", "solver must be one of search, pulp"),
         ("base", "oracle", "base must be"),
         ("interval_s", 0.0, "interval_s must be finite and above 0"),
+        ("compress", 0.0, "compress must be finite and above 0"),
+        ("to_s", 60.0, "from_s, to_s, compress, rate_scale are of a trace; name one"),
         ("render_mode", "human", "render_mode must be"),
     ],
 )

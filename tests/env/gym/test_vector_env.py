@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.error import InvalidAction, ResetNeeded
 
 from loki_rl.control.learned.observation import ACTIONS
 from loki_rl.env.fluid.batch import Batch, Pool
@@ -71,6 +72,27 @@ def test_windows_can_be_chosen(small: dict[str, Any]) -> None:
     env = OneTaskVectorEnv(2, **small)
     env.reset(options={"window": [2, 1]})
     assert env.batch.window.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("actions", [[3, -1], [3, ACTIONS], [3], 3, [3.0, 3.0], [[3, 3]]])
+def test_actions_outside_of_the_space_are_refused(actions: Any, small: dict[str, Any]) -> None:
+    env = OneTaskVectorEnv(2, **small)
+    env.reset(seed=0)
+    before = env.batch.k.copy()
+    with pytest.raises(InvalidAction, match="must be 2 whole numbers from 0 to 19"):
+        env.step(np.array(actions))
+    assert np.array_equal(env.batch.k, before)
+
+
+def test_a_step_before_the_first_reset_is_refused(small: dict[str, Any]) -> None:
+    with pytest.raises(ResetNeeded, match="call reset"):
+        OneTaskVectorEnv(2, **small).step(np.full(2, 3))
+
+
+@pytest.mark.parametrize("window", [[0, 3], [0, 1, 2], -1])
+def test_windows_that_there_are_not_are_refused(window: Any, small: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="window must be a whole number from 0 to 2"):
+        OneTaskVectorEnv(2, **small).reset(options={"window": window})
 
 
 def test_events_are_not_batched(small: dict[str, Any]) -> None:
