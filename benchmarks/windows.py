@@ -88,7 +88,8 @@ def cut(path: Path, family: str, compress: float, number: int, level: float) -> 
     compress = min(compress, part / WINDOW_S)
     start = trace.from_s + part * (number + 0.5) - compress * WINDOW_S / 2
     whole = options(path, number, level)
-    return Window(family, number, level, replace(whole, compress=compress, from_s=start, to_s=start + compress * WINDOW_S))
+    end = min(start + compress * WINDOW_S, trace.to_s)  # the last window may end with the trace
+    return Window(family, number, level, replace(whole, compress=compress, from_s=start, to_s=end))
 
 
 def options(path: Path, number: int, level: float) -> RunOptions:

@@ -63,15 +63,25 @@ def solve_written(problem: Any, time_limit_s: float, gap: float = GAP, integer: 
         highs.run()
     status, info = highs.getModelStatus(), highs.getInfo()
     found = info.primal_solution_status == FEASIBLE
-    sign, offset = (-1.0 if problem.sense == pulp.LpMaximize else 1.0), problem.objective.constant
+    sign, offset = _in_its_sense(problem)
     objective = sign * info.objective_function_value + offset if found else nan
-    mip = integer and any(variable.cat == pulp.LpInteger for variable in problem.variables())
+    variables = problem.exported_variables() if hasattr(problem, "exported_variables") else problem.variables()
+    mip = integer and any(variable.cat == pulp.LpInteger for variable in variables)
     bound = sign * info.mip_dual_bound + offset if mip else objective
-    names = [variable.name for variable in problem.variables()]
+    names = [variable.name for variable in variables]
     values = dict(zip(names, highs.getSolution().col_value, strict=True)) if found else {}
     return Solved(
         _outcome(status, found), highs.modelStatusToString(status), objective, bound, perf_counter() - began, values, "HiGHS"
     )
+
+
+def _in_its_sense(problem: Any) -> tuple[float, float]:
+    """Sign and offset that make HiGHS's objective the problem's: PuLP 3 hands over a minimisation without the constant, PuLP
+    4 the problem as it is."""
+    lp = problem.solverModel.getLp()
+    turned = problem.sense == pulp.LpMaximize and lp.sense_ != highspy.ObjSense.kMaximize
+    sign = -1.0 if turned else 1.0
+    return sign, problem.objective.constant - sign * lp.offset_
 
 
 def _outcome(status: Any, found: bool) -> Outcome:
