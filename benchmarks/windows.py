@@ -1,6 +1,6 @@
 """What policies cost on windows of real and generated demand, in the event twin: *traffic*, 20 servers, loads of 5 s, at a
 mean the best models can serve and at 60 % of what the cheapest can. Writes one line of JSON a run and goes on where it
-stopped; prints a table per family. benchmarks/windows.jsonl holds the costs that changes of policies are compared with.
+stopped; prints a table per family. benchmarks/windows.jsonl holds the costs at commit 12d835f, to compare with.
 
     python -m benchmarks.windows --traces FOLDER --out costs.jsonl [--windows N] [--levels 131] [--policies exact]
     python -m benchmarks.windows --table costs.jsonl
