@@ -23,7 +23,7 @@ from loki_rl.control.allocator import written_model
 from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
 from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.control.allocator.ladder import ladder
-from loki_rl.control.formulation.request import Part, Request
+from loki_rl.control.formulation.request import Part, Request, Slice
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import JointPlan, Plan, Server
 from loki_rl.core.servers.server_type import ServerType
@@ -213,16 +213,28 @@ def measure_ladder() -> None:
     print(f"ladder of 50 demands, paper: median {median(took):.0f} ms with its models")
 
 
+# What a policy asks with: ends of slices in shares of what is expected, and their chances.
+SLICES = ((0.9, 0.98), (1.0, 0.8), (1.15, 0.4), (1.4, 0.1), (2.0, 0.01))
+# By what demand changes at most from one plan to the next.
+CHANGES = {"calm": 0.05, "wild": 0.6}
+
+
 def measure_switches() -> None:
     """A cluster that follows a demand: every plan begins with the servers that the one before it left."""
-    pipeline, rng, demand = paper(), np.random.default_rng(0), 200.0
-    plans, took = [allocate(pipeline, Request(demand, 20))], []
-    for _ in range(60):
-        demand = float(np.clip(demand * rng.uniform(0.6, 1.6), 60, 1500))
-        horizon_s, current = float(rng.choice([10, 20, 40])), _running(plans[-1], 20)
-        request = Request(demand, 20, current=current, horizon_s=horizon_s, expected_rps=0.85 * demand)
-        took.append(cpu_ms(lambda request=request: plans.append(allocate(pipeline, request))))  # type: ignore[misc]
-    print(f"switch-aware, paper: median {median(took):.1f} ms, largest {max(took):.1f} ms, the first with its models")
+    pipeline = paper()
+    for name, change in CHANGES.items():
+        rng, demand, took = np.random.default_rng(0), 300.0, list[float]()
+        plan = allocate(pipeline, Request(demand, 20))
+        for _ in range(100):
+            demand = float(np.clip(demand * np.exp(rng.uniform(-change, change)), 60, 1500))
+            request = Request(
+                demand, 20, current=_running(plan, 20), horizon_s=float(rng.choice([10, 20, 40])), mean_rps=300.0,
+                slices=tuple(Slice(demand * end, chance) for end, chance in SLICES),
+            )  # fmt: skip
+            plans: list[Plan] = []
+            took.append(cpu_ms(lambda request=request, plans=plans: plans.append(allocate(pipeline, request))))  # type: ignore[misc]
+            plan = plans[0]
+        print(f"switch-aware, paper, {name}: median {median(took):.1f} ms, largest {max(took):.1f} ms")
 
 
 def _running(plan: Plan, servers: int) -> tuple[Server, ...]:

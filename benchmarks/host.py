@@ -21,6 +21,11 @@ def own_s(pids: Iterable[int]) -> float:
     return sum(me) + sum(own for child in children for own in child[:2])
 
 
+def process_s(pid: int) -> float:
+    """Processor time so far of one process, all its threads [s]; nothing of one that has ended."""
+    return sum(_times(pid)[:2])
+
+
 def load_average() -> str:
     return f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
 

@@ -17,6 +17,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY, Arrived, BatchDone, Event
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.core.requests.items import Family, members, size
+from loki_rl.core.servers.rollout import HOLD_S
 from loki_rl.core.servers.servers import Servers
 from loki_rl.core.worker import Worker
 from loki_rl.env.clients import Clients
@@ -221,7 +222,7 @@ def _finish(world: World, end: float) -> None:
     world.run_until(ceil(end) + 2 * world.pipeline.hop_s)
     options = world.options
     slowest = Servers(options).slowest_load_s
-    patience_s = 2 * options.interval_s + slowest + options.pipeline.slo_s
+    patience_s = 2 * options.interval_s + HOLD_S + slowest + options.pipeline.slo_s
     gateway, left, since = world.gateway, len(world.gateway.roots), world.kernel.now
     while gateway.roots and (gateway.by_key or world.kernel.now - since <= patience_s):
         world.step()

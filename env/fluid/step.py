@@ -80,7 +80,7 @@ def plan_and_play(e: int, action: int, world: World, episodes: Episodes, room: S
     p = answer(world.memo, asked, world.library, world.deep or k == 0, room)
     world.clusters.split[e] = p
     most = capacity(counts, world.rates[p], net, demand, room.work)
-    spread(net, min(demand, most), room.work)
+    spread(net, min(asked.expected, most), room.work)
     for place in range(len(counts)):
         c.tokens[place] = room.work[FLOW, place]
     adopt(counts, c, serving)

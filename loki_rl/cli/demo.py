@@ -33,7 +33,7 @@ from loki_rl.traces.generate import PEAK, generate
 from loki_rl.traces.trace import save_trace
 
 POLICIES = ("hardware", "exact")
-INTERVAL_S = 2.0
+INTERVAL_S = 1.0
 # The part of the flash crowd that is played: 10 s before it, 30 s of rise, 18 s held; and what its file has before it.
 FROM_S, TO_S, RISE_S, HELD_S = 50.0, 108.0, 60.0, 90.0
 FILE_RPS = 10.0

@@ -93,7 +93,8 @@ def _plan(control: Control | None) -> Text:
     if plan is None:
         return Text(f"no plan yet{servers}")
     figures = f"for {plan.demand_rps:.1f}/s of {plan.capacity_rps:.1f}/s, accuracy {100 * plan.accuracy:.1f} %"
-    return Text(f"plan {plan.epoch}: {plan.mode}, {figures}{servers}")
+    spare = f", some stand by up to {plan.standby_rps:.1f}/s" if plan.standby_rps else ""
+    return Text(f"plan {plan.epoch}: {plan.mode}, {figures}{servers}{spare}")
 
 
 def _stages(view: View) -> Table:

@@ -52,8 +52,8 @@ class Controller:
     """Actor at address `controller`.
 
     Every interval_s after the origin, and when a server is lost or found or a model cannot be loaded, it emits
-    Solve(snapshot); Planned answers. Loads in flight are in the snapshot. Who goes over to a new plan when: see Rollout;
-    what is not loaded for a while: see Exclusions.
+    Solve(snapshot); Planned answers, and what fell due meanwhile is asked right after. Loads in flight are in the snapshot.
+    Who goes over to a new plan when: see Rollout; what is not loaded for a while: see Exclusions.
 
     A restarted one asks what is there: servers tell what they do, the gateway where time and demand stand and which plan is
     in force. Until then it decides nothing, and the cluster goes on as it is.
@@ -77,7 +77,7 @@ class Controller:
         self.adopting = bool(incarnation)
         self.adopt_at = -inf
         self.exclusions = Exclusions(self.servers)
-        self.rollout = Rollout(self.servers, options.parallel_loads, self.exclusions)
+        self.rollout = Rollout(self.servers, options.parallel_loads, self.exclusions, options.interval_s)
 
     @property
     def converged(self) -> bool:
@@ -124,6 +124,10 @@ class Controller:
             assert machine.target is None or here.variant(*machine.target[:2]).runnable, "a target that does not run there"
         wanted = 0 if self.plan is None else sum(place.replicas for place in self.plan.placements)
         assert len(targets) <= max(wanted, 0), "more servers have a target than the plan wants"
+        for machine in self.machines.values():
+            held = machine.leaving_since < inf
+            assert not (held and machine.ordered), "a server is held that was told to go"
+            assert not held or machine.serving is not None, "a server is held that serves nothing"
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -149,8 +153,7 @@ class Controller:
             self.loads = 0
         if now >= self.retry_at:
             self.exclusions.review(now)
-            held = [machine.held_until for machine in self.machines.values() if machine.held_until > now]
-            self.retry_at = min([*held, *self.exclusions.ends(now)], default=inf)
+            self.retry_at = min(self.exclusions.ends(now), default=inf)
             self._order(now, effects)
         if now >= self.next_solve:
             self.next_solve += self.options.interval_s * ceil((now - self.next_solve + 1e-9) / self.options.interval_s)
@@ -250,7 +253,7 @@ class Controller:
         machine.ordered = False
         machine.failed_at, machine.held_until = now, now + RETRY_S
         self.exclusions.failed(model, machine.server_type, event.error, now)
-        self.retry_at = min([self.retry_at, machine.held_until, *self.exclusions.ends(now)])
+        self.retry_at = min([self.retry_at, *self.exclusions.ends(now)])
         if self.exclusions.has(model, machine.server_type):
             self._replan(now)
 
@@ -304,11 +307,12 @@ class Controller:
                 machine.target, machine.ordered, machine.held_until = target, False, -inf
 
     def _order(self, now: float, effects: list[Effect]) -> None:
-        """Tell servers their targets, as many as may leave what they serve."""
+        """Tell servers their targets, as many as may leave what they serve, and look again when one more may."""
         for number in self.rollout.next(self.machines, now):
             machine = self.machines[number]
-            machine.ordered = True
+            machine.ordered, machine.leaving_since = True, inf
             effects.append(Send(worker(number), self._assignment(machine.target)))
+        self.retry_at = min([self.retry_at, *self.rollout.held(self.machines, now)])
 
     def _assignment(self, target: Target | None) -> Assign:
         if target is None:

@@ -39,6 +39,7 @@ from loki_rl.core.requests.items import Family
 from loki_rl.core.requests.ledger import PlanRecord, Tally
 from loki_rl.core.requests.open_requests import LIFE_ROOTS, OpenRequests, Timer
 from loki_rl.core.servers.history import HISTORY_S
+from loki_rl.core.servers.servers import Servers
 
 # How long after its last timer a request is kept for parts that have not ended: those lost with a process never do.
 FORGET_S = 60.0
@@ -49,7 +50,7 @@ class Gateway(OpenRequests):
     forgotten FORGET_S after their last timer."""
 
     def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
-        super().__init__(options, incarnation)
+        super().__init__(options, Servers(options).slowest_load_s, incarnation)
         self.incarnation = incarnation
         # Where a task drops nothing, its items may wait for longer and still end.
         self.forgets = options.drop not in ("none", "last-task")

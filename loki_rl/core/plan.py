@@ -67,7 +67,8 @@ class Plan(Struct, frozen=True):
     demand. demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
     cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
     items which the variant should serve. routes: the same flow by whole paths; per leaf the shares sum to 1. epoch: set by
-    the controller, rises with every plan. adjustment: of an agent, where the policy asks one.
+    the controller, rises with every plan. adjustment: of an agent, where the policy asks one. standby_rps: demand up to
+    which variants that have servers but no share stand by, 0 if none does [1/s].
     """
 
     mode: Mode
@@ -85,6 +86,7 @@ class Plan(Struct, frozen=True):
     routes: tuple[Route, ...] = ()
     price: float = 0.0
     adjustment: Adjustment | None = None
+    standby_rps: float = 0.0
 
 
 class JointPlan(Struct, frozen=True):

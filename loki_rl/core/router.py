@@ -92,6 +92,7 @@ class Router:
         self.leases = Leases()
         self.shares = DeficitRoundRobin()
         self.flow = TokenBuckets()
+        self.due_at = inf  # when a worker that left what waits to others takes it [s]
         self.pressing = False
         self.split = 1.0 if not self.children else 0.5
         self.batches = incarnation << LIFE_BITS
@@ -139,6 +140,8 @@ class Router:
         if not self.introduced:
             return -inf
         wake, expiry = self.flow.unbar_at, self.leases.next_expiry
+        if self.due_at < wake:
+            wake = self.due_at
         if expiry < wake:
             wake = expiry
         if self.seconds.next < wake:

@@ -24,7 +24,7 @@ from loki_rl.control.policies.named import make_policy
 from loki_rl.errors import UserError
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import prepare
+from loki_rl.runs.run import interval_of, prepare
 from loki_rl.runs.run_folder import folder_of, load, load_current, save
 
 log = logging.getLogger(__name__)
@@ -118,10 +118,11 @@ def check(cases: Sequence[Case]) -> None:
             raise CasesError(f"two runs would share the folder of {what}; give the traces different file names")
     # What neither policy nor driver changes is prepared once, whatever the seed; a name is right or wrong on any pipeline.
     scenes = {}
-    for options in dict.fromkeys(replace(case.options, policy="", driver="twin") for case in cases):
+    for options in dict.fromkeys(replace(case.options, policy="static", driver="twin") for case in cases):
         scenes[options.pipeline] = prepare(options)
-    for policy, pipeline in dict.fromkeys((case.options.policy, case.options.pipeline) for case in cases):
-        make_policy(policy, scenes[pipeline].pipeline, scenes[pipeline].policy)
+    asked = ((case.options.policy, case.options.pipeline, interval_of(case.options)) for case in cases)
+    for policy, pipeline, interval_s in dict.fromkeys(asked):
+        make_policy(policy, scenes[pipeline].pipeline, replace(scenes[pipeline].policy, interval_s=interval_s))
 
 
 def cores() -> int:

@@ -38,7 +38,9 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     servers: Servers = None
     pool: PoolName = None
     slo_ms: Annotated[Positive | None, Help("End-to-end deadline [ms] (default: as in the pipeline file).")] = None
-    interval_s: Interval = 10.0
+    interval_s: Annotated[
+        Interval | None, Help("Time between plans [s] (default: the policy's own, 1 for exact and clairvoyant, else 10).")
+    ] = None
     drop: Annotated[DropPolicy, Help("Which tasks drop what cannot be in time any more.")] = "reroute"
     routing: Annotated[
         Routing, Help("Workers pull from their task's queue (pull), or a table deals to each worker's own (table).")
@@ -52,6 +54,10 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
         Positive | None,
         Help("Demand of the first plan [1/s] (default: the rate of the first 10 s of the trace; without a trace 1)."),
     ] = None
+    caution: Annotated[
+        NotNegative,
+        Help("Room for crowds never seen here, times what they are likely to cost (0: believe only what was seen)."),
+    ] = 1.0
     demand_rps: Annotated[
         Positive | None, Help("Demand that policy static plans for [1/s] (default: that of the trace's busiest 10 s).")
     ] = None

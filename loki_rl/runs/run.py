@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.named import kind_of, make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
@@ -68,17 +68,23 @@ def prepare(options: RunOptions) -> Scene:
 
 
 def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
-    """What a run plays on."""
+    """What a run plays on. Raises RequestError for a policy that does not exist."""
     return ClusterOptions(
         pipeline,
         servers,
         seed=options.seed,
-        interval_s=options.interval_s,
+        interval_s=interval_of(options),
         drop=options.drop,
         parallel_loads=options.parallel_loads,
         routing=options.routing,
         pool=pool.types,
     )
+
+
+def interval_of(options: RunOptions) -> float:
+    """Time between plans [s]: as the options say, else the policy's own. Raises RequestError for a policy that does not
+    exist."""
+    return kind_of(options.policy).interval_s if options.interval_s is None else options.interval_s
 
 
 def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
@@ -90,6 +96,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
         min_accuracy=options.min_accuracy,
         queueing=options.queueing,
         headroom=options.headroom,
+        caution=options.caution,
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
         model=options.model,

@@ -136,6 +136,7 @@ def _plan(name: str, plan: Plan) -> Iterator[Metric]:
         ("epoch", "Plans so far.", plan.epoch),
         ("demand_rps", "Demand the plan is for.", plan.demand_rps),
         ("capacity_rps", "What the plan can serve.", plan.capacity_rps),
+        ("standby_rps", "Demand up to which variants without a share stand by.", plan.standby_rps),
         ("accuracy", "Accuracy the plan expects.", plan.accuracy),
         ("served_fraction", "Share of the demand it serves.", plan.served_fraction),
         ("servers", "Servers it uses.", plan.servers),

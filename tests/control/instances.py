@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import capacity
-from loki_rl.control.formulation.request import Part, Queueing, Request
+from loki_rl.control.formulation.request import Part, Queueing, Request, Slice
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Server
 from loki_rl.core.servers.server_type import ServerType
@@ -64,7 +64,8 @@ def requests(rng: Rng, pipeline: Pipeline, servers: int) -> Iterator[Request]:
                 current=fleet(rng, pipeline, servers),
                 horizon_s=float(rng.choice([5.0, 20.0, 60.0])),
                 load_s=float(rng.choice([0.5, 5.0, 20.0])),
-                expected_rps=most * share * float(rng.uniform(0.5, 1.0)),
+                slices=slices(rng, most * share),
+                mean_rps=most * share * float(rng.choice([0.3, 1.0, 2.0])),
             )
 
 
@@ -100,9 +101,20 @@ def _moving(rng: Rng, part: Part) -> Part:
         current=tuple(current),
         horizon_s=float(rng.choice([5.0, 20.0, 60.0])),
         load_s=float(rng.choice([0.5, 5.0, 20.0])),
-        expected_rps=request.demand_rps * float(rng.uniform(0.5, 1.0)),
+        slices=slices(rng, request.demand_rps),
+        mean_rps=request.demand_rps * float(rng.choice([0.3, 1.0, 2.0])),
     )
     return replace(part, request=moving)
+
+
+def slices(rng: Rng, demand_rps: float) -> tuple[Slice, ...]:
+    """Up to five about a demand that is expected, some without width, or none."""
+    size = int(rng.integers(0, 6))
+    widths = rng.choice([0.0, 0.2, 0.6], size) + 0.1 * (np.arange(size) == 0)
+    chances = np.sort(rng.choice([1.0, 0.9, 0.4, 0.05, 0.0], size))[::-1]
+    return tuple(
+        Slice(float(end), float(chance)) for end, chance in zip(demand_rps * np.cumsum(widths), chances, strict=True)
+    )
 
 
 def fleet(rng: Rng, pipeline: Pipeline, servers: int) -> tuple[Server, ...]:

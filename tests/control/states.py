@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from loki_rl.control.allocator.switching import UNLIKELY, loading_share, ready
-from loki_rl.control.allocator.transition import Model
+from loki_rl.control.allocator.switching import loading_share, ready
+from loki_rl.control.allocator.written_transition import Model
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.fast.objective_kernels import Question, best_splits
-from loki_rl.control.fast.table import Table
+from loki_rl.control.fast.table import UNLIKELY, Table
 from loki_rl.control.fast.table_kernels import answer
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Request, Slice
 from loki_rl.core.plan import Plan, Server
 
 
@@ -32,10 +32,11 @@ def random_request(table: Table, servers: int, rng: np.random.Generator) -> Requ
     """A state that plans leave behind, and a demand within a factor of two of it."""
     level = int(rng.integers(2, len(table.library.levels) - 1))
     demand = float(table.library.levels[level] * rng.uniform(0.6, 1.6))
+    expected = demand * float(rng.uniform(0.6, 1.0))
     return Request(
-        demand_rps=demand,
+        demand_rps=expected,
         servers=servers,
-        expected_rps=demand * float(rng.uniform(0.6, 1.0)),
+        slices=(Slice(expected, 1.0), Slice(demand, UNLIKELY)),
         current=servers_of(table, table.library.plans[level, -1]),
         horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
     )
@@ -50,8 +51,8 @@ def question_of(table: Table, request: Request) -> Question:
         for (task, variant, _), number in servers.items():
             state[row, int(fleet.net.first[task]) + variant] = number
     share = 0.0 if request.horizon_s is None else loading_share(fleet.pipeline, request)
-    expected = request.expected_rps or request.demand_rps
-    return Question(request.demand_rps, expected, share, UNLIKELY, table.servers, state, fleet.rates, fleet.net)
+    sure, rest = request.slices
+    return Question(rest.to_rps, sure.to_rps, share, rest.chance, table.servers, state, fleet.rates, fleet.net)
 
 
 def answered(table: Table, request: Request, deep: bool = True) -> Floats:
@@ -70,4 +71,4 @@ def counts_of(table: Table, plan: Plan) -> Floats:
 
 def cost_of(table: Table, request: Request, counts: Floats) -> float:
     """Cost J of servers per model in the objective of both allocators."""
-    return best_splits(counts, question_of(table, request), table.scratch.work)[0]
+    return best_splits(counts, question_of(table, request), 0, np.inf, table.scratch.work)[0]

@@ -63,7 +63,8 @@ def verify(pipeline: Pipeline, plan: Plan, request: Request) -> list[str]:
     if not plan.placements and plan.served_fraction == 0:
         return []
     check = _Check(pipeline, plan, request)
-    return [*check.servers(), *check.shares(), *check.latency(), *check.load(), *check.accuracy(), *check.split()]
+    found = [*check.servers(), *check.shares(), *check.latency(), *check.load(), *check.accuracy(), *check.split()]
+    return found if request.horizon_s is None else [*found, *check.mode()]
 
 
 class _Check:
@@ -165,6 +166,17 @@ class _Check:
             yield f"accuracy {self.plan.accuracy} promised, {total} by its routes"
         if self.plan.accuracy < self.request.min_accuracy - TOLERANCE:
             yield f"accuracy {self.plan.accuracy} is below the floor {self.request.min_accuracy}"
+
+    def mode(self) -> Iterator[str]:
+        """Of a plan that is made for more than the demand."""
+        best = self.plan.accuracy > self.pipeline.best_accuracy - TOLERANCE
+        mode = "shed" if self.plan.served_fraction < 1 else "hardware" if best else "accuracy"
+        if self.plan.mode != mode:
+            yield f"mode {self.plan.mode} promised, {mode} by what it serves"
+        meant = {(task, variant) for task, shares in self.plan.flows.items() for variant in shares}
+        stands_by = any((place.task, place.variant) not in meant for place in self.plan.placements)
+        if (self.plan.standby_rps > 0) != stands_by:
+            yield f"servers stand by for {self.plan.standby_rps} requests/s, {stands_by} by its placements"
 
     def split(self) -> Iterator[str]:
         for position, task in enumerate(self.pipeline.tasks):

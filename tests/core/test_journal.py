@@ -73,7 +73,7 @@ def recorded(routing: Routing = "pull") -> tuple[bytes, ...]:
     options = replace(OPTIONS, max_inflight=25, routing=routing)
     world = World(options, decide, start=-2.0)
     world.record = Recorder(chunks.append, options, dict.fromkeys(world.slots, 0)).record
-    run(world, [k / 400 for k in range(1200)], duration_s=3.0, settle_s=2.0)
+    run(world, [k / 450 for k in range(1350)], duration_s=3.0, settle_s=2.0)
     return tuple(chunks)
 
 
@@ -202,7 +202,7 @@ def test_one_batch_smaller_by_one_item_is_found_there(monkeypatch: pytest.Monkey
     assert journal.replay(before) == found.index, "all before it agrees"
 
 
-def _least_accurate_first(actor: PullRouter, unable: set[Kind]) -> Puller | None:
+def _least_accurate_first(actor: PullRouter, unable: set[Kind], _standing: frozenset[int]) -> Puller | None:
     able = [puller for puller in actor.pullers.idle.values() if puller.kind not in unable]
     return max(able, key=lambda puller: (actor.rank[puller.variant], -puller.number), default=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from loki_rl.core.plan import Placement, Plan, Route
 from loki_rl.core.requests.items import Family, members, size
 from loki_rl.core.router import RETURNED, Router
 from loki_rl.core.routing.leases import Lease
+from loki_rl.core.routing.pull_router import PullRouter
 from loki_rl.core.routing.queue import Entry
 from loki_rl.core.routing.table_router import TableRouter
 
@@ -77,14 +79,20 @@ ROUTES = (
 )
 
 
-def plan(split: float, rate: float) -> Plan:
+# Of what is expected rough gets nothing: it stands by.
+SPARING = tuple(
+    Route(leaf, tuple(("fine", 4, "") for _ in PIPELINE.lines[PIPELINE.index[leaf]]), 1.0) for leaf in PIPELINE.leaf_weights
+)
+
+
+def plan(split: float, rate: float, sparing: bool = False) -> Plan:
     shares = {"rough": 0.25, "fine": 0.75}
-    names = [task.name for task in PIPELINE.tasks]
+    names, routes = [task.name for task in PIPELINE.tasks], SPARING if sparing else ROUTES
     return Plan(
         mode="accuracy",
         placements=tuple(Placement(name, variant, 4, 1) for name in names for variant in shares),
         servers=8, accuracy=0.5, served_fraction=1.0, demand_rps=rate, capacity_rps=rate,
-        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares), routes=ROUTES,
+        split={"a": split / 2, "b": split, "c": 1.0, "d": 1.0}, flows=dict.fromkeys(names, shares), routes=routes,
     )  # fmt: skip
 
 
@@ -211,9 +219,9 @@ class RouterMachine(RuleBasedStateMachine):
         self.cancelled |= {item for item in self.waiting() if root_of(item) in roots}
         self.tell(Cancelled(roots))
 
-    @rule(split=st.sampled_from([0.2, 0.6, 0.9]), rate=st.sampled_from([1.0, 50.0]))
-    def adopt(self, split: float, rate: float) -> None:
-        self.tell(PlanChanged(plan(split, rate)))
+    @rule(split=st.sampled_from([0.2, 0.6, 0.9]), rate=st.sampled_from([1.0, 50.0]), sparing=st.booleans())
+    def adopt(self, split: float, rate: float, sparing: bool) -> None:
+        self.tell(PlanChanged(plan(split, rate, sparing)))
 
     @precondition(lambda self: self.children)
     @rule(overloaded=st.booleans())
@@ -355,7 +363,8 @@ class RouterMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_while_an_able_worker_idles(self) -> None:
-        """Where each worker has a queue of its own: nothing waits in that of an idle one, and all is dealt."""
+        """Where each worker has a queue of its own: nothing waits in that of an idle one, and all is dealt. Where some stand
+        by: the router will look again."""
         if not hasattr(self, "router") or self.drop != "none" or self.pressed:
             return
         idle = self.router.pullers.idle
@@ -363,7 +372,11 @@ class RouterMachine(RuleBasedStateMachine):
             assert not [number for number in idle if self.router.dealt[number].waiting]
             assert not self.router.pullers.all or not self.router.queue.waiting
         else:
-            assert not idle or not self.router.queue.waiting
+            assert isinstance(self.router, PullRouter)
+            standing = self.router.standby.among(self.router.pullers)
+            able = [puller for puller in idle.values() if puller.variant not in standing]
+            assert not able or not self.router.queue.waiting
+            assert not idle or not self.router.queue.waiting or self.now < self.router.due_at < inf
         assert not idle or not self.router.again.waiting
 
     def teardown(self) -> None:

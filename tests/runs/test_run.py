@@ -13,6 +13,7 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.named import POLICIES
 from loki_rl.core.messages import Outcome
 from loki_rl.files.config import ConfigError
+from loki_rl.runs.batch_runner import Case, check
 from loki_rl.runs.options import Driver, RunOptions, read_options
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run import RUNNERS, prepare, run_twin
@@ -56,6 +57,22 @@ def test_what_is_said_counts(run_options: RunOptions) -> None:
     assert (scene.cluster.servers, scene.pipeline.slo_s, scene.duration_s) == (7, 0.3, 2.0)
     assert (scene.policy.initial_rps, scene.policy.demand_rps, len(scene.times)) == (5.0, 9.0, 70)
     assert {variant.load_s for task in scene.pipeline.tasks for variant in task.variants} == {0.7}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_plans_at_its_own_pace_unless_told_otherwise(policy: str, run_options: RunOptions) -> None:
+    own = prepare(replace(run_options, policy=policy, interval_s=None))
+    assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in {"exact", "clairvoyant"} else 10.0)
+    told = prepare(replace(run_options, policy=policy, interval_s=4.0))
+    assert told.cluster.interval_s == told.policy.interval_s == 4.0
+
+
+def test_an_agent_is_compared_at_its_pace_with_policies_at_theirs(tmp_path: Path) -> None:
+    """What would stop a run is told before the first one; the pace of another policy is no reason."""
+    each = RunOptions("traffic", driver="twin")
+    check([Case(replace(each, policy=policy), tmp_path / policy) for policy in ("exact", "ppo", "clairvoyant", "loki")])
+    with pytest.raises(RequestError, match="trained for a plan every 10 s, not every 1 s"):
+        check([Case(replace(each, policy=policy, interval_s=1.0), tmp_path / policy) for policy in ("exact", "ppo")])
 
 
 def test_first_and_busiest_ten_seconds_are_measured(run_options: RunOptions, tmp_path: Path) -> None:

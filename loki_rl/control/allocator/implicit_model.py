@@ -185,6 +185,7 @@ def warm() -> None:
     joint = MasterProblem("most accurate", [part], (3,), model.layout)
     few = begun(joint, GAP, 0.0, lambda: 1.0)
     few.round()
+    few.relaxation.idle(model.layout.models)
     likely(joint, few.relaxation, 1)
     restrict(network, graph, (0, 1))
 

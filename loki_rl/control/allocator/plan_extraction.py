@@ -22,6 +22,10 @@ from loki_rl.core.servers.server_type import ServerType
 NOTHING = 1e-9
 TOLERANCE = 1e-7  # of the solver: what one LP reaches another may miss by so much
 CLOSE = 1e-3  # of a capacity
+TRACE = 1e-8  # of a flow: less is what a solver may leave anywhere
+
+# All but what one LP misses another by.
+MOST_OF_ALL = (1 - TOLERANCE, 1 - TOLERANCE)
 
 # One way to the end: the configurations from an entry task to a leaf, and the share of the requests that takes it.
 Chain = tuple[tuple[int, ...], float]
@@ -80,18 +84,46 @@ def holdings(
     return found
 
 
-def realise(pipeline: Pipeline, held: Holding, demand_rps: float, min_accuracy: float) -> Realised | None:
+def realise(pipeline: Pipeline, held: Holding, demand_rps: float, min_accuracy: float, spare: bool) -> Realised | None:
     """Serve as much of the demand as the servers can at the accuracy floor, most accurately, then spread the load evenly.
+    spare: there may be servers for more than the demand.
 
     None if these servers can serve nothing.
     """
-    served = 1.0 if held.flow else most_served(held, demand_rps, min_accuracy)
-    if served < NOTHING:
-        return None
-    accuracy = _accuracy(held) if held.flow else _most_accurate(held, demand_rps * served)
-    capacity, flow = _capacity(held, demand_rps * served, accuracy)
+    if held.flow:
+        served, accuracy = 1.0, _accuracy(held)
+    else:
+        served = (
+            1.0 if spare and _serves_all(held, demand_rps, min_accuracy) else most_served(held, demand_rps, min_accuracy)
+        )
+        if served < NOTHING:
+            return None
+        accuracy = _most_accurate(held, demand_rps * served)
+    capacity, flow = _capacity(_in_use(held) if spare else held, demand_rps * served, accuracy)
     counts = _needed(held.network, held.counts, flow)
     return Realised(served, accuracy, capacity, counts, flow, chains(pipeline, held.network, flow))
+
+
+def _serves_all(held: Holding, demand_rps: float, min_accuracy: float) -> bool:
+    """Asked in the words of `_most_accurate`, whose answer is then known."""
+    solved = held.ask("most accurate", demand_rps, served=[MOST_OF_ALL])
+    return solved.found and solved.objective >= min_accuracy * MOST_OF_ALL[0]
+
+
+def _in_use(held: Holding) -> Holding:
+    """Only the variants of the flow that was found last, the most accurate one. Others stand by: inside the tolerance of
+    that accuracy they would get a small share."""
+    used = {
+        (c.task, c.variant)
+        for arc, amount in zip(held.network.arcs, held.kept.flows[0], strict=True)
+        if amount > TRACE and arc.configuration >= 0
+        for c in (held.network.configurations[arc.configuration],)
+    }
+    counts = [
+        count if (c.task, c.variant) in used else 0
+        for c, count in zip(held.network.configurations, held.counts, strict=True)
+    ]
+    return Holding(held.kept, counts)
 
 
 def _accuracy(held: Holding) -> float:
@@ -112,8 +144,7 @@ def most_served(held: Holding, demand_rps: float, min_accuracy: float) -> float:
 
 def _most_accurate(held: Holding, demand_rps: float) -> float:
     """Mean accuracy where all is served, or all but what one LP misses another by."""
-    served = 1 - TOLERANCE
-    return held.ask("most accurate", demand_rps, served=[(served, served)]).objective / served
+    return held.ask("most accurate", demand_rps, served=[MOST_OF_ALL]).objective / MOST_OF_ALL[0]
 
 
 def _capacity(held: Holding, demand_rps: float, accuracy: float) -> tuple[float, list[float]]:

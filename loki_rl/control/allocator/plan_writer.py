@@ -3,12 +3,23 @@ all are together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 
 from msgspec.structs import replace
 
-from loki_rl.control.allocator.plan_extraction import Holding, Realised, placements, realise, routes, shares, split
+from loki_rl.control.allocator.plan_extraction import (
+    NOTHING,
+    Holding,
+    Realised,
+    placements,
+    realise,
+    routes,
+    shares,
+    split,
+)
 from loki_rl.control.allocator.search import Found, Search
+from loki_rl.control.formulation.network import Network
 from loki_rl.core.plan import Certificate, JointPlan, Mode, Plan
 
 NEARLY = 1e-6
@@ -19,7 +30,7 @@ def write(search: Search, found: Found) -> JointPlan | None:
     began = perf_counter()
     held = search.holdings(found)
     real = [
-        realise(part.pipeline, mine, demand, search.floor(i, mine.network))
+        realise(part.pipeline, mine, demand, search.floor(i, mine.network), found.goal == "least cost")
         for i, (part, mine, demand) in enumerate(zip(search.parts, held, found.demands, strict=True))
     ]
     search.solve_s += perf_counter() - began
@@ -42,10 +53,8 @@ class _Writer:
             found.mode, found.goal, found.bound = "accuracy", "most accurate", self.search.accuracy_bound
         plans = [self._none(i) if one is None else self._plan(i, one) for i, one in enumerate(self.real)]
         servers, price = sum(plan.servers for plan in plans), sum(plan.price for plan in plans)
-        certificate = self._certificate(plans, price)
-        return JointPlan(
-            found.mode, tuple(replace(plan, certificate=certificate) for plan in plans), servers, price, certificate
-        )
+        certificate, mode = self._certificate(plans, price), plans[0].mode if self.search.alone else found.mode
+        return JointPlan(mode, tuple(replace(plan, certificate=certificate) for plan in plans), servers, price, certificate)
 
     def _none(self, part: int) -> Plan:
         """Of a pipeline of which nothing is served, as others are worth more."""
@@ -55,7 +64,9 @@ class _Writer:
     def _plan(self, part: int, real: Realised) -> Plan:
         asked, network, types = self.search.parts[part], self.held[part].network, self.search.types
         # What the flow after the loads has no use for may be what serves during them: its price was in the objective.
-        counts = real.counts if asked.request.horizon_s is None else self.held[part].counts
+        least_cost = self.found.goal == "least cost"
+        counts = self.held[part].counts if least_cost else real.counts
+        spare = least_cost and _stand_by(network, counts, real.flow)
         return Plan(
             mode=self._mode(part, real),
             placements=placements(asked.pipeline, types, network, counts),
@@ -68,11 +79,12 @@ class _Writer:
             flows=shares(asked.pipeline, network, real.flow),
             routes=routes(asked.pipeline, types, network, real.chains),
             price=sum(count * types[c.pool].price for c, count in zip(network.configurations, counts, strict=True)),
+            standby_rps=max(self.found.most_rps, real.capacity_rps) if spare else 0.0,
         )
 
     def _mode(self, part: int, real: Realised) -> Mode:
-        """Of several pipelines some may be better off than all together."""
-        if self.search.alone or self.found.mode == "hardware":
+        """Of several pipelines some may be better off than all together; a plan of least cost is whatever it serves."""
+        if self.found.goal != "least cost" and (self.search.alone or self.found.mode == "hardware"):
             return self.found.mode
         if self.served[part] < 1:
             return "shed"
@@ -92,6 +104,13 @@ class _Writer:
         gap = abs(bound - reached) / max(abs(reached), 1e-9)
         status, solver = search.doubt or found.status, " and ".join(sorted(search.provers))
         return Certificate(reached, bound, gap, status, solver, 1000 * search.build_s, 1000 * search.solve_s)
+
+
+def _stand_by(network: Network, counts: Sequence[int], flow: Sequence[float]) -> bool:
+    """Whether some variant that has servers has no share."""
+    served = {arc.configuration for arc, amount in zip(network.arcs, flow, strict=True) if amount > NOTHING}
+    meant = {(c.task, c.variant) for k, c in enumerate(network.configurations) if k in served}
+    return any(count and (c.task, c.variant) not in meant for c, count in zip(network.configurations, counts, strict=True))
 
 
 def _whole(served: float) -> float:

@@ -27,7 +27,8 @@ SLACK = 1e-7
 class Found(Struct):
     """An answer before it is a plan. networks, demands: of each part, what it was found for. counts: part after part.
     objective, bound: in the unit of the goal. flows: of each part the most accurate one of those that serve all with these
-    counts; empty: not known."""
+    counts; empty: not known. most_rps: demand that is served of all that may come, where a plan of least cost is made for
+    more than the demand; its mode is that of its flow."""
 
     mode: Mode
     goal: Goal | Literal["least cost"]
@@ -38,6 +39,7 @@ class Found(Struct):
     status: str
     demands: tuple[float, ...]
     flows: Sequence[Sequence[float]] = ()
+    most_rps: float = 0.0
 
 
 class Search:

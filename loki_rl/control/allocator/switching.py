@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
+from math import inf
 
+import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.control.allocator.search import Found, Search
-from loki_rl.control.allocator.transition import Model, Question, transition_of
+from loki_rl.control.allocator.transition import transition_of
+from loki_rl.control.allocator.written_transition import Model, Question
+from loki_rl.control.branch_and_price.route_pricing import best_routes, graph_of, servers_per_flow
 from loki_rl.control.formulation.accuracy import TIE
 from loki_rl.control.formulation.prepared import Prepared
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Request, Slice
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Mode
 from loki_rl.core.servers.server_type import as_run_by
 
 # Cost J (docs/glossary.md): violations, accuracy loss, servers used as a share of the cluster.
 VIOLATION = 5.0
 ACCURACY = 1.0
 SERVERS = 0.1
-
-# Demand beyond what is expected counts by how likely it is to come; where nobody says, as the mean of a normal tail from 0
-# to 2 deviations.
-UNLIKELY = 0.2
 
 # While models load, servers are where the old plan wanted them and queues are long: the event twin then serves so much less
 # than the servers that are ready could.
@@ -32,9 +33,13 @@ UNBALANCED = 1.25
 # keeps a cluster that is too small for ever: no load is worth its server.
 LONGEST_SHARE = 0.5
 
-NEARLY = 1e-6
+# Narrower slices, as shares of all that may come, take no part.
+NARROW = 1e-6
 
-# The objective is about 6 (5 of it for serving all), so this is 1e-4 of J; more would save no time.
+# Demand beyond so many times what servers could serve that are never idle takes no part: shares of it would be too small.
+FAR = 2.0
+
+# Serving the mean demand is worth about 6 (5 of it for serving at all), so this is 1e-4 of J; more would save little time.
 SWITCH_GAP = 2e-5
 
 
@@ -94,39 +99,54 @@ def switch(search: Search) -> Found | None:
     """The plan of least cost J over the horizon, reached from the servers as they are; None if nothing can be served.
 
     minimise 5 (f short_while_loading + (1 - f) short_after) + accuracy loss + 0.1 price / cluster's, f = load time /
-    horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. What is short
-    of demand_rps but not of expected_rps counts by its chance to come: else every rise of the estimate would set off loads.
+    horizon. While loading, a model has at most the servers that it has now and keeps, and these serve less. Demand that may
+    come counts by its chance, and so does its accuracy: most of the time the most accurate of the servers serve alone.
     """
+    request = search.parts[0].request
+    found = _least_cost(search, request)
+    if found or search.doubt:
+        return found
+    # Demand far below its mean is worth no server; but a cluster that turns everybody away is none.
+    return _least_cost(search, replace(request, slices=(), mean_rps=None))
+
+
+def _least_cost(search: Search, request: Request) -> Found | None:
+    setting = search.settings[0]
     with search.building():
-        kept = transition_of(search.settings[0], search.solver)
-        question = question_of(search.parts[0].request, search.settings[0])
+        question = question_of(request, setting)
+        kept = transition_of(setting, search.solver, len(question.slices))
     solved = search.noted(kept.ask(question, search.left_s, SWITCH_GAP))
-    if not solved.found:
+    most_rps = sum(kept.served) * question.demand_rps if solved.found else 0.0
+    if most_rps < NARROW * request.demand_rps:
         return None
-    networks, best = (search.settings[0].variant_network,), search.parts[0].pipeline.best_accuracy
-    mode: Mode = "shed" if kept.served < 1 - NEARLY else "hardware" if kept.accuracy > best - NEARLY else "accuracy"
-    flows = [kept.flow] if kept.served == 1 else ()
     return Found(
-        mode, "least cost", networks, kept.counts, solved.objective, solved.bound, solved.status, search.demands, flows
-    )
+        "accuracy", "least cost", (setting.variant_network,), kept.counts, solved.objective, solved.bound, solved.status,
+        search.demands, most_rps=most_rps,
+    )  # fmt: skip
 
 
 def question_of(request: Request, setting: Prepared) -> Question:
     """The request in units of J; a load costs its server's share while it lasts, so that ties stay as they are."""
     pipeline, state, share = setting.pipeline, ready(setting.pipeline, request), loading_share(setting.pipeline, request)
-    expected = min(request.demand_rps, request.expected_rps or request.demand_rps)
+    cut = _cut(request, FAR * _most_rps(request, setting))
+    levels = [one.to_rps for one in cut]
+    most, weight = levels[-1], levels[-1] / (request.mean_rps or request.demand_rps)
     whole = sum(kind.price * kind.count for kind in request.types)
-    floor = min(request.min_accuracy, pipeline.best_accuracy - TIE) if request.min_accuracy > 0 else 0.0
     return Question(
-        demand_rps=request.demand_rps,
-        loading_rps=request.demand_rps * UNBALANCED,
-        likely=expected / request.demand_rps,
-        unlikely=UNLIKELY if request.chance is None else request.chance,
-        floor=floor,
+        demand_rps=most,
+        loading_rps=most * UNBALANCED,
+        slices=tuple((high - low) / most for low, high in pairwise((0.0, *levels))),
+        chances=tuple(one.chance for one in cut),
+        floor=min(request.min_accuracy, pipeline.best_accuracy - TIE) if request.min_accuracy > 0 else 0.0,
         servers=tuple(kind.count for kind in request.types),
         able={model: state.now[model] + state.credit.get(model, 0.0) for model in (*state.now, *state.credit)},
         there=dict(state.now + state.loading),
-        worth=(VIOLATION * share, VIOLATION * (1 - share), ACCURACY / pipeline.best_accuracy),
+        start=_start(request, setting),
+        worth=(
+            weight * VIOLATION * share,
+            weight * VIOLATION * (1 - share),
+            weight * ACCURACY / pipeline.best_accuracy,
+        ),
         prices=tuple(SERVERS * kind.price / whole for kind in request.types),
         load_share=share,
         unloadable=frozenset(
@@ -136,3 +156,40 @@ def question_of(request: Request, setting: Prepared) -> Question:
             if kind.name == one.server_type and (model := _model(pipeline, pool, one.task, one.variant))
         ),
     )
+
+
+def _cut(request: Request, far_rps: float) -> list[Slice]:
+    """The slices that matter: those of some width that may come at all, as far as `far_rps`; all of the demand for sure if
+    there are none."""
+    found, below = list[Slice](), 0.0
+    for one in request.slices:
+        to_rps = min(one.to_rps, far_rps)
+        if one.chance > 0 and to_rps - below > NARROW * min(request.slices[-1].to_rps, far_rps):
+            found.append(Slice(to_rps, one.chance))
+            below = to_rps
+    return found or [Slice(min(request.demand_rps, far_rps), 1.0)]
+
+
+def _most_rps(request: Request, setting: Prepared) -> float:
+    """No cluster of these servers serves more [1/s]."""
+    graph = graph_of(setting.merged_network)
+    alike = np.append(np.ones(len(graph.rate) - 1), 0.0)
+    needed = -best_routes(graph, servers_per_flow(graph, 1.0, reserving=False), alike, 0.0)[0]
+    return request.servers / needed if needed > 0 else inf
+
+
+def _start(request: Request, setting: Prepared) -> tuple[int, ...]:
+    """Servers per configuration as they serve, or will."""
+    pools = {kind.name: pool for pool, kind in enumerate(request.types)}
+    counts, places = [0] * len(setting.by_variant), dict[tuple[int, ...], int]()
+    for k, c in enumerate(setting.by_variant):
+        places[c.task, c.variant, c.pool, c.batch] = k
+        places.setdefault((c.task, c.variant, c.pool), k)
+    for server in request.current:
+        if (stage := server.loading or server.serving) and (
+            model := _model(setting.pipeline, pools.get(server.server_type), *stage[:2])
+        ):
+            chosen = places.get((*model, stage[2]), places.get(model))
+            if chosen is not None:
+                counts[chosen] += 1
+    return tuple(counts)

@@ -80,4 +80,5 @@ def fleets_of(joint: MasterProblem, step: float) -> Fleets:
         model_of=none,
         loads=none,
         there=np.zeros(0),
+        load_price=np.zeros(0),
     )

@@ -126,6 +126,10 @@ class Relaxation:
         """Let rows of servers take part, and servers idle in them."""
         self.master = hold_all(plain(self.master), self.plain, np.array([*rows], dtype=np.int64))
 
+    def idle(self, rows: Iterable[int]) -> None:
+        """Let servers idle in rows, whether these take part or not."""
+        self.master = idle_all(plain(self.master), self.plain, np.array([*rows], dtype=np.int64))
+
     def solve(self) -> tuple[int, float]:
         """OPTIMAL, CUT_OFF, LATE, INFEASIBLE (not even idle servers fit) or DOUBT; and a bound that holds whatever routes
         there are."""
@@ -155,8 +159,8 @@ class Relaxation:
 
 
 def plain(record: Any) -> tuple[Any, ...]:
-    """The fields of a record and of records in it, for functions that take these."""
-    return tuple(plain(field) if isinstance(field, tuple) else field for field in record)
+    """The fields of a record and of records in it, which have none, for functions that take these."""
+    return tuple(tuple(field) if isinstance(field, tuple) else field for field in record)
 
 
 # -- compiled
@@ -212,12 +216,26 @@ def hold_all(plain: tuple[Any, ...], terms: tuple[Any, ...], rows: Indices) -> M
 
 
 @compiled
+def idle_all(plain: tuple[Any, ...], terms: tuple[Any, ...], rows: Indices) -> Master:
+    """See `Relaxation.idle`."""
+    master, of = as_master(plain), as_terms(terms)
+    for row in rows:
+        master = idle(master, of, row)
+    return master
+
+
+@compiled
 def hold(master: Master, terms: Terms, row: int) -> Master:
     """See `Relaxation.hold`."""
+    return idle(bring(master, row), terms, row)
+
+
+@compiled
+def idle(master: Master, terms: Terms, row: int) -> Master:
+    """See `Relaxation.idle`."""
     if master.idle[row]:
         return master
     master.idle[row] = True
-    master = bring(master, row)
     for line in range(terms.line_of[row], terms.line_of[row + 1]):
         coefficients = np.zeros(len(master.active))
         for place in terms.lines[line]:

@@ -52,8 +52,9 @@ class Fleets(NamedTuple):
     of each configuration; pool_of [count]. pools: rows of pools; limits, prices [pool]: servers there are, cost of one.
     held, first, least, most [group]: rows in which idle servers count as well as others, the first configuration in each,
     least servers (below 0: as many as the relaxation has) and most; place: where rows of configurations have theirs.
-    served: rows. step: by what the costs of fleets differ at least, or 0. model_of [count], loads, there [model]: where
-    models are loaded, the model of each, the columns of loads, and how many need none.
+    served: rows. step: by what the costs of fleets differ at least, or 0. Where models are loaded, model_of [count]; loads,
+    there, load_price [model]: the column of its loads (-1: every server is one, and its price in the relaxation has it), how
+    many servers need none, and what one costs.
     """
 
     integers: Indices
@@ -73,6 +74,7 @@ class Fleets(NamedTuple):
     model_of: Indices
     loads: Indices
     there: Floats
+    load_price: Floats
 
 
 class State(NamedTuple):
@@ -318,6 +320,9 @@ def settles(
             wanted[fleets.model_of[k]] += counts[k]
         for m in range(len(wanted)):
             slot, needed = fleets.loads[m], max(0.0, wanted[m] - fleets.there[m])
+            if slot < 0:
+                value += fleets.load_price[m] * (wanted[m] - usage[fleets.held[m]])
+                continue
             if needed > master.upper[slot]:
                 return np.inf, False
             value += master.costs[slot] * (needed - master.now.x[slot])

@@ -47,7 +47,7 @@ class CapacityTarget:
         most = max(top.capacity_rps, 2 * FLOOR_RPS)
         low = min(max(best.capacity_rps, FLOOR_RPS), most / 2)
         demands = [share * low for share in LOW] + np.geomspace(low, most, STEPS).tolist()
-        plans = ladder(pipeline, replace(request, expected_rps=None), demands)
+        plans = ladder(pipeline, replace(request, slices=()), demands)
         whole = sum(kind.count * kind.price for kind in request.types)
         prices = [ACCURACY * (1 - plan.accuracy / pipeline.best_accuracy) + SERVERS * plan.price / whole for plan in plans]
         self.levels: Floats = np.geomspace(FLOOR_RPS, most, GRID)

@@ -76,10 +76,10 @@ def best_goal(
 
 
 @lean
-def descend(counts: Floats, asked: Question, lists: Ints, size: int, work: Floats) -> tuple[float, int]:
+def descend(counts: Floats, asked: Question, first: int, lists: Ints, size: int, work: Floats) -> tuple[float, int]:
     """Cost and split of a local optimum near `counts`, which is changed in place: the best move of one model's servers as
-    soon as there is one, the splits held meanwhile and chosen anew where no move is left."""
-    value, split, loading = best_splits(counts, asked, work)
+    soon as there is one, the splits held meanwhile and chosen anew where no move is left. first: as in `best_splits`."""
+    value, split, loading = best_splits(counts, asked, first, np.inf, work)
     idle, turn = 0, -1
     while True:
         source, goal = lists[RANKED, turn] if turn >= 0 else -1, NOWHERE
@@ -96,7 +96,7 @@ def descend(counts: Floats, asked: Question, lists: Ints, size: int, work: Float
             continue
         idle, turn = idle + 1, turn + 1 if turn + 1 < size else -1
         if idle > size:
-            found, new_split, new_loading = best_splits(counts, asked, work)
+            found, new_split, new_loading = best_splits(counts, asked, split, value - BETTER, work)
             if found >= value - BETTER:
                 return value, split
             value, split, loading, idle = found, new_split, new_loading, 0
@@ -170,15 +170,16 @@ def search(asked: Question, library: Library, reach: int, room: Scratch) -> tupl
     some = Question(asked.demand, asked.expected, asked.share, asked.chance, asked.servers, asked.state, asked.rates, net)
     for model in range(models):
         counts[model] = asked.state[READY, model] + asked.state[LOADING, model]
-    value, split = descend(counts, some, lists, size, work)
+    value, split = descend(counts, some, 0, lists, size, work)
     trial = work[TRIAL, :models]
     if reach == 0:
         near = int(np.searchsorted(library.shares, asked.expected / asked.demand - NEAR))
         fresh = plans[high, min(near, shares - 1)]
-        if best_splits(fresh, some, work)[0] < value:
+        found, fresh_split, _ = best_splits(fresh, some, split, value, work)
+        if found < value:
             for model in range(models):
                 counts[model] = fresh[model]
-            value, split = descend(counts, some, lists, size, work)
+            value, split = descend(counts, some, fresh_split, lists, size, work)
         return value, split
     high = min(high + 1, levels - 1)
     starts, start, since = (min(reach, high) + 1) * shares, 0, 0
@@ -196,7 +197,7 @@ def search(asked: Question, library: Library, reach: int, room: Scratch) -> tupl
             if source == goal or (trial[active[source]] < 1.0 if source < size else used(trial) >= asked.servers):
                 continue
             move(trial, active[source] if source < size else -1, active[goal] if goal < size else -1)
-        found, p = descend(trial, some, lists, size, work)
+        found, p = descend(trial, some, split, lists, size, work)
         if found < value - BETTER:
             value, split, since = found, p, 0
             for model in range(models):

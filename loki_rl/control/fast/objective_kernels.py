@@ -255,14 +255,23 @@ def loading_cost(counts: Floats, asked: Question, rate: Floats, old: bool, work:
 
 @inlined
 def serving_cost(counts: Floats, asked: Question, rate: Floats, spent: float, most: float, work: Floats) -> float:
-    """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is."""
-    able = capacity(counts, rate, asked.net, asked.demand, work)
-    served = min(1.0, able / asked.demand)
-    value = spent + VIOLATION * (1.0 - asked.share) * short(served, asked) + ACCURACY * (1.0 - served)
+    """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is: most of the time the
+    expected demand, by the most accurate of the servers, else by their chance all of them the whole."""
+    net, after = asked.net, 1.0 - asked.share
+    able = capacity(counts, rate, net, asked.demand, work)
+    served = min(asked.demand, able)
+    value = spent + (after * VIOLATION + ACCURACY) * short(served / asked.demand, asked)
     if value > most or served <= 0.0:
         return float(value)
-    spread(asked.net, min(asked.demand, able), work)
-    return float(value + ACCURACY * served * (1.0 - accuracy(work[FLOW], asked.net, work[VALUES]) / asked.net.best))
+    sure, each = min(asked.expected, served), ACCURACY / asked.expected
+    spread(net, sure, work)
+    lost = sure * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net.best)
+    value += each * lost
+    if served > sure and value <= most:
+        spread(net, served, work)
+        whole = served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net.best)
+        value += each * asked.chance * max(0.0, whole - lost)
+    return float(value)
 
 
 @inlined
@@ -285,20 +294,22 @@ def held_back(counts: Floats, asked: Question) -> bool:
 
 
 @lean
-def best_splits(counts: Floats, asked: Question, work: Floats) -> tuple[float, int, int]:
-    """Cost J of `counts`: the objective of control/allocator/switching.py with the flows above. Also returns the splits of
-    the latency budget that are best once models are loaded, and while they load."""
-    old = held_back(counts, asked)
-    loading, serving, split, while_loading = np.inf, np.inf, 0, 0
-    for p in range(len(asked.rates)):
+def best_splits(counts: Floats, asked: Question, first: int, most: float, work: Floats) -> tuple[float, int, int]:
+    """Cost J of `counts`, or `most` where it is not below that: the objective of control/allocator/switching.py with the
+    flows above. Also returns the splits of the latency budget that are best once models are loaded, and while they load;
+    first: the split that is tried first, so that the others cost less time."""
+    old, splits = held_back(counts, asked), len(asked.rates)
+    loading, serving, split, while_loading = np.inf, most, first, 0
+    for p in range(splits):
         found = loading_cost(counts, asked, asked.rates[p], old, work)
         if found < loading:
             loading, while_loading = found, p
         if loading <= 0.0:
             break
     spent = loading + holding_cost(counts, asked)
-    for p in range(len(asked.rates)):
-        found = serving_cost(counts, asked, asked.rates[p], spent, serving, work)
+    for turn in range(splits):
+        p = (first + turn) % splits
+        found = serving_cost(counts, asked, asked.rates[p], spent, serving, work) if spent < serving else serving
         if found < serving:
             serving, split = found, p
     return serving, split, while_loading

@@ -6,7 +6,6 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.allocator.allocate import allocate, capacity
-from loki_rl.control.allocator.switching import UNLIKELY
 from loki_rl.control.fast.local_search import LISTS, Library, search
 from loki_rl.control.fast.model_arrays import Fleet, Floats, build_fleet
 from loki_rl.control.fast.objective_kernels import ROWS, Question, Scratch, new_scratch
@@ -18,6 +17,9 @@ LEVELS = 32
 EXPECTED = (0.25, 0.45, 0.65, 0.85, 1.0)
 LOWEST_SHARE = 0.01
 MEMO = 1 << 18
+
+# Chance of what is not expected, in the plans that a library begins with.
+UNLIKELY = 0.2
 
 
 class Table(Struct, frozen=True, eq=False):

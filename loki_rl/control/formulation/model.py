@@ -37,13 +37,13 @@ class Counts:
         models: dict[tuple[int, int, int], dict[int, list[Any]]] = {}
         for column, (part, c) in zip(self.columns, self.configurations, strict=True):
             models.setdefault((part, c.pool, c.task), {}).setdefault(c.variant, []).append(column)
-        self.sums: list[tuple[Any, int]] = []
         self.models: dict[tuple[int, int, int, int], Any] = {}
         self.totals = {key: self._task(key, models[key]) for key in sorted(models)}
         if len(servers) > 1:
             self._over_types()
         self.holdings = self._over_tasks() if len(parts) > 1 else {}
-        self.rows = [add_row(problem, self.all_of(pool), "<=", count) for pool, count in enumerate(servers)]
+        for pool, count in enumerate(servers):
+            add_row(problem, self.all_of(pool), "<=", count)
         self.price = [(total, prices[pool]) for (_, pool, _), total in self.totals.items()]
 
     def _column(self, name: str, pool: int) -> Any:
@@ -78,7 +78,6 @@ class Counts:
     def _sum(self, name: str, pool: int, parts: list[Any]) -> Any:
         total = self._column(name, pool)
         add_row(self._problem, [*((part, 1) for part in parts), (total, -1)], "==", 0)
-        self.sums.append((total, pool))
         return total
 
     def all_of(self, pool: int) -> list[tuple[Any, float]]:
@@ -111,7 +110,6 @@ class Flows:
         for column, arc in self._arcs():
             if arc.configuration >= 0 and arc.load > 0:
                 self._carried[arc.configuration].append((column, arc))
-        self._rows: list[int] = []
         self._busy, self._reserve = self._per_demand()
         self._balance(problem)
 
@@ -140,17 +138,28 @@ class Flows:
 
     def fit(self, problem: Any, counts: Sequence[Any], reserving: bool = True) -> None:
         """Bind each configuration's load to its column of servers; reserving: as in `servers`."""
-        servers = iter(self.servers(self._demand_rps, reserving).tolist())
-        for carried, count in zip(self._carried, counts, strict=True):
-            if carried:
-                terms = [(column, next(servers)) for column, _ in carried]
-                self._rows.append(add_row(problem, [*terms, (count, -1.0)], "<=", 0))
+        fit_together(problem, [self], [self.servers(self._demand_rps, reserving)], counts)
+
+    def loads(self, servers: Floats) -> list[list[tuple[Any, float]]]:
+        """Of each configuration the terms of its load, with servers per carried arc."""
+        each = iter(servers.tolist())
+        return [[(column, next(each)) for column, _ in carried] for carried in self._carried]
 
     def servers(self, demand_rps: float, reserving: bool = True) -> Floats:
         """Servers that a whole demand would take on each carried arc: busy ones and, if `reserving`, those that must stay
         idle."""
         busy = self._busy * demand_rps
         return with_idle(busy, self._reserve) if reserving else busy
+
+
+def fit_together(problem: Any, flows: Sequence[Flows], needs: Sequence[Floats], counts: Sequence[Any]) -> None:
+    """Bind what several flows through one network load each configuration with to its column of servers. needs: of each
+    flow, servers per carried arc."""
+    loads = [flow.loads(servers) for flow, servers in zip(flows, needs, strict=True)]
+    for count, *carried in zip(counts, *loads, strict=True):
+        terms = [term for one in carried for term in one]
+        if terms:
+            add_row(problem, [*terms, (count, -1.0)], "<=", 0)
 
 
 # Only what PuLP 3 and PuLP 4 both offer in public is used here: their constructors differ.

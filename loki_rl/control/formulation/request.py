@@ -30,6 +30,13 @@ class RequestError(UserError):
     """The request itself is wrong (not merely impossible to fulfil); the message says which part and what it should be."""
 
 
+class Slice(Struct, frozen=True):
+    """Demand from the end of the slice below (0 for the first) to `to_rps` [1/s], and how likely it is to come, 0..1."""
+
+    to_rps: float
+    chance: float
+
+
 class Request(Struct, frozen=True):
     """One question to the allocator.
 
@@ -40,10 +47,10 @@ class Request(Struct, frozen=True):
     1. solver: the own search, or the model written down in PuLP and solved by HiGHS, which finds the same, slowly.
 
     Switch-aware planning is on when `current` and `horizon_s` are given: current: the servers as they are; horizon_s: how
-    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; expected_rps: what of the
-    demand is likely to come, where demand_rps is a high quantile (demand_rps if None); chance: how likely what lies between
-    the two is to come, 0..1 (as for a normal tail if None); unloadable: models that no further server can load, so that a
-    plan has them at most where they are.
+    long the plan will be kept [s]; load_s: time to load a model [s], the variants' own if None; slices: all demand that may
+    come, upwards and ever less likely, which is served as far as that pays; demand_rps is then what is expected, and without
+    slices comes for sure; mean_rps: demand in the long run [1/s], which costs count against, demand_rps if None; unloadable:
+    models that no further server can load, so that a plan has them at most where they are.
     """
 
     demand_rps: float
@@ -56,8 +63,8 @@ class Request(Struct, frozen=True):
     current: tuple[Server, ...] = ()
     horizon_s: float | None = None
     load_s: float | None = None
-    expected_rps: float | None = None
-    chance: float | None = None
+    slices: tuple[Slice, ...] = ()
+    mean_rps: float | None = None
     unloadable: tuple[Exclusion, ...] = ()
     pool: tuple[ServerType, ...] = ()
     solver: Solver = "search"
@@ -108,10 +115,18 @@ def check(request: Request) -> None:
     for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
         _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
     _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
-    likely = request.expected_rps
-    _require(likely is None or _positive(likely), f"expected_rps must be above 0, not {likely}")
-    _require(request.chance is None or 0 <= request.chance <= 1, f"chance must lie in 0..1, not {request.chance}")
+    mean = request.mean_rps
+    _require(mean is None or _positive(mean), f"mean_rps must be above 0, not {mean}")
+    _check_slices(request)
     _require(request.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{request.solver}'")
+
+
+def _check_slices(request: Request) -> None:
+    below, likelier = 0.0, 1.0
+    for one in request.slices:
+        _require(isfinite(one.to_rps) and one.to_rps >= below, f"slices must rise from {below}, not to {one.to_rps}")
+        _require(0 <= one.chance <= likelier, f"the chances of slices must fall from {likelier} to 0, not to {one.chance}")
+        below, likelier = one.to_rps, one.chance
 
 
 def _check_pool(request: Request) -> None:

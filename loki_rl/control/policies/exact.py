@@ -1,32 +1,41 @@
-"""`exact`: the switch-aware allocator on the demand that is worth having capacity for."""
+"""`exact`: the switch-aware allocator on the demand that may come."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from loki_rl.control.allocator.allocate import allocate
-from loki_rl.control.demand.capacity_target import Demand
-from loki_rl.control.demand.estimators import likely
+from loki_rl.control.demand.belief import Coming
+from loki_rl.control.demand.regime import stayed_s
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Plan, Snapshot
 
+# So long until a change of demand is seen for what it is and servers leave what they serve (core/servers/rollout.py) [s].
+REACTION_S = 4.0
+# The horizon is at least so many times the longest load, and at most so long [s].
+SHORTEST, LONGEST_S = 2.0, 60.0
+
 
 class Exact:
-    """The switch-aware allocator on the demand that is worth having capacity for until the plan after this one is loaded:
-    what loading models would cost on the way counts beside what the plan is worth after."""
+    """The switch-aware allocator on what demand may come until another plan could be loaded: what loading models would cost
+    on the way counts beside what the plan is worth after."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
-        self._patience = options.patience
+        self._caution = options.caution
 
     def decide(self, snapshot: Snapshot) -> Plan:
         self._planner.learn(snapshot, keeping=True)
-        return self._plan(snapshot, self._demand(snapshot), self._patience)
+        coming, horizon_s = self.coming(snapshot), self.horizon_s(snapshot)
+        return allocate(self._planner.pipeline, self._planner.moving(snapshot, coming, horizon_s))
 
-    def _demand(self, snapshot: Snapshot) -> Demand:
-        arrivals, lead_s = snapshot.arrivals, self._planner.lead_s(snapshot)
-        expected = self._planner.estimate(arrivals, lambda counts: likely(counts, lead_s))
-        return self._planner.reserve.from_history(arrivals, expected, lead_s)
+    def coming(self, snapshot: Snapshot) -> Coming:
+        counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
+        return self._planner.belief.from_history(counts, REACTION_S + self._planner.lead_s(snapshot), self._caution)
 
-    def _plan(self, snapshot: Snapshot, demand: Demand, patience: float) -> Plan:
-        return allocate(self._planner.pipeline, self._planner.switching(snapshot, demand, patience))
+    def horizon_s(self, snapshot: Snapshot) -> float:
+        """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""
+        stayed = stayed_s(np.array(snapshot.arrivals, np.float64))
+        return max(min(stayed, LONGEST_S), SHORTEST * self._planner.load_s, snapshot.interval_s)

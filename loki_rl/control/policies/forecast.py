@@ -7,13 +7,13 @@ import numpy as np
 from loki_rl.control.demand.capacity_target import Demand
 from loki_rl.control.demand.forecast import HISTORY_S, Forecast, Forecaster
 from loki_rl.control.demand.forecast_learned import shipped_net
-from loki_rl.control.policies.exact import Exact
 from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.reserving import Reserving
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Snapshot
 
 
-class Forecasting(Exact):
+class Forecasting(Reserving):
     """The demand that is worth having capacity for by the forecast's quantiles, and its mean as what is expected, through
     the switch-aware allocator."""
 

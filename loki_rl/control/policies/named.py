@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.clairvoyant import Clairvoyant
@@ -27,29 +27,41 @@ class Policy(Protocol):
         """The plan to follow from now on; never raises for a legal snapshot."""
 
 
-POLICIES: dict[str, Callable[[Pipeline, PolicyOptions], Policy]] = {
-    "static": Static,
-    "hardware": Hardware,
-    "proteus": Proteus,
-    "loki": Loki,
-    "exact": Exact,
-    "clairvoyant": Clairvoyant,
-    "forecast": Forecasting,
-    "ppo": ppo,
+class Kind(NamedTuple):
+    """make: a policy for a pipeline. interval_s: time between its plans where the user wants no other [s]. alike: it was
+    made for, or trained on, servers that are alike."""
+
+    make: Callable[[Pipeline, PolicyOptions], Policy]
+    interval_s: float = 10.0
+    alike: bool = False
+
+
+POLICIES = {
+    "static": Kind(Static),
+    "hardware": Kind(Hardware),
+    "proteus": Kind(Proteus, alike=True),
+    "loki": Kind(Loki),
+    "exact": Kind(Exact, interval_s=1.0),
+    "clairvoyant": Kind(Clairvoyant, interval_s=1.0),
+    "forecast": Kind(Forecasting),
+    "ppo": Kind(ppo, alike=True),
 }
-
-
-# Made for, or trained on, servers that are alike.
-ALIKE = {"proteus", "ppo"}
 
 
 def make_policy(name: str, pipeline: Pipeline, options: PolicyOptions) -> Policy:
     """The policy of that name. Raises RequestError for a name that does not exist, naming the nearest that does, and for one
     that knows no types of servers where there are some."""
+    kind = kind_of(name)
+    if options.pool and kind.alike:
+        others = ", ".join(one for one, other in POLICIES.items() if not other.alike)
+        raise RequestError(f"policy '{name}' plans for servers of one type; take one of {others}")
+    return kind.make(pipeline, options)
+
+
+def kind_of(name: str) -> Kind:
+    """What is known of the policy of that name. Raises RequestError for a name that does not exist, naming the nearest that
+    does."""
     if name not in POLICIES:
         near = get_close_matches(name, POLICIES, n=1, cutoff=0.0)
         raise RequestError(f"there is no policy '{name}'; did you mean '{near[0]}'? ({', '.join(POLICIES)})")
-    if options.pool and name in ALIKE:
-        others = ", ".join(one for one in POLICIES if one not in ALIKE)
-        raise RequestError(f"policy '{name}' plans for servers of one type; take one of {others}")
-    return POLICIES[name](pipeline, options)
+    return POLICIES[name]

@@ -17,7 +17,8 @@ class PolicyOptions(Struct, frozen=True):
     counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last.
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down. pool, solver: as in Request. interval_s: between plans [s]; an agent is for one alone.
+    written down. pool, solver: as in Request. caution: how much is paid for room for crowds
+    that were never seen here, times what they are likely to cost. interval_s: between plans [s]; an agent is for one alone.
     """
 
     servers: int
@@ -33,6 +34,7 @@ class PolicyOptions(Struct, frozen=True):
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False
+    caution: float = 1.0
     pool: tuple[ServerType, ...] = ()
     solver: Solver = "search"
     interval_s: float = 10.0

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from loki_rl.control.allocator.allocate import capacity
 from loki_rl.control.allocator.implicit_model import warm as warm_solver
 from loki_rl.control.allocator.reasons import servable
+from loki_rl.control.demand.belief import Belief, Coming
 from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
 from loki_rl.control.demand.capacity_target import warm as warm_reserve
 from loki_rl.control.demand.estimators import FLOOR_RPS
 from loki_rl.control.formulation.drifted import as_measured
-from loki_rl.control.formulation.request import Queueing, Request, check
+from loki_rl.control.formulation.request import Queueing, Request, Slice, check
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Exclusion, Server, Snapshot
@@ -32,6 +34,7 @@ class Planner:
         self._profiled = pipeline
         self._known: tuple[tuple[Drift, ...], tuple[Exclusion, ...]] = ((), ())
         self._reserve: CapacityTarget | None = None
+        self._belief: Belief | None = None
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
         check(self.request(FLOOR_RPS))
@@ -46,7 +49,7 @@ class Planner:
         gone = tuple(one for one in snapshot.exclusions if not (keeping and _somewhere(one, snapshot.servers)))
         if (snapshot.drift, gone) == self._known:
             return False
-        self._known, self._reserve = (snapshot.drift, gone), None
+        self._known, self._reserve, self._belief = (snapshot.drift, gone), None, None
         self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift, gone)
         if gone and not servable(self.pipeline, self.request(FLOOR_RPS)):
             self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift)
@@ -58,6 +61,17 @@ class Planner:
         if self._reserve is None:
             self._reserve = CapacityTarget(self.pipeline, self.request(FLOOR_RPS))
         return self._reserve
+
+    @property
+    def belief(self) -> Belief:
+        """As `reserve`."""
+        if self._belief is None:
+            asked = self.request(FLOOR_RPS)
+            shared = (asked.queueing, asked.slo_s, asked.headroom, asked.pool, asked.solver)
+            top = capacity(self.pipeline, asked.servers, asked.min_accuracy, *shared)
+            # There may be more servers than there should be.
+            self._belief = Belief(2 * top.capacity_rps)
+        return self._belief
 
     def request(self, demand_rps: float, min_accuracy: float | None = None, there: Sequence[Server] = ()) -> Request:
         """there: the servers that are there; without any, those that there should be."""
@@ -77,12 +91,18 @@ class Planner:
     def switching(self, snapshot: Snapshot, demand: Demand, patience: float) -> Request:
         """From the servers as they are, for a plan that should last `patience` control intervals."""
         high_rps = max(demand.high_rps, FLOOR_RPS)
+        expected_rps = max(min(demand.expected_rps, high_rps), FLOOR_RPS)
+        slices = (Slice(expected_rps, 1.0), Slice(high_rps, min(demand.chance, 1.0)))
+        return self.moving(snapshot, Coming(expected_rps, slices, expected_rps), patience * snapshot.interval_s)
+
+    def moving(self, snapshot: Snapshot, coming: Coming, horizon_s: float) -> Request:
+        """From the servers as they are, for a plan that should last `horizon_s` [s]."""
         return replace(
-            self.request(high_rps, there=snapshot.servers),
-            expected_rps=max(min(demand.expected_rps, high_rps), FLOOR_RPS),
-            chance=demand.chance,
+            self.request(coming.expected_rps, there=snapshot.servers),
+            slices=coming.slices,
+            mean_rps=coming.mean_rps,
             current=snapshot.servers,
-            horizon_s=patience * snapshot.interval_s,
+            horizon_s=horizon_s,
             load_s=self.options.load_s,
             unloadable=snapshot.exclusions,
         )

@@ -42,13 +42,14 @@ class Timer(NamedTuple):
 class OpenRequests:
     """Join: from the root on, ended[t] must equal the spawned[t] of its ended parents for every task t; any order of
     reports is legal. A request is answered when complete, or at deadline + grace; its record stays until every part has
-    ended, so that each leaf is counted, but not for ever: see Gateway.
+    ended, so that each leaf is counted, but not for ever: see Gateway. load_s: longest time to load a model [s].
     """
 
-    def __init__(self, options: ClusterOptions, incarnation: int = 0) -> None:
+    def __init__(self, options: ClusterOptions, load_s: float, incarnation: int = 0) -> None:
         self.options = options
         self.pipeline = options.pipeline
         self.grace_s = self.pipeline.slo_s if options.grace_s is None else options.grace_s
+        self.load_s = load_s
         self.accuracy = Accuracy(self.pipeline)
         # A floor is for every path, so the leaf with the worst best path decides.
         self.most_asked = min(self.accuracy.best(leaf, 0) for leaf in self.pipeline.leaves)
@@ -211,11 +212,14 @@ class OpenRequests:
         return Reply(root.key, root.number, outcome, latency_s, accuracy, root.leaves, missing, reason, root.blame, retry_s)
 
     def _retry_s(self, number: int, outcome: Outcome, now: float) -> float:
-        """A full gateway empties; an overloaded stage has to wait for the next plan. Spread, each by its number, over what
-        follows: clients that were refused together would come back together, and be refused again."""
+        """A full gateway empties; an overloaded stage has to wait until the next plan is made and its models are loaded.
+        Spread, each by its number, over what follows: clients that were refused together would come back together, and be
+        refused again."""
         if outcome is Outcome.REJECTED:
             return 0.0 if self.draining else FULL_S * (1 + 2 * uniform(self.options.seed, number, RETRY))
         if outcome not in (Outcome.DROPPED, Outcome.LATE):
             return 0.0
         interval_s = self.options.interval_s
-        return interval_s - (now - self.seconds.origin) % interval_s + interval_s * uniform(self.options.seed, number, RETRY)
+        planned_s = interval_s - (now - self.seconds.origin) % interval_s
+        change_s = interval_s + self.load_s
+        return planned_s + self.load_s + change_s * uniform(self.options.seed, number, RETRY)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from math import exp
+from math import exp, inf
 
-from loki_rl.core.mix import NO_MIX, Mix
+from loki_rl.core.mix import ELSE, NO_MIX, Mix
 from loki_rl.core.requests.items import Family, size
 from loki_rl.core.routing.queue import DeadlineQueue
 
@@ -28,14 +28,26 @@ class DeficitRoundRobin:
         self._planned = 0.0
         self._bursts: dict[int, float] = {}
         self._time = 0.0
+        self._adopted = -inf
 
     def adopt(self, mix: Mix, now: float) -> None:
-        self.mix = mix
+        """There is a new plan. Where the former one is younger than the memory, what was counted under it still counts."""
+        kept = (
+            self._accounts_of(mix) if now - self._adopted < MEMORY_S else [dict.fromkeys(lane, 0.0) for lane in mix.shares]
+        )
+        if now - self._adopted >= MEMORY_S or self._single:
+            self.rate, self._time = mix.rate, now
+        self._adopted = now
+        self.mix, self.accounts = mix, kept
         self._single = mix.single
-        self.accounts = [dict.fromkeys(lane, 0.0) for lane in mix.shares]
         self._bursts = {variant: mix.bursts.get(variant, 2.0) for lane in mix.shares for variant in lane}
-        self.rate = self._planned = mix.rate
-        self._time = now
+        self._planned = mix.rate
+
+    def _accounts_of(self, mix: Mix) -> list[dict[int, float]]:
+        """Of variants that had one in the lane of the same items; 0 of the others."""
+        former = {lane: self.accounts[self.mix.lane_of.get(path, ELSE)] for path, lane in mix.lane_of.items()}
+        former[ELSE] = self.accounts[ELSE]
+        return [{variant: former[lane].get(variant, 0.0) for variant in shares} for lane, shares in enumerate(mix.shares)]
 
     def arrive(self, families: list[Family], now: float) -> None:
         """These came."""

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from loki_rl.core.draws import DEAL, uniform
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import Backlog
+from loki_rl.core.mix import mix_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.items import Family
@@ -18,6 +19,7 @@ from loki_rl.core.router import Router
 from loki_rl.core.routing.credits import Puller
 from loki_rl.core.routing.queue import DeadlineQueue, Entry
 from loki_rl.core.routing.routing_table import Backend, RoutingTable
+from loki_rl.core.routing.standby import Standby
 
 
 class WorkerQueue(DeadlineQueue):
@@ -33,7 +35,8 @@ class TableRouter(Router):
 
     An item is dealt when it comes, by a keyed draw from the table of its path, and waits for that worker alone, however idle
     the others are. Tables are made anew with every plan and whenever a worker comes or goes. Rerouting: an item that its
-    worker would end too late moves to the queue of a faster variant's worker that would end it in time. Kinder than the
+    worker would end too late moves to the queue of a faster variant's worker that would end it in time. A table knows the
+    demand that is expected: variants that stand by for more are dealt what its worker would end too late. Kinder than the
     published plane: what waits for a worker that is gone is dealt again, and what comes while there is none waits.
     Deadlines, batches, drops and leases are those of the pulling router, so that the two differ in routing alone.
     """
@@ -43,6 +46,7 @@ class TableRouter(Router):
         self.dealt: dict[int, WorkerQueue] = {}  # by worker; what is not dealt yet waits in self.queue
         self.plan: Plan | None = None
         self.table = RoutingTable(self.pipeline, task, None, ())
+        self.standby = Standby()
         self.made_for = 0  # Credits.changes when the table was made, -1 if there is a newer plan
 
     def queues(self) -> Iterable[DeadlineQueue]:
@@ -62,6 +66,7 @@ class TableRouter(Router):
 
     def _follow(self, plan: Plan, now: float) -> None:  # noqa: ARG002
         self.plan, self.made_for = plan, -1
+        self.standby.adopt(mix_of(self.pipeline, self.task, plan))
 
     def _renew(self) -> None:
         """A table for the workers there are; what waits for one that is gone, or served another variant, is dealt again."""
@@ -79,8 +84,9 @@ class TableRouter(Router):
     def _seat(self, puller: Puller) -> Backend:
         return Backend(puller.number, puller.variant, puller.rate)
 
-    def _deal(self) -> None:
+    def _deal(self, now: float) -> None:
         """Everything that is in no worker's queue yet, in the order of deadlines; siblings go each its own way."""
+        standing = self.standby.among(self.pullers)
         for entry in self.queue.take_all():
             family = entry.family
             able = None if family.terms is None else partial(self._may_serve, family)
@@ -89,13 +95,24 @@ class TableRouter(Router):
                 if seat is None:
                     self.queue.put_back([single])
                 else:
-                    self._hand(single, seat.number)
+                    self._hand(single, self._relieved(seat.number, single, standing, now) if standing else seat.number)
 
     def _singles(self, entry: Entry) -> Iterator[Entry]:
         while entry.family.count > 1:
             first, entry = self.queue.cut(entry, 1)
             yield first
         yield entry
+
+    def _relieved(self, number: int, entry: Entry, standing: frozenset[int], now: float) -> int:
+        """Who gets an item that was dealt to this worker: who ends it first of it and of those that stand by, if it would
+        end it too late."""
+        pullers = self.pullers.all
+        own_end = self._ends(pullers[number], now)
+        if own_end <= self.queue.limit(entry, soft_rule=True):
+            return number
+        others = [other for other in pullers.values() if other.variant in standing]
+        ends = [(self._ends(one, now), one.number) for one in others if self.floors.allow(one.variant, entry.family)]
+        return min([(own_end, number), *ends])[1]
 
     def _may_serve(self, family: Family, seat: Backend) -> bool:
         return self.floors.allow(seat.variant, family)
@@ -111,7 +128,7 @@ class TableRouter(Router):
         if self.made_for != self.pullers.changes:
             self._renew()
         if self.queue.waiting and self.dealt:
-            self._deal()
+            self._deal(now)
         if self.again.waiting and self.pullers.idle:
             self._give_again(now, effects)
         again = True

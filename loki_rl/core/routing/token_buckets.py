@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from loki_rl.core.mix import NO_MIX, Mix
+from loki_rl.core.mix import ELSE, NO_MIX, Mix
 from loki_rl.core.requests.items import Family
 
 EPSILON_S = 1e-6  # a wake-up must not fall short of the token it waits for
 MARGIN = 1.1  # of the planned flow
+FRESH_S = 2.0  # a plan that is followed by another within this time does not fill buckets again
 
 
 @dataclass(slots=True, eq=False)
@@ -22,9 +23,11 @@ class Bucket:
     tokens: float
     time: float
 
-    def refill(self, now: float) -> None:
+    def refill(self, now: float) -> float:
+        """The tokens that there are now."""
         self.tokens = min(self.burst, self.tokens + (now - self.time) * self.rate)
         self.time = now
+        return self.tokens
 
     def ready_at(self) -> float:
         """When one token will be there [s]."""
@@ -40,20 +43,24 @@ class TokenBuckets:
         self.pressed: set[int] = set()
         self.unbar_at = inf
         self._mix = NO_MIX
+        self._adopted = -inf
 
     def press(self, task: int, overloaded: bool) -> None:
         """A child task falls behind, or has caught up."""
         (self.pressed.add if overloaded else self.pressed.discard)(task)
 
     def adopt(self, mix: Mix, now: float) -> None:
-        """Fresh buckets for a new plan: a tenth above its flows, a burst of two batches."""
-        self._mix = mix
-        self.buckets = {
-            (lane, variant): Bucket(MARGIN * rate, burst, burst, now)
-            for lane, rates in enumerate(mix.rates)
-            for variant, rate in rates.items()
-            for burst in (mix.bursts.get(variant, 2.0),)
-        }
+        """Buckets for a new plan: a tenth above its flows, a burst of two batches. They are full, but for those that were
+        filled for a plan shortly before: else plans that come each second would let a burst more through each second."""
+        paths = {lane: path for path, lane in mix.lane_of.items()}
+        buckets: dict[tuple[int, int], Bucket] = {}
+        for lane, rates in enumerate(mix.rates):
+            before = self._mix.lane_of.get(paths[lane], ELSE) if lane in paths else ELSE
+            for variant, rate in rates.items():
+                burst, known = mix.bursts.get(variant, 2.0), self.buckets.get((before, variant))
+                tokens = burst if known is None or now - self._adopted >= FRESH_S else min(burst, known.refill(now))
+                buckets[lane, variant] = Bucket(MARGIN * rate, burst, tokens, now)
+        self._mix, self.buckets, self._adopted = mix, buckets, now
 
     def spend(self, variant: int, families: list[Family], now: float) -> None:
         """This variant takes these items."""
@@ -69,8 +76,7 @@ class TokenBuckets:
         bucket = self.buckets.get((lane, variant)) if self.pressed else None
         if bucket is None:
             return False
-        bucket.refill(now)
-        if bucket.tokens >= 1.0:
+        if bucket.refill(now) >= 1.0:
             return False
         self.unbar_at = min(self.unbar_at, bucket.ready_at())
         return True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from math import inf
 
 from loki_rl.core.mix import mix_of
 from loki_rl.core.plan import Plan
@@ -11,16 +12,27 @@ from loki_rl.core.servers.exclusions import Exclusions
 from loki_rl.core.servers.server_record import ServerRecord
 from loki_rl.core.servers.servers import Servers
 
+# Where plans are made more often than this, a server leaves what it serves only once they have wanted that for so long: what
+# a second of strange demand asks for, the next one takes back, and both loads would be for nothing. Taking back a load that
+# takes less time than this costs less, so that no wish waits for longer than loads take. With a plan each second it goes
+# half a second after the second plan in a row that wants it.
+HOLD_S = 1.5
+
 
 class Rollout:
-    """parallel: servers that may leave their variant at once, 0 for all.
+    """parallel: servers that may leave their variant at once, 0 for all. interval_s: between plans.
+
+    A server that would stop serving stays until plans have wanted that for a while, whatever they want it to serve instead;
+    one that serves nothing loads at once (see HOLD_S).
 
     With a limit, a server also stays while its task could not serve its share of the plan's demand without it. Those that
     serve nothing go at once. Where every step would take too much, the task that is left with most gives one up: a plan must
     not wait for ever. Who may not load its model now stays as it is: see Exclusions.
     """
 
-    def __init__(self, servers: Servers, parallel: int, exclusions: Exclusions) -> None:
+    def __init__(self, servers: Servers, parallel: int, exclusions: Exclusions, interval_s: float) -> None:
+        hold_s = min(HOLD_S, servers.slowest_load_s)
+        self.hold_s = hold_s if interval_s < hold_s else 0.0
         self._servers = servers
         self._exclusions = exclusions
         self._pipeline = servers.pipelines[0]
@@ -36,7 +48,8 @@ class Rollout:
 
     def next(self, machines: Mapping[int, ServerRecord], now: float) -> list[int]:
         """Servers to tell their targets now."""
-        untold = [number for number, machine in machines.items() if not machine.ordered and now >= machine.held_until]
+        self._settle(machines, now)
+        untold = [number for number, machine in machines.items() if not machine.ordered and now >= self.due_at(machine)]
         waiting = self._exclusions.admitted(untold, machines)
         going = [number for number in waiting if not self._leaves(machines[number])]
         leaving = [number for number in waiting if self._leaves(machines[number])]
@@ -56,6 +69,27 @@ class Rollout:
             swapping, loading = swapping + loads, loading + loads
             ready[machine.serving[0] if machine.serving else ""] -= self._rate(machine)
         return sorted(going)
+
+    def held(self, machines: Mapping[int, ServerRecord], now: float) -> Iterator[float]:
+        """When those that are held now may be told their targets [s]."""
+        for machine in machines.values():
+            if not machine.ordered and (due_at := self.due_at(machine)) > now:
+                yield due_at
+
+    def due_at(self, machine: ServerRecord) -> float:
+        """When a server may be told its target [s]; infinite where it was told."""
+        if machine.ordered:
+            return inf
+        since = machine.leaving_since
+        return machine.held_until if since == inf else max(machine.held_until, since + self.hold_s)
+
+    def _settle(self, machines: Mapping[int, ServerRecord], now: float) -> None:
+        """Note who should stop serving from now on, and who should no more."""
+        for machine in machines.values():
+            if machine.ordered or not self._leaves(machine):
+                machine.leaving_since = inf
+            elif machine.leaving_since == inf:
+                machine.leaving_since = now
 
     def _leaves(self, machine: ServerRecord) -> bool:
         """Whether it would stop serving what it serves."""

@@ -14,7 +14,8 @@ from loki_rl.core.servers.transition import Model, Target
 @dataclass(slots=True, eq=False)
 class ServerRecord:
     """What is known of one server. server_type: position of its type; target: what it should serve; ordered: whether it was
-    told; loads: seen so far; failed_at: when a load failed last [s]; held_until: it is told nothing before [s], for that."""
+    told; loads: seen so far; leaving_since: when plans began to want that it stops serving [s], infinite if they
+    do not, or it was told; failed_at: when a load failed last [s]; held_until: it is told nothing before [s], for that."""
 
     incarnation: int
     server_type: int = 0
@@ -26,6 +27,7 @@ class ServerRecord:
     loads: int = 0
     target: Target | None = None
     ordered: bool = True
+    leaving_since: float = inf
     held_until: float = -inf
     failed_at: float = -inf
 

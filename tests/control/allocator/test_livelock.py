@@ -12,16 +12,17 @@ import pytest
 from msgspec import Struct
 
 from loki_rl.control.allocator import switching
+from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import Ready, ready
-from loki_rl.control.demand.capacity_target import Demand
-from loki_rl.control.formulation.request import Request
-from loki_rl.control.policies.exact import Exact
+from loki_rl.control.demand.belief import Coming
+from loki_rl.control.formulation.request import Request, Slice
 from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.planner import Planner
 from loki_rl.core.effects import Effect, Load
 from loki_rl.core.messages import Event, Loaded
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Snapshot
+from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.env.simulate import simulate
 
 Rate = Callable[[float], float]
@@ -30,15 +31,20 @@ SERVERS = 10
 MODELS = ((1.0, 1.0), (0.97, 1.4), (0.93, 1.9), (0.88, 2.5), (0.82, 3.2))
 
 
-class Watching(Exact):
-    """`exact` for the demand as it is: no room for more hides what a plan does."""
+class Watching:
+    """The switch-aware allocator for the demand as it is, for one interval: no room for more hides what a plan does.
 
-    def __init__(self, pipeline: Pipeline, rate: Rate) -> None:
-        super().__init__(pipeline, PolicyOptions(servers=SERVERS, patience=1.0))
-        self._rate = rate
+    mean: of demand in the long run, in shares of it; the less that is, the less servers count.
+    """
 
-    def _demand(self, snapshot: Snapshot) -> Demand:
-        return Demand(self._rate(snapshot.now), self._rate(snapshot.now), 1.0)
+    def __init__(self, pipeline: Pipeline, rate: Rate, mean: float) -> None:
+        self._planner = Planner(pipeline, PolicyOptions(servers=SERVERS), "tail", 0.0)
+        self._rate, self._mean = rate, mean
+
+    def decide(self, snapshot: Snapshot) -> Plan:
+        rps = self._rate(snapshot.now)
+        coming = Coming(rps, (Slice(rps, 1.0),), self._mean * rps)
+        return allocate(self._planner.pipeline, self._planner.moving(snapshot, coming, snapshot.interval_s))
 
 
 class Course(Struct):
@@ -49,7 +55,9 @@ class Course(Struct):
     lost: float = 0.0
 
 
-def play(rate: Rate, swap: Literal["break", "make"], load_s: float, interval_s: float, duration_s: int) -> Course:
+def play(
+    rate: Rate, mean: float, swap: Literal["break", "make"], load_s: float, interval_s: float, duration_s: int
+) -> Course:
     variants = tuple(
         Variant(f"v{i}", accuracy, {1: Latency(0.1 / speed, 0.105 / speed, 0.11 / speed)}, {}, load_s=load_s)
         for i, (accuracy, speed) in enumerate(MODELS)
@@ -64,7 +72,7 @@ def play(rate: Rate, swap: Literal["break", "make"], load_s: float, interval_s: 
         course.abandoned += loads and isinstance(event, Loaded)
 
     options = ClusterOptions(pipeline, SERVERS, interval_s=interval_s)
-    done = simulate(options, Watching(pipeline, rate).decide, times, float(duration_s), record=record)
+    done = simulate(options, Watching(pipeline, rate, mean).decide, times, float(duration_s), record=record)
     course.lost = done.summary.slo_violation_ratio
     return course
 
@@ -76,9 +84,9 @@ def test_what_comes_after_the_loads_counts_however_long_they_take(monkeypatch: p
     def step(second: float) -> float:
         return 80.0 if second < 30 else 240.0
 
-    guarded = play(step, "break", 15.0, 5.0, 100)
-    monkeypatch.setattr(switching, "LONGEST_SHARE", 1.0)
-    naive = play(step, "break", 15.0, 5.0, 100)
+    guarded = play(step, 0.05, "break", 15.0, 5.0, 100)
+    monkeypatch.setattr(switching, "LONGEST_SHARE", 0.95)
+    naive = play(step, 0.05, "break", 15.0, 5.0, 100)
     assert guarded.begun > SERVERS  # beyond those of the first plan
     assert naive.begun <= SERVERS
     assert guarded.lost < 0.16 < 0.22 < naive.lost
@@ -96,9 +104,9 @@ def test_loads_in_flight_count(monkeypatch: pytest.MonkeyPatch) -> None:
         found.credit.clear()
         return found
 
-    guarded = play(wave, "make", 15.0, 10.0, 200)
+    guarded = play(wave, 1.2, "make", 15.0, 10.0, 200)
     monkeypatch.setattr(switching, "ready", blind)
-    naive = play(wave, "make", 15.0, 10.0, 200)
+    naive = play(wave, 1.2, "make", 15.0, 10.0, 200)
     assert guarded.abandoned == 0
     assert naive.abandoned >= naive.begun / 4
     assert guarded.lost < 0.12 < 0.16 < naive.lost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate, allocate_jointly, capacity
 from loki_rl.control.allocator.switching import SWITCH_GAP
-from loki_rl.control.formulation.request import Part, Request, RequestError
+from loki_rl.control.formulation.request import Part, Request, RequestError, Slice
+from loki_rl.core.plan import Plan, Server
 from loki_rl.files.config import load_pipeline
 from tests.control.instances import questions
-from tests.control.verify import verify_jointly
+from tests.control.verify import verify, verify_jointly
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 GAP = 2e-6
@@ -49,6 +51,31 @@ def test_published_pipelines(name: str) -> None:
         assert other.mode == one.mode
         assert other.certificate.objective == pytest.approx(one.certificate.objective, rel=GAP)
         assert other.certificate.status == "Optimal"
+
+
+@pytest.mark.parametrize("name", ["traffic", "social", "reading"])
+@pytest.mark.parametrize("swap", ["break", "make"])
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_published_pipelines_that_are_moved(name: str, swap: Literal["break", "make"], share: float) -> None:
+    pipeline = replace(load_pipeline(PIPELINES / f"{name}.yaml").pipeline, swap=swap)
+    demand = share * capacity(pipeline, 20).capacity_rps
+    before = allocate(pipeline, Request(0.8 * demand, 20))
+    slices = tuple(Slice(demand * end, chance) for end, chance in ((0.9, 1.0), (1.1, 0.6), (1.5, 0.1), (3.0, 0.01)))
+    asked = Request(
+        demand, 20, current=placed(before), horizon_s=20.0, slices=slices, mean_rps=0.7 * demand, time_limit_s=60.0
+    )
+    one, other = allocate(pipeline, asked), allocate(pipeline, replace(asked, solver="pulp"))
+    assert other.certificate.objective == pytest.approx(one.certificate.objective, rel=2 * SWITCH_GAP)
+    for plan in (one, other):
+        assert verify(pipeline, plan, asked) == []
+        assert plan.certificate.status == "Optimal"
+    assert (one.certificate.solver, other.certificate.solver) == ("search", "HiGHS")
+
+
+def placed(plan: Plan) -> tuple[Server, ...]:
+    """The servers of a plan as they serve."""
+    stages = [(place.task, place.variant, place.batch) for place in plan.placements for _ in range(place.replicas)]
+    return tuple(Server(number, stage, (stage[:2],)) for number, stage in enumerate(stages))
 
 
 def test_a_bound_holds_when_time_is_over() -> None:

@@ -13,7 +13,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.allocate import capacity as most_of
 from loki_rl.control.fast.objective_kernels import Question, best_splits, capacity
 from loki_rl.control.fast.table import Table, build_table
-from loki_rl.control.formulation.request import Request
+from loki_rl.control.formulation.request import Request, Slice
 from loki_rl.control.learned.observation import ACTIONS, fill_mask
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server
@@ -82,7 +82,14 @@ def test_a_load_longer_than_the_interval_is_not_abandoned(table: Table, pipeline
     current = tuple(
         Server(i, None, (), (task, names[-1], 1), remaining_s=12.0) if i < 6 else Server(i, None, ()) for i in range(SERVERS)
     )
-    request = Request(demand_rps=60.0, servers=SERVERS, expected_rps=60.0, current=current, horizon_s=40.0, load_s=20.0)
+    request = Request(
+        demand_rps=60.0,
+        servers=SERVERS,
+        slices=(Slice(60.0, 1.0), Slice(60.0, 0.2)),
+        current=current,
+        horizon_s=40.0,
+        load_s=20.0,
+    )
     assert answered(table, request)[table.fleet.model(task, names[-1])] >= 2
 
 
@@ -105,11 +112,11 @@ def test_results_without_numba_are_the_same(table: Table) -> None:
         f"counts = np.array({counts.tolist()})\n"
         "state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))\n"
         f"asked = Question(60.0, 50.0, 0.25, 0.2, {SERVERS}, state, fleet.rates, fleet.net)\n"
-        f"print(best_splits(counts, asked, new_scratch(fleet.net, {SERVERS}, ROWS, 1).work))\n"
+        f"print(best_splits(counts, asked, 0, np.inf, new_scratch(fleet.net, {SERVERS}, ROWS, 1).work))\n"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))
     asked = Question(60.0, 50.0, 0.25, 0.2, SERVERS, state, table.fleet.rates, table.fleet.net)
     found = eval(done.stdout, {"np": np})  # three numbers that the script printed
-    assert tuple(found) == pytest.approx(best_splits(counts, asked, table.scratch.work), abs=1e-12)
+    assert tuple(found) == pytest.approx(best_splits(counts, asked, 0, np.inf, table.scratch.work), abs=1e-12)

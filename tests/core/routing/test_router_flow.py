@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from loki_rl.core.messages import Cancelled, PlanChanged, Pressure, Submit, Tick
+from loki_rl.core.mix import mix_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Task
 from loki_rl.core.plan import Placement, Plan, Route
 from loki_rl.core.requests.items import Family
+from loki_rl.core.routing.deficit_round_robin import MEMORY_S
 from loki_rl.core.routing.pull_router import PullRouter
+from loki_rl.core.routing.token_buckets import FRESH_S
 from tests.core.fork import FIND, FINE, PIPELINE, READ, ROUGH, batches, items, make, plan, pressures, ready, roots, variants
 
 # -- tokens ---------------------------------------------------------------------------------------------------------------
@@ -20,18 +24,25 @@ def pulled(actor: PullRouter, number: int, serial: int, variant: int, now: float
 
 
 def test_an_empty_bucket_bars_a_variant_only_while_a_child_is_pressed() -> None:
-    """Planned for 10 items/s of the accurate variant: a burst of two, then 11 a second."""
-    actor = make(FIND, drop="none", lease=30.0)
+    """Planned for 10 items/s of the accurate variant: a burst of two, then 11 a second; plans that come each second fill no
+    bucket again."""
+    actor = make(FIND, drop="none", lease=3000.0)
     actor.handle(PlanChanged(plan(0.5)), 0.0)
     actor.handle(items(*range(20)), 0.0)
     assert all(pulled(actor, 0, serial, FINE, 0.0) for serial in range(1, 6)), "pulling conserves work"
-    actor.handle(PlanChanged(plan(0.5)), 0.0)
-    actor.handle(Pressure(READ, True), 0.0)
-    assert [pulled(actor, 0, serial, FINE, 0.0) for serial in (11, 12, 13)] == [True, True, False]
-    assert pulled(actor, 1, 1, ROUGH, 0.0), "the other variant has tokens of its own"
+    soon = FRESH_S / 2
+    actor.handle(PlanChanged(plan(0.5)), soon)
+    actor.handle(Pressure(READ, True), soon)
+    assert [pulled(actor, 0, serial, FINE, soon) for serial in (7, 8, 9)] == [True, True, False], "what came since, no burst"
+    now = soon + FRESH_S
+    actor.handle(Pressure(READ, False), now)
+    actor.handle(PlanChanged(plan(0.5)), now)
+    actor.handle(Pressure(READ, True), now)
+    assert [pulled(actor, 0, serial, FINE, now) for serial in (11, 12, 13)] == [True, True, False]
+    assert pulled(actor, 1, 1, ROUGH, now), "the other variant has tokens of its own"
     wake = actor.wake_at()
     assert wake is not None
-    assert wake == pytest.approx(1 / 11, abs=1e-5)
+    assert wake == pytest.approx(now + 1 / 11, abs=1e-5)
     assert list(batches(actor.handle(Tick(), wake))) == ["worker:0"], "a token is there when the router said so"
     assert not pulled(actor, 0, 14, FINE, wake)
     assert list(batches(actor.handle(Pressure(READ, False), wake))) == ["worker:0"]
@@ -156,3 +167,33 @@ def test_idle_variants_serve_their_shares_and_spare_time_goes_to_the_accurate_on
         ).values()
         served[batch.variant] += number >= 200
     assert served[FINE] / 200 == pytest.approx(share, abs=0.02)
+
+
+def test_plans_that_come_each_second_do_not_make_the_shares_begin_anew() -> None:
+    """What a variant is owed, and how fast items come, was counted under a plan that is younger than that memory."""
+    shares = deep_router(rps=200.0).shares
+    shares.adopt(shares.mix, 10.0)
+    families = [family for number in range(10) for family in made_by(FROM_FINE, number).families]
+    shares.arrive(families, 10.1)
+    owed, rate = [dict(account) for account in shares.accounts], shares.rate
+    assert any(amount > 0 for account in owed for amount in account.values())
+    shares.adopt(mix_of(DEEP, 1, deep_plan(100.0)), 11.0)
+    assert (shares.accounts, shares.rate) == (owed, rate)
+    shares.adopt(shares.mix, 11.0 + MEMORY_S)
+    assert not any(amount for account in shares.accounts for amount in account.values())
+    assert shares.rate == shares.mix.rate
+
+
+def test_a_variant_that_a_new_plan_brings_is_owed_nothing_and_one_that_it_drops_is_forgotten() -> None:
+    shares = deep_router().shares
+    shares.arrive(made_by(FROM_ROUGH, *range(4)).families, 0.1)
+    owed = shares.accounts[shares.mix.lane_of[FROM_ROUGH]]
+    assert owed[ROUGH] > 0
+    crossed = replace(
+        deep_plan(20.0),
+        routes=(Route("c", (("rough", 1, ""), ("fine", 1, ""), ("fine", 1, "")), 0.5), *deep_plan(20.0).routes),
+    )
+    shares.adopt(mix_of(DEEP, 1, crossed), 0.5)
+    assert shares.accounts[shares.mix.lane_of[FROM_ROUGH]] == {FINE: 0.0, ROUGH: owed[ROUGH]}
+    shares.adopt(mix_of(DEEP, 1, replace(deep_plan(20.0), routes=crossed.routes[:1])), 1.0)
+    assert shares.accounts == [{FINE: 0.0}]

@@ -39,7 +39,7 @@ def serving(task: str, target: str | None = "new") -> ServerRecord:
 
 def rollout(parallel: int, rps: float, swap: Swap = "break") -> Rollout:
     servers = Servers(ClusterOptions(pipeline(swap), 9))
-    made = Rollout(servers, parallel, Exclusions(servers))
+    made = Rollout(servers, parallel, Exclusions(servers), 10.0)
     made.adopt(plan(rps))
     return made
 

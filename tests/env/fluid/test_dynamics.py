@@ -8,7 +8,9 @@ import pytest
 from loki_rl.control.fast.model_arrays import Fleet, Floats, build_fleet
 from loki_rl.control.fast.table import Table
 from loki_rl.env.fluid.dynamics import (
+    ACCURACY,
     ARRIVALS,
+    BUSY,
     FIGURES,
     LOADS,
     LOST,
@@ -82,6 +84,19 @@ def test_below_capacity_nothing_is_lost_and_the_most_accurate_serve(cluster: Clu
     figures = cluster.run(1.9 * rate(cluster, "v0"), 10)
     assert figures[LOST] == 0
     assert figures[6] == pytest.approx(figures[OK])  # accuracy 1 each
+
+
+def test_models_that_stand_by_take_what_is_too_much_for_the_others(cluster: Cluster) -> None:
+    """Those the plan has and means nothing for: they cost no accuracy while demand is as expected."""
+    cluster.plan(warm=True, v0=2, v4=2)
+    cluster.state.tokens[0] = 0.0
+    cluster.state.tokens[0, cluster.number("v0")] = rate(cluster, "v0")
+    calm = cluster.run(0.9 * BUSY * 2 * rate(cluster, "v0"), 10)
+    assert calm[LOST] == 0
+    assert calm[ACCURACY] == pytest.approx(calm[OK])
+    crowd = cluster.run(2.5 * rate(cluster, "v0"), 10)
+    assert crowd[LOST] == 0
+    assert crowd[ACCURACY] < 0.999 * crowd[OK]
 
 
 def test_above_capacity_the_excess_is_lost(cluster: Cluster) -> None:

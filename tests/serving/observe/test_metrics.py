@@ -55,6 +55,7 @@ def test_stages_have_queue_and_compute_by_variant(read: Any) -> None:
 
 def test_the_plan_and_the_workers(read: Any) -> None:
     assert read("loki_plan_accuracy", pipeline="reading") == 0.75
+    assert read("loki_plan_standby_rps", pipeline="reading") == 0
     assert read("loki_plan_mode", pipeline="reading", mode="hardware") == 1
     assert read("loki_plan_replicas", pipeline="reading", stage="read", variant="slow", batch="2") == 1
     assert read("loki_servers_used", pipeline="reading") == 2

@@ -100,6 +100,15 @@ def test_the_screen_shows_demand_plan_queues_violations_accuracy_and_workers(pla
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_the_screen_says_up_to_which_demand_servers_stand_by(plane_state: PlaneState) -> None:
+    assert plane_state.control is not None
+    assert plane_state.control.plan is not None
+    assert "stand by" not in drawn(plane_state)
+    plan = replace(plane_state.control.plan, standby_rps=1600.0)
+    text = drawn(replace(plane_state, control=replace(plane_state.control, plan=plan)))
+    assert "servers 2 of 2 in use, 1 loading, some stand by up to 1600.0/s" in text
+
+
 def test_where_servers_are_of_several_types_the_workers_tell_theirs(plane_state: PlaneState) -> None:
     assert plane_state.control is not None
     assert "type" not in drawn(plane_state)

@@ -1,0 +1,115 @@
+"""What demand may come, as slices from what is sure to what is hardly likely."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from msgspec import Struct
+
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
+from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen
+from loki_rl.control.demand.regime import BEFORE_S, Regime, jumps, regime
+from loki_rl.control.formulation.request import Slice
+
+# Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
+GRID = 512
+# Demand is cut where the chance that it is exceeded falls below these.
+CUTS = (0.97, 0.6, 0.2, 0.03, 0.001)
+# What is believed before anything is seen: so many jumps in so many seconds, to HIGHEST times the mean at most.
+JUMPS, CALM_S = 0.05, 5.0
+# A jump to h says that demand may go above z > h with the chance (h / z) ** STEEP.
+STEEP = 8.0
+# A level is new for so long, and what rises then is thought to rise for so long [s], with the chance EVEN at first.
+RISING_S, RISE_LEAD_S, EVEN = 4, 6.0, 0.5
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class Coming(Struct, frozen=True):
+    """expected_rps: the mean of what may come; slices: all that may; mean_rps: of the long run [1/s]."""
+
+    expected_rps: float
+    slices: tuple[Slice, ...]
+    mean_rps: float
+
+
+class Belief:
+    """most_rps: what the whole cluster can serve; more is of no interest."""
+
+    def __init__(self, most_rps: float) -> None:
+        self.levels: Floats = np.geomspace(FLOOR_RPS, max(most_rps, 2 * FLOOR_RPS), GRID)
+
+    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0) -> Coming:
+        """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
+        were never seen here are prepared for (0: not at all)."""
+        now = regime(counts)
+        long_run = mean(counts, MEMORY_S)
+        above = self._held(now) + again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
+        above += self._jumps(counts, now, long_run, lead_s, caution)
+        expected = now.level_rps
+        if now.held_s == 1 and now.changed:
+            expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
+        elif now.held_s <= RISING_S:
+            above = np.maximum(above, self._rising(counts, now, lead_s))
+        return self.coming(above, max(long_run, expected), expected)
+
+    def _held(self, now: Regime) -> Floats:
+        """Demand stays at its level. The first second of another began in it: by what its count was, the level may be any
+        that is higher."""
+        held = tail(self.levels, now.level_rps, now.deviation_rps)
+        if not now.changed:
+            return held
+        before = Regime(now.rose_from, BEFORE_S, now.dispersion)
+        if now.level_rps > now.rose_from:
+            held = np.maximum(held, np.minimum(1.0, now.level_rps / self.levels) ** 2)
+        mixed: Floats = now.changed * held + (1 - now.changed) * tail(self.levels, before.level_rps, before.deviation_rps)
+        return mixed
+
+    def _rising(self, counts: Floats, now: Regime, lead_s: float) -> Floats:
+        """What has begun to rise goes on."""
+        top = ahead(counts, min(lead_s, RISE_LEAD_S), RISING_S)
+        if top <= now.level_rps:
+            return np.zeros(len(self.levels))
+        share = np.clip(1 - (self.levels - now.level_rps) / (top - now.level_rps), 0.0, 1.0)
+        rising: Floats = np.where(self.levels > now.level_rps, EVEN * share, 0.0)
+        return rising
+
+    def _jumps(self, counts: Floats, now: Regime, long_run: float, lead_s: float, caution: float) -> Floats:
+        """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
+        did, and by the prior as high as it never did."""
+        heights, base = jumps(counts, now.dispersion), max(long_run, FLOOR_RPS)
+        unseen = np.where(self.levels <= HIGHEST * base, caution * JUMPS * np.minimum(1.0, base / self.levels), 0.0)
+        as_seen = (np.minimum(1.0, heights[:, None] / self.levels) ** STEEP).sum(axis=0)
+        found: Floats = np.minimum(1.0, lead_s / (CALM_S + len(counts)) * (unseen + as_seen))
+        return found
+
+    def from_future(self, coming: Counts, mean_rps: float) -> Coming:
+        """Before these counts per second, known beforehand."""
+        counts = np.maximum(np.asarray(coming, np.float64), FLOOR_RPS)
+        # A second's count is known, not when in it: a deviation more keeps its queues short.
+        return self.coming(seen(self.levels, counts + np.sqrt(counts)), mean_rps, float(counts.mean()))
+
+    def coming(self, above: Floats, mean_rps: float, expected: float) -> Coming:
+        """above [GRID]: chance that demand exceeds each level."""
+        return Coming(min(expected, float(self.levels[-1])), slices(self.levels, above), mean_rps)
+
+
+def slices(levels: Floats, above: Floats) -> tuple[Slice, ...]:
+    """One for each of CUTS; those of no width repeat the one below."""
+    above = np.minimum(np.minimum.accumulate(above), 1.0)
+    widths = np.diff(levels, prepend=0.0)
+    found, below, chance = list[Slice](), 0, 1.0
+    for end in np.searchsorted(-above, -np.array(CUTS), side="left"):
+        if end > below:
+            chance = min(chance, float(np.average(above[below:end], weights=widths[below:end])))
+            found.append(Slice(float(levels[end - 1]), chance))
+            below = int(end)
+    found = found or [Slice(float(levels[0]), 1.0)]
+    return (*found, *(len(CUTS) - len(found)) * [found[-1]])
+
+
+def tail(levels: Floats, center: float, deviation: float) -> Floats:
+    """Chance that a normal variable exceeds each level."""
+    found: Floats = 0.5 - 0.5 * erf((levels - center) / (2**0.5 * deviation))
+    return found

@@ -1,0 +1,88 @@
+"""What demand may come, by what has come."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loki_rl.control.demand.belief import CUTS, Belief, Coming, slices
+from loki_rl.control.demand.estimators import FLOOR_RPS
+
+MOST_RPS, LEAD_S = 1800.0, 10.0
+BELIEF = Belief(MOST_RPS)
+RNG = np.random.default_rng(2)
+
+
+def after(*stretches: tuple[float, int], caution: float = 1.0) -> Coming:
+    counts = np.concatenate([RNG.poisson(rate, seconds) for rate, seconds in stretches]).astype(np.float64)
+    return BELIEF.from_history(counts, LEAD_S, caution)
+
+
+def chance_above(coming: Coming, rps: float) -> float:
+    """Of the slice in which this demand lies."""
+    return next((one.chance for one in coming.slices if one.to_rps > rps), 0.0)
+
+
+def test_calm_is_believed_more_the_longer_it_lasts() -> None:
+    chances = [chance_above(after((100, seconds)), 300) for seconds in (5, 30, 120, 300)]
+    assert chances == sorted(chances, reverse=True)
+    assert chances[0] > 5 * chances[-1]
+
+
+def test_caution_decides_about_crowds_never_seen() -> None:
+    none, usual, more = (chance_above(after((100, 120), caution=caution), 300) for caution in (0.0, 1.0, 10.0))
+    assert none == 0
+    assert usual < more
+
+
+def test_what_jumped_may_jump_again() -> None:
+    bursts = [(100, 30), (500, 8)] * 3
+    calm, seen = after((100, 144)), after(*bursts, (100, 30))
+    assert chance_above(seen, 400) > 10 * chance_above(calm, 400)
+    assert chance_above(after((100, 30), (160, 8), (100, 30), (160, 8), (100, 30)), 400) < 0.02
+
+
+def test_the_first_second_of_a_crowd_may_be_part_of_a_larger_one() -> None:
+    first, later = after((100, 60), (300, 1)), after((100, 60), (300, 8))
+    assert chance_above(first, 500) > 0.2
+    assert chance_above(later, 500) < 0.05
+    assert first.expected_rps == pytest.approx(300, rel=0.15)
+
+
+def test_a_rise_is_thought_to_go_on() -> None:
+    counts = np.append(np.full(60, 100.0), 100.0 + 40.0 * np.arange(1, 7))
+    assert chance_above(BELIEF.from_history(counts, LEAD_S), 400) > 0.05
+
+
+def test_idle_after_bursts_expects_nothing_and_is_ready_for_much() -> None:
+    found = after((0, 20), (800, 5), (0, 40), (900, 5), (0, 30))
+    assert found.expected_rps == FLOOR_RPS
+    assert found.mean_rps > 50
+    assert chance_above(found, 700) > 0.02
+
+
+def test_a_known_future_is_its_own_distribution() -> None:
+    found = BELIEF.from_future([100] * 12 + [600] * 3, 200.0)
+    assert (found.expected_rps, found.mean_rps) == (200.0, 200.0)
+    assert chance_above(found, 500) == pytest.approx(0.2, abs=0.02)
+    assert chance_above(found, 700) == 0
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=90), st.floats(0.5, 60.0), st.floats(0.0, 20.0))
+def test_slices_rise_and_their_chances_fall(counts: list[int], lead_s: float, caution: float) -> None:
+    found = BELIEF.from_history(np.array(counts, np.float64), lead_s, caution)
+    ends, chances = [one.to_rps for one in found.slices], [one.chance for one in found.slices]
+    assert len(ends) == len(CUTS)
+    assert ends == sorted(ends)
+    assert chances == sorted(chances, reverse=True)
+    assert 0 <= min(chances) <= max(chances) <= 1
+    assert FLOOR_RPS <= found.expected_rps <= MOST_RPS
+    assert found.mean_rps >= FLOOR_RPS
+
+
+def test_slices_cover_what_is_likely_and_no_more() -> None:
+    levels = np.array([1.0, 10.0, 100.0, 1000.0])
+    assert slices(levels, np.array([1.0, 0.5, 0.1, 0.0]))[-1].to_rps == 100.0
+    assert slices(levels, np.zeros(4))[0].to_rps == 1.0
