@@ -20,8 +20,9 @@ CUTS = (0.97, 0.6, 0.2, 0.03, 0.001)
 JUMPS, CALM_S = 0.05, 5.0
 # A jump to h says that demand may go above z > h with the chance (h / z) ** STEEP.
 STEEP = 8.0
-# A level is new for so long, and what rises then is thought to rise for so long [s], with the chance EVEN at first.
-RISING_S, RISE_LEAD_S, EVEN = 4, 6.0, 0.5
+# A level is new for so long, and what rises then is thought to rise for so long [s], with the chance EVEN at first, along a
+# line through no fewer than LINE_S seconds.
+RISING_S, RISE_LEAD_S, LINE_S, EVEN = 8, 6.0, 4, 0.5
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -68,7 +69,7 @@ class Belief:
 
     def _rising(self, counts: Floats, now: Regime, lead_s: float) -> Floats:
         """What has begun to rise goes on."""
-        top = ahead(counts, min(lead_s, RISE_LEAD_S), RISING_S)
+        top = ahead(counts, min(lead_s, RISE_LEAD_S), max(LINE_S, now.held_s))
         if top <= now.level_rps:
             return np.zeros(len(self.levels))
         share = np.clip(1 - (self.levels - now.level_rps) / (top - now.level_rps), 0.0, 1.0)
