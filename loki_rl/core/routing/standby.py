@@ -24,7 +24,8 @@ class Standby:
     def adopt(self, mix: Mix) -> None:
         """There is a new plan."""
         self._meant = frozenset(variant for lane in mix.shares for variant in lane)
-        self.unmeant = (self.unmeant | mix.bursts.keys()) - self._meant
+        placed = frozenset(mix.bursts)
+        self.unmeant = (self.unmeant | placed) - self._meant
         self._changes = -1
 
     def among(self, pullers: Credits) -> frozenset[int]:
