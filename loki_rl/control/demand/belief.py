@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
-from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen
+from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
 from loki_rl.control.demand.regime import BEFORE_S, Regime, jumps, regime
 from loki_rl.control.formulation.request import Slice
 
@@ -23,8 +21,6 @@ STEEP = 8.0
 # A level is new for so long, and what rises then is thought to rise for so long [s], with the chance EVEN at first, along a
 # line through no fewer than LINE_S seconds.
 RISING_S, RISE_LEAD_S, LINE_S, EVEN = 8, 6.0, 4, 0.5
-
-erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 class Coming(Struct, frozen=True):
@@ -108,9 +104,3 @@ def slices(levels: Floats, above: Floats) -> tuple[Slice, ...]:
             below = int(end)
     found = found or [Slice(float(levels[0]), 1.0)]
     return (*found, *(len(CUTS) - len(found)) * [found[-1]])
-
-
-def tail(levels: Floats, center: float, deviation: float) -> Floats:
-    """Chance that a normal variable exceeds each level."""
-    found: Floats = 0.5 - 0.5 * erf((levels - center) / (2**0.5 * deviation))
-    return found

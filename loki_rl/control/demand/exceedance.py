@@ -35,17 +35,26 @@ def chances(
     recent = counts[-MEMORY_S:]
     rate = jumps / (calm_s + len(recent))
     # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
-    sigma = sqrt(2.0) * deviation(recent, expected)
-    total = again(levels, together(recent, PEAK_S), lead_s)
+    sigma = deviation(recent, expected)
+    total, noise = again(levels, together(recent, PEAK_S), lead_s), tail(levels, expected, sigma)
     for i in range(len(levels)):
         if levels[i] <= expected:
             total[i] = 1.0
             continue
-        away = (levels[i] - expected) / sigma
-        noise = 0.5 - 0.5 * erf(away) if away < NEVER else 0.0
         jump = rate * lead_s * expected / levels[i] if levels[i] <= HIGHEST * expected else 0.0
-        total[i] = min(1.0, noise + total[i] + jump)
+        total[i] = min(1.0, noise[i] + total[i] + jump)
     return total
+
+
+@compiled
+def tail(levels: Floats, center: float, deviation: float) -> Floats:
+    """How likely a normal variable exceeds each level [n]."""
+    found = np.zeros(len(levels))
+    for i in range(len(levels)):
+        away = (levels[i] - center) / (sqrt(2.0) * deviation)
+        if away < NEVER:
+            found[i] = 0.5 - 0.5 * erf(away)
+    return found
 
 
 @compiled

@@ -7,9 +7,8 @@ from math import exp
 import numpy as np
 from msgspec import Struct
 
-from loki_rl.control.demand.estimators import FLOOR_RPS, Floats
+from loki_rl.control.demand.estimators import FLOOR_RPS, NOISE_S, PEAK_S, Floats, together
 
-NOISE_S = 60
 # Median of the square of a standard normal variable.
 MEDIAN_SQUARE = 0.455
 # A jump is more than so many deviations.
@@ -24,7 +23,6 @@ DOUBT = 9.0
 BEFORE_S = 8
 # A plan lasts while demand stays within this factor of what it is.
 BAND = 1.35
-PEAK_S = 3
 # Demand jumps where a second has so many times the mean of so many before it.
 JUMP, JUMP_S = 1.5, 5
 
@@ -90,7 +88,7 @@ def stayed_s(counts: Floats, band: float = BAND) -> float:
     """For how long demand has been within a factor of what it is now [s]."""
     if len(counts) < PEAK_S:
         return float(len(counts))
-    means = np.convolve(counts, np.ones(PEAK_S) / PEAK_S, "valid")[::-1]
+    means = together(counts, PEAK_S)[::-1]
     away = np.flatnonzero((means > means[0] * band) | (means < means[0] / band))
     return float(away[0]) if len(away) else float(len(counts))
 
@@ -100,7 +98,7 @@ def jumps(counts: Floats, spread: float) -> Floats:
     its mean until then, by more than noise."""
     if len(counts) <= JUMP_S:
         return np.zeros(0)
-    before = np.convolve(counts, np.ones(JUMP_S) / JUMP_S, "valid")[:-1]
+    before = together(counts, JUMP_S)[:-1]
     long_run = (np.cumsum(counts) / np.arange(1, len(counts) + 1))[JUMP_S - 1 : -1]
     base, after = np.maximum(np.maximum(before, long_run), FLOOR_RPS), counts[JUMP_S:]
     jumped = (after > JUMP * base) & (after - base > SIGMAS * np.sqrt(spread * base))

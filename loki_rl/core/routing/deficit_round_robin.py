@@ -32,13 +32,11 @@ class DeficitRoundRobin:
 
     def adopt(self, mix: Mix, now: float) -> None:
         """There is a new plan. Where the former one is younger than the memory, what was counted under it still counts."""
-        kept = (
-            self._accounts_of(mix) if now - self._adopted < MEMORY_S else [dict.fromkeys(lane, 0.0) for lane in mix.shares]
-        )
-        if now - self._adopted >= MEMORY_S or self._single:
+        soon = now - self._adopted < MEMORY_S
+        self.accounts = self._accounts_of(mix) if soon else [dict.fromkeys(lane, 0.0) for lane in mix.shares]
+        if not soon or self._single:
             self.rate, self._time = mix.rate, now
-        self._adopted = now
-        self.mix, self.accounts = mix, kept
+        self.mix, self._adopted = mix, now
         self._single = mix.single
         self._bursts = {variant: mix.bursts.get(variant, 2.0) for lane in mix.shares for variant in lane}
         self._planned = mix.rate

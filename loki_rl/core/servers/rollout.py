@@ -48,7 +48,8 @@ class Rollout:
 
     def next(self, machines: Mapping[int, ServerRecord], now: float) -> list[int]:
         """Servers to tell their targets now."""
-        self._settle(machines, now)
+        if self.hold_s:
+            self._settle(machines, now)
         untold = [number for number, machine in machines.items() if not machine.ordered and now >= self.due_at(machine)]
         waiting = self._exclusions.admitted(untold, machines)
         going = [number for number in waiting if not self._leaves(machines[number])]
