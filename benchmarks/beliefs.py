@@ -1,5 +1,5 @@
-"""What `exact` believes and when it spends accuracy, second by second: *traffic*, 20 servers, loads of 5 s, in the event twin;
-a calm stretch of a real day, one that swings, and a crowd that nobody has seen before.
+"""What `exact` believes and when it spends accuracy, second by second: *traffic*, 20 servers, loads of 5 s, in the event
+twin; a calm stretch of a real day, one that swings, and a crowd that nobody has seen before.
 
     python -m benchmarks.beliefs [--out docs/beliefs.png]
 """
