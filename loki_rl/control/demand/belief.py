@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
-from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
+from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, stays, tail
 from loki_rl.control.demand.regime import BEFORE_S, Regime, jumps, regime
 from loki_rl.control.formulation.request import Slice
 
@@ -37,13 +37,15 @@ class Belief:
     def __init__(self, most_rps: float) -> None:
         self.levels: Floats = np.geomspace(FLOOR_RPS, max(most_rps, 2 * FLOOR_RPS), GRID)
 
-    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0) -> Coming:
+    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0, seen_s: int | None = None) -> Coming:
         """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
-        were never seen here are prepared for (0: not at all)."""
+        were never seen here are prepared for (0: not at all); seen_s: how many of the counts, the last ones, were seen, and
+        not only expected (all by default)."""
         now = regime(counts)
         long_run = mean(counts, MEMORY_S)
-        above = self._held(now) + again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
-        above += self._jumps(counts, now, long_run, lead_s, caution)
+        recent, held = together(counts[-MEMORY_S:], PEAK_S), self._held(now)
+        above = held * stays(self.levels, recent, lead_s) + (1 - held) * again(self.levels, recent, lead_s)
+        above += self._jumps(counts, now, long_run, lead_s, caution, len(counts) if seen_s is None else seen_s)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:
             expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
@@ -52,7 +54,7 @@ class Belief:
         return self.coming(above, max(long_run, expected), expected)
 
     def _held(self, now: Regime) -> Floats:
-        """Demand stays at its level. The first second of another began in it: by what its count was, the level may be any
+        """Demand is at its level. The first second of another began in it: by what its count was, the level may be any
         that is higher."""
         held = tail(self.levels, now.level_rps, now.deviation_rps)
         if not now.changed:
@@ -72,13 +74,15 @@ class Belief:
         rising: Floats = np.where(self.levels > now.level_rps, EVEN * share, 0.0)
         return rising
 
-    def _jumps(self, counts: Floats, now: Regime, long_run: float, lead_s: float, caution: float) -> Floats:
+    def _jumps(
+        self, counts: Floats, now: Regime, long_run: float, lead_s: float, caution: float, seen_s: int
+    ) -> Floats:  # fmt: skip
         """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
         did, and by the prior as high as it never did."""
         heights, base = jumps(counts, now.dispersion), max(long_run, FLOOR_RPS)
         unseen = np.where(self.levels <= HIGHEST * base, caution * JUMPS * np.minimum(1.0, base / self.levels), 0.0)
         as_seen = (np.minimum(1.0, heights[:, None] / self.levels) ** STEEP).sum(axis=0)
-        found: Floats = np.minimum(1.0, lead_s / (CALM_S + len(counts)) * (unseen + as_seen))
+        found: Floats = np.minimum(1.0, lead_s / (CALM_S + seen_s) * (unseen + as_seen))
         return found
 
     def from_future(self, coming: Counts, mean_rps: float) -> Coming:

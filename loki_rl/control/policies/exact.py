@@ -16,6 +16,8 @@ from loki_rl.core.plan import Plan, Snapshot
 REACTION_S = 4.0
 # The horizon is at least so many times the longest load, and at most so long [s].
 SHORTEST, LONGEST_S = 2.0, 60.0
+# What was expected before anything was counted counts as so many seconds: the first quiet one does not unsay it.
+EXPECTED_S = 10
 
 
 class Exact:
@@ -32,8 +34,10 @@ class Exact:
         return allocate(self._planner.pipeline, self._planner.moving(snapshot, coming, horizon_s))
 
     def coming(self, snapshot: Snapshot) -> Coming:
-        counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
-        return self._planner.belief.from_history(counts, REACTION_S + self._planner.lead_s(snapshot), self._caution)
+        seen_s, expected_rps = len(snapshot.arrivals), self._planner.options.expected_rps
+        counts = np.array((*(EXPECTED_S - seen_s) * (expected_rps,), *snapshot.arrivals), np.float64)
+        lead_s = REACTION_S + self._planner.lead_s(snapshot)
+        return self._planner.belief.from_history(counts, lead_s, self._caution, seen_s)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
         """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""

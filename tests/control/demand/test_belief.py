@@ -56,6 +56,20 @@ def test_a_rise_is_thought_to_go_on() -> None:
     assert chance_above(BELIEF.from_history(counts, LEAD_S), 400) > 0.05
 
 
+def test_a_level_that_never_lasts_is_not_thought_to_last_now() -> None:
+    short, lasting = after(*[(100, 20), (500, 2)] * 6), after((100, 120), (500, 2))
+    assert chance_above(short, 250) < 0.9 < chance_above(lasting, 250)
+
+
+def test_a_quiet_first_second_does_not_unsay_what_was_expected() -> None:
+    expected = np.append(np.full(9, 130.0), 0.0)
+    assert chance_above(BELIEF.from_history(expected, LEAD_S, seen_s=1), 120) > 0.5
+    assert chance_above(BELIEF.from_history(np.zeros(1), LEAD_S), 120) < 0.1
+    # Nothing is thought calm that was only expected.
+    calm, unseen = (chance_above(BELIEF.from_history(np.full(60, 130.0), LEAD_S, seen_s=n), 400) for n in (60, 1))
+    assert unseen > 5 * calm
+
+
 def test_idle_after_bursts_expects_nothing_and_is_ready_for_much() -> None:
     found = after((0, 20), (800, 5), (0, 40), (900, 5), (0, 30))
     assert found.expected_rps == FLOOR_RPS
