@@ -43,8 +43,9 @@ class Belief:
         not only expected (all by default)."""
         now = regime(counts)
         long_run = mean(counts, MEMORY_S)
-        recent, held = together(counts[-MEMORY_S:], PEAK_S), self._held(now)
-        above = held * stays(self.levels, recent, lead_s) + (1 - held) * again(self.levels, recent, lead_s)
+        recent, held = counts[-MEMORY_S:], self._held(now)
+        lasting = stays(self.levels, recent, now.level_rps, lead_s)
+        above = held * lasting + (1 - held) * again(self.levels, together(recent, PEAK_S), lead_s)
         above += self._jumps(counts, now, long_run, lead_s, caution, len(counts) if seen_s is None else seen_s)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:

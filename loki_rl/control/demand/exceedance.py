@@ -106,18 +106,21 @@ def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
 
 
 @compiled
-def stays(levels: Floats, demand: Floats, lead_s: float) -> Floats:
-    """Share of the lead above each level [n], from above it: demand leaves a level and comes back at the rates at which it
-    did (a Markov chain of two states), and does not leave where it never has."""
+def stays(levels: Floats, demand: Floats, level_rps: float, lead_s: float) -> Floats:
+    """Share of the lead above each level [n] if demand [H] is above it now: it leaves a level and comes back at the rates
+    at which it did (a Markov chain of two states), and does not leave where it never has. level_rps: where it is now; what
+    keeps it above one level keeps it above all lower ones."""
     above, crossed = passages(levels, demand)
-    found = np.ones(len(levels))
-    for i in range(len(levels)):
+    found, least_of = np.ones(len(levels)), 0.0
+    for i in range(len(levels) - 1, -1, -1):
         left, came = np.floor(crossed[i] / 2), np.ceil(crossed[i] / 2)
         if left > 0.0:
             leaving, coming = left / (above[i] + SETTLED_S), came / (len(demand) - above[i] + SETTLED_S)
             rate = leaving + coming
             once = (1.0 - np.exp(-rate * lead_s)) / max(rate * lead_s, 1e-12)
             found[i] = (coming + leaving * once) / rate
+        if levels[i] <= level_rps:
+            found[i] = least_of = max(found[i], least_of)
     return found
 
 
