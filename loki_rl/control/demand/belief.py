@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
 from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, stays, tail
-from loki_rl.control.demand.regime import BEFORE_S, Regime, jumps, regime
+from loki_rl.control.demand.regime import BAND, BEFORE_S, Regime, jumps, regime
 from loki_rl.control.formulation.request import Slice
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
@@ -44,7 +44,7 @@ class Belief:
         now = regime(counts)
         long_run = mean(counts, MEMORY_S)
         recent, held = counts[-MEMORY_S:], self._held(now)
-        lasting = stays(self.levels, recent, now.level_rps, lead_s)
+        lasting = stays(self.levels, recent, now.level_rps / BAND, lead_s)
         above = held * lasting + (1 - held) * again(self.levels, together(recent, PEAK_S), lead_s)
         above += self._jumps(counts, now, long_run, lead_s, caution, len(counts) if seen_s is None else seen_s)
         expected = now.level_rps

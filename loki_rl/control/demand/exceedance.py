@@ -106,21 +106,23 @@ def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
 
 
 @compiled
-def stays(levels: Floats, demand: Floats, level_rps: float, lead_s: float) -> Floats:
+def stays(levels: Floats, demand: Floats, band_rps: float, lead_s: float) -> Floats:
     """Share of the lead above each level [n] if demand [H] is above it now: it leaves a level and comes back at the rates
-    at which it did (a Markov chain of two states), and does not leave where it never has. level_rps: where it is now; what
-    keeps it above one level keeps it above all lower ones."""
+    at which it did (a Markov chain of two states), and does not leave where it never has. band_rps: above it all is the
+    present level and its noise; what keeps demand above one level keeps it above all lower ones."""
     above, crossed = passages(levels, demand)
-    found, least_of = np.ones(len(levels)), 0.0
-    for i in range(len(levels) - 1, -1, -1):
+    found, least_of = np.zeros(len(levels)), 0.0
+    top = max(int(np.searchsorted(levels, band_rps)) - 1, 0)
+    for i in range(top, -1, -1):
         left, came = np.floor(crossed[i] / 2), np.ceil(crossed[i] / 2)
+        share = 1.0
         if left > 0.0:
             leaving, coming = left / (above[i] + SETTLED_S), came / (len(demand) - above[i] + SETTLED_S)
             rate = leaving + coming
             once = (1.0 - np.exp(-rate * lead_s)) / max(rate * lead_s, 1e-12)
-            found[i] = (coming + leaving * once) / rate
-        if levels[i] <= level_rps:
-            found[i] = least_of = max(found[i], least_of)
+            share = (coming + leaving * once) / rate
+        found[i] = least_of = max(share, least_of)
+    found[top:] = found[top]
     return found
 
 

@@ -64,8 +64,9 @@ def again_as_defined(demand: Floats, lead_s: float) -> Floats:
 
 
 def stays_as_defined(demand: Floats, now: float, lead_s: float, level: float) -> float:
-    """Of this level, or of one between it and where demand is now."""
-    between = [level, *LEVELS[(level < LEVELS) & (now >= LEVELS)]]
+    """Of this level, or of one between it and the lower end of what demand is now: none above that is left alone."""
+    below = LEVELS[now > LEVELS] if now > LEVELS[0] else LEVELS[:1]
+    between = [one for one in below if one >= level] or [below[-1]]
     return max(passes_as_defined(demand, lead_s, one) for one in between)
 
 
