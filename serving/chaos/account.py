@@ -67,16 +67,20 @@ def _disagreements(
 ) -> tuple[list[str], int]:
     """An outcome that clients were told stands in the ledger; one that stands there was told, or its client was cut off.
     What a killed gateway had open, its successor counts as failed."""
-    faults, missing, extra = [], 0, 0
-    for outcome in Outcome:
-        least, most = stated[outcome] - vague[outcome], stated[outcome]
-        if ledger[outcome] < least:
-            missing += least - ledger[outcome]
-            faults.append(f"{least} requests were told '{outcome.name.lower()}', the ledger has {ledger[outcome]}")
-        extra += max(0, ledger[outcome] - most)
-    if extra > cut + vague.total():
-        faults.append(f"{extra} requests of the ledger ended otherwise than any client was told, {cut} clients were cut off")
-    return faults, missing + max(0, extra - cut - vague.total())
+    faults = [
+        f"{least} requests were told '{outcome.name.lower()}', the ledger has {ledger[outcome]}"
+        for outcome in Outcome
+        if ledger[outcome] < (least := stated[outcome] - vague[outcome])
+    ]
+    missing = sum(max(0, stated[outcome] - vague[outcome] - ledger[outcome]) for outcome in Outcome)
+    more = ledger - stated
+    more[Outcome.FAILED] = max(0, more[Outcome.FAILED] - vague.total())
+    extra = max(more.total(), ledger.total() - stated.total()) - cut
+    if extra > 0:
+        faults.append(
+            f"{extra} requests of the ledger ended otherwise than any client was told, beside {cut} that were cut off"
+        )
+    return faults, missing + max(0, extra)
 
 
 def _own_faults(tally: Tally, shown: Requests) -> list[str]:

@@ -102,8 +102,8 @@ class Shares:
             low = self.between(at, at + SHARE_S) < least
             if fell and not low:
                 return at
-            if at > self.end:
-                return inf
+            if at + SHARE_S > self.end:
+                return inf if fell else begin
             fell |= low
             at += STEP_S
         return begin
