@@ -68,8 +68,8 @@ def digest(frame: Frame) -> str:
 
 def cursed(payload: Array, curse: Curse) -> Array:
     """This payload but for one bit, so that it goes the way of all others up to the model."""
-    copy = np.ascontiguousarray(payload).copy()
-    copy.view(np.uint8).reshape(-1)[-1] ^= 1 + CURSES.index(curse)
+    copy = np.array(payload, order="C")
+    copy.reshape(-1).view(np.uint8)[-1] ^= 1 + CURSES.index(curse)
     return copy
 
 
