@@ -23,7 +23,7 @@ RECENT_S = 3
 
 
 class Rollout:
-    """parallel: servers that may leave their variant at once, 0 for all. interval_s: between plans.
+    """parallel: servers that may leave their variant at once, 0 for all that can be spared. interval_s: between plans.
 
     A server that would stop serving stays until plans have wanted that for a while, whatever they want it to serve instead;
     one that serves nothing loads at once (see HOLD_S).
@@ -62,6 +62,8 @@ class Rollout:
         waiting = self._exclusions.admitted(untold, machines)
         going = [number for number in waiting if not self._leaves(machines[number])]
         leaving = [number for number in waiting if self._leaves(machines[number])]
+        if not leaving:
+            return sorted(going)
         ready = self._ready(machines)
         leaving = self._spared(leaving, machines, dict(ready), items)
         if not self._parallel:
