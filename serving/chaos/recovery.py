@@ -18,7 +18,7 @@ from loki_rl.serving.load.open_loop import Record
 SHARE_S, STEP_S, MISSING = 1.0, 0.1, 0.05
 # Signs later than this belong to something else [s].
 NOTICED_S = 15.0
-# By what the plane shows that it has noticed; what is not named here it need not notice, since nothing has to be done.
+# By what the plane shows that it has noticed. What ends before anybody has to do anything shows by nothing.
 SIGNS: dict[Kind, frozenset[str]] = {
     "kill": frozenset({"gone"}),
     "stop": frozenset({"gone"}),
