@@ -25,12 +25,15 @@ from msgspec.structs import replace
 
 from benchmarks.faults import planes
 from benchmarks.faults.checks import Check, show
-from benchmarks.faults.open_loop import Http, Native, OpenLoop, Sender, lag_ms
 from benchmarks.host import busy_s, descriptors, load_average, own_s, rss_mb
 from benchmarks.load import lesser
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.formulation.request import Request
 from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.load.http_sender import HttpSender
+from loki_rl.serving.load.native_sender import NativeSender
+from loki_rl.serving.load.open_loop import OpenLoop, lag_ms
+from loki_rl.serving.load.sender import Sender
 from loki_rl.serving.process.launch import LocalPlane
 
 DEMAND_RPS, LOAD = 150.0, 0.9
@@ -128,7 +131,8 @@ def plane(port: int) -> tuple[LocalPlane, float]:
 def client(front: str, url: str, rps: float, pipe: Connection) -> None:
     """Send until told to stop, then tell what was seen."""
     slo_s = planes.PIPELINE.slo_s
-    senders: list[Sender] = [Native(front, slo_s), Http(url, planes.PIPELINE.name, slo_s)]
+    name = planes.PIPELINE.name
+    senders: list[Sender] = [NativeSender(front, name, None, slo_s), HttpSender(url, name, None, slo_s)]
     with OpenLoop(senders, rps) as loop:
         pipe.recv()
         records = loop.stop()

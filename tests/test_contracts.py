@@ -58,7 +58,7 @@ BESIDE = "Files and curves stand beside the core"
 CORE_ROOMS = "Rooms of the core: routing > servers > requests"
 CONTROL_ROOMS = "Rooms of control: policies > demand > allocator > formulation > solver"
 TWIN_ROOMS = "Rooms of the twin: gym > fluid | simulate > disturbed > world"
-PLANE_ROOMS = "Rooms of the plane: edge > process > gateway > engines > transport"
+PLANE_ROOMS = "Rooms of the plane: chaos > edge > process > gateway > engines > transport"
 LEARNING_ROOMS = "Rooms of learning: train > evaluate"
 
 BREACHES = [

@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from benchmarks.faults import planes
 from benchmarks.faults.checks import Check
-from benchmarks.faults.open_loop import Native, OpenLoop, Record, lag_ms
 from benchmarks.faults.recovery import Batch, recoveries
 from benchmarks.host import busy_s, load_average, own_s
+from loki_rl.serving.load.native_sender import NativeSender
+from loki_rl.serving.load.open_loop import OpenLoop, Record, lag_ms
 from loki_rl.serving.process.launch import LocalPlane
 
 LOAD = 0.8
@@ -58,7 +59,7 @@ def run(number: int, count: int, journal: Path | None = None) -> Run:
         whole = len(plane.pids)
         planes.await_whole(plane, whole, planes.SERVERS)
         busy, own, began = busy_s(), own_s(plane.pids.values()), time.monotonic()
-        with OpenLoop([Native(plane.front, SLO_S)], LOAD * plan.capacity_rps) as loop:
+        with OpenLoop([NativeSender(plane.front, planes.PIPELINE.name, None, SLO_S)], LOAD * plan.capacity_rps) as loop:
             time.sleep(PAUSE_S)
             faults = []
             for place in range(count):

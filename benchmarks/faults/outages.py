@@ -15,10 +15,13 @@ from msgspec import Struct
 
 from benchmarks.faults import planes
 from benchmarks.faults.checks import Check
-from benchmarks.faults.open_loop import Http, Native, OpenLoop, Record, Sender, lag_ms
 from benchmarks.host import load_average
 from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.serving.gateway.client import Client, ClientError
+from loki_rl.serving.load.http_sender import HttpSender
+from loki_rl.serving.load.native_sender import NativeSender
+from loki_rl.serving.load.open_loop import OpenLoop, Record, lag_ms
+from loki_rl.serving.load.sender import Sender
 from loki_rl.serving.process.launch import LocalPlane
 
 LOAD = 0.6
@@ -121,7 +124,8 @@ def _run(turn: int, rps: float) -> tuple[list[Record], list[Outage], bool]:
     with planes.start(planes.spared(), WORKER_PROCESSES, port) as plane:
         processes = len(plane.pids)
         planes.await_whole(plane, processes, planes.SERVERS)
-        senders: list[Sender] = [Native(plane.front, SLO_S), Http(f"http://127.0.0.1:{port}", planes.PIPELINE.name, SLO_S)]
+        name, url = planes.PIPELINE.name, f"http://127.0.0.1:{port}"
+        senders: list[Sender] = [NativeSender(plane.front, name, None, SLO_S), HttpSender(url, name, None, SLO_S)]
         found: list[Outage] = []
         with OpenLoop(senders, rps, seed=turn) as loop:
             time.sleep(APART_S / 2)

@@ -15,7 +15,6 @@ from onnx import TensorProto, helper
 
 from benchmarks.faults import planes
 from benchmarks.faults.checks import Check
-from benchmarks.faults.open_loop import LOST_S, Http, OpenLoop, Record, lag_ms
 from benchmarks.faults.poisoned import ABORT, HANG, INNOCENT, payload
 from benchmarks.host import load_average
 from loki_rl.control.allocator.allocate import allocate
@@ -23,7 +22,10 @@ from loki_rl.control.formulation.request import Request
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
+from loki_rl.core.requests.items import QoS
 from loki_rl.serving.engines.files import model_path, write_whole
+from loki_rl.serving.load.http_sender import HttpSender
+from loki_rl.serving.load.open_loop import LOST_S, OpenLoop, Record, lag_ms
 from loki_rl.serving.process.launch import LocalPlane
 
 WORKERS, INNOCENT_RPS, SLO_S = 4, 20.0, 2.0
@@ -84,7 +86,7 @@ def _run(folder: Path) -> Found:
     with _plane(folder, port) as plane:
         processes = len(plane.pids)
         planes.await_whole(plane, processes, WORKERS)
-        innocent = Http(url, "mean", SLO_S, [payload(INNOCENT)])
+        innocent = HttpSender(url, "mean", [payload(INNOCENT)], SLO_S)
         with OpenLoop([innocent], INNOCENT_RPS) as loop:
             time.sleep(BEFORE_S)
             at = time.monotonic()
@@ -98,13 +100,13 @@ def _run(folder: Path) -> Found:
 
 def _send_poison(url: str) -> list[Outcome | None]:
     """How each ended, None where it did not."""
-    sender = Http(url, "mean", SLO_S, [payload(kind) for kind in POISON], lambda number: number)
+    sender = HttpSender(url, "mean", [payload(kind) for kind in POISON], SLO_S)
     for number in range(len(POISON)):
-        sender.send(number)
+        sender.send(number, QoS())
     ends: dict[int, Outcome] = {}
     limit = time.monotonic() + LOST_S
     while len(ends) < len(POISON) and time.monotonic() < limit:
-        ends.update(sender.ends())
+        ends.update((seen.number, seen.outcome) for seen in sender.poll())
         time.sleep(0.01)
     sender.close()
     return [ends.get(number) for number in range(len(POISON))]

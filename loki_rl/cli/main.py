@@ -53,6 +53,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "compare": Entry("comparing:compare", "Set several policies side by side on the same requests."),
     "serve": Entry("living:serve", "Serve a pipeline on this host."),
     "replay": Entry("living:replay", "Send the requests of a trace to a running server."),
+    "chaos": Entry("chaos:chaos", "Hurt a plane of its own, and account for every request."),
     "top": Entry("top_screen:top", "Watch a running server."),
     "profile": Entry("measuring:profile", "Measure every model on this device."),
     "train": Entry("learning:train", "Train an agent."),

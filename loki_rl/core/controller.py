@@ -308,7 +308,7 @@ class Controller:
 
     def _order(self, now: float, effects: list[Effect]) -> None:
         """Tell servers their targets, as many as may leave what they serve, and look again when one more may."""
-        for number in self.rollout.next(self.machines, now):
+        for number in self.rollout.next(self.machines, self.history.items, now):
             machine = self.machines[number]
             machine.ordered, machine.leaving_since = True, inf
             effects.append(Send(worker(number), self._assignment(machine.target)))

@@ -82,7 +82,7 @@ def serve_until_stopped(
     run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, LiveError or EngineError with one
     clear sentence.
     """
-    served = _prepared(run, options)
+    served = prepared(run, options)
     logs.start("launcher", options.logs)
     stopped, plane = threading.Event(), _plane(options, served, journal)
     _on_signals(lambda: _stop_start(stopped, plane))
@@ -101,7 +101,7 @@ def serve_until_stopped(
     return _account(served, tally)
 
 
-def _prepared(run: RunOptions, options: ServeOptions) -> Served:
+def prepared(run: RunOptions, options: ServeOptions) -> Served:
     """All that can be wrong is told before anything starts."""
     check_addresses(options.http_host, options.native, options.public)
     run = replace(run, trace="live", initial_rps=run.initial_rps or 1.0)

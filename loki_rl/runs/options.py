@@ -61,7 +61,9 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     demand_rps: Annotated[
         Positive | None, Help("Demand that policy static plans for [1/s] (default: that of the trace's busiest 10 s).")
     ] = None
-    parallel_loads: Annotated[Annotated[int, Meta(ge=0)], Help("Servers that may leave their model at once (0: all).")] = 0
+    parallel_loads: Annotated[
+        Annotated[int, Meta(ge=0)], Help("Servers that may leave their model at once (0: as many as can be spared).")
+    ] = 0
     device: Device = "auto"
     faults: Faults = NO_FAULTS
     profile: ProfileName = None

@@ -44,7 +44,7 @@ class EmulatedEngine:
                 self._run(address, effect, now)
             case Load(task, variant):
                 seconds = self._as_run(address).tasks[task].variants[variant].load_s
-                self._end(now + seconds, address, Loaded(task, variant, seconds))
+                self.end(now + seconds, address, Loaded(task, variant, seconds))
             case Unload():
                 pass  # nothing is in memory
             case _:
@@ -57,22 +57,27 @@ class EmulatedEngine:
     def close(self) -> None:
         self._timers.close()
 
+    def seconds(self, address: str, run: Run) -> float:
+        """How long a batch takes [s]."""
+        pipeline = self._as_run(address)
+        return batch_seconds(self._options.seed, pipeline, run.batch, run.task, run.variant, size(run.families))
+
     def _run(self, address: str, run: Run, now: float) -> None:
-        seed, pipeline = self._options.seed, self._as_run(address)
-        seconds = batch_seconds(seed, pipeline, run.batch, run.task, run.variant, size(run.families))
+        seed, pipeline, seconds = self._options.seed, self._as_run(address), self.seconds(address, run)
         made: list[tuple[int, ...]] = []
         if pipeline.children[run.task]:
             items = members(pipeline, run.task, run.families)
             made = [fanouts(seed, pipeline, item, run.task, run.variant) for item in items]
         end = max(now, self._busy_until.get(address, now)) + seconds
         self._busy_until[address] = end
-        self._end(end, address, BatchDone(run.batch, made, seconds))
+        self.end(end, address, BatchDone(run.batch, made, seconds))
 
     def _as_run(self, address: str) -> Pipeline:
         """The pipeline as the type of this worker's server runs it."""
         return self._servers.pipelines[self._servers.type_of(number_of(address))]
 
-    def _end(self, at: float, address: str, event: Event) -> None:
+    def end(self, at: float, address: str, event: Event) -> None:
+        """Tell a worker of this at a time [s]."""
         self._timers.at(at, partial(self._report, at, address, event))
 
     def _report(self, at: float, address: str, event: Event, now: float) -> list[Delivery]:

@@ -62,6 +62,11 @@ class Client:
         """Descriptors that become readable when `poll` may have something; look with `poll(0)` before waiting for them."""
         return [handle.fileno() for handle in self._connection.handles]
 
+    @property
+    def unasked(self) -> int:
+        """Answers to requests that had ended for this client: it had one, had given up, or had lost their gateway."""
+        return self._connection.unasked
+
     # -- inference ----------------------------------------------------------------------------------------------------
 
     def infer(

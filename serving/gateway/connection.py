@@ -57,10 +57,12 @@ Received = Inference | protocol.Response | Lost
 
 class Connection:
     """Ids rise for as long as it lives, also over the loss of a gateway: an answer cannot be taken for that to another
-    request. losses: gateways that were lost. Raises zmq.ZMQError for an endpoint that is none."""
+    request. losses: gateways that were lost. unasked: answers to what nobody waited for any more, or had an answer. Raises
+    zmq.ZMQError for an endpoint that is none."""
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.losses = 0
+        self.unasked = 0
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
         # Not IMMEDIATE: that would lose answers which have come and are not read yet when the connection breaks.
@@ -175,6 +177,8 @@ class Connection:
         elif response.id in self._in_flight:
             del self._in_flight[response.id]
             self._received.append(response)
+        else:
+            self.unasked += 1
 
 
 def _end(id: int, sent: float | None) -> Inference | Lost:

@@ -146,11 +146,11 @@ class HttpSender:
         if number is None:
             self._idle.remove(connection)
         else:
-            self._seen.append(Seen(number, Outcome.FAILED, 0.0))
+            self._seen.append(Seen(number, Outcome.FAILED, 0.0, told=False))
         if self._queue:
             number, request, since = self._queue.popleft()
             if not self._connect(number, request, time.monotonic() - since):
-                self._seen.append(Seen(number, Outcome.FAILED, 0.0))
+                self._seen.append(Seen(number, Outcome.FAILED, 0.0, told=False))
 
     @property
     def _server(self) -> str:
@@ -295,7 +295,7 @@ def _seen(number: int, status: int, body: bytes, waited_s: float) -> Seen:
         said = _Parameters()
     by_status = {200: Outcome.OK, 429: Outcome.REJECTED, 503: Outcome.REJECTED, 408: Outcome.LATE, 504: Outcome.LATE}
     outcome = Outcome.__members__.get(said.outcome.upper(), by_status.get(status, Outcome.FAILED))
-    return Seen(number, outcome, said.accuracy, waited_s)
+    return Seen(number, outcome, said.accuracy, waited_s, told=bool(said.outcome))
 
 
 def _error(body: bytes) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Array, Client, ClientError, Inference, pack_payload
+from loki_rl.serving.gateway.connection import LOST
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.protocol import Refused, RunLedger
 
@@ -36,6 +37,11 @@ class NativeSender:
             raise ReplayError(f"'{self._client.endpoint}' serves pipeline '{described.pipeline}', not '{pipeline}'")
         return described.grace_s
 
+    @property
+    def unasked(self) -> int:
+        """As in Client."""
+        return self._client.unasked
+
     def fileno(self) -> int:
         return self._selector.fileno()
 
@@ -55,7 +61,7 @@ class NativeSender:
         if isinstance(answer, Refused):
             raise ReplayError(f"a request was refused: {answer.message}")
         outcome = Outcome[answer.outcome.upper()]
-        return Seen(self._numbers.pop(answer.id), outcome, answer.accuracy, answer=answer)
+        return Seen(self._numbers.pop(answer.id), outcome, answer.accuracy, answer=answer, told=answer.reason != LOST)
 
     def begin_run(self) -> bool:
         self._client.begin_run()

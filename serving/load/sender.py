@@ -19,13 +19,15 @@ class ReplayError(UserError):
 
 class Seen(Struct):
     """The answer to request `number`, as the server tells it. accuracy: None where the server says nothing of it. waited_s:
-    how long the sender had to hold the request back. answer: all of it, where the protocol gives it as it is."""
+    how long the sender had to hold the request back. answer: all of it, where the protocol gives it as it is. told: whether
+    the plane said so; else its connection was lost, or a front end answered in its place."""
 
     number: int
     outcome: Outcome
     accuracy: float | None
     waited_s: float = 0.0
     answer: Inference | None = None
+    told: bool = True
 
 
 class Sender(Protocol):

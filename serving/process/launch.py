@@ -8,7 +8,7 @@ import resource
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -35,6 +35,7 @@ from loki_rl.serving.transport.wire import Bye, Leave
 log = logging.getLogger(__name__)
 
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
+NODE = ("loki_rl.serving.process.node",)
 # Emulated workers need no core each; two processes keep the loss of one visible without losing all.
 EMULATED_HOSTS = 2
 # Open files of a process: its own beside those that are open already, and what one connection to another process of the
@@ -89,9 +90,9 @@ class LocalPlane:
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
     these three. public: hosts may be such as others can reach.
     policy_factory, policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. worker_processes:
-    that emulated workers share. start_s: longest wait for all nodes to be up and the first plan's models to be loaded,
-    beside what is compiled after an install; later, for a process that is started again. byes: after the end, what each
-    node said that stopped in good order. Entering raises LaunchError.
+    that emulated workers share. node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to
+    be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a process that is
+    started again. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -115,9 +116,11 @@ class LocalPlane:
         traces: SpanOptions | None = None,
         worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
+        node: Sequence[str] = NODE,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
+        self._node = node
         self._host = http_host
         self.http_port = http_port
         self._http_processes = http_processes
@@ -222,7 +225,7 @@ class LocalPlane:
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands))
         plane.write(folder)
-        supervisor = self._supervisor = Supervisor(folder, plane, self._commands, self._start_s)
+        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         began = time.monotonic()

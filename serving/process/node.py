@@ -30,7 +30,7 @@ from loki_rl.serving.controlling.control_log import ControlLog
 from loki_rl.serving.controlling.planner import PlannerThread
 from loki_rl.serving.engines.adapter import AdapterError
 from loki_rl.serving.engines.emulated import EmulatedEngine
-from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.engine import Engine, EngineError
 from loki_rl.serving.engines.engine_factory import make_engine
 from loki_rl.serving.engines.threaded import ThreadedEngine
 from loki_rl.serving.gateway.client_socket import ClientSocket
@@ -77,11 +77,12 @@ LEDGER = "ledger"
 
 
 class Node:
-    """Bound and known to the launcher once made. Raises PlaneError, EngineError or ConfigError where it cannot be."""
+    """Bound and known to the launcher once made. Raises PlaneError, EngineError or ConfigError where it cannot be. Engines
+    and what carries out a worker's effects may be others (see serving/chaos)."""
 
     def __init__(self, plane: PlaneFile, name: str, folder: Path, context: Context) -> None:
         self.spec = plane.node(name)
-        self._plane = plane
+        self.plane = plane
         self._folder = folder
         self._context = context
         self._closing: list[Callable[[], None]] = []
@@ -127,16 +128,16 @@ class Node:
 
     def _recorder(self) -> Recorder | None:
         """A journal of this life of the node, as all its actors see it."""
-        if self._plane.journal is None:
+        if self.plane.journal is None:
             return None
-        file = Path(self._plane.journal, f"{self.spec.name}.{self.spec.incarnation}.journal")
+        file = Path(self.plane.journal, f"{self.spec.name}.{self.spec.incarnation}.journal")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             stream = file.open("wb", buffering=JOURNAL_BUFFER)
         except OSError as error:
             raise PlaneError(f"the journal {file} cannot be written: {error}") from error
         self._closing.append(stream.close)
-        return Recorder(stream.write, self._plane.options, dict.fromkeys(self.spec.actors, self.spec.incarnation))
+        return Recorder(stream.write, self.plane.options, dict.fromkeys(self.spec.actors, self.spec.incarnation))
 
     def _host(self, address: str) -> None:
         kind, _, number = address.partition(":")
@@ -145,7 +146,7 @@ class Node:
         elif address == CONTROLLER:
             self._host_controller()
         elif kind == "router":
-            actor = cast(Router, build(address, self._plane.options, self.spec.incarnation))
+            actor = cast(Router, build(address, self.plane.options, self.spec.incarnation))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
             payloads = RouterPayloads(actor.pipeline, actor.task)
@@ -154,7 +155,7 @@ class Node:
             self._host_worker(address, int(number))
 
     def _host_gateway(self) -> None:
-        plane = self._plane
+        plane = self.plane
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
         what = described(plane)
         front = ClientSocket(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
@@ -175,7 +176,7 @@ class Node:
 
     def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
         """What counts an actor's events, and makes spans of them where that is asked for."""
-        plane = self._plane
+        plane = self.plane
         if not plane.traces.endpoint:
             return meter
         from loki_rl.serving.observe.tracing import Both, RequestTracer, StageTracer, Tracer
@@ -185,7 +186,7 @@ class Node:
         return Both(meter, StageTracer(tracer, actor) if isinstance(actor, Router) else RequestTracer(tracer, actor))
 
     def _host_controller(self) -> None:
-        plane = self._plane
+        plane = self.plane
         notice = self._notice_compiling()
         make = partial(resolve(plane.policy_factory), plane.policy, plane.options, plane.policy_options)
         planner = PlannerThread(make, self._finished)
@@ -205,23 +206,35 @@ class Node:
         return notice
 
     def _host_worker(self, address: str, number: int) -> None:
-        plane = self._plane
+        plane = self.plane
         actor = cast(Worker, build(address, plane.options, self.spec.incarnation))
         payloads = WorkerPayloads()
         if plane.engine == "emulated":
-            self.driver.host(address, actor, payloads, partial(self._emulate().carry, address))
+            self.driver.host(address, actor, payloads, self.emulated_carry(address, payloads))
             return
         pipeline = plane.options.pipeline
-        engine = ThreadedEngine(address, pipeline, make_engine(plane, number, self.spec.device), payloads, self._finished)
+        engine = ThreadedEngine(address, pipeline, self.real_engine(number), payloads, self._finished)
         longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
         self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
         self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
         self._closing.append(partial(engine.close, LINGER_S))
 
-    def _emulate(self) -> EmulatedEngine:
+    def real_engine(self, number: int) -> Engine:
+        """Of one worker. Raises EngineError or ConfigError."""
+        return make_engine(self.plane, number, self.spec.device)
+
+    def emulated_engine(self) -> EmulatedEngine:
+        """Of all workers of this process."""
+        return EmulatedEngine(self.plane.options)
+
+    def emulated_carry(self, address: str, _payloads: WorkerPayloads) -> Carry:
+        """What does what a worker asks for."""
+        return partial(self.emulate().carry, address)
+
+    def emulate(self) -> EmulatedEngine:
         """One for all workers of this process."""
         if self._emulated is None:
-            self._emulated = EmulatedEngine(self._plane.options)
+            self._emulated = self.emulated_engine()
             self.driver.listen(self._emulated)
             self._closing.append(self._emulated.close)
         return self._emulated
@@ -276,7 +289,7 @@ class Node:
             self._beat()
         if self._controller is not None and self._controller.converged:
             self._controller = None
-            self.mailbox.say(self._plane.homes[GATEWAY], Warm())
+            self.mailbox.say(self.plane.homes[GATEWAY], Warm())
         if self._keeper is not None:
             self._keeper.look(time.monotonic())
         gateway = self._gateway
@@ -285,12 +298,15 @@ class Node:
             self.mailbox.say(LAUNCHER, Idle())
 
 
-def serve(folder: Path, name: str) -> None:
+Make = Callable[[PlaneFile, str, Path, Context], Node]
+
+
+def serve(folder: Path, name: str, make: Make = Node) -> None:
     """Run a node until SIGTERM."""
     plane = PlaneFile.read(folder)
     logs.start(name, plane.logs)
     with zmq.Context() as context:
-        node = Node(plane, name, folder, context)
+        node = make(plane, name, folder, context)
         signal.signal(signal.SIGTERM, lambda *_: node.driver.stop())
         # What the start made stays for good: a collection that walks it finds nothing and costs an idle node its caches.
         gc.collect()
@@ -299,16 +315,26 @@ def serve(folder: Path, name: str) -> None:
         node.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loki_rl.serving.process.node", description="One process of a plane.")
+def arguments(module: str) -> argparse.ArgumentParser:
+    """What every node's process is told."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description="One process of a plane.")
     parser.add_argument("folder", type=Path, help="run directory of the plane")
     parser.add_argument("name", help="name of the node")
-    chosen = parser.parse_args()
+    return parser
+
+
+def run(folder: Path, name: str, make: Make = Node) -> None:
+    """As `serve`, tied to the launcher; what cannot be is told in a sentence on standard error."""
     parent_watch.hold()
     try:
-        serve(chosen.folder, chosen.name)
+        serve(folder, name, make)
     except (PlaneError, EngineError, ConfigError, AdapterError) as error:
         sys.exit(str(error))
+
+
+def main() -> None:
+    chosen = arguments("loki_rl.serving.process.node").parse_args()
+    run(chosen.folder, chosen.name)
 
 
 if __name__ == "__main__":

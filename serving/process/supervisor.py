@@ -38,8 +38,9 @@ ENDS = 20
 class Supervisor:
     """A process that ends before the plane is warm is a failure of the plane. Later each is started again: its end is
     announced at once, and one that keeps ending has to wait (see RestartBudget) while the plane goes on without it. One that
-    gives no sign of life is killed, and then is one that ended. others: front ends, name -> command. start_s: longest wait
-    for the first sign of life of a process that was started again.
+    gives no sign of life is killed, and then is one that ended. node: module that is a node's process, and its
+    arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first sign of life
+    of a process that was started again.
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
     Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
@@ -47,7 +48,9 @@ class Supervisor:
     sentence; empty while it can. All of these are written by the thread and read under `wait`.
     """
 
-    def __init__(self, folder: Path, plane: PlaneFile, others: Mapping[str, Sequence[str]], start_s: float) -> None:
+    def __init__(
+        self, folder: Path, plane: PlaneFile, node: Sequence[str], others: Mapping[str, Sequence[str]], start_s: float
+    ) -> None:
         self.up: set[str] = set()
         self.warm = False
         self.idle = False
@@ -59,6 +62,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self._folder = folder
         self._plane = plane
+        self._node = node
         self._others = others
         self._start_s = start_s
         self._stopping: set[str] = set()
@@ -246,7 +250,7 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         """Raises OSError."""
-        command = self._others.get(name) or python("loki_rl.serving.process.node", str(self._folder), name)
+        command = self._others.get(name) or python(*self._node, str(self._folder), name)
         child = self.children[name] = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
         self._poller.register(child.pidfd, zmq.POLLIN)
         self._beats.expect(name, self._start_s)

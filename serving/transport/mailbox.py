@@ -47,6 +47,43 @@ class Outbox:
         send(socket, last, NOBLOCK, False)
 
 
+    def say(self, word: ControlWord) -> None:
+        """Behind the letters that wait."""
+        self.flush()
+        send(self.socket, wire.encode_control(word), NOBLOCK)
+
+
+class HeldOutbox(Outbox):
+    """Writes nothing; what it would have written waits in order. held: letters with their frames, or a word."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        super().__init__(socket)
+        self.held: list[tuple[list[Letter], list[Frame]] | ControlWord] = []
+
+    def flush(self) -> None:
+        if self.letters:
+            self.held.append((self.letters, self.frames))
+            self.letters, self.frames = [], []
+
+    def say(self, word: ControlWord) -> None:
+        self.flush()
+        self.held.append(word)
+
+    def written(self) -> Outbox:
+        """One for the same peer that writes, and has written what waited."""
+        self.flush()
+        outbox = Outbox(self.socket)
+        for one in self.held:
+            if isinstance(one, tuple):
+                outbox.letters, outbox.frames = one
+                outbox.flush()
+            else:
+                outbox.say(one)
+        return outbox
+
+
 class Mailbox:
     """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
 
@@ -92,9 +129,20 @@ class Mailbox:
 
     def say(self, node: str, word: ControlWord) -> None:
         """Send a control word, after the letters that wait for the same node."""
+        (self._outboxes.get(node) or self._connect(node)).say(word)
+
+    def hold(self, node: str) -> None:
+        """From the next burst on, withhold what is for a node until `release`, or until it is gone: for trials only."""
         outbox = self._outboxes.get(node) or self._connect(node)
-        outbox.flush()
-        send(outbox.socket, wire.encode_control(word), NOBLOCK)
+        if not isinstance(outbox, HeldOutbox):
+            outbox.flush()
+            self._outboxes[node] = HeldOutbox(outbox.socket)
+
+    def release(self, node: str) -> None:
+        """Write what was withheld from a node, in order."""
+        outbox = self._outboxes.get(node)
+        if isinstance(outbox, HeldOutbox):
+            self._outboxes[node] = outbox.written()
 
     def take(self, limit: int) -> tuple[list[Received], list[ControlWord]]:
         """Read at most `limit` messages without waiting; malformed ones are counted and let go."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 
 from loki_rl.core.mix import mix_of
@@ -17,17 +17,23 @@ from loki_rl.core.servers.servers import Servers
 # takes less time than this costs less, so that no wish waits for longer than loads take. With a plan each second it goes
 # half a second after the second plan in a row that wants it.
 HOLD_S = 1.5
+# What came to a task in each of so many latest seconds [s] is what may come to it now. One second of it may be a spike that
+# nobody could serve, and must not pass for what comes.
+RECENT_S = 3
 
 
 class Rollout:
-    """parallel: servers that may leave their variant at once, 0 for all. interval_s: between plans.
+    """parallel: servers that may leave their variant at once, 0 for all that can be spared. interval_s: between plans.
 
     A server that would stop serving stays until plans have wanted that for a while, whatever they want it to serve instead;
     one that serves nothing loads at once (see HOLD_S).
 
+    A server also stays while its task serves what came to it of late, or would but for those that have just left it, and
+    could not without this one. A task of which nobody may leave gives one up at a time: a plan must not wait for ever.
+
     With a limit, a server also stays while its task could not serve its share of the plan's demand without it. Those that
-    serve nothing go at once. Where every step would take too much, the task that is left with most gives one up: a plan must
-    not wait for ever. Who may not load its model now stays as it is: see Exclusions.
+    serve nothing go at once. Where every step would take too much, the task that is left with most gives one up. Who may not
+    load its model now stays as it is: see Exclusions.
     """
 
     def __init__(self, servers: Servers, parallel: int, exclusions: Exclusions, interval_s: float) -> None:
@@ -38,6 +44,7 @@ class Rollout:
         self._pipeline = servers.pipelines[0]
         self._parallel = parallel
         self._needed: dict[str, float] = {}
+        self._left_by: dict[int, tuple[str, float]] = {}  # server that serves nothing yet -> what it has left
 
     def adopt(self, plan: Plan) -> None:
         """Items per second that each task has to serve from now on."""
@@ -46,17 +53,21 @@ class Rollout:
             task.name: share * mix_of(self._pipeline, place, plan).rate for place, task in enumerate(self._pipeline.tasks)
         }
 
-    def next(self, machines: Mapping[int, ServerRecord], now: float) -> list[int]:
-        """Servers to tell their targets now."""
+    def next(self, machines: Mapping[int, ServerRecord], items: Mapping[str, Sequence[int]], now: float) -> list[int]:
+        """Servers to tell their targets now. items: task -> items that came to it in each of the latest seconds."""
         if self.hold_s:
             self._settle(machines, now)
+        self._forget_away(machines)
         untold = [number for number, machine in machines.items() if not machine.ordered and now >= self.due_at(machine)]
         waiting = self._exclusions.admitted(untold, machines)
         going = [number for number in waiting if not self._leaves(machines[number])]
         leaving = [number for number in waiting if self._leaves(machines[number])]
-        if not self._parallel:
-            return sorted(waiting)
+        if not leaving:
+            return sorted(going)
         ready = self._ready(machines)
+        leaving = self._spared(leaving, machines, dict(ready), items)
+        if not self._parallel:
+            return self._told(going + leaving, machines)
         swapping = sum(machine.swapping for machine in machines.values())
         loading = swapping + len(going)
         while leaving:
@@ -69,7 +80,7 @@ class Rollout:
             going.append(number)
             swapping, loading = swapping + loads, loading + loads
             ready[machine.serving[0] if machine.serving else ""] -= self._rate(machine)
-        return sorted(going)
+        return self._told(going, machines)
 
     def held(self, machines: Mapping[int, ServerRecord], now: float) -> Iterator[float]:
         """When those that are held now may be told their targets [s]."""
@@ -83,6 +94,49 @@ class Rollout:
             return inf
         since = machine.leaving_since
         return machine.held_until if since == inf else max(machine.held_until, since + self.hold_s)
+
+    def _spared(
+        self,
+        leaving: list[int],
+        machines: Mapping[int, ServerRecord],
+        ready: dict[str, float],
+        items: Mapping[str, Sequence[int]],
+    ) -> list[int]:
+        """Those of who would leave that are not missed, and of a task where all are one; the slowest first, so that as many
+        go as can."""
+        away: dict[str, float] = defaultdict(float)
+        for task, rate in self._left_by.values():
+            away[task] += rate
+        floors = {task: self._floor(rate + away[task], items.get(task, ())) for task, rate in ready.items()}
+        spared: list[int] = []
+        for number in sorted(leaving, key=lambda number: (self._rate(machines[number]), number)):
+            task, rate = self._gives(machines[number])
+            if ready[task] - rate >= floors[task] or not away[task]:
+                spared.append(number)
+                ready[task] -= rate
+                away[task] += rate
+        return spared
+
+    def _floor(self, rate: float, counts: Sequence[int]) -> float:
+        """The most that came in one of the latest seconds and that so many items per second can serve."""
+        return max((count for count in counts[-RECENT_S:] if count <= rate), default=0.0)
+
+    def _told(self, numbers: list[int], machines: Mapping[int, ServerRecord]) -> list[int]:
+        """In order, with a note of what those leave that stop serving."""
+        for number in numbers:
+            if self._leaves(machines[number]):
+                self._left_by[number] = self._gives(machines[number])
+        return sorted(numbers)
+
+    def _forget_away(self, machines: Mapping[int, ServerRecord]) -> None:
+        """Who serves something else now, has been parked or is gone is not on its way any more."""
+        for number in list(self._left_by):
+            machine = machines.get(number)
+            if machine is None or machine.converged or not machine.ordered:
+                del self._left_by[number]
+
+    def _gives(self, machine: ServerRecord) -> tuple[str, float]:
+        return (machine.serving[0] if machine.serving else ""), self._rate(machine)
 
     def _settle(self, machines: Mapping[int, ServerRecord], now: float) -> None:
         """Note who should stop serving from now on, and who should no more."""

@@ -136,3 +136,40 @@ def test_malformed_messages_are_counted_and_the_next_one_is_read(open_box: Open,
         stranger.send(wire.encode_control(Gone("a", "ipc:///a")))
         assert take(b, 1) == ([], [Gone("a", "ipc:///a")])
     assert b.malformed == sum(count for _, count in MALFORMED)
+
+
+def test_what_is_withheld_from_a_node_comes_whole_and_in_order_when_it_is_released(open_box: Open) -> None:
+    a, b = open_box("a"), open_box("b")
+    a.post("b", cancelled(0), [])
+    a.hold("b")
+    a.hold("b")
+    for number in (1, 2):
+        a.post("b", cancelled(number), [])
+    a.flush()
+    a.say("b", Up("a"))
+    a.post("b", Letter("x", Submit([Family(1, 0.0, 1.0, 0)]), [7]), [b"frame"])
+    a.flush()
+    letters, words = take(b, 1)
+    assert [letter.message for letter, _ in letters] == [Cancelled([0])]
+    assert not b.inbox.poll(50)
+    a.release("b")
+    a.post("b", cancelled(3), [])
+    a.flush()
+    letters, words = take(b, 5)
+    assert [letter.message for letter, _ in letters if not letter.ids] == [Cancelled([1]), Cancelled([2]), Cancelled([3])]
+    assert [[frame.bytes for frame in frames] for _, frames in letters] == [[], [], [b"frame"], []]
+    assert words == [Up("a")]
+
+
+def test_what_was_withheld_from_a_node_that_is_gone_never_reaches_its_successor(open_box: Open, tmp_path: Path) -> None:
+    a = open_box("a")
+    a.hold("b")
+    a.post("b", cancelled(1), [])
+    a.flush()
+    successor = open_box("b", 1)
+    a.forget("b", f"ipc://{tmp_path}/b1")
+    a.release("b")
+    a.post("b", cancelled(2), [])
+    a.flush()
+    letters, _ = take(successor, 1)
+    assert [letter.message for letter, _ in letters] == [Cancelled([2])]

@@ -8,16 +8,14 @@ import random
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
-from loki_rl.serving.gateway.client import Client, ClientError, Inference
-from loki_rl.serving.load.http_sender import HttpSender
+from loki_rl.serving.load.sender import Seen, Sender
 
 # A request that has no end so long after it was sent never gets one [s].
 LOST_S = 10.0
@@ -26,13 +24,20 @@ BURST = 32
 
 class Record(Struct):
     """Times are of the monotonic clock [s], NaN for what did not happen. due: when it should have been sent. outcome: of its
-    first end, FAILED where it could not be sent."""
+    first end, FAILED where it could not be sent. told: whether the plane said so, as in Seen."""
 
     due: float
     sent: float = math.nan
     ended: float = math.nan
     outcome: Outcome = Outcome.FAILED
+    told: bool = False
     ends: int = 0
+
+    def end(self, now: float, seen: Seen) -> None:
+        """An answer, or what stands for it."""
+        self.ends += 1
+        if self.ends == 1:
+            self.ended, self.outcome, self.told = now, seen.outcome, seen.told
 
     def ok(self, slo_s: float) -> bool:
         """Whether it was answered well and in time, which counts from when it was due."""
@@ -42,76 +47,6 @@ class Record(Struct):
     def lost(self) -> bool:
         """Whether its client waits for ever."""
         return not self.ends and not math.isnan(self.sent)
-
-
-class Sender(Protocol):
-    def fileno(self) -> int: ...
-
-    def send(self, number: int) -> bool: ...
-
-    def ends(self) -> list[tuple[int, Outcome]]: ...
-
-    def close(self) -> None: ...
-
-
-class Native:
-    """One native client."""
-
-    def __init__(self, endpoint: str, slo_s: float) -> None:
-        self._client = Client(endpoint)
-        self._client.wait_ready()
-        self._slo_s = slo_s
-        self._numbers: dict[int, int] = {}
-        self._poll = select.epoll()
-        for fd in self._client.filenos():
-            self._poll.register(fd, select.EPOLLIN)
-
-    def fileno(self) -> int:
-        return self._poll.fileno()
-
-    def send(self, number: int) -> bool:
-        try:
-            self._numbers[self._client.submit(timeout_s=self._slo_s)] = number
-        except ClientError:
-            return False
-        return True
-
-    def ends(self) -> list[tuple[int, Outcome]]:
-        answers = self._client.poll()
-        return [(self._numbers[a.id], Outcome[a.outcome.upper()]) for a in answers if isinstance(a, Inference)]
-
-    def close(self) -> None:
-        self._poll.close()
-        self._client.close()
-
-
-class Http:
-    """Keep-alive connections, one for each request in flight. A connection that closes ends its request: FAILED. payload:
-    number of a request -> that of its payload."""
-
-    def __init__(
-        self,
-        url: str,
-        pipeline: str,
-        slo_s: float,
-        payloads: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] | None = None,
-        payload: Callable[[int], int] = lambda _: 0,
-    ) -> None:
-        self._sender = HttpSender(url, pipeline, payloads, slo_s)
-        self._kinds = len(payloads or (None,))
-        self._payload = payload
-
-    def fileno(self) -> int:
-        return self._sender.fileno()
-
-    def send(self, number: int) -> bool:
-        return self._sender.send(number * self._kinds + self._payload(number), QoS())
-
-    def ends(self) -> list[tuple[int, Outcome]]:
-        return [(seen.number // self._kinds, seen.outcome) for seen in self._sender.poll()]
-
-    def close(self) -> None:
-        self._sender.close()
 
 
 class OpenLoop:
@@ -174,7 +109,7 @@ class OpenLoop:
                 break
             number = len(self.records)
             self.records.append(record := Record(due))
-            if self._senders[number % len(self._senders)].send(number):
+            if self._senders[number % len(self._senders)].send(number, QoS()):
                 record.sent = now
                 self._open += 1
             else:
@@ -190,12 +125,10 @@ class OpenLoop:
     def _collect(self) -> None:
         now = time.monotonic()
         for sender in self._senders:
-            for number, outcome in sender.ends():
-                record = self.records[number]
-                record.ends += 1
-                if record.ends == 1:
-                    record.ended, record.outcome = now, outcome
-                    self._open -= 1
+            for seen in sender.poll():
+                record = self.records[seen.number]
+                self._open -= not record.ends
+                record.end(now, seen)
 
 
 def lag_ms(records: Sequence[Record]) -> float:
