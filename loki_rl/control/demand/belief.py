@@ -7,7 +7,9 @@ from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
 from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
-from loki_rl.control.demand.regime import BEFORE_S, Regime, jumps, regime
+from loki_rl.control.demand.history import RATIOS
+from loki_rl.control.demand.memory import Past
+from loki_rl.control.demand.regime import BEFORE_S, Regime, jump_starts, regime
 from loki_rl.control.formulation.request import Slice
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
@@ -37,19 +39,35 @@ class Belief:
     def __init__(self, most_rps: float) -> None:
         self.levels: Floats = np.geomspace(FLOOR_RPS, max(most_rps, 2 * FLOOR_RPS), GRID)
 
-    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0) -> Coming:
+    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0, past: Past | None = None) -> Coming:
         """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
-        were never seen here are prepared for (0: not at all)."""
-        now = regime(counts)
-        long_run = mean(counts, MEMORY_S)
-        above = self._held(now) + again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
-        above += self._jumps(counts, now, long_run, lead_s, caution)
+        were never seen here are prepared for (0: not at all); past: what was before, and what the clock says."""
+        past, long_run = past or Past.none(len(counts)), mean(counts, MEMORY_S)
+        counts = counts * np.maximum(past.lifted, 1.0)
+        now, usual = regime(counts, past.dispersion), max(mean(counts, MEMORY_S), FLOOR_RPS)
+        above = self._held(now) + self._again(counts, usual, lead_s, past)
+        above += self._jumps(counts, now, usual, lead_s, caution, past)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:
             expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
         elif now.held_s <= RISING_S:
             above = np.maximum(above, self._rising(counts, now, lead_s))
+        above = np.maximum(above, self._shifted(above, past.ahead))
+        expected = max(expected * float(past.ahead.mean()), FLOOR_RPS)
         return self.coming(above, max(long_run, expected), expected)
+
+    def _shifted(self, above: Floats, ahead: Floats) -> Floats:
+        """What the clock makes of it, each second of the lead."""
+        times, seconds = np.unique(ahead, return_counts=True)
+        by_time = [np.interp(self.levels / one, self.levels, above) for one in times]
+        found: Floats = np.average(by_time, axis=0, weights=seconds)
+        return found
+
+    def _again(self, counts: Floats, usual: float, lead_s: float, past: Past) -> Floats:
+        """What was seen comes back, of late or in the long run."""
+        of_late = again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
+        found: Floats = np.maximum(of_late, np.interp(self.levels / usual, RATIOS, past.again, right=0.0))
+        return found
 
     def _held(self, now: Regime) -> Floats:
         """Demand stays at its level. The first second of another began in it: by what its count was, the level may be any
@@ -72,13 +90,21 @@ class Belief:
         rising: Floats = np.where(self.levels > now.level_rps, EVEN * share, 0.0)
         return rising
 
-    def _jumps(self, counts: Floats, now: Regime, long_run: float, lead_s: float, caution: float) -> Floats:
+    def _jumps(self, counts: Floats, now: Regime, usual: float, lead_s: float, caution: float, past: Past) -> Floats:
         """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
-        did, and by the prior as high as it never did."""
-        heights, base = jumps(counts, now.dispersion), max(long_run, FLOOR_RPS)
-        unseen = np.where(self.levels <= HIGHEST * base, caution * JUMPS * np.minimum(1.0, base / self.levels), 0.0)
-        as_seen = (np.minimum(1.0, heights[:, None] / self.levels) ** STEEP).sum(axis=0)
-        found: Floats = np.minimum(1.0, lead_s / (CALM_S + len(counts)) * (unseen + as_seen))
+        did, and by the prior as high as it never did. Calm days do not unsay what is seen now."""
+        starts = jump_starts(counts, now.dispersion)
+        fresh = starts[starts >= len(counts) - past.fresh]
+        unseen = np.where(self.levels <= HIGHEST * usual, caution * JUMPS * np.minimum(1.0, usual / self.levels), 0.0)
+        known = past.often @ self._reached(past.heights * usual) + self._reached(counts[fresh]).sum(axis=0)
+        rate = (unseen + known) / (CALM_S + past.seconds + past.fresh)
+        of_late = self._reached(counts[starts]).sum(axis=0) / (CALM_S + len(counts))
+        found: Floats = np.minimum(1.0, lead_s * np.maximum(rate, of_late))
+        return found
+
+    def _reached(self, heights: Floats) -> Floats:
+        """How likely each level is exceeded after a jump to each height [n, GRID]."""
+        found: Floats = np.minimum(1.0, heights[:, None] / self.levels) ** STEEP
         return found
 
     def from_future(self, coming: Counts, mean_rps: float) -> Coming:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.belief import Coming
+from loki_rl.control.demand.history_file import read_history
+from loki_rl.control.demand.memory import Memory
 from loki_rl.control.demand.regime import stayed_s
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
@@ -20,11 +24,12 @@ SHORTEST, LONGEST_S = 2.0, 60.0
 
 class Exact:
     """The switch-aware allocator on what demand may come until another plan could be loaded: what loading models would cost
-    on the way counts beside what the plan is worth after."""
+    on the way counts beside what the plan is worth after. Raises HistoryError for a history that cannot be read."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions) -> None:
         self._planner = Planner(pipeline, options, "tail", 0.0)
         self._caution = options.caution
+        self._memory = None if options.history is None else Memory(read_history(Path(options.history)))
 
     def decide(self, snapshot: Snapshot) -> Plan:
         self._planner.learn(snapshot, keeping=True)
@@ -33,7 +38,12 @@ class Exact:
 
     def coming(self, snapshot: Snapshot) -> Coming:
         counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
-        return self._planner.belief.from_history(counts, REACTION_S + self._planner.lead_s(snapshot), self._caution)
+        lead_s, past = REACTION_S + self._planner.lead_s(snapshot), None
+        if self._memory is not None:
+            end_s = snapshot.now - snapshot.age_s + self._planner.options.clock_s
+            self._memory.see(snapshot.arrivals, end_s)
+            past = self._memory.past(len(counts), end_s, lead_s)
+        return self._planner.belief.from_history(counts, lead_s, self._caution, past)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
         """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""

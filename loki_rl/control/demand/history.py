@@ -1,0 +1,131 @@
+"""What hours and days of demand were like: how often it jumped and how high, how often high levels came back, how noisy it
+was, and what it does by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta, Struct, field
+
+from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
+from loki_rl.control.demand.exceedance import MEMORY_S
+from loki_rl.control.demand.regime import JUMP, dispersion, jump_starts
+from loki_rl.control.demand.seasonality import CYCLES, HALF_LIFE_S, SEEN, Habit, Weight, count_minute
+
+VERSION = 1
+MINUTE_S = 60
+HIGHEST_RATIO = 64.0
+BINS = 32
+# Demand is told as a multiple of its mean over the MEMORY_S before. Jumps by height: borders of the bins.
+BORDERS = np.geomspace(JUMP, HIGHEST_RATIO, BINS + 1)
+# Levels that may come back.
+RATIOS = np.geomspace(1.0, HIGHEST_RATIO, BINS)
+# Variance over mean: borders of the bins.
+SPREADS = np.geomspace(1.0, 1024.0, BINS + 1)
+
+Weights = Annotated[list[Weight], Meta(min_length=BINS, max_length=BINS)]
+Counts = Annotated[list[Annotated[int, Meta(ge=0, le=10**9)]], Meta(max_length=MEMORY_S + MINUTE_S)]
+
+
+def _zeros() -> list[float]:
+    return [0.0] * BINS
+
+
+class History(Struct, forbid_unknown_fields=True):
+    """seconds: that were seen; what is old counts less (HALF_LIFE_S), here and below. jumps: by height, bins of BORDERS;
+    noise: seconds by dispersion, bins of SPREADS; above: seconds above each of RATIOS, rises: how often demand rose above
+    it. habits: of CYCLES. until_s: end of the last second that was counted [s, see seasonality]; recent: counts of the last
+    minutes, of which `pending` seconds are of a minute that has not ended and is not in the figures yet."""
+
+    version: int = VERSION
+    seconds: Weight = 0.0
+    jumps: Weights = field(default_factory=_zeros)
+    noise: Weights = field(default_factory=_zeros)
+    above: Weights = field(default_factory=_zeros)
+    rises: Weights = field(default_factory=_zeros)
+    habits: list[Habit] = field(default_factory=lambda: [Habit.none(cycle.slots) for cycle in CYCLES])
+    until_s: Annotated[int, Meta(ge=-(10**12), le=10**12)] = 0
+    recent: Counts = field(default_factory=list)
+    pending: Annotated[int, Meta(ge=0, lt=MINUTE_S)] = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no demand leads to."""
+        if max(sum(self.jumps), sum(self.noise), *self.above, *self.rises) > self.seconds * (1 + 1e-6) + 1e-6:
+            raise ValueError("it tells of more than happens in its seconds")
+        if self.pending > len(self.recent):
+            raise ValueError("it has fewer counts than it says")
+        sizes = [len(row) for one in self.habits for row in (one.weights, one.totals, one.squares, one.rates)]
+        if sizes != [cycle.slots for cycle in CYCLES for _ in range(4)]:
+            raise ValueError("its calendar is not that of hours, days and weeks")
+
+    def extend(self, counts: Sequence[int], start_s: int) -> None:
+        """Requests in each of the seconds from `start_s` [s] on. Where there is a gap before, what was lies too far back to
+        compare with."""
+        if start_s != self.until_s:
+            self._settle()
+            self.recent, self.until_s = [], start_s
+        place = 0
+        while place < len(counts):
+            part = counts[place : place + MINUTE_S - self.until_s % MINUTE_S]
+            self.recent += map(int, part)
+            self.pending += len(part)
+            self.until_s += len(part)
+            place += len(part)
+            if self.until_s % MINUTE_S == 0:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Let what is pending count."""
+        window, size = np.array(self.recent, np.float64), self.pending
+        self.recent, self.pending = self.recent[-MEMORY_S:], 0
+        if size >= SEEN * MINUTE_S:
+            count_minute(self.habits, (self.until_s - 1) // MINUTE_S, float(window[-size:].mean()))
+        if 0 < size < len(window):
+            self._compare(window, size)
+
+    def _compare(self, window: Floats, size: int) -> None:
+        """The last seconds with those before."""
+        keep = 0.5 ** (size / HALF_LIFE_S)
+        mean_rps = max(float(window[:-size].mean()), FLOOR_RPS)
+        spread = dispersion(window[-size:])
+        starts = jump_starts(window, spread)
+        jumped = window[starts[starts >= len(window) - size]] / mean_rps
+        rates = together(window, PEAK_S)[-size - 1 :] / mean_rps
+        over = rates[:, None] > RATIOS
+        self.seconds = self.seconds * keep + size
+        self.jumps = _added(self.jumps, keep, _binned(jumped, BORDERS))
+        self.noise = _added(self.noise, keep, size * _binned(np.array([spread]), SPREADS))
+        self.above = _added(self.above, keep, over[1:].sum(axis=0))
+        self.rises = _added(self.rises, keep, (over[1:] & ~over[:-1]).sum(axis=0))
+
+    # -- what it says ---------------------------------------------------------------------------------------------------
+
+    @property
+    def heights(self) -> Floats:
+        """Of the jumps in each bin, as a multiple of the mean [BINS]."""
+        return np.sqrt(BORDERS[1:] * BORDERS[:-1])
+
+    @property
+    def dispersion(self) -> float:
+        """Median variance of a second's count over its mean."""
+        place = int(np.searchsorted(np.cumsum(self.noise), sum(self.noise) / 2))
+        return float(SPREADS[place]) if self.seconds else 1.0
+
+    def again(self, lead_s: float) -> Floats:
+        """As `exceedance.again`, for RATIOS times the mean."""
+        above, seconds = np.array(self.above), max(self.seconds, 1.0)
+        late = np.array(self.rises) / np.maximum(seconds - above, 1.0) * lead_s / 2
+        found: Floats = np.maximum.accumulate(np.minimum(above / seconds, late)[::-1])[::-1]
+        return found
+
+
+def _binned(values: Floats, borders: Floats) -> Floats:
+    places = np.clip(np.searchsorted(borders, values, side="right") - 1, 0, BINS - 1)
+    return np.bincount(places, minlength=BINS).astype(np.float64)
+
+
+def _added(weights: Sequence[float], keep: float, more: Floats) -> list[float]:
+    found: list[float] = (np.array(weights) * keep + more).tolist()
+    return found
