@@ -7,9 +7,8 @@ from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
 from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
-from loki_rl.control.demand.history import RATIOS
 from loki_rl.control.demand.memory import Past
-from loki_rl.control.demand.regime import BEFORE_S, Regime, jump_starts, regime
+from loki_rl.control.demand.regime import BEFORE_S, JUMP_S, Regime, jump_starts, regime
 from loki_rl.control.formulation.request import Slice
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
@@ -43,10 +42,11 @@ class Belief:
         """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
         were never seen here are prepared for (0: not at all); past: what was before, and what the clock says."""
         past, long_run = past or Past.none(len(counts)), mean(counts, MEMORY_S)
+        back = again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
+        # What the clock makes of demand is no change of it; where the clock says that it falls, that is believed once seen.
         counts = counts * np.maximum(past.lifted, 1.0)
         now, usual = regime(counts, past.dispersion), max(mean(counts, MEMORY_S), FLOOR_RPS)
-        above = self._held(now) + self._again(counts, usual, lead_s, past)
-        above += self._jumps(counts, now, usual, lead_s, caution, past)
+        above = self._held(now) + back + self._jumps(counts, now, usual, lead_s, caution, past)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:
             expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
@@ -61,12 +61,6 @@ class Belief:
         times, seconds = np.unique(ahead, return_counts=True)
         by_time = [np.interp(self.levels / one, self.levels, above) for one in times]
         found: Floats = np.average(by_time, axis=0, weights=seconds)
-        return found
-
-    def _again(self, counts: Floats, usual: float, lead_s: float, past: Past) -> Floats:
-        """What was seen comes back, of late or in the long run."""
-        of_late = again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
-        found: Floats = np.maximum(of_late, np.interp(self.levels / usual, RATIOS, past.again, right=0.0))
         return found
 
     def _held(self, now: Regime) -> Floats:
@@ -94,7 +88,8 @@ class Belief:
         """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
         did, and by the prior as high as it never did. Calm days do not unsay what is seen now."""
         starts = jump_starts(counts, now.dispersion)
-        fresh = starts[starts >= len(counts) - past.fresh]
+        # The history tells of a jump once it is over.
+        fresh = starts[starts >= len(counts) - past.fresh - JUMP_S]
         unseen = np.where(self.levels <= HIGHEST * usual, caution * JUMPS * np.minimum(1.0, usual / self.levels), 0.0)
         known = past.often @ self._reached(past.heights * usual) + self._reached(counts[fresh]).sum(axis=0)
         rate = (unseen + known) / (CALM_S + past.seconds + past.fresh)

@@ -1,4 +1,4 @@
-"""What hours and days of demand were like: how often it jumped and how high, how often high levels came back, how noisy it
+"""What hours and days of demand were like: how often it jumped and how high, how long it stayed where it was, how noisy it
 was, and what it does by the clock."""
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from msgspec import Meta, Struct, field
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
 from loki_rl.control.demand.exceedance import MEMORY_S
-from loki_rl.control.demand.regime import JUMP, dispersion, jump_starts
+from loki_rl.control.demand.regime import JUMP, JUMP_S, dispersion, jump_starts, stayed_s
 from loki_rl.control.demand.seasonality import CYCLES, HALF_LIFE_S, SEEN, Habit, Weight, count_minute
 
 VERSION = 1
 MINUTE_S = 60
 HIGHEST_RATIO = 64.0
 BINS = 32
-# Demand is told as a multiple of its mean over the MEMORY_S before. Jumps by height: borders of the bins.
+# Jumps by height, as a multiple of the mean over the MEMORY_S before: borders of the bins.
 BORDERS = np.geomspace(JUMP, HIGHEST_RATIO, BINS + 1)
-# Levels that may come back.
-RATIOS = np.geomspace(1.0, HIGHEST_RATIO, BINS)
 # Variance over mean: borders of the bins.
 SPREADS = np.geomspace(1.0, 1024.0, BINS + 1)
 
 Weights = Annotated[list[Weight], Meta(min_length=BINS, max_length=BINS)]
-Counts = Annotated[list[Annotated[int, Meta(ge=0, le=10**9)]], Meta(max_length=MEMORY_S + MINUTE_S)]
+LONGEST_S = MEMORY_S + MINUTE_S
+Counts = Annotated[list[Annotated[int, Meta(ge=0, le=10**9)]], Meta(max_length=LONGEST_S)]
 
 
 def _zeros() -> list[float]:
@@ -35,16 +34,16 @@ def _zeros() -> list[float]:
 
 class History(Struct, forbid_unknown_fields=True):
     """seconds: that were seen; what is old counts less (HALF_LIFE_S), here and below. jumps: by height, bins of BORDERS;
-    noise: seconds by dispersion, bins of SPREADS; above: seconds above each of RATIOS, rises: how often demand rose above
-    it. habits: of CYCLES. until_s: end of the last second that was counted [s, see seasonality]; recent: counts of the last
-    minutes, of which `pending` seconds are of a minute that has not ended and is not in the figures yet."""
+    noise: seconds by dispersion, bins of SPREADS; stayed: sum over the seconds of how long demand had stayed where it was at
+    the end of their minute [s]. habits: of CYCLES. until_s: end of the last second that was counted [s, see seasonality];
+    recent: counts of the last minutes, of which `pending` seconds are of a minute that has not ended and is not in the
+    figures yet."""
 
     version: int = VERSION
     seconds: Weight = 0.0
     jumps: Weights = field(default_factory=_zeros)
     noise: Weights = field(default_factory=_zeros)
-    above: Weights = field(default_factory=_zeros)
-    rises: Weights = field(default_factory=_zeros)
+    stayed: Weight = 0.0
     habits: list[Habit] = field(default_factory=lambda: [Habit.none(cycle.slots) for cycle in CYCLES])
     until_s: Annotated[int, Meta(ge=-(10**12), le=10**12)] = 0
     recent: Counts = field(default_factory=list)
@@ -52,7 +51,7 @@ class History(Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no demand leads to."""
-        if max(sum(self.jumps), sum(self.noise), *self.above, *self.rises) > self.seconds * (1 + 1e-6) + 1e-6:
+        if max(sum(self.jumps), sum(self.noise), self.stayed / LONGEST_S) > self.seconds * (1 + 1e-6):
             raise ValueError("it tells of more than happens in its seconds")
         if self.pending > len(self.recent):
             raise ValueError("it has fewer counts than it says")
@@ -90,15 +89,10 @@ class History(Struct, forbid_unknown_fields=True):
         keep = 0.5 ** (size / HALF_LIFE_S)
         mean_rps = max(float(window[:-size].mean()), FLOOR_RPS)
         spread = dispersion(window[-size:])
-        starts = jump_starts(window, spread)
-        jumped = window[starts[starts >= len(window) - size]] / mean_rps
-        rates = together(window, PEAK_S)[-size - 1 :] / mean_rps
-        over = rates[:, None] > RATIOS
         self.seconds = self.seconds * keep + size
-        self.jumps = _added(self.jumps, keep, _binned(jumped, BORDERS))
+        self.jumps = _added(self.jumps, keep, _binned(_heights(window, size, spread) / mean_rps, BORDERS))
         self.noise = _added(self.noise, keep, size * _binned(np.array([spread]), SPREADS))
-        self.above = _added(self.above, keep, over[1:].sum(axis=0))
-        self.rises = _added(self.rises, keep, (over[1:] & ~over[:-1]).sum(axis=0))
+        self.stayed = self.stayed * keep + size * stayed_s(window)
 
     # -- what it says ---------------------------------------------------------------------------------------------------
 
@@ -113,16 +107,26 @@ class History(Struct, forbid_unknown_fields=True):
         place = int(np.searchsorted(np.cumsum(self.noise), sum(self.noise) / 2))
         return float(SPREADS[place]) if self.seconds else 1.0
 
-    def again(self, lead_s: float) -> Floats:
-        """As `exceedance.again`, for RATIOS times the mean."""
-        above, seconds = np.array(self.above), max(self.seconds, 1.0)
-        late = np.array(self.rises) / np.maximum(seconds - above, 1.0) * lead_s / 2
-        found: Floats = np.maximum.accumulate(np.minimum(above / seconds, late)[::-1])[::-1]
-        return found
+    @property
+    def stay_s(self) -> float:
+        """For how long demand goes on where it is, in the mean [s]: as long as it has been there, either way in time."""
+        return self.stayed / self.seconds if self.seconds else 0.0
+
+
+def _heights(window: Floats, size: int, spread: float) -> Floats:
+    """How high demand was [1/s] after each jump in the last `size` seconds, for PEAK_S of the JUMP_S after it at least: what
+    has just jumped is told with the next minute, and what is over sooner is served from the queues."""
+    starts, end = jump_starts(window, spread), len(window) - JUMP_S
+    starts = starts[(starts >= end - size) & (starts < end)]
+    rates = together(window, PEAK_S)
+    after = starts[:, None] + np.arange(JUMP_S - PEAK_S + 1)
+    found: Floats = rates[after].max(axis=1) if len(starts) else np.zeros(0)
+    return found
 
 
 def _binned(values: Floats, borders: Floats) -> Floats:
-    places = np.clip(np.searchsorted(borders, values, side="right") - 1, 0, BINS - 1)
+    """How many there are in each bin; those beyond the last are in it."""
+    places = np.minimum(np.searchsorted(borders, values[values >= borders[0]], side="right") - 1, BINS - 1)
     return np.bincount(places, minlength=BINS).astype(np.float64)
 
 

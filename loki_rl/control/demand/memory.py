@@ -9,21 +9,20 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import Floats
-from loki_rl.control.demand.history import BINS, RATIOS, History
+from loki_rl.control.demand.history import BINS, History
 from loki_rl.control.demand.seasonality import season
 
 
 class Past(Struct, frozen=True):
     """seconds: that the history has of what was before the last `fresh` counts. heights, often: of its jumps, as multiples
-    of the mean, and how many were as high [BINS]; again: share of the lead above each of RATIOS times the mean; dispersion:
-    the usual one. lifted: what demand of each counted second would be now by the clock, as a multiple of what it was; ahead:
-    demand in each second of the lead, as a multiple of that now."""
+    of the mean, and how many were as high [BINS]; dispersion: the usual one. lifted: what demand of each counted second
+    would be now by the clock, as a multiple of what it was; ahead: demand in each second of the lead, as a multiple of that
+    now."""
 
     seconds: float
     fresh: int
     heights: Floats
     often: Floats
-    again: Floats
     dispersion: float
     lifted: Floats
     ahead: Floats
@@ -32,7 +31,7 @@ class Past(Struct, frozen=True):
     def none(cls, counted: int) -> Past:
         """Of nothing but these counts."""
         zeros = np.zeros(BINS)
-        return cls(0.0, counted, RATIOS, zeros, zeros, 1.0, np.ones(counted), np.ones(1))
+        return cls(0.0, counted, zeros, zeros, 1.0, np.ones(counted), np.ones(1))
 
 
 class Memory:
@@ -66,7 +65,6 @@ class Memory:
             min(history.pending, counted),
             history.heights,
             np.array(history.jumps),
-            history.again(lead_s),
             history.dispersion,
             present / usual[:counted],
             usual[counted:] / present,

@@ -6,7 +6,7 @@ Times are whole or broken seconds since Monday, 5 January 1970, 00:00 UTC.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import atan, cos, inf, pi, sin, sqrt
+from math import inf
 from typing import Annotated, NamedTuple
 
 import numpy as np
@@ -85,23 +85,18 @@ class Habit(Struct, forbid_unknown_fields=True):
         between = float((weights * (means - around) ** 2).sum())
         within = max(0.0, float((np.array(self.squares) - weights * means**2).sum()))
         ratio = between * (periods - 1) / within if within > 0 else inf
-        if around <= 0 or np.abs(means / around - 1).max() < SMALLEST or chance(ratio, round(periods) - 1) > SELDOM:
+        if around <= 0 or np.abs(means / around - 1).max() < SMALLEST or chance(ratio, round(periods)) > SELDOM:
             return None
         found: Floats = 1 + (means / around - 1) * (1 - 1 / ratio)
         return np.maximum(found, 0.01)
 
 
 def chance(ratio: float, periods: int) -> float:
-    """How seldom noise makes the slots of `periods` + 1 periods differ by this F ratio or more. Neighbouring slots may be as
-    alike as they like (the lower bound of Greenhouse and Geisser 1959: F with 1 and `periods` degrees of freedom, which is
-    the square of Student's t; Abramowitz and Stegun 26.7.3)."""
-    angle, odd = (pi / 2 if ratio == inf else atan(sqrt(ratio / periods))), periods % 2
-    term, total = (cos(angle), 0.0) if odd else (1.0, 0.0)
-    for power in range(2 + odd, periods + 1, 2):
-        total += term
-        term *= cos(angle) ** 2 * (power - 1) / power
-    within = 2 / pi * (angle + sin(angle) * total) if odd else sin(angle) * total
-    return 1 - within
+    """How seldom noise makes the slots of so many periods differ by this F ratio or more. Neighbouring slots may be as alike
+    as they like (the lower bound of Greenhouse and Geisser 1959: 1 and `periods` - 1 degrees of freedom)."""
+    from scipy.special import fdtrc  # by the time that a calendar is asked for, a fifth of a second does not count
+
+    return float(fdtrc(1, periods - 1, ratio))
 
 
 def count_minute(habits: Sequence[Habit], minute: int, rate: float) -> None:

@@ -18,7 +18,7 @@ from loki_rl.core.plan import Plan, Snapshot
 
 # So long until a change of demand is seen for what it is and servers leave what they serve (core/servers/rollout.py) [s].
 REACTION_S = 4.0
-# The horizon is at least so many times the longest load, and at most so long [s].
+# The horizon is at least so many times the longest load, and at most so long [s] where no history says what is usual.
 SHORTEST, LONGEST_S = 2.0, 60.0
 
 
@@ -46,6 +46,8 @@ class Exact:
         return self._planner.belief.from_history(counts, lead_s, self._caution, past)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
-        """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""
-        stayed = stayed_s(np.array(snapshot.arrivals, np.float64))
-        return max(min(stayed, LONGEST_S), SHORTEST * self._planner.load_s, snapshot.interval_s)
+        """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there, up to what is
+        usual; before the first count, for what is usual."""
+        usual = 0.0 if self._memory is None else self._memory.history.stay_s
+        stayed = stayed_s(np.array(snapshot.arrivals, np.float64)) if snapshot.arrivals else usual
+        return max(min(stayed, max(usual, LONGEST_S)), SHORTEST * self._planner.load_s, snapshot.interval_s)
