@@ -45,7 +45,7 @@ def _say(found: History, as_json: bool) -> None:
     days = found.seconds / DAY_S
     row: dict[str, Any] = {
         "seconds": found.seconds,
-        "dispersion": found.dispersion,
+        "stay_s": found.stay_s,
         "jumps_per_day": {f"{height:g}": _jumps(found, height) / days if days else 0.0 for height in HEIGHTS},
         "calendar": {cycle.name: _slots(habit) for cycle, habit in zip(CYCLES, found.habits, strict=True)},
     }
@@ -65,7 +65,7 @@ def _slots(habit: Habit) -> list[float] | None:
 
 
 def _show(row: dict[str, Any], found: History) -> None:
-    terminal.pairs({"seen [h]": row["seconds"] / 3600, "variance over mean": row["dispersion"]})
+    terminal.pairs({"seen [h]": row["seconds"] / 3600, "demand stays where it is for [s]": row["stay_s"]})
     heights = terminal.new_table("jumps", "to times the mean>", "a day>")
     for height, rate in row["jumps_per_day"].items():
         heights.add_row(height, f"{rate:.3g}")

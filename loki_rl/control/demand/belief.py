@@ -45,7 +45,7 @@ class Belief:
         back = again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
         # What the clock makes of demand is no change of it; where the clock says that it falls, that is believed once seen.
         counts = counts * np.maximum(past.lifted, 1.0)
-        now, usual = regime(counts, past.dispersion), max(mean(counts, MEMORY_S), FLOOR_RPS)
+        now, usual = regime(counts), max(mean(counts, MEMORY_S), FLOOR_RPS)
         above = self._held(now) + back + self._jumps(counts, now, usual, lead_s, caution, past)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:

@@ -1,5 +1,5 @@
-"""What hours and days of demand were like: how often it jumped and how high, how long it stayed where it was, how noisy it
-was, and what it does by the clock."""
+"""What hours and days of demand were like: how often it jumped and how high, how long it stayed where it was, and what it
+does by the clock."""
 
 from __future__ import annotations
 
@@ -20,29 +20,20 @@ HIGHEST_RATIO = 64.0
 BINS = 32
 # Jumps by height, as a multiple of the mean over the MEMORY_S before: borders of the bins.
 BORDERS = np.geomspace(JUMP, HIGHEST_RATIO, BINS + 1)
-# Variance over mean: borders of the bins.
-SPREADS = np.geomspace(1.0, 1024.0, BINS + 1)
 
-Weights = Annotated[list[Weight], Meta(min_length=BINS, max_length=BINS)]
 LONGEST_S = MEMORY_S + MINUTE_S
 Counts = Annotated[list[Annotated[int, Meta(ge=0, le=10**9)]], Meta(max_length=LONGEST_S)]
 
 
-def _zeros() -> list[float]:
-    return [0.0] * BINS
-
-
 class History(Struct, forbid_unknown_fields=True):
     """seconds: that were seen; what is old counts less (HALF_LIFE_S), here and below. jumps: by height, bins of BORDERS;
-    noise: seconds by dispersion, bins of SPREADS; stayed: sum over the seconds of how long demand had stayed where it was at
-    the end of their minute [s]. habits: of CYCLES. until_s: end of the last second that was counted [s, see seasonality];
-    recent: counts of the last minutes, of which `pending` seconds are of a minute that has not ended and is not in the
-    figures yet."""
+    stayed: sum over the seconds of how long demand had stayed where it was at the end of their minute [s]. habits: of
+    CYCLES. until_s: end of the last second that was counted [s, see seasonality]; recent: counts of the last minutes, of
+    which `pending` seconds are of a minute that has not ended and is not in the figures yet."""
 
     version: int = VERSION
     seconds: Weight = 0.0
-    jumps: Weights = field(default_factory=_zeros)
-    noise: Weights = field(default_factory=_zeros)
+    jumps: Annotated[list[Weight], Meta(min_length=BINS, max_length=BINS)] = field(default_factory=lambda: [0.0] * BINS)
     stayed: Weight = 0.0
     habits: list[Habit] = field(default_factory=lambda: [Habit.none(cycle.slots) for cycle in CYCLES])
     until_s: Annotated[int, Meta(ge=-(10**12), le=10**12)] = 0
@@ -51,7 +42,7 @@ class History(Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no demand leads to."""
-        if max(sum(self.jumps), sum(self.noise), self.stayed / LONGEST_S) > self.seconds * (1 + 1e-6):
+        if max(sum(self.jumps), self.stayed / LONGEST_S) > self.seconds * (1 + 1e-6):
             raise ValueError("it tells of more than happens in its seconds")
         if self.pending > len(self.recent):
             raise ValueError("it has fewer counts than it says")
@@ -88,10 +79,9 @@ class History(Struct, forbid_unknown_fields=True):
         """The last seconds with those before."""
         keep = 0.5 ** (size / HALF_LIFE_S)
         mean_rps = max(float(window[:-size].mean()), FLOOR_RPS)
-        spread = dispersion(window[-size:])
+        jumped = _binned(_heights(window, size) / mean_rps)
         self.seconds = self.seconds * keep + size
-        self.jumps = _added(self.jumps, keep, _binned(_heights(window, size, spread) / mean_rps, BORDERS))
-        self.noise = _added(self.noise, keep, size * _binned(np.array([spread]), SPREADS))
+        self.jumps = (np.array(self.jumps) * keep + jumped).tolist()
         self.stayed = self.stayed * keep + size * stayed_s(window)
 
     # -- what it says ---------------------------------------------------------------------------------------------------
@@ -102,21 +92,15 @@ class History(Struct, forbid_unknown_fields=True):
         return np.sqrt(BORDERS[1:] * BORDERS[:-1])
 
     @property
-    def dispersion(self) -> float:
-        """Median variance of a second's count over its mean."""
-        place = int(np.searchsorted(np.cumsum(self.noise), sum(self.noise) / 2))
-        return float(SPREADS[place]) if self.seconds else 1.0
-
-    @property
     def stay_s(self) -> float:
         """For how long demand goes on where it is, in the mean [s]: as long as it has been there, either way in time."""
         return self.stayed / self.seconds if self.seconds else 0.0
 
 
-def _heights(window: Floats, size: int, spread: float) -> Floats:
+def _heights(window: Floats, size: int) -> Floats:
     """How high demand was [1/s] after each jump in the last `size` seconds, for PEAK_S of the JUMP_S after it at least: what
     has just jumped is told with the next minute, and what is over sooner is served from the queues."""
-    starts, end = jump_starts(window, spread), len(window) - JUMP_S
+    starts, end = jump_starts(window, dispersion(window[-size:])), len(window) - JUMP_S
     starts = starts[(starts >= end - size) & (starts < end)]
     rates = together(window, PEAK_S)
     after = starts[:, None] + np.arange(JUMP_S - PEAK_S + 1)
@@ -124,12 +108,7 @@ def _heights(window: Floats, size: int, spread: float) -> Floats:
     return found
 
 
-def _binned(values: Floats, borders: Floats) -> Floats:
+def _binned(heights: Floats) -> Floats:
     """How many there are in each bin; those beyond the last are in it."""
-    places = np.minimum(np.searchsorted(borders, values[values >= borders[0]], side="right") - 1, BINS - 1)
+    places = np.minimum(np.searchsorted(BORDERS, heights[heights >= JUMP], side="right") - 1, BINS - 1)
     return np.bincount(places, minlength=BINS).astype(np.float64)
-
-
-def _added(weights: Sequence[float], keep: float, more: Floats) -> list[float]:
-    found: list[float] = (np.array(weights) * keep + more).tolist()
-    return found

@@ -15,7 +15,7 @@ from loki_rl.control.demand.seasonality import season
 
 class Past(Struct, frozen=True):
     """seconds: that the history has of what was before the last `fresh` counts. heights, often: of its jumps, as multiples
-    of the mean, and how many were as high [BINS]; dispersion: the usual one. lifted: what demand of each counted second
+    of the mean, and how many were as high [BINS]. lifted: what demand of each counted second
     would be now by the clock, as a multiple of what it was; ahead: demand in each second of the lead, as a multiple of that
     now."""
 
@@ -23,7 +23,6 @@ class Past(Struct, frozen=True):
     fresh: int
     heights: Floats
     often: Floats
-    dispersion: float
     lifted: Floats
     ahead: Floats
 
@@ -31,7 +30,7 @@ class Past(Struct, frozen=True):
     def none(cls, counted: int) -> Past:
         """Of nothing but these counts."""
         zeros = np.zeros(BINS)
-        return cls(0.0, counted, zeros, zeros, 1.0, np.ones(counted), np.ones(1))
+        return cls(0.0, counted, zeros, zeros, np.ones(counted), np.ones(1))
 
 
 class Memory:
@@ -65,7 +64,6 @@ class Memory:
             min(history.pending, counted),
             history.heights,
             np.array(history.jumps),
-            history.dispersion,
             present / usual[:counted],
             usual[counted:] / present,
         )

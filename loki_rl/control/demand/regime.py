@@ -47,11 +47,10 @@ class Regime(Struct, frozen=True):
         return float((self.level_rps * (noise + self.dispersion / self.held_s)) ** 0.5)
 
 
-def regime(counts: Floats, usual: float = 1.0) -> Regime:
+def regime(counts: Floats) -> Regime:
     """After these counts per second [H >= 1], the last one latest: the longest recent stretch whose halves agree (adaptive
-    windowing, Bifet and Gavalda 2007). usual: dispersion to think of as long as few counts tell of it."""
-    unseen = max(0.0, 1 - len(counts) / NOISE_S)
-    spread = max(dispersion(counts[-NOISE_S:]), unseen * usual)
+    windowing, Bifet and Gavalda 2007)."""
+    spread = dispersion(counts[-NOISE_S:])
     size = 1
     for sigmas in ALIKE:
         if len(counts) < 2 * size:

@@ -58,7 +58,7 @@ HOSTILE = {
     "no version": (lambda data: data.pop("version"), "missing required field version"),
     "a key too many": (spoil("jmups", []), "unknown field jmups"),
     "negative": (first("jumps", -1.0), "jumps[0]"),
-    "huge": (first("noise", 1e300), "noise[0]"),
+    "huge": (first("jumps", 1e300), "jumps[0]"),
     "text": (spoil("seconds", "many"), "seconds"),
     "too short": (spoil("jumps", [0.0]), "jumps"),
     "more jumps than seconds": (first("jumps", 1e6), "more than happens in its seconds"),
