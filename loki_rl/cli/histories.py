@@ -53,7 +53,7 @@ def _say(found: History, as_json: bool) -> None:
 
 
 def _jumps(found: History, height: float) -> float:
-    """To this height or higher, as if those of a bin were spread evenly."""
+    """At this height or above it, as if those of a bin were spread evenly."""
     logs = np.log(BORDERS)
     share = np.clip((logs[1:] - np.log(height)) / np.diff(logs), 0.0, 1.0)
     return float(share @ found.jumps)
@@ -66,7 +66,7 @@ def _slots(habit: Habit) -> list[float] | None:
 
 def _show(row: dict[str, Any], found: History) -> None:
     terminal.pairs({"seen [h]": row["seconds"] / 3600, "demand stays where it is for [s]": row["stay_s"]})
-    heights = terminal.new_table("jumps", "to times the mean>", "a day>")
+    heights = terminal.new_table("jumps", "times the mean or more>", "a day>")
     for height, rate in row["jumps_per_day"].items():
         heights.add_row(height, f"{rate:.3g}")
     terminal.shown(heights)

@@ -7,8 +7,9 @@ from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
 from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
+from loki_rl.control.demand.history import AFTER_S
 from loki_rl.control.demand.memory import Past
-from loki_rl.control.demand.regime import BEFORE_S, JUMP_S, Regime, jump_starts, regime
+from loki_rl.control.demand.regime import BEFORE_S, Regime, jump_starts, regime
 from loki_rl.control.formulation.request import Slice
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
@@ -89,7 +90,7 @@ class Belief:
         did, and by the prior as high as it never did. Calm days do not unsay what is seen now."""
         starts = jump_starts(counts, now.dispersion)
         # The history tells of a jump once it is over.
-        fresh = starts[starts >= len(counts) - past.fresh - JUMP_S]
+        fresh = starts[starts >= len(counts) - past.fresh - AFTER_S]
         unseen = np.where(self.levels <= HIGHEST * usual, caution * JUMPS * np.minimum(1.0, usual / self.levels), 0.0)
         known = past.often @ self._reached(past.heights * usual) + self._reached(counts[fresh]).sum(axis=0)
         rate = (unseen + known) / (CALM_S + past.seconds + past.fresh)

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
 from loki_rl.control.demand.exceedance import MEMORY_S
-from loki_rl.control.demand.regime import JUMP, JUMP_S, dispersion, jump_starts, stayed_s
+from loki_rl.control.demand.regime import JUMP, dispersion, jump_starts, stayed_s
 from loki_rl.control.demand.seasonality import CYCLES, HALF_LIFE_S, SEEN, Habit, Weight, count_minute
 
 VERSION = 1
@@ -21,6 +21,9 @@ BINS = 32
 # Jumps by height, as a multiple of the mean over the MEMORY_S before: borders of the bins.
 BORDERS = np.geomspace(JUMP, HIGHEST_RATIO, BINS + 1)
 
+# A jump counts at each height by the share of so many seconds after it that demand was there.
+AFTER_S = 10
+RATES = AFTER_S - PEAK_S + 1
 LONGEST_S = MEMORY_S + MINUTE_S
 Counts = Annotated[list[Annotated[int, Meta(ge=0, le=10**9)]], Meta(max_length=LONGEST_S)]
 
@@ -79,7 +82,7 @@ class History(Struct, forbid_unknown_fields=True):
         """The last seconds with those before."""
         keep = 0.5 ** (size / HALF_LIFE_S)
         mean_rps = max(float(window[:-size].mean()), FLOOR_RPS)
-        jumped = _binned(_heights(window, size) / mean_rps)
+        jumped = _binned(_heights(window, size) / mean_rps) / RATES
         self.seconds = self.seconds * keep + size
         self.jumps = (np.array(self.jumps) * keep + jumped).tolist()
         self.stayed = self.stayed * keep + size * stayed_s(window)
@@ -98,13 +101,11 @@ class History(Struct, forbid_unknown_fields=True):
 
 
 def _heights(window: Floats, size: int) -> Floats:
-    """How high demand was [1/s] after each jump in the last `size` seconds, for PEAK_S of the JUMP_S after it at least: what
-    has just jumped is told with the next minute, and what is over sooner is served from the queues."""
-    starts, end = jump_starts(window, dispersion(window[-size:])), len(window) - JUMP_S
+    """How high demand was [1/s] in the AFTER_S after each jump of the last `size` seconds, PEAK_S together: what is over
+    sooner is served from the queues. What has just jumped is told with the next minute."""
+    starts, end = jump_starts(window, dispersion(window[-size:])), len(window) - AFTER_S
     starts = starts[(starts >= end - size) & (starts < end)]
-    rates = together(window, PEAK_S)
-    after = starts[:, None] + np.arange(JUMP_S - PEAK_S + 1)
-    found: Floats = rates[after].max(axis=1) if len(starts) else np.zeros(0)
+    found: Floats = together(window, PEAK_S)[starts[:, None] + np.arange(RATES)].ravel()
     return found
 
 

@@ -9,15 +9,14 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import Floats
-from loki_rl.control.demand.history import BINS, History
+from loki_rl.control.demand.history import History
 from loki_rl.control.demand.seasonality import season
 
 
 class Past(Struct, frozen=True):
     """seconds: that the history has of what was before the last `fresh` counts. heights, often: of its jumps, as multiples
-    of the mean, and how many were as high [BINS]. lifted: what demand of each counted second
-    would be now by the clock, as a multiple of what it was; ahead: demand in each second of the lead, as a multiple of that
-    now."""
+    of the mean, and how many were as high [n]. lifted: what demand of each counted second would be now by the clock, as a
+    multiple of what it was; ahead: demand in each second of the lead, as a multiple of that now."""
 
     seconds: float
     fresh: int
@@ -29,8 +28,8 @@ class Past(Struct, frozen=True):
     @classmethod
     def none(cls, counted: int) -> Past:
         """Of nothing but these counts."""
-        zeros = np.zeros(BINS)
-        return cls(0.0, counted, zeros, zeros, np.ones(counted), np.ones(1))
+        empty = np.zeros(0)
+        return cls(0.0, counted, empty, empty, np.ones(counted), np.ones(1))
 
 
 class Memory:
