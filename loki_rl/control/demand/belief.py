@@ -6,7 +6,7 @@ import numpy as np
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
-from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, tail
+from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, stays, tail
 from loki_rl.control.demand.history import AFTER_S
 from loki_rl.control.demand.memory import Past
 from loki_rl.control.demand.regime import BEFORE_S, Regime, jump_starts, regime
@@ -39,15 +39,21 @@ class Belief:
     def __init__(self, most_rps: float) -> None:
         self.levels: Floats = np.geomspace(FLOOR_RPS, max(most_rps, 2 * FLOOR_RPS), GRID)
 
-    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0, past: Past | None = None) -> Coming:
+    def from_history(
+        self, counts: Floats, lead_s: float, caution: float = 1.0, seen_s: int | None = None, past: Past | None = None
+    ) -> Coming:
         """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
-        were never seen here are prepared for (0: not at all); past: what was before, and what the clock says."""
-        past, long_run = past or Past.none(len(counts)), mean(counts, MEMORY_S)
-        back = again(self.levels, together(counts[-MEMORY_S:], PEAK_S), lead_s)
+        were never seen here are prepared for (0: not at all); seen_s: how many of the counts, the last ones, were seen, and
+        not only expected (all by default); past: what was before, and what the clock says."""
+        seen_s = len(counts) if seen_s is None else seen_s
+        past, long_run = past or Past.none(len(counts), seen_s), mean(counts, MEMORY_S)
+        recent = counts[-MEMORY_S:]
         # What the clock makes of demand is no change of it; where the clock says that it falls, that is believed once seen.
         counts = counts * np.maximum(past.lifted, 1.0)
         now, usual = regime(counts), max(mean(counts, MEMORY_S), FLOOR_RPS)
-        above = self._held(now) + back + self._jumps(counts, now, usual, lead_s, caution, past)
+        held, lasting = self._held(now), stays(self.levels, recent, now.level_rps, lead_s)
+        above = held * lasting + (1 - held) * again(self.levels, together(recent, PEAK_S), lead_s)
+        above += self._jumps(counts, now, usual, lead_s, caution, seen_s, past)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:
             expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
@@ -65,7 +71,7 @@ class Belief:
         return found
 
     def _held(self, now: Regime) -> Floats:
-        """Demand stays at its level. The first second of another began in it: by what its count was, the level may be any
+        """Demand is at its level. The first second of another began in it: by what its count was, the level may be any
         that is higher."""
         held = tail(self.levels, now.level_rps, now.deviation_rps)
         if not now.changed:
@@ -85,7 +91,9 @@ class Belief:
         rising: Floats = np.where(self.levels > now.level_rps, EVEN * share, 0.0)
         return rising
 
-    def _jumps(self, counts: Floats, now: Regime, usual: float, lead_s: float, caution: float, past: Past) -> Floats:
+    def _jumps(
+        self, counts: Floats, now: Regime, usual: float, lead_s: float, caution: float, seen_s: int, past: Past
+    ) -> Floats:  # fmt: skip
         """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
         did, and by the prior as high as it never did. Calm days do not unsay what is seen now."""
         starts = jump_starts(counts, now.dispersion)
@@ -94,7 +102,7 @@ class Belief:
         unseen = np.where(self.levels <= HIGHEST * usual, caution * JUMPS * np.minimum(1.0, usual / self.levels), 0.0)
         known = past.often @ self._reached(past.heights * usual) + self._reached(counts[fresh]).sum(axis=0)
         rate = (unseen + known) / (CALM_S + past.seconds + past.fresh)
-        of_late = self._reached(counts[starts]).sum(axis=0) / (CALM_S + len(counts))
+        of_late = self._reached(counts[starts]).sum(axis=0) / (CALM_S + seen_s)
         found: Floats = np.minimum(1.0, lead_s * np.maximum(rate, of_late))
         return found
 

@@ -19,6 +19,8 @@ CALM_S = 80.0
 HIGHEST = 5.0
 # Levels that were reached a while ago come back.
 MEMORY_S = 300
+# So many seconds on either side of a level are thought to have passed without a crossing before anything was seen.
+SETTLED_S = 10.0
 
 # Beyond so many standard deviations (times the root of 2) a double says that normal noise never reaches.
 NEVER = 6.0
@@ -69,10 +71,10 @@ def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
 
 
 @compiled
-def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
-    """Share of the lead above each level [n], from below it: it has been crossed before, so it will be, at a time that is as
-    likely early as late. Never more than the share of all seconds [H] that were above it."""
-    size, seconds = len(levels), len(demand)
+def passages(levels: Floats, demand: Floats) -> tuple[Floats, Floats]:
+    """Of each level [n], ascending: how many of the seconds [H] were above it, and how often demand went up or down through
+    it. It comes from below."""
+    size = len(levels)
     # Of every level: seconds whose highest level below demand it is, and how often demand crosses it, as differences.
     held, crossed = np.zeros(size + 1), np.zeros(size + 1)
     before = 0
@@ -83,13 +85,43 @@ def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
         before = place
     for i in range(size):
         crossed[i + 1] += crossed[i]
-    late, above = np.zeros(size), 0.0
+    # Who is above a level is above all lower ones.
+    for i in range(size - 1, 0, -1):
+        held[i] += held[i + 1]
+    return held[1:], crossed[:size]
+
+
+@compiled
+def again(levels: Floats, demand: Floats, lead_s: float) -> Floats:
+    """Share of the lead above each level [n], from below it: it has been crossed before, so it will be, at a time that is as
+    likely early as late. Never more than the share of all seconds [H] that were above it."""
+    size, seconds = len(levels), len(demand)
+    above, crossed = passages(levels, demand)
+    late = np.zeros(size)
     for i in range(size - 1, -1, -1):
-        above += held[i + 1]
-        # Up and down are counted, and the end is not. Who is above a level is above all lower ones.
-        expected = np.ceil(crossed[i] / 2) / max(seconds - above, 1.0) * lead_s / 2
-        late[i] = max(min(above / max(seconds, 1), expected), late[i + 1] if i + 1 < size else 0.0)
+        # Up and down are counted, and the end is not.
+        expected = np.ceil(crossed[i] / 2) / max(seconds - above[i], 1.0) * lead_s / 2
+        late[i] = max(min(above[i] / max(seconds, 1), expected), late[i + 1] if i + 1 < size else 0.0)
     return late
+
+
+@compiled
+def stays(levels: Floats, demand: Floats, level_rps: float, lead_s: float) -> Floats:
+    """Share of the lead above each level [n] if demand [H] is above it now: it leaves a level and comes back at the rates
+    at which it did (a Markov chain of two states), and does not leave where it never has. level_rps: where it is now; what
+    keeps it above one level keeps it above all lower ones."""
+    above, crossed = passages(levels, demand)
+    found, least_of = np.ones(len(levels)), 0.0
+    for i in range(len(levels) - 1, -1, -1):
+        left, came = np.floor(crossed[i] / 2), np.ceil(crossed[i] / 2)
+        if left > 0.0:
+            leaving, coming = left / (above[i] + SETTLED_S), came / (len(demand) - above[i] + SETTLED_S)
+            rate = leaving + coming
+            once = (1.0 - np.exp(-rate * lead_s)) / max(rate * lead_s, 1e-12)
+            found[i] = (coming + leaving * once) / rate
+        if levels[i] <= level_rps:
+            found[i] = least_of = max(found[i], least_of)
+    return found
 
 
 @compiled

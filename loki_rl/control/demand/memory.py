@@ -26,10 +26,10 @@ class Past(Struct, frozen=True):
     ahead: Floats
 
     @classmethod
-    def none(cls, counted: int) -> Past:
-        """Of nothing but these counts."""
+    def none(cls, counted: int, seen_s: int) -> Past:
+        """Of nothing but these counts, the last `seen_s` of which were seen."""
         empty = np.zeros(0)
-        return cls(0.0, counted, empty, empty, np.ones(counted), np.ones(1))
+        return cls(0.0, seen_s, empty, empty, np.ones(counted), np.ones(1))
 
 
 class Memory:

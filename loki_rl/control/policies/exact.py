@@ -20,6 +20,8 @@ from loki_rl.core.plan import Plan, Snapshot
 REACTION_S = 4.0
 # The horizon is at least so many times the longest load, and at most so long [s] where no history says what is usual.
 SHORTEST, LONGEST_S = 2.0, 60.0
+# What was expected before anything was counted counts as so many seconds: the first quiet one does not unsay it.
+EXPECTED_S = 10
 
 
 class Exact:
@@ -37,13 +39,14 @@ class Exact:
         return allocate(self._planner.pipeline, self._planner.moving(snapshot, coming, horizon_s))
 
     def coming(self, snapshot: Snapshot) -> Coming:
-        counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
+        seen_s, options = len(snapshot.arrivals), self._planner.options
+        counts = np.array((*(EXPECTED_S - seen_s) * (options.expected_rps,), *snapshot.arrivals), np.float64)
         lead_s, past = REACTION_S + self._planner.lead_s(snapshot), None
         if self._memory is not None:
-            end_s = snapshot.now - snapshot.age_s + self._planner.options.clock_s
+            end_s = snapshot.now - snapshot.age_s + options.clock_s
             self._memory.see(snapshot.arrivals, end_s)
             past = self._memory.past(len(counts), end_s, lead_s)
-        return self._planner.belief.from_history(counts, lead_s, self._caution, past)
+        return self._planner.belief.from_history(counts, lead_s, self._caution, seen_s, past)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
         """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there, up to what is

@@ -6,13 +6,24 @@ from math import erf, sqrt
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.control.allocator.switching import VIOLATION
 from loki_rl.control.demand.capacity_target import average, least, warm
 from loki_rl.control.demand.estimators import NOISE_S, PEAK_S, Floats, deviation, together
-from loki_rl.control.demand.exceedance import CALM_S, HIGHEST, JUMPS, MEMORY_S, again, beyond, chances, seen
+from loki_rl.control.demand.exceedance import (
+    CALM_S,
+    HIGHEST,
+    JUMPS,
+    MEMORY_S,
+    SETTLED_S,
+    again,
+    beyond,
+    chances,
+    seen,
+    stays,
+)
 from loki_rl.control.demand.forecast import QUANTILES, TARGET
 
 LEVELS: Floats = np.geomspace(0.5, 2000, 512)
@@ -52,6 +63,24 @@ def again_as_defined(demand: Floats, lead_s: float) -> Floats:
     return highest
 
 
+def stays_as_defined(demand: Floats, now: float, lead_s: float, level: float) -> float:
+    """Of this level, or of one between it and where demand is now."""
+    between = [level, *LEVELS[(level < LEVELS) & (now >= LEVELS)]]
+    return max(passes_as_defined(demand, lead_s, one) for one in between)
+
+
+def passes_as_defined(demand: Floats, lead_s: float, level: float) -> float:
+    """By the differential equation of the chain, in small steps."""
+    above = demand > level
+    came, left = (int((np.diff(above.astype(int), prepend=0) == step).sum()) for step in (1, -1))
+    if not left:
+        return 1.0
+    up, down = came / ((~above).sum() + SETTLED_S), left / (above.sum() + SETTLED_S)
+    times = np.linspace(0.0, lead_s, 1001)
+    chance = up / (up + down) + down / (up + down) * np.exp(-(up + down) * times)
+    return float(np.trapezoid(chance, times) / lead_s)
+
+
 def seen_as_defined(demand: Floats) -> Floats:
     above: Floats = (demand[None, :] > LEVELS[:, None]).sum(axis=1) / max(len(demand), 1)
     return above
@@ -70,6 +99,13 @@ def test_chances_are_as_defined(counts: Floats, expected: float, lead_s: float) 
 def test_what_comes_back_is_as_defined(demand: Floats, lead_s: float) -> None:
     assert again(LEVELS, demand, lead_s) == pytest.approx(again_as_defined(demand, lead_s), abs=SAME)
     assert seen(LEVELS, demand) == pytest.approx(seen_as_defined(demand), abs=SAME)
+
+
+@given(histories, rates, st.floats(0.1, 60), st.integers(0, len(LEVELS) - 1))
+@settings(deadline=None, max_examples=50)
+def test_how_long_demand_stays_is_as_defined(demand: Floats, now: float, lead_s: float, place: int) -> None:
+    found = stays(LEVELS, demand, now, lead_s)[place]
+    assert found == pytest.approx(stays_as_defined(demand, now, lead_s, LEVELS[place]), abs=1e-3)
 
 
 @given(histories, rates, leads)
