@@ -54,6 +54,12 @@ def duration_s(trace: Trace, options: TraceOptions) -> float:
     return (end - start) / options.compress
 
 
+def clock_s(trace: Trace, options: TraceOptions) -> float:
+    """When the replay begins [s since Monday 00:00 UTC, in replay time]: one that is played faster has shorter weeks. Raises
+    TraceError as `arrivals` does."""
+    return (trace.clock_s + window(trace, options)[0]) / options.compress
+
+
 def expected(trace: Trace, options: TraceOptions) -> float:
     """Requests of the trace inside the window, before any scaling; a bin that the window cuts counts by its share."""
     start, end = window(trace, options)

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from loki_rl.errors import UserError
 from loki_rl.options import Help, MeanRate, Positive
 
+# 1970 began on a Thursday: its first Monday was the fifth [s].
+MONDAY_S = 4 * 86_400.0
+
 
 class TraceError(UserError):
     """A trace or the options to replay it are wrong; the message is one sentence: where, what, what to do."""
@@ -35,7 +38,7 @@ class Trace(Struct, frozen=True, eq=False):
 
     starts_s: [n] start of each bin [s], rising. counts: [n] requests in each. bin_s: width of every bin [s]; 0 means that
     `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words. wishes: of
-    exact arrivals, where any asks for anything.
+    exact arrivals, where any asks for anything. clock_s: when its time 0 was [s since Monday 00:00 UTC], 0 if nobody says.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Trace(Struct, frozen=True, eq=False):
     bin_s: float
     source: str = ""
     wishes: Wishes | None = None
+    clock_s: float = 0.0
 
     @property
     def exact(self) -> bool:

@@ -9,13 +9,14 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from loki_rl.traces.demand import Trace, TraceError
+from loki_rl.traces.demand import MONDAY_S, Trace, TraceError
 from loki_rl.traces.rows import MAX_COUNT, Line, bin_width, count, in_range, moment, split, stem, take
 
 Columns = tuple[str, ...]
 Reader = Callable[[str, Path, Columns, Iterator[Line]], Trace]
 
 MINUTE_S = 60.0
+WEEK_S = 7 * 86_400.0
 FUNCTION = ("HashOwner", "HashApp", "HashFunction", "Trigger")
 LLM = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BURST_GPT = ("Timestamp", "Model", "Request tokens", "Response tokens", "Total tokens", "Log Type")
@@ -78,8 +79,8 @@ def _log(title: str, file: Path, columns: Columns, lines: Iterator[Line]) -> Tra
         raise TraceError(f"{file}: holds no request; expected one line for each")
     times = np.sort(np.array(found, np.float64))
     # Whole seconds stay whole, so that bins of the log's own clock are bins of the trace.
-    times -= np.floor(times[0])
-    return Trace(stem(file), times, np.ones(len(times), np.int64), 0.0, title)
+    began = float(np.floor(times[0]))
+    return Trace(stem(file), times - began, np.ones(len(times), np.int64), 0.0, title, clock_s=clock_of(began))
 
 
 def bins(
@@ -100,7 +101,12 @@ def bins(
 def _dated(title: str, file: Path, _: Columns, lines: Iterator[Line]) -> Trace:
     """Time from the first bin on."""
     starts, counts, bin_s = bins(file, lines, moment)
-    return Trace(stem(file), starts - starts[0], counts, bin_s, title)
+    return Trace(stem(file), starts - starts[0], counts, bin_s, title, clock_s=clock_of(float(starts[0])))
+
+
+def clock_of(moment_s: float) -> float:
+    """Since Monday 00:00 UTC [s], of a moment since 1970. A log that counts from its own beginning names no day."""
+    return (moment_s - MONDAY_S) % WEEK_S if moment_s >= WEEK_S else 0.0
 
 
 def _tallies(title: str, file: Path, _: Columns, lines: Iterator[Line]) -> Trace:

@@ -66,6 +66,10 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
         "stats": Entry("traces:trace_stats", "What a trace is like."),
         "generate": Entry("traces:trace_generate", "Make a trace."),
     }),
+    "history": Table("history", "What demand was like before.", {
+        "fit": Entry("histories:history_fit", "Make one of traces."),
+        "show": Entry("histories:history_show", "What is believed because of one."),
+    }),
     "forecaster": Table("forecaster", "The forecaster of demand.", {
         "train": Entry("learning:forecaster_train", "Train it."),
         "score": Entry("learning:forecaster_score", "Errors of all forecasters."),

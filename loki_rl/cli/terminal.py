@@ -131,7 +131,7 @@ def joint_plan(names: Sequence[str], joint: JointPlan) -> None:
 def _placements(name: str, found: Plan) -> None:
     typed = any(place.server_type for place in found.placements)
     columns = ["task", "variant", *(["server type"] if typed else []), "batch>", "replicas>"]
-    table = _table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", *columns)
+    table = new_table(f"{name}: {found.mode} mode at {found.demand_rps:g} requests/s", *columns)
     for place in found.placements:
         kind = [place.server_type] if typed else []
         table.add_row(place.task, place.variant, *kind, str(place.batch), str(place.replicas))
@@ -151,7 +151,7 @@ def _proof(proof: Certificate, reasons: Sequence[str]) -> None:
 
 def ladder(name: str, plans: list[Plan]) -> None:
     """One row per demand."""
-    table = _table(f"{name}: optimal plans by demand", "demand/s>", "mode", "servers>", "accuracy>", "served>", "gap>")
+    table = new_table(f"{name}: optimal plans by demand", "demand/s>", "mode", "servers>", "accuracy>", "served>", "gap>")
     for one in plans:
         served, gap = f"{one.served_fraction:.1%}", f"{one.certificate.gap:.0e}"
         table.add_row(f"{one.demand_rps:g}", one.mode, str(one.servers), f"{one.accuracy:.4f}", served, gap)
@@ -161,14 +161,14 @@ def ladder(name: str, plans: list[Plan]) -> None:
 def profile(row: dict[str, Any]) -> None:
     """A profile's service times."""
     line(f"{row['file']}: {row['device']} ({row['provider']}, ONNX Runtime {row['ort_version']})")
-    table = _table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
+    table = new_table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
     for one in row["variants"]:
         times = [f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
         table.add_row(one["task"], one["variant"], str(one["batch"]), *times)
     Console().print(table)
 
 
-def _table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
     """Columns whose name ends in > are set flush right."""
     line(title)  # not the table's own title, which would be wrapped to its width
     table = Table()

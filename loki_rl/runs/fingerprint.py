@@ -37,6 +37,8 @@ def _inputs(options: RunOptions, file: PipelineFile) -> Iterator[Path]:
         yield from load_pool(options.pool, [file]).files
     if options.model is not None:
         yield Path(options.model)
+    if options.history is not None:
+        yield Path(options.history)
     if options.driver == "onnx":
         yield from (find_model(file.repository, spec.model).file for spec in file.models.values())
 

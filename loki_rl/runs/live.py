@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.allocate import allocate
+from loki_rl.control.demand.history import History
+from loki_rl.control.demand.history_file import read_history, write_history
 from loki_rl.control.formulation.request import Request
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
@@ -72,6 +74,7 @@ class Served(Struct):
     file: PipelineFile
     cluster: ClusterOptions
     policy: PolicyOptions
+    history: Path | None
 
 
 def serve_until_stopped(
@@ -79,8 +82,8 @@ def serve_until_stopped(
 ) -> RunResult:
     """Start a plane, say where it listens, stop it in order at SIGTERM or SIGINT, and account for what it served.
 
-    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, LiveError or EngineError with one
-    clear sentence.
+    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, HistoryError, LiveError or
+    EngineError with one clear sentence.
     """
     served = prepared(run, options)
     logs.start("launcher", options.logs)
@@ -111,13 +114,24 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     servers, pool = _servers(options, run, engine, file)
     cluster = cluster_of(run, pipeline, servers, pool)
     policy = replace(policy_of(run, cluster), shadow=options.shadow)
+    history = _history(run)
     make_policy(run.policy, pipeline, policy)
     if engine == "onnx":
         check_hosting(cluster, run.device)
         if not options.any_profile:
             _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
-    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy)
+    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history)
+
+
+def _history(run: RunOptions) -> Path | None:
+    """The file to go on with. Where there is none yet one begins, so that a disk that takes none is told of before anything
+    starts. Raises HistoryError."""
+    if run.history is None:
+        return None
+    file = Path(run.history).absolute()
+    write_history(file, read_history(file) if file.exists() else History())
+    return file
 
 
 def _plane(options: ServeOptions, served: Served, journal: Path | None) -> LocalPlane:
@@ -135,6 +149,7 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None) -> Local
         grpc_port=options.grpc_port,
         public=options.public,
         journal=journal,
+        history=served.history,
         logs=options.logs,
         traces=options.traces,
     )

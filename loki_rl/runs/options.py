@@ -58,6 +58,9 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
         NotNegative,
         Help("Room for crowds never seen here, times what they are likely to cost (0: believe only what was seen)."),
     ] = 1.0
+    history: Annotated[str | None, Help("File of what demand was like before, for policy exact (see loki-rl history).")] = (
+        None
+    )
     demand_rps: Annotated[
         Positive | None, Help("Demand that policy static plans for [1/s] (default: that of the trace's busiest 10 s).")
     ] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.history_file import read_history
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.policies.named import kind_of, make_policy
 from loki_rl.control.policies.options import PolicyOptions
@@ -23,7 +25,7 @@ from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
-from loki_rl.traces.arrivals import duration_s, made_up, requests
+from loki_rl.traces.arrivals import clock_s, duration_s, made_up, requests
 from loki_rl.traces.trace import Trace, TraceError, Wishes, load_trace
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class Scene(Struct):
 
 
 def prepare(options: RunOptions) -> Scene:
-    """Load and check what a run needs. Raises ConfigError, TraceError, RequestError or FaultError: one clear sentence."""
+    """Load and check what a run needs. Raises ConfigError, TraceError, RequestError, HistoryError or FaultError: one clear
+    sentence."""
     file = options.file
     pipeline = with_load_s(file.pipeline, options.load_s)
     trace = load_trace(options.trace)
@@ -62,9 +65,10 @@ def prepare(options: RunOptions) -> Scene:
     if options.faults != NO_FAULTS and options.driver != "twin":
         raise FaultError(f"faults are carried out by the twin only, not by driver '{options.driver}'; leave them out")
     cluster = cluster_of(options, pipeline, servers, pool)
-    return Scene(
-        options, file, pipeline, trace, times, wishes, length, cluster, _policy_options(options, cluster, times, length)
-    )
+    if options.history is not None:
+        read_history(Path(options.history))
+    told = replace(_policy_options(options, cluster, times, length), clock_s=clock_s(trace, options))
+    return Scene(options, file, pipeline, trace, times, wishes, length, cluster, told)
 
 
 def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
@@ -97,6 +101,7 @@ def policy_of(options: RunOptions, cluster: ClusterOptions) -> PolicyOptions:
         queueing=options.queueing,
         headroom=options.headroom,
         caution=options.caution,
+        history=options.history,
         initial_rps=options.initial_rps,
         demand_rps=options.demand_rps,
         model=options.model,

@@ -90,6 +90,7 @@ class Node:
         self._state_query: StateQuery | None = None
         self._gateway_adapter: GatewayAdapter | None = None
         self._keeper: LedgerKeeper | None = None
+        self._look_back: Callable[[float], None] | None = None
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._patience: list[Callable[[], float]] = []
@@ -196,6 +197,13 @@ class Node:
         self._parts.append(partial(control_state, controller))
         self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
         self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
+        if plane.history is not None:
+            # What only a controller needs.
+            from loki_rl.serving.controlling.history_keeper import HistoryKeeper
+
+            keeper = HistoryKeeper(Path(plane.history), controller)
+            self._look_back = keeper.look
+            self._closing.append(partial(keeper.close, LINGER_S))
         self._closing += [partial(planner.close, LINGER_S), partial(compiling.watchers.remove, notice.record), notice.close]
 
     def _notice_compiling(self) -> CompileNotice:
@@ -292,6 +300,8 @@ class Node:
             self.mailbox.say(self.plane.homes[GATEWAY], Warm())
         if self._keeper is not None:
             self._keeper.look(time.monotonic())
+        if self._look_back is not None:
+            self._look_back(time.monotonic())
         gateway = self._gateway
         if gateway is not None and gateway.draining and not gateway.by_key:
             self._gateway = None

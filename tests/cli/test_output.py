@@ -11,6 +11,8 @@ import pytest
 from rich.text import Text
 
 from loki_rl.cli import terminal
+from loki_rl.control.demand.history import History
+from loki_rl.control.demand.history_file import write_history
 from loki_rl.runs.batch_runner import Progress
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
@@ -222,10 +224,32 @@ def test_trace_stats(call: Call, crowd: Path) -> None:
     assert "mean_rps" in call("trace", "stats", crowd).out
 
 
+def test_a_history_is_made_and_shown(call: Call, crowd: Path, tmp_path: Path) -> None:
+    file, trace = tmp_path / "history.json", tmp_path / "rise.csv"
+    trace.write_text("requests\n" + 100 * "20\n" + 100 * "80\n")
+    made = call("history", "fit", crowd, trace, "--out", file, "--json")
+    assert (made.code, made.err) == (0, "")
+    assert made.json["jumps_per_day"]["1.5"] > made.json["jumps_per_day"]["5"] >= 0
+    assert made.json["calendar"] == {"minute of the hour": None, "hour of the day": None, "day of the week": None}
+    shown = call("history", "show", file, "--json")
+    assert shown.json == made.json
+    for word in ("demand stays", "minute of the hour", "nothing shown"):
+        assert word in call("history", "show", file).out
+
+
+def test_a_history_shows_its_calendar(call: Call, tmp_path: Path) -> None:
+    history = History()
+    history.extend([150 if second % 3600 < 120 else 50 for second in range(6 * 3600)], 0)
+    write_history(tmp_path / "history.json", history)
+    calendar = call("history", "show", tmp_path / "history.json", "--json").json["calendar"]
+    assert calendar["minute of the hour"][1] / calendar["minute of the hour"][2] == pytest.approx(3, rel=0.01)
+    assert "0-1: 2.8" in call("history", "show", tmp_path / "history.json").out
+
+
 def test_help_names_every_command(call: Call) -> None:
     said = call("--help")
     assert (said.code, said.err) == (0, "")
-    for name in ("plan", "capacity", "simulate", "compare", "serve", "replay", "profile", "models", "trace"):
+    for name in ("plan", "capacity", "simulate", "compare", "serve", "replay", "profile", "models", "trace", "history"):
         assert name in said.out
     assert call().out == said.out
 

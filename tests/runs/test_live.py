@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
+from loki_rl.control.demand.history_file import HistoryError, read_history
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.core.messages import Outcome
 from loki_rl.runs.live import LiveError, ServeOptions, _workers, serve_until_stopped
@@ -22,6 +24,7 @@ from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.traces.demand import MONDAY_S
 from tests.serving.driving import held_port
 
 
@@ -41,6 +44,7 @@ class Day(Struct):
     served: RunResult
     over_http: RunResult
     native: RunResult
+    history: Path
 
 
 def while_served(
@@ -61,9 +65,10 @@ def while_served(
 
 
 @pytest.fixture(scope="module")
-def day(small: Path, crowd: Path) -> Day:
+def day(small: Path, crowd: Path, tmp_path_factory: pytest.TempPathFactory) -> Day:
+    history = tmp_path_factory.mktemp("day") / "history.json"
     native, http = f"tcp://127.0.0.1:{held_port()}", held_port()
-    run = RunOptions(str(small), initial_rps=30.0, interval_s=1.0)
+    run = RunOptions(str(small), initial_rps=30.0, interval_s=1.0, history=str(history))
     options = ServeOptions(native=native, http_port=http, drain_s=0.0)
     sent = RunOptions(str(small), str(crowd), to_s=2.0)
 
@@ -71,7 +76,7 @@ def day(small: Path, crowd: Path) -> Day:
         return [replay_trace(f"http://127.0.0.1:{http}", sent), replay_trace(native, replace(sent, rate_scale=2.0))]
 
     served, said, (over_http, natively) = while_served(run, options, work)
-    return Day(said, served, over_http, natively)
+    return Day(said, served, over_http, natively, history)
 
 
 def test_addresses_are_told_once_the_plane_is_ready(day: Day) -> None:
@@ -91,6 +96,21 @@ def test_server_and_client_count_the_same_requests(day: Day) -> None:
     assert (day.over_http.summary.arrivals, day.native.summary.arrivals) == (30, 60)
     assert day.served.summary.arrivals == 60
     assert day.served.summary.task_executions == day.native.summary.task_executions
+
+
+def test_what_was_counted_is_in_the_history_that_began_with_it(day: Day) -> None:
+    found = read_history(day.history)
+    assert 0 < sum(found.recent) <= 90
+    assert abs(found.until_s - (time.time() - MONDAY_S)) < 600
+
+
+def test_a_history_that_is_none_is_told_before_anything_starts(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text("{}")
+    for name, says in (("history.json", "is no history"), ("absent/history.json", "cannot be written")):
+        options = RunOptions(str(small), history=str(tmp_path / name))
+        with pytest.raises(HistoryError, match=says):
+            serve_until_stopped(options, ServeOptions(), None, lambda _: None)
+    assert (tmp_path / "history.json").read_text() == "{}"
 
 
 def test_a_replay_tells_what_its_server_counted(day: Day) -> None:

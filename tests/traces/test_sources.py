@@ -46,6 +46,14 @@ def test_burst_gpt_counts_seconds(tmp_path: Path) -> None:
     assert trace.starts_s.tolist() == [0.0, 10519195.0]
 
 
+def test_dates_tell_the_day_of_the_week(tmp_path: Path) -> None:
+    """2021-04-25 was a Sunday. A log that counts from its own beginning names no day."""
+    counts = _load(tmp_path, "timestamp,count\n2021-04-25 17:30:00,4\n2021-04-25 17:30:10,5\n")
+    requests = _load(tmp_path, "timestamp\n2021-04-25 17:30:00.25\n2021-04-25 17:30:01\n")
+    assert counts.clock_s == requests.clock_s == 6 * 86_400 + 17.5 * 3600
+    assert _load(tmp_path, "timestamp\n5\n8\n").clock_s == 0
+
+
 @pytest.mark.parametrize(
     ("header", "rows"),
     [

@@ -7,7 +7,9 @@ from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Counts, Floats, ahead, mean, together
 from loki_rl.control.demand.exceedance import HIGHEST, MEMORY_S, again, seen, stays, tail
-from loki_rl.control.demand.regime import BAND, BEFORE_S, Regime, jumps, regime
+from loki_rl.control.demand.history import AFTER_S
+from loki_rl.control.demand.memory import Past
+from loki_rl.control.demand.regime import BAND, BEFORE_S, Regime, jump_starts, regime
 from loki_rl.control.formulation.request import Slice
 
 # Fine enough that rounding up to a level costs nothing to speak of: 1.5 % a step.
@@ -37,22 +39,36 @@ class Belief:
     def __init__(self, most_rps: float) -> None:
         self.levels: Floats = np.geomspace(FLOOR_RPS, max(most_rps, 2 * FLOOR_RPS), GRID)
 
-    def from_history(self, counts: Floats, lead_s: float, caution: float = 1.0, seen_s: int | None = None) -> Coming:
+    def from_history(
+        self, counts: Floats, lead_s: float, caution: float = 1.0, seen_s: int | None = None, past: Past | None = None
+    ) -> Coming:
         """After these counts per second [H >= 1]. lead_s: how long a plan must do [s]; caution: by how much more crowds that
         were never seen here are prepared for (0: not at all); seen_s: how many of the counts, the last ones, were seen, and
-        not only expected (all by default)."""
-        now = regime(counts)
-        long_run = mean(counts, MEMORY_S)
-        recent, held = counts[-MEMORY_S:], self._held(now)
-        lasting = stays(self.levels, recent, now.level_rps / BAND, lead_s)
+        not only expected (all by default); past: what was before, and what the clock says."""
+        seen_s = len(counts) if seen_s is None else seen_s
+        past, long_run = past or Past.none(len(counts), seen_s), mean(counts, MEMORY_S)
+        recent = counts[-MEMORY_S:]
+        # What the clock makes of demand is no change of it; where the clock says that it falls, that is believed once seen.
+        counts = counts * np.maximum(past.lifted, 1.0)
+        now, usual = regime(counts), max(mean(counts, MEMORY_S), FLOOR_RPS)
+        held, lasting = self._held(now), stays(self.levels, recent, now.level_rps / BAND, lead_s)
         above = held * lasting + (1 - held) * again(self.levels, together(recent, PEAK_S), lead_s)
-        above += self._jumps(counts, now, long_run, lead_s, caution, len(counts) if seen_s is None else seen_s)
+        above += self._jumps(counts, now, usual, lead_s, caution, seen_s, past)
         expected = now.level_rps
         if now.held_s == 1 and now.changed:
             expected = now.changed * now.level_rps + (1 - now.changed) * now.rose_from
         elif now.held_s <= RISING_S:
             above = np.maximum(above, self._rising(counts, now, lead_s))
+        above = np.maximum(above, self._shifted(above, past.ahead))
+        expected = max(expected * float(past.ahead.mean()), FLOOR_RPS)
         return self.coming(above, max(long_run, expected), expected)
+
+    def _shifted(self, above: Floats, ahead: Floats) -> Floats:
+        """What the clock makes of it, each second of the lead."""
+        times, seconds = np.unique(ahead, return_counts=True)
+        by_time = [np.interp(self.levels / one, self.levels, above) for one in times]
+        found: Floats = np.average(by_time, axis=0, weights=seconds)
+        return found
 
     def _held(self, now: Regime) -> Floats:
         """Demand is at its level. The first second of another began in it: by what its count was, the level may be any
@@ -76,14 +92,23 @@ class Belief:
         return rising
 
     def _jumps(
-        self, counts: Floats, now: Regime, long_run: float, lead_s: float, caution: float, seen_s: int
+        self, counts: Floats, now: Regime, usual: float, lead_s: float, caution: float, seen_s: int, past: Past
     ) -> Floats:  # fmt: skip
         """How often demand has jumped says how often it will (the mean of a gamma prior after Poisson events): as high as it
-        did, and by the prior as high as it never did."""
-        heights, base = jumps(counts, now.dispersion), max(long_run, FLOOR_RPS)
-        unseen = np.where(self.levels <= HIGHEST * base, caution * JUMPS * np.minimum(1.0, base / self.levels), 0.0)
-        as_seen = (np.minimum(1.0, heights[:, None] / self.levels) ** STEEP).sum(axis=0)
-        found: Floats = np.minimum(1.0, lead_s / (CALM_S + seen_s) * (unseen + as_seen))
+        did, and by the prior as high as it never did. Calm days do not unsay what is seen now."""
+        starts = jump_starts(counts, now.dispersion)
+        # The history tells of a jump once it is over.
+        fresh = starts[starts >= len(counts) - past.fresh - AFTER_S]
+        unseen = np.where(self.levels <= HIGHEST * usual, caution * JUMPS * np.minimum(1.0, usual / self.levels), 0.0)
+        known = past.often @ self._reached(past.heights * usual) + self._reached(counts[fresh]).sum(axis=0)
+        rate = (unseen + known) / (CALM_S + past.seconds + past.fresh)
+        of_late = self._reached(counts[starts]).sum(axis=0) / (CALM_S + seen_s)
+        found: Floats = np.minimum(1.0, lead_s * np.maximum(rate, of_late))
+        return found
+
+    def _reached(self, heights: Floats) -> Floats:
+        """How likely each level is exceeded after a jump to each height [n, GRID]."""
+        found: Floats = np.minimum(1.0, heights[:, None] / self.levels) ** STEEP
         return found
 
     def from_future(self, coming: Counts, mean_rps: float) -> Coming:

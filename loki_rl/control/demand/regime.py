@@ -6,6 +6,7 @@ from math import exp
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from loki_rl.control.demand.estimators import FLOOR_RPS, NOISE_S, PEAK_S, Floats, together
 
@@ -94,14 +95,18 @@ def stayed_s(counts: Floats, band: float = BAND) -> float:
 
 
 def jumps(counts: Floats, spread: float) -> Floats:
-    """Where every jump so far went in its first second [n, 1/s]. A jump is a rise above JUMP times what demand was and
-    its mean until then, by more than noise."""
+    """Where every jump so far went in its first second [n, 1/s]."""
+    heights: Floats = counts[jump_starts(counts, spread)]
+    return heights
+
+
+def jump_starts(counts: Floats, spread: float) -> NDArray[np.int64]:
+    """The second in which every jump began [n]. A jump is a rise above JUMP times what demand was and its mean until then,
+    by more than noise."""
     if len(counts) <= JUMP_S:
-        return np.zeros(0)
+        return np.zeros(0, np.int64)
     before = together(counts, JUMP_S)[:-1]
     long_run = (np.cumsum(counts) / np.arange(1, len(counts) + 1))[JUMP_S - 1 : -1]
     base, after = np.maximum(np.maximum(before, long_run), FLOOR_RPS), counts[JUMP_S:]
     jumped = (after > JUMP * base) & (after - base > SIGMAS * np.sqrt(spread * base))
-    begins = jumped & ~np.append(False, jumped[:-1])
-    heights: Floats = after[begins]
-    return heights
+    return JUMP_S + np.flatnonzero(jumped & ~np.append(False, jumped[:-1]))

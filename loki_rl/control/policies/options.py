@@ -19,7 +19,8 @@ class PolicyOptions(Struct, frozen=True):
     future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
     model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
     written down. pool, solver: as in Request. caution: how much is paid for room for crowds
-    that were never seen here, times what they are likely to cost. interval_s: between plans [s]; an agent is for one alone.
+    that were never seen here, times what they are likely to cost. history: file of what demand was like before (`exact`).
+    clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for one alone.
     """
 
     servers: int
@@ -36,6 +37,8 @@ class PolicyOptions(Struct, frozen=True):
     model: str | None = None
     shadow: bool = False
     caution: float = 1.0
+    history: str | None = None
+    clock_s: float = 0.0
     pool: tuple[ServerType, ...] = ()
     solver: Solver = "search"
     interval_s: float = 10.0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.control.demand.belief import CUTS, Belief, Coming, slices
 from loki_rl.control.demand.estimators import FLOOR_RPS
+from loki_rl.control.demand.history import History
+from loki_rl.control.demand.memory import Memory
 
 MOST_RPS, LEAD_S = 1800.0, 10.0
 BELIEF = Belief(MOST_RPS)
@@ -100,3 +102,97 @@ def test_slices_cover_what_is_likely_and_no_more() -> None:
     levels = np.array([1.0, 10.0, 100.0, 1000.0])
     assert slices(levels, np.array([1.0, 0.5, 0.1, 0.0]))[-1].to_rps == 100.0
     assert slices(levels, np.zeros(4))[0].to_rps == 1.0
+
+
+def calm(seconds: int) -> History:
+    found = History()
+    found.extend(RNG.poisson(100, seconds).tolist(), 0)
+    return found
+
+
+def crowds(height: float, seconds: int) -> History:
+    """Every ten minutes one of 20 s."""
+    rates = np.where(np.arange(seconds) % 600 < 20, 100 * height, 100.0)
+    found = History()
+    found.extend(RNG.poisson(rates).tolist(), 0)
+    return found
+
+
+def believing(history: History, counts: np.ndarray, caution: float = 1.0) -> Coming:
+    past = Memory(history).past(len(counts), float(history.until_s), LEAD_S)
+    return BELIEF.from_history(counts.astype(np.float64), LEAD_S, caution, past=past)
+
+
+def test_calm_days_lower_room_and_crowds_raise_it() -> None:
+    now = RNG.poisson(100, 60)
+    without = chance_above(BELIEF.from_history(now.astype(np.float64), LEAD_S), 250)
+    calmly, wildly = believing(calm(20_000), now), believing(crowds(4.0, 20_000), now)
+    assert chance_above(calmly, 250) < without / 3
+    assert chance_above(wildly, 250) > 3 * without
+    assert chance_above(wildly, 600) < 0.005
+    assert chance_above(believing(crowds(4.0, 20_000), now, 0.0), 250) > 3 * without
+
+
+def test_heights_go_with_what_demand_is_now() -> None:
+    history = crowds(4.0, 20_000)
+    assert chance_above(believing(history, RNG.poisson(20, 300)), 120) < 0.005
+    assert chance_above(believing(history, RNG.poisson(300, 300)), 800) > 0.01
+
+
+def test_calm_days_do_not_unsay_what_is_seen_now() -> None:
+    now = np.concatenate([RNG.poisson(rate, seconds) for rate, seconds in 3 * [(100, 30), (500, 8)] + [(100, 30)]])
+    without = BELIEF.from_history(now.astype(np.float64), LEAD_S, caution=0.0)
+    remembered = believing(calm(20_000), now, caution=0.0)
+    for level in (150, 300, 400, 480):
+        assert chance_above(remembered, level) >= 0.9 * chance_above(without, level)
+    assert remembered.expected_rps == pytest.approx(without.expected_rps, rel=0.01)
+
+
+@given(st.lists(st.integers(0, 800), min_size=1, max_size=90), st.integers(0, 3600), st.floats(1.0, 30.0))
+@settings(max_examples=60, deadline=None)
+def test_with_any_history_slices_rise_and_their_chances_fall(counts: list[int], after_s: int, lead_s: float) -> None:
+    past = HOURLY.past(len(counts), HOURLY.history.until_s + float(after_s), lead_s)
+    found = BELIEF.from_history(np.array(counts, np.float64), lead_s, 1.0, past=past)
+    ends, chances = [one.to_rps for one in found.slices], [one.chance for one in found.slices]
+    assert ends == sorted(ends)
+    assert chances == sorted(chances, reverse=True)
+    assert FLOOR_RPS <= found.expected_rps <= MOST_RPS
+
+
+def hourly() -> History:
+    """Three times as much in the first two minutes of each hour."""
+    found = History()
+    found.extend(RNG.poisson(np.where(np.arange(8 * 3600) % 3600 < 120, 300.0, 100.0)).tolist(), 0)
+    return found
+
+
+HOURLY = Memory(hourly())
+
+
+def by_clock(seconds_past_the_hour: float, rate: float) -> Coming:
+    counts = RNG.poisson(rate, 60)
+    past = HOURLY.past(len(counts), HOURLY.history.until_s + seconds_past_the_hour, LEAD_S)
+    return BELIEF.from_history(counts.astype(np.float64), LEAD_S, 1.0, past=past)
+
+
+def test_what_comes_with_the_full_hour_is_known_before() -> None:
+    calm, soon, sooner = (by_clock(seconds, 100) for seconds in (-600, -8, -3))
+    assert chance_above(calm, 250) < 0.02
+    assert 0.1 < chance_above(soon, 250) < chance_above(sooner, 250)
+    assert calm.expected_rps == pytest.approx(100, rel=0.05)
+    assert 120 < soon.expected_rps < sooner.expected_rps
+
+
+def test_before_demand_falls_there_is_as_much_room_as_it_needs_now() -> None:
+    later = by_clock(117, 300)
+    assert chance_above(later, 250) > 0.95
+    assert later.expected_rps < 250
+
+
+def test_where_the_full_hour_brings_nothing_it_is_not_waited_for() -> None:
+    """After some seconds demand is what is counted."""
+    counts = RNG.poisson(100, 60)
+    past = HOURLY.past(len(counts), HOURLY.history.until_s + 8.0, LEAD_S)
+    found = BELIEF.from_history(counts.astype(np.float64), LEAD_S, 1.0, past=past)
+    assert found.expected_rps == pytest.approx(100, rel=0.12)
+    assert chance_above(found, 250) < 0.1
