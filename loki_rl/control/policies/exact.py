@@ -33,7 +33,11 @@ class Exact:
 
     def coming(self, snapshot: Snapshot) -> Coming:
         counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
-        return self._planner.belief.from_history(counts, REACTION_S + self._planner.lead_s(snapshot), self._caution)
+        return self._planner.belief.from_history(counts, self.lead_s(snapshot), self._caution)
+
+    def lead_s(self, snapshot: Snapshot) -> float:
+        """How long a plan must do [s]: until the models of a later one could be loaded."""
+        return REACTION_S + self._planner.lead_s(snapshot)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
         """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""
