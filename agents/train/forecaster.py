@@ -1,130 +1,130 @@
-"""Training of the quantile forecaster with torch; its features and inference are in control/demand/forecast_learned.py."""
+"""Training of the network of policy `forecast` with torch; its features and inference are in
+control/demand/exceedance_features.py and control/demand/exceedance_net.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
+from loki_rl.agents.train.demand_series import Series
+from loki_rl.control.demand.belief import Belief
 from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, together
-from loki_rl.control.demand.forecast import QUANTILES, Forecaster, relative_error
-from loki_rl.control.demand.forecast_learned import FEATURES, QuantileNet, features
+from loki_rl.control.demand.exceedance import MEMORY_S, seen
+from loki_rl.control.demand.exceedance_features import FEATURES, RARE, features, log_odds
+from loki_rl.control.demand.exceedance_net import CLIP, ExceedanceNet
 from loki_rl.control.demand.tanh_network import layers_of
 from loki_rl.core.draws import FORECASTER
-from loki_rl.traces.arrivals import arrivals, generator
-from loki_rl.traces.generate import bursty
-from loki_rl.traces.trace import Trace, TraceError, TraceOptions
+from loki_rl.traces.arrivals import generator
 
-HIDDEN = 48
-HISTORY_S = 120
-LEADS_S = (10.5, 12.0, 15.0, 20.0, 30.0)
-# What part of a trace's time is for what.
-SHARES = {"train": (0.0, 0.6), "validation": (0.6, 0.8), "test": (0.8, 1.0)}
-
-
-class ForecastData(Struct, frozen=True, eq=False):
-    """histories [n, H] counts per second, lead [n] [s], mean [n] and peak [n] of what followed [1/s]."""
-
-    histories: Floats
-    lead: Floats
-    mean: Floats
-    peak: Floats
+HIDDEN, RATE, DECAY, BATCH = 48, 4e-3, 1e-4, 2048
+LEADS_S = (5.0, 30.0)
+# Half of the levels that are learnt from lie between these times the mean, the others so closely around demand.
+FAR, NEAR, AT_ONCE = (0.03, 10.0), 0.3, 12
+# An error costs what demand it is about, as a share of the mean, up to this; no level stands for more than so many.
+DEAREST, MOST = 4.0, 20.0
 
 
-def synthetic(windows: int, first_seed: int, seconds: int = 900, every_s: int = 7) -> ForecastData:
-    """Samples from the bursty generator at levels of 5 to 1000 requests/s, with every window's own lead."""
-    rows = []
-    for seed in range(first_seed, first_seed + windows):
-        rng = generator(seed, FORECASTER)
-        counts = bursty(seconds, float(np.exp(rng.uniform(np.log(5), np.log(1000)))), seed).counts.astype(np.float64)
-        rows.append(samples(counts, float(rng.choice(LEADS_S)), every_s))
-    return joined(rows)
+Places = NDArray[np.int64]
 
 
-def joined(sets: Sequence[ForecastData]) -> ForecastData:
-    """All samples of several sets, in their order."""
-    return ForecastData(*(np.concatenate([getattr(one, name) for one in sets]) for name in ForecastData.__struct_fields__))
+class Samples(Struct, frozen=True, eq=False):
+    """rows [n, FEATURES] at one level each; above [n]: what is believed, share [n]: what came. weight [n]: what an error
+    costs. family [n]: of the demand."""
+
+    rows: Floats
+    above: Floats
+    share: Floats
+    weight: Floats
+    family: NDArray[np.str_]
 
 
-def from_trace(trace: Trace, part: str, every_s: int = 7) -> ForecastData:
-    """Samples from one part of a trace, for every lead: it is cut by time, so that no part has seconds of another. Raises
-    TraceError if the part is too short."""
-    counts = np.bincount(arrivals(trace, TraceOptions(), 0).astype(np.int64)).astype(np.float64)
-    low, high = (round(share * len(counts)) for share in SHARES[part])
-    if high - low < HISTORY_S + 2 * max(LEADS_S):
-        raise TraceError(f"trace '{trace.name}' is too short to learn from: {high - low} s for {part}")
-    return joined([samples(counts[low:high], lead_s, every_s * len(LEADS_S)) for lead_s in LEADS_S])
+def samples_of(series: Iterable[Series], each: int, seed: int) -> Samples:
+    """At so many random ends of every series: after as much as a controller may have seen, within a random lead."""
+    rng, found = generator(seed, FORECASTER), list[Samples]()
+    for one in series:
+        for _ in range(each):
+            lead = round(float(np.exp(rng.uniform(*np.log(LEADS_S)))))
+            if len(one.counts) > lead + 1:
+                end = int(rng.integers(1, len(one.counts) - lead))
+                begin = max(0, end - int(rng.integers(1, MEMORY_S + 1)))
+                found.append(_sample(one.family, one.counts[begin : end + lead], lead, rng))
+    return Samples(*(np.concatenate([getattr(one, name) for one in found]) for name in Samples.__struct_fields__))
 
 
-def samples(counts: Floats, lead_s: float, every_s: int) -> ForecastData:
-    """Histories and what followed, every so many seconds of one series."""
-    lead = round(lead_s)
-    ends = np.arange(HISTORY_S, len(counts) - lead, every_s)
-    ahead = sliding_window_view(counts, lead)[ends]
-    peaks = sliding_window_view(together(counts, PEAK_S), lead - PEAK_S + 1)[ends].max(axis=1)
-    histories = sliding_window_view(counts, HISTORY_S)[ends - HISTORY_S]
-    return ForecastData(histories.copy(), np.full(len(ends), lead_s), ahead.mean(axis=1), peaks)
+def _sample(family: str, counts: Floats, lead: int, rng: np.random.Generator) -> Samples:
+    """Some levels, after all but the last `lead` seconds of these counts."""
+    known, came = counts[:-lead], together(counts[-lead - PEAK_S + 1 :], PEAK_S)
+    belief = Belief(FAR[1] * max(known.max(), known.mean(), FLOOR_RPS))
+    coming = belief.from_history(known, float(lead))
+    chosen, weight = _levels(belief.levels, coming.expected_rps, coming.mean_rps, rng)
+    levels, above = belief.levels[chosen], coming.above[chosen]
+    rows = features(known, levels, above, coming.mean_rps, float(lead))
+    return Samples(rows, above, seen(levels, came), weight, np.full(len(levels), family))
 
 
-def error_of(forecaster: Forecaster, data: ForecastData) -> float:
-    """Mean pinball error relative to demand."""
-    errors = []
-    for lead in np.unique(data.lead):
-        mine = data.lead == lead
-        found = forecaster(data.histories[mine], float(lead))
-        errors.append(relative_error(found.quantiles, data.mean[mine], data.peak[mine]))
-    return float(np.concatenate(errors).mean())
+def _levels(levels: Floats, demand_rps: float, mean_rps: float, rng: np.random.Generator) -> tuple[Places, Floats]:
+    """Places of the levels to learn from, rising, and what each stands for, by how likely it was to be drawn."""
+    low, high, middle = (float(np.log(rate)) for rate in (FAR[0] * mean_rps, FAR[1] * mean_rps, demand_rps))
+    drawn = (rng.uniform(low, high, AT_ONCE // 2), rng.normal(middle, NEAR, AT_ONCE - AT_ONCE // 2))
+    chosen = np.searchsorted(levels[:-1], np.exp(np.sort(np.concatenate(drawn))))
+    logs = np.log(levels[chosen])
+    around = np.exp(-(((logs - middle) / NEAR) ** 2) / 2) / (NEAR * np.sqrt(2 * np.pi))
+    density = ((logs > low) & (logs < high)) / (high - low) / 2 + around / 2
+    cost = np.minimum(levels[chosen] / mean_rps, DEAREST) / np.maximum(density * AT_ONCE, DEAREST / MOST)
+    return chosen, cost
 
 
-def train_forecaster(
-    train: ForecastData, validation: ForecastData, note: str, epochs: int = 30, seed: int = 0
-) -> QuantileNet:
-    """A network of two hidden layers, by Adam on pinball loss and the relative error of the mean; the best epoch by
-    validation."""
+def log_loss(net: ExceedanceNet | None, samples: Samples) -> Floats:
+    """Of each sample [n], by its weight; without a network that of the belief."""
+    odds = log_odds(samples.above) + (0.0 if net is None else net.correction(samples.rows))
+    likely = np.clip(1 / (1 + np.exp(-odds)), RARE, 1 - RARE)
+    found: Floats = -samples.weight * (samples.share * np.log(likely) + (1 - samples.share) * np.log(1 - likely))
+    return found
+
+
+def train_forecaster(train: Samples, validation: Samples, note: str, epochs: int, seed: int) -> ExceedanceNet:
+    """A network of two hidden layers that begins as no correction, by AdamW on log loss; the best epoch by validation."""
     import torch
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    x, y = (torch.tensor(part, dtype=torch.float32) for part in _inputs(train))
-    net = torch.nn.Sequential(
-        torch.nn.Linear(FEATURES, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.Tanh(),
-        torch.nn.Linear(HIDDEN, 1 + len(QUANTILES)),
-    )  # fmt: skip
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-    best: QuantileNet | None = None
-    for _ in range(epochs):
-        for chosen in torch.split(torch.randperm(len(x)), 512):
-            optimiser.zero_grad()
-            _loss(torch, net(x[chosen]), y[chosen]).backward()
-            optimiser.step()
-        schedule.step()
-        found = QuantileNet(*layers_of(list(net), np.float64), 0.0, note)
-        error = error_of(found, validation)
-        if best is None or error < best.error:
-            best = replace(found, error=error)
+    center, spread = train.rows.mean(axis=0), train.rows.std(axis=0) + 1e-3
+    standard = np.clip((train.rows - center) / spread, -CLIP, CLIP)
+    inputs = (standard, log_odds(train.above), train.share, train.weight)
+    data = [torch.tensor(part, dtype=torch.float32) for part in inputs]
+    modules, best = _network(torch), None
+    whole = float(log_loss(None, validation).mean())
+    for _ in _epochs(torch, torch.nn.Sequential(*modules), data, epochs):
+        found = ExceedanceNet(*layers_of(modules, np.float64), center, spread, 0.0, note)
+        found = replace(found, error=float(log_loss(found, validation).mean()) / whole)
+        best = found if best is None or found.error < best.error else best
     assert best is not None
     return best
 
 
-def _inputs(data: ForecastData) -> tuple[Floats, Floats]:
-    """Features, and log ratios of mean and peak to the level."""
-    x, y = np.empty((len(data.lead), FEATURES)), np.empty((len(data.lead), 2))
-    for lead in np.unique(data.lead):
-        mine = data.lead == lead
-        level, x[mine] = features(data.histories[mine], float(lead))
-        y[mine] = np.log(np.maximum(np.column_stack((data.mean, data.peak))[mine], FLOOR_RPS) / level[:, None])
-    return x, y
+def _epochs(torch: Any, net: Any, data: Sequence[Any], epochs: int) -> Iterator[int]:
+    """Pass over the data [features, believed log-odds, share, weight], and say after each how many are done."""
+    x, believed, share, weight = data
+    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * -(-len(x) // BATCH))
+    for epoch in range(epochs):
+        for chosen in torch.split(torch.randperm(len(x)), BATCH):
+            optimiser.zero_grad()
+            odds = net(x[chosen])[:, 0] + believed[chosen]
+            torch.nn.functional.binary_cross_entropy_with_logits(odds, share[chosen], weight[chosen]).backward()
+            optimiser.step()
+            schedule.step()
+        yield epoch + 1
 
 
-def _loss(torch: Any, raw: Any, y: Any) -> Any:
-    steps = torch.cat((raw[:, 1:2], torch.nn.functional.softplus(raw[:, 2:])), dim=1)
-    quantiles = torch.exp(torch.cumsum(steps, dim=1))
-    error = torch.exp(y[:, 1:2]) - quantiles
-    levels = torch.tensor(QUANTILES)
-    loss = torch.maximum(levels * error, (levels - 1) * error).mean()
-    return loss + 0.2 * ((torch.exp(raw[:, 0]) - torch.exp(y[:, 0])) ** 2).mean()
+def _network(torch: Any) -> list[Any]:
+    last = torch.nn.Linear(HIDDEN, 1)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    first = (torch.nn.Linear(FEATURES, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.Tanh())
+    return [*first, last]

@@ -28,17 +28,17 @@ def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:
 
 
 def forecaster_train(options: ForecasterFlags, as_json: Json = False) -> None:
-    """Train the forecaster of policy `forecast`, and compare it with classical ones."""
+    """Train the forecaster of policy `forecast`, and compare it with the belief of `exact`."""
     writable(Path(options.out))
     _say_errors(run_train_forecaster(options), as_json)
 
 
 def forecaster_score(options: ScoreFlags, as_json: Json = False) -> None:
-    """Errors of all forecasters on demand that no training saw."""
+    """Errors of the forecaster on demand that no training saw, those of the belief that it corrects being 1."""
     _say_errors(run_score(options), as_json)
 
 
 def _say_errors(row: dict[str, Any], as_json: bool) -> None:
     rest = {name: value for name, value in row.items() if name != "test_errors"}
-    errors = {f"error of {name}": f"{100 * error:.2f} %" for name, error in row["test_errors"].items()}
+    errors = {f"error on {family}": f"{error:.2f}" for family, error in row["test_errors"].items()}
     terminal.say(row, as_json, lambda: terminal.pairs(rest | errors))

@@ -72,7 +72,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     }),
     "forecaster": Table("forecaster", "The forecaster of demand.", {
         "train": Entry("learning:forecaster_train", "Train it."),
-        "score": Entry("learning:forecaster_score", "Errors of all forecasters."),
+        "score": Entry("learning:forecaster_score", "Its errors on demand it never saw."),
     }),
 })  # fmt: skip
 

@@ -134,11 +134,12 @@ def test_equal_options_give_equal_runs(run_options: RunOptions) -> None:
 
 
 def test_policies_are_no_aliases_of_each_other(run_options: RunOptions) -> None:
-    """Under a crowd that the most accurate models cannot serve. `ppo` without an agent is the forecast it would adjust."""
+    """Under a crowd that the most accurate models cannot serve; two that want the same servers take them to be worth
+    different things. `ppo` without an agent is the base that it would adjust."""
     crowded = replace(run_options, rate_scale=8.0)
     seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES if policy != "ppo"}
     plans = {
-        policy: [(record.time, record.plan.demand_rps, record.plan.placements) for record in records]
+        policy: [(one.time, one.plan.demand_rps, one.plan.certificate.objective, one.plan.placements) for one in records]
         for policy, records in seen.items()
     }
     assert [(a, b) for a in plans for b in plans if a < b and plans[a] == plans[b]] == []

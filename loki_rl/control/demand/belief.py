@@ -25,12 +25,14 @@ STEEP = 8.0
 RISING_S, RISE_LEAD_S, LINE_S, EVEN = 8, 6.0, 4, 0.5
 
 
-class Coming(Struct, frozen=True):
-    """expected_rps: the mean of what may come; slices: all that may; mean_rps: of the long run [1/s]."""
+class Coming(Struct, frozen=True, eq=False):
+    """expected_rps: the mean of what may come; slices: all that may; mean_rps: of the long run [1/s]. above: chance that
+    demand exceeds each level of the belief that says so; none where there is no belief."""
 
     expected_rps: float
     slices: tuple[Slice, ...]
     mean_rps: float
+    above: Floats = np.zeros(0)
 
 
 class Belief:
@@ -119,12 +121,12 @@ class Belief:
 
     def coming(self, above: Floats, mean_rps: float, expected: float) -> Coming:
         """above [GRID]: chance that demand exceeds each level."""
-        return Coming(min(expected, float(self.levels[-1])), slices(self.levels, above), mean_rps)
+        above = np.minimum(np.minimum.accumulate(above), 1.0)
+        return Coming(min(expected, float(self.levels[-1])), slices(self.levels, above), mean_rps, above)
 
 
 def slices(levels: Floats, above: Floats) -> tuple[Slice, ...]:
-    """One for each of CUTS; those of no width repeat the one below."""
-    above = np.minimum(np.minimum.accumulate(above), 1.0)
+    """One for each of CUTS; those of no width repeat the one below. above: falls with the level, from 1 at most."""
     widths = np.diff(levels, prepend=0.0)
     found, below, chance = list[Slice](), 0, 1.0
     for end in np.searchsorted(-above, -np.array(CUTS), side="left"):

@@ -41,12 +41,16 @@ class Exact:
     def coming(self, snapshot: Snapshot) -> Coming:
         seen_s, options = len(snapshot.arrivals), self._planner.options
         counts = np.array((*(EXPECTED_S - seen_s) * (options.expected_rps,), *snapshot.arrivals), np.float64)
-        lead_s, past = REACTION_S + self._planner.lead_s(snapshot), None
+        lead_s, past = self.lead_s(snapshot), None
         if self._memory is not None:
             end_s = snapshot.now - snapshot.age_s + options.clock_s
             self._memory.see(snapshot.arrivals, end_s)
             past = self._memory.past(len(counts), end_s, lead_s)
         return self._planner.belief.from_history(counts, lead_s, self._caution, seen_s, past)
+
+    def lead_s(self, snapshot: Snapshot) -> float:
+        """How long a plan must do [s]: until the models of a later one could be loaded."""
+        return REACTION_S + self._planner.lead_s(snapshot)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
         """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there, up to what is

@@ -1,4 +1,4 @@
-"""`forecast`: the switch-aware allocator on the demand that a forecast says is worth having capacity for."""
+"""What `ppo` adjusts: the switch-aware allocator on the demand that a forecast says is worth having capacity for."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from typing import NamedTuple, Protocol
 
 from loki_rl.control.formulation.request import RequestError
+from loki_rl.control.policies.anticipating import Anticipating
 from loki_rl.control.policies.clairvoyant import Clairvoyant
 from loki_rl.control.policies.exact import Exact
-from loki_rl.control.policies.forecast import Forecasting
 from loki_rl.control.policies.hardware import Hardware
 from loki_rl.control.policies.loki import Loki
 from loki_rl.control.policies.options import PolicyOptions
@@ -43,7 +43,7 @@ POLICIES = {
     "loki": Kind(Loki),
     "exact": Kind(Exact, interval_s=1.0),
     "clairvoyant": Kind(Clairvoyant, interval_s=1.0),
-    "forecast": Kind(Forecasting),
+    "forecast": Kind(Anticipating, interval_s=1.0),
     "ppo": Kind(ppo, alike=True),
 }
 

@@ -69,7 +69,7 @@ def test_capacity_is_for_the_peak_and_accuracy_for_the_mean(pipeline: Pipeline) 
 
 
 def test_before_anything_was_counted_the_expected_demand_stands(pipeline: Pipeline) -> None:
-    policy = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS, initial_rps=40.0))
+    policy = Forecasting(pipeline, PolicyOptions(servers=SERVERS, initial_rps=40.0))
     assert policy.decide(snapshot(seconds=0)).demand_rps >= 40
 
 
@@ -109,8 +109,8 @@ def decision(plan: Plan) -> Plan:
 
 
 def without(pipeline: Pipeline, seen: Snapshot) -> Plan:
-    """The plan of `forecast` as it ships."""
-    return decision(make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS)).decide(seen))
+    """The plan of the base as it ships."""
+    return decision(Forecasting(pipeline, PolicyOptions(servers=SERVERS)).decide(seen))
 
 
 class Watching(Fixed):
@@ -206,7 +206,7 @@ def placed(plan: Plan, model: str = "") -> tuple[Server, ...]:
 
 def played(pipeline: Pipeline) -> Iterator[Snapshot]:
     """Some minutes of demand that rises and falls, from servers that follow `forecast`."""
-    base = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS))
+    base = Forecasting(pipeline, PolicyOptions(servers=SERVERS))
     counts, servers = np.random.default_rng(1).poisson(60 + 50 * np.sin(np.arange(300) / 25)), tuple[Server, ...]()
     for now in range(40, 300, 10):
         seen = Snapshot(float(now), 10.0, tuple(counts[:now].tolist()), 0.0, servers)
@@ -220,7 +220,7 @@ def test_an_agent_that_is_never_believed_is_forecast_snapshot_by_snapshot(pipeli
     believed, doubted = Fixed(6, scale=0.6), Fixed(6, low=-0.01, high=0.0, scale=0.6)
     assert believed.card.patience != PolicyOptions(SERVERS).patience
     policy = adjusting(pipeline, believed if shadow else doubted, shadow=shadow)
-    forecast = make_policy("forecast", pipeline, PolicyOptions(servers=SERVERS))
+    forecast = Forecasting(pipeline, PolicyOptions(servers=SERVERS))
     moved, plans = adjusting(pipeline, believed), []
     for seen in played(pipeline):
         plans.append(decision(policy.decide(seen)))
