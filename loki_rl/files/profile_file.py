@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.pipeline import Latency
+from loki_rl.errors import UNREADABLE
 from loki_rl.files.tables import ConfigError, convert, keyed, read_text
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -100,7 +101,7 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Read a profile. Raises ConfigError if the file is missing, malformed or holds an unknown key."""
         try:
             data = msgspec.json.decode(read_text(path))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ConfigError(f"{path}: {error}; measure it again with 'loki-rl profile'") from error
         keyed(data, str(path))
         return convert(data, cls, str(path), _KEYS)

@@ -228,10 +228,8 @@ class _MalformedError(ValueError):
 def _decode(head: bytes, tensors: list[zmq.Frame]) -> protocol.Request:
     try:
         request = protocol.decode_request(head)
-    except protocol.VersionError as error:
+    except protocol.MessageError as error:
         raise _MalformedError(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _MalformedError(f"the header is not a request: {error}") from None
     if tensors and not isinstance(request, protocol.Infer):
         # Not answered under the request's id: that one may be in flight.
         raise _MalformedError(f"{type(request).__name__} takes no tensor")

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import Restored
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
+from loki_rl.errors import UNREADABLE
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.serial_executor import SerialExecutor
 
@@ -205,7 +206,7 @@ def _read(path: Path, kind: type[T], length: int | None = None) -> Iterator[T]:
             yield msgspec.msgpack.decode(body, type=kind)
     except FileNotFoundError:
         return
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         log.warning("%s cannot be read, the ledger goes on without it: %s", path, error)
 
 

@@ -14,6 +14,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from loki_rl.core.messages import Event
+from loki_rl.errors import UNREADABLE
 from loki_rl.serving.state import Part
 
 # The first byte of a message. High half: what it is; low half: version of the layout. A body of its own for every message
@@ -57,7 +58,7 @@ def decode_letters(body: memoryview, frames: list[zmq.Frame]) -> list[tuple[Lett
     """Each letter with its own payload frames. body: without its first byte. Raises WireError."""
     try:
         letters = _letters.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise WireError(f"not a list of letters: {error}") from error
     if sum(len(letter.ids) for letter in letters) != len(frames):
         raise WireError(f"{len(frames)} payload frames came along, not one per id")
@@ -164,7 +165,7 @@ def decode_control(body: memoryview) -> ControlWord:
     """body: without its first byte. Raises WireError."""
     try:
         return _control.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise WireError(f"not a control word: {error}") from error
 
 
