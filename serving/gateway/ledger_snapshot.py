@@ -72,13 +72,15 @@ class Logged(Struct, array_like=True):
 
 
 class SnapshotWriter:
-    """path: of the snapshot; its logs are beside it. failures: snapshots that could not be written.
+    """path: of the snapshot; its logs are beside it. failures: snapshots that could not be written; failure: the last of
+    these, in words.
 
     The disk is left to a thread: it may be slow. One that takes nothing costs a warning and the snapshots.
     """
 
     def __init__(self, path: Path) -> None:
         self.failures = 0
+        self.failure = ""
         self._path = path
         self._executor = SerialExecutor("ledger")
         self._idle = True
@@ -161,8 +163,9 @@ class SnapshotWriter:
         error, self._error = self._error, None
         if error is None:
             return False
+        self.failure = f"the ledger cannot be kept for a restart of the gateway in {self._path.parent}: {error}"
         if not self.failures:
-            log.warning("the ledger cannot be kept for a restart of the gateway in %s: %s", self._path.parent, error)
+            log.warning(self.failure)
         self.failures += 1
         self._tally = None
         self._retry_at = now + RETRY_S
