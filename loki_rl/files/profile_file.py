@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated
 
@@ -123,7 +124,7 @@ _KEYS = {
 
 def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
     """The profile that a file names. where: the start of a sentence about it. Raises ConfigError."""
-    if not path.is_file():
+    if not isfile(path):
         raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
     return ProfileFile.load(path)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +18,11 @@ from hypothesis import strategies as st
 
 from fuzz.mutations import FORMS, mutate
 from fuzz.targets import TARGETS, Target
+from loki_rl.errors import UserError
+from loki_rl.files.config import load_pipeline
+from loki_rl.serving.engines.files import ModelError
+from loki_rl.serving.engines.model_repository import find_model
+from loki_rl.traces.trace import load_trace
 
 CORPUS = Path(__file__).resolve().parents[2] / "fuzz" / "corpus"
 # Processor time [s]: many times what any of these takes, and far below what a bomb would.
@@ -85,6 +91,19 @@ def refused(name: str, data: bytes, message: str) -> None:
 
 def pipeline(variants: str) -> bytes:
     return f"name: one\nslo_ms: 100\nprovenance: assumed\ntasks: {{t: {{variants: {variants}}}}}\n".encode()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "/a" * 5000, "a\0b", "~nobody/a", "../" * 3000, "/dev/null/a"])
+def test_names_that_no_file_can_have_are_refused(name: str, tmp_path: Path) -> None:
+    quoted = msgspec.json.encode(name)
+    text = pipeline("{v: {accuracy: 1, latency_ms: {1: 5}}}") + b"profile: " + quoted + b"\n"
+    refused("pipeline", text, "does not exist|cannot be read|is not")
+    refused("pool", b"types: {a: {count: 1, profile: " + quoted + b"}}\n", "does not exist|cannot be read|is not")
+    for find in (load_pipeline, load_trace):
+        with pytest.raises(UserError, match=r"no such|no pipeline|no trace|is a folder"):
+            find(name)
+    with pytest.raises(ModelError, match="there is no model"):
+        find_model(tmp_path, f"{name}/{'9' * 5000}")
 
 
 def test_a_batch_of_four_thousand_million_is_refused() -> None:

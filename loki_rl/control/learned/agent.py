@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isclose
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Protocol
 from zipfile import ZipFile
@@ -162,7 +163,7 @@ def read_card(text: str, path: Path) -> Card:
 
 def load_agent(path: Path) -> Agent:
     """An agent from its .npz or .onnx file. Raises RequestError with one sentence."""
-    if not path.is_file():
+    if not isfile(path):
         raise RequestError(f"there is no model file {path}; train one with 'loki-rl train'")
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -6,12 +6,10 @@ import contextlib
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -22,8 +20,8 @@ from loki_rl.serving.folder import LOCK
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from tests.serving.driving import PATIENCE_S, drive, eventually
-
-STATIC: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 20.0}}
+from tests.serving.process.test_supervisor import STATIC, end, follow
+from tests.serving.process.test_supervisor import base as base
 
 
 @pytest.fixture
@@ -39,16 +37,6 @@ def disk() -> Iterator[Path]:
     folder.rmdir()
 
 
-@pytest.fixture
-def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="lt-"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
-    yield folder
-    left = [entry.name for entry in folder.iterdir()]
-    shutil.rmtree(folder)
-    assert not left
-
-
 def fill(disk: Path) -> Path:
     """A file that takes all that is left."""
     file = disk / "all"
@@ -60,19 +48,6 @@ def fill(disk: Path) -> Path:
 
 def troubles(client: Client) -> dict[tuple[str, str], str]:
     return {(one.process, one.kind): one.said for one in client.state().troubles}
-
-
-def follow(plane: LocalPlane, name: str, former: int) -> None:
-    """Wait until it has a successor that listens."""
-    supervisor = plane._supervisor
-    assert supervisor is not None
-    eventually(lambda: plane.pids.get(name, former) != former and name in supervisor.up, f"'{name}' did not come back")
-
-
-def end(plane: LocalPlane, name: str) -> int:
-    pid = plane.pids[name]
-    os.kill(pid, signal.SIGKILL)
-    return pid
 
 
 def all_counted(client: Client) -> bool:
