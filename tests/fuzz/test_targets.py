@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from fuzz.mutations import FORMS, mutate
 from fuzz.targets import TARGETS, Target
+from loki_rl.control.learned.observation import ACTIONS, OBSERVATION
 from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
 from loki_rl.serving.engines.files import ModelError
@@ -162,6 +163,37 @@ def test_an_agent_that_unpacks_to_gigabytes_is_refused(declared: tuple[int, ...]
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("w0.npy", head.getvalue() + bytes(0 if declared[0] >> 32 else 80 << 20))
     refused("agent", made.getvalue(), "cannot be read as an agent")
+
+
+def test_an_agent_that_never_ends_is_refused() -> None:
+    """Its logits are those of a loop of 2 ** 62 rounds."""
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    logits = helper.make_tensor_value_info("kept", types.FLOAT, [1, ACTIONS])
+    rounds = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("round", types.INT64, []), ("go", types.BOOL, []), ("before", types.FLOAT, [1, ACTIONS]))
+    ]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Sin", ["before"], ["kept"])],
+        "body", rounds, [helper.make_tensor_value_info("on", types.BOOL, []), logits],
+    )  # fmt: skip
+    nodes = [
+        helper.make_node("Cast", ["mask"], ["first"], to=types.FLOAT),
+        helper.make_node("Loop", ["many", "yes", "first"], ["logits"], body=body),
+    ]
+    many = helper.make_tensor("many", types.INT64, [], [1 << 62])
+    inputs = [
+        helper.make_tensor_value_info("observation", types.FLOAT, [1, OBSERVATION]),
+        helper.make_tensor_value_info("mask", types.BOOL, [1, ACTIONS]),
+    ]
+    outputs = [helper.make_tensor_value_info("logits", types.FLOAT, [1, ACTIONS])]
+    yes = helper.make_tensor("yes", types.BOOL, [], [True])
+    graph = helper.make_graph(nodes, "endless", inputs, outputs, [many, yes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    agent = onnx.load_from_string(TARGETS["onnx_agent"].seeds()[0])
+    model.metadata_props.extend(agent.metadata_props)
+    refused("onnx_agent", model.SerializeToString(), "cannot be read as an agent: .*terminate")
 
 
 @pytest.mark.parametrize("form", FORMS)

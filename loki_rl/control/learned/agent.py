@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isclose
 from os.path import isfile
 from pathlib import Path
+from threading import Timer
 from typing import Any, Protocol
 from zipfile import ZipFile
 
@@ -28,6 +29,8 @@ SIT_OUT = 3
 METADATA = "loki_rl"
 # Of a file, packed or not: a thousand times what a shipped one has.
 MAX_BYTES = 64 << 20
+# Longest that a network may take for one observation when it is loaded [s].
+TRIAL_S = 2.0
 DATA = Path(__file__).resolve().parent / "data" / "agents"
 
 
@@ -130,11 +133,25 @@ class OnnxAgent:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.card = read_card(self.session.get_modelmeta().custom_metadata_map.get(METADATA, ""), path)
+        self._try_out(onnxruntime.RunOptions())
+
+    def _try_out(self, options: Any) -> None:
+        """Ours takes microseconds; a file may hold a network that never ends."""
+        watch = Timer(TRIAL_S, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
+        try:
+            self.session.run(["logits"], _inputs(np.zeros(OBSERVATION, np.float32), np.ones(ACTIONS, np.bool_)), options)
+        finally:
+            watch.cancel()
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        given = {"observation": observation[None], "mask": mask[None]}
-        found: NDArray[np.float32] = self.session.run(["logits"], given)[0][0]
+        found: NDArray[np.float32] = self.session.run(["logits"], _inputs(observation, mask))[0][0]
         return found
+
+
+def _inputs(observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    return {"observation": observation[None], "mask": mask[None]}
 
 
 def shipped(pipeline: str) -> Path | None:
