@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from fuzz import seeds
 from loki_rl.control.learned.agent import load_agent
 from loki_rl.core.journal import replay
@@ -20,7 +22,7 @@ from loki_rl.files.config import load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
 from loki_rl.runs.options import read_options
-from loki_rl.serving.edge import oip, rpc, rpc_codec
+from loki_rl.serving.edge import oip, rpc_codec
 from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.edge.zmtp import Watch, ZmtpError
 from loki_rl.serving.engines.model_repository import CONFIG, find_model
@@ -69,7 +71,11 @@ def _body(data: bytes) -> object:
 def _call(data: bytes) -> object:
     from tritonclient.grpc import service_pb2 as pb
 
-    return rpc_codec.read_request(rpc.understood(rpc.read(pb.ModelInferRequest.FromString, data)), DESCRIBED)
+    try:
+        message = pb.ModelInferRequest.FromString(data)
+    except DecodeError:  # which the interceptor answers
+        return None
+    return rpc_codec.read_request(message, DESCRIBED)
 
 
 def _connection(data: bytes) -> None:

@@ -20,7 +20,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loki_rl.errors import UNREADABLE
 from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
 from loki_rl.serving.edge.oip import InferError
 from loki_rl.serving.gateway.async_client import AsyncClient
@@ -171,7 +170,7 @@ class HttpFront:
         body = await self._body(request)
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
-        except UNREADABLE as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InferError(400, f"the request is not the JSON of an index: {error}") from None
         described = await self.client.description()
         return http_answers.json(oip_models.index(described, not await self.client.readiness(), wanted.ready))

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from msgspec import Meta, Raw, Struct
 
 from loki_rl.core.requests.items import MAX_PRIORITY
-from loki_rl.errors import UNREADABLE
 from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor, shortened
 from loki_rl.serving.transport.wire import DTYPES, MAX_DIMENSIONS, MAX_SIZE, indexable
 
@@ -104,7 +103,7 @@ def parse(body: bytes, header_length: str | None, described: Described) -> Infer
     header, rest = _split(body, header_length)
     try:
         request = _body_decoder.decode(header)
-    except UNREADABLE as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InferError(400, f"the request is not inference JSON: {error}") from None
     return understand(request, _binary_parts(request.inputs, rest), described)
 
@@ -285,5 +284,5 @@ def _shaped(tensor: InputTensor, flat: Array) -> Array:
 def _json_data(tensor: InputTensor) -> list[object]:
     try:
         return msgspec.json.decode(tensor.data, type=list[object])
-    except UNREADABLE as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InferError(400, f"input '{tensor.name}': {error}") from None

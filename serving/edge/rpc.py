@@ -62,10 +62,10 @@ class Reader(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
-        return handler and handler._replace(request_deserializer=partial(read, handler.request_deserializer))
+        return handler and handler._replace(request_deserializer=partial(_read, handler.request_deserializer))
 
 
-def read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return deserializer(data)
     except DecodeError:
