@@ -6,7 +6,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from loki_rl.core.journal import replay
 from loki_rl.env.faults import check_faults, load_faults
 from loki_rl.env.histogram import read_histogram
 from loki_rl.errors import UNREADABLE, UserError
-from loki_rl.files.config import load_pipeline
+from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
 from loki_rl.runs.options import read_options
@@ -91,11 +91,15 @@ def _pipeline(data: bytes) -> None:
     _ = (pipeline.latencies, pipeline.best_accuracy, pipeline.fanouts)
 
 
-def _pool(data: bytes) -> None:
+@cache
+def _small() -> PipelineFile:
     with _file("p.yaml", seeds.PIPELINE_YAML) as path:
-        pipeline = load_pipeline(path)
+        return load_pipeline(path)
+
+
+def _pool(data: bytes) -> None:
     with _file("pool.yaml", data) as path:
-        load_pool(path, [pipeline])
+        load_pool(path, [_small()])
 
 
 def _faults(data: bytes) -> None:
