@@ -15,7 +15,7 @@ from loki_rl.traces.demand import TraceError
 MAX_COUNT = 10**9
 MAX_LINE = 4 << 20
 # A packed file of few bytes may hold this much [characters]; a larger one so many times its size.
-LEAST_UNPACKED, MAX_RATIO = 16 << 20, 100
+LEAST_UNPACKED, MAX_RATIO = 1 << 19, 100
 
 Line = tuple[int, str]  # its number in the file, its text
 
