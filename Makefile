@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench faults gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench faults fuzz gpu-check clean
 
 install: $(STAMP)
 
@@ -72,6 +72,12 @@ bench: install
 faults: install
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.soak
+
+# Every parser of what others wrote, for so many minutes of processor time each.
+FUZZ_MINUTES ?= 20
+fuzz: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
 
 # One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
 gpu-check: models

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterator
 from io import StringIO
 from math import isfinite
 from pathlib import Path
@@ -29,12 +30,12 @@ class FanoutRow(Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_histogram(path: Path) -> tuple[FanoutRow, ...]:
     """Read a CSV file with the columns task,variant,child,count,weight. Raises ConfigError with file and line."""
-    rows = csv.reader(StringIO(read_text(path)))
-    if next(rows, None) != COLUMNS:
+    rows = _rows(path)
+    if next(rows, (1, None))[1] != COLUMNS:
         raise ConfigError(f"{path}, line 1: expected the columns {','.join(COLUMNS)}")
     found: defaultdict[tuple[str, str, str], dict[int, float]] = defaultdict(dict)
-    for cells in rows:
-        where = f"{path}, line {rows.line_num}"
+    for line, cells in rows:
+        where = f"{path}, line {line}"
         if len(cells) != len(COLUMNS):
             raise ConfigError(f"{where}: expected {len(COLUMNS)} values, got {len(cells)}")
         count, weight = _numbers(cells, where)
@@ -42,6 +43,16 @@ def read_histogram(path: Path) -> tuple[FanoutRow, ...]:
             raise ConfigError(f"{where}: the count {count} of {cells[1]} stands twice")
         found[cells[0], cells[1], cells[2]][count] = weight
     return tuple(FanoutRow(*key, tuple(w.get(n, 0.0) for n in range(max(w) + 1))) for key, w in found.items())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Cells of each row, and the line where it ends."""
+    rows = csv.reader(StringIO(read_text(path)))
+    try:
+        for cells in rows:
+            yield rows.line_num, cells
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {rows.line_num}: is not CSV ({error}); check the line") from None
 
 
 def _numbers(cells: list[str], where: str) -> tuple[int, float]:

@@ -20,23 +20,38 @@ MAX_BASE = 60
 
 
 class RunFolder:
-    """Mode 0700. The lock file is held while this process lives, so that a live directory can be told from a left one."""
+    """Mode 0700. The lock file is held while this process lives, so that a live directory can be told from a left one.
+    Raises OSError."""
 
     def __init__(self) -> None:
         base = base_folder()
         sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._lock = os.open(self.path / f"{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        os.write(self._lock, MARK)
-        # Seen under its name only once it is held: a sweep must never find it free.
-        (self.path / f"{LOCK}.new").rename(self.path / LOCK)
+        try:
+            self._lock = claim(self.path)
+        except OSError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def claim(folder: Path) -> int:
+    """Mark a folder as a run directory in use, until what this returns is closed. Raises OSError."""
+    lock = os.open(folder / f"{LOCK}.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.write(lock, MARK)
+        # Seen under its name only once it is held: a sweep must never find it free.
+        (folder / f"{LOCK}.new").rename(folder / LOCK)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def private(file: Path, mode: str = "wb") -> BinaryIO:

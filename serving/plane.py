@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UserError
+from loki_rl.errors import UNREADABLE, UserError
 from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
@@ -105,7 +105,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     def read(cls, folder: Path) -> PlaneFile:
         try:
             return msgspec.json.decode((folder / FILE).read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             raise PlaneError(f"{folder / FILE} cannot be read: {error}") from error
 
 

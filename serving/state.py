@@ -127,11 +127,26 @@ class Requests(Struct):
     served: dict[str, int] = {}
 
 
+class Trouble(Struct, frozen=True):
+    """What a process of the plane could not do and goes on without.
+
+    kind: journal (it has ended), ledger (it is not kept for a restart of the gateway), disk (it is full), files (no more may
+    be open), process (it cannot be started), folder (the run folder was removed), event (handling one failed). count: how
+    often; said: of the last time; at_s: when that was, since clients are served (between processes: on the host's monotonic
+    clock)."""
+
+    process: str
+    kind: str
+    count: int = 0
+    at_s: float = 0.0
+    said: str = ""
+
+
 class PlaneState(Struct):
     """uptime_s: since clients are served. ready: a warm worker pulls at every stage, and the plane is not about to stop.
     vanished: answers whose client was gone; malformed: messages of clients that were refused. control: None while the
     controller does not answer. unready: why clients should not come, empty if they should. silent: tasks whose router does
-    not answer."""
+    not answer. troubles: of all processes but front ends."""
 
     pipeline: str
     engine: str
@@ -147,6 +162,7 @@ class PlaneState(Struct):
     control: Control | None = None
     unready: str = ""
     silent: list[str] = []
+    troubles: list[Trouble] = []
 
 
 Part = Stage | Control

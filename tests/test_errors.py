@@ -10,7 +10,7 @@ from loki_rl.errors import UserError
 
 # Told to a peer, a client or a driver of ours, never to whoever typed a command.
 OURS = {
-    "CallError", "InferError", "PayloadError", "VersionError", "WireError", "ZmtpError", "_MalformedError",
+    "CallError", "InferError", "MessageError", "PayloadError", "WireError", "ZmtpError", "_MalformedError",
 }  # fmt: skip
 
 

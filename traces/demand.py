@@ -14,6 +14,8 @@ from loki_rl.options import Help, MeanRate, Positive
 
 # 1970 began on a Thursday: its first Monday was the fifth [s].
 MONDAY_S = 4 * 86_400.0
+# Every second of a replay is counted by itself: about four months.
+MAX_REPLAY_S = 1e7
 
 
 class TraceError(UserError):
@@ -98,5 +100,10 @@ def window(trace: Trace, options: TraceOptions) -> tuple[float, float]:
         raise TraceError(
             f"trace '{trace.name}' runs from {trace.from_s:g} to {trace.to_s:g} s; the window {start:g} to {end:g} s does "
             "not lie in it"
+        )
+    if end - start > MAX_REPLAY_S * options.compress:
+        raise TraceError(
+            f"trace '{trace.name}': {(end - start) / options.compress:.3g} s are longer than a replay may last, "
+            f"{MAX_REPLAY_S:.3g} s; take a window of it, or compress it"
         )
     return start, end

@@ -7,12 +7,15 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from math import isclose, isfinite
+from math import inf, isclose, isfinite
 from pathlib import Path
 
 from loki_rl.traces.demand import TraceError
 
 MAX_COUNT = 10**9
+MAX_LINE = 4 << 20
+# A packed file of few bytes may hold this much [characters]; a larger one so many times its size.
+LEAST_UNPACKED, MAX_RATIO = 1 << 19, 100
 
 Line = tuple[int, str]  # its number in the file, its text
 
@@ -23,11 +26,21 @@ def stem(file: Path) -> str:
 
 
 def read_lines(file: Path) -> Iterator[Line]:
-    """Number and text of every line that is not blank; one at a time, since some public traces fill the memory."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    """Number and text of every line that is not blank; one at a time, since some public traces fill the memory. Raises
+    TraceError also for a line or an archive that would."""
+    packed = file.suffix == ".gz"
+    number = read = 0
     try:
-        with opener(file, "rt", encoding="utf-8-sig") as text:
-            yield from ((number, line.strip()) for number, line in enumerate(text, 1) if line.strip())
+        most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size) if packed else inf
+        with (gzip.open if packed else open)(file, "rt", encoding="utf-8-sig") as text:
+            while line := text.readline(MAX_LINE):
+                number, read = number + 1, read + len(line)
+                if len(line) == MAX_LINE:
+                    raise TraceError(f"{file}, line {number}: has more than {MAX_LINE >> 20} MB; check the file")
+                if read > most:
+                    raise TraceError(f"{file}: unpacks to more than {MAX_RATIO} times its size; unpack it yourself")
+                if line := line.strip():
+                    yield number, line
     except UnicodeDecodeError as error:
         raise TraceError(f"{file}: is not UTF-8 text; expected CSV, packed only if the name ends in .gz") from error
     except (OSError, EOFError, zlib.error) as error:

@@ -62,8 +62,10 @@ def _minutes(line: str, minutes: int, where: str) -> NDArray[np.int64]:
     try:
         found: NDArray[np.int64] = np.loadtxt([cells[-1]], dtype=np.int64, delimiter=",", ndmin=1)
     except ValueError:
-        wrong = next(cell for cell in cells[-1].split(",") if not cell.strip().isdecimal())
-        raise TraceError(f"{where}: '{wrong}' is not a whole number; expected the requests of each minute") from None
+        wrong = next((cell for cell in cells[-1].split(",") if not cell.strip().isdecimal()), None)
+        if wrong is not None:
+            raise TraceError(f"{where}: '{wrong}' is not a whole number; expected the requests of each minute") from None
+        found = np.array([MAX_COUNT + 1])  # whole, but too large for the type
     if not 0 <= found.min() <= found.max() <= MAX_COUNT:
         raise TraceError(f"{where}: a count must lie between 0 and {MAX_COUNT}")
     return found

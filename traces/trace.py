@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from difflib import get_close_matches
+from os.path import expanduser, isdir, isfile
 from pathlib import Path
 
 import numpy as np
@@ -78,15 +79,15 @@ def _short(header: str) -> str:
 
 def find_trace(name: str | Path) -> Path:
     """The file of a path or of a shipped trace's bare name. Raises TraceError if there is none, and suggests the nearest."""
-    given = Path(name).expanduser()
-    if given.is_file():
+    given = Path(expanduser(name))
+    if isfile(given):
         return given
-    if given.is_dir():
+    if isdir(given):
         raise TraceError(f"{given}: is a folder; name a file")
     if len(given.parts) != 1 or given.name.endswith(ENDINGS):
         raise TraceError(f"{given}: no such trace file; check the path")
     for ending in ENDINGS:
-        if (DATA / f"{given}{ending}").is_file():
+        if isfile(DATA / f"{given}{ending}"):
             return DATA / f"{given}{ending}"
     known = sorted(stem(file) for file in DATA.iterdir() if file.name.endswith(ENDINGS))
     close = get_close_matches(str(given), known, n=1)

@@ -15,7 +15,7 @@ from loki_rl.agents.evaluate.rollouts import greedy
 from loki_rl.agents.train.validation import NOTHING, Score, Validation
 from loki_rl.control.demand.tanh_network import Layers, forward, layers_of
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
-from loki_rl.errors import UserError
+from loki_rl.errors import UNREADABLE, UserError
 
 LATEST, BEST, STATE = "latest.zip", "best.zip", "state.json"
 
@@ -196,7 +196,7 @@ def _progress(path: Path, options: TrainOptions) -> Progress:
         return Progress(options)
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Progress)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         message = f"{path} is not of this version ({error}); choose another --out or remove its folder"
         raise OtherTrainingError(message) from None
     if replace(found.options, steps=options.steps, give_up=options.give_up) != options:

@@ -3,6 +3,7 @@ what it needs and no more."""
 
 from __future__ import annotations
 
+import errno
 import sys
 from pkgutil import resolve_name
 from typing import NamedTuple, NoReturn
@@ -12,6 +13,8 @@ import click
 from loki_rl.errors import UserError
 
 HERE = "loki_rl.cli"
+# What this host has not enough of is no fault of ours.
+SHORTAGES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE))
 
 
 class Entry(NamedTuple):
@@ -87,6 +90,10 @@ def main() -> NoReturn:
         _die(error.format_message())
     except UserError as error:
         _die(str(error))
+    except OSError as error:
+        if error.errno not in SHORTAGES:
+            raise
+        _die(f"{error.strerror} for what this command has to write or open; make room, then run it again")
     sys.exit(code or 0)
 
 

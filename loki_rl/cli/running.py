@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from loki_rl.cli.flags import FaultsFile, Json, Logdir, UsageError, alone, writable
 from loki_rl.cli.results import finish, need_models
 from loki_rl.env.faults import load_faults
+from loki_rl.errors import UNREADABLE
 from loki_rl.files.tables import wording
 from loki_rl.options import Help
 from loki_rl.runs.options import RunOptions, read_options
@@ -45,5 +46,5 @@ def _read_config(path: Path) -> RunOptions:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except msgspec.ValidationError as error:
         raise UsageError(wording(error, str(path), RunOptions.__struct_fields__)) from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} is not the run.json of a run: {error}") from error

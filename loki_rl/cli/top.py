@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
-from loki_rl.errors import UserError
+from loki_rl.errors import UNREADABLE, UserError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
 from loki_rl.serving.transport.addresses import http_server
@@ -168,7 +168,7 @@ def _ask_http(host: str, port: int) -> PlaneState:
         raise TopError(f"nobody answers at http://{host}:{port}: {error}") from None
     except HTTPException:
         raise TopError(f"what answers at {host}:{port} is not an HTTP server") from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise TopError(f"http://{host}:{port} is not a plane of this version: {error}") from None
     finally:
         connection.close()

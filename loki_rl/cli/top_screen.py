@@ -16,7 +16,7 @@ from loki_rl.cli.flags import Json
 from loki_rl.cli.top import View, Watch, source
 from loki_rl.options import Help
 from loki_rl.serving.controlling.control_log import missing, sentence
-from loki_rl.serving.state import Control, Stage, WorkerState
+from loki_rl.serving.state import Control, Stage, Trouble, WorkerState
 
 # Share of violations that is worth a look.
 ALARMING = 0.01
@@ -50,7 +50,13 @@ def screen(view: View) -> RenderableType:
         parts += [Text(f"planned without: {missing(one)}", "yellow") for one in control.excluded]
         parts += [Text(failure, "red") for failure in control.failures]
     parts += [Text(f"stage '{task}' does not answer", "red") for task in view.state.silent]
+    parts += [Text(_trouble(one, view.state.uptime_s), "red") for one in view.state.troubles]
     return Group(*parts)
+
+
+def _trouble(one: Trouble, uptime_s: float) -> str:
+    times = f"{one.count} times, " if one.count > 1 else ""
+    return f"{one.process}: {one.said} ({times}{_duration(max(0.0, uptime_s - one.at_s))} ago)"
 
 
 def _head(view: View) -> Text:

@@ -14,7 +14,9 @@ from loki_rl.core.cluster import build
 from loki_rl.core.effects import Effect, effects_decoder
 from loki_rl.core.messages import Event, encoder, event_decoder
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UserError
+from loki_rl.core.requests.seconds import FARTHEST_S
+from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.options import MOST_SERVERS
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
     check: validate every actor after each event. Raises JournalError.
     """
     head, entries = read(chunks)
-    actors = {address: build(address, head.options, number) for address, number in head.incarnations.items()}
+    actors = {address: _built(address, head.options, number) for address, number in head.incarnations.items()}
     count = 0
     for count, entry in enumerate(entries, start=1):
         if entry.address not in actors and address_of(entry.address) in actors:
@@ -101,12 +103,25 @@ def replay(chunks: Iterable[bytes], check: bool = False) -> Mismatch | int:
         actor = actors.get(entry.address)
         if actor is None:
             raise JournalError(f"entry {count - 1} is for '{entry.address}', which the journal does not begin with")
+        if not abs(entry.now) < FARTHEST_S:
+            raise JournalError(f"entry {count - 1} is of {entry.now:g} s, which no clock shows")
         mismatch = _again(actor, entry, count - 1)
         if mismatch is not None:
             return mismatch
         if check:
             actor.validate()
     return count
+
+
+def event_of(entry: JournalEntry) -> Event:
+    """What the actor was told. Raises JournalError."""
+    event: Event = _read(event_decoder, entry.event)
+    return event
+
+
+def effects_of(entry: JournalEntry) -> list[Effect]:
+    """What it asked for. Raises JournalError."""
+    return _read(effects_decoder, entry.effects)
 
 
 def life(address: str, incarnation: int) -> str:
@@ -123,15 +138,35 @@ def _reborn(recorded: str, options: ClusterOptions) -> Actor:
     address, _, incarnation = recorded.partition(LIFE)
     if not incarnation.isdecimal():
         raise JournalError(f"'{recorded}' is no life of '{address}'")
-    return build(address, options, int(incarnation))
+    return _built(address, options, int(incarnation))
+
+
+def _built(address: str, options: ClusterOptions, incarnation: int) -> Actor:
+    """Options of a cluster that ran can be built; whatever others make of it, they are none."""
+    if not 0 < options.servers <= MOST_SERVERS:
+        raise JournalError(f"the journal is of {options.servers} servers; there are 1 to {MOST_SERVERS}")
+    try:
+        return build(address, options, incarnation)
+    except Exception as error:
+        raise JournalError(f"'{address}' cannot be built as the journal says: {type(error).__name__}: {error}") from error
 
 
 def _again(actor: Actor, entry: JournalEntry, index: int) -> Mismatch | None:
-    event = _read(event_decoder, entry.event)
-    effects = actor.handle(event, entry.now)
-    if encoder.encode(effects) == bytes(entry.effects):
+    event = event_of(entry)
+    effects, encoded = _handled(actor, event, entry, index)
+    if encoded == bytes(entry.effects):
         return None
-    return Mismatch(index, entry.address, entry.now, event, _read(effects_decoder, entry.effects), effects)
+    return Mismatch(index, entry.address, entry.now, event, effects_of(entry), effects)
+
+
+def _handled(actor: Actor, event: Event, entry: JournalEntry, index: int) -> tuple[list[Effect], bytes]:
+    """What the actor asks for, also encoded. It believes what it is told, and what was recorded it has handled once."""
+    try:
+        effects = actor.handle(event, entry.now)
+        return effects, encoder.encode(effects)
+    except Exception as error:
+        what = f"{entry.address} fails on {type(event).__name__}: {type(error).__name__}: {error}"
+        raise JournalError(f"entry {index}: {what}") from error
 
 
 def _first_difference(recorded: list[Effect], replayed: list[Effect]) -> tuple[Effect | None, Effect | None]:
@@ -163,5 +198,5 @@ def _decode(blob: bytes, kind: type[T]) -> T:
 def _read(decoder: msgspec.msgpack.Decoder[T], blob: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(blob)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise JournalError(f"not a journal: {error}") from error

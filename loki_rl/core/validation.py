@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, inf
+from math import ceil, inf, prod
 from typing import TYPE_CHECKING
 
 from loki_rl.errors import UserError
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from loki_rl.core.pipeline import Pipeline, Variant
 
 MAX_ENTRIES = 15  # what Pipeline.entry_id has bits for
+MAX_BATCH = 4096  # a row is kept for every size up to the largest
+MAX_TASKS = 64
+MAX_PATHS = 100_000  # accuracies are looked up over all of them
 MAX_FANOUT = 500.0  # far above any real mean, and low enough for the draws to be exact
 
 
@@ -22,6 +25,7 @@ def check(pipeline: Pipeline) -> None:
     """Raise PipelineError where the description contradicts itself."""
     names = [task.name for task in pipeline.tasks]
     require(bool(names), "a pipeline needs at least one task")
+    require(len(names) <= MAX_TASKS, f"{len(names)} tasks; at most {MAX_TASKS} are supported")
     require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
     require(0 < pipeline.slo_s < inf, f"the SLO must be above 0, not {pipeline.slo_s} s")
     require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
@@ -42,6 +46,9 @@ def check(pipeline: Pipeline) -> None:
     _check_weights(pipeline)
     depth = max(len(line) for line in pipeline.lines)
     require(depth <= 6, f"the tree is {depth} tasks deep; at most 6 are supported")
+    for line in pipeline.lines:
+        paths, leaf = prod(len(pipeline.tasks[task].variants) for task in line), names[line[-1]]
+        require(paths <= MAX_PATHS, f"{paths} variant paths to task '{leaf}'; at most {MAX_PATHS} are supported")
     _check_numbers(pipeline)
     _check_paths(pipeline)
 
@@ -78,6 +85,7 @@ def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
     require(1 in variant.latency, f"{where}: the latency of batch 1 is missing")
     for batch, row in variant.latency.items():
         require(batch >= 1, f"{where}: batch {batch} is not a size")
+        require(batch <= MAX_BATCH, f"{where}: a batch of {batch}; at most {MAX_BATCH} items are supported")
         require(0 < row.p50 <= row.p95 <= row.p99 < inf, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
     require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
     require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")

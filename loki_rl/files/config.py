@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from os.path import expanduser, isfile
 from pathlib import Path
 
 from msgspec import Struct
@@ -86,7 +87,7 @@ def load_pipeline(
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent
     own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
-    source = profile or (own if own is not None and own.is_file() else named)
+    source = profile or (own if own is not None and isfile(own) else named)
     measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
@@ -115,14 +116,14 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
     """The YAML file of a path, or of a bare name in a folder `place` of the working folder, then of the project.
 
     Raises ConfigError, about `what` it is, if there is none."""
-    given = Path(name).expanduser()
+    given = Path(expanduser(name))
     folders = (Path(place), (Path(__file__).parents[2] / place).resolve())
     if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
-        if given.is_file():
+        if isfile(given):
             return given
         raise ConfigError(f"{given}: no such {what} file; check the path")
     for folder in folders:
-        if (folder / f"{given}.yaml").is_file():
+        if isfile(folder / f"{given}.yaml"):
             return folder / f"{given}.yaml"
     known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
     raise ConfigError(f"no {what} '{given}' in {folders[0]}/ or {folders[1]}/{nearest(str(given), known)}")
@@ -130,7 +131,7 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
 
 def beside(folder: Path, name: str) -> Path:
     """A path written in a file of this folder."""
-    return Path(os.path.normpath(folder / Path(name).expanduser()))
+    return Path(os.path.normpath(folder / Path(expanduser(name))))
 
 
 def _own_profile(text: PipelineText) -> Path | None:

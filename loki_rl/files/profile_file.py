@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.pipeline import Latency
+from loki_rl.errors import UNREADABLE
 from loki_rl.files.tables import ConfigError, convert, keyed, read_text
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -100,7 +102,7 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Read a profile. Raises ConfigError if the file is missing, malformed or holds an unknown key."""
         try:
             data = msgspec.json.decode(read_text(path))
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise ConfigError(f"{path}: {error}; measure it again with 'loki-rl profile'") from error
         keyed(data, str(path))
         return convert(data, cls, str(path), _KEYS)
@@ -122,7 +124,7 @@ _KEYS = {
 
 def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
     """The profile that a file names. where: the start of a sentence about it. Raises ConfigError."""
-    if not path.is_file():
+    if not isfile(path):
         raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
     return ProfileFile.load(path)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -14,6 +14,9 @@ import yaml
 from loki_rl.errors import UserError
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+# Of a text file. YAML takes about a second for every 200 KB, and files of people have a few.
+MAX_BYTES, MAX_YAML_BYTES = 64 << 20, 256 << 10
 
 _WORDS = {
     "str": "text",
@@ -30,10 +33,13 @@ class ConfigError(UserError):
     """A file that a person wrote is wrong; the message is one sentence: where, what, what to do."""
 
 
-def read_text(path: Path) -> str:
-    """The text of a file. Raises ConfigError if it cannot be read as UTF-8 text."""
+def read_text(path: Path, most_bytes: int = MAX_BYTES) -> str:
+    """The text of a file. Raises ConfigError if it cannot be read as UTF-8 text, or is larger than any that is meant."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+        require(len(data) <= most_bytes, str(path), f"is larger than {most_bytes >> 10} KB; name the file that is meant")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
@@ -41,8 +47,9 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> object:
-    """The content of a YAML file. Raises ConfigError, with the line, if it is malformed or holds a key twice."""
-    text = read_text(path)
+    """The content of a YAML file. Raises ConfigError, with the line, if it is malformed, holds a key twice, or what no file
+    of ours needs (see _Loader)."""
+    text = read_text(path, MAX_YAML_BYTES)
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -128,12 +135,21 @@ def _key_fault(key: yaml.Node, seen: set[str]) -> str | None:
     return f"the key '{key.value}' stands twice" if key.value in seen else None
 
 
-def _refused(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
+def _refused(node: Any, message: str) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses what YAML lets pass: a key given twice, `no` as a key, numbers that are not finite."""
+    """SafeLoader that refuses what YAML lets pass: a key given twice, `no` as a key, numbers that are not finite; and
+    aliases, of which a few lines make more than a memory holds, and tags, which say what type a value has."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:
+            raise _refused(event, f"anchors and aliases ('{event.anchor}') are not supported; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _refused(event, f"the tag '{event.tag}' is not supported; leave it out")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: set[str] = set()

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
-from loki_rl.errors import UserError
+from loki_rl.errors import UNREADABLE, UserError
 from loki_rl.runs.fingerprint import fingerprint
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.result import Head, RunResult
@@ -131,5 +131,5 @@ def _jsonable(plans: list[PlanRecord]) -> list[object]:
 def _read(path: Path, decode: Callable[[bytes], T]) -> T:
     try:
         return decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); run it again with its run.json") from error

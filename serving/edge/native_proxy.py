@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MAX_TENSORS
 
 log = logging.getLogger(__name__)
 
-# A connection takes two descriptors here and one of the gateway's, of the 1024 that a process usually has.
-MAX_CONNECTIONS = 400
+# A connection takes two descriptors here and one of the gateway's, which has others for its own: of all that a process may
+# have. Of the 1024 that are usual it leaves room for these.
+MAX_CONNECTIONS, LEAST_CONNECTIONS = 400, 8
+OTHER_FILES = 200
 # Of all messages whose end has not come.
 MAX_UNFINISHED_BYTES = 256 << 20
 # Longest time from the first byte of a greeting or message to its last.
@@ -33,12 +36,18 @@ _LOOK_S = 1.0
 _LINGER_S = 0.5
 
 
+def most_connections(files: int) -> int:
+    """How many there may be where a process may open so many files (below 0: any number)."""
+    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, (files - OTHER_FILES) // 2))
+
+
 class Proxy:
     """The connections of one process. front: path of the gateway's socket. refused: connections closed for what they sent,
     or for want of room. unfinished: bytes of all messages whose end has not come."""
 
     def __init__(self, front: str) -> None:
         self.front = front
+        self.most_connections = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.refused = 0
         self.unfinished = 0
         self.connections: set[_Client] = set()
@@ -97,8 +106,9 @@ class _Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.peer = str(transport.get_extra_info("peername"))
         self._proxy.connections.add(self)
-        if len(self._proxy.connections) > MAX_CONNECTIONS:
-            self._proxy.refuse(self, f"there are {MAX_CONNECTIONS} already")
+        most = self._proxy.most_connections
+        if len(self._proxy.connections) > most:
+            self._proxy.refuse(self, f"there are {most} already")
         else:
             self._connecting = asyncio.create_task(self._connect())
 

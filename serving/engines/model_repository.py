@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def find_model(repository: Path, model: str) -> StoredModel:
     folder = repository / name
     config = _read_config(folder / CONFIG)
     file_name = DEFAULT_FILE if config is None else config.default_model_filename or DEFAULT_FILE
-    version = int(wanted) if slash and wanted.isdecimal() else _version(folder, config)
+    version = wanted if slash else _version(folder, config)
     file = folder / str(version) / file_name
-    if version is None or (slash and not wanted.isdecimal()) or not file.is_file():
+    if version is None or (slash and not wanted.isdecimal()) or not isfile(file):
         raise ModelError(f"there is no model {_expected(repository, name, slash, wanted, file_name)}")
     if config is None:
         return StoredModel(folder, file)
@@ -66,7 +67,7 @@ def _expected(repository: Path, name: str, slash: str, wanted: str, file_name: s
 
 def _version(folder: Path, config: Any) -> int | None:
     """The highest version, of those that the configuration serves."""
-    there = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()] if folder.is_dir() else []
+    there = [int(path.name) for path in folder.glob("*/") if path.name.isdecimal()] if isdir(folder) else []
     if config is not None and config.version_policy.WhichOneof("policy_choice") == "specific":
         there = [version for version in there if version in config.version_policy.specific.versions]
     return max(there, default=None)
@@ -74,7 +75,7 @@ def _version(folder: Path, config: Any) -> int | None:
 
 def _read_config(path: Path) -> Any:
     """The ModelConfig in a file, None if there is no file. Raises ModelError."""
-    if not path.is_file():
+    if not isfile(path):
         return None
     try:
         from google.protobuf import text_format

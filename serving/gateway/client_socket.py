@@ -14,6 +14,7 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.serving.observe.names import PathNames, sentence
 from loki_rl.serving.transport import multipart, protocol
+from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.monitor import Monitor
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, readable, send
 
@@ -72,6 +73,7 @@ class ClientSocket:
         max_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
     ) -> None:
         self.socket = _bind(context, endpoint, max_message_bytes)
+        self._endpoint = endpoint
         self.disconnections = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED)
         self.ready = False
         self.leaving = False
@@ -139,6 +141,10 @@ class ClientSocket:
         beat = protocol.encode(protocol.Beat())
         readable(self.socket)  # lets the socket take notice of what was closed
         return [key for client, keys in self._in_flight.items() if not self._reaches(client, beat) for key in keys.values()]
+
+    def bind_again(self) -> None:
+        """See listening.bind_again."""
+        bind_again(self.socket, self._endpoint)
 
     def close(self, linger_s: float = 0.0) -> None:
         """linger_s: for answers that have just been written."""
@@ -228,10 +234,8 @@ class _MalformedError(ValueError):
 def _decode(head: bytes, tensors: list[zmq.Frame]) -> protocol.Request:
     try:
         request = protocol.decode_request(head)
-    except protocol.VersionError as error:
+    except protocol.MessageError as error:
         raise _MalformedError(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _MalformedError(f"the header is not a request: {error}") from None
     if tensors and not isinstance(request, protocol.Infer):
         # Not answered under the request's id: that one may be in flight.
         raise _MalformedError(f"{type(request).__name__} takes no tensor")

@@ -197,8 +197,6 @@ def read_response(head: list[bytes], outputs: list[zmq.Frame]) -> Inference | pr
         if not isinstance(response, protocol.Answer):
             return response
         return Inference(**msgspec.structs.asdict(response), outputs=[unpack(frame) for frame in outputs])
-    except protocol.VersionError:
-        why = f"the gateway does not speak version {protocol.VERSION} of the front protocol"
-    except (msgspec.DecodeError, UnicodeDecodeError, WireError) as error:
+    except (protocol.MessageError, WireError) as error:
         why = f"the gateway's answer cannot be read: {error}"
     return protocol.Refused(protocol.NO_ID, why)

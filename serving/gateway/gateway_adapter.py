@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 import zmq
+from msgspec.structs import replace
 
 from loki_rl.core.cluster import begin_run
 from loki_rl.core.effects import Effect, Reply
@@ -18,7 +19,7 @@ from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client_socket import ClientSocket, Entered, FrontEvent, Question, Withdrawn
 from loki_rl.serving.gateway.state_query import StateQuery
 from loki_rl.serving.observe.meter import RequestMeter
-from loki_rl.serving.state import Control, Part, PlaneState, Stage
+from loki_rl.serving.state import Control, Part, PlaneState, Stage, Trouble
 from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.payloads import GatewayPayloads
@@ -52,6 +53,7 @@ class GatewayAdapter:
         self._routers = sorted({node for address, node in homes.items() if address != CONTROLLER})
         self._meter = meter
         self._state_query = state_query
+        self._troubles: dict[str, list[Trouble]] = {}
         self.opened: float | None = None
 
     @property
@@ -86,6 +88,10 @@ class GatewayAdapter:
         """Serve clients, as the life before this one did. opened: since when [s]; leaving: they are told to go elsewhere."""
         self.opened = opened
         self._front.ready, self._front.leaving = not leaving, leaving
+
+    def note(self, process: str, troubles: list[Trouble]) -> None:
+        """All troubles that a process has had."""
+        self._troubles[process] = troubles
 
     def leave(self) -> None:
         """Clients should go elsewhere; those that come are served until the gateway drains."""
@@ -151,6 +157,7 @@ class GatewayAdapter:
     def _state(self, stages: list[Stage], control: Control | None) -> PlaneState:
         options, front, unready = self._gateway.options, self._front, self._unready(stages)
         told = {stage.task for stage in stages}
+        opened = time.monotonic() if self.opened is None else self.opened
         return PlaneState(
             pipeline=options.pipeline.name,
             engine=self._described.engine,
@@ -158,7 +165,7 @@ class GatewayAdapter:
             best_accuracy=options.pipeline.best_accuracy,
             servers=options.servers,
             ready=not unready,
-            uptime_s=0.0 if self.opened is None else time.monotonic() - self.opened,
+            uptime_s=time.monotonic() - opened,
             vanished=front.vanished,
             malformed=front.malformed,
             requests=self._meter.state(),
@@ -166,6 +173,7 @@ class GatewayAdapter:
             control=control,
             unready=unready,
             silent=[task.name for task in options.pipeline.tasks if task.name not in told],
+            troubles=[replace(one, at_s=one.at_s - opened) for _, some in sorted(self._troubles.items()) for one in some],
         )
 
     def _begin(self, origin: float) -> list[Delivery]:

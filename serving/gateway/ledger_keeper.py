@@ -19,6 +19,7 @@ from loki_rl.serving.gateway.gateway_adapter import GatewayAdapter
 from loki_rl.serving.gateway.ledger_snapshot import SnapshotWriter, Standing, read_snapshot
 from loki_rl.serving.observe.meter import RequestMeter
 from loki_rl.serving.transport.driver import Delivery
+from loki_rl.serving.transport.troubles import Troubles
 from loki_rl.serving.transport.wire import Letter
 
 log = logging.getLogger(__name__)
@@ -29,16 +30,23 @@ KEEP_PLANS = 2000
 
 
 class LedgerKeeper:
-    """file: where to keep it."""
+    """file: where to keep it. troubles: of the gateway's process."""
 
     def __init__(
-        self, file: Path, gateway: Gateway, front: ClientSocket, gateway_adapter: GatewayAdapter, meter: RequestMeter
+        self,
+        file: Path,
+        gateway: Gateway,
+        front: ClientSocket,
+        gateway_adapter: GatewayAdapter,
+        meter: RequestMeter,
+        troubles: Troubles,
     ) -> None:
         self._file = file
         self._gateway = gateway
         self._front = front
         self._gateway_adapter = gateway_adapter
         self._meter = meter
+        self._troubles = troubles
         self._writer = SnapshotWriter(file)
         self._kept: Tally | None = None
         self._next_second = inf
@@ -68,7 +76,10 @@ class LedgerKeeper:
         self._next_second, self._kept = next_second, tally
         second = round(next_second - gateway.seconds.origin) - 1
         tally.trim(second - KEEP_S, KEEP_PLANS)
+        failures = self._writer.failures
         self._writer.write(self._standing(second, opened), tally, second - KEEP_S, now)
+        if self._writer.failures > failures:
+            self._troubles.record("ledger", self._writer.failure)
 
     def close(self, timeout_s: float) -> None:
         self._writer.close(timeout_s)

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import Restored
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
+from loki_rl.errors import UNREADABLE
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.serial_executor import SerialExecutor
 
@@ -36,7 +37,7 @@ FINAL_S = 60
 # A log that is longer is followed by another, so that those whose seconds are all too old can go.
 LOG_BYTES = 1 << 20
 # Between tries while the disk takes nothing.
-RETRY_S = 60.0
+RETRY_S = 5.0
 
 
 class Standing(Struct):
@@ -71,13 +72,15 @@ class Logged(Struct, array_like=True):
 
 
 class SnapshotWriter:
-    """path: of the snapshot; its logs are beside it. failures: snapshots that could not be written.
+    """path: of the snapshot; its logs are beside it. failures: snapshots that could not be written; failure: the last of
+    these, in words.
 
     The disk is left to a thread: it may be slow. One that takes nothing costs a warning and the snapshots.
     """
 
     def __init__(self, path: Path) -> None:
         self.failures = 0
+        self.failure = ""
         self._path = path
         self._executor = SerialExecutor("ledger")
         self._idle = True
@@ -160,8 +163,9 @@ class SnapshotWriter:
         error, self._error = self._error, None
         if error is None:
             return False
+        self.failure = f"the ledger cannot be kept for a restart of the gateway in {self._path.parent}: {error}"
         if not self.failures:
-            log.warning("the ledger cannot be kept for a restart of the gateway in %s: %s", self._path.parent, error)
+            log.warning(self.failure)
         self.failures += 1
         self._tally = None
         self._retry_at = now + RETRY_S
@@ -205,7 +209,7 @@ def _read(path: Path, kind: type[T], length: int | None = None) -> Iterator[T]:
             yield msgspec.msgpack.decode(body, type=kind)
     except FileNotFoundError:
         return
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         log.warning("%s cannot be read, the ledger goes on without it: %s", path, error)
 
 

@@ -23,6 +23,7 @@ from msgspec.structs import asdict
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
+from loki_rl.errors import UNREADABLE
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.addresses import bracketed, http_server
@@ -167,7 +168,7 @@ class HttpSender:
                 return json.loads(content)
         except OSError as error:
             raise ReplayError(f"no answer to {method} {self._server}{path}: {error}") from None
-        except (http.client.HTTPException, ValueError):
+        except (http.client.HTTPException, ValueError, RecursionError):
             raise ReplayError(f"what answers at {self._server} is not an HTTP server of this protocol") from None
         finally:
             connection.close()
@@ -291,7 +292,7 @@ def _seen(number: int, status: int, body: bytes, waited_s: float) -> Seen:
         raise ReplayError(f"a request was answered with status {status}: {_error(body)}")
     try:
         said = _answers.decode(body).parameters
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         said = _Parameters()
     by_status = {200: Outcome.OK, 429: Outcome.REJECTED, 503: Outcome.REJECTED, 408: Outcome.LATE, 504: Outcome.LATE}
     outcome = Outcome.__members__.get(said.outcome.upper(), by_status.get(status, Outcome.FAILED))
@@ -301,5 +302,5 @@ def _seen(number: int, status: int, body: bytes, waited_s: float) -> Seen:
 def _error(body: bytes) -> str:
     try:
         return _answers.decode(body).error or "no reason given"
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return "no reason given"

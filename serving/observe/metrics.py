@@ -47,6 +47,7 @@ class _Snapshot(Collector):
         yield from _requests(state)
         yield from _stages(state)
         yield from _answering(state)
+        yield _troubles(state)
         if state.control is not None:
             yield from _control(state.pipeline, state.control)
         yield from _triton(state)
@@ -104,6 +105,13 @@ def _answering(state: PlaneState) -> Iterator[Metric]:
     rows = [((state.pipeline, "controller"), state.control is not None)]
     rows += [((state.pipeline, f"stage {task}"), here) for task, here in answers.items()]
     yield _gauge("loki_answers", "Whether this part of the plane answers.", ("pipeline", "part"), rows)
+
+
+def _troubles(state: PlaneState) -> Metric:
+    rows = [((state.pipeline, one.process, one.kind), one.count) for one in state.troubles]
+    return _counter(
+        "loki_troubles", "What a process could not do, and goes on without.", ("pipeline", "process", "kind"), rows
+    )
 
 
 def _control(name: str, control: Control) -> Iterator[Metric]:

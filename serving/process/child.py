@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import site
 import socket
@@ -22,6 +23,8 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "100
 # A worker is one core: a library that starts threads of its own takes time from the others.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# Open files that a process may have where its host does not allow fewer.
+MOST_FILES = 65_536
 LAST_LINES = 5
 LAST_BYTES = 8192
 
@@ -56,6 +59,7 @@ class Child:
             self._tie.close()
             raise
         self.pid = self._process.pid
+        _allow_files(self.pid)
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except OSError:
@@ -93,6 +97,15 @@ class Child:
             return f"its log cannot be read: {error}"
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return " | ".join(lines[-LAST_LINES:]) or "it said nothing"
+
+
+def _allow_files(pid: int) -> None:
+    """As many as it may ask for itself: libzmq ends a process that can take no connection any more."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def wait_for_end(child: Child, timeout_s: float) -> bool:

@@ -22,7 +22,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.errors import UserError
 from loki_rl.serving.engines.engine_factory import device_of
-from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder
+from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
 from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
@@ -150,7 +150,10 @@ class LocalPlane:
         self._drain_s = 2 * options.pipeline.slo_s if options.grace_s is None else options.pipeline.slo_s + options.grace_s
 
     def __enter__(self) -> LocalPlane:
-        self._folder = RunFolder()
+        try:
+            self._folder = RunFolder()
+        except OSError as error:
+            raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
         try:
             self._launch()
         except BaseException:
@@ -226,7 +229,10 @@ class LocalPlane:
             log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands))
-        plane.write(folder)
+        try:
+            plane.write(folder)
+        except OSError as error:
+            raise LaunchError(f"the plane cannot be written down in {folder}: {error}") from None
         supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s)
         supervisor.start()
         names = {node.name for node in plane.nodes}

@@ -63,6 +63,7 @@ from loki_rl.serving.transport.wire import (
     Leave,
     PartsRead,
     ReadParts,
+    Troubled,
     Up,
     Warm,
 )
@@ -71,7 +72,7 @@ log = logging.getLogger(__name__)
 
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
-JOURNAL_BUFFER = 1 << 20
+JOURNAL_BUFFER = 1 << 16
 # In the run directory: what a restarted gateway goes on from.
 LEDGER = "ledger"
 
@@ -98,6 +99,8 @@ class Node:
         self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
         self.mailbox = Mailbox(context, name, plane.endpoints(folder))
+        # What others must be able to find, also if somebody removes its file.
+        self._reachable = [self.mailbox.bind_again]
         self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
         self._finished: EventQueue[Delivery] = EventQueue()
         self.driver.listen(self._finished)
@@ -169,7 +172,9 @@ class Node:
         self.driver.host(GATEWAY, gateway, payloads, gateway_adapter.carry, self._traced(gateway, meter))
         for source in (gateway_adapter, timers, Departures(front, timers)):
             self.driver.listen(source)
-        keeper = self._keeper = LedgerKeeper(self._folder / LEDGER, gateway, front, gateway_adapter, meter)
+        troubles = self.driver.troubles
+        keeper = self._keeper = LedgerKeeper(self._folder / LEDGER, gateway, front, gateway_adapter, meter, troubles)
+        self._reachable.append(front.bind_again)
         if self.spec.incarnation:
             self.driver.bring(keeper.restore())
         # The last answers have just been written.
@@ -259,6 +264,16 @@ class Node:
         self._beat_at = time.monotonic() + BEAT_S
         self._asked_s = self._patience_s()
         self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, self._asked_s))
+        for bind_again in self._reachable:
+            bind_again()
+        self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
+        news = self.driver.troubles.news()
+        if news and self._gateway_adapter is not None:
+            self._gateway_adapter.note(self.spec.name, news)
+        elif news:
+            self.mailbox.say(self.plane.homes[GATEWAY], Troubled(self.spec.name, news))
 
     def _patience_s(self) -> float:
         return max((longest_s() for longest_s in self._patience), default=0.0)
@@ -278,10 +293,14 @@ class Node:
     def _handle(self, word: ControlWord) -> None:
         if isinstance(word, Gone):
             self.mailbox.forget(word.node, word.endpoint)
+            if word.node == self.plane.homes[GATEWAY]:
+                self.driver.troubles.tell_again()
         elif isinstance(word, ReadParts):
             self.mailbox.say(word.by, PartsRead(word.question, self.spec.name, [part() for part in self._parts]))
         elif isinstance(word, PartsRead) and self._state_query is not None:
             self._state_query.record(word)
+        elif isinstance(word, Troubled) and self._gateway_adapter is not None:
+            self._gateway_adapter.note(word.process, word.troubles)
         elif isinstance(word, Leave) and self._gateway_adapter is not None:
             self._gateway_adapter.leave()
         elif isinstance(word, Warm) and self._gateway_adapter is not None and self._gateway_adapter.opened is None:

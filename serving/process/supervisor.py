@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -16,7 +17,8 @@ from msgspec.structs import replace
 
 from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.cluster import lose_worker
-from loki_rl.core.messages import Event, number_of, worker
+from loki_rl.core.messages import GATEWAY, Event, number_of, worker
+from loki_rl.serving.folder import PRIVATE_FOLDER, claim
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
 from loki_rl.serving.process.child import Child, python, wait_for_end
 from loki_rl.serving.process.compile_time import CompileTime
@@ -24,7 +26,8 @@ from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silen
 from loki_rl.serving.process.restart_budget import RestartBudget, told
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
-from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Up, Warm
+from loki_rl.serving.transport.troubles import Troubles, kind_of
+from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Troubled, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class Supervisor:
         self._due: dict[str, float] = {}  # when a process may be started again
         self._killed: dict[str, str] = {}  # why one was, until it has ended
         self._beats = Heartbeats()
+        self._troubles = Troubles(LAUNCHER)
+        self._claims: list[int] = []  # of run folders that were made again
         self._worker_silent_s = worker_silent_s(plane.options)
         self._look_at = 0.0
         self._changed = threading.Condition()
@@ -124,6 +129,8 @@ class Supervisor:
         self._thread.join()
         self._errands.close()
         self._context.destroy(linger=0)
+        for one in self._claims:
+            os.close(one)
 
     def _end_unwatched(self, names: set[str], how: Callable[[Child], None], deadline: float) -> None:
         self._end(names, how)
@@ -161,6 +168,7 @@ class Supervisor:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._try(self._listen, now)
+                self._try(self._stay_reachable)
             self._mailbox.flush()
             self._changed.notify_all()
 
@@ -179,8 +187,9 @@ class Supervisor:
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
         try:
             action(*arguments)
-        except Exception:
+        except Exception as error:
             log.exception("%s failed on %s", action.__name__, arguments)
+            self._troubles.record(kind_of(error), f"{action.__name__} failed: {error}")
 
     def _handle(self, word: ControlWord) -> None:
         match word:
@@ -217,6 +226,22 @@ class Supervisor:
                 self._beats.renew(child.name, SILENT_S)
         for name in self._beats.look(now) if self.warm else ():
             self._kill(name, f"it gave no sign of life for {self._beats.silent[name]:.1f} s")
+
+    def _stay_reachable(self) -> None:
+        """For processes that are started again, also where somebody has removed the run folder; and say what went wrong."""
+        try:
+            if not self._folder.is_dir():
+                log.warning("the run folder %s was removed; it is made again", self._folder)
+                self._troubles.record("folder", f"the run folder {self._folder} was removed; it is made again")
+                self._folder.mkdir(mode=PRIVATE_FOLDER)
+                self._claims.append(claim(self._folder))
+                self._plane.write(self._folder)
+        except OSError as error:
+            self._troubles.record(kind_of(error, "folder"), f"the run folder {self._folder} cannot be made: {error}")
+        self._mailbox.bind_again()
+        news = self._troubles.news()
+        if news:
+            self._mailbox.say(self._plane.homes[GATEWAY], Troubled(LAUNCHER, news))
 
     def _kill(self, name: str, reason: str) -> None:
         child = self.children.get(name)
@@ -293,6 +318,7 @@ class Supervisor:
         except OSError as error:
             self._due[name] = self._budgets[name].next_start(0.0, now)
             log.warning("'%s' cannot be started: %s; %s", name, error, told(self._due[name] - now))
+            self._troubles.record(kind_of(error, "process"), f"'{name}' cannot be started: {error}")
             if not self.children:
                 self._fail(f"no process of the plane is left, and '{name}' cannot be started: {error}")
             return
@@ -302,6 +328,8 @@ class Supervisor:
     def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
         """This node is gone, and its workers with it; what is queued for it must not reach whoever listens there next."""
         self._mailbox.forget(node.name, successor)
+        if node.name == self._plane.homes[GATEWAY]:
+            self._troubles.tell_again()
         for other in self._plane.nodes:
             if other.name != node.name:
                 self._mailbox.say(other.name, Gone(node.name, successor))

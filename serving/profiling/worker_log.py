@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec import Struct
 
-from loki_rl.core.effects import Effect, Load, Run, effects_decoder
-from loki_rl.core.journal import JournalEntry, read
-from loki_rl.core.messages import BatchDone, Event, Loaded, event_decoder
+from loki_rl.core.effects import Effect, Load, Run
+from loki_rl.core.journal import JournalEntry, JournalError, effects_of, event_of, read
+from loki_rl.core.messages import BatchDone, Event, Loaded
 from loki_rl.core.requests.items import size
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Batch(Struct, frozen=True):
@@ -64,8 +68,8 @@ class _Reader:
 
     def read(self, entries: Iterator[JournalEntry]) -> None:
         for entry in entries:
-            self._answer(entry.address, entry.now, event_decoder.decode(entry.event))
-            for effect in effects_decoder.decode(entry.effects):
+            self._answer(entry.address, entry.now, event_of(entry))
+            for effect in effects_of(entry):
                 self._order(entry.address, entry.now, effect)
 
     def _order(self, worker: str, now: float, effect: Effect) -> None:
@@ -76,8 +80,15 @@ class _Reader:
 
     def _answer(self, worker: str, now: float, event: Event) -> None:
         if isinstance(event, BatchDone) and not event.error:
-            begin, run = self._runs.pop((worker, event.batch))
+            begin, run = _ordered(self._runs, (worker, event.batch))
             self._log.batches.append(Batch(worker, run.task, run.variant, size(run.families), begin, now))
         elif isinstance(event, Loaded) and not event.error:
-            begin = self._loads.pop((worker, event.task, event.variant))
+            begin = _ordered(self._loads, (worker, event.task, event.variant))
             self._log.loads.append(ModelLoad(worker, event.task, event.variant, begin, now))
+
+
+def _ordered(orders: dict[K, V], key: K) -> V:
+    """The order that this answers; it is answered once."""
+    if key not in orders:
+        raise JournalError(f"the journal has an answer to an order that it has not: {key}")
+    return orders.pop(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from loki_rl.core.messages import Event, Tick
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.payloads import NOTHING, Payloads
+from loki_rl.serving.transport.troubles import Troubles, kind_of
 from loki_rl.serving.transport.wire import ControlWord, Frame, Letter
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class Hosted:
 class Driver:
     """homes: address -> node. clock: seconds, comparable between the processes of a host. strays: letters nobody here
     takes. faults: events, effects, words and sources that failed; an exception costs what it was about and nothing else.
+    troubles: these in words.
     check: validate every actor after every burst."""
 
     def __init__(
@@ -84,6 +87,7 @@ class Driver:
     ) -> None:
         self.strays = 0
         self.faults = 0
+        self.troubles = Troubles(mailbox.node)
         self.stopping = False
         self.mailbox = mailbox
         self.on_word: Callable[[ControlWord], None] | None = None
@@ -269,7 +273,7 @@ class Driver:
         except Exception:
             # One with a gap cannot be replayed past it, so there is no use in going on.
             self._recorder = None
-            self._fault("the journal cannot be written and ends here; requests are served on")
+            self._fault("the journal cannot be written and ends here; requests are served on", "journal")
 
     def _carry_out(self, hosted: Hosted, effect: Effect, now: float) -> None:
         payloads = hosted.payloads
@@ -285,9 +289,11 @@ class Driver:
         elif payloads is not None:
             payloads.drop(effect.families)
 
-    def _fault(self, what: str) -> None:
+    def _fault(self, what: str, kind: str = "") -> None:
         """Of the exception at hand."""
+        error = sys.exception()
         self.faults += 1
+        self.troubles.record(kind or kind_of(error), f"{what}: {error}")
         log.exception(what)
 
     def _forward(self, letter: Letter, frames: Sequence[Frame]) -> None:

@@ -1,8 +1,14 @@
-"""Bound sockets for front ends."""
+"""Bound sockets: of front ends, and of nodes that somebody took the file away from."""
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
+
+import zmq
+
+IPC = "ipc://"
 
 
 def listen(host: str, port: int, shared: bool = False) -> socket.socket:
@@ -27,3 +33,11 @@ def hold(host: str, port: int) -> socket.socket:
     bound = listen(host, port)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return bound
+
+
+def bind_again(bound: zmq.Socket[bytes], endpoint: str) -> None:
+    """Where the file of an endpoint was removed, connections live on, but nobody new can come: let them. Not in a folder of
+    somebody else. Raises ZMQError."""
+    file = Path(endpoint.removeprefix(IPC))
+    if endpoint.startswith(IPC) and not file.exists() and file.parent.is_dir() and file.parent.stat().st_uid == os.getuid():
+        bound.bind(endpoint)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import zmq
 
 from loki_rl.serving.transport import wire
+from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
 from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, ControlWord, Frame, Letter, WireError
 
@@ -164,6 +165,10 @@ class Mailbox:
             if not limit or not readable(inbox):
                 return letters, words
             message = receive_bytes(inbox, NOBLOCK)
+
+    def bind_again(self) -> None:
+        """See listening.bind_again."""
+        bind_again(self.inbox, self._endpoints[self.node])
 
     def forget(self, node: str, endpoint: str) -> None:
         """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the

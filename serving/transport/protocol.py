@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.requests.items import MAX_PRIORITY
 from loki_rl.core.requests.ledger import Tally
+from loki_rl.errors import UNREADABLE
 from loki_rl.serving.state import PlaneState
+
+M = TypeVar("M")
 
 VERSION = 3
 NO_ID = -1
@@ -219,8 +222,8 @@ def shortened(sentence: str) -> str:
     return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:half]} ... {sentence[-half:]}"
 
 
-class VersionError(ValueError):
-    """A message of another version, or of another protocol."""
+class MessageError(ValueError):
+    """A message of another version or protocol, or one that is damaged; the message says which."""
 
 
 def encode(message: Request | Response) -> bytearray:
@@ -231,16 +234,19 @@ def encode(message: Request | Response) -> bytearray:
 
 
 def decode_request(part: bytes) -> Request:
-    """Raises VersionError, or what msgspec raises for a header that is no request."""
-    return _requests.decode(_header(part))
+    """Raises MessageError."""
+    return _decode(_requests, part, "request")
 
 
 def decode_response(part: bytes) -> Response:
-    """Raises VersionError or msgspec.DecodeError."""
-    return _responses.decode(_header(part))
+    """Raises MessageError."""
+    return _decode(_responses, part, "response")
 
 
-def _header(part: bytes) -> memoryview:
+def _decode(decoder: msgspec.msgpack.Decoder[M], part: bytes, what: str) -> M:
     if not part or part[0] != VERSION:
-        raise VersionError(f"a message begins with the version byte {VERSION} and a header")
-    return memoryview(part)[1:]
+        raise MessageError(f"a message begins with the version byte {VERSION} and a header")
+    try:
+        return decoder.decode(memoryview(part)[1:])
+    except UNREADABLE as error:
+        raise MessageError(f"the header is not a {what}: {error}") from None

@@ -14,7 +14,8 @@ import zmq
 from msgspec import Meta, Struct
 
 from loki_rl.core.messages import Event
-from loki_rl.serving.state import Part
+from loki_rl.errors import UNREADABLE
+from loki_rl.serving.state import Part, Trouble
 
 # The first byte of a message. High half: what it is; low half: version of the layout. A body of its own for every message
 # and no part for this byte: what a part costs, the process that waits for it pays with cold caches.
@@ -57,7 +58,7 @@ def decode_letters(body: memoryview, frames: list[zmq.Frame]) -> list[tuple[Lett
     """Each letter with its own payload frames. body: without its first byte. Raises WireError."""
     try:
         letters = _letters.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise WireError(f"not a list of letters: {error}") from error
     if sum(len(letter.ids) for letter in letters) != len(frames):
         raise WireError(f"{len(frames)} payload frames came along, not one per id")
@@ -136,6 +137,13 @@ class PartsRead(Struct, array_like=True, tag=True):
     parts: list[Part]
 
 
+class Troubled(Struct, array_like=True, tag=True):
+    """A node or the launcher to the gateway's node, whenever there is a new one: all troubles that it has had."""
+
+    process: str
+    troubles: list[Trouble]
+
+
 class Bye(Struct, array_like=True, tag=True):
     """Node to launcher: stopped in good order. frames: payload frames left over; faults, strays: as in Driver; malformed:
     messages dropped. timers: batches and loads that an emulated engine ended, late_s: how late in all, latest_s: at
@@ -151,7 +159,7 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-ControlWord = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Bye
+ControlWord = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Troubled | Bye
 
 _control: msgspec.msgpack.Decoder[ControlWord] = msgspec.msgpack.Decoder(ControlWord)
 
@@ -164,7 +172,7 @@ def decode_control(body: memoryview) -> ControlWord:
     """body: without its first byte. Raises WireError."""
     try:
         return _control.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise WireError(f"not a control word: {error}") from error
 
 

@@ -48,6 +48,18 @@ def test_a_whole_process_fails_with_one_sentence(typed: Call, small: Path, bad: 
     assert infeasible.json["reasons"][0] in infeasible.sentence
 
 
+def test_a_run_for_whose_results_there_is_no_room_ends_with_a_sentence(small: Path, crowd: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from loki_rl.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300)); main()"
+    )
+    words = ("simulate", small, "--trace", crowd, "--policy", "static", "--logdir", tmp_path)
+    done = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "File too large for what this command has to write or open; make room, then run it again" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("number", "send", "code"), [
     (signal.SIGINT, os.killpg, 130),  # Ctrl-C reaches the whole group
     (signal.SIGKILL, os.kill, -signal.SIGKILL),

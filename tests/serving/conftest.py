@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zmq
 from msgspec import Struct
+from msgspec.structs import replace
 
 from loki_rl.core.effects import Reply
 from loki_rl.core.messages import Outcome
@@ -30,7 +31,7 @@ from loki_rl.serving.gateway.client_socket import (
     Withdrawn,
 )
 from loki_rl.serving.gateway.schema import describe
-from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, VariantCount, WorkerState
+from loki_rl.serving.state import Control, PlaneState, Requests, SizeCount, Stage, Trouble, VariantCount, WorkerState
 from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.wire import WireError, pack, unpack
 from tests.reading.fetched import fonts as fonts
@@ -76,7 +77,9 @@ def ten_requests(ready: bool = True) -> PlaneState:
     drift = [Drift("find", "big", "", 1.4, {"read": 5.2})]
     excluded = [Exclusion("read", "old", "", "there is no model old/1/model.onnx")]
     control = Control(plan, 12.0, workers, ["worker 1: out of memory"], drift, excluded)
-    return PlaneState("reading", "onnx", 0.5, 1.0, 2, ready, 60.0, 1, 2, requests, stages, control)
+    troubles = [Trouble("gateway", "journal", 2, 48.0, "the journal cannot be written and ends here")]
+    state = PlaneState("reading", "onnx", 0.5, 1.0, 2, ready, 60.0, 1, 2, requests, stages, control)
+    return replace(state, troubles=troubles)
 
 
 class Ending(Struct):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import isclose
+from os.path import isfile
 from pathlib import Path
+from threading import Timer
 from typing import Any, Protocol
+from zipfile import ZipFile
 
 import msgspec
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+from loki_rl.errors import UNREADABLE
 
 MASK_RULE = 1
 ILLEGAL = -1e8
@@ -23,6 +27,10 @@ FORECASTER_OFF = 3.0
 OUTSIDE = 0.25
 SIT_OUT = 3
 METADATA = "loki_rl"
+# Of a file, packed or not: a thousand times what a shipped one has.
+MAX_BYTES = 64 << 20
+# Longest that a network may take for one observation when it is loaded [s].
+TRIAL_S = 2.0
 DATA = Path(__file__).resolve().parent / "data" / "agents"
 
 
@@ -125,11 +133,25 @@ class OnnxAgent:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.card = read_card(self.session.get_modelmeta().custom_metadata_map.get(METADATA, ""), path)
+        self._try_out(onnxruntime.RunOptions())
+
+    def _try_out(self, options: Any) -> None:
+        """Ours takes microseconds; a file may hold a network that never ends."""
+        watch = Timer(TRIAL_S, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
+        try:
+            self.session.run(["logits"], _inputs(np.zeros(OBSERVATION, np.float32), np.ones(ACTIONS, np.bool_)), options)
+        finally:
+            watch.cancel()
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        given = {"observation": observation[None], "mask": mask[None]}
-        found: NDArray[np.float32] = self.session.run(["logits"], given)[0][0]
+        found: NDArray[np.float32] = self.session.run(["logits"], _inputs(observation, mask))[0][0]
         return found
+
+
+def _inputs(observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    return {"observation": observation[None], "mask": mask[None]}
 
 
 def shipped(pipeline: str) -> Path | None:
@@ -147,7 +169,7 @@ def read_card(text: str, path: Path) -> Card:
     try:
         card = msgspec.json.decode(text, type=Card)
         _ = card.interval_s
-    except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
+    except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} does not say what it was trained for ({error}); export it again") from error
     fits = len(card.features) == OBSERVATION and card.mask_rule == MASK_RULE
     table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.patiences == tuple(PATIENCES.tolist())
@@ -158,18 +180,29 @@ def read_card(text: str, path: Path) -> Card:
 
 def load_agent(path: Path) -> Agent:
     """An agent from its .npz or .onnx file. Raises RequestError with one sentence."""
-    if not path.is_file():
+    if not isfile(path):
         raise RequestError(f"there is no model file {path}; train one with 'loki-rl train'")
-    if path.suffix == ".onnx":
-        return OnnxAgent(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            weights, biases = layers_in(file, np.float32)
-            card = read_card(str(file["card"]), path)
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES >> 20} MB")
+        agent = OnnxAgent(path) if path.suffix == ".onnx" else _numpy_agent(path)
+        with np.errstate(all="ignore"):
+            found = agent.logits(np.zeros(OBSERVATION, np.float32), np.ones(ACTIONS, np.bool_))
+        fits = found.shape == (ACTIONS,) and bool(np.isfinite(found).all())
     except RequestError:
         raise
-    except (OSError, KeyError, ValueError) as error:
-        raise RequestError(f"{path} cannot be read as an agent: {error}") from error
-    if not weights or weights[0].shape[0] != OBSERVATION or weights[-1].shape[1] != ACTIONS:
+    except Exception as error:
+        # What numpy, zipfile, zlib and ONNX Runtime raise for a damaged file is no list that ends.
+        raise RequestError(f"{path} cannot be read as an agent: {str(error) or type(error).__name__}") from error
+    if not fits:
         raise RequestError(f"{path} holds a network of another shape; train anew")
-    return NumpyAgent(weights, biases, card)
+    return agent
+
+
+def _numpy_agent(path: Path) -> NumpyAgent:
+    with ZipFile(path) as packed:
+        if sum(part.file_size for part in packed.infolist()) > MAX_BYTES:
+            raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MB")
+    with np.load(path, allow_pickle=False) as file:
+        weights, biases = layers_in(file, np.float32)
+        return NumpyAgent(weights, biases, read_card(str(file["card"]), path))

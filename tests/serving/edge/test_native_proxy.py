@@ -134,8 +134,13 @@ def test_unfinished_messages_share_one_limit(running: Running, monkeypatch: pyte
     eventually(lambda: running.proxy.unfinished == 0, "who left is still counted")
 
 
-def test_only_so_many_connect(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_proxy, "MAX_CONNECTIONS", 2)
+@pytest.mark.parametrize(("files", "most"), [(-1, 400), (1 << 20, 400), (1024, 400), (512, 156), (64, 8)])
+def test_where_few_files_may_be_open_fewer_connect(files: int, most: int) -> None:
+    assert native_proxy.most_connections(files) == most
+
+
+def test_only_so_many_connect(running: Running) -> None:
+    running.proxy.most_connections = 2
     kept = [running.stranger(), running.stranger()]
     eventually(lambda: len(running.proxy.connections) == 2, "not connected")
     assert closed(running.stranger())

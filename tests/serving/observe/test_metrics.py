@@ -67,6 +67,10 @@ def test_what_cannot_be_loaded_is_marked(read: Any) -> None:
     assert read("loki_variant_excluded", pipeline="reading", stage="read", variant="old", server_type="") == 1.0
 
 
+def test_troubles_are_counted_by_process_and_kind(read: Any) -> None:
+    assert read("loki_troubles_total", pipeline="reading", process="gateway", kind="journal") == 2
+
+
 def test_drift_is_measured_beside_the_profile(read: Any) -> None:
     slow = {"pipeline": "reading", "stage": "find", "variant": "big", "server_type": ""}
     assert read("loki_drift_slowdown", **slow) == 1.4

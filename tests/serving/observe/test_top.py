@@ -95,6 +95,7 @@ def test_the_screen_shows_demand_plan_queues_violations_accuracy_and_workers(pla
         "'big' of 'find' takes 1.40 x its profiled time",
         "planned without: 'old' of 'read' cannot be loaded: there is no model \nold/1/model.onnx",
         "worker 1: out of memory",
+        "gateway: the journal cannot be written and ends here (2 times, 0:00:22 ago)",
     ):
         assert part in text, text
     assert max(map(len, text.splitlines())) <= 80

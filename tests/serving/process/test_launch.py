@@ -122,7 +122,10 @@ def test_a_killed_worker_process_costs_no_request_and_comes_back(plane_of: Start
             client.begin_run()
             counts = drive(client, 2.0, 40.0, kill)
         assert counts == {"ok": sum(counts.values())}
-        eventually(lambda: plane.restarted == 1 and plane.pids.get("workers-1") not in (None, victim), "not restarted")
+        supervisor = plane._supervisor
+        assert supervisor is not None
+        eventually(lambda: plane.restarted == 1 and "workers-1" in supervisor.up, "not restarted")
+        assert plane.pids["workers-1"] != victim
         plane.check()
     assert "workers-1" in plane.byes
 

@@ -287,6 +287,9 @@ def test_a_journal_that_cannot_be_written_costs_no_effect_and_is_told_once(
     assert two.told == [Cancelled([number]) for number in range(3)]
     assert a.faults == 1
     assert caplog.text.count("the journal cannot be written") == 1
+    (trouble,) = a.troubles.news()
+    assert (trouble.process, trouble.kind, trouble.count) == ("a", "journal", 1)
+    assert trouble.said.endswith("requests are served on: no space left on device")
 
 
 def test_an_actor_that_cannot_say_when_to_wake_and_a_failing_end_of_burst_leave_the_loop_alive(

@@ -37,6 +37,26 @@ def open_box(context: Context, tmp_path: Path) -> Iterator[Open]:
         box.close()
 
 
+def test_a_mailbox_whose_file_was_removed_can_be_found_again(open_box: Open, tmp_path: Path) -> None:
+    a, b = open_box("a"), open_box("b")
+    a.say("b", Up("early"))
+    assert take(b, 1)[1] == [Up("early")]
+    (tmp_path / "b0").unlink()
+    b.bind_again()
+    assert (tmp_path / "b0").is_socket()
+    a.forget("b", f"ipc://{tmp_path}/b0")
+    a.say("b", Up("late"))
+    assert take(b, 1)[1] == [Up("late")]
+
+
+def test_a_mailbox_is_not_opened_in_a_folder_that_is_gone(open_box: Open, tmp_path: Path) -> None:
+    b = open_box("b")
+    (tmp_path / "b0").unlink()
+    tmp_path.rename(tmp_path.with_name("away"))
+    b.bind_again()
+    assert not tmp_path.exists()
+
+
 def take(box: Mailbox, count: int) -> tuple[list[Received], list[ControlWord]]:
     """Wait until `count` letters and words are there."""
     letters: list[Received] = []
