@@ -129,9 +129,9 @@ class Requests(Struct):
 
 class PlaneState(Struct):
     """uptime_s: since clients are served. ready: a warm worker pulls at every stage, and the plane is not about to stop.
-    vanished: answers whose client was gone; malformed: messages of clients that were refused. control: None while the
-    controller does not answer. unready: why clients should not come, empty if they should. silent: tasks whose router does
-    not answer."""
+    vanished: answers whose client was gone; malformed: messages of clients that were refused; turned: what processes in
+    front of the gateway turned away, by reason. control: None while the controller does not answer. unready: why clients
+    should not come, empty if they should. silent: tasks whose router does not answer."""
 
     pipeline: str
     engine: str
@@ -147,6 +147,7 @@ class PlaneState(Struct):
     control: Control | None = None
     unready: str = ""
     silent: list[str] = []
+    turned: dict[str, int] = {}
 
 
 Part = Stage | Control

@@ -161,6 +161,7 @@ class GatewayAdapter:
             uptime_s=0.0 if self.opened is None else time.monotonic() - self.opened,
             vanished=front.vanished,
             malformed=front.malformed,
+            turned=dict(front.turned),
             requests=self._meter.state(),
             stages=stages,
             control=control,

@@ -23,8 +23,9 @@ from tritonclient.utils import InferenceServerException
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.edge import rpc, rpc_codec
-from loki_rl.serving.edge.oip import InferError
+from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.rpc_codec import read_request
+from loki_rl.serving.edge.steps import at_once
 from loki_rl.serving.transport.listening import listen
 from loki_rl.serving.transport.protocol import Described, Tensor
 from loki_rl.serving.transport.wire import unpack
@@ -182,7 +183,7 @@ def test_typed_contents_of_other_types_are_read_and_judged() -> None:
     described = Described(0, "reading", 0.5, 0.5, "onnx", (), Tensor("image", "FP32", (2,)), Tensor("text", "BYTES", (-1,)))
     request = pb.ModelInferRequest(model_name="reading")
     request.inputs.add(name="image", datatype="FP32", shape=[2]).contents.fp32_contents.extend([0.5, -1.0])
-    read = read_request(request, described).payload
+    read = at_once(read_request(request, described)).payload
     assert read is not None
     assert read.dtype == np.float32
     assert read.tolist() == [0.5, -1.0]
@@ -190,7 +191,7 @@ def test_typed_contents_of_other_types_are_read_and_judged() -> None:
         request = pb.ModelInferRequest(model_name="reading")
         request.inputs.add(name="image", datatype=datatype, shape=[1]).contents.int_contents.append(200)
         with pytest.raises(InferError, match=sentence):
-            read_request(request, described)
+            at_once(read_request(request, described))
 
 
 @pytest.mark.parametrize(
