@@ -4,7 +4,7 @@ connections, watched."""
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 import httptools
 import msgspec
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -81,6 +82,28 @@ class Door:
             connection.look(now)
 
 
+class _Flow(FlowControl):
+    """Reads no more while it is held, nor while whole requests wait. uvicorn reads on after every answer: who sends requests
+    without end would have ever more of them waiting."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self.held = False
+        self._waiting = waiting
+
+    def hold(self) -> None:
+        self.held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        self.held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not (self.held or self._waiting):
+            super().resume_reading()
+
+
 class Connection(HttpToolsProtocol):
     """The state of the application's lifespan has the `door`; requests find their connection as `connection` in theirs.
     held: bytes of its body that are not on their way yet."""
@@ -97,6 +120,7 @@ class Connection(HttpToolsProtocol):
         self.peer = ""
         self._door = cast(Door, app_state["door"])
         self._ordinary = True
+        self._unread = b""
         self._stage = _Stage.HEAD
         self._since = self.loop.time()
         self._unread_since: float | None = None
@@ -114,6 +138,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._flow = _Flow(transport, self.pipeline)
         self.peer = self.client[0] if self.client else ""
         self._ordinary = self._door.enter(self)
 
@@ -123,7 +148,33 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """A read may hold thousands of heads or of chunks: it is gone through in slices, between which others are served,
+        and no more is read before that."""
+        if self._flow.held or len(data) > limits.SLICE_BYTES:
+            self._unread += data
+            self._flow.hold()
+            self._go_on()
+        else:
+            self._feed(data)
+
+    def _go_on(self) -> None:
+        part, self._unread = self._unread[: limits.SLICE_BYTES], self._unread[limits.SLICE_BYTES :]
+        if part:
+            self._feed(part)
+            self._continue()
+
+    def _continue(self) -> None:
+        """Unless whole requests are there that wait for the answer to the one before."""
+        if self.pipeline or not self._flow.held:
+            return
+        if self._unread:
+            self.loop.call_soon(self._go_on)
+        else:
+            self._flow.release()
+
+    def _feed(self, data: bytes) -> None:
         if self.transport.is_closing():
+            self._unread = b""
             return
         self._unset_keepalive_if_required()
         if self._stage is _Stage.IDLE and (self.cycle is None or self.cycle.response_complete):
@@ -191,6 +242,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.release()
         super().on_response_complete()
+        self._continue()
 
     # -- told by others -----------------------------------------------------------------------------------------------
 

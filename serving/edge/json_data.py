@@ -70,7 +70,7 @@ def _nested(shape: Sequence[int], most: int) -> bytes:
     for size in reversed(shape):
         if (len(structure) + 1) * size > most + 1:
             return b""
-        structure = b"[" + b",".join([structure] * size) + b"]"
+        structure = b"[" + (structure + b",") * (size - 1) + structure * bool(size) + b"]"
     return structure
 
 

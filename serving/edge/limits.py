@@ -41,6 +41,8 @@ MAX_FIELDS = 100
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 4096
 # Times the largest body that is read of one that is too large: most clients look for no answer before they have sent all.
 LET_GO = 4
+# Gone through at a time, between others.
+SLICE_BYTES = 16 << 10
 # Of all bodies that are not on their way to the gateway yet.
 MAX_HELD_BYTES = 256 << 20
 # Times what came that may be inflated from it, beyond what is small anyway.

@@ -123,13 +123,17 @@ def too_large(limit: int) -> InferError:
 def parse(body: bytes, header_length: str | None, described: Described) -> Steps[InferRequest]:
     """Understand the body of an infer request. Raises InferError."""
     header, rest = _split(body, header_length)
+    large = len(header) > MAX_TERMS_BYTES
     try:
-        if len(header) > MAX_TERMS_BYTES:
+        if large:
+            yield
             _check_terms(header)
             yield
         request = _body_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InferError(400, f"the request is not inference JSON: {error}") from None
+    if large:
+        yield
     return (yield from understand(request, _binary_parts(request.inputs, rest), described))
 
 

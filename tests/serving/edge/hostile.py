@@ -15,8 +15,9 @@ from functools import cache
 from itertools import repeat
 from typing import Any, NamedTuple
 
+# Of an emulated engine, whose input has a name and may be anything.
 INFER = "/v2/models/reading/infer"
-INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
+INPUT = {"name": "input", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
 
 
 class Hostile(NamedTuple):
@@ -79,7 +80,7 @@ def tensor(**changes: Any) -> bytes:
 
 def raw(data: bytes, shape: bytes = b"3", datatype: bytes = b"UINT8") -> bytes:
     """A tensor whose data are these bytes as they are."""
-    return b'{"inputs":[{"name":"image","datatype":"%s","shape":[%s],"data":%s}]}' % (datatype, shape, data)
+    return b'{"inputs":[{"name":"input","datatype":"%s","shape":[%s],"data":%s}]}' % (datatype, shape, data)
 
 
 def bomb(part: bytes, times: int, before: bytes = b"", after: bytes = b"") -> bytes:
@@ -94,14 +95,14 @@ def bomb(part: bytes, times: int, before: bytes = b"", after: bytes = b"") -> by
 @cache
 def empty_lists() -> bytes:
     """Ten million of them: 29 KB."""
-    before = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[10000001],"data":['
+    before = b'{"inputs":[{"name":"input","datatype":"UINT8","shape":[10000001],"data":['
     return bomb(b"[],", 10_000_000, before, b"[]]}]}")
 
 
 @cache
 def floats() -> bytes:
     return bomb(
-        b"0.1234567,", 2_600_000, b'{"inputs":[{"name":"image","datatype":"FP32","shape":[2600001],"data":[', b"0]}]}"
+        b"0.1234567,", 2_600_000, b'{"inputs":[{"name":"input","datatype":"FP32","shape":[2600001],"data":[', b"0]}]}"
     )
 
 
@@ -238,7 +239,7 @@ _BODIES: dict[str, Callable[[], Iterable[bytes]]] = {
 }
 
 UNFINISHED = ("a body that ends early",)
-CORPUS = tuple(
-    Hostile(name, parts, name in UNFINISHED) for kind in (_HEADS, _FRAMES, _BODIES) for name, parts in kind.items()
-)
+# Read to their end, so that no client misses why.
+ANSWERED = frozenset(_BODIES)
+CORPUS = tuple(Hostile(*item, item[0] in UNFINISHED) for kind in (_HEADS, _FRAMES, _BODIES) for item in kind.items())
 BOMBS = tuple(hostile for hostile in CORPUS if hostile.name.split(" in ")[-1] in ("29 KB", "60 KB", "250 KB"))

@@ -168,8 +168,9 @@ def test_what_a_client_did_not_finish_is_let_go(own: Site, monkeypatch: pytest.M
     monkeypatch.setattr(limits, "MAX_HELD_BYTES", 5 << 20)
     before = turned(responder, "memory")
     for _ in range(5):
-        with connected(own, POST, b"Content-Length: 4000000\r\n\r\n", bytes(3_000_000)):
-            pass
+        with connected(own, POST, b"Content-Length: 4000000\r\n\r\n", bytes(3_000_000)) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert heard(client) == b""
         assert own.infer()[0] == 200
     assert turned(responder, "memory") == before
 
