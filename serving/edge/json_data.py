@@ -50,10 +50,13 @@ def numbers(text: bytes, shape: Sequence[int], dtype: np.dtype[Any]) -> Steps[Ar
     yield from _pause(text)
     values = text.translate(_BLANKS)
     yield from _pause(text)
-    found = structure.count(b",") + 1 if b"," in structure or values.strip() else 0
-    flat = found == count and structure == b"[" + b"," * (count - 1) + b"]"
-    if not flat and structure != _nested(shape, len(structure)):
-        raise ValuesError if found == count else CountError(found)
+    # Commas stand between values and nowhere else: n values have n - 1 of them, however they are nested.
+    found = structure.count(b",") + 1 if values.strip(b", \t\r\n") else 0
+    if found != count:
+        raise CountError(found)
+    yield from _pause(text)
+    if structure != b"[" + b"," * (count - 1) + b"]" and structure != _nested(shape, len(structure)):
+        raise ValuesError
     yield from _pause(text)
     return (yield from _read(values, count, dtype))
 
@@ -67,7 +70,8 @@ def _pause(text: bytes) -> Steps[None]:
 def _nested(shape: Sequence[int], most: int) -> bytes:
     """What an array of this shape has of brackets and commas; something shorter where that is more than `most` bytes."""
     structure = b""
-    for size in reversed(shape):
+    known = list(shape)
+    for size in reversed(known[: known.index(0) + 1] if 0 in known else known):
         if (len(structure) + 1) * size > most + 1:
             return b""
         structure = b"[" + (structure + b",") * (size - 1) + structure * bool(size) + b"]"
@@ -75,7 +79,7 @@ def _nested(shape: Sequence[int], most: int) -> bytes:
 
 
 def _read(values: bytes, count: int, dtype: np.dtype[Any]) -> Steps[Array]:
-    """Commas between values are as many as they should be: so are values, or one of the slices is no list of them."""
+    """Commas are as many as they should be: so are values, or a slice is no list of them."""
     array = np.empty(count, dtype)
     decoder = _DECODERS[dtype.kind]
     filled = start = 0
@@ -83,6 +87,8 @@ def _read(values: bytes, count: int, dtype: np.dtype[Any]) -> Steps[Array]:
         end = _cut(values, start)
         try:
             part = decoder.decode(b"[" + values[start:end] + b"]")
+            if not part:  # blanks where a value should be
+                raise ValuesError
             with np.errstate(over="ignore"):  # beyond a small float: infinite
                 array[filled : filled + len(part)] = np.array(part, dtype)
         except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):

@@ -34,10 +34,10 @@ class Pace:
             return end.value  # type: ignore[no-any-return]
         async with self._turn:
             while needed():
+                await asyncio.sleep(0)
                 try:
                     next(steps)
                 except StopIteration as end:
                     return end.value  # type: ignore[no-any-return]
-                await asyncio.sleep(0)
         steps.close()
         return None
