@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -149,6 +151,16 @@ def test_probes_are_answered_when_connections_have_run_out(few: Site, responder:
         assert heard(slow[0]) == b"", "the longest there makes room"
         eventually(lambda: turned(responder, "connections") > before + 3, "nobody counts them")
     eventually(lambda: few.ask("POST", INFER, BODY)[0] == 200, "there is no room again")
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "room"), [(128, 128, 32), (128, 1 << 12, 1000), (1 << 12, 1 << 12, 1000), (40, 40, 1)]
+)
+def test_there_is_room_for_as_many_connections_as_descriptors_allow(soft: int, hard: int, room: int) -> None:
+    ask = f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({soft}, {hard}))"
+    tell = "from loki_rl.serving.edge import limits; print(limits.connections(), r.getrlimit(r.RLIMIT_NOFILE)[0])"
+    told = subprocess.run([sys.executable, "-c", f"{ask}; {tell}"], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(room), str(max(soft, min(hard, 1096)))]
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------------
