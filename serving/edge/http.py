@@ -90,7 +90,7 @@ class HttpFront:
         memory = Memory()
         while True:
             await asyncio.sleep(limits.LOOK_S)
-            door.look(asyncio.get_running_loop().time())
+            await door.look()
             memory.look()
             self._refusals.tell(self.client.tell)
 

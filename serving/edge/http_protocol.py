@@ -76,10 +76,13 @@ class Door:
             most = max(self._ordinary, key=lambda one: one.held)
             most.refuse("memory", 503, "bodies under way hold more memory than there is for them", retry=True)
 
-    def look(self, now: float) -> None:
-        """What began must end."""
-        for connection in (*self._ordinary, *self._reserved):
-            connection.look(now)
+    async def look(self) -> None:
+        """What began must end. Few at a time: hundreds may have begun together, and to close them takes time from others."""
+        for number, connection in enumerate((*self._ordinary, *self._reserved), 1):
+            if connection in self._ordinary or connection in self._reserved:
+                connection.look(connection.loop.time())
+            if number % limits.LOOK_AT == 0:
+                await asyncio.sleep(limits.LOOK_PAUSE_S)
 
 
 class _Flow(FlowControl):

@@ -31,6 +31,8 @@ RECEIPT_S = 30.0
 IDLE_S = 75
 # Between looks at all connections.
 LOOK_S = 1.0
+# So many of them at a time, and then others' turn.
+LOOK_AT, LOOK_PAUSE_S = 8, 0.005
 
 # -- size [bytes] ----------------------------------------------------------------------------------------------------------
 
