@@ -23,7 +23,8 @@ from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
 from loki_rl.runs.options import read_options
 from loki_rl.serving.edge import oip, rpc_codec
-from loki_rl.serving.edge.oip import InferError
+from loki_rl.serving.edge.oip_tensors import InferError
+from loki_rl.serving.edge.steps import at_once
 from loki_rl.serving.edge.zmtp import Watch, ZmtpError
 from loki_rl.serving.engines.model_repository import CONFIG, find_model
 from loki_rl.serving.gateway.schema import describe
@@ -65,17 +66,18 @@ _MEMORY = Path("/dev/shm")
 
 def _body(data: bytes) -> object:
     length = struct.unpack_from("<H", data)[0] if len(data) >= 2 else 0xFFFF
-    return oip.parse(data[2:], None if length == 0xFFFF else str(length), DESCRIBED)
+    return at_once(oip.parse(data[2:], None if length == 0xFFFF else str(length), DESCRIBED))
 
 
 def _call(data: bytes) -> object:
     from tritonclient.grpc import service_pb2 as pb
 
+    rpc_codec.check_size(data)
     try:
         message = pb.ModelInferRequest.FromString(data)
     except DecodeError:  # which the interceptor answers
         return None
-    return rpc_codec.read_request(message, DESCRIBED)
+    return at_once(rpc_codec.read_request(message, DESCRIBED))
 
 
 def _connection(data: bytes) -> None:
@@ -148,8 +150,8 @@ TARGETS: dict[str, Target] = {
     "response": Target(protocol.decode_response, (MessageError,), seeds.responses, "versioned msgpack"),
     "connection": Target(_connection, (ZmtpError,), seeds.connections),
     "oip": Target(_body, (InferError,), seeds.bodies),
-    "oip_json": Target(lambda data: oip.parse(data, None, DESCRIBED), (InferError,), seeds.json_bodies, "json"),
-    "inflate": Target(lambda data: oip.inflate(data, "gzip", INFLATED_BYTES), (InferError,), seeds.packed_bodies),
+    "oip_json": Target(lambda data: at_once(oip.parse(data, None, DESCRIBED)), (InferError,), seeds.json_bodies, "json"),
+    "inflate": Target(lambda data: at_once(oip.inflate(data, "gzip", INFLATED_BYTES)), (InferError,), seeds.packed_bodies),
     "grpc": Target(_call, (InferError,), seeds.calls),
     "pipeline": Target(_pipeline, (UserError,), lambda: [seeds.PIPELINE_YAML], "text"),
     "pool": Target(_pool, (UserError,), lambda: [seeds.POOL_YAML], "text"),

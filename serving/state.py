@@ -144,9 +144,10 @@ class Trouble(Struct, frozen=True):
 
 class PlaneState(Struct):
     """uptime_s: since clients are served. ready: a warm worker pulls at every stage, and the plane is not about to stop.
-    vanished: answers whose client was gone; malformed: messages of clients that were refused. control: None while the
-    controller does not answer. unready: why clients should not come, empty if they should. silent: tasks whose router does
-    not answer. troubles: of all processes but front ends."""
+    vanished: answers whose client was gone; malformed: messages of clients that were refused; turned: what processes in
+    front of the gateway turned away, by reason. control: None while the controller does not answer. unready: why clients
+    should not come, empty if they should. silent: tasks whose router does not answer. troubles: of all processes but front
+    ends."""
 
     pipeline: str
     engine: str
@@ -163,6 +164,7 @@ class PlaneState(Struct):
     unready: str = ""
     silent: list[str] = []
     troubles: list[Trouble] = []
+    turned: dict[str, int] = {}
 
 
 Part = Stage | Control

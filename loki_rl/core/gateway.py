@@ -98,6 +98,8 @@ class Gateway(OpenRequests):
         self.tally.validate()
         unanswered = sum(not root.replied for root in self.roots.values())
         assert unanswered == len(self.by_key), "a request is unanswered and has no reply slot, or the reverse"
+        assert self.sizes.keys() <= self.by_key.keys(), "an answered request still counts as held"
+        assert self.held == sum(self.sizes.values()), "the bytes of the payloads do not add up"
         for root in self.roots.values():
             assert not root.complete, f"request {root.number} is complete and still here"
             assert sum(root.seen.values()) == sum(root.ended), f"request {root.number}: a repeat was counted"
@@ -196,9 +198,12 @@ class Gateway(OpenRequests):
                 effects.append(self._refuse(key, second, now, self._unattainable(qos)))
                 continue
             self.arrived += 1  # what no plan can serve is no demand
-            if self.draining or len(self.by_key) >= self.options.max_inflight:
+            size = event.sizes.get(key, 0)
+            if self.draining or self._full(size):
                 effects.append(self._refuse(key, second, now))
                 continue
+            if size:
+                self._hold(key, size)
             root = self._admit(key, now, now + (timeout or self.pipeline.slo_s), second, self._terms(qos))
             self._spawn_entries(root, queues)
             if root.complete:

@@ -75,11 +75,13 @@ class Message(Struct, array_like=True, tag=True, gc=False):
 
 class Arrived(Message, array_like=True, tag=True):
     """To the gateway: requests came in. keys: the caller's own reference of each, given back in Reply. timeouts: end-to-end
-    deadline of each [s], or 0.0 for the pipeline's SLO. qos: key -> what those ask for that ask for anything."""
+    deadline of each [s], or 0.0 for the pipeline's SLO. qos: key -> what those ask for that ask for anything. sizes: key ->
+    bytes of the payload, of those that have one."""
 
     keys: list[int]
     timeouts: list[float]
     qos: dict[int, QoS] = {}
+    sizes: dict[int, int] = {}
 
 
 class Abandoned(Message, array_like=True, tag=True):

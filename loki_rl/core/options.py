@@ -20,8 +20,9 @@ class ClusterOptions(Struct, frozen=True):
     seed: of the keyed draws. interval_s: time between plans. grace_s: a request unanswered this long after its deadline
     is late (default one SLO). lead_s: a worker gives its next credit this long before its batch should end.
     lease: a batch is given to another worker after this many times its profiled p99 (plus 40 ms). max_inflight: requests
-    in the cluster, more are rejected. parallel_loads: model loads at once, 0 = no limit. routing: workers pull from the
-    queue of their task, or items are dealt to the queues of single workers by a routing table, as published.
+    in the cluster, max_inflight_bytes: of their payloads; more are rejected. parallel_loads: model loads at once, 0 = no
+    limit. routing: workers pull from the queue of their task, or items are dealt to the queues of single workers by a
+    routing table, as published.
     soft_deadlines: while a task is overloaded, stage deadlines decide what it drops; else root deadlines alone do. pool:
     types of the servers, if they are not alike (see servers.Servers).
     """
@@ -35,6 +36,7 @@ class ClusterOptions(Struct, frozen=True):
     lead_s: float = 0.002
     lease: float = 2.0
     max_inflight: int = 100_000
+    max_inflight_bytes: int = 512 << 20
     parallel_loads: int = 0
     routing: Routing = "pull"
     soft_deadlines: bool = True

@@ -15,24 +15,23 @@ import msgspec
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from loki_rl.serving.edge import front_end, http_answers, oip, oip_models
-from loki_rl.serving.edge.oip import InferError
+from loki_rl.serving.edge import front_end, http_answers, limits, oip, oip_models
+from loki_rl.serving.edge.http_protocol import Connection, Door
+from loki_rl.serving.edge.limits import MAX_BODY_BYTES, Memory, Refusals
+from loki_rl.serving.edge.oip import InferRequest
+from loki_rl.serving.edge.oip_tensors import InferError
+from loki_rl.serving.edge.steps import Pace
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
-from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MSGPACK, Described, Infer, Refused
-from loki_rl.serving.transport.wire import pack
+from loki_rl.serving.transport.protocol import MSGPACK, Described, Infer, Refused
 
-# A body becomes one message to the gateway, with a header of its own.
-MAX_BODY_BYTES = MAX_MESSAGE_BYTES - 4096
 _CONNECT_S = 0.5
-# Times the largest body that is read of one that is too large.
-LET_GO = 4
 
 
 class _IndexBody(msgspec.Struct):
@@ -47,6 +46,7 @@ class HttpFront:
     def __init__(self, endpoint: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._endpoint = endpoint
         self._max_body_bytes = max_body_bytes
+        self._refusals = Refusals()
 
     def application(self) -> ASGIApp:
         model = "/v2/models/{model}"
@@ -69,16 +69,34 @@ class HttpFront:
             Route("/loki/ledger", self.ledger),
             Route("/loki/run", self.begin_run, methods=["POST"]),
         ]
-        routed = Starlette(routes=routes, exception_handlers=http_answers.HANDLERS, lifespan=self._lifespan)
+        handlers = {**http_answers.HANDLERS, InferError: self._refused}
+        routed = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
         return self._closing(routed)
 
     @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Door]]:
         self.client = AsyncClient(self._endpoint)
+        self._pace = Pace()
         # One that is there should not look absent to the first request; one that is not must not hold up the start.
         await self.client.connected(_CONNECT_S)
-        yield
+        door = Door(self._refusals, limits.connections())
+        look = asyncio.create_task(self._look(door))
+        yield {"door": door}
+        look.cancel()
         self.client.close()
+
+    async def _look(self, door: Door) -> None:
+        """After connections, memory, and what the gateway is to be told."""
+        memory = Memory()
+        while True:
+            await asyncio.sleep(limits.LOOK_S)
+            await door.look()
+            memory.look()
+            self._refusals.tell(self.client.tell)
+
+    async def _refused(self, request: Request, fault: InferError) -> Response:
+        self._refusals.count(fault.reason)
+        return await http_answers.refused(request, fault)
 
     def _closing(self, routed: ASGIApp) -> ASGIApp:
         """The answers of a plane that is about to stop close their connections: what comes next on one would be cut."""
@@ -98,32 +116,40 @@ class HttpFront:
     async def infer(self, request: Request) -> Response:
         described = await self._model(request)
         oip_models.check_pipeline(described, request.path_params["model"])
-        headers = request.headers
-        body = oip.inflate(await self._body(request), headers.get("content-encoding", ""), self._max_body_bytes)
-        asked = oip.parse(body, headers.get("inference-header-content-length"), described)
-        payload = None if asked.payload is None else pack(asked.payload)
+        asked = await self._asked(request, described)
         id = self.client.take_id()
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
             wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self.client.infer(wanted, payload)
+            answer = await self.client.infer(wanted, oip.take_payload(asked))
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
-        return http_answers.inferred(answer, asked, described, headers.get("accept-encoding", ""))
+        return http_answers.inferred(answer, asked, described, request.headers.get("accept-encoding", ""))
+
+    async def _asked(self, request: Request, described: Described) -> InferRequest:
+        connection: Connection = request.state.connection
+        body, headers = await self._body(request, self._max_body_bytes), request.headers
+        encoding, length = headers.get("content-encoding", ""), headers.get("inference-header-content-length")
+        steps = oip.read(body, encoding, length, self._max_body_bytes, described)
+        asked = await self._pace.finish(steps, lambda: not connection.gone)
+        if asked is None:
+            raise ClientDisconnect
+        connection.release()
+        return asked
 
     async def _model(self, request: Request) -> Described:
         """What is served, if the model and version of the path are among it."""
         model, version = request.path_params["model"], request.path_params.get("version", "")
         return oip_models.check_model(await self.client.description(), model, version)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, request: Request, limit: int) -> bytes:
         """One that is too large is read to its end and let go, within reason: most clients look for no answer before they
         have sent all, and would see a broken connection instead of why."""
-        limit, declared = self._max_body_bytes, request.headers.get("content-length", "0")
+        declared = request.headers.get("content-length", "0")
         length = int(declared) if declared.isdigit() else 0
-        if length > LET_GO * limit or (length > limit and "expect" in request.headers):
+        if length > limits.LET_GO * limit or (length > limit and "expect" in request.headers):
             raise oip.too_large(limit)
         parts: list[bytes] = []
         size = 0
@@ -131,7 +157,7 @@ class HttpFront:
             size += len(part)
             if size <= limit:
                 parts.append(part)
-            elif size > LET_GO * limit:
+            elif size > limits.LET_GO * limit:
                 break
         if size > limit:
             raise oip.too_large(limit)
@@ -167,7 +193,7 @@ class HttpFront:
         return http_answers.json({"model_stats": rows})
 
     async def index(self, request: Request) -> Response:
-        body = await self._body(request)
+        body = await self._body(request, limits.MAX_TERMS_BYTES)
         try:
             wanted = msgspec.json.decode(body or b"{}", type=_IndexBody)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -194,7 +220,8 @@ class HttpFront:
     async def ledger(self, _: Request) -> Response:
         return Response(await self.client.ledger(), media_type="application/json")
 
-    async def begin_run(self, _: Request) -> Response:
+    async def begin_run(self, request: Request) -> Response:
+        http_answers.check_origin(request.headers)
         return http_answers.json({"origin_s": await self.client.begin_run()})
 
 
@@ -214,13 +241,13 @@ def server(front: HttpFront) -> uvicorn.Server:
     config = uvicorn.Config(
         front.application(),
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=limits.IDLE_S,
         timeout_graceful_shutdown=5,
     )
     return uvicorn.Server(config)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from ipaddress import ip_address
+from socket import gethostname
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from loki_rl.serving.edge import oip_answers
-from loki_rl.serving.edge.oip import InferError, InferRequest
+from loki_rl.serving.edge.oip import InferRequest
+from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.gateway.connection import GatewayGoneError, Inference
 from loki_rl.serving.transport.protocol import Described
 from loki_rl.serving.transport.wire import WireError
@@ -44,6 +50,27 @@ def _result(body: bytes, header_length: int | None, accepted: str) -> Response:
     # The length is that of the JSON before compression.
     headers["Inference-Header-Content-Length"] = str(header_length)
     return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def check_origin(headers: Headers) -> None:
+    """That no page of another site asks, through the browser of somebody who may: such a page says where it comes from, and
+    reaches us by our address only if it says so. Raises InferError."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise InferError(403, f"pages of '{origin}' may not do this", "origin")
+    if host and not _ours(host):
+        raise InferError(403, f"'{host}' is not this host: ask by its name or its address", "origin")
+
+
+def _ours(host: str) -> bool:
+    """An address, or a name that nobody else can point here."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    with suppress(ValueError):
+        return bool(ip_address(name))
+    return name in ("localhost", gethostname().lower())
 
 
 # -- handlers of what routes raise ----------------------------------------------------------------------------------------

@@ -6,44 +6,23 @@ is what the first model takes, its adapter says.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
-import struct
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from loki_rl.core.requests.items import MAX_PRIORITY
-from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor, shortened
-from loki_rl.serving.transport.wire import DTYPES, MAX_DIMENSIONS, MAX_SIZE, indexable
+from loki_rl.serving.edge import oip_tensors
+from loki_rl.serving.edge.limits import MAX_BODY_BYTES, MAX_EXPANSION, MAX_TERMS_BYTES, MAX_TEXT_BYTES, SMALL_BYTES
+from loki_rl.serving.edge.oip_tensors import Array, InferError, InputTensor, Parameters
+from loki_rl.serving.edge.steps import Steps
+from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor
+from loki_rl.serving.transport.wire import pack
 
 VERSION = "1"
-
-Parameters = dict[str, str | int | float | bool | None]
-Array = npt.NDArray[Any]
-
-
-class InferError(ValueError):
-    """The client is at fault. status: of HTTP; the message is one sentence, cut where it quotes too much of the request."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(shortened(message))
-        self.status = status
-
-
-class InputTensor(Struct):
-    name: str
-    datatype: str
-    shape: Annotated[list[Annotated[int, Meta(ge=0, le=MAX_SIZE)]], Meta(max_length=MAX_DIMENSIONS)]
-    parameters: Parameters = {}
-    # Not `Raw | None`: msgspec then refuses arrays.
-    data: Raw = Raw(b"")
+# Inflated at a time: about a millisecond.
+INFLATED_BYTES = 256 << 10
 
 
 class WantedOutput(Struct):
@@ -70,48 +49,107 @@ class InferRequest(Struct):
     priority: int = 0
 
 
+class _Data(Struct, frozen=True):
+    data: Raw = Raw(b"")
+
+
+class _Inputs(Struct, array_like=True, frozen=True):
+    """As many as are ever looked at; more are not built."""
+
+    first: _Data = _Data()
+    second: _Data = _Data()
+
+
+class _Outline(Struct):
+    """What may be large of a body."""
+
+    inputs: _Inputs = _Inputs()
+
+
 _body_decoder = msgspec.json.Decoder(InferBody)
+_outline_decoder = msgspec.json.Decoder(_Outline)
 
 
 # -- requests -------------------------------------------------------------------------------------------------------------
 
 
-def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+def read(body: bytes, encoding: str, header_length: str | None, limit: int, described: Described) -> Steps[InferRequest]:
+    """A request as it came. limit: of its body, inflated [bytes]. Raises InferError."""
+    body = yield from inflate(body, encoding, limit)
+    return (yield from parse(body, header_length, described))
+
+
+def take_payload(asked: InferRequest) -> bytes | None:
+    """The payload as it travels; it is not kept here. Raises InferError for one that no message holds."""
+    array, asked.payload = asked.payload, None
+    payload = None if array is None else pack(array)
+    if payload is not None and len(payload) > MAX_BODY_BYTES:
+        raise too_large(MAX_BODY_BYTES)
+    return payload
+
+
+def inflate(body: bytes, encoding: str, limit: int) -> Steps[bytes]:
     """Undo a Content-Encoding; a small body must not become a big one."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise InferError(415, f"Content-Encoding '{encoding}' is not supported, gzip and deflate are")
     inflater = zlib.decompressobj(wbits=47)
-    try:
-        inflated = inflater.decompress(body, limit)
-    except zlib.error as error:
-        raise InferError(400, f"the body is not {encoding}: {error}") from None
-    if inflater.unconsumed_tail:
-        raise too_large(limit)
-    if not inflater.eof:
-        raise InferError(400, f"the body is not {encoding}: it ends early")
-    return inflated
+    expanded = max(SMALL_BYTES, MAX_EXPANSION * len(body))
+    parts: list[bytes] = []
+    size, rest = 0, body
+    while True:
+        try:
+            parts.append(inflater.decompress(rest, INFLATED_BYTES))
+        except zlib.error as error:
+            raise InferError(400, f"the body is not {encoding}: {error}") from None
+        rest = inflater.unconsumed_tail
+        size += len(parts[-1])
+        if size > limit:
+            raise too_large(limit)
+        if size > expanded:
+            raise InferError(413, f"the body is more than {MAX_EXPANSION} times as large as it came", "expansion")
+        if inflater.eof:
+            return b"".join(parts)
+        if len(parts[-1]) < INFLATED_BYTES:
+            raise InferError(400, f"the body is not {encoding}: it ends early")
+        yield
 
 
 def too_large(limit: int) -> InferError:
-    return InferError(413, f"the body is larger than {limit} bytes")
+    return InferError(413, f"the body is larger than {limit} bytes", "size")
 
 
-def parse(body: bytes, header_length: str | None, described: Described) -> InferRequest:
+def parse(body: bytes, header_length: str | None, described: Described) -> Steps[InferRequest]:
     """Understand the body of an infer request. Raises InferError."""
     header, rest = _split(body, header_length)
+    large = len(header) > MAX_TERMS_BYTES
     try:
+        if large:
+            yield
+            _check_terms(header)
+            yield
         request = _body_decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InferError(400, f"the request is not inference JSON: {error}") from None
-    return understand(request, _binary_parts(request.inputs, rest), described)
+    if large:
+        yield
+    return (yield from understand(request, _binary_parts(request.inputs, rest), described))
 
 
-def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> InferRequest:
+def _check_terms(header: memoryview) -> None:
+    """Objects are built only of what is small; a tensor's values are looked at later, slice by slice."""
+    if len(header) > MAX_TEXT_BYTES:
+        raise InferError(413, f"the JSON is larger than {MAX_TEXT_BYTES} bytes; large tensors go as binary ones", "size")
+    inputs = _outline_decoder.decode(header).inputs
+    if len(header) - len(inputs.first.data) - len(inputs.second.data) > MAX_TERMS_BYTES:
+        raise InferError(413, f"the JSON is larger than {MAX_TERMS_BYTES} bytes beside the data of its input", "size")
+
+
+def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> Steps[InferRequest]:
     """What a request asks for. parts: the raw data of those inputs that have any. Raises InferError."""
     tensor = _only_input(request.inputs, described)
-    payload = None if tensor is None else _payload(tensor, parts)
+    payload = None if tensor is None else (yield from oip_tensors.read(tensor, parts.get(tensor.name)))
     terms = request.parameters
     return InferRequest(
         request.id,
@@ -192,97 +230,3 @@ def _wants_binary(request: InferBody, output: Tensor) -> bool:
             raise InferError(400, f"output '{wanted.name}' is unknown, '{output.name}' is the only one")
         wish = wanted.parameters.get("binary_data", wish)
     return wish is True
-
-
-# -- tensors --------------------------------------------------------------------------------------------------------------
-
-
-def _payload(tensor: InputTensor, parts: Mapping[str, memoryview]) -> Array:
-    part = parts.get(tensor.name)
-    if part is None and not len(tensor.data):
-        raise InferError(400, f"input '{tensor.name}' has neither data nor binary_data_size")
-    if tensor.datatype == "BYTES":
-        element = _bytes_from_json(tensor) if part is None else _bytes_from_binary(tensor, part)
-        return np.frombuffer(element, np.uint8)
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is None:
-        raise InferError(400, f"input '{tensor.name}' is BYTES or one of {', '.join(DTYPES)}, not '{tensor.datatype}'")
-    return _numbers_from_json(tensor, dtype) if part is None else _numbers_from_binary(tensor, part, dtype)
-
-
-def _require_one_element(tensor: InputTensor, elements: int) -> None:
-    if math.prod(tensor.shape) != 1 or elements != 1:
-        raise InferError(
-            400, f"input '{tensor.name}' of type BYTES has one element, shape [1], not {elements} of shape {tensor.shape}"
-        )
-
-
-def _bytes_from_json(tensor: InputTensor) -> bytes:
-    elements = np.asarray(_json_data(tensor), dtype=object).ravel()
-    _require_one_element(tensor, len(elements))
-    try:
-        return base64.b64decode(elements[0], validate=True)
-    except (binascii.Error, TypeError, ValueError):
-        raise InferError(
-            400, f"input '{tensor.name}': BYTES in JSON are base64; other bytes go as a binary tensor"
-        ) from None
-
-
-def _bytes_from_binary(tensor: InputTensor, part: memoryview) -> memoryview:
-    """The element is preceded by its length."""
-    length = struct.unpack_from("<I", part)[0] if len(part) >= 4 else None
-    _require_one_element(tensor, 1)
-    if length is None or length != len(part) - 4:
-        raise InferError(
-            400,
-            f"input '{tensor.name}': a binary BYTES element is 4 bytes of length and that many more, not {len(part)} bytes",
-        )
-    return part[4:]
-
-
-def _numbers_from_json(tensor: InputTensor, dtype: np.dtype[Any]) -> Array:
-    data = _json_data(tensor)
-    try:
-        array = np.asarray(data)
-    except (ValueError, OverflowError):  # rows of different lengths, or numbers beyond any type
-        array = np.empty(1, object)
-    if array.size and not fits(array, dtype):
-        allowed = f"{tensor.datatype} data are {_allowed(dtype)}, in rows of equal length"
-        raise InferError(400, f"input '{tensor.name}': {allowed}")
-    with np.errstate(over="ignore"):  # beyond a small float: infinite
-        return _shaped(tensor, array.astype(dtype).ravel())
-
-
-def fits(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether these are values of this type, as they may stand in JSON or protobuf."""
-    if dtype.kind == "b":
-        return array.dtype.kind == "b"
-    if dtype.kind == "f":
-        return array.dtype.kind in "iuf"
-    return array.dtype.kind in "iu" and bool(array.min() >= np.iinfo(dtype).min and array.max() <= np.iinfo(dtype).max)
-
-
-def _allowed(dtype: np.dtype[Any]) -> str:
-    if dtype.kind in "bf":
-        return {"b": "true or false", "f": "numbers"}[dtype.kind]
-    return f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
-
-
-def _numbers_from_binary(tensor: InputTensor, part: memoryview, dtype: np.dtype[Any]) -> Array:
-    if len(part) % dtype.itemsize:
-        what = f"{len(part)} bytes are no whole number of {tensor.datatype} values"
-        raise InferError(400, f"input '{tensor.name}': {what}")
-    return _shaped(tensor, np.frombuffer(part, dtype))
-
-
-def _shaped(tensor: InputTensor, flat: Array) -> Array:
-    if math.prod(tensor.shape) != flat.size or not indexable(tensor.shape):
-        raise InferError(400, f"input '{tensor.name}': shape {tensor.shape} does not hold {flat.size} values")
-    return flat.reshape(tensor.shape)
-
-
-def _json_data(tensor: InputTensor) -> list[object]:
-    try:
-        return msgspec.json.decode(tensor.data, type=list[object])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InferError(400, f"input '{tensor.name}': {error}") from None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from loki_rl.serving.edge.oip import VERSION, InferError
+from loki_rl.serving.edge.oip import VERSION
+from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.state import PlaneState, SizeCount, Stage, VariantCount
 from loki_rl.serving.transport.protocol import Described, TaskVariants, Tensor
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
@@ -17,12 +18,14 @@ from msgspec import Struct
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
-from loki_rl.serving.edge import front_end, oip_answers, oip_models, rpc_codec
-from loki_rl.serving.edge.oip import InferError
+from loki_rl.serving.edge import front_end, limits, oip, oip_answers, oip_models, rpc_codec
+from loki_rl.serving.edge.limits import Refusals
+from loki_rl.serving.edge.oip_tensors import InferError
+from loki_rl.serving.edge.steps import Pace
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.transport.addresses import bracketed
-from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, Described, Infer, Refused
+from loki_rl.serving.transport.protocol import Described, Infer, Refused
 from loki_rl.serving.transport.wire import WireError
 
 log = logging.getLogger(__name__)
@@ -33,10 +36,20 @@ _GRACE_S = 5.0
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+_OPTIONS = (
+    ("grpc.max_receive_message_length", limits.MAX_BODY_BYTES),  # also of what is inflated
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", limits.MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", limits.MAX_METADATA_BYTES),
+    ("grpc.max_allowed_incoming_connections", limits.MAX_CONNECTIONS),
+    ("grpc.server_handshake_timeout_ms", round(1000 * limits.HEAD_S)),
+    ("grpc.max_connection_idle_ms", round(1000 * limits.CALL_IDLE_S)),
+)
 
 Context = Any
 M = TypeVar("M", bound=Callable[..., Awaitable[Any]])
@@ -52,30 +65,34 @@ class CallError(Exception):
 
 
 class Unreadable(Struct):
-    """What came instead of a message, if it is none."""
+    """What came instead of a message that is taken."""
 
-    sentence: str
+    fault: InferError
 
 
 class Reader(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets methods answer messages that cannot be read; gRPC would tell clients of a Python exception."""
+    """Lets methods answer messages that cannot or should not be read; gRPC would tell clients of a Python exception."""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         handler = await continuation(details)
-        return handler and handler._replace(request_deserializer=partial(_read, handler.request_deserializer))
+        check = rpc_codec.check_size if details.method.endswith("Infer") else rpc_codec.check_small
+        return handler and handler._replace(request_deserializer=partial(_read, check, handler.request_deserializer))
 
 
-def _read(deserializer: Callable[[bytes], Any], data: bytes) -> Any:
+def _read(check: Callable[[bytes], None], deserializer: Callable[[bytes], Any], data: bytes) -> Any:
     try:
+        check(data)
         return deserializer(data)
+    except InferError as fault:
+        return Unreadable(fault)
     except DecodeError:
-        return Unreadable("the request is not the message that this method takes")
+        return Unreadable(InferError(400, rpc_codec.UNREADABLE))
 
 
 def understood(request: Any) -> Any:
     """Raises InferError for what is no message."""
     if isinstance(request, Unreadable):
-        raise InferError(400, request.sentence)
+        raise request.fault
     return request
 
 
@@ -102,7 +119,7 @@ def guarded(method: M) -> M:
         try:
             return await method(self, understood(request), context)
         except Exception as error:
-            fault = call_error(error)
+            fault = self.fault(error)
         code = _CODES.get(fault.status, grpc.StatusCode.INVALID_ARGUMENT)
         return await context.abort(code, str(fault), fault.metadata)
 
@@ -113,7 +130,17 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The methods; those not here answer UNIMPLEMENTED."""
 
     def __init__(self, client: AsyncClient) -> None:
+        self.refusals = Refusals()
         self._client = client
+        self._pace = Pace()
+        # Inferences under way, and the bytes of their messages: gRPC keeps each until its call has ended.
+        self._calls = self._held = 0
+
+    def fault(self, error: Exception) -> CallError:
+        """How a call ends whose method raised this."""
+        if isinstance(error, InferError):
+            self.refusals.count(error.reason)
+        return call_error(error)
 
     # -- inference ----------------------------------------------------------------------------------------------------
 
@@ -127,24 +154,40 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             try:
                 answer = pb.ModelStreamInferResponse(infer_response=await self._infer(understood(request), context))
             except Exception as error:
-                answer = pb.ModelStreamInferResponse(error_message=str(call_error(error)))
+                answer = pb.ModelStreamInferResponse(error_message=str(self.fault(error)))
                 if not isinstance(request, Unreadable):
                     answer.infer_response.model_name, answer.infer_response.id = request.model_name, request.id
             yield answer
 
     async def _infer(self, request: Any, context: Context) -> Any:
-        described = await self._model(request.model_name, request.model_version)
-        oip_models.check_pipeline(described, request.model_name)
-        asked = rpc_codec.read_request(request, described)
-        timeout_s = asked.timeout_s or _remaining_s(context)
-        wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
-        answer = await self._client.infer(wanted, rpc_codec.payload(asked))
+        with self._room(request.ByteSize()):
+            described = await self._model(request.model_name, request.model_version)
+            oip_models.check_pipeline(described, request.model_name)
+            asked = await self._pace.finish(rpc_codec.read_request(request, described), lambda: not context.done())
+            if asked is None:
+                raise CallError(400, "the call has ended")
+            timeout_s = asked.timeout_s or _remaining_s(context)
+            wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+            answer = await self._client.infer(wanted, oip.take_payload(asked))
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
             raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
         return rpc_codec.write_response(answer, asked, described)
+
+    @contextmanager
+    def _room(self, size: int) -> Iterator[None]:
+        """For a message of so many bytes; small ones find some beside those who hoard."""
+        if self._calls >= limits.MAX_CALLS:
+            raise InferError(429, f"{limits.MAX_CALLS} inferences are under way", "calls")
+        if size > limits.MAX_TERMS_BYTES and self._held + size > limits.MAX_HELD_BYTES:
+            raise InferError(429, "messages under way hold more memory than there is for them", "memory")
+        self._calls, self._held = self._calls + 1, self._held + size
+        try:
+            yield
+        finally:
+            self._calls, self._held = self._calls - 1, self._held - size
 
     async def _model(self, name: str, version: str) -> Described:
         """What is served, if this model and version are among it."""
@@ -211,10 +254,11 @@ async def serve(
 ) -> None:
     """Serve until `stop`. started: is told the port. shared: as in `listen`. Raises OSError if it cannot be had."""
     client = AsyncClient(front)
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", -1)]
+    rpcs = RpcFront(client)
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
-    server = grpc.aio.server(interceptors=[Reader()], options=[*options, ("grpc.so_reuseport", int(shared))])
-    stubs.add_GRPCInferenceServiceServicer_to_server(RpcFront(client), server)
+    options = [*_OPTIONS, ("grpc.so_reuseport", int(shared))]
+    server = grpc.aio.server(interceptors=[Reader()], options=options, maximum_concurrent_rpcs=2 * limits.MAX_CALLS)
+    stubs.add_GRPCInferenceServiceServicer_to_server(rpcs, server)
     try:
         bound = server.add_insecure_port(f"{bracketed(host)}:{port}")
     except RuntimeError as error:
@@ -223,9 +267,20 @@ async def serve(
     await client.connected(_CONNECT_S)
     await server.start()
     started(bound)
+    look = asyncio.create_task(_look(rpcs.refusals, client))
     await stop.wait()
+    look.cancel()
     await server.stop(_GRACE_S)
     client.close()
+
+
+async def _look(refusals: Refusals, client: AsyncClient) -> None:
+    """After memory, and what the gateway is to be told."""
+    memory = limits.Memory()
+    while True:
+        await asyncio.sleep(limits.LOOK_S)
+        memory.look()
+        refusals.tell(client.tell)
 
 
 async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:

@@ -19,6 +19,7 @@ _QUESTION_S = 3.0
 _FRESH_S = 0.2
 
 T = TypeVar("T")
+Future = asyncio.Future[Inference | protocol.Response]
 
 
 class AsyncClient:
@@ -31,7 +32,7 @@ class AsyncClient:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._connection = Connection(self._context, endpoint)
         self._losses = 0
-        self._waiting: dict[int, asyncio.Future[Inference | protocol.Response]] = {}
+        self._waiting: dict[int, Future] = {}
         self._pumping: asyncio.Handle | None = None
         self._fds = [handle.fileno() for handle in self._connection.handles]
         for fd in self._fds:
@@ -69,10 +70,17 @@ class AsyncClient:
         """request: with an id from `take_id`. It is cancelled if nobody waits for it any more. Raises GatewayGoneError."""
         described = await self.description()
         limit_s = (request.timeout_s or described.slo_s) + described.grace_s + PATIENCE_S
-        answer = await self._ask(request, payload, limit_s)
+        future = self._send(request, payload)
+        del payload  # it is long before the answer comes
+        answer = await self._answer(request.id, future, limit_s)
         if isinstance(answer, Inference | protocol.Refused):
             return answer
         raise GatewayGoneError("the gateway's answer to an inference is not one")
+
+    def tell(self, word: protocol.Turned) -> None:
+        """Raises GatewayGoneError."""
+        self._connection.tell(word)
+        self._look_soon()
 
     def cancel(self, id: int) -> None:
         """Nobody wants the result any more; the answer still comes, as 'cancelled'."""
@@ -104,25 +112,28 @@ class AsyncClient:
         return (await self._question(protocol.ReadState(self.take_id()), protocol.StateRead)).state
 
     async def _question(self, request: protocol.Request, kind: type[T]) -> T:
-        answer = await self._ask(request, None, _QUESTION_S)
+        answer = await self._answer(request.id, self._send(request, None), _QUESTION_S)
         if not isinstance(answer, kind):
             raise GatewayGoneError(f"the gateway does not answer {type(request).__name__} as it should")
         return answer
 
-    async def _ask(self, request: protocol.Request, payload: bytes | None, limit_s: float) -> Inference | protocol.Response:
-        future: asyncio.Future[Inference | protocol.Response] = self._loop.create_future()
-        self._waiting[request.id] = future
+    def _send(self, request: protocol.Request, payload: bytes | None) -> Future:
+        """Raises GatewayGoneError."""
+        self._connection.send(request, payload)
+        self._look_soon()
+        self._waiting[request.id] = future = self._loop.create_future()
+        return future
+
+    async def _answer(self, id: int, future: Future, limit_s: float) -> Inference | protocol.Response:
         try:
-            self._connection.send(request, payload)
-            self._look_soon()
             async with asyncio.timeout(limit_s):
                 return await future
         except TimeoutError:
             raise GatewayGoneError("the gateway does not answer") from None
         finally:
-            del self._waiting[request.id]
+            del self._waiting[id]
             if not future.done() or future.cancelled():
-                self._connection.give_up(request.id)
+                self._connection.give_up(id)
                 self._look_soon()
 
     def _look_soon(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -60,7 +61,8 @@ class ClientSocket:
     than asked for, and answers; it sets `ready` once every task has a warm variant, and `leaving` before the end.
 
     check: the sentence that says what is wrong with a payload (None: nothing). vanished: answers whose client was gone or
-    did not take them. malformed: messages refused. disconnections: of clients.
+    did not take them. malformed: messages refused. turned: what processes in front turned away, by reason. disconnections:
+    of clients.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class ClientSocket:
         self.leaving = False
         self.vanished = 0
         self.malformed = 0
+        self.turned: Counter[str] = Counter()
         self._described = described
         self._check = check
         self._names = PathNames(pipeline)
@@ -171,6 +174,9 @@ class ClientSocket:
         if isinstance(request, protocol.Cancel):
             key = self._in_flight.get(client, {}).get(request.id)
             return None if key is None else Withdrawn(key)
+        if isinstance(request, protocol.Turned):
+            self.turned.update(request.counts)
+            return None
         if isinstance(request, protocol.Query):
             return Question(client, request)
         self._send(client, msgspec.structs.replace(self._described, id=request.id, ready=self.ready))

@@ -112,6 +112,12 @@ class Connection:
         self._send(request, payload)
         self._in_flight[request.id] = time.monotonic() if isinstance(request, protocol.Infer) else None
 
+    def tell(self, word: protocol.Turned) -> None:
+        """What needs no answer. Raises GatewayGoneError where no gateway is there."""
+        if not self.found:
+            raise GatewayGoneError("the gateway is not there")
+        self._send(word, None)
+
     def cancel(self, id: int) -> None:
         """Nobody wants the result any more; the answer still comes, as 'cancelled' unless it was on its way."""
         if self._in_flight.get(id) is None:

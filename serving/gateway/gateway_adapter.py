@@ -168,6 +168,7 @@ class GatewayAdapter:
             uptime_s=time.monotonic() - opened,
             vanished=front.vanished,
             malformed=front.malformed,
+            turned=dict(front.turned),
             requests=self._meter.state(),
             stages=stages,
             control=control,
@@ -182,8 +183,9 @@ class GatewayAdapter:
 
 def _arrived(entered: list[Entered]) -> Delivery:
     qos = {one.key: QoS(one.min_accuracy, one.priority) for one in entered if one.min_accuracy or one.priority}
-    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], qos)
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
+    sizes = {key: len(payload) for key, payload in with_payload}
+    event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], qos, sizes)
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
 
 

@@ -73,6 +73,8 @@ def _requests(state: PlaneState) -> Iterator[Metric]:
     yield _counter("loki_leaves", "Leaves by the variants that served them.", ("pipeline", "path"), served)
     lost = [((name, "vanished"), state.vanished), ((name, "malformed"), state.malformed)]
     yield _counter("loki_client_faults", "Answers nobody took, and messages refused.", ("pipeline", "kind"), lost)
+    turned = [((name, reason), count) for reason, count in sorted(state.turned.items())]
+    yield _counter("loki_turned_away", "What HTTP and gRPC turned away, by limit.", ("pipeline", "reason"), turned)
     yield _gauge("loki_requests_in_flight", "Requests admitted and not answered.", _PIPELINE, [(own, requests.in_flight)])
     yield _gauge("loki_ready", "Whether clients should come here.", _PIPELINE, [(own, state.ready)])
     yield _gauge("loki_slo_seconds", "End-to-end deadline.", _PIPELINE, [(own, state.slo_s)])

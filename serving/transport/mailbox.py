@@ -47,7 +47,6 @@ class Outbox:
             send(socket, frame, SEND_MORE, False)
         send(socket, last, NOBLOCK, False)
 
-
     def say(self, word: ControlWord) -> None:
         """Behind the letters that wait."""
         self.flush()

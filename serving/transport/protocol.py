@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,6 +28,12 @@ MAX_SENTENCE = 400
 MSGPACK = "application/msgpack"
 
 Id = Annotated[int, Meta(ge=0)]
+# Why a process in front of the gateway turns something away: connections, bodies under way and calls beyond what there is
+# room for; a head, a body or what is inflated too large; one that takes too long, or answers that nobody reads; what cannot
+# be understood; and what another site's page wants.
+Turning = Literal[
+    "calls", "connections", "expansion", "head", "malformed", "memory", "origin", "size", "slow", "unparsable", "unread"
+]
 
 
 # -- what clients ask -----------------------------------------------------------------------------------------------------
@@ -83,8 +89,15 @@ class ReadReadiness(Struct, array_like=True, tag=True):
     id: Id
 
 
+class Turned(Struct, array_like=True, tag=True):
+    """From a process in front of the gateway: so many more it turned away by itself, by reason. Nobody answers."""
+
+    counts: dict[Turning, Annotated[int, Meta(ge=1, le=1 << 40)]]
+    id: int = NO_ID
+
+
 Query = BeginRun | ReadLedger | ReadReadiness | ReadState
-Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadReadiness
+Request = Infer | Cancel | Describe | BeginRun | ReadLedger | ReadState | ReadReadiness | Turned
 
 
 # -- what the gateway node answers ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from loki_rl.core.gateway import FORGET_S
 from loki_rl.core.messages import (
     CONTROLLER,
     Abandoned,
+    Arrived,
     Begin,
     Counted,
     Drain,
@@ -271,6 +272,17 @@ def test_a_full_cluster_refuses_and_counts_what_it_refused() -> None:
     assert replies(arrive(gateway, 4, now=0.1)) == []
     gateway.validate()
     assert (gateway.tally.arrivals, gateway.tally.outcome(Outcome.REJECTED)) == (4, 1)
+
+
+def test_large_payloads_fill_a_cluster_too() -> None:
+    gateway = make(max_inflight_bytes=100)
+    refused = replies(gateway.handle(Arrived([1, 2, 3, 4], [0.0] * 4, {}, {1: 60, 2: 50, 3: 40}), 0.0))
+    assert [(reply.key, reply.outcome) for reply in refused] == [(2, Outcome.REJECTED)]
+    gateway.handle(first(0, 0), 0.1)
+    assert [reply.key for reply in replies(gateway.handle(Arrived([5, 6], [0.0] * 2, {}, {5: 60, 6: 1}), 0.1))] == [6]
+    gateway.handle(Abandoned([3, 5]), 0.1)
+    assert replies(gateway.handle(Arrived([7], [0.0], {}, {7: 100}), 0.1)) == []
+    gateway.validate()
 
 
 def test_leaves_of_a_refused_request_count_as_violated() -> None:

@@ -57,11 +57,23 @@ class OpenRequests:
         self.seconds = Seconds()
         self.roots: dict[int, Root] = {}
         self.by_key: dict[int, Root] = {}
+        # Bytes of the payloads of what is not answered, by key, of those that have one; and in all.
+        self.sizes: dict[int, int] = {}
+        self.held = 0
         self.timers: list[Timer] = []
         # Of this life; without a snapshot of the one before it may have had any small number.
         self.first_root = incarnation * LIFE_ROOTS % (1 << ROOT_BITS)
         self.next_root = self.first_root
         self.draining = False
+
+    def _full(self, size: int) -> bool:
+        """Whether there is no room for one more, with a payload of so many bytes."""
+        options = self.options
+        return len(self.by_key) >= options.max_inflight or self.held + size > options.max_inflight_bytes
+
+    def _hold(self, key: int, size: int) -> None:
+        self.sizes[key] = size
+        self.held += size
 
     def _number(self) -> int:
         """Every arrival takes the next number, also one that is refused: the later ones keep their draws."""
@@ -203,6 +215,8 @@ class OpenRequests:
     def _reply(self, root: Root, outcome: Outcome, now: float) -> Reply:
         root.replied = True
         del self.by_key[root.key]
+        if self.sizes:
+            self.held -= self.sizes.pop(root.key, 0)
         latency_s = now - root.t0
         accuracy = self.accuracy.of(root) if outcome is Outcome.OK else 0.0
         if root.second >= 0:

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loki_rl.serving.edge import oip, oip_answers
-from loki_rl.serving.edge.oip import InferError
+from loki_rl.serving.edge.oip_tensors import InferError
+from loki_rl.serving.edge.steps import at_once
 from loki_rl.serving.gateway.client import Inference
 from loki_rl.serving.transport.protocol import Described, Refusal, Tensor
 
@@ -33,8 +34,12 @@ def body(input: dict[str, Any] | None = None, **rest: Any) -> bytes:
     return msgspec.json.encode({"inputs": [tensor], **rest})
 
 
+def parsed(request: bytes, length: str | None, described: Described) -> oip.InferRequest:
+    return at_once(oip.parse(request, length, described))
+
+
 def payload(request: bytes, length: int | None = None) -> Any:
-    return oip.parse(request, None if length is None else str(length), READING).payload
+    return parsed(request, None if length is None else str(length), READING).payload
 
 
 def test_uint8_in_json_flat_nested_and_as_pixels() -> None:
@@ -60,15 +65,15 @@ def test_binary_tensors() -> None:
 
 
 def test_timeout_is_in_microseconds_and_the_id_is_kept() -> None:
-    request = oip.parse(body(id="a7", parameters={"timeout": 250_000, "priority": 1}), None, READING)
+    request = parsed(body(id="a7", parameters={"timeout": 250_000, "priority": 1}), None, READING)
     assert (request.id, request.timeout_s, request.priority) == ("a7", 0.25, 1)
-    assert oip.parse(body(parameters={"min_accuracy": 0.7}), None, READING).min_accuracy == 0.7
-    assert oip.parse(body(), None, READING).timeout_s == 0.0
+    assert parsed(body(parameters={"min_accuracy": 0.7}), None, READING).min_accuracy == 0.7
+    assert parsed(body(), None, READING).timeout_s == 0.0
 
 
 def test_an_optional_input_may_be_left_out() -> None:
-    assert oip.parse(b'{"inputs":[]}', None, TRAFFIC).payload is None
-    assert oip.parse(b"{}", None, TRAFFIC).payload is None
+    assert parsed(b'{"inputs":[]}', None, TRAFFIC).payload is None
+    assert parsed(b"{}", None, TRAFFIC).payload is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +93,7 @@ def test_an_optional_input_may_be_left_out() -> None:
     ],
 )
 def test_who_asks_for_binary_output_gets_it(rest: dict[str, Any], binary: bool) -> None:
-    assert oip.parse(body(**rest), None, READING).binary is binary
+    assert parsed(body(**rest), None, READING).binary is binary
 
 
 @pytest.mark.parametrize(
@@ -185,7 +190,7 @@ def test_an_input_that_stands_twice() -> None:
 @pytest.mark.parametrize("length", ["-1", "x", "99999", "1" * 5000, "²"])
 def test_a_wrong_header_length(length: str) -> None:
     with pytest.raises(InferError, match="is not a length within the body"):
-        oip.parse(body(), length, READING)
+        parsed(body(), length, READING)
 
 
 @pytest.mark.parametrize("part", [b"", b"abc", struct.pack("<I", 9) + b"abc", struct.pack("<I", 1) + b"abc"])
@@ -206,7 +211,7 @@ def test_bytes_that_belong_to_no_input() -> None:
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300).map(str))
 def test_no_bytes_are_more_than_a_wrong_request(data: bytes, length: str | None) -> None:
     with pytest.raises(InferError):
-        oip.parse(data, length, READING)
+        parsed(data, length, READING)
 
 
 JSON = st.recursive(
@@ -224,9 +229,9 @@ def test_no_value_is_more_than_a_wrong_request(field: str, value: Any) -> None:
 
 
 def test_content_encodings() -> None:
-    assert oip.inflate(b"abc", "", 10) == b"abc"
-    assert oip.inflate(gzip.compress(b"abc"), "gzip", 10) == b"abc"
-    assert oip.inflate(zlib.compress(b"abc"), "deflate", 10) == b"abc"
+    assert at_once(oip.inflate(b"abc", "", 10)) == b"abc"
+    assert at_once(oip.inflate(gzip.compress(b"abc"), "gzip", 10)) == b"abc"
+    assert at_once(oip.inflate(zlib.compress(b"abc"), "deflate", 10)) == b"abc"
     for data, encoding, status in (
         (gzip.compress(bytes(10_000)), "gzip", 413),
         (b"abc", "gzip", 400),
@@ -234,7 +239,7 @@ def test_content_encodings() -> None:
         (b"abc", "br", 415),
     ):
         with pytest.raises(InferError) as caught:
-            oip.inflate(data, encoding, 100)
+            at_once(oip.inflate(data, encoding, 100))
         assert caught.value.status == status
 
 
@@ -312,7 +317,7 @@ def test_an_answer_is_compressed_as_the_client_accepts_it(accepted: str, encodin
     body = b"abc" * 1000
     packed, name = oip_answers.compress(body, accepted)
     assert name == encoding
-    assert oip.inflate(packed, name, len(body)) == body
+    assert at_once(oip.inflate(packed, name, len(body))) == body
 
 
 def test_a_short_answer_is_not_compressed() -> None:

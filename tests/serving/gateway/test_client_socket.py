@@ -43,6 +43,7 @@ from loki_rl.serving.transport.protocol import (
     Response,
     StateRead,
     Tensor,
+    Turned,
     decode_response,
     encode,
 )
@@ -252,6 +253,8 @@ def test_questions(peer: Peer) -> None:
         ((V + msgspec.msgpack.encode(["Infer", -1, "chain", 0.0]),), "Expected `int` >= 0"),
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, float("nan")]),), "Expected `float` >= 0.0"),
         ((V + msgspec.msgpack.encode(["Infer", 1, "chain", 0.0, 0.5, 1 << 32]),), "Expected `int` <= 4294967295"),
+        ((V + msgspec.msgpack.encode(["Turned", {"whim": 1}]),), "Invalid enum value 'whim'"),
+        ((V + msgspec.msgpack.encode(["Turned", {"slow": -1}]),), "Expected `int` >= 1"),
         ((V + msgspec.msgpack.encode(["BeginRun", 1, "now"]),), "Expected `float | null`, got `str`"),
         ((encode(Infer(1, "x" * 100_000)),), "xxx ..."),
         ((encode(Infer(1, "train")),), "pipeline 'train' is not served here, 'chain' is"),
@@ -267,6 +270,13 @@ def test_a_malformed_message_is_refused_in_a_sentence_and_the_next_one_served(
     assert peer.send(*frames) == []
     assert sentence in peer.refusal().message
     assert peer.front.malformed == 1
+    peer.enter()
+
+
+def test_what_the_processes_in_front_turned_away_adds_up(peer: Peer) -> None:
+    for _ in range(2):
+        assert peer.ask(Turned({"slow": 2, "head": 1})) == []
+    assert peer.front.turned == {"slow": 4, "head": 2}
     peer.enter()
 
 
@@ -287,7 +297,7 @@ def test_a_check_that_fails_refuses_the_request_and_no_more(peer: Peer, caplog: 
 
 FIELDS = st.floats() | st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=5) | st.none() | st.binary(max_size=5)
 HEADERS = st.tuples(
-    st.sampled_from(["Infer", "Cancel", "Describe", "BeginRun", "ReadLedger", "ReadState", "Other"]),
+    st.sampled_from(["Infer", "Cancel", "Describe", "BeginRun", "ReadLedger", "ReadState", "Turned", "Other"]),
     st.just(7) | FIELDS, st.just("chain") | FIELDS, FIELDS, FIELDS, FIELDS,
 )  # fmt: skip
 

@@ -99,3 +99,9 @@ def test_a_plane_that_served_nothing_and_has_no_plan_is_no_fault() -> None:
     found = samples(PlaneState("reading", "onnx", 0.5, 1.0, 2, False, 0.0, 0, 0, Requests(), [stage], None))
     assert found["loki_drain_seconds", (("pipeline", "reading"), ("stage", "read"))] == inf
     assert found["loki_ready", (("pipeline", "reading"),)] == 0
+
+
+def test_what_was_turned_away_is_told_by_reason(plane_state: PlaneState) -> None:
+    found = samples(replace(plane_state, turned={"slow": 3, "head": 1}))
+    for reason, count in (("slow", 3), ("head", 1)):
+        assert found["loki_turned_away_total", (("pipeline", "reading"), ("reason", reason))] == count
