@@ -10,7 +10,8 @@ from loki_rl.errors import UserError
 
 # Told to a peer, a client or a driver of ours, never to whoever typed a command.
 OURS = {
-    "CallError", "InferError", "MessageError", "PayloadError", "WireError", "ZmtpError", "_MalformedError",
+    "CallError", "CountError", "InferError", "MessageError", "PayloadError", "ValuesError", "WireError", "ZmtpError",
+    "_MalformedError", "_RefusedError",
 }  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def test_what_is_said_counts(run_options: RunOptions) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_plans_at_its_own_pace_unless_told_otherwise(policy: str, run_options: RunOptions) -> None:
     own = prepare(replace(run_options, policy=policy, interval_s=None))
-    assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in {"exact", "clairvoyant"} else 10.0)
+    quick = {"exact", "clairvoyant", "forecast"}
+    assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in quick else 10.0)
     told = prepare(replace(run_options, policy=policy, interval_s=4.0))
     assert told.cluster.interval_s == told.policy.interval_s == 4.0
 
