@@ -6,6 +6,7 @@ import numpy as np
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.belief import Coming
+from loki_rl.control.demand.estimators import Floats
 from loki_rl.control.demand.regime import stayed_s
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.control.policies.planner import Planner
@@ -33,9 +34,18 @@ class Exact:
 
     def coming(self, snapshot: Snapshot) -> Coming:
         counts = np.array(snapshot.arrivals or (self._planner.options.expected_rps,), np.float64)
-        return self._planner.belief.from_history(counts, REACTION_S + self._planner.lead_s(snapshot), self._caution)
+        return self._planner.belief.from_history(counts, lead_s(self._planner.load_s, snapshot.interval_s), self._caution)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
-        """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there."""
-        stayed = stayed_s(np.array(snapshot.arrivals, np.float64))
-        return max(min(stayed, LONGEST_S), SHORTEST * self._planner.load_s, snapshot.interval_s)
+        return horizon_s(np.array(snapshot.arrivals, np.float64), self._planner.load_s, snapshot.interval_s)
+
+
+def lead_s(load_s: float, interval_s: float) -> float:
+    """How long a plan must do [s], where loads take at most load_s and plans are made every interval_s."""
+    return REACTION_S + interval_s + load_s
+
+
+def horizon_s(counts: Floats, load_s: float, interval_s: float) -> float:
+    """The expected life of a plan made after these counts per second [s]: demand is thought to stay where it is as long as
+    it has stayed there. load_s, interval_s: as in `lead_s`."""
+    return max(min(stayed_s(counts), LONGEST_S), SHORTEST * load_s, interval_s)
