@@ -10,7 +10,6 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
-from loki_rl.agents.evaluate.methods import tune
 from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.export import export
 from loki_rl.agents.train.training import BEST, TrainOptions, train, worth
@@ -46,8 +45,8 @@ class TrainFlags(TraceOptions, frozen=True, kw_only=True):
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
-    interval_s: Interval = 10.0
-    intervals: Intervals = 60
+    interval_s: Interval = 1.0
+    intervals: Intervals = 120
     windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
     validation: Annotated[Count, Help("Windows to validate on.")] = 96
     randomise: Randomise = True
@@ -63,7 +62,7 @@ class LosingAgentError(UserError):
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
     """Train, then export what is better than its base; a second call goes on where a killed one stopped. Returns the JSON of
     the command, in which `refused` says why an agent was not exported."""
-    env = tuned_env(flags)
+    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
     name = table_of(env).fleet.pipeline.name
     agents = [
         _trained(train_options(flags, env, seed), Path(flags.out) / name / f"seed{seed}", flags.force, quiet)
@@ -97,13 +96,6 @@ def check_exported(row: dict[str, Any]) -> None:
         raise LosingAgentError(f"{'; '.join(refused)}; train for more --steps or on other windows, or export with --force")
 
 
-def tuned_env(flags: TrainFlags) -> ClusterEnvOptions:
-    """The training windows with the base that an agent adjusts, tuned as evaluations tune it."""
-    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
-    tuned = tune(env, "forecast", flags.validation)
-    return replace(env, scale=tuned.scale, patience=tuned.patience)
-
-
 def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> TrainOptions:
     return TrainOptions(
         env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up, allowed=flags.allowed,
@@ -121,8 +113,8 @@ class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
-    interval_s: Interval = 10.0
-    intervals: Intervals = 60
+    interval_s: Interval = 1.0
+    intervals: Intervals = 120
     bursts: Annotated[NotNegative, Help("Times as many bursts.")] = 1.0
     heights: Annotated[Positive, Help("Times as high bursts.")] = 1.0
     randomise: Randomise = False

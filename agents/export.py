@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from loki_rl.agents.train.training import Progress, TrainOptions, actor_of
 from loki_rl.control.demand.tanh_network import named
 from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, ODDS
 from loki_rl.env.fluid.batch import Pool
 from loki_rl.env.gym.cluster_options import ONE_TASK, ClusterEnvOptions, pool_for, ranges_of
 from loki_rl.env.gym.spaces import NAMES
@@ -45,17 +45,14 @@ def make_card(options: TrainOptions, progress: Progress) -> Card:
     low, high = observed(pool, min(SAMPLE, pool.size))
     ranges = asdict(ranges_of(env))
     return Card(
-        environment="LokiRL/OneTask-v0" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v0",
+        environment="LokiRL/OneTask-v1" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v1",
         pipeline=pool.table.fleet.pipeline.name,
         features=NAMES,
         multipliers=tuple(MULTIPLIERS.tolist()),
-        patiences=tuple(PATIENCES.tolist()),
+        odds=tuple(ODDS.tolist()),
         mask_rule=MASK_RULE,
-        scale=env.scale,
-        patience=env.patience,
         low=low,
         high=high,
-        forecast_error=forecast_error(pool, min(SAMPLE, pool.size)),
         ranges=ranges,
         training=msgspec.to_builtins(options),
         gain=progress.best.gain,
@@ -93,12 +90,6 @@ def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, 
 
     play(pool, wander, windows=windows)
     return tuple(low.tolist()), tuple(high.tolist())
-
-
-def forecast_error(pool: Pool, windows: int) -> float:
-    """Mean pinball error of the forecaster relative to demand, as the observation has it (a tenth of the feature)."""
-    feature = NAMES.index("forecast_error")
-    return float(pool.windows.arrays.exogenous[:windows, :, feature].mean() / 10)
 
 
 def write_onnx(agent: NumpyAgent, path: Path) -> None:
@@ -150,15 +141,12 @@ def model_card(card: Card) -> str:
             f"Adjusts the demand that the allocator plans for, in {card.environment}. MaskablePPO on the fluid twin "
             f"with the quick allocator table, {card.steps} decisions; {card.note}.",
             "",
-            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against the same forecast without it; "
-            f"{_foresight(card)}.",
+            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against `exact`; {_foresight(card)}.",
             f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
             f"{100 * (card.violations - card.excess):.2f} %.",
-            f"- Base: the demand that `forecast` has room for x {card.scale:g}, plans for {card.patience:g} intervals.",
-            f"- Forecaster's pinball error in training: {100 * card.forecast_error:.1f} % of demand.",
             f"- Drawn in training: {card.ranges}.",
-            "- Trained and validated in the fluid twin. Policy `forecast` decides where an observation lies outside",
-            "  of the training range, where counts are stale, and where the forecaster is off by three times.",
+            "- Trained and validated in the fluid twin. Policy `exact` decides where an observation lies outside of",
+            "  the training range and where counts are stale.",
             "",
         )
     )

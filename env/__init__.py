@@ -2,7 +2,7 @@
 
 from gymnasium.envs.registration import register, registry
 
-IDS = {"LokiRL/Cluster-v0": "ClusterEnv", "LokiRL/OneTask-v0": "OneTaskEnv"}
+IDS = {"LokiRL/Cluster-v1": "ClusterEnv", "LokiRL/OneTask-v1": "OneTaskEnv"}
 
 
 def register_envs() -> None:

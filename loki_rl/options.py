@@ -35,7 +35,7 @@ LoadTime = Annotated[NotNegative | None, Help("Time to load any model [s] (defau
 # Far below a solve it would never let the controller rest.
 Interval = Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between plans [s].")]
 WindowTrace = Annotated[str | None, Help("Cut windows from this trace (default: bursty generator).", "--trace")]
-Intervals = Annotated[Count, Help("Decisions of an episode; its window lasts them, one interval and three minutes.")]
+Intervals = Annotated[Count, Help("Decisions of an episode; its window lasts them, one interval and 195 s.")]
 Randomise = Annotated[
     bool, Help("Draw service rate, servers, lag and lost counts per window, and the load time where none is given.")
 ]

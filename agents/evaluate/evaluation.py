@@ -9,7 +9,6 @@ from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from loki_rl.agents.evaluate.event_check import Fidelity, fidelity
-from loki_rl.agents.evaluate.matched_comparison import MatchedComparison, matched
 from loki_rl.agents.evaluate.methods import BARE, BASES, IDEAL, PPO, Method, Tuned, contenders, tune
 from loki_rl.agents.evaluate.rollouts import Means, Played, mean_of, means
 from loki_rl.agents.evaluate.shifts import Shifted, shifts
@@ -25,8 +24,7 @@ class Row(Means, frozen=True, kw_only=True):
     policy: str
     cost_low: float
     cost_high: float
-    scale: float
-    patience: float
+    action: int
 
 
 class Gap(Struct, frozen=True, kw_only=True):
@@ -62,7 +60,7 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 class Report(Struct, frozen=True, kw_only=True):
     """windows, seeds: how much was played; tuned: what each base was tuned to; rows, gaps: the result; by_seed: of each
-    agent alone; matched: at equal accuracy and servers; shifts, fidelity: empty where not asked for."""
+    agent alone; shifts, fidelity: empty where not asked for."""
 
     pipeline: str
     windows: int
@@ -71,20 +69,19 @@ class Report(Struct, frozen=True, kw_only=True):
     rows: list[Row]
     gaps: list[Gap]
     by_seed: list[Row]
-    matched: list[MatchedComparison]
     shifts: list[Shifted]
     fidelity: list[Fidelity]
     costs: dict[str, list[float]]
 
 
 def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: Asked) -> Report:
-    """Bases, agents and clairvoyance on test windows. The agents adjust the base that their card names."""
+    """Bases, agents and clairvoyance on test windows. The agents adjust policy `exact`."""
     tuned = [tune(options, name, asked.tuning) for name in (*BASES, IDEAL)]
     methods = contenders(tuned, agents)
     test = replace(options, split="test", windows=asked.windows)
     played = [one.play(test, asked.deep) for one in methods]
     plain = len(methods) - len(agents)
-    learnt, mine = methods[plain:], played[plain:]
+    mine = played[plain:]
     rows = list(map(_row, methods, played))
     bases = {row.policy: result for row, result in zip(rows[:plain], played, strict=False)}
     agent = [mean_of(mine)] if mine else []
@@ -94,9 +91,8 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
         seeds=len(agents),
         tuned=tuned,
         rows=rows[:plain] + [_row(methods[-1], one) for one in agent],
-        gaps=[_gap(name, bases, mine) for name in (*BASES, BARE)] if mine else [_gap("exact", bases, [bases["forecast"]])],
+        gaps=[_gap(name, bases, mine or [bases["exact"]]) for name in (*BASES, BARE)],
         by_seed=rows[plain:],
-        matched=[matched(options, name, learnt, asked.tuning, asked.windows) for name in BASES] if mine else [],
         shifts=shifts(options, methods, asked.windows, asked.traces) if asked.shifts else [],
         fidelity=fidelity(options, methods[: plain + 1], asked.events) if asked.events else [],
         costs={name: one.cost_j.tolist() for name, one in (*bases.items(), *((PPO, one) for one in agent))},
@@ -106,7 +102,7 @@ def evaluate(options: ClusterEnvOptions, agents: Sequence[NumpyAgent], asked: As
 def _row(method: Method, played: Played) -> Row:
     cost = mean_interval(played.cost_j)
     return Row(
-        policy=method.name, cost_low=cost.low, cost_high=cost.high, scale=method.scale, patience=method.patience,
+        policy=method.name, cost_low=cost.low, cost_high=cost.high, action=method.action,
         **asdict(means(played)),
     )  # fmt: skip
 

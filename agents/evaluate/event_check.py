@@ -8,9 +8,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
 from loki_rl.agents.evaluate.methods import Method
-from loki_rl.agents.evaluate.rollouts import Means, Played, base, means
+from loki_rl.agents.evaluate.rollouts import Means, Played, means
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
 from loki_rl.env.gym.event_cluster import EventTwin
@@ -47,7 +46,7 @@ def in_events(method: Method, options: ClusterEnvOptions) -> Played:
 
 
 def _window(twin: EventTwin, method: Method, number: int) -> tuple[float, ...]:
-    decide = base if method.agent is None else GuardedAgent(method.agent)
+    decide = method.rule()
     twin.paired = False
     twin.start(np.array([0]), np.array([number]))
     total, cost, intervals = np.zeros(FIGURES), 0.0, twin.options.intervals

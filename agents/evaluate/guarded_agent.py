@@ -1,5 +1,4 @@
-"""A trained agent as a controller would use it, for many clusters: wherever it is not believed, policy `forecast` decides as
-it ships."""
+"""A trained agent as a controller would use it, for many clusters: wherever it is not believed, the base decides."""
 
 from __future__ import annotations
 
@@ -10,12 +9,8 @@ from numpy.typing import NDArray
 
 from loki_rl.agents.evaluate.rollouts import greedy
 from loki_rl.control.demand.tanh_network import forward
-from loki_rl.control.learned.agent import FORECASTER_OFF, SIT_OUT, NumpyAgent, outside
-from loki_rl.control.learned.observation import FORECAST
-from loki_rl.env.gym.spaces import NAMES
-
-ERROR = NAMES.index("forecast_error")
-ERROR_SCALE = 10.0  # of that feature
+from loki_rl.control.learned.agent import SIT_OUT, NumpyAgent, outside
+from loki_rl.control.learned.observation import NO_ADJUSTMENT
 
 
 class GuardedAgent:
@@ -29,7 +24,6 @@ class GuardedAgent:
     def __call__(self, observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
         if self._sitting_out is None:
             self._sitting_out = np.zeros(len(observations), np.int64)
-        off = observations[:, ERROR] > ERROR_SCALE * FORECASTER_OFF * self.card.forecast_error
-        doubted = outside(self.card, observations).any(axis=1) | off
+        doubted = outside(self.card, observations).any(axis=1)
         self._sitting_out = np.where(doubted, SIT_OUT, np.maximum(0, self._sitting_out - 1))
-        return np.where(self._sitting_out == 0, self._choose(observations, masks), FORECAST)
+        return np.where(self._sitting_out == 0, self._choose(observations, masks), NO_ADJUSTMENT)

@@ -34,14 +34,6 @@ def _lines(report: Report) -> Iterator[str]:
             f"gain {gap.iqm:.4f} [{gap.iqm_low:.4f}, {gap.iqm_high:.4f}]; cheaper on {_percent(gap.improved)} of the "
             f"windows; loses {100 * gap.excess:+.3f} points [{100 * gap.excess_low:+.3f}, {100 * gap.excess_high:+.3f}]"
         )
-    for one in report.matched:
-        base, mine = one.of_base, one.of_agents
-        yield (
-            f"  {one.base} x{one.scale:g}, {one.patience:g}, {'equal' if one.equal else 'nearest'} in accuracy and servers: "
-            f"{base.accuracy:.4f} on {base.servers:.2f} with {100 * base.slo_violation_ratio:.3f} % violations; agents "
-            f"{mine.accuracy:.4f} on {mine.servers:.2f} with {100 * mine.slo_violation_ratio:.3f} %, "
-            f"{_percent(one.less.value)} fewer [{_percent(one.less.low)}, {_percent(one.less.high)}]"
-        )
     yield from _shifts(report.shifts)
     yield from _fidelity(report)
 
@@ -50,7 +42,7 @@ def _method(row: Row) -> str:
     return (
         f"  {row.policy:12} J {row.cost_j:.4f} [{row.cost_low:.4f}, {row.cost_high:.4f}]  violations "
         f"{100 * row.slo_violation_ratio:.3f} %  accuracy {row.accuracy:.4f}  servers {row.servers:.2f}  loads "
-        f"{row.loads:.1f}  (x{row.scale:g}, {row.patience:g})"
+        f"{row.loads:.1f}  (action {row.action})"
     )
 
 
@@ -62,7 +54,7 @@ def _shifts(rows: list[Shifted]) -> Iterator[str]:
             last = row.shift
         yield (
             f"    {row.policy:12} J {row.cost_j:.4f}  violations {100 * row.slo_violation_ratio:.3f} %  accuracy "
-            f"{row.accuracy:.4f}  servers {row.servers:.2f}  gain over forecast {_interval(row.gain)}, "
+            f"{row.accuracy:.4f}  servers {row.servers:.2f}  gain over exact {_interval(row.gain)}, "
             f"mean {_interval(row.saved)}"
         )
     if rows:
@@ -147,7 +139,7 @@ def _methods(report: Report, figure: Any) -> None:
 
 
 def _shift_chart(rows: list[Shifted], figure: Any) -> None:
-    """Per shift: what the agents save against `forecast`, with its interval, and what both lose."""
+    """Per shift: what the agents save against `exact`, with its interval, and what both lose."""
     mine = [row for row in rows if row.policy == PPO]
     names, places = [row.shift for row in mine], range(len(mine))
     gains, losses = figure.subplots(1, 2, sharey=True)
@@ -159,8 +151,8 @@ def _shift_chart(rows: list[Shifted], figure: Any) -> None:
     gains.set_xscale("symlog", linthresh=0.01)
     gains.set_yticks(places, names, fontsize=8)
     gains.invert_yaxis()
-    gains.set_title("cost J that agents save against forecast", fontsize=9)
-    for policy, mark in (("forecast", "s"), (PPO, "o")):
+    gains.set_title("cost J that agents save against exact", fontsize=9)
+    for policy, mark in (("exact", "s"), (PPO, "o")):
         lost = [100 * row.slo_violation_ratio for row in rows if row.policy == policy]
         losses.plot(lost, places, mark, label=policy, alpha=0.7)
     losses.set_xscale("symlog", linthresh=0.1)

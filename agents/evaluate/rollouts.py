@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.learned.agent import ILLEGAL
-from loki_rl.control.learned.observation import BASE
+from loki_rl.control.learned.observation import NO_ADJUSTMENT
 from loki_rl.env.fluid.batch import Batch, Pool
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
 
-# observations [n, OBSERVATION], masks [n, ACTIONS] -> actions [n], or BASE, or FORECAST.
+# observations [n, OBSERVATION], masks [n, ACTIONS] -> actions [n].
 Decide = Callable[[NDArray[np.float32], NDArray[np.int8]], NDArray[np.int64]]
 
 
@@ -40,7 +40,12 @@ class Means(Struct, frozen=True, kw_only=True):
 
 def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:  # noqa: ARG001
     """The base of the pool as it is."""
-    return np.full(len(observations), BASE)
+    return np.full(len(observations), NO_ADJUSTMENT)
+
+
+def always(action: int) -> Decide:
+    """One action wherever it is legal, and none where it is not."""
+    return lambda _, masks: np.where(masks[:, action] > 0, action, NO_ADJUSTMENT)
 
 
 def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Decide:

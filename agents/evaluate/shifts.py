@@ -29,7 +29,7 @@ OTHER_PIPELINES = ("traffic", "social")
 
 class Shifted(Means, frozen=True, kw_only=True):
     """One method under one shift. gain, saved: interquartile mean and mean of the cost J saved against the same windows
-    under `forecast`."""
+    under tuned `exact`."""
 
     shift: str
     policy: str
@@ -56,7 +56,7 @@ def _rows(shift: str, world: ClusterEnvOptions, methods: Sequence[Method]) -> It
     played: dict[str, list[Played]] = {}
     for one in methods:
         played.setdefault(one.name, []).append(one.play(world))
-    base = played["forecast"][0].cost_j
+    base = played["exact"][0].cost_j
     for policy, runs in played.items():
         costs: Floats = np.stack([run.cost_j for run in runs])
         gain, saved = paired_gain(base, costs), mean_gain(base, costs)

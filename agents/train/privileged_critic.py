@@ -34,7 +34,7 @@ def critic_space() -> Space[NDArray[np.float32]]:
 
 class Foresight:
     """Features [W, K + 2, FORESIGHT] of the windows of a pool, made when first asked for: of each of the coming intervals
-    the log ratios of mean and of busiest second to the base's target, and what the base pays and loses in it."""
+    the log ratios of mean and of busiest second to the expected demand, and what the base pays and loses in it."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -54,7 +54,7 @@ class Foresight:
         seconds = pool.windows.arrays.ticks[new].reshape(len(new), -1, per_second).sum(axis=2)
         rates = seconds.reshape(len(new), options.steps, -1)
         coming = np.minimum(np.arange(options.steps + 1)[:, None] + np.arange(AHEAD), options.steps - 1)
-        target = pool.windows.arrays.high[new][:, :, None]
+        target = pool.windows.arrays.expected[new][:, :, None]
         parts = [
             np.log(np.maximum(rates.mean(axis=2), 0.5)[:, coming] / target),
             np.log(np.maximum(rates.max(axis=2), 0.5)[:, coming] / target),

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats, Ints
+from loki_rl.control.fast.objective_kernels import SLICES
 from loki_rl.control.fast.table import Table
-from loki_rl.control.learned.observation import ACTIONS, BASE, EXOGENOUS, OBSERVATION
-from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_clusters, new_rules, scratch
-from loki_rl.env.fluid.step import Episodes, World, start_all, step_all, unnamed
+from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, NO_ADJUSTMENT, OBSERVATION
+from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_rules, scratch
+from loki_rl.env.fluid.step import Episodes, World, hold_all, start_all, step_all, unnamed
+from loki_rl.env.fluid.swaps import new_clusters
 from loki_rl.env.fluid.windows import Window, WindowOptions, Windows, make_window
 
 # Fewer clusters than this are not worth a thread.
@@ -26,11 +28,12 @@ class WindowPool:
     def __init__(self, options: WindowOptions, models: int, size: int, first_seed: int) -> None:
         self.options, self.size, self.first_seed = options, size, first_seed
         steps, ticks = options.steps, round(options.steps * options.interval_s / options.tick_s)
-        high, mean, chance, floor = np.ones((4, size, steps + 1))
+        to_rps, chance = np.ones((2, size, steps + 1, SLICES))
+        expected, mean, floor, horizon_s = np.ones((4, size, steps + 1))
         self.lag_s, self.servers = np.zeros((2, size), np.int64)
         self.arrays = Windows(
-            np.zeros((size, ticks), np.float32), high, mean, chance, floor, np.zeros((size, steps + 1, EXOGENOUS)),
-            np.ones(size), self.lag_s,
+            np.zeros((size, ticks), np.float32), to_rps, chance, expected, mean, floor, horizon_s,
+            np.zeros((size, steps + 1, EXOGENOUS)), np.ones(size), self.lag_s,
         )  # fmt: skip
         self.load_s, self.factor = np.zeros((size, models)), np.ones(size)
         self.made = np.zeros(size, np.bool_)
@@ -50,12 +53,11 @@ class WindowPool:
 
 
 class Pool:
-    """Windows with the non-learning base that actions adjust. scale: on its demand for capacity; patience: intervals its
-    plans should last. What it costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1] requests as a share of the
-    mean interval's."""
+    """Windows and what the base, which adjusts nothing, costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1]
+    requests as a share of the mean interval's."""
 
-    def __init__(self, table: Table, windows: WindowPool, scale: float, patience: float) -> None:
-        self.table, self.windows, self.scale, self.patience = table, windows, scale, patience
+    def __init__(self, table: Table, windows: WindowPool) -> None:
+        self.table, self.windows = table, windows
         self.options, self.size = windows.options, windows.size
         self.base_cost, self.base_lost = np.zeros((2, self.size, self.options.steps))
         self.costed = np.zeros(self.size, np.bool_)
@@ -70,7 +72,7 @@ class Pool:
             batch.start(np.arange(len(new)), new)
             paid, lost = [batch.first_cost], [batch.lost]
             for _ in range(self.options.intervals):
-                batch.step(np.full(len(new), BASE))
+                batch.step(np.full(len(new), NO_ADJUSTMENT))
                 paid.append(batch.costs)
                 lost.append(batch.lost)
             self.base_cost[new], self.base_lost[new] = np.stack(paid, axis=1), np.stack(lost, axis=1)
@@ -93,7 +95,7 @@ class Batch:
         self.window, self.k, self.last = np.zeros((3, number), np.int64)
         self.rewards, self.first_cost = np.zeros((2, number))
         self.figures = np.zeros((number, FIGURES))
-        episodes = Episodes(
+        episodes = self._episodes = Episodes(
             self.window, self.k, self.last, self.figures, self.rewards, self.first_cost, self.observations, self.masks
         )
         table, fleet = pool.table, pool.table.fleet
@@ -101,8 +103,7 @@ class Batch:
         worlds = [
             World(
                 fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
-                rules, deep, pool.scale, pool.patience, table.most_rps, table.servers, pool.options.interval_s,
-                pool.base_cost,
+                rules, deep, table.most_rps, table.servers, pool.options.interval_s, pool.base_cost,
             )
             for lane in range(self.lanes)
         ]  # fmt: skip
@@ -112,17 +113,33 @@ class Batch:
     def start(self, which: Ints, windows: Ints) -> None:
         """Begin episodes: clusters `which` on these windows, with the base's first plan warm and its interval played."""
         pool, c = self.pool.windows, self.clusters
-        self.window[which], self.k[which], self.last[which] = windows, 0, -1
-        c.model[which], c.left[which], c.want[which], c.old[which], c.queue[which] = -1, 0.0, -1, -1, 0.0
+        self.window[which], self.k[which], self.last[which] = windows, 0, NO_ADJUSTMENT
+        c.model[which], c.want[which], c.serves[which] = -1, -1, -1
+        c.left[which], c.hold[which], c.queue[which] = 0.0, 0.0, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
         c.load_s[which] = pool.load_s[windows]
         parts = np.array_split(np.asarray(which, np.int64), self.lanes)
         self._in_lanes(lambda lane: start_all(parts[lane], *self._lanes[lane]))
 
     def step(self, actions: NDArray[np.integer]) -> None:
-        """Carry out one action per cluster (or BASE, or FORECAST)."""
+        """Carry out one action per cluster."""
         moves, bounds = np.asarray(actions, np.int64), self._bounds
         self._in_lanes(lambda lane: step_all(bounds[lane], bounds[lane + 1], moves, *self._lanes[lane]))
+
+    def hold(self, actions: NDArray[np.integer], decisions: int) -> Floats:
+        """Carry out the same action for so many decisions, or to the end of the episode; none wherever it is not legal.
+        Returns [E, 2]: cost J, and requests lost as shares of the mean interval's, in all of them together."""
+        moves, bounds, totals = np.asarray(actions, np.int64), self._bounds, np.zeros((self.number, 2))
+        self._in_lanes(lambda lane: hold_all(bounds[lane], bounds[lane + 1], moves, decisions, totals, *self._lanes[lane]))
+        return totals
+
+    def copy(self, source: Ints, targets: Ints, other: Batch | None = None) -> None:
+        """Clusters `targets` become what clusters `source` (of another batch of the same pool, if one is named) are now, so
+        that each may go on in its own way."""
+        origin = other or self
+        for mine, theirs in ((self.clusters, origin.clusters), (self._episodes, origin._episodes)):
+            for name in mine._fields:
+                getattr(mine, name)[targets] = getattr(theirs, name)[source]
 
     def _in_lanes(self, run: Callable[[int], None]) -> None:
         """Lane 0 in this thread, the others beside it."""

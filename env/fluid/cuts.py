@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from loki_rl.core.draws import FLUID_CUTS
-from loki_rl.env.fluid.windows import Sampler
+from loki_rl.env.fluid.demands import Sampler
 from loki_rl.traces.arrivals import arrivals, duration_s, generator
 from loki_rl.traces.trace import Trace, TraceError, TraceOptions
 

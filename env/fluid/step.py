@@ -11,10 +11,11 @@ from loki_rl.control.allocator.switching import LONGEST_SHARE, SERVERS, VIOLATIO
 from loki_rl.control.compiled import inlined, lean, unlocked
 from loki_rl.control.fast.local_search import Library
 from loki_rl.control.fast.model_arrays import Floats, Ints, Net
-from loki_rl.control.fast.objective_kernels import FLOW, ROOM, Question, Scratch, capacity, spread
+from loki_rl.control.fast.objective_kernels import CHANCE, FLOW, ROOM, TO, Question, Scratch, capacity, spread
 from loki_rl.control.fast.table_kernels import Memo, answer
-from loki_rl.control.learned.observation import BASE, StateFigures, adjusted, fill_mask, fill_state
-from loki_rl.env.fluid.dynamics import LOSS, LOST, SERVING, USED, Clusters, Rules, adopt, advance, begin_loads, held, one
+from loki_rl.control.learned.observation import NO_ADJUSTMENT, StateFigures, fill_mask, fill_slices, fill_state
+from loki_rl.env.fluid.dynamics import LOSS, LOST, USED, Rules, advance
+from loki_rl.env.fluid.swaps import Clusters, adopt, held, longest, one, settle
 from loki_rl.env.fluid.windows import Windows
 
 Plain = tuple[Any, ...]
@@ -22,8 +23,7 @@ Plain = tuple[Any, ...]
 
 class World(NamedTuple):
     """What the clusters of one thread are planned and played with. rates, physical, net: of a Fleet; library, memo, deep:
-    of the table; scale, patience: of the base; most_rps, servers: of the whole cluster; interval_s [s]; base_cost
-    [W, K + 1]: what the base pays."""
+    of the table; most_rps, servers: of the whole cluster; interval_s [s]; base_cost [W, K + 1]: what the base pays."""
 
     rates: Floats
     physical: Floats
@@ -34,8 +34,6 @@ class World(NamedTuple):
     windows: Windows
     rules: Rules
     deep: bool
-    scale: float
-    patience: float
     most_rps: float
     servers: int
     interval_s: float
@@ -43,8 +41,8 @@ class World(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """Of every cluster [E, ...]: its window, its next decision k, the last action (or BASE, or FORECAST), and what came of
-    it. rewards: cost of the base less its own; first_cost: of the interval before the first decision."""
+    """Of every cluster [E, ...]: its window, its next decision k, the last action, and what came of it. rewards: cost of the
+    base less its own; first_cost: of the interval before the first decision."""
 
     window: Ints
     k: Ints
@@ -56,37 +54,28 @@ class Episodes(NamedTuple):
     masks: NDArray[np.int8]
 
 
-@inlined
-def longest(load_s: Floats) -> float:
-    found = 0.0
-    for place in range(len(load_s)):
-        found = max(found, load_s[place])
-    return found
-
-
 @lean
 def plan_and_play(e: int, action: int, world: World, episodes: Episodes, room: Scratch) -> None:
     """The next decision of cluster e, then its interval. The first one makes a plan whose models are warm at once."""
     net, windows, window, k = world.net, world.windows, episodes.window[e], episodes.k[e]
-    c, counts, serving = one(world.clusters, e), room.counts, room.lists[SERVING]
-    demand, patience = adjusted(action, windows.high[window, k], world.scale, world.patience)
+    c, counts, slices, expected = one(world.clusters, e), room.counts, room.slices, windows.expected[window, k]
+    fill_slices(slices, windows.to_rps[window, k], windows.chance[window, k], expected, action)
     # Of the planning horizon passes while models load (control/allocator/switching.py):
-    share = 0.0 if k == 0 else min(LONGEST_SHARE, longest(c.load_s) / (patience * world.interval_s))
+    share = 0.0 if k == 0 else min(LONGEST_SHARE, longest(c.load_s) / windows.horizon_s[window, k])
     held(c, room.state)
     asked = Question(
-        demand, min(demand, windows.mean[window, k]), share, windows.chance[window, k], len(c.model), room.state,
-        world.rates, net,
+        slices[TO], slices[CHANCE], windows.mean[window, k], share, len(c.model), room.state, world.rates, net
     )  # fmt: skip
     p = answer(world.memo, asked, world.library, world.deep or k == 0, room)
     world.clusters.split[e] = p
-    most = capacity(counts, world.rates[p], net, demand, room.work)
-    spread(net, min(asked.expected, most), room.work)
+    most = capacity(counts, world.rates[p], net, expected, room.work)
+    spread(net, min(expected, most), room.work)
     for place in range(len(counts)):
-        c.tokens[place] = room.work[FLOW, place]
-    adopt(counts, c, serving)
+        if counts[place] > 0.0 or k == 0:  # who is to leave goes on as the former plan meant it
+            c.tokens[place] = room.work[FLOW, place]
+    adopt(counts, c, net, world.interval_s)
     if k == 0:
-        begin_loads(c, False, serving)
-        c.left[:] = 0.0
+        settle(c)
     size = round(world.interval_s / world.rules.tick_s)
     advance(
         windows.ticks[window], k * size, (k + 1) * size, c, world.physical[p], world.rules, net, room, episodes.figures[e]
@@ -106,7 +95,7 @@ def observe(e: int, world: World, episodes: Episodes, room: Scratch) -> None:
     """Observation and mask before the next decision."""
     windows, window, k, out = world.windows, episodes.window[e], episodes.k[e], episodes.observations[e]
     c, counts, coming, net = one(world.clusters, e), room.counts, room.state[0], world.net
-    high, rate, servers = windows.high[window, k] * world.scale, world.rates[world.clusters.split[e]], len(c.model)
+    expected, rate, servers = windows.expected[window, k], world.rates[world.clusters.split[e]], len(c.model)
     exogenous = windows.exogenous[window, k]
     for place in range(len(exogenous)):
         out[place] = exogenous[place]
@@ -114,27 +103,27 @@ def observe(e: int, world: World, episodes: Episodes, room: Scratch) -> None:
         counts[place], coming[place] = 0.0, 0.0
     used, loading, last_s = 0.0, 0.0, 0.0
     for server in range(servers):
-        resident = c.model[server]
+        serves = c.serves[server]
         if c.left[server] > 0.0:
             loading += 1.0
             last_s = max(last_s, c.left[server])
-            coming[resident] += 1.0
-            if c.old[server] >= 0:
-                counts[c.old[server]] += 1.0
-        elif c.want[server] >= 0:
-            counts[resident] += 1.0
-            coming[resident] += 1.0
-        used += c.want[server] >= 0 or c.left[server] > 0.0
-    ready = capacity(counts, rate, net, high, room.work)
+            coming[c.model[server]] += 1.0
+        elif serves >= 0:
+            coming[serves] += 1.0
+        if serves >= 0:
+            counts[serves] += 1.0
+        used += serves >= 0 or c.left[server] > 0.0
+    ready = capacity(counts, rate, net, expected, room.work)
     wait = 0.0
     for task in range(len(c.queue)):
         wait = max(wait, c.queue[task] / max(room.work[ROOM, task], 1e-6))
-    planned = capacity(coming, rate, net, high, room.work)
+    planned = capacity(coming, rate, net, expected, room.work)
     figures = StateFigures(
         ready, planned, loading, last_s, longest(c.load_s), wait, used, episodes.last[e], servers, windows.lag_s[window]
     )
-    fill_state(out, figures, high, world.most_rps, world.servers)
-    fill_mask(episodes.masks[e], high, windows.floor[window, k], world.most_rps * servers / world.servers)
+    fill_state(out, figures, expected, world.most_rps, world.servers)
+    top, most_rps = windows.to_rps[window, k, -1], world.most_rps * servers / world.servers
+    fill_mask(episodes.masks[e], expected, top, windows.floor[window, k], most_rps)
 
 
 def unnamed(record: tuple[Any, ...]) -> Plain:
@@ -145,12 +134,10 @@ def unnamed(record: tuple[Any, ...]) -> Plain:
 
 @inlined
 def named(world: Plain, episodes: Plain, room: Plain) -> tuple[World, Episodes, Scratch]:
-    rates, physical, net, library, memo, clusters, windows, rules, deep, scale, patience, most, servers, interval, cost = (
-        world
-    )
+    rates, physical, net, library, memo, clusters, windows, rules, deep, most, servers, interval, cost = world
     all_of = World(
         rates, physical, Net(*net), Library(*library), Memo(*memo), Clusters(*clusters), Windows(*windows), Rules(*rules),
-        deep, scale, patience, most, servers, interval, cost,
+        deep, most, servers, interval, cost,
     )  # fmt: skip
     return all_of, Episodes(*episodes), Scratch(*room)
 
@@ -161,11 +148,33 @@ def step_all(first: int, end: int, actions: Ints, shared: Plain, of_all: Plain, 
     Of what is passed, only rows of these clusters, the memo and the scratch are written to."""
     world, episodes, room = named(shared, of_all, own)
     for e in range(first, end):
-        plan_and_play(e, actions[e], world, episodes, room)
-        episodes.rewards[e] = world.base_cost[episodes.window[e], episodes.k[e]] - cost_of(e, world, episodes)
-        episodes.k[e] += 1
-        episodes.last[e] = actions[e]
+        move(e, actions[e], world, episodes, room)
         observe(e, world, episodes, room)
+
+
+@lean
+def move(e: int, action: int, world: World, episodes: Episodes, room: Scratch) -> None:
+    """One decision of cluster e and what it is worth."""
+    plan_and_play(e, action, world, episodes, room)
+    episodes.rewards[e] = world.base_cost[episodes.window[e], episodes.k[e]] - cost_of(e, world, episodes)
+    episodes.k[e] += 1
+    episodes.last[e] = action
+
+
+@unlocked
+def hold_all(
+    first: int, end: int, actions: Ints, decisions: int, totals: Floats, shared: Plain, of_all: Plain, own: Plain
+) -> None:
+    """As `step_all` for so many decisions or until the episode is over, with the action wherever it is legal and none where
+    it is not. totals [E, 2] gets the cost J and the requests lost, summed over the decisions."""
+    world, episodes, room = named(shared, of_all, own)
+    for e in range(first, end):
+        totals[e, 0], totals[e, 1] = 0.0, 0.0
+        for _ in range(min(decisions, world.base_cost.shape[1] - episodes.k[e])):
+            move(e, actions[e] if episodes.masks[e, actions[e]] else NO_ADJUSTMENT, world, episodes, room)
+            observe(e, world, episodes, room)
+            totals[e, 0] += cost_of(e, world, episodes)
+            totals[e, 1] += episodes.figures[e, LOST] / world.windows.reference[episodes.window[e]]
 
 
 @unlocked
@@ -173,7 +182,7 @@ def start_all(which: Ints, shared: Plain, of_all: Plain, own: Plain) -> None:
     """Clusters `which`, at k = 0: the base's first plan, warm, and its interval."""
     world, episodes, room = named(shared, of_all, own)
     for e in which:
-        plan_and_play(e, BASE, world, episodes, room)
+        plan_and_play(e, NO_ADJUSTMENT, world, episodes, room)
         episodes.first_cost[e] = cost_of(e, world, episodes)
         episodes.k[e] = 1
         observe(e, world, episodes, room)

@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete, Space
 from numpy.typing import NDArray
 
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.observation import ACTIONS, BASE, adjusted
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
 from loki_rl.env.fluid.batch import Batch
 from loki_rl.env.gym.cluster_options import ONE_TASK, SPLITS, ClusterEnvOptions, OptionError, chosen_windows, pool_for
 from loki_rl.env.gym.event_cluster import EventTwin
@@ -24,26 +24,29 @@ Observation = NDArray[np.float32]
 class ClusterEnv(gym.Env[Observation, np.int64]):
     """Adjust what a serving cluster is planned for, every control interval.
 
-    **Description.** Requests with a deadline arrive at a cluster that serves a pipeline of models. Every `interval_s` a
-    forecaster says how much demand to expect, and a switch-aware allocator makes a plan for it. The agent adjusts the two
-    numbers that the allocator is given. Swapping a model costs its load time without service.
+    **Description.** Requests with a deadline arrive at a cluster that serves a pipeline of models. Every `interval_s` the
+    policy `exact` says what demand may come: what is expected, and five slices of the demand with the chance of each. A
+    switch-aware allocator makes a plan for them. The agent adjusts the slices above what is expected. Swapping a model costs
+    its load time without service.
 
-    **Actions.** Discrete(20): action a multiplies the demand for capacity by (.7, .8, .9, 1, 1.1, 1.2, 1.3, 1.45, 1.6,
-    1.8)[a % 10] and the intervals that the plan should last by (1, 8)[a // 10]. Action 3 is "no adjustment" and always
-    legal. `action_masks()` and `info["action_mask"]` give the legal ones: targets below the last two seconds' rate, and
-    repeats beyond the cluster's largest demand, are not; taken all the same, they are carried out as they stand. Anything
-    outside of the space raises InvalidAction.
+    **Actions.** Discrete(24): action a multiplies that part of each slice's end which exceeds the expected demand by (0,
+    .25, .5, .75, 1, 1.25, 1.5, 2)[a % 8], and the odds that such slices come by (1, .25, 4)[a // 8]. Action 4 adjusts
+    nothing and is always legal. `action_masks()` and `info["action_mask"]` give the legal ones: the last slice must not end
+    below the last two seconds' rate, as far as the cluster can serve that, and where nothing is left above the expected
+    demand there are no odds. Others, taken all the same, are carried out as they stand. Anything outside of the space
+    raises InvalidAction.
 
-    **Observations.** Box of float32, `loki_rl.env.gym.spaces.NAMES` in order: log ratios of 14 bins of recent demand (1 to
-    10 s wide, newest first) to its smoothed level; noise; log of the level over what the cluster serves most accurately; log
-    ratios of the forecast mean and of the quantiles .5 to .98 of the busiest three seconds; recent error of the forecaster;
-    log capacity, ready and as planned, over the base's target; share of servers loading; longest remaining load, load time
-    (in 20 s); backlog [s]; share of servers used; last multiplier - 1; last patience; servers over nominal; age of the
-    counts (in 2 s); log of the largest demand over the target.
+    **Observations.** Box of float32, `loki_rl.env.gym.spaces.NAMES` in order, free of the scale of demand: log ratios of 14
+    bins of recent demand (1 to 10 s wide, newest first) to the expected demand; noise of a second; how long demand has
+    been in its regime (in 32 s); log of the expected demand over what the cluster serves most accurately; log ratios of the
+    ends of slices to the expected demand; how rare each is (0 sure, 1 one in a thousand); log ratio of the mean; horizon
+    that plans should pay over (in minutes); log capacity, ready and as planned, over the expected demand; share of servers
+    loading; longest remaining load, load time (in 20 s); backlog [s]; share of servers used; last multiplier - 1; log of the
+    last odds; servers over nominal; age of the counts (in 2 s); log of the largest demand over the expected.
 
-    **Reward.** Cost of the non-learning base (the same estimate without adjustment) in this interval of the same window,
-    minus the cost of the cluster: 0 is the base, more is better. Cost = (5 requests lost + sum over the others of 1 -
-    accuracy / best) / mean arrivals per interval + 0.1 servers used / servers.
+    **Reward.** Cost of the base (the same belief without adjustment) in this interval of the same window, minus the cost of
+    the cluster: 0 is the base, more is better. Cost = (5 requests lost + sum over the others of 1 - accuracy / best) / mean
+    arrivals per interval + 0.1 servers used / servers.
 
     **Start and end.** An episode is a window of demand chosen by the seed; the base's first plan is warm, and its first
     interval is over. It is truncated after `intervals` decisions; nothing terminates it. A step before the first reset, or
@@ -54,7 +57,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     at reset the base plays the window once; with `reset(options={"paired": False})` it does not, and the reward is minus the
     cost.
 
-    **Version history.** v0: first.
+    **Version history.** v1: a decision each second on the belief of `exact`, and servers that stay until plans have wanted
+    them elsewhere for a while (v0: every ten seconds on a forecast).
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012  (gymnasium's own name)
@@ -72,7 +76,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         self._twin = EventTwin(self.pool, self.options) if event else Batch(self.pool, 1, self.options.deep)
         self._number = 0
         self._k = 0
-        self._last = BASE
+        self._last = NO_ADJUSTMENT
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
@@ -80,7 +84,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         drawn = self.np_random.integers(self.pool.size) if chosen is None else chosen
         windows = chosen_windows(drawn, 1, self.pool)
         self._number = int(windows[0])
-        self._k, self._last, self.frames = 1, BASE, []
+        self._k, self._last, self.frames = 1, NO_ADJUSTMENT, []
         self.pool.ensure(windows)
         if isinstance(self._twin, EventTwin):
             self._twin.paired = options is None or options.get("paired", True)
@@ -99,7 +103,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         return self._twin.observations[0].copy(), self._twin.rewards.item(0), False, over, self._info()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """[20] legal actions."""
+        """[ACTIONS] legal actions."""
         legal: NDArray[np.bool_] = self._twin.masks[0].astype(np.bool_)
         return legal
 
@@ -117,8 +121,9 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 
     def _draw(self) -> None:
         if self.render_mode is not None:
-            high = float(self.pool.windows.arrays.high[self._number, self._k - 1]) * self.options.scale
-            target, _ = adjusted(self._last, high, 1.0, 1.0)
+            arrays, k = self.pool.windows.arrays, self._k - 1
+            expected, top = float(arrays.expected[self._number, k]), float(arrays.to_rps[self._number, k, -1])
+            target = expected + float(MULTIPLIERS[self._last % len(MULTIPLIERS)]) * max(0.0, top - expected)
             self.frames.append(Frame(self.figures.copy(), target, self.options.interval_s))
 
     def _info(self) -> dict[str, Any]:
@@ -129,7 +134,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
 class OneTaskEnv(ClusterEnv):
     """ClusterEnv on a pipeline of one task with five variants (`cluster_options.one_task`): small enough to study.
 
-    **Version history.** v0: first.
+    **Version history.** As ClusterEnv.
     """
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:

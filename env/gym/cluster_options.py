@@ -10,15 +10,16 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from loki_rl.control.demand.capacity_target import CapacityTarget
-from loki_rl.control.demand.forecast_learned import make_forecaster
 from loki_rl.control.fast.table import Table, build_table
-from loki_rl.control.formulation.request import SOLVERS, Request, Solver
+from loki_rl.control.formulation.request import SOLVERS, Solver
+from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.policies.planner import Planner
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.env.fluid.batch import Pool, WindowPool
 from loki_rl.env.fluid.cuts import trace_sampler
+from loki_rl.env.fluid.demands import GENERATED, Sampler, bursty_sampler, drawn_sampler
 from loki_rl.env.fluid.dynamics import TICK_S
-from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, Sampler, WindowOptions, bursty_sampler
+from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, WindowOptions
 from loki_rl.env.simulate import with_load_s
 from loki_rl.errors import UserError
 from loki_rl.files.config import load_pipeline
@@ -29,13 +30,14 @@ SPLITS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 # The mean demand of generated windows, as a share of what the cluster serves with its most accurate variants.
 MEAN_SHARE = 0.8
 ONE_TASK = "one-task"
-ABOVE_ZERO = (
-    "interval_s", "scale", "patience", "intervals", "windows", "heights", "servers", "mean_rps", "compress", "rate_scale"
-)  # fmt: skip
+PATIENT_S = 60.0
+ABOVE_ZERO = ("interval_s", "intervals", "windows", "heights", "servers", "mean_rps", "compress", "rate_scale")
 NOT_BELOW_ZERO = ("bursts", "load_s")
 # What only a trace has, and how it is when nothing is asked for.
 OF_TRACES: dict[str, Any] = {"from_s": None, "to_s": None, "compress": 1.0, "rate_scale": None}
-CHOICES = {"fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases}
+CHOICES = {
+    "fidelity": ("fluid", "event"), "split": tuple(SPLITS), "solver": SOLVERS, "base": Bases, "kind": (None, *GENERATED)
+}  # fmt: skip
 
 
 class OptionError(UserError):
@@ -45,32 +47,30 @@ class OptionError(UserError):
 class ClusterEnvOptions(TraceOptions, frozen=True, kw_only=True):
     """What an environment plays; how a trace is replayed as in TraceOptions.
 
-    pipeline: file or name. servers: the file's if None. trace: file or name to cut windows from, else the bursty generator;
-    mean_rps: its mean [1/s], by default a share of what the cluster serves most accurately (a trace: as it is). bursts,
-    heights: of the generator. fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals:
-    decisions of an episode. split, windows: which windows, how many. randomise: draw service rate, servers, lag and lost
-    counts per window, and the load time where load_s is None. base: demand estimate that actions adjust (forecast, exact,
-    clairvoyant); scale, patience: its own adjustment. forecaster: of base forecast. deep: the thorough search of the
-    allocator table (slower). solver: of exact plans (search or pulp): the table's ladder, what demand the mask allows, the
-    event twin's.
+    pipeline: file or name. servers: the file's if None. trace: file or name to cut windows from, else demand is generated.
+    kind: of generated demand, one for all windows (bursty if None). mean_rps: its mean [1/s], by default a share of what the
+    cluster serves most accurately (a trace: as it is). bursts, heights: of bursty windows that nothing is drawn for.
+    fidelity: fluid or event. interval_s between plans; load_s: the file's if None; intervals: decisions of an episode.
+    split, windows: which windows, how many. randomise: draw service rate, servers, lag and lost counts per window, the load
+    time where load_s is None, and of generated demand the shape, its kind where kind is None, its mean where mean_rps is.
+    base: whose belief actions adjust (exact, clairvoyant). deep: the thorough search of the allocator table (slower).
+    solver: of exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's.
     """
 
     pipeline: str = "traffic"
     servers: int | None = None
     trace: str | None = None
+    kind: str | None = None
     bursts: float = 1.0
     heights: float = 1.0
     fidelity: str = "fluid"
-    interval_s: float = 10.0
+    interval_s: float = 1.0
     load_s: float | None = None
-    intervals: int = 60
+    intervals: int = 120
     split: str = "train"
     windows: int = 256
     randomise: bool = False
-    base: str = "forecast"
-    scale: float = 1.0
-    patience: float = 1.0
-    forecaster: str = "quantile"
+    base: str = "exact"
     deep: bool = False
     solver: Solver = "search"
 
@@ -79,20 +79,27 @@ def check_options(options: ClusterEnvOptions) -> None:
     """Raise OptionError for a value that cannot be."""
     for name, known in CHOICES.items():
         if getattr(options, name) not in known:
-            raise OptionError(f"{name} must be one of {', '.join(known)}, not '{getattr(options, name)}'")
+            raise OptionError(f"{name} must be one of {', '.join(filter(None, known))}, not '{getattr(options, name)}'")
     for name in ABOVE_ZERO + NOT_BELOW_ZERO:
         value, above = getattr(options, name), name in ABOVE_ZERO
         if value is not None and not (0 <= value < inf and (value or not above)):
             raise OptionError(f"{name} must be finite and {'above' if above else 'not below'} 0, not {value}")
     if options.trace is None and any(getattr(options, name) != plain for name, plain in OF_TRACES.items()):
         raise OptionError(f"{', '.join(OF_TRACES)} are of a trace; name one or leave them out")
+    if options.trace is not None and options.kind is not None:
+        raise OptionError("kind is of generated demand, and windows come from a trace; leave one of them out")
 
 
 def sampler_of(options: ClusterEnvOptions, table: Table) -> Sampler:
     """Where windows of demand come from."""
-    if options.trace is None:
-        return bursty_sampler(options.mean_rps or MEAN_SHARE * table.best_rps, options.bursts, options.heights)
-    return trace_sampler(load_trace(options.trace), options, options.split)
+    if options.trace is not None:
+        return trace_sampler(load_trace(options.trace), options, options.split)
+    mean_rps = options.mean_rps or MEAN_SHARE * table.best_rps
+    if options.randomise:
+        return drawn_sampler(options.kind, options.mean_rps, table.best_rps, table.most_rps)
+    if options.kind in (None, "bursty"):
+        return bursty_sampler(mean_rps, options.bursts, options.heights)
+    return drawn_sampler(options.kind, mean_rps, table.best_rps, table.most_rps)
 
 
 def ranges_of(options: ClusterEnvOptions) -> Ranges:
@@ -112,7 +119,7 @@ def table_for(pipeline: str, load_s: float | None, servers: int | None, solver: 
 def pool_for(options: ClusterEnvOptions) -> Pool:
     """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
     check_options(options)
-    return Pool(table_of(options), _windows(_plain(options)), options.scale, options.patience)
+    return Pool(table_of(options), _windows(replace(options, deep=False, fidelity="fluid")))
 
 
 def chosen_windows(chosen: Any, number: int, pool: Pool) -> NDArray[np.int64]:
@@ -127,11 +134,6 @@ def table_of(options: ClusterEnvOptions) -> Table:
     return table_for(options.pipeline, options.load_s, options.servers, options.solver)
 
 
-def _plain(options: ClusterEnvOptions) -> ClusterEnvOptions:
-    """Without what windows do not depend on: bases that only scale the same estimate share them."""
-    return replace(options, scale=1.0, patience=1.0, deep=False, fidelity="fluid")
-
-
 @cache
 def _windows(options: ClusterEnvOptions) -> WindowPool:
     table = table_of(options)
@@ -141,8 +143,7 @@ def _windows(options: ClusterEnvOptions) -> WindowPool:
         interval_s=options.interval_s,
         tick_s=TICK_S,
         sample=sampler_of(options, table),
-        forecaster=make_forecaster(options.forecaster),
-        reserve=cache(lambda servers: CapacityTarget(pipeline, Request(1.0, servers, solver=options.solver))),
+        belief=cache(lambda servers: planner_of(pipeline, servers, options).belief),
         best_rps=table.best_rps,
         servers=table.servers,
         load_s=table.fleet.load_s,
@@ -152,8 +153,15 @@ def _windows(options: ClusterEnvOptions) -> WindowPool:
     return WindowPool(asked, table.fleet.models, options.windows, SPLITS[options.split])
 
 
+def planner_of(pipeline: Pipeline, servers: int, options: ClusterEnvOptions) -> Planner:
+    """As the policy `exact` plans for so many servers. The twin stands still meanwhile: a busy machine must not change
+    what is found."""
+    asked = PolicyOptions(servers, time_limit_s=PATIENT_S, solver=options.solver, interval_s=options.interval_s)
+    return Planner(pipeline, asked, "tail", 0.0)
+
+
 def one_task() -> Pipeline:
-    """The pipeline of LokiRL/OneTask-v0: one task, five variants of 1 to .82 accuracy and 1 to 3.2 times the rate, 20
+    """The pipeline of LokiRL/OneTask-v1: one task, five variants of 1 to .82 accuracy and 1 to 3.2 times the rate, 20
     servers of 31 requests/s at full accuracy, SLO 0.5 s, load time 5 s. Assumed figures, for study."""
     variants = tuple(
         Variant(f"v{i}", accuracy, {n: _row(n / (31.0 * speed)) for n in (1, 2, 4)}, load_s=5.0)

@@ -8,13 +8,10 @@ from numpy.typing import NDArray
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.switching import SERVERS, VIOLATION
-from loki_rl.control.demand.capacity_target import Demand
+from loki_rl.control.demand.belief import Coming
 from loki_rl.control.fast.model_arrays import Floats, Ints
 from loki_rl.control.fast.table import Table
-from loki_rl.control.formulation.request import Solver
-from loki_rl.control.learned.observation import ACTIONS, BASE, adjusted, fill_mask, observation
-from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.control.policies.planner import Planner
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, adjusted, fill_mask, observation
 from loki_rl.core.effects import Effect, Solve
 from loki_rl.core.messages import Arrived, Outcome, Planned
 from loki_rl.core.options import ClusterOptions
@@ -24,12 +21,9 @@ from loki_rl.env.fluid.dynamics import ACCURACY as QUALITY
 from loki_rl.env.fluid.dynamics import ARRIVALS as ARRIVED
 from loki_rl.env.fluid.dynamics import FIGURES, LOADS, LOSS, LOST, OK, USED
 from loki_rl.env.fluid.windows import Window
-from loki_rl.env.gym.cluster_options import ClusterEnvOptions
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions, planner_of
 from loki_rl.env.simulate import with_load_s
 from loki_rl.env.world import ActorSlot, World
-
-# The twin's time stands still while it plans: a busy machine must not change what is found.
-PATIENT_S = 60.0
 
 
 class PausedWorld(World):
@@ -73,41 +67,39 @@ class EventTwin:
         self._begin(number)
         self._base_costs = [0.0] * (self.options.intervals + 1)
         if self.paired:
-            self._base_costs = [self._cluster.cost(), *(self._decide(BASE) for _ in range(self.options.intervals))]
+            self._base_costs = [self._cluster.cost(), *(self._decide(NO_ADJUSTMENT) for _ in range(self.options.intervals))]
             self._begin(number)
         self._observe()
 
     def _begin(self, number: int) -> None:
         window = self.pool.windows.window(number)
-        self._cluster = EventCluster(self.pool.table, window, self.options.interval_s, number, self.options.solver)
-        self._number, self._k, self._last = number, 0, BASE
-        self._decide(BASE)
+        self._cluster = EventCluster(self.pool.table, window, self.options, number)
+        self._number, self._k, self._last = number, 0, NO_ADJUSTMENT
+        self._decide(NO_ADJUSTMENT)
 
     def step(self, actions: NDArray[np.integer]) -> None:
-        """Carry out one action (or BASE, or FORECAST)."""
+        """Carry out one action."""
         self._last = int(actions[0])
         self.rewards[0] = self._base_costs[self._k] - self._decide(self._last)
         self._observe()
 
     def _decide(self, action: int) -> float:
         """What the next interval costs."""
-        windows, options = self.pool.windows.arrays, self.options
-        high, mean, chance = (float(known[self._number, self._k]) for known in (windows.high, windows.mean, windows.chance))
-        demand, patience = adjusted(action, high, options.scale, options.patience)
-        self._cluster.decide(Demand(mean, demand, chance), patience)
+        window = self._cluster.window
+        self._cluster.decide(adjusted(window.comings[self._k], action), float(window.row.horizon_s[self._k]))
         self._k += 1
         return self._cluster.cost()
 
     def _observe(self) -> None:
-        window, windows, table = self._cluster.window, self.pool.windows.arrays, self.pool.table
-        high, floor = (float(known[self._number, self._k]) for known in (windows.high, windows.floor))
-        high *= self.options.scale
+        window, table, k = self._cluster.window, self.pool.table, self._k
+        row, coming = window.row, window.comings[k]
         seen = observation(
-            table, self._cluster.snapshot, windows.exogenous[self._number, self._k], high, self._last, window.servers,
-            float(window.load_s.max()), float(window.row.lag_s),
+            table, self._cluster.snapshot, row.exogenous[k], coming.expected_rps, self._last, window.servers,
+            float(window.load_s.max()), float(row.lag_s),
         )  # fmt: skip
         self.observations = seen[None]
-        fill_mask(self.masks[0], high, floor, table.most_rps * window.servers / table.servers)
+        most_rps = table.most_rps * window.servers / table.servers
+        fill_mask(self.masks[0], coming.expected_rps, coming.slices[-1].to_rps, float(row.floor[k]), most_rps)
 
     @property
     def figures(self) -> Floats:
@@ -119,13 +111,13 @@ class EventCluster:
     """Plays a window. figures [FIGURES]: of the last interval, as the fluid twin counts them; a request that is still open
     counts in the interval in which it ends."""
 
-    def __init__(self, table: Table, window: Window, interval_s: float, seed: int, solver: Solver) -> None:
+    def __init__(self, table: Table, window: Window, options: ClusterEnvOptions, seed: int) -> None:
         load_s = float(window.load_s.max())
         pipeline = with_load_s(table.fleet.pipeline, load_s)
-        self.window, self.interval_s = window, interval_s
-        plans = PolicyOptions(window.servers, time_limit_s=PATIENT_S, solver=solver, interval_s=interval_s)
-        self._planner = Planner(pipeline, plans, "tail", 0.0)
-        self.world = PausedWorld(ClusterOptions(pipeline, window.servers, seed=seed, interval_s=interval_s), -load_s - 1.0)
+        self.window, self.interval_s = window, options.interval_s
+        self._planner = planner_of(pipeline, window.servers, options)
+        cluster = ClusterOptions(pipeline, window.servers, seed=seed, interval_s=options.interval_s)
+        self.world = PausedWorld(cluster, -load_s - 1.0)
         self.figures, self._totals = np.zeros((2, FIGURES))
         self._next = 0
         self._gateway = self.world.slots["gateway"]
@@ -137,9 +129,9 @@ class EventCluster:
         assert self.world.pending is not None
         return self.world.pending
 
-    def decide(self, demand: Demand, patience: float) -> None:
+    def decide(self, coming: Coming, horizon_s: float) -> None:
         """Answer with the exact allocator's plan for these, and play until the next question. The first plan is warm."""
-        request = self._planner.switching(self.snapshot, demand, patience)
+        request = self._planner.moving(self.snapshot, coming, horizon_s)
         if self.world.controller.plan is None:
             request = replace(request, current=(), load_s=0.0)
         self.world.answer(allocate(self._planner.pipeline, request))

@@ -10,27 +10,26 @@ from gymnasium.error import InvalidAction
 from gymnasium.spaces import Box, Space
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.belief import CUTS
 from loki_rl.control.demand.estimators import Floats
-from loki_rl.control.demand.forecast import QUANTILES
-from loki_rl.control.demand.forecast_learned import BINS
-from loki_rl.control.learned.observation import ACTIONS
+from loki_rl.control.learned.observation import ACTIONS, BINS
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, LOADS, LOST, OK, USED
 
 STATE_NAMES = (
     "capacity_ready", "capacity_planned", "loading_share", "longest_load", "load_time", "backlog", "used_share",
-    "last_multiplier", "last_patience", "servers_share", "metric_age", "room_above",
+    "last_multiplier", "last_odds", "servers_share", "metric_age", "room_above",
 )  # fmt: skip
 NAMES = (
     *(f"demand_bin_{number}_{width}s" for number, width in enumerate(BINS)),
-    "noise", "level", "forecast_mean",
-    *(f"forecast_q{round(100 * q)}" for q in QUANTILES),
-    "forecast_error", *STATE_NAMES,
+    "noise", "held", "level",
+    *(f"slice_{number}" for number in range(len(CUTS))), *(f"rarity_{number}" for number in range(len(CUTS))),
+    "mean", "horizon", *STATE_NAMES,
 )  # fmt: skip
-LOG, SHARE = (-2.0, 2.0), (0.0, 1.0)
+LOG, SHARE, DOUBLE = (-2.0, 2.0), (0.0, 1.0), (0.0, 2.0)
 BOUNDS = {
-    "noise": (0.0, 2.0), "level": (-4.0, 2.0), "forecast_error": (0.0, 2.0), "loading_share": SHARE, "longest_load": SHARE,
-    "load_time": SHARE, "backlog": SHARE, "used_share": SHARE, "last_multiplier": (-1.0, 1.0), "last_patience": SHARE,
-    "servers_share": (0.0, 2.0), "metric_age": (0.0, 2.0),
+    "noise": DOUBLE, "held": SHARE, "level": (-4.0, 4.0), "horizon": DOUBLE, "loading_share": SHARE, "longest_load": SHARE,
+    "load_time": SHARE, "backlog": SHARE, "used_share": SHARE, "servers_share": DOUBLE, "metric_age": DOUBLE,
+    **{f"rarity_{number}": DOUBLE for number in range(len(CUTS))},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from loki_rl.control.learned.observation import ACTIONS, BASE
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT
 from loki_rl.env.fluid.batch import Batch
 from loki_rl.env.gym.cluster_options import ONE_TASK, ClusterEnvOptions, OptionError, chosen_windows, pool_for
 from loki_rl.env.gym.spaces import flat_info, known_actions, observation_space
@@ -90,7 +90,7 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
         """A step of those that are inside an episode; the others wait at its start."""
         over = np.flatnonzero(~kept)
         self.batch.k[over] = 1
-        self.batch.step(np.where(kept, actions, BASE))
+        self.batch.step(np.where(kept, actions, NO_ADJUSTMENT))
 
     def action_masks(self) -> NDArray[np.bool_]:
         """[num_envs, actions] legal actions (the name that sb3-contrib looks for)."""

@@ -47,12 +47,12 @@ class Route(Struct, frozen=True):
 
 
 class Adjustment(Struct, frozen=True):
-    """What an agent wanted of a plan. factor: on the demand to have capacity for; patience: intervals that the plan should
-    last. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down; then servers,
+    """What an agent wanted of a plan. factor: on the demand that may come beyond what is expected; odds: on how likely that
+    is. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down; then servers,
     accuracy and capacity_rps are what the plan with it would have more than this one."""
 
     factor: float
-    patience: float
+    odds: float
     fallback: bool = False
     shadow: bool = False
     servers: int = 0

@@ -77,7 +77,7 @@ def _planned(plan: Plan) -> dict[str, float]:
     adjustment = plan.adjustment
     asked = {} if adjustment is None else {
         "policy/headroom": adjustment.factor - 1,
-        "policy/patience": adjustment.patience,
+        "policy/odds": adjustment.odds,
         "policy/fallback": float(adjustment.fallback),
     }  # fmt: skip
     if adjustment is not None and adjustment.shadow:

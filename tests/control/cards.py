@@ -1,17 +1,33 @@
-"""What an agent made up for a test says of itself."""
+"""Agents made up for a test: what they say of themselves, and a network that always wants the same."""
 
 from __future__ import annotations
 
-from loki_rl.control.learned.agent import MASK_RULE, Card
-from loki_rl.control.learned.observation import MULTIPLIERS, OBSERVATION, PATIENCES
+from pathlib import Path
+
+import numpy as np
+
+from loki_rl.control.learned.agent import MASK_RULE, Card, NumpyAgent
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, ODDS
 
 
-def made_up(
-    pipeline: str, low: float = -9.0, high: float = 9.0, forecast_error: float = 0.05, interval_s: float = 10.0
-) -> Card:
+def made_up(pipeline: str, low: float = -9.0, high: float = 9.0, interval_s: float = 1.0) -> Card:
     return Card(
-        environment="LokiRL/Cluster-v0", pipeline=pipeline, features=tuple(f"f{i}" for i in range(OBSERVATION)),
-        multipliers=tuple(MULTIPLIERS.tolist()), patiences=tuple(PATIENCES.tolist()), mask_rule=MASK_RULE, scale=1.0,
-        patience=1.0, low=(low,) * OBSERVATION, high=(high,) * OBSERVATION, forecast_error=forecast_error, ranges={},
-        gain=0.0, gap=0.0, steps=0, violations=0.0, excess=0.0, training={"env": {"interval_s": interval_s}}, note="made up",
+        environment="LokiRL/Cluster-v1", pipeline=pipeline, features=tuple(f"f{i}" for i in range(OBSERVATION)),
+        multipliers=tuple(MULTIPLIERS.tolist()), odds=tuple(ODDS.tolist()), mask_rule=MASK_RULE,
+        low=(low,) * OBSERVATION, high=(high,) * OBSERVATION, ranges={}, gain=0.0, gap=0.0, steps=0, violations=0.0,
+        excess=0.0, training={"env": {"interval_s": interval_s}}, note="made up",
     )  # fmt: skip
+
+
+def always(action: int, card: Card) -> NumpyAgent:
+    """A network of one layer."""
+    bias = np.zeros(ACTIONS, np.float32)
+    bias[action] = 5.0
+    return NumpyAgent((np.zeros((OBSERVATION, ACTIONS), np.float32),), (bias,), card)
+
+
+def agent_file(folder: Path, pipeline: str, action: int = NO_ADJUSTMENT, interval_s: float = 1.0) -> str:
+    """Its file."""
+    file = folder / "agent.npz"
+    always(action, made_up(pipeline, interval_s=interval_s)).save(file)
+    return str(file)

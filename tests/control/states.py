@@ -9,11 +9,12 @@ import numpy as np
 
 from loki_rl.control.allocator.switching import loading_share, ready
 from loki_rl.control.allocator.written_transition import Model
+from loki_rl.control.demand.belief import Belief
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.fast.objective_kernels import Question, best_splits
-from loki_rl.control.fast.table import UNLIKELY, Table
+from loki_rl.control.fast.table import Table
 from loki_rl.control.fast.table_kernels import answer
-from loki_rl.control.formulation.request import Request, Slice
+from loki_rl.control.formulation.request import Request
 from loki_rl.core.plan import Plan, Server
 
 
@@ -29,14 +30,17 @@ def servers_of(table: Table, counts: Floats) -> tuple[Server, ...]:
 
 
 def random_request(table: Table, servers: int, rng: np.random.Generator) -> Request:
-    """A state that plans leave behind, and a demand within a factor of two of it."""
+    """A state that plans leave behind, and demand that may come within a factor of two of it: after some minutes of noise
+    or of swings, as `exact` believes."""
     level = int(rng.integers(2, len(table.library.levels) - 1))
-    demand = float(table.library.levels[level] * rng.uniform(0.6, 1.6))
-    expected = demand * float(rng.uniform(0.6, 1.0))
+    mean = float(table.library.levels[level] * rng.uniform(0.4, 1.2))
+    swings = 1 + float(rng.uniform(0.0, 0.8)) * np.sin(np.arange(120) / rng.uniform(5, 60) + rng.uniform(0, 7))
+    coming = Belief(2 * table.most_rps).from_history(rng.poisson(mean * swings).astype(np.float64), 10.0)
     return Request(
-        demand_rps=expected,
+        demand_rps=coming.expected_rps,
         servers=servers,
-        slices=(Slice(expected, 1.0), Slice(demand, UNLIKELY)),
+        slices=coming.slices,
+        mean_rps=coming.mean_rps,
         current=servers_of(table, table.library.plans[level, -1]),
         horizon_s=float(rng.choice([10.0, 20.0, 40.0])),
     )
@@ -51,8 +55,9 @@ def question_of(table: Table, request: Request) -> Question:
         for (task, variant, _), number in servers.items():
             state[row, int(fleet.net.first[task]) + variant] = number
     share = 0.0 if request.horizon_s is None else loading_share(fleet.pipeline, request)
-    sure, rest = request.slices
-    return Question(rest.to_rps, sure.to_rps, share, rest.chance, table.servers, state, fleet.rates, fleet.net)
+    to_rps, chance = np.array([(one.to_rps, one.chance) for one in request.slices]).T.copy()
+    mean = request.mean_rps or request.demand_rps
+    return Question(to_rps, chance, mean, share, table.servers, state, fleet.rates, fleet.net)
 
 
 def answered(table: Table, request: Request, deep: bool = True) -> Floats:

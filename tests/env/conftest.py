@@ -10,7 +10,7 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.env.gym.cluster_options import one_task
 
 loki_rl.env.register_envs()
-SMALL = {"intervals": 6, "windows": 3, "forecaster": "holt"}
+SMALL = {"intervals": 6, "windows": 3}
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.agent import ILLEGAL, METADATA, NumpyAgent, card_text
+from loki_rl.control.learned.agent import ILLEGAL, METADATA, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.files.pool_file import Pool
 from loki_rl.runs.curves import curves
@@ -28,11 +27,11 @@ from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, run_twin
 from loki_rl.serving.controlling.policy import named_policy
 from loki_rl.serving.plane import PlaneError
-from tests.control.cards import made_up
+from tests.control.cards import always, made_up
 from tests.serving.driving import held_port
 
 ALWAYS = 6
-CARD = made_up("small", forecast_error=10.0, interval_s=1.0)
+CARD = made_up("small")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,18 +43,10 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def layer() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A network of one layer that always wants the same."""
-    bias = np.zeros(ACTIONS, np.float32)
-    bias[ALWAYS] = 5.0
-    return np.zeros((OBSERVATION, ACTIONS), np.float32), bias
-
-
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("agents") / "agent.npz"
-    weight, bias = layer()
-    NumpyAgent((weight,), (bias,), CARD).save(path)
+    always(ALWAYS, CARD).save(path)
     return path
 
 
@@ -63,8 +54,9 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, written without torch."""
     onnx = pytest.importorskip("onnx", reason="the interchange file needs onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-    weight, bias = (onnx.numpy_helper.from_array(part, name) for part, name in zip(layer(), ("w", "b"), strict=True))
+    helper, kinds, agent = onnx.helper, onnx.TensorProto, always(ALWAYS, CARD)
+    parts = (*agent.weights, *agent.biases)
+    weight, bias = (onnx.numpy_helper.from_array(part, name) for part, name in zip(parts, ("w", "b"), strict=True))
     illegal = onnx.numpy_helper.from_array(np.array(ILLEGAL, np.float32), "illegal")
     nodes = [
         helper.make_node("Gemm", ["observation", "w", "b"], ["raw"]),
@@ -120,9 +112,10 @@ def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, 
     assert any("policy/shadow_servers" in point for point in curves(result.tally, result.duration_s))
 
 
-def test_fallbacks_are_in_the_curves(small: Path, crowd: Path) -> None:
-    """Without a model file every plan is the one without an agent, and says so."""
-    result = run_twin(RunOptions(str(small), str(crowd), "ppo", interval_s=1.0))
+def test_fallbacks_are_in_the_curves(small: Path, crowd: Path, tmp_path: Path) -> None:
+    """Of an agent that is never believed every plan is the one without it, and says so."""
+    always(ALWAYS, made_up("small", low=-0.01, high=0.0)).save(tmp_path / "agent.npz")
+    result = run_twin(RunOptions(str(small), str(crowd), "ppo", model=str(tmp_path / "agent.npz")))
     curve = curves(result.tally, result.duration_s)
     assert {point["policy/fallback"] for point in curve if "policy/fallback" in point} == {1.0}
     assert {point["policy/headroom"] for point in curve if "policy/headroom" in point} == {0.0}

@@ -97,7 +97,7 @@ def copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     [
         "core/router.py", "control/policies/named.py", "env/world.py", "serving/load/replay.py", "traces/arrivals.py",
         "agents/commands.py", "reading/models.py", "files/config.py", "runs/run.py", "errors.py",
-        "control/learned/data/agents/traffic.npz", "control/demand/data/quantiles.npz",
+        "control/demand/data/exceedance.npz",
     ],
 )  # fmt: skip
 def test_all_code_and_what_is_shipped_counts(

@@ -18,6 +18,7 @@ from loki_rl.runs.options import Driver, RunOptions, read_options
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run import RUNNERS, prepare, run_twin
 from loki_rl.traces.trace import TraceError
+from tests.control.cards import agent_file
 
 CONTRACT = {
     "arrivals", "ok", "late", "dropped", "rejected", "cancelled", "failed", "slo_violation_ratio", "leaf_violation_ratio",
@@ -62,7 +63,7 @@ def test_what_is_said_counts(run_options: RunOptions) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_plans_at_its_own_pace_unless_told_otherwise(policy: str, run_options: RunOptions) -> None:
     own = prepare(replace(run_options, policy=policy, interval_s=None))
-    quick = {"exact", "clairvoyant", "forecast"}
+    quick = {"exact", "clairvoyant", "forecast", "ppo"}
     assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in quick else 10.0)
     told = prepare(replace(run_options, policy=policy, interval_s=4.0))
     assert told.cluster.interval_s == told.policy.interval_s == 4.0
@@ -70,10 +71,10 @@ def test_every_policy_plans_at_its_own_pace_unless_told_otherwise(policy: str, r
 
 def test_an_agent_is_compared_at_its_pace_with_policies_at_theirs(tmp_path: Path) -> None:
     """What would stop a run is told before the first one; the pace of another policy is no reason."""
-    each = RunOptions("traffic", driver="twin")
+    each = RunOptions("traffic", driver="twin", model=agent_file(tmp_path, "traffic"))
     check([Case(replace(each, policy=policy), tmp_path / policy) for policy in ("exact", "ppo", "clairvoyant", "loki")])
-    with pytest.raises(RequestError, match="trained for a plan every 10 s, not every 1 s"):
-        check([Case(replace(each, policy=policy, interval_s=1.0), tmp_path / policy) for policy in ("exact", "ppo")])
+    with pytest.raises(RequestError, match="trained for a plan every 1 s, not every 10 s"):
+        check([Case(replace(each, policy=policy, interval_s=10.0), tmp_path / policy) for policy in ("exact", "ppo")])
 
 
 def test_first_and_busiest_ten_seconds_are_measured(run_options: RunOptions, tmp_path: Path) -> None:
@@ -120,8 +121,9 @@ def test_run_json_holds_the_options_and_refuses_others(run_options: RunOptions) 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("scale", [1.0, 12.0])
-def test_the_twin_accounts_for_every_request(run_options: RunOptions, policy: str, scale: float) -> None:
-    done = run_twin(replace(run_options, policy=policy, rate_scale=scale))
+def test_the_twin_accounts_for_every_request(run_options: RunOptions, policy: str, scale: float, tmp_path: Path) -> None:
+    model = agent_file(tmp_path, "small", action=6) if policy == "ppo" else None
+    done = run_twin(replace(run_options, policy=policy, rate_scale=scale, model=model))
     conserve(done)
     assert done.summary.arrivals == len(prepare(done.options).times)
     assert (done.trace, done.servers, done.provenance, done.duration_s) == ("crowd", 4, "assumed", 4.0)
@@ -136,7 +138,7 @@ def test_equal_options_give_equal_runs(run_options: RunOptions) -> None:
 
 def test_policies_are_no_aliases_of_each_other(run_options: RunOptions) -> None:
     """Under a crowd that the most accurate models cannot serve; two that want the same servers take them to be worth
-    different things. `ppo` without an agent is the base that it would adjust."""
+    different things. `ppo` is what its agent makes of `exact`."""
     crowded = replace(run_options, rate_scale=8.0)
     seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES if policy != "ppo"}
     plans = {

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loki_rl.env.fluid.windows import bursty_sampler
+from loki_rl.env.fluid.demands import bursty_sampler
 from loki_rl.traces.generate import SHAPES, bursty, generate, switching
 from loki_rl.traces.trace import TraceError, load_trace
 

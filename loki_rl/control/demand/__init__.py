@@ -1,2 +1,1 @@
-"""From requests counted per second to the demand that is worth having capacity for: estimators, forecasts with quantiles,
-and the price of capacity."""
+"""From requests counted per second to the demand that may come, as slices with their chances."""

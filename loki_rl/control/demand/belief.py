@@ -125,6 +125,11 @@ class Belief:
         return Coming(min(expected, float(self.levels[-1])), slices(self.levels, above), mean_rps, above)
 
 
+def warm() -> None:
+    """Load the compiled loops, or compile them (once per installation, some seconds), before a cluster waits for a plan."""
+    Belief(FLOOR_RPS).from_history(np.array((1.0, 3.0, 1.0)), 1.0)
+
+
 def slices(levels: Floats, above: Floats) -> tuple[Slice, ...]:
     """One for each of CUTS; those of no width repeat the one below. above: falls with the level, from 1 at most."""
     widths = np.diff(levels, prepend=0.0)

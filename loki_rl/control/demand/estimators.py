@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,23 +28,6 @@ def together(counts: Floats, seconds: int) -> Floats:
     for i in range(1, seconds):
         found += counts[i : len(counts) - seconds + 1 + i]
     return found / seconds
-
-
-@compiled
-def deviation(counts: Floats, level: float) -> float:
-    """Standard deviation [1/s] of a second's count around its local level, at least Poisson's."""
-    recent = counts[-NOISE_S:]
-    if len(recent) < 2:
-        return sqrt(level)
-    return sqrt(max(level, ((recent[1:] - recent[:-1]) ** 2).mean() / 2))
-
-
-def smoothed(counts: Floats, com: float = 4.0, samples: int = 60) -> Floats:
-    """`ewma` [n] of n histories [n, H]."""
-    recent = counts[:, -samples:]
-    weights = (com / (1 + com)) ** np.arange(recent.shape[1] - 1, -1, -1)
-    mean: Floats = recent @ weights / weights.sum()
-    return mean
 
 
 def ewma(arrivals: Sequence[int], com: float = 1.6, samples: int = 20) -> float:
@@ -98,10 +80,3 @@ def ahead(arrivals: Counts, lead_s: float, window_s: int = 8, doubt: float = 0.7
     variance = max(misfit / (size - 2), center) / squares
     trusted = slope * max(0.0, 1 - doubt**2 * variance / slope**2) if slope else 0.0
     return max(0.0, center + trusted * (size / 2 + lead_s))
-
-
-def likely(arrivals: Counts, lead_s: float, window_s: int = 8, bin_s: int = 3) -> float:
-    """Demand [1/s] to expect within `lead_s` seconds: the straight line, as far as it has been reached in the last
-    `window_s` seconds. Beyond, the line of a sudden step is far off: it ends long before the lead does."""
-    line = max(ahead(arrivals, 0.0), ahead(arrivals, lead_s))
-    return max(mean(arrivals, bin_s), min(line, busiest(arrivals[-window_s:], bin_s)))

@@ -1,4 +1,4 @@
-"""How likely demand is to exceed each of many levels, from counts per second or from a forecast's quantiles."""
+"""How likely demand is to exceed each of many levels, from counts per second."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from math import erf, sqrt
 import numpy as np
 
 from loki_rl.control.compiled import compiled
-from loki_rl.control.demand.estimators import FLOOR_RPS, PEAK_S, Floats, deviation, together
-from loki_rl.control.demand.forecast import QUANTILES, TARGET
+from loki_rl.control.demand.estimators import Floats
 
-# Demand may jump at any time, up to HIGHEST times, to above r times what it is with chance rate / r per second. Room for it
-# is cheap while demand is low. The rate is JUMPS / CALM_S at first and falls with every second seen without one (the mean of
-# a gamma prior after Poisson events); a jump that did come is in what was seen. Chosen on generated bursts, crowds, steady
-# demand and one day of tweets: half of the rate misses first crowds, twice as much gives accuracy away all day.
-JUMPS = 0.4
-CALM_S = 80.0
+# Demand that was never seen here is thought of up to so many times the mean.
 HIGHEST = 5.0
 # Levels that were reached a while ago come back.
 MEMORY_S = 300
@@ -24,28 +18,6 @@ SETTLED_S = 10.0
 
 # Beyond so many standard deviations (times the root of 2) a double says that normal noise never reaches.
 NEVER = 6.0
-
-KNOWN = np.log(1 - np.array((0.0, *QUANTILES)))
-
-
-@compiled
-def chances(
-    levels: Floats, counts: Floats, expected: float, lead_s: float, jumps: float = JUMPS, calm_s: float = CALM_S
-) -> Floats:
-    """Share of the lead's seconds in which demand is likely to exceed each level [n], ascending: the estimate may be off,
-    what was seen comes back, and demand jumps. counts [H]: per second."""
-    recent = counts[-MEMORY_S:]
-    rate = jumps / (calm_s + len(recent))
-    # A second's noise, though idle servers are kept for that: less of it and plans are late where demand begins to rise.
-    sigma = deviation(recent, expected)
-    total, noise = again(levels, together(recent, PEAK_S), lead_s), tail(levels, expected, sigma)
-    for i in range(len(levels)):
-        if levels[i] <= expected:
-            total[i] = 1.0
-            continue
-        jump = rate * lead_s * expected / levels[i] if levels[i] <= HIGHEST * expected else 0.0
-        total[i] = min(1.0, noise[i] + total[i] + jump)
-    return total
 
 
 @compiled
@@ -56,17 +28,6 @@ def tail(levels: Floats, center: float, deviation: float) -> Floats:
         away = (levels[i] - center) / (sqrt(2.0) * deviation)
         if away < NEVER:
             found[i] = 0.5 - 0.5 * erf(away)
-    return found
-
-
-@compiled
-def beyond(levels: Floats, mean_rps: float, quantiles: Floats) -> Floats:
-    """How likely the busiest seconds exceed each level [n], by their quantiles [6]; exponential beyond the last of them."""
-    places = np.empty(len(quantiles) + 1)
-    places[0] = min(mean_rps, quantiles[0])
-    places[1:] = quantiles
-    slope = (KNOWN[-1] - KNOWN[TARGET + 1]) / max(quantiles[-1] - quantiles[TARGET], FLOOR_RPS)
-    found: Floats = np.exp(np.interp(levels, places, KNOWN) + slope * np.maximum(levels - quantiles[-1], 0.0))
     return found
 
 

@@ -18,13 +18,13 @@ from loki_rl.control.fast.objective_kernels import (
     best_splits,
     held_back,
     holding_cost,
+    likely,
     loading_cost,
     serving_cost,
 )
 
 BETTER = 1e-9
 NOWHERE = -2
-NEAR = 0.1
 
 # Levels of the library, from the target's on, whose models a quick search loads.
 ABOVE = 4
@@ -34,8 +34,8 @@ RANKED, CHEAP, BEGIN, LOADED, LISTS = 0, 1, 2, 3, 4
 
 
 class Library(NamedTuple):
-    """Plans that are best for a demand where nothing has to be loaded. levels [L] of demand [1/s]; shares [R] of it that are
-    expected; plans [L, R, M]: servers per model."""
+    """Plans that are best for a demand where nothing has to be loaded. levels [L]: all that may come [1/s]; shares [R],
+    rising: the mean of what may come over that; plans [L, R, M]: servers per model."""
 
     levels: Floats
     shares: Floats
@@ -159,7 +159,8 @@ def search(asked: Question, library: Library, reach: int, room: Scratch) -> tupl
     """
     plans, lists, work, counts, full = library.plans, room.lists, room.work, room.counts, asked.net
     models, levels, shares = len(counts), len(library.levels), plans.shape[1]
-    high = min(int(np.searchsorted(library.levels, asked.demand)), levels - 1)
+    top = asked.to_rps[len(asked.to_rps) - 1]
+    high = min(int(np.searchsorted(library.levels, top)), levels - 1)
     low, end = (0, levels) if reach else (high, min(high + ABOVE, levels))
     size = consider(asked.state, plans, low, end, full, lists)
     active = lists[RANKED]
@@ -167,14 +168,15 @@ def search(asked: Question, library: Library, reach: int, room: Scratch) -> tupl
         full.below, full.first, full.entry, full.fanout, active, lists[CHEAP], lists[BEGIN], full.weight, full.line,
         full.table, full.best, full.make,
     )  # fmt: skip
-    some = Question(asked.demand, asked.expected, asked.share, asked.chance, asked.servers, asked.state, asked.rates, net)
+    some = Question(
+        asked.to_rps, asked.chance, asked.mean, asked.share, asked.servers, asked.state, asked.rates, net
+    )  # fmt: skip
     for model in range(models):
         counts[model] = asked.state[READY, model] + asked.state[LOADING, model]
     value, split = descend(counts, some, 0, lists, size, work)
     trial = work[TRIAL, :models]
     if reach == 0:
-        near = int(np.searchsorted(library.shares, asked.expected / asked.demand - NEAR))
-        fresh = plans[high, min(near, shares - 1)]
+        fresh = plans[high, min(int(np.searchsorted(library.shares, likely(asked) / top)), shares - 1)]
         found, fresh_split, _ = best_splits(fresh, some, split, value, work)
         if found < value:
             for model in range(models):

@@ -17,19 +17,26 @@ TOO_MANY = 100.0  # price of a server that the cluster does not have, so that a 
 KEPT, ROOM, FLOW, LEFT, ITEMS, VALUES, LIMIT, TRIAL, ROWS = 0, 1, 2, 3, 4, 5, 6, 7, 8
 READY, CREDIT, LOADING = 0, 1, 2
 
+# Slices of demand that a question has, and rows of a scratch's `slices`: where each ends and how likely it is to come.
+SLICES = 5
+TO, CHANCE = 0, 1
+# Demand is served the less accurately the more comes. Where the next slice ends so little higher that not more than this
+# share of the mean demand counts as if it came, by its chance, its accuracy stands for both.
+SLIGHT = 0.01
+
 
 class Question(NamedTuple):
     """What is asked for one cluster.
 
-    demand, expected [1/s]: as in Request; share: of the horizon that passes while models load; chance: that what lies
-    between the demands comes; state [3, M]: servers ready now, credit of those that load, and how many load; rates
-    [P, 2, M]: see Fleet.
+    to_rps, chance [S]: slices of the demand that may come, upwards ever less likely; those of no width repeat the one below;
+    mean [1/s]: what losses are a share of; share: of the horizon that passes while models load; state [3, M]: servers ready
+    now, credit of those that load, and how many load; rates [P, 2, M]: see Fleet.
     """
 
-    demand: float
-    expected: float
+    to_rps: Floats
+    chance: Floats
+    mean: float
     share: float
-    chance: float
     servers: int
     state: Floats
     rates: Floats
@@ -38,12 +45,14 @@ class Question(NamedTuple):
 
 class Scratch(NamedTuple):
     """What the loops of one thread write to. work [rows, max(models, tasks, paths)], lists [rows, max(models, tasks + 1,
-    servers)]: rows are named where they are used; state [3, M]: of a question; counts [M]: the answer, servers per model.
+    servers)]: rows are named where they are used; state [3, M] and slices [2, S]: of a question; counts [M]: the answer,
+    servers per model.
     """
 
     work: Floats
     lists: Ints
     state: Floats
+    slices: Floats
     counts: Floats
 
 
@@ -51,7 +60,10 @@ def new_scratch(net: Net, servers: int, rows: int, lists: int) -> Scratch:
     """Scratch with so many rows, sized for this net."""
     tasks, models = len(net.entry), len(net.ranked)
     width, wide = max(models, tasks, net.table.shape[1]), max(models, tasks + 1, servers)
-    return Scratch(np.zeros((rows, width)), np.zeros((lists, wide), np.int64), np.zeros((3, models)), np.zeros(models))
+    return Scratch(
+        np.zeros((rows, width)), np.zeros((lists, wide), np.int64), np.zeros((3, models)), np.zeros((2, SLICES)),
+        np.zeros(models),
+    )  # fmt: skip
 
 
 @inlined
@@ -234,11 +246,24 @@ def accuracy(flow: Floats, net: Net, values: Floats) -> float:
 
 
 @inlined
+def likely(asked: Question) -> float:
+    """Mean of the demand that may come [1/s]."""
+    found, below = 0.0, 0.0
+    for i in range(len(asked.to_rps)):
+        found += asked.chance[i] * (asked.to_rps[i] - below)
+        below = asked.to_rps[i]
+    return found
+
+
+@inlined
 def short(served: float, asked: Question) -> float:
-    """What a served share of the demand leaves undone: in full up to the expected demand, beyond it by how likely it is to
-    come (control/allocator/switching.py)."""
-    ratio = asked.demand / asked.expected
-    return float((1.0 - asked.chance) * (1.0 - min(1.0, served * ratio)) + asked.chance * ratio * (1.0 - served))
+    """Demand that is left undone if so much is served [1/s], by how likely it is to come, as a share of the mean demand."""
+    missing, below = 0.0, served
+    for i in range(len(asked.to_rps)):
+        if asked.to_rps[i] > below:
+            missing += asked.chance[i] * (asked.to_rps[i] - below)
+            below = asked.to_rps[i]
+    return float(missing / asked.mean)
 
 
 @inlined
@@ -250,28 +275,40 @@ def loading_cost(counts: Floats, asked: Question, rate: Floats, old: bool, work:
         able = asked.state[READY, model] + asked.state[CREDIT, model]
         work[KEPT, model] = able if old else min(counts[model], able)
     kept = capacity(work[KEPT], rate, asked.net, 0.0, work)
-    return float(VIOLATION * asked.share * short(min(1.0, kept / (asked.demand * UNBALANCED)), asked))
+    return float(VIOLATION * asked.share * short(kept / UNBALANCED, asked))
 
 
 @inlined
 def serving_cost(counts: Floats, asked: Question, rate: Floats, spent: float, most: float, work: Floats) -> float:
-    """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is: most of the time the
-    expected demand, by the most accurate of the servers, else by their chance all of them the whole."""
-    net, after = asked.net, 1.0 - asked.share
-    able = capacity(counts, rate, net, asked.demand, work)
-    served = min(asked.demand, able)
-    value = spent + (after * VIOLATION + ACCURACY) * short(served / asked.demand, asked)
+    """`spent`, and cost J of what is not served once models are loaded and of the accuracy of what is: each slice is served
+    beside all below it, by the most accurate of the servers that are left."""
+    net, last, undone = asked.net, len(asked.to_rps) - 1, (1.0 - asked.share) * VIOLATION + ACCURACY
+    top = asked.to_rps[last]
+    served = min(top, capacity(counts, rate, net, top, work))
+    if served < top:  # of what is served fewer items come than of all, so that more servers stay idle for each
+        served = min(served, capacity(counts, rate, net, served, work))
+    value, weight = spent + undone * short(served, asked), 0.0
     if value > most or served <= 0.0:
         return float(value)
-    sure, each = min(asked.expected, served), ACCURACY / asked.expected
-    spread(net, sure, work)
-    lost = sure * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net.best)
-    value += each * lost
-    if served > sure and value <= most:
-        spread(net, served, work)
-        whole = served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net.best)
-        value += each * asked.chance * max(0.0, whole - lost)
+    for i in range(last + 1):
+        reached = i == last or asked.to_rps[i] >= served
+        weight += asked.chance[i] if reached else asked.chance[i] - asked.chance[i + 1]
+        beyond = asked.to_rps[i] if reached else min(served, asked.to_rps[i + 1]) - asked.to_rps[i]
+        if weight * beyond > SLIGHT * asked.mean:
+            value += weight * lost_at(min(served, asked.to_rps[i]), counts, undone, rate, net, work) / asked.mean
+            weight = 0.0
+        if reached or value > most:
+            break
     return float(value)
+
+
+@inlined
+def lost_at(demand: float, counts: Floats, undone: float, rate: Floats, net: Net, work: Floats) -> float:
+    """Cost J of demand that comes for sure, times that demand, with the servers that stay idle for it taken off: what is
+    served inaccurately, and what is `undone` after all."""
+    served = min(demand, capacity(counts, rate, net, demand, work))
+    spread(net, served, work)
+    return undone * (demand - served) + ACCURACY * served * (1.0 - accuracy(work[FLOW], net, work[VALUES]) / net.best)
 
 
 @inlined

@@ -14,12 +14,13 @@ from loki_rl.control.formulation.request import Request, Solver
 from loki_rl.core.pipeline import Pipeline
 
 LEVELS = 32
-EXPECTED = (0.25, 0.45, 0.65, 0.85, 1.0)
 LOWEST_SHARE = 0.01
 MEMO = 1 << 18
 
-# Chance of what is not expected, in the plans that a library begins with.
-UNLIKELY = 0.2
+# The slices that a library has plans for: up to a share of all that may come demand is sure, and of the rest so much is as
+# likely as that. After calm, bursts and crowds beliefs are such.
+SURE = (0.15, 0.35, 0.55, 0.75, 1.0)
+ENDS, CHANCES = (0.0, 0.1, 0.3, 0.45, 1.0), (1.0, 0.75, 0.3, 0.08, 0.02)
 
 
 class Table(Struct, frozen=True, eq=False):
@@ -58,14 +59,16 @@ def build_table(pipeline: Pipeline, servers: int, levels: int = LEVELS, solver: 
 
 def _library(fleet: Fleet, servers: int, exact: Library, scratch: Scratch) -> Library:
     """Plans of least cost J from an empty cluster, where loading costs nothing: the search's from the exact ladder."""
-    plans: Floats = np.zeros((len(exact.levels), len(EXPECTED), fleet.models))
+    plans: Floats = np.zeros((len(exact.levels), len(SURE), fleet.models))
+    ends, chances, empty = np.array(ENDS), np.array(CHANCES), np.zeros((3, fleet.models))
+    shapes = [sure + (1 - sure) * ends for sure in SURE]
+    means = np.array([float(np.diff(shape, prepend=0.0) @ chances) for shape in shapes])
     for level, demand in enumerate(exact.levels.tolist()):
-        for row, share in enumerate(EXPECTED):
-            empty = np.zeros((3, fleet.models))
-            asked = Question(demand, share * demand, 0.0, UNLIKELY, servers, empty, fleet.rates, fleet.net)
+        for row, (shape, mean) in enumerate(zip(shapes, means.tolist(), strict=True)):
+            asked = Question(demand * shape, chances, demand * mean, 0.0, servers, empty, fleet.rates, fleet.net)
             search(asked, exact, len(plans), scratch)
             plans[level, row] = scratch.counts
-    return Library(exact.levels, np.array(EXPECTED), plans)
+    return Library(exact.levels, means, plans)
 
 
 def yardstick(pipeline: Pipeline, servers: int) -> Table:

@@ -12,10 +12,11 @@ from loki_rl.control.fast.local_search import Library, search
 from loki_rl.control.fast.model_arrays import Ints
 from loki_rl.control.fast.objective_kernels import CREDIT, LOADING, READY, Question, Scratch
 
-# A quick search rounds demand up by less than 4 %, so that questions recur, a deep one by less than 0.2 %; the mean to parts
-# of the demand, the loading share and the chance of what is not expected to fortieths, the credit of loads to quarters.
+# A quick search rounds demand by at most 2 %, so that questions recur, a deep one by .1 %; chances by steps of a quarter and
+# of a hundredth of themselves; the loading share to fortieths, the credit of loads to quarters.
 QUICK_STEP, DEEP_STEP = 0.04, 0.002
-QUICK_PARTS, DEEP_PARTS = 20.0, 200.0
+QUICK_ODDS, DEEP_ODDS = 0.25, 0.01
+LEAST_CHANCE = 1e-4
 SHARE_STEPS = 40.0
 CREDIT_STEPS = 4.0
 LOWEST_RPS = 0.05
@@ -38,17 +39,24 @@ def new_memo(capacity: int, models: int) -> Memo:
 
 
 @inlined
+def step_of(value: float, least: float, size: float) -> int:
+    """The nearest step of a ladder that rises by `size` from `least`."""
+    return int(np.round(np.log(max(value, least) / least) / np.log(1.0 + size)))
+
+
+@inlined
 def rounded(asked: Question, deep: bool) -> Question:
-    """The question that is really answered, so that equal keys mean equal questions. Its state is rounded in place."""
-    size, parts = (DEEP_STEP, DEEP_PARTS) if deep else (QUICK_STEP, QUICK_PARTS)
-    step = np.ceil(np.log(max(asked.demand, LOWEST_RPS) / LOWEST_RPS) / np.log(1.0 + size) - 1e-9)
-    demand = LOWEST_RPS * (1.0 + size) ** step
-    expected = demand * max(1.0, np.round(min(1.0, asked.expected / demand) * parts)) / parts
+    """The question that is really answered, so that equal keys mean equal questions. Its slices and state are rounded in
+    place."""
+    size, odds = (DEEP_STEP, DEEP_ODDS) if deep else (QUICK_STEP, QUICK_ODDS)
+    for i in range(len(asked.to_rps)):
+        asked.to_rps[i] = LOWEST_RPS * (1.0 + size) ** step_of(asked.to_rps[i], LOWEST_RPS, size)
+        asked.chance[i] = min(1.0, LEAST_CHANCE * (1.0 + odds) ** step_of(asked.chance[i], LEAST_CHANCE, odds))
+    mean = LOWEST_RPS * (1.0 + size) ** step_of(asked.mean, LOWEST_RPS, size)
     share = np.round(asked.share * SHARE_STEPS) / SHARE_STEPS
-    chance = np.round(asked.chance * SHARE_STEPS) / SHARE_STEPS
     for model in range(asked.state.shape[1]):
         asked.state[CREDIT, model] = np.round(asked.state[CREDIT, model] * CREDIT_STEPS) / CREDIT_STEPS
-    return Question(demand, expected, share, chance, asked.servers, asked.state, asked.rates, asked.net)
+    return Question(asked.to_rps, asked.chance, mean, share, asked.servers, asked.state, asked.rates, asked.net)
 
 
 @inlined
@@ -62,9 +70,11 @@ def mixed(key: np.uint64, value: int) -> np.uint64:
 
 @inlined
 def hashed(asked: Question, deep: bool) -> np.uint64:
-    key = mixed(np.uint64(asked.servers * 2 + deep), int(np.round(np.log(asked.demand) * 2000.0)) + 100_000)
-    key = mixed(key, int(np.round(asked.expected / asked.demand * DEEP_PARTS)))
-    key = mixed(key, int(np.round(asked.share * SHARE_STEPS)) * 64 + int(np.round(asked.chance * SHARE_STEPS)))
+    size, odds = (DEEP_STEP, DEEP_ODDS) if deep else (QUICK_STEP, QUICK_ODDS)
+    key = mixed(np.uint64(asked.servers * 2 + deep), int(np.round(asked.share * SHARE_STEPS)))
+    key = mixed(key, step_of(asked.mean, LOWEST_RPS, size))
+    for i in range(len(asked.to_rps)):
+        key = mixed(key, step_of(asked.to_rps[i], LOWEST_RPS, size) * 65536 + step_of(asked.chance[i], LEAST_CHANCE, odds))
     state = asked.state
     for model in range(state.shape[1]):
         ready, loading = int(state[READY, model]), int(state[LOADING, model])

@@ -20,8 +20,6 @@ from loki_rl.options import MOST_SERVERS
 Queueing = Literal["half-slo", "tail"]
 # Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
 Solver = Literal["search", "pulp"]
-# Control intervals that a plan should last, where nobody tuned that.
-PATIENCE = 2.0
 QUEUEINGS: tuple[Queueing, ...] = get_args(Queueing)
 SOLVERS: tuple[Solver, ...] = get_args(Solver)
 

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, PATIENCES
+from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, ODDS
 from loki_rl.errors import UNREADABLE
 
-MASK_RULE = 1
+MASK_RULE = 2
 ILLEGAL = -1e8
-# An agent is not believed while its forecaster is off by this much more than on its validation windows, nor this far outside
-# of what it saw in training (in units of the feature's range), nor before it has sat out so many intervals after either.
-FORECASTER_OFF = 3.0
+# An agent is not believed this far outside of what it saw in training (in units of the feature's range), nor before it has
+# sat out so many decisions after.
 OUTSIDE = 0.25
 SIT_OUT = 3
 METADATA = "loki_rl"
@@ -37,24 +36,20 @@ DATA = Path(__file__).resolve().parent / "data" / "agents"
 class Card(Struct, frozen=True, kw_only=True):
     """What an agent was made for and how good it was there.
 
-    environment: gymnasium id. pipeline: its name. multipliers, patiences: the action table. mask_rule: version of the mask.
-    scale, patience: of the base it adjusts. low, high: least and greatest observation in training. forecast_error: of the
-    forecaster on validation windows, relative to demand. ranges: what training drew. gain, gap: saved cost J against the
-    base on validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there,
-    and what of it the base does not lose. training: every option of it. note: the command that repeats it.
+    environment: gymnasium id. pipeline: its name. multipliers, odds: the action table. mask_rule: version of the mask. low,
+    high: least and greatest observation in training. ranges: what training drew. gain, gap: saved cost J against the base on
+    validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there, and what of
+    it the base does not lose. training: every option of it. note: the command that repeats it.
     """
 
     environment: str
     pipeline: str
     features: tuple[str, ...]
     multipliers: tuple[float, ...]
-    patiences: tuple[float, ...]
+    odds: tuple[float, ...]
     mask_rule: int
-    scale: float
-    patience: float
     low: tuple[float, ...]
     high: tuple[float, ...]
-    forecast_error: float
     ranges: dict[str, Any]
     gain: float
     gap: float
@@ -76,12 +71,12 @@ def check_use(card: Card, pipeline: str, interval_s: float) -> None:
     if card.pipeline != pipeline:
         raise RequestError(
             f"the agent was trained for pipeline '{card.pipeline}', not '{pipeline}'; train one for that with 'loki-rl "
-            "train', or take policy forecast"
+            "train', or take policy exact"
         )
     if not isclose(card.interval_s, interval_s):
         raise RequestError(
             f"the agent was trained for a plan every {card.interval_s:g} s, not every {interval_s:g} s; take --interval-s "
-            f"{card.interval_s:g}, train one for that with 'loki-rl train', or take policy forecast"
+            f"{card.interval_s:g}, train one for that with 'loki-rl train', or take policy exact"
         )
 
 
@@ -172,7 +167,7 @@ def read_card(text: str, path: Path) -> Card:
     except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} does not say what it was trained for ({error}); export it again") from error
     fits = len(card.features) == OBSERVATION and card.mask_rule == MASK_RULE
-    table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.patiences == tuple(PATIENCES.tolist())
+    table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.odds == tuple(ODDS.tolist())
     if not (fits and table and card.environment.startswith("LokiRL/")):
         raise RequestError(f"{path} was trained for {card.environment} with another observation or action table; train anew")
     return card

@@ -8,6 +8,7 @@ import numpy as np
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.belief import Coming
+from loki_rl.control.demand.estimators import Floats
 from loki_rl.control.demand.history_file import read_history
 from loki_rl.control.demand.memory import Memory
 from loki_rl.control.demand.regime import stayed_s
@@ -49,12 +50,22 @@ class Exact:
         return self._planner.belief.from_history(counts, lead_s, self._caution, seen_s, past)
 
     def lead_s(self, snapshot: Snapshot) -> float:
-        """How long a plan must do [s]: until the models of a later one could be loaded."""
-        return REACTION_S + self._planner.lead_s(snapshot)
+        return lead_s(self._planner.load_s, snapshot.interval_s)
 
     def horizon_s(self, snapshot: Snapshot) -> float:
-        """The expected life of the plan: demand is thought to stay where it is as long as it has stayed there, up to what is
-        usual; before the first count, for what is usual."""
         usual = 0.0 if self._memory is None else self._memory.history.stay_s
-        stayed = stayed_s(np.array(snapshot.arrivals, np.float64)) if snapshot.arrivals else usual
-        return max(min(stayed, max(usual, LONGEST_S)), SHORTEST * self._planner.load_s, snapshot.interval_s)
+        return horizon_s(np.array(snapshot.arrivals, np.float64), self._planner.load_s, snapshot.interval_s, usual)
+
+
+def lead_s(load_s: float, interval_s: float) -> float:
+    """How long a plan must do [s], where loads take at most load_s and plans are made every interval_s: until the models of
+    a later one could be loaded."""
+    return REACTION_S + interval_s + load_s
+
+
+def horizon_s(counts: Floats, load_s: float, interval_s: float, usual_s: float = 0.0) -> float:
+    """The expected life of a plan made after these counts per second [s]: demand is thought to stay where it is as long as
+    it has stayed there, up to LONGEST_S or what is usual; before the first count, for what is usual. load_s, interval_s: as
+    in `lead_s`."""
+    stayed = stayed_s(counts) if len(counts) else usual_s
+    return max(min(stayed, max(usual_s, LONGEST_S)), SHORTEST * load_s, interval_s)

@@ -44,7 +44,7 @@ POLICIES = {
     "exact": Kind(Exact, interval_s=1.0),
     "clairvoyant": Kind(Clairvoyant, interval_s=1.0),
     "forecast": Kind(Anticipating, interval_s=1.0),
-    "ppo": Kind(ppo, alike=True),
+    "ppo": Kind(ppo, interval_s=1.0, alike=True),
 }
 
 

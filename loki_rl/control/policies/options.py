@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from loki_rl.control.demand.estimators import FLOOR_RPS
-from loki_rl.control.formulation.request import PATIENCE, Queueing, Solver
+from loki_rl.control.formulation.request import Queueing, Solver
 from loki_rl.core.servers.server_type import ServerType
 
 
@@ -13,14 +13,13 @@ class PolicyOptions(Struct, frozen=True):
     """What all policies may be told.
 
     servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
-    choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was
-    counted. load_s: time to load a model [s], the variants' own if None. patience: control intervals a plan should last by
-    `ppo`.
-    future: requests in every second from the origin on, where a trace is replayed; `clairvoyant` alone looks at it.
-    model: file of a trained agent (`ppo`), by default the one shipped for the pipeline. shadow: what it would adjust is only
-    written down. pool, solver: as in Request. caution: how much is paid for room for crowds
-    that were never seen here, times what they are likely to cost. history: file of what demand was like before (`exact`).
-    clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for one alone.
+    choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was counted.
+    load_s: time to load a model [s], the variants' own if None. future: requests in every second from the origin on, where
+    a trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`ppo`), by default the one shipped
+    for the pipeline. shadow: what it would adjust is only written down. pool, solver: as in Request. caution: how much is
+    paid for room for crowds that were never seen here, times what they are likely to cost. history: file of what demand was
+    like before (`exact`). clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for
+    one alone.
     """
 
     servers: int
@@ -32,7 +31,6 @@ class PolicyOptions(Struct, frozen=True):
     initial_rps: float | None = None
     load_s: float | None = None
     time_limit_s: float = 2.0
-    patience: float = PATIENCE
     future: tuple[int, ...] = ()
     model: str | None = None
     shadow: bool = False

@@ -11,11 +11,10 @@ from loki_rl.control.allocator.allocate import capacity
 from loki_rl.control.allocator.implicit_model import warm as warm_solver
 from loki_rl.control.allocator.reasons import servable
 from loki_rl.control.demand.belief import Belief, Coming
-from loki_rl.control.demand.capacity_target import CapacityTarget, Demand
-from loki_rl.control.demand.capacity_target import warm as warm_reserve
+from loki_rl.control.demand.belief import warm as warm_belief
 from loki_rl.control.demand.estimators import FLOOR_RPS
 from loki_rl.control.formulation.drifted import as_measured
-from loki_rl.control.formulation.request import Queueing, Request, Slice, check
+from loki_rl.control.formulation.request import Queueing, Request, check
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Exclusion, Server, Snapshot
@@ -29,11 +28,10 @@ class Planner:
         # Now, not while a cluster waits for the first plan.
         if options.solver == "search":
             warm_solver()
-        warm_reserve()
+        warm_belief()
         self.pipeline, self.options, self.pool = pipeline, options, options.pool
         self._profiled = pipeline
         self._known: tuple[tuple[Drift, ...], tuple[Exclusion, ...]] = ((), ())
-        self._reserve: CapacityTarget | None = None
         self._belief: Belief | None = None
         self._queueing = options.queueing or queueing
         self._headroom = headroom if options.headroom is None else options.headroom
@@ -49,22 +47,15 @@ class Planner:
         gone = tuple(one for one in snapshot.exclusions if not (keeping and _somewhere(one, snapshot.servers)))
         if (snapshot.drift, gone) == self._known:
             return False
-        self._known, self._reserve, self._belief = (snapshot.drift, gone), None, None
+        self._known, self._belief = (snapshot.drift, gone), None
         self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift, gone)
         if gone and not servable(self.pipeline, self.request(FLOOR_RPS)):
             self.pipeline, self.pool = as_measured(self._profiled, self.options.pool, snapshot.drift)
         return True
 
     @property
-    def reserve(self) -> CapacityTarget:
-        """Made with the first plan: a policy that is only checked should cost nothing."""
-        if self._reserve is None:
-            self._reserve = CapacityTarget(self.pipeline, self.request(FLOOR_RPS))
-        return self._reserve
-
-    @property
     def belief(self) -> Belief:
-        """As `reserve`."""
+        """Made with the first plan: a policy that is only checked should cost nothing."""
         if self._belief is None:
             asked = self.request(FLOOR_RPS)
             shared = (asked.queueing, asked.slo_s, asked.headroom, asked.pool, asked.solver)
@@ -87,13 +78,6 @@ class Planner:
             pool=counted(self.pool, there) if there else self.pool,
             solver=options.solver,
         )
-
-    def switching(self, snapshot: Snapshot, demand: Demand, patience: float) -> Request:
-        """From the servers as they are, for a plan that should last `patience` control intervals."""
-        high_rps = max(demand.high_rps, FLOOR_RPS)
-        expected_rps = max(min(demand.expected_rps, high_rps), FLOOR_RPS)
-        slices = (Slice(expected_rps, 1.0), Slice(high_rps, min(demand.chance, 1.0)))
-        return self.moving(snapshot, Coming(expected_rps, slices, expected_rps), patience * snapshot.interval_s)
 
     def moving(self, snapshot: Snapshot, coming: Coming, horizon_s: float) -> Request:
         """From the servers as they are, for a plan that should last `horizon_s` [s]."""

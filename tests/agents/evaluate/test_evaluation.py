@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 pytest.importorskip("sb3_contrib", reason="training is not installed; run 'make learn'")
 
-from loki_rl.agents.evaluate import event_check, matched_comparison
-from loki_rl.agents.evaluate import methods as tuning
+from loki_rl.agents.evaluate import event_check
 from loki_rl.agents.evaluate import shifts as shifting
 from loki_rl.agents.evaluate.evaluation import Asked, Report, evaluate
 from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
@@ -22,9 +21,7 @@ from loki_rl.agents.evaluate.methods import Method
 from loki_rl.agents.evaluate.report import as_json, table, write
 from loki_rl.agents.evaluate.rollouts import base, play
 from loki_rl.agents.train.training import TrainOptions
-from loki_rl.control.formulation.request import PATIENCE
-from loki_rl.control.learned.observation import ACTIONS, BASE, FORECAST, adjusted
-from loki_rl.control.policies.options import PolicyOptions
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT
 from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.reports.statistics import bootstrap, gap_closed, iqm, mean_gain, mean_interval, paired_gain
 
@@ -78,17 +75,14 @@ def test_splits_share_no_window(tiny: TrainOptions) -> None:
 def test_clairvoyance_is_cheaper_than_the_base(tiny: TrainOptions) -> None:
     costs = {
         name: play(pool_for(replace(tiny.env, split="test", intervals=20, windows=6, base=name)), base).cost_j.mean()
-        for name in ("forecast", "clairvoyant")
+        for name in ("exact", "clairvoyant")
     }
-    assert costs["clairvoyant"] < costs["forecast"]
+    assert costs["clairvoyant"] < costs["exact"]
 
 
 @pytest.fixture(scope="module")
 def report(trained: Any, tiny: TrainOptions, small: Path) -> Iterator[Report]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "SCALES", (1.0, 1.2))
-        patch.setattr(tuning, "PATIENCES", (1.0, 2.0))
-        patch.setattr(matched_comparison, "SCALES", (0.9, 1.1))
         patch.setattr(shifting, "SHIFTS", {name: shifting.SHIFTS[name] for name in ("none", "load time 20 s", "no bursts")})
         patch.setattr(shifting, "OTHER_PIPELINES", (str(small),))
         patch.setattr(event_check, "INTERVALS", 2)
@@ -97,41 +91,34 @@ def report(trained: Any, tiny: TrainOptions, small: Path) -> Iterator[Report]:
 
 
 def test_a_report_has_every_method_and_both_bases(report: Report) -> None:
-    assert [row.policy for row in report.rows] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
-    assert [gap.base for gap in report.gaps] == ["exact", "forecast", "unadjusted"]
-    assert [one.base for one in report.matched] == ["exact", "forecast"]
-    assert {one.trials for one in report.tuned} == {4}
+    assert [row.policy for row in report.rows] == ["exact", "clairvoyant", "unadjusted", "ppo"]
+    assert [gap.base for gap in report.gaps] == ["exact", "unadjusted"]
     assert len(report.by_seed) == 2
 
 
 def test_a_report_has_every_shift_and_both_twins(report: Report, small: Path) -> None:
     shifts = {row.shift for row in report.shifts}
     assert {"none", "load time 20 s", "no bursts", "trace diurnal", f"pipeline {small}"} <= shifts
-    assert {(row.gain.value, row.saved.value) for row in report.shifts if row.policy == "forecast"} == {(0.0, 0.0)}
-    assert [row.policy for row in report.fidelity] == ["exact", "forecast", "clairvoyant", "unadjusted", "ppo"]
+    assert {(row.gain.value, row.saved.value) for row in report.shifts if row.policy == "exact"} == {(0.0, 0.0)}
+    assert [row.policy for row in report.fidelity] == ["exact", "clairvoyant", "unadjusted", "ppo"]
     assert all(row.event.servers > 0 and row.event.cost_j > 0 for row in report.fidelity)
 
 
 def test_a_report_is_written_as_text_picture_and_curves(report: Report, tmp_path: Path) -> None:
     write(report, tmp_path)
     assert table(report) in (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "gap from forecast closed" in table(report)
+    assert "gap from exact closed" in table(report)
     assert msgspec.json.decode((tmp_path / "report.json").read_bytes(), type=Report).rows == report.rows
     assert (tmp_path / "report.png").stat().st_size > 10_000
     assert {path.parent.name for path in tmp_path.glob("fluid/*/events.*")} == {row.policy for row in report.rows}
-    assert {"gap_closed", "results", "shifts", "matched", "fidelity", "same_order"} <= set(as_json(report))
+    assert {"gap_closed", "results", "shifts", "fidelity", "same_order"} <= set(as_json(report))
 
 
-def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_forecast_as_it_ships(
-    trained: Any, tiny: TrainOptions
-) -> None:
-    """An agent trained at one load time is `forecast` at another, whatever base it adjusts."""
+def test_an_agent_outside_of_what_it_saw_leaves_the_decision_to_exact(trained: Any, tiny: TrainOptions) -> None:
+    """An agent trained at one load time is `exact` at another."""
     elsewhere = replace(tiny.env, split="test", load_s=20.0)
-    agent = Method("ppo", "forecast", 1.0, 8.0, trained.agent).play(elsewhere)
-    shipped, its_base = (Method("forecast", "forecast", 1.0, patience).play(elsewhere) for patience in (PATIENCE, 8.0))
-    assert agent.cost_j.tolist() == shipped.cost_j.tolist() != its_base.cost_j.tolist()
-    assert adjusted(FORECAST, 100.0, 0.8, 8.0) == (100.0, PolicyOptions(servers=1).patience)
-    assert adjusted(BASE, 100.0, 0.8, 8.0) == (80.0, 8.0)
+    agent, exact = (Method("ppo", "exact", agent=one).play(elsewhere) for one in (trained.agent, None))
+    assert agent.cost_j.tolist() == exact.cost_j.tolist()
 
 
 def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
@@ -139,5 +126,5 @@ def test_an_agent_sits_out_after_it_was_not_believed(trained: Any) -> None:
     usual = ((low + high) / 2).astype(np.float32)[None, :]
     mask, shielded = np.ones((1, ACTIONS), np.int8), GuardedAgent(trained.agent)
     assert shielded(usual, mask)[0] >= 0
-    assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [FORECAST] * 3
+    assert [int(shielded(odd, mask)[0]) for odd in (usual + 9, usual, usual)] == [NO_ADJUSTMENT] * 3
     assert shielded(usual, mask)[0] >= 0

@@ -38,7 +38,7 @@ from loki_rl.agents.train.vec_env import ClusterVecEnv
 from loki_rl.cli.main import app
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import OnnxAgent, act, card_text, load_agent
-from loki_rl.control.learned.observation import ACTIONS, OBSERVATION
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.env.gym.cluster_options import pool_for
 from loki_rl.env.gym.spaces import NAMES
 from tests.agents.agreement import agreement
@@ -142,7 +142,7 @@ def test_every_form_of_the_agent_chooses_the_same(trained: Any) -> None:
 def test_the_files_say_what_they_are_for(trained: Any) -> None:
     card = OnnxAgent(trained.folder / "agent.onnx").card
     assert card_text(card) == card_text(trained.agent.card)
-    assert card.environment == "LokiRL/OneTask-v0"
+    assert card.environment == "LokiRL/OneTask-v1"
     assert card.features == NAMES
     assert len(card.low) == OBSERVATION
     text = (trained.folder / "card.md").read_text(encoding="utf-8")
@@ -176,7 +176,7 @@ def test_an_agent_is_evaluated_where_it_was_trained_only(trained: Any, tmp_path:
     card = trained.agent.card
     other = replace(card, training={"env": {"interval_s": 2.0}})
     replace(trained.agent, card=other).save(tmp_path / "agent.npz")
-    with pytest.raises(RequestError, match="a plan every 2 s, not every 10 s"):
+    with pytest.raises(RequestError, match="a plan every 2 s, not every 1 s"):
         run_evaluate(EvaluateFlags(pipeline="one-task", models=(str(tmp_path / "agent.npz"),)))
     replace(trained.agent, card=replace(card, training={})).save(tmp_path / "agent.npz")
     with pytest.raises(RequestError, match="does not say what it was trained for"):
@@ -198,7 +198,7 @@ def test_a_finished_cluster_begins_anew_in_the_same_step(tiny: TrainOptions) -> 
     env = ClusterVecEnv(pool_for(tiny.env), 4, tiny.rewards)
     env.reset()
     for _ in range(tiny.env.intervals):
-        env.step_async(np.full(4, 3))
+        env.step_async(np.full(4, NO_ADJUSTMENT))
         _, rewards, done, infos = env.step_wait()
     assert done.all()
     assert rewards == pytest.approx(0.0, abs=1e-6)
@@ -233,7 +233,7 @@ def test_what_is_played_is_told_as_for_simulate(tmp_path: Path) -> None:
     assert all(word in card.note for word in ("--from-s 600.0", "--compress 5.0", "--rate-scale 2.0", "--intervals 4"))
     ask = ["evaluate", "one-task", "--model", str(model), "--windows", "2", "--tuning", "2", "--json"]
     other = CliRunner().invoke(app, ask)
-    assert "trained for a plan every 5 s, not every 10 s" in str(other.exception)
+    assert "trained for a plan every 5 s, not every 1 s" in str(other.exception)
     report = json.loads(CliRunner().invoke(app, [*ask, *played]).stdout)
     assert "ppo" in {row["policy"] for row in report["results"]}
 

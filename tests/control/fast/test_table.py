@@ -11,10 +11,11 @@ import pytest
 
 from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.allocator.allocate import capacity as most_of
-from loki_rl.control.fast.objective_kernels import Question, best_splits, capacity
+from loki_rl.control.demand.belief import CUTS
+from loki_rl.control.fast.objective_kernels import SLICES, SLIGHT, Question, best_splits, capacity
 from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.request import Request, Slice
-from loki_rl.control.learned.observation import ACTIONS, fill_mask
+from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, fill_mask
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Server
 from loki_rl.files.config import load_pipeline
@@ -85,7 +86,7 @@ def test_a_load_longer_than_the_interval_is_not_abandoned(table: Table, pipeline
     request = Request(
         demand_rps=60.0,
         servers=SERVERS,
-        slices=(Slice(60.0, 1.0), Slice(60.0, 0.2)),
+        slices=(Slice(60.0, 1.0), *4 * [Slice(60.0, 0.2)]),
         current=current,
         horizon_s=40.0,
         load_s=20.0,
@@ -95,10 +96,34 @@ def test_a_load_longer_than_the_interval_is_not_abandoned(table: Table, pipeline
 
 def test_masks_follow_floor_and_ceiling() -> None:
     mask = np.zeros(ACTIONS, np.int8)
-    fill_mask(mask, 100.0, 105.0, 1000.0)
-    assert mask[:10].tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
-    fill_mask(mask, 100.0, 500.0, 115.0)
-    assert mask[:10].tolist() == [0, 0, 0, 1, 0, 1, 0, 0, 0, 0]
+    fill_mask(mask, 100.0, 200.0, 150.0, 1000.0)
+    assert mask[:8].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert mask[8:].tolist() == mask[:8].tolist() * 2
+    fill_mask(mask, 100.0, 200.0, 500.0, 170.0)
+    assert mask[:8].tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    fill_mask(mask, 100.0, 100.0, 500.0, 170.0)
+    assert np.flatnonzero(mask).tolist() == [NO_ADJUSTMENT]
+    fill_mask(mask, 100.0, 200.0, 50.0, 1000.0)
+    assert np.flatnonzero(mask == 0).tolist() == [8, 16], "nothing is left that could have odds"
+
+
+def test_a_question_has_the_slices_of_a_belief() -> None:
+    assert len(CUTS) == SLICES
+
+
+def test_slices_of_no_width_cost_nothing(table: Table) -> None:
+    """However a belief is cut, what may come costs the same."""
+    fleet, counts = table.fleet, table.library.plans[20, 1]
+    costs = []
+    for to_rps, chance in (
+        ([40.0, 90.0, 90.0, 90.0, 90.0], [1.0, 0.3, 0.2, 0.1, 0.0]),
+        ([40.0, 40.0, 65.0, 90.0, 90.0], [1.0, 0.8, 0.3, 0.3, 0.1]),
+    ):
+        asked = Question(
+            np.array(to_rps), np.array(chance), 55.0, 0.25, SERVERS, np.zeros((3, fleet.models)), fleet.rates, fleet.net
+        )  # fmt: skip
+        costs.append(best_splits(counts, asked, 0, np.inf, table.scratch.work)[0])
+    assert costs[0] == pytest.approx(costs[1], abs=2 * SLIGHT)
 
 
 def test_results_without_numba_are_the_same(table: Table) -> None:
@@ -111,12 +136,14 @@ def test_results_without_numba_are_the_same(table: Table) -> None:
         "fleet = build_fleet(load_pipeline('social').pipeline)\n"
         f"counts = np.array({counts.tolist()})\n"
         "state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))\n"
-        f"asked = Question(60.0, 50.0, 0.25, 0.2, {SERVERS}, state, fleet.rates, fleet.net)\n"
+        "slices = np.array([[50.0, 55.0, 60.0, 70.0, 90.0], [1.0, 0.7, 0.3, 0.1, 0.02]])\n"
+        f"asked = Question(*slices, 55.0, 0.25, {SERVERS}, state, fleet.rates, fleet.net)\n"
         f"print(best_splits(counts, asked, 0, np.inf, new_scratch(fleet.net, {SERVERS}, ROWS, 1).work))\n"
     )
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     state = np.stack((np.roll(counts, 1), 0.5 * counts, counts))
-    asked = Question(60.0, 50.0, 0.25, 0.2, SERVERS, state, table.fleet.rates, table.fleet.net)
+    slices = np.array([[50.0, 55.0, 60.0, 70.0, 90.0], [1.0, 0.7, 0.3, 0.1, 0.02]])
+    asked = Question(slices[0], slices[1], 55.0, 0.25, SERVERS, state, table.fleet.rates, table.fleet.net)
     found = eval(done.stdout, {"np": np})  # three numbers that the script printed
     assert tuple(found) == pytest.approx(best_splits(counts, asked, 0, np.inf, table.scratch.work), abs=1e-12)

@@ -15,6 +15,7 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.plan import Drift, Exclusion, Plan, Server, Snapshot
 from loki_rl.core.servers.server_type import ServerType, as_run_by
 from loki_rl.files.config import load_pipeline
+from tests.control.cards import agent_file
 
 SERVERS = 20
 
@@ -73,13 +74,19 @@ def test_what_cannot_be_loaded_runs_on_no_server_or_on_those_of_other_types(traf
     assert times[0] == times[1]
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An agent that adjusts nothing."""
+    return agent_file(tmp_path_factory.mktemp("agent"), "traffic", interval_s=10.0)
+
+
 POLICIES = ["static", "hardware", "proteus", "loki", "exact", "clairvoyant", "forecast", "ppo"]
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_plans_do_without_what_cannot_be_loaded_until_it_can(traffic: Pipeline, name: str) -> None:
+def test_plans_do_without_what_cannot_be_loaded_until_it_can(traffic: Pipeline, name: str, model: str) -> None:
     future = (100,) * 200 if name == "clairvoyant" else ()
-    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS, demand_rps=100.0, future=future))
+    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS, demand_rps=100.0, future=future, model=model))
     usual = Snapshot(60.0, 10.0, (100,) * 60, 0.0, tuple(Server(number) for number in range(SERVERS)))
     before = policy.decide(usual)
     gone = {(place.task, place.variant) for place in before.placements}
@@ -107,9 +114,9 @@ def test_what_cannot_be_loaded_on_one_type_is_planned_on_others(small: Path, nam
 
 
 @pytest.mark.parametrize("name", ["exact", "forecast", "ppo"])
-def test_servers_that_have_what_cannot_be_loaded_go_on_with_it(traffic: Pipeline, name: str) -> None:
+def test_servers_that_have_what_cannot_be_loaded_go_on_with_it(traffic: Pipeline, name: str, model: str) -> None:
     """They need no load. Nobody else gets it, though demand has doubled."""
-    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS))
+    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS, model=model))
     usual = Snapshot(60.0, 10.0, (8,) * 60, 0.0, tuple(Server(number) for number in range(SERVERS)))
     plan = policy.decide(usual)
     serving = [(place.task, place.variant, place.batch) for place in plan.placements for _ in range(place.replicas)]
@@ -140,8 +147,8 @@ def test_what_is_excluded_is_planned_with_where_nothing_could_be_served_without(
 
 
 @pytest.mark.parametrize("name", ["hardware", "loki", "exact", "forecast", "ppo"])
-def test_policies_plan_with_what_was_measured_and_forget_it_when_it_is_over(traffic: Pipeline, name: str) -> None:
-    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS))
+def test_policies_plan_with_what_was_measured_and_forget_it_after(traffic: Pipeline, name: str, model: str) -> None:
+    policy = make_policy(name, traffic, PolicyOptions(servers=SERVERS, model=model))
     usual = Snapshot(60.0, 10.0, (100,) * 60, 0.0, tuple(Server(number) for number in range(SERVERS)))
     before = policy.decide(usual)
     slow = policy.decide(replace(usual, drift=drift_of(traffic, 1.3)))

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.control.allocator.reasons import highest_floor
-from loki_rl.control.demand.capacity_target import CapacityTarget
-from loki_rl.control.demand.exceedance import chances, seen
 from loki_rl.control.formulation.request import Request, RequestError
 from loki_rl.control.policies.named import Policy, make_policy
 from loki_rl.control.policies.options import PolicyOptions
@@ -34,11 +29,6 @@ STEP = (100,) * 30 + (PEAK,) * 60
 @pytest.fixture(scope="module")
 def traffic() -> Pipeline:
     return load_pipeline(ROOT / "pipelines" / "traffic.yaml").pipeline
-
-
-@pytest.fixture(scope="module")
-def reserve(traffic: Pipeline) -> CapacityTarget:
-    return CapacityTarget(traffic, Request(1.0, SERVERS))
 
 
 def seen_at(second: int, counts: tuple[int, ...] = STEP, origin: float = 0.0) -> Snapshot:
@@ -84,47 +74,6 @@ def test_the_runner_hands_over_all_arrivals_and_the_options_stay_as_they_are(run
     options = replace(run_options, policy="clairvoyant")
     assert sum(prepare(options).policy.future) == len(prepare(options).times)
     assert run_twin(options).options == options
-
-
-# -- what is worth having capacity for --------------------------------------------------------------------------------------
-
-
-def test_room_is_kept_where_it_is_cheap_and_not_where_it_is_dear(reserve: CapacityTarget) -> None:
-    spare = [enough(reserve, (rps,) * 30) / rps for rps in (100, 1000)]
-    assert spare[0] > 2
-    assert spare[1] < 1.3
-
-
-def test_room_is_given_up_after_a_calm_while_and_kept_after_a_jump(reserve: CapacityTarget) -> None:
-    calm = [enough(reserve, (300,) * seconds) for seconds in (10, 60, 300)]
-    assert calm == sorted(calm, reverse=True)
-    assert calm[-1] < 400
-    assert enough(reserve, (1000,) * 30 + (300,) * 270) > 900
-
-
-def test_hardly_any_room_is_kept_where_the_next_plan_is_there_at_once(reserve: CapacityTarget) -> None:
-    """A load time of 0 and a plan every second: what has come before can be met when it comes again."""
-    jumped = (300,) * 100 + (1000,) * 30 + (300,) * 170
-    assert enough(reserve, jumped) > 900
-    assert enough(reserve, jumped, lead_s=1.0) < 1.15 * 300
-
-
-def test_what_lies_between_expected_and_room_is_as_likely_as_its_levels(reserve: CapacityTarget) -> None:
-    above = chances(reserve.levels, np.full(60, 300.0), 300.0, 15.0)
-    near, far = reserve.chance(above, 300.0, 330.0), reserve.chance(above, 300.0, 900.0)
-    assert 0 < far < near < 1
-    assert reserve.chance(above, 300.0, 300.0) <= 1
-
-
-def enough(reserve: CapacityTarget, counts: tuple[int, ...], lead_s: float = 15.0) -> float:
-    expected = float(counts[-1])
-    return reserve.enough(chances(reserve.levels, np.array(counts, np.float64), expected, lead_s), float(np.mean(counts)))
-
-
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=20))
-def test_known_demand_asks_for_no_more_than_its_peak(reserve: CapacityTarget, counts: list[int]) -> None:
-    found = reserve.enough(seen(reserve.levels, np.array(counts, np.float64)), float(np.mean(counts)))
-    assert found <= max(*counts, reserve.levels[0]) * 1.08
 
 
 def test_hardware_scaling_takes_the_best_models_that_fit_the_slo() -> None:

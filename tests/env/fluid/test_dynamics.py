@@ -15,16 +15,13 @@ from loki_rl.env.fluid.dynamics import (
     LOADS,
     LOST,
     OK,
-    SERVING,
     TICK_S,
     USED,
-    Clusters,
-    adopt,
     advance,
-    new_clusters,
     new_rules,
     scratch,
 )
+from loki_rl.env.fluid.swaps import Clusters, adopt, new_clusters, settle
 from loki_rl.files.config import load_pipeline
 
 SECOND = round(1 / TICK_S)
@@ -43,9 +40,9 @@ class Cluster:
         wanted = np.zeros(self.fleet.models)
         for variant, number in counts.items():
             wanted[self.number(variant)] = number
-        adopt(wanted, self.row, self.room.lists[SERVING])
+        adopt(wanted, self.row, self.fleet.net, 10.0)
         if warm:
-            self.state.model[0] = self.state.want[0]
+            settle(self.row)
 
     def number(self, variant: str) -> int:
         names = [variant.name.replace("-", "_") for task in self.fleet.pipeline.tasks for variant in task.variants]

@@ -17,13 +17,15 @@ from gymnasium.utils.env_checker import check_env
 from loki_rl.control.compiled import njit
 from loki_rl.control.compiling import SENTENCE
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT
+from loki_rl.control.policies.clairvoyant import FORESIGHT_S
 from loki_rl.env import register_envs
+from loki_rl.env.fluid.windows import LEAD_IN_S
 from loki_rl.env.gym.cluster_env import ClusterEnv, OneTaskEnv
 from loki_rl.env.gym.cluster_options import OptionError
 from loki_rl.env.gym.spaces import NAMES
 from loki_rl.traces.trace import TraceError
 
-ONE, CLUSTER = "LokiRL/OneTask-v0", "LokiRL/Cluster-v0"
+ONE, CLUSTER = "LokiRL/OneTask-v1", "LokiRL/Cluster-v1"
 
 
 def play(env: gym.Env[Any, Any], actions: list[int], seed: int = 0) -> list[tuple[Any, ...]]:
@@ -59,7 +61,7 @@ def test_the_first_environment_says_on_standard_error_that_it_compiles(tmp_path:
 
 
 def test_the_same_seed_plays_the_same_episode(small: dict[str, Any]) -> None:
-    actions = [3, 5, 13, 0, 9, 19]
+    actions = [3, 5, 13, 0, 9, 23]
     first, second = (play(OneTaskEnv(**small), actions, seed=7) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a[0], b[0])
@@ -83,7 +85,7 @@ def test_an_episode_is_truncated_and_never_terminated(small: dict[str, Any]) -> 
 def test_an_action_outside_of_the_space_is_refused(fidelity: str, action: Any, small: dict[str, Any]) -> None:
     env = OneTaskEnv(**{**small, "intervals": 2, "mean_rps": 60.0, "fidelity": fidelity})
     env.reset(seed=0)
-    with pytest.raises(InvalidAction, match="must be a whole number from 0 to 19"):
+    with pytest.raises(InvalidAction, match="must be a whole number from 0 to 23"):
         env.step(action)
     env.step(cast("int", np.array(NO_ADJUSTMENT)))  # as learners give it; nothing was played before
     assert env.step(NO_ADJUSTMENT)[3]
@@ -107,23 +109,26 @@ def test_a_window_that_there_is_not_is_refused(window: Any, small: dict[str, Any
 
 
 def test_masks_name_the_actions_that_serve_the_last_seconds(small: dict[str, Any]) -> None:
-    env = OneTaskEnv(**{**small, "scale": 0.8})
-    _, info = env.reset(seed=1)
+    env = OneTaskEnv(**{**small, "kind": "bursts"})
+    _, info = env.reset(options={"window": 1})
     mask = env.action_masks()
     assert np.array_equal(mask, info["action_mask"].astype(bool))
-    pool, number = env.pool, int(env.pool.costed.argmax())
-    targets = env.pool.windows.arrays.high[number, 1] * 0.8 * MULTIPLIERS
     assert mask.shape == (ACTIONS,)
-    assert mask[NO_ADJUSTMENT]
-    low = targets < 0.95 * pool.windows.arrays.floor[number, 1] - 1e-9
-    assert low.any()
-    assert not mask[: len(MULTIPLIERS)][low & (np.arange(len(MULTIPLIERS)) != NO_ADJUSTMENT)].any()
+    arrays = env.pool.windows.arrays
+    for k in range(1, 6):
+        mask = env.action_masks()
+        expected, top = arrays.expected[1, k], arrays.to_rps[1, k, -1]
+        assert mask[NO_ADJUSTMENT]
+        low = expected + MULTIPLIERS * (top - expected) < 0.95 * arrays.floor[1, k] - 1e-9
+        low[NO_ADJUSTMENT] = False
+        assert not mask[: len(MULTIPLIERS)][low].any()
+        env.step(NO_ADJUSTMENT)
 
 
 def test_observations_are_named_and_inside_their_bounds(small: dict[str, Any]) -> None:
     env = OneTaskEnv(**{**small, "randomise": True})
     assert env.observation_space.shape == (len(NAMES),)
-    for row in play(env, [9, 19, 0, 10, 3, 3], seed=3):
+    for row in play(env, [9, 23, 0, 10, 3, 4], seed=3):
         assert env.observation_space.contains(row[0]), dict(zip(NAMES, row[0], strict=True))
 
 
@@ -148,7 +153,7 @@ def test_a_trace_is_played_as_its_options_say(tmp_path: Path, small: dict[str, A
     options = {"trace": str(file), "from_s": 3600.0, "to_s": 7200.0, "compress": 4.0, "rate_scale": 1.5}
     env = OneTaskEnv(**{**small, **options, "interval_s": 5.0, "intervals": 3})
     rows = play(env, [NO_ADJUSTMENT] * 3)
-    assert env.pool.windows.options.length_s == 120 + 4 * 5 + 60
+    assert env.pool.windows.options.length_s == LEAD_IN_S + 4 * 5 + FORESIGHT_S
     assert np.mean([row[-1]["arrivals"] for row in rows]) == pytest.approx(5 * 2 * 4 * 1.5, rel=0.2)
     with pytest.raises(TraceError, match="does not lie in it"):
         OneTaskEnv(**{**small, **options, "to_s": 99999.0})
@@ -156,7 +161,7 @@ def test_a_trace_is_played_as_its_options_say(tmp_path: Path, small: dict[str, A
 
 def test_a_trace_file_is_cut_into_windows(small: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="an episode needs"):
-        OneTaskEnv(**{**small, "trace": "flash_crowd", "intervals": 60}).reset(seed=0)
+        OneTaskEnv(**{**small, "trace": "flash_crowd", "intervals": 600}).reset(seed=0)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def pool(small: dict[str, Any]) -> Pool:
 
 
 def test_a_batch_is_its_single_environments(small: dict[str, Any]) -> None:
-    name, number = "LokiRL/OneTask-v0", 3
+    name, number = "LokiRL/OneTask-v1", 3
     options = {**small, "randomise": True, "windows": 4}
     batch = gym.make_vec(name, num_envs=number, **options)
     singles = [gym.make(name, **options) for _ in range(number)]
@@ -32,7 +32,7 @@ def test_a_batch_is_its_single_environments(small: dict[str, Any]) -> None:
         assert np.array_equal(env.reset(seed=11 + index)[0], observations[index])
     rng = np.random.default_rng(0)
     for _ in range(6):
-        actions = rng.integers(0, 20, number)
+        actions = rng.integers(0, ACTIONS, number)
         rows = batch.step(actions)
         for index, env in enumerate(singles):
             observation, reward, terminated, truncated, info = env.step(actions[index])
@@ -79,7 +79,7 @@ def test_actions_outside_of_the_space_are_refused(actions: Any, small: dict[str,
     env = OneTaskVectorEnv(2, **small)
     env.reset(seed=0)
     before = env.batch.k.copy()
-    with pytest.raises(InvalidAction, match="must be 2 whole numbers from 0 to 19"):
+    with pytest.raises(InvalidAction, match="must be 2 whole numbers from 0 to 23"):
         env.step(np.array(actions))
     assert np.array_equal(env.batch.k, before)
 
