@@ -22,7 +22,7 @@ SIXTHS, GAP_S = 6, 600.0
 WINDOW_S, SHORTEST_S, SLOWER = 700, 120, 16.0
 LEVELS_RPS = (10.0, 1500.0)
 # Of generated demand: peak over base, variance over mean where half of it is Poisson, share of the window of a period.
-PEAKS, NOISE, PERIODS = (1.0, 8.0), (1.0, 6.0), (0.01, 0.5)
+PEAKS, NOISE, PERIODS = (1.0, 60.0), (1.0, 20.0), (0.01, 0.5)
 
 
 class Series(Struct, frozen=True, eq=False):

@@ -63,9 +63,10 @@ def test_a_network_that_is_wrong_is_exact_within_a_minute(traffic: Pipeline, cou
     assert (found.expected_rps, found.mean_rps) == (exact.expected_rps, exact.mean_rps)
 
 
-@pytest.mark.parametrize("counts", [STEADY, SWINGING], ids=["steady", "swinging"])
-def test_the_shipped_network_is_leant_on(traffic: Pipeline, counts: Floats) -> None:
-    assert played(Anticipating(traffic, OPTIONS), counts[:150])[-1] > 0.9
+@pytest.mark.parametrize(("counts", "least"), [(STEADY, 0.4), (SWINGING, 0.9)], ids=["steady", "swinging"])
+def test_the_shipped_network_is_leant_on(traffic: Pipeline, counts: Floats, least: float) -> None:
+    """Where demand swings; on steady demand both are as good."""
+    assert played(Anticipating(traffic, OPTIONS), counts[:150])[-1] > least
 
 
 def test_before_anything_is_counted_it_is_exact(traffic: Pipeline) -> None:
