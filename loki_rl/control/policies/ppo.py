@@ -1,4 +1,4 @@
-"""`ppo`: as `exact`, but where a trained agent can be believed, what demand may come is adjusted by it."""
+"""`learned` and `ppo`: as `exact`, but where a trained agent can be believed, what demand may come is adjusted by it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from loki_rl.core.plan import Adjustment, Plan, Snapshot
 STALE_S = 5.0
 
 
-def ppo(pipeline: Pipeline, options: PolicyOptions) -> Adjusting:
+def adjusting(pipeline: Pipeline, options: PolicyOptions) -> Adjusting:
     """With the agent of the options, or the one that is shipped for the pipeline. Raises RequestError if there is none, if a
     file is of no use, or its agent for something else."""
     file = Path(options.model) if options.model else shipped(pipeline.name)
