@@ -17,8 +17,8 @@ from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATIO
 
 MASK_RULE = 2
 ILLEGAL = -1e8
-# The policies that an agent may be made for.
-LEARNED, PPO = "learned", "ppo"
+# The policy of agents that hindsight has taught, and of rules.
+LEARNED = "learned"
 # An agent is not believed this far outside of what it saw in training (in units of the feature's range), nor before it has
 # sat out so many decisions after.
 OUTSIDE = 0.25
