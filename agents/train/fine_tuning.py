@@ -19,8 +19,8 @@ from loki_rl.control.learned.observation import ACTIONS
 from loki_rl.env.gym.cluster_options import pool_for
 
 LATEST, BEST = "latest.zip", "best.zip"
-# Odds of two actions, of which one saves a J more, in what PPO begins with.
-SHARPNESS = 30.0
+# What the logits of PPO's first policy are of what the teacher's network says.
+SHARPNESS = 5.0
 
 
 class PpoOptions(Struct, frozen=True, kw_only=True):

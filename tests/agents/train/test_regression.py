@@ -48,9 +48,9 @@ def test_members_side_by_side_say_what_each_says_alone() -> None:
     sizes = ((OBSERVATION, 6), (6, 6), (6, ACTIONS))
     layers = [(rng.normal(size=(3, *size)), rng.normal(size=(3, 1, size[1]))) for size in sizes]
     shift, spread, seen = rng.normal(size=OBSERVATION), rng.uniform(1, 2, OBSERVATION), rng.normal(size=(5, OBSERVATION))
-    together = forward(*merged(layers, shift, spread, 2.0), seen).reshape(5, 3, ACTIONS)
+    together = forward(*merged(layers, shift, spread), seen).reshape(5, 3, ACTIONS)
     others = np.arange(ACTIONS) != NO_ADJUSTMENT
     for member in range(3):
         alone = forward(tuple(w[member] for w, _ in layers), tuple(b[member, 0] for _, b in layers), (seen - shift) / spread)
-        assert together[:, member, others] == pytest.approx(2.0 * alone[:, others], abs=1e-4)
+        assert together[:, member, others] == pytest.approx(alone[:, others], abs=1e-4)
     assert (together[:, :, NO_ADJUSTMENT] == 0).all()
