@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import replace
 
 from loki_rl.agents.evaluate.evaluation import Asked, evaluate
 from loki_rl.agents.evaluate.report import as_json, table, write
-from loki_rl.agents.export import export
-from loki_rl.agents.train.training import BEST, TrainOptions, train, worth
+from loki_rl.agents.export import Trained, export
+from loki_rl.agents.train.fine_tuning import BEST, TrainOptions, fine_tune
+from loki_rl.agents.train.teacher import TeachOptions, network_of, teach
+from loki_rl.agents.train.validation import Score
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
@@ -23,7 +24,6 @@ from loki_rl.options import (
     Interval,
     Intervals,
     LoadTime,
-    NotNegative,
     PipelineName,
     Positive,
     Randomise,
@@ -39,67 +39,87 @@ class TrainFlags(TraceOptions, frozen=True, kw_only=True):
 
     pipeline: PipelineName
     out: Annotated[str, Help("Folder for checkpoints, TensorBoard files and the exported agent.")] = "runs/train"
-    steps: Annotated[Count, Help("Decisions to train for, at most.")] = 400_000
+    learner: Annotated[
+        Literal["learned", "ppo"], Help("Hindsight regression (learned), or MaskablePPO that starts from its network (ppo).")
+    ] = "learned"
+    pipelines: Annotated[tuple[str, ...], Help("Train the same agent for this pipeline too; repeat it.", "--also")] = ()
+    states: Annotated[Count, Help("States judged in each round, with every action on the same future.")] = 8000
+    rounds: Annotated[Count, Help("Rounds of policy iteration.")] = 3
+    steps: Annotated[Count, Help("Decisions of ppo, at most.")] = 400_000
     seed: Seed = 0
-    seeds: Annotated[Count, Help("Training seeds, one after the other.")] = 1
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
     interval_s: Interval = 1.0
     intervals: Intervals = 120
     windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
-    validation: Annotated[Count, Help("Windows to validate on.")] = 96
+    validation: Annotated[Count, Help("Windows to validate on, of each pipeline.")] = 256
     randomise: Randomise = True
-    give_up: Annotated[Count, Help("Validations without a better one before it stops.")] = 25
-    allowed: Annotated[NotNegative, Help("Share of requests it may lose beyond the base's.")] = 0.0001
-    force: Annotated[bool, Help("Export the agent even where its base is better off alone.")] = False
+    force: Annotated[bool, Help("Export the agent even where it is no better than what it began with.")] = False
 
 
 class LosingAgentError(UserError):
-    """A trained agent is worth less than the base it adjusts, and is not exported; the message gives both figures."""
+    """A trained agent is not better than what it began with, and is not exported; the message gives both figures."""
 
 
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
-    """Train, then export what is better than its base; a second call goes on where a killed one stopped. Returns the JSON of
-    the command, in which `refused` says why an agent was not exported."""
-    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
-    name = table_of(env).fleet.pipeline.name
-    agents = [
-        _trained(train_options(flags, env, seed), Path(flags.out) / name / f"seed{seed}", flags.force, quiet)
-        for seed in range(flags.seed, flags.seed + flags.seeds)
-    ]
-    return {"pipeline": name, "agents": agents}
-
-
-def _trained(options: TrainOptions, folder: Path, force: bool, quiet: bool) -> dict[str, Any]:
-    progress = train(options, folder, quiet=quiet)
-    best, exported = progress.best, force or worth(options, progress.best) > 0
+    """Train, then export what is better than its base, and of ppo than its teacher; a second call goes on where a killed one
+    stopped. Returns the JSON of the command, in which `refused` says why an agent was not exported."""
+    options = teach_options(flags)
+    name = table_of(options.env).fleet.pipeline.name
+    folder = Path(flags.out) / name / flags.learner
+    trained, better = _taught(options, folder) if flags.learner == "learned" else _tuned(options, flags, folder, quiet)
+    exported = flags.force or better
     if exported:
-        export(options, progress, folder / BEST, folder)
+        export(trained, folder)
     return {
-        "seed": options.seed,
+        "pipeline": name,
+        "learner": flags.learner,
         "folder": str(folder),
         "model": str(folder / "agent.onnx") if exported else None,
-        "steps": progress.steps,
-        "validation_gain": best.gain,
-        "validation_gap_closed": best.gap,
-        "validation_violations": best.violations,
-        "validation_excess_violations": best.excess,
-        "refused": "" if exported else f"the agent in {folder} is not exported: on validation windows {best}",
+        "validation_gain": trained.score.gain,
+        "validation_gap_closed": trained.score.gap,
+        "validation_violations": trained.score.violations,
+        "validation_excess_violations": trained.score.excess,
+        "refused": "" if exported else f"the agent in {folder} is not exported: on validation windows {trained.verdict}",
     }
 
 
+def _taught(options: TeachOptions, folder: Path) -> tuple[Trained, bool]:
+    progress = teach(options, folder)
+    best = progress.best
+    network = network_of(folder)
+    return Trained("learned", options, options, *network, progress.margin, best, str(best)), best.worth > 0
+
+
+def _tuned(options: TeachOptions, flags: TrainFlags, folder: Path, quiet: bool) -> tuple[Trained, bool]:
+    """What PPO makes of the teacher beside it, which is trained first where it is not there."""
+    from sb3_contrib import MaskablePPO
+
+    from loki_rl.agents.train.fine_tuning import LATEST, actor_of
+
+    teacher = folder.parent / "learned"
+    taught = teach(options, teacher)
+    asked = TrainOptions(teach=options, steps=flags.steps, evaluate_every=min(50_000, flags.steps))
+    progress = fine_tune(asked, taught, teacher, folder, quiet=quiet)
+    better = progress.best.worth > taught.best.worth
+    best: Score = progress.best if better else max((score for _, score in progress.history), key=lambda one: one.worth)
+    said = f"{best}; its teacher {taught.best}"
+    model = MaskablePPO.load(folder / (BEST if better else LATEST), device="cpu")
+    return Trained("ppo", options, asked, *actor_of(model), 0.0, best, said), better and best.worth > 0
+
+
 def check_exported(row: dict[str, Any]) -> None:
-    """Raises LosingAgentError if an agent of a training was not exported."""
-    refused = [agent["refused"] for agent in row["agents"] if agent["refused"]]
-    if refused:
-        raise LosingAgentError(f"{'; '.join(refused)}; train for more --steps or on other windows, or export with --force")
+    """Raises LosingAgentError if an agent was not exported."""
+    if row["refused"]:
+        raise LosingAgentError(f"{row['refused']}; train on more --states or other windows, or export with --force")
 
 
-def train_options(flags: TrainFlags, env: ClusterEnvOptions, seed: int) -> TrainOptions:
-    return TrainOptions(
-        env=env, steps=flags.steps, seed=seed, validation=flags.validation, give_up=flags.give_up, allowed=flags.allowed,
-        evaluate_every=min(20_000, flags.steps),
+def teach_options(flags: TrainFlags) -> TeachOptions:
+    env = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
+    return TeachOptions(
+        env=env, pipelines=flags.pipelines, rounds=flags.rounds, states=flags.states, validation=flags.validation,
+        seed=flags.seed,
     )  # fmt: skip
 
 
@@ -107,36 +127,31 @@ class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     """Flags of `evaluate`."""
 
     pipeline: PipelineName
-    models: Annotated[tuple[str, ...], Help("agent.npz of a training seed; repeat it.", "--model")] = ()
-    windows: Annotated[Count, Help("Test windows.")] = 100
-    tuning: Annotated[Count, Help("Validation windows that every base is tuned on.")] = 32
+    models: Annotated[tuple[str, ...], Help("agent.npz of a training; repeat it.", "--model")] = ()
+    windows: Annotated[Count, Help("Test windows of the fluid twin.")] = 100
+    validation: Annotated[Count, Help("Validation windows that rules are chosen on.")] = 256
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
     interval_s: Interval = 1.0
     intervals: Intervals = 120
-    bursts: Annotated[NotNegative, Help("Times as many bursts.")] = 1.0
-    heights: Annotated[Positive, Help("Times as high bursts.")] = 1.0
     randomise: Randomise = False
-    deep: Annotated[bool, Help("The thorough search of the allocator table (slower).")] = False
-    shifts: Annotated[bool, Help("The shift matrix: load times, bursts, traces, another pipeline.")] = False
-    traces: Annotated[
-        tuple[str, ...], Help("A trace of another family for the shift matrix; repeat it.", "--shift-trace")
-    ] = ()
     events: Annotated[
-        Annotated[int, Meta(ge=0)], Help("Test windows to play in the event twin too (half a minute each).")
+        Annotated[int, Meta(ge=0)], Help("Windows of each family in the event twin, the judge (8 s each and method).")
     ] = 0
-    out: Annotated[str | None, Help("Folder for report, picture and TensorBoard files.")] = None
+    level: Annotated[Positive, Help("Mean demand there [1/s].")] = 131.0
+    traces: Annotated[tuple[str, ...], Help("A trace that is a family of its own there; repeat it.", "--family")] = ()
+    out: Annotated[str | None, Help("Folder for report and TensorBoard files.")] = None
 
 
 def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
     """The report as JSON and as text. Raises RequestError if a model cannot be read or is for something else."""
     agents = [_numpy(Path(path)) for path in flags.models]
-    # Bases are tuned with the quick search, whatever the test windows are played with.
-    options = replace(msgspec.convert(flags, ClusterEnvOptions, from_attributes=True), deep=False)
+    options = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
     for agent in agents:
         check_use(agent.card, table_of(options).fleet.pipeline.name, options.interval_s)
-    report = evaluate(options, agents, msgspec.convert(flags, Asked, from_attributes=True))
+    named = {f"{agent.card.learner} {place}": agent for place, agent in enumerate(agents)}
+    report = evaluate(options, named, msgspec.convert(flags, Asked, from_attributes=True))
     if flags.out is not None:
         write(report, Path(flags.out))
     return as_json(report), table(report)

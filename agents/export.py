@@ -6,11 +6,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import asdict
 from numpy.typing import NDArray
 
-from loki_rl.agents.train.training import Progress, TrainOptions, actor_of
-from loki_rl.control.demand.tanh_network import named
+from loki_rl.agents.evaluate.rollouts import play
+from loki_rl.agents.train.fine_tuning import TrainOptions
+from loki_rl.agents.train.teacher import TeachOptions
+from loki_rl.agents.train.validation import Score
+from loki_rl.control.demand.tanh_network import Layers, named
 from loki_rl.control.learned.agent import ILLEGAL, MASK_RULE, METADATA, Card, NumpyAgent, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, ODDS
 from loki_rl.env.fluid.batch import Pool
@@ -25,60 +29,71 @@ PLAYED = (
 )  # fmt: skip
 
 
-def export(options: TrainOptions, progress: Progress, best: Path, folder: Path) -> NumpyAgent:
-    """Write agent.npz, agent.onnx and card.md for the model in `best`; returns the torch-free agent."""
-    from sb3_contrib import MaskablePPO
+class Trained(Struct, frozen=True, eq=False):
+    """What a training has kept. learner: learned or ppo; teach: what was played; options: all of the training; weights,
+    biases, margin: as in `preferences`; verdict: the score in words, beside what it is compared with."""
 
-    model = MaskablePPO.load(best, device="cpu")
-    agent = NumpyAgent(*actor_of(model), make_card(options, progress))
-    folder.mkdir(parents=True, exist_ok=True)
+    learner: str
+    teach: TeachOptions
+    options: TeachOptions | TrainOptions
+    weights: Layers
+    biases: Layers
+    margin: float
+    score: Score
+    verdict: str
+
+
+def export(trained: Trained, folder: Path) -> NumpyAgent:
+    """Write agent.npz, agent.onnx and card.md; returns the torch-free agent."""
+    agent = NumpyAgent(trained.weights, trained.biases, make_card(trained))
     agent.save(folder / "agent.npz")
     write_onnx(agent, folder / "agent.onnx")
-    (folder / "card.md").write_text(model_card(agent.card), encoding="utf-8")
+    (folder / "card.md").write_text(model_card(agent.card, trained.verdict), encoding="utf-8")
     return agent
 
 
-def make_card(options: TrainOptions, progress: Progress) -> Card:
+def make_card(trained: Trained) -> Card:
     """What the files say about themselves; ranges of the observation come from training windows."""
-    env = options.env
-    pool = pool_for(env)
-    low, high = observed(pool, min(SAMPLE, pool.size))
-    ranges = asdict(ranges_of(env))
+    env, score, pools = trained.teach.env, trained.score, [pool_for(world) for world in trained.teach.worlds]
+    seen = [observed(pool, min(SAMPLE, pool.size)) for pool in pools]
     return Card(
         environment="LokiRL/OneTask-v1" if env.pipeline == ONE_TASK else "LokiRL/Cluster-v1",
-        pipeline=pool.table.fleet.pipeline.name,
+        learner=trained.learner,
+        pipelines=tuple(pool.table.fleet.pipeline.name for pool in pools),
+        interval_s=env.interval_s,
         features=NAMES,
         multipliers=tuple(MULTIPLIERS.tolist()),
         odds=tuple(ODDS.tolist()),
         mask_rule=MASK_RULE,
-        low=low,
-        high=high,
-        ranges=ranges,
-        training=msgspec.to_builtins(options),
-        gain=progress.best.gain,
-        gap=progress.best.gap,
-        excess=progress.best.excess,
-        violations=progress.best.violations,
-        steps=progress.steps,
-        note=f"made by: {command(options)}",
+        margin=trained.margin,
+        low=tuple(np.min([low for low, _ in seen], axis=0).tolist()),
+        high=tuple(np.max([high for _, high in seen], axis=0).tolist()),
+        ranges=asdict(ranges_of(env)),
+        training=msgspec.to_builtins(trained.options),
+        gain=score.gain,
+        gap=score.gap,
+        excess=score.excess,
+        violations=score.violations,
+        note=f"made by: {command(trained)}",
     )
 
 
-def command(options: TrainOptions) -> str:
+def command(trained: Trained) -> str:
     """The command line of a training; flags that it leaves out stood at their defaults."""
-    env = options.env
+    teach, env = trained.teach, trained.teach.env
     asked = {
-        "steps": options.steps, "seed": options.seed, "windows": env.windows, "validation": options.validation,
+        "learner": trained.learner, "states": teach.states, "rounds": teach.rounds, "seed": teach.seed,
+        "windows": env.windows, "validation": teach.validation,
+        **({"steps": trained.options.steps} if isinstance(trained.options, TrainOptions) else {}),
         **{name: getattr(env, name) for name in PLAYED if getattr(env, name) != getattr(ClusterEnvOptions(), name)},
     }  # fmt: skip
     words = [f"--{name.replace('_', '-')} {value}" for name, value in asked.items()]
+    words += [f"--also {name}" for name in teach.pipelines]
     return " ".join(["loki-rl train", env.pipeline, *words, *([] if env.randomise else ["--no-randomise"])])
 
 
 def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Least and greatest observation over some windows, under actions drawn at random from the legal ones."""
-    from loki_rl.agents.evaluate.rollouts import play
-
     rng = np.random.default_rng(0)
     low, high = np.full(OBSERVATION, np.inf), np.full(OBSERVATION, -np.inf)
 
@@ -93,11 +108,15 @@ def observed(pool: Pool, windows: int) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def write_onnx(agent: NumpyAgent, path: Path) -> None:
-    """The same layers as a graph: observation and mask in, logits and action out."""
+    """The same layers as a graph: observation and mask in, logits (of `preferences`) and action out."""
     import onnx
 
     helper, kinds = onnx.helper, onnx.TensorProto
-    arrays = named(agent.weights, agent.biases) | {"illegal": np.array(ILLEGAL, np.float32)}
+    arrays = named(agent.weights, agent.biases) | {
+        "illegal": np.array(ILLEGAL, np.float32), "margin": np.array(agent.card.margin, np.float32),
+        "shape": np.array([-1, agent.weights[-1].shape[1] // ACTIONS, ACTIONS], np.int64),
+        "members": np.array([1], np.int64),
+    }  # fmt: skip
     nodes, last, seen = [], len(agent.weights) - 1, "observation"
     for i in range(last + 1):
         nodes += [
@@ -108,8 +127,19 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
         if i < last:
             nodes.append(helper.make_node("Tanh", [seen], [f"h{i}"]))
             seen = f"h{i}"
-    nodes.append(helper.make_node("Where", ["mask", seen, "illegal"], ["logits"]))
-    nodes.append(helper.make_node("ArgMax", ["logits"], ["action"], axis=1, keepdims=0))
+    nodes += [
+        helper.make_node("Reshape", [seen, "shape"], ["each"]),
+        helper.make_node("ReduceMean", ["each", "members"], ["mean"]),
+        helper.make_node("Sub", ["each", "mean"], ["off"]),
+        helper.make_node("Mul", ["off", "off"], ["square"]),
+        helper.make_node("ReduceMean", ["square", "members"], ["variance"], keepdims=0),
+        helper.make_node("Sqrt", ["variance"], ["spread"]),
+        helper.make_node("Mul", ["spread", "margin"], ["doubt"]),
+        helper.make_node("ReduceMean", ["each", "members"], ["level"], keepdims=0),
+        helper.make_node("Sub", ["level", "doubt"], ["preferred"]),
+        helper.make_node("Where", ["mask", "preferred", "illegal"], ["logits"]),
+        helper.make_node("ArgMax", ["logits"], ["action"], axis=1, keepdims=0),
+    ]
     graph = helper.make_graph(
         nodes, "agent",
         [helper.make_tensor_value_info("observation", kinds.FLOAT, ["batch", OBSERVATION]),
@@ -125,28 +155,26 @@ def write_onnx(agent: NumpyAgent, path: Path) -> None:
     onnx.save(made, str(path))
 
 
-def _foresight(card: Card) -> str:
-    if card.gap > 1:
-        return "knowing the future would save less"
-    return f"that is {100 * card.gap:.0f} % of what knowing the future would save"
+HOW = {
+    "learned": "Hindsight regression with policy iteration: what every action would have cost on the same future.",
+    "ppo": "MaskablePPO that began as the first member of the hindsight-trained ensemble.",
+}
 
 
-def model_card(card: Card) -> str:
+def model_card(card: Card, verdict: str) -> str:
     """The card as text for people."""
-    verdict = "saves" if card.gain > 0 else "does not save anything:"
     return "\n".join(
         (
-            f"# Agent for *{card.pipeline}*",
+            f"# Agent for *{', '.join(card.pipelines)}*",
             "",
-            f"Adjusts the demand that the allocator plans for, in {card.environment}. MaskablePPO on the fluid twin "
-            f"with the quick allocator table, {card.steps} decisions; {card.note}.",
+            f"Adjusts the room that policy `exact` keeps beyond the demand it expects, in {card.environment}. "
+            f"{HOW[card.learner]} {card.note[0].upper()}{card.note[1:]}.",
             "",
-            f"- On validation windows it {verdict} {card.gain:.4f} of cost J against `exact`; {_foresight(card)}.",
-            f"- It loses {100 * card.violations:.2f} % of the requests there; the base loses "
-            f"{100 * (card.violations - card.excess):.2f} %.",
+            f"- On validation windows {verdict}.",
+            f"- That is {100 * card.gap:.0f} % of what `clairvoyant` saves there.",
             f"- Drawn in training: {card.ranges}.",
-            "- Trained and validated in the fluid twin. Policy `exact` decides where an observation lies outside of",
-            "  the training range and where counts are stale.",
+            "- Trained and validated in the fluid twin. Policy `exact` decides where an observation lies outside of the",
+            "  training range and where counts are stale.",
             "",
         )
     )

@@ -42,6 +42,7 @@ SERVERS = 20
 FIDELITY_STEPS = 30
 FIDELITY = (("exact", NO_ADJUSTMENT), ("exact", 1), ("exact", NO_ADJUSTMENT + 2), ("clairvoyant", NO_ADJUSTMENT))
 DECISIONS = 100_000
+STATES = 2000
 # The exact allocator stops within this of the best cost J: two plans closer than that are equally good to it.
 TOLERANCE_J = 6 * SWITCH_GAP
 NEAR_J = SERVER_J / SERVERS
@@ -129,23 +130,31 @@ def allocator(states: int) -> None:
 
 
 def training(pipeline: str, goal: int) -> None:
-    """Decisions per second of processor time, network and allocator in the loop."""
-    from loki_rl.agents.train.training import TrainOptions, new_model, settle_torch
+    """Decisions per second of PPO, network and allocator in the loop, and of the teacher's judging."""
+    from loki_rl.agents.evaluate.counterfactuals import Judging, judged
+    from loki_rl.agents.evaluate.rollouts import base
+    from loki_rl.agents.train.fine_tuning import TrainOptions, new_model
+    from loki_rl.agents.train.regression import settle_torch
+    from loki_rl.agents.train.teacher import TeachOptions
     from loki_rl.agents.train.vec_env import ClusterVecEnv
     from loki_rl.env.gym.cluster_options import pool_for
 
-    options = TrainOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64))
+    options = TrainOptions(teach=TeachOptions(env=ClusterEnvOptions(pipeline=pipeline, windows=64)))
     settle_torch(0)
-    pool = pool_for(options.env)
+    pool = pool_for(options.teach.env)
     began = time.process_time()
     pool.ensure(np.arange(pool.size))
     row(f"{pipeline}: a window made", f"{1000 * (time.process_time() - began) / pool.size:.0f} ms", "once each")
-    model = new_model(options, ClusterVecEnv(pool, options.envs, options.rewards))
+    model = new_model(options, ClusterVecEnv([pool], options.envs, options.rewards, 0.0, 0))
     model.learn(options.envs * options.rollout)
     began, before = time.perf_counter(), model.num_timesteps
     model.learn(DECISIONS, reset_num_timesteps=False)
     rate = (model.num_timesteps - before) / (time.perf_counter() - began)
     row(f"{pipeline}: training, {CORES} cores, decisions/s of the clock, windows known", f"{rate:,.0f}", f"{goal:,}")
+    judged(pool, base, Judging(), 1, 0)
+    began = time.perf_counter()
+    states = len(judged(pool, base, Judging(), STATES, 1).k)
+    row(f"{pipeline}: states judged a second", f"{states / (time.perf_counter() - began):,.0f}", "8,000 in 200 s")
 
 
 def trainings() -> None:
@@ -170,11 +179,12 @@ def exported(file: Path) -> None:
     if (file.parent / "best.zip").is_file():
         from sb3_contrib import MaskablePPO
 
-        from tests.agents.agreement import agreement
+        from tests.agents.agreement import agreement, of_model
 
         model = MaskablePPO.load(file.parent / "best.zip", device="cpu")
         for suffix, agent in agents.items():
-            row(f"{suffix} and sb3 choose the same of 10,000", f"{100 * agreement(agent, model, 10_000):.2f} %", "100 %")
+            same = agreement(agent, of_model(model), 10_000)
+            row(f"{suffix} and sb3 choose the same of 10,000", f"{100 * same:.2f} %", "100 %")
 
 
 def legal(env: ClusterEnv, action: int) -> int:

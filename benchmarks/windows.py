@@ -1,8 +1,10 @@
 """What policies cost on windows of real and generated demand, in the event twin: *traffic*, 20 servers, loads of 5 s, at a
 mean the best models can serve and at 60 % of what the cheapest can. Writes one line of JSON a run and goes on where it
-stopped; prints a table per family. benchmarks/windows.jsonl holds the costs at commit 12d835f, to compare with.
+stopped; prints a table per family, and what each policy saves against `exact` on the same windows.
+benchmarks/windows.jsonl holds the costs at commit 12d835f, to compare with.
 
     python -m benchmarks.windows --traces FOLDER --out costs.jsonl [--windows N] [--levels 131] [--policies exact]
+    python -m benchmarks.windows --traces FOLDER --out costs.jsonl --policies learned --model agent.npz
     python -m benchmarks.windows --table costs.jsonl
 """
 
@@ -10,23 +12,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import numpy as np
-from msgspec import Struct
-from msgspec.structs import replace
 
+from loki_rl.agents.evaluate.families import Window, cut, generated
+from loki_rl.agents.evaluate.judge import Run, run, verdicts
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.run import run_twin
-from loki_rl.traces.generate import generate
-from loki_rl.traces.trace import load_trace, save_trace
 
-WINDOW_S, WINDOWS, SERVERS, LOAD_S = 300, 6, 20, 5.0
+WINDOWS = 6
+OF = RunOptions("traffic", servers=20, load_s=5.0)
 LEVELS = (131.0, 1070.0)
-POLICIES = ("exact", "forecast", "ppo", "clairvoyant", "loki", "static", "hardware")
+POLICIES = ("exact", "forecast", "clairvoyant", "loki", "static", "hardware")
 # File -> the most that its time is compressed; less where six windows would overlap.
 REAL = {
     "twitter_2021_day01": 10.0,
@@ -40,17 +41,6 @@ REAL = {
     "nab_elb_requests_2014": 300.0,
     "alibaba_genai_2024_nov": 3000.0,
 }
-KINDS = ("bursts", "flash_crowd", "mmpp", "steps")
-BASE_RPS = 100.0
-
-
-class Window(Struct, frozen=True):
-    """One window of demand; the policy of its options is still open."""
-
-    family: str
-    number: int
-    level: float
-    options: RunOptions
 
 
 def main() -> None:
@@ -60,85 +50,60 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=WINDOWS, help="of each family and level")
     parser.add_argument("--levels", nargs="+", type=float, default=LEVELS, help="mean requests/s")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
+    parser.add_argument("--model", help="agent.npz of the policies that take one")
     parser.add_argument("--table", type=Path, help="only print the table of this file")
     given = parser.parse_args()
     if given.table is None:
         with TemporaryDirectory() as folder:
-            play(windows(given.traces, Path(folder), given.levels, given.windows), given.policies, given.out)
-    show(given.table or given.out)
+            found = windows(given.traces, Path(folder), given.levels, given.windows)
+            play(found, given.policies, given.model, given.out)
+    show(msgspec.convert(rows(given.table or given.out), list[Run]))
 
 
 def windows(traces: Path | None, folder: Path, levels: Iterable[float], most: int) -> Iterator[Window]:
+    files = {} if traces is None else {traces / f"{name}.csv.gz": faster for name, faster in REAL.items()}
     for level in levels:
         for number in range(most):
-            for family in KINDS:
-                path = folder / f"{family}-{number}.csv.gz"
-                if not path.exists():
-                    save_trace(generate(family, WINDOW_S, BASE_RPS, number + 1), path)
-                yield Window(family, number, level, options(path, number, level))
-            for family, compress in REAL.items():
-                if traces is not None:
-                    yield cut(traces / f"{family}.csv.gz", family, compress, number, level)
+            yield from generated(folder, OF, level, number)
+            yield from cut(files, OF, level, number, WINDOWS)
 
 
-def cut(path: Path, family: str, compress: float, number: int, level: float) -> Window:
-    """The window in the middle of one of six equal parts."""
-    trace = load_trace(path)
-    part = (trace.to_s - trace.from_s) / WINDOWS
-    compress = min(compress, part / WINDOW_S)
-    start = trace.from_s + part * (number + 0.5) - compress * WINDOW_S / 2
-    whole = options(path, number, level)
-    end = min(start + compress * WINDOW_S, trace.to_s)  # the last window may end with the trace
-    return Window(family, number, level, replace(whole, compress=compress, from_s=start, to_s=end))
-
-
-def options(path: Path, number: int, level: float) -> RunOptions:
-    return RunOptions("traffic", str(path), "", servers=SERVERS, seed=number, load_s=LOAD_S, mean_rps=level)
-
-
-def play(found: Iterable[Window], policies: Iterable[str], out: Path) -> None:
+def play(found: Iterable[Window], policies: Iterable[str], model: str | None, out: Path) -> None:
     known = {(row["family"], row["window"], row["level"], row["policy"]) for row in rows(out)}
     for window in found:
         for policy in policies:
             if (window.family, window.number, window.level, policy) not in known:
-                with out.open("a") as file:
-                    file.write(json.dumps(run(window, policy)) + "\n")
-
-
-def run(window: Window, policy: str) -> dict[str, object]:
-    seen = run_twin(replace(window.options, policy=policy)).summary
-    return {
-        "family": window.family,
-        "window": window.number,
-        "level": window.level,
-        "policy": policy,
-        "cost_j": round(float(seen.cost_j or 0.0), 6),
-        "violations": round(seen.slo_violation_ratio, 6),
-        "accuracy": round(float(seen.accuracy or 0.0), 6),
-        "servers": round(float(seen.servers_mean or 0.0), 4),
-    }
+                done = run(window, policy, policy, model)
+                with out.open("ab") as file:
+                    file.write(msgspec.json.encode(done) + b"\n")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def show(path: Path) -> None:
-    """Mean J and violations per level, family and policy."""
-    cells: dict[float, dict[str, dict[str, list[tuple[float, float]]]]] = {}
-    for row in rows(path):
-        cell_of = cells.setdefault(row["level"], {}).setdefault(row["family"], {})
-        cell_of.setdefault(row["policy"], []).append((row["cost_j"], 100 * row["violations"]))
-    for level, families in cells.items():
-        names = [name for name in POLICIES if any(name in found for found in families.values())]
-        print(f"\n{level:g} requests/s: J; violations [%]\n{'family':<29}" + "".join(f"{name:>16}" for name in names))
-        for family, found in families.items():
-            print(f"{family:<29}" + "".join(cell(found.get(name, ())) for name in names))
+def show(found: list[Run]) -> None:
+    """Mean J and share lost per level, family and policy, then the verdicts against `exact`."""
+    for level in dict.fromkeys(row.level for row in found):
+        mine = [row for row in found if row.level == level]
+        names = list(dict.fromkeys(row.policy for row in mine))
+        print(f"\n{level:g} requests/s: J; lost [%]\n{'family':<29}" + "".join(f"{name:>16}" for name in names))
+        for family in dict.fromkeys(row.family for row in mine):
+            cells = (cell([row for row in mine if (row.family, row.policy) == (family, name)]) for name in names)
+            print(f"{family:<29}" + "".join(cells))
+        for one in verdicts(mine) if "exact" in names else ():
+            saved, share = one.saved, one.share
+            print(
+                f"{one.policy} on {one.family or 'all'}: saves {saved.value:+.4f} [{saved.low:+.4f}, {saved.high:+.4f}] J, "
+                f"{100 * share.value:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of the gap; loses "
+                f"{100 * one.more_lost.value:+.3f} points; trusted {100 * one.trusted:.0f} %"
+            )
 
 
-def cell(seen: Iterable[tuple[float, float]]) -> str:
-    values = np.array(list(seen))
-    return f"{'-':>16}" if not len(values) else f"{values[:, 0].mean():>9.4f} {values[:, 1].mean():>6.2f}"
+def cell(seen: Sequence[Run]) -> str:
+    if not seen:
+        return f"{'-':>16}"
+    return f"{np.mean([row.cost_j for row in seen]):>9.4f} {100 * np.mean([row.violations for row in seen]):>6.2f}"
 
 
 if __name__ == "__main__":

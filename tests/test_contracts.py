@@ -119,9 +119,9 @@ BREACHES = [
     ),
     (
         "agents/evaluate/rollouts.py",
-        "import loki_rl.agents.train.training",
+        "import loki_rl.agents.train.teacher",
         {LEARNING_ROOMS},
-        "loki_rl.agents.evaluate.rollouts -> loki_rl.agents.train.training",
+        "loki_rl.agents.evaluate.rollouts -> loki_rl.agents.train.teacher",
     ),
 ]
 

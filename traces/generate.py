@@ -186,15 +186,35 @@ def _wave(times: Rates, rng: np.random.Generator) -> Rates:
 
 def _surges(times: Rates, rng: np.random.Generator, often: float, heights: float) -> Rates:
     level = np.ones(len(times))
+    for corners, height in _drawn(float(times[-1]), rng, often, heights):
+        level += np.interp(times, corners, [0.0, 1.0, 1.0, 0.0]) * height
+    return level
+
+
+def _drawn(seconds: float, rng: np.random.Generator, often: float, heights: float) -> list[tuple[Rates, float]]:
+    """Every burst: when it begins, has risen, begins to fall and is over [s], and its height."""
+    found: list[tuple[Rates, float]] = []
     between, start = rng.uniform(*BETWEEN_S), 0.0
     while often > 0:
         start += rng.exponential(between / often)
-        if start >= times[-1]:
+        if start >= seconds:
             break
         rise = 1.0 if rng.random() < SUDDEN else rng.uniform(*RAMP_S)
         corners = start + np.cumsum([0.0, rise, rng.uniform(*HOLD_S), rng.uniform(*FALL_S)])
-        level += np.interp(times, corners, [0.0, 1.0, 1.0, 0.0]) * rng.uniform(*HEIGHT) * heights
-    return level
+        found.append((corners, float(rng.uniform(*HEIGHT) * heights)))
+    return found
+
+
+def begun(seconds: int, seed: int, ahead_s: tuple[int, ...], bursts: float = 1.0, heights: float = 1.0) -> Rates:
+    """[seconds, ahead_s] of a `bursty` trace what nobody can see: by how much the bursts that have begun by each second will
+    raise demand so many seconds later, as a share of what it is without any."""
+    rng, times = generator(seed, BURSTY), np.arange(seconds, dtype=np.float64) * BIN_S
+    _wave(times, rng)
+    found = np.zeros((seconds, len(ahead_s)))
+    for corners, height in _drawn(float(times[-1]), rng, bursts, heights):
+        later = np.interp(times[:, None] + np.array(ahead_s), corners, [0.0, 1.0, 1.0, 0.0]) * height
+        found += np.where(times[:, None] >= corners[0], later, 0.0)
+    return found
 
 
 def _noise(seconds: int, rng: np.random.Generator) -> Rates:

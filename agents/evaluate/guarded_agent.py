@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
 from loki_rl.agents.evaluate.rollouts import greedy
-from loki_rl.control.demand.tanh_network import forward
 from loki_rl.control.learned.agent import SIT_OUT, NumpyAgent, outside
 from loki_rl.control.learned.observation import NO_ADJUSTMENT
 
@@ -18,7 +15,7 @@ class GuardedAgent:
 
     def __init__(self, agent: NumpyAgent) -> None:
         self.card = agent.card
-        self._choose = greedy(partial(forward, agent.weights, agent.biases))
+        self._choose = greedy(agent.weights, agent.biases, agent.card.margin)
         self._sitting_out: NDArray[np.int64] | None = None
 
     def __call__(self, observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:

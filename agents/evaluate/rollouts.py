@@ -8,8 +8,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from loki_rl.control.demand.tanh_network import Layers
 from loki_rl.control.fast.model_arrays import Floats
-from loki_rl.control.learned.agent import ILLEGAL
+from loki_rl.control.learned.agent import ILLEGAL, preferences
 from loki_rl.control.learned.observation import NO_ADJUSTMENT
 from loki_rl.env.fluid.batch import Batch, Pool
 from loki_rl.env.fluid.dynamics import ACCURACY, ARRIVALS, FIGURES, LOADS, LOST, OK, USED
@@ -39,20 +40,16 @@ class Means(Struct, frozen=True, kw_only=True):
 
 
 def base(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:  # noqa: ARG001
-    """The base of the pool as it is."""
+    """The base of the pool, without adjustment."""
     return np.full(len(observations), NO_ADJUSTMENT)
 
 
-def always(action: int) -> Decide:
-    """One action wherever it is legal, and none where it is not."""
-    return lambda _, masks: np.where(masks[:, action] > 0, action, NO_ADJUSTMENT)
-
-
-def greedy(logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Decide:
-    """The likeliest legal action of every cluster, with one network for all. logits: [n, OBSERVATION] -> [n, ACTIONS]."""
+def greedy(weights: Layers, biases: Layers, margin: float) -> Decide:
+    """What the same network prefers in every cluster."""
 
     def decide(observations: NDArray[np.float32], masks: NDArray[np.int8]) -> NDArray[np.int64]:
-        chosen: NDArray[np.int64] = np.argmax(np.where(masks.astype(np.bool_), logits(observations), ILLEGAL), axis=1)
+        preferred = preferences(weights, biases, margin, observations)
+        chosen: NDArray[np.int64] = np.argmax(np.where(masks.astype(np.bool_), preferred, ILLEGAL), axis=1)
         return chosen
 
     return decide
@@ -80,9 +77,9 @@ def play(pool: Pool, decide: Decide, deep: bool = False, windows: int | None = N
     )
 
 
-def mean_of(runs: Sequence[Played]) -> Played:
-    """Several plays of the same windows, averaged per window."""
-    return Played(**{name: np.mean([getattr(run, name) for run in runs], axis=0) for name in Played.__struct_fields__})
+def gathered(runs: Sequence[Played]) -> Played:
+    """The windows of several plays, one after the other."""
+    return Played(**{name: np.concatenate([getattr(run, name) for run in runs]) for name in Played.__struct_fields__})
 
 
 def means(*runs: Played) -> Means:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
 
-from loki_rl.agents.evaluate.methods import IDEAL, tune
-from loki_rl.agents.evaluate.rollouts import Decide, Played, base, play
-from loki_rl.env.fluid.batch import Pool
+from loki_rl.agents.evaluate.rollouts import Decide, Played, base, gathered, play
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
+
+# Cost J of a request lost beyond the base's, when agents are compared, besides the 5 that every lost one costs; and the
+# share of them that is too small to be told from noise.
+LOST_J, ALLOWED = 10.0, 0.0001
 
 
 class Score(Struct, frozen=True):
@@ -20,6 +24,12 @@ class Score(Struct, frozen=True):
     excess: float
     violations: float
     cost_j: float
+
+    @property
+    def worth(self) -> float:
+        """What agents are compared by: cost J saved, less a price of what is lost beyond the base's. Not above 0: the base
+        is better off alone."""
+        return self.gain - LOST_J * max(0.0, self.excess - ALLOWED)
 
     def __str__(self) -> str:
         """The agent beside its base."""
@@ -33,19 +43,32 @@ NOTHING = Score(-1e9, 0.0, 1.0, 1.0, 1e9)
 
 
 class Validation:
-    """The validation windows, what the base costs on them, and what clairvoyance would save."""
+    """The validation windows of all worlds that an agent is trained for, what the base costs on them, and what clairvoyance
+    would save."""
 
-    def __init__(self, training: ClusterEnvOptions, windows: int) -> None:
-        env = replace(training, split="validation", windows=windows)
-        self.pool: Pool = pool_for(env)
-        self.base = play(self.pool, base)
-        self.room = float(self.base.cost_j.mean()) - tune(env, IDEAL, windows).cost
+    def __init__(self, worlds: Sequence[ClusterEnvOptions], windows: int) -> None:
+        envs = [replace(env, split="validation", windows=windows) for env in worlds]
+        self.pools = [pool_for(env) for env in envs]
+        self.base = self._play(base)
+        ideal = gathered([play(pool_for(replace(env, base="clairvoyant")), base) for env in envs])
+        self.room = float((self.base.cost_j - ideal.cost_j).mean())
+
+    def _play(self, decide: Decide) -> Played:
+        return gathered([play(pool, decide) for pool in self.pools])
 
     def score(self, decide: Decide) -> tuple[Score, Played]:
-        """Deterministic play on all windows."""
-        played = play(self.pool, decide)
+        """Deterministic play on all windows. decide: of rows of observations alone."""
+        played = self._play(decide)
         gain = float((self.base.cost_j - played.cost_j).mean())
         violations = float(played.slo_violation_ratio.mean())
         gap = gain / self.room if self.room > 0 else 0.0
         excess = violations - float(self.base.slo_violation_ratio.mean())
         return Score(gain, gap, excess, violations, float(played.cost_j.mean())), played
+
+
+def curve_of(score: Score, played: Played) -> dict[str, float]:
+    """The points of a validation in TensorBoard."""
+    serving = {"slo_violation_ratio": score.violations}
+    serving |= {name: float(getattr(played, name).mean()) for name in ("accuracy", "servers")}
+    judged = {"j_minus_baseline": -score.gain, "gap_closed": score.gap, "excess_violations": score.excess}
+    return {f"eval/{name}": value for name, value in judged.items()} | {f"serving/{name}": v for name, v in serving.items()}

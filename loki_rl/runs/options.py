@@ -24,7 +24,7 @@ SolverName = Annotated[Solver, Help("Who plans: our own search, or HiGHS on the 
 Headroom = Annotated[NotNegative | None, Help("Share of demand added before planning (default: the policy's own).")]
 ProfileName = Annotated[str | None, Help("Profile to use instead of the one that the pipeline file names.")]
 Device = Annotated[str, Help("auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")]
-POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, ppo, clairvoyant"
+POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, learned, ppo, clairvoyant"
 
 
 class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +39,8 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     pool: PoolName = None
     slo_ms: Annotated[Positive | None, Help("End-to-end deadline [ms] (default: as in the pipeline file).")] = None
     interval_s: Annotated[
-        Interval | None, Help("Time between plans [s] (default: the policy's own, 1 for exact and clairvoyant, else 10).")
+        Interval | None,
+        Help("Time between plans [s] (default: the policy's own, 1 for exact, learned, ppo and clairvoyant, else 10)."),
     ] = None
     drop: Annotated[DropPolicy, Help("Which tasks drop what cannot be in time any more.")] = "reroute"
     routing: Annotated[
@@ -70,7 +71,9 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     device: Device = "auto"
     faults: Faults = NO_FAULTS
     profile: ProfileName = None
-    model: Annotated[str | None, Help("Trained agent (agent.npz) for the policy ppo (default: the shipped one).")] = None
+    model: Annotated[
+        str | None, Help("Trained agent (agent.npz) for the policies learned and ppo (default: the shipped one).")
+    ] = None
 
     @property
     def file(self) -> PipelineFile:

@@ -12,10 +12,10 @@ from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTM
 
 def made_up(pipeline: str, low: float = -9.0, high: float = 9.0, interval_s: float = 1.0) -> Card:
     return Card(
-        environment="LokiRL/Cluster-v1", pipeline=pipeline, features=tuple(f"f{i}" for i in range(OBSERVATION)),
-        multipliers=tuple(MULTIPLIERS.tolist()), odds=tuple(ODDS.tolist()), mask_rule=MASK_RULE,
-        low=(low,) * OBSERVATION, high=(high,) * OBSERVATION, ranges={}, gain=0.0, gap=0.0, steps=0, violations=0.0,
-        excess=0.0, training={"env": {"interval_s": interval_s}}, note="made up",
+        environment="LokiRL/Cluster-v1", learner="learned", pipelines=(pipeline,), interval_s=interval_s,
+        features=tuple(f"f{i}" for i in range(OBSERVATION)), multipliers=tuple(MULTIPLIERS.tolist()),
+        odds=tuple(ODDS.tolist()), mask_rule=MASK_RULE, margin=0.0, low=(low,) * OBSERVATION, high=(high,) * OBSERVATION,
+        ranges={}, gain=0.0, gap=0.0, violations=0.0, excess=0.0, training={}, note="made up",
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from loki_rl.runs.run import RUNNERS, prepare, run_twin
 from loki_rl.traces.trace import TraceError
 from tests.control.cards import agent_file
 
+TAUGHT = {"learned", "ppo"}
+EACH_SECOND = {"exact", "clairvoyant", "forecast", *TAUGHT}
 CONTRACT = {
     "arrivals", "ok", "late", "dropped", "rejected", "cancelled", "failed", "slo_violation_ratio", "leaf_violation_ratio",
     "accuracy", "servers_mean", "p50_ms", "p99_ms", "task_executions", "cost_j", "wall_s",
@@ -63,8 +65,7 @@ def test_what_is_said_counts(run_options: RunOptions) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_plans_at_its_own_pace_unless_told_otherwise(policy: str, run_options: RunOptions) -> None:
     own = prepare(replace(run_options, policy=policy, interval_s=None))
-    quick = {"exact", "clairvoyant", "forecast", "ppo"}
-    assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in quick else 10.0)
+    assert own.cluster.interval_s == own.policy.interval_s == (1.0 if policy in EACH_SECOND else 10.0)
     told = prepare(replace(run_options, policy=policy, interval_s=4.0))
     assert told.cluster.interval_s == told.policy.interval_s == 4.0
 
@@ -122,7 +123,7 @@ def test_run_json_holds_the_options_and_refuses_others(run_options: RunOptions) 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("scale", [1.0, 12.0])
 def test_the_twin_accounts_for_every_request(run_options: RunOptions, policy: str, scale: float, tmp_path: Path) -> None:
-    model = agent_file(tmp_path, "small", action=6) if policy == "ppo" else None
+    model = agent_file(tmp_path, "small", action=6) if policy in TAUGHT else None
     done = run_twin(replace(run_options, policy=policy, rate_scale=scale, model=model))
     conserve(done)
     assert done.summary.arrivals == len(prepare(done.options).times)
@@ -140,7 +141,7 @@ def test_policies_are_no_aliases_of_each_other(run_options: RunOptions) -> None:
     """Under a crowd that the most accurate models cannot serve; two that want the same servers take them to be worth
     different things. `ppo` is what its agent makes of `exact`."""
     crowded = replace(run_options, rate_scale=8.0)
-    seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES if policy != "ppo"}
+    seen = {policy: run_twin(replace(crowded, policy=policy)).tally.plans for policy in POLICIES if policy not in TAUGHT}
     plans = {
         policy: [(one.time, one.plan.demand_rps, one.plan.certificate.objective, one.plan.placements) for one in records]
         for policy, records in seen.items()

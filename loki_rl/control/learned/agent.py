@@ -21,6 +21,8 @@ from loki_rl.errors import UNREADABLE
 
 MASK_RULE = 2
 ILLEGAL = -1e8
+# The policy of agents that hindsight has taught, and of rules.
+LEARNED = "learned"
 # An agent is not believed this far outside of what it saw in training (in units of the feature's range), nor before it has
 # sat out so many decisions after.
 OUTSIDE = 0.25
@@ -30,48 +32,58 @@ METADATA = "loki_rl"
 MAX_BYTES = 64 << 20
 # Longest that a network may take for one observation when it is loaded [s].
 TRIAL_S = 2.0
-DATA = Path(__file__).resolve().parent / "data" / "agents"
 
 
 class Card(Struct, frozen=True, kw_only=True):
     """What an agent was made for and how good it was there.
 
-    environment: gymnasium id. pipeline: its name. multipliers, odds: the action table. mask_rule: version of the mask. low,
-    high: least and greatest observation in training. ranges: what training drew. gain, gap: saved cost J against the base on
-    validation, and as a share of what clairvoyance would save; violations, excess: share of requests lost there, and what of
-    it the base does not lose. training: every option of it. note: the command that repeats it.
-    """
+    environment: gymnasium id. learner: learned or ppo. pipelines: their names. interval_s: time between the plans that it
+    was trained to adjust [s]. multipliers, odds: the action table. mask_rule: version of the mask. margin: how sure an
+    ensemble must be (`preferences`). low, high: least and greatest observation in training. ranges: what training drew.
+    gain, gap: saved cost J against the base on validation, and as a share of what clairvoyance would save; violations,
+    excess: share of requests lost there, and what of it the base does not lose. training: every option of it. note: the
+    command that repeats it."""
 
     environment: str
-    pipeline: str
+    learner: str
+    pipelines: tuple[str, ...]
+    interval_s: float
     features: tuple[str, ...]
     multipliers: tuple[float, ...]
     odds: tuple[float, ...]
     mask_rule: int
+    margin: float
     low: tuple[float, ...]
     high: tuple[float, ...]
     ranges: dict[str, Any]
     gain: float
     gap: float
-    steps: int
     violations: float
     excess: float
     training: dict[str, Any]
     note: str
 
-    @property
-    def interval_s(self) -> float:
-        """Time between the plans that it was trained to adjust [s]."""
-        return float(self.training["env"]["interval_s"])
+
+def open_card(pipeline: str, interval_s: float) -> Card:
+    """Of a rule that was not trained, so that no observation lies outside of what it knows."""
+    far = 1e9
+    return Card(
+        environment="LokiRL/Cluster-v1", learner=LEARNED, pipelines=(pipeline,), interval_s=interval_s,
+        features=("",) * OBSERVATION, multipliers=tuple(MULTIPLIERS.tolist()),
+        odds=tuple(ODDS.tolist()), mask_rule=MASK_RULE, margin=0.0,
+        low=(-far,) * OBSERVATION, high=(far,) * OBSERVATION, ranges={}, gain=0.0, gap=0.0, violations=0.0, excess=0.0,
+        training={}, note="a rule",
+    )  # fmt: skip
 
 
 def check_use(card: Card, pipeline: str, interval_s: float) -> None:
     """Raises RequestError if an agent is to work for another pipeline, or at another interval [s], than it was trained for:
     what it observes would mean something else."""
-    if card.pipeline != pipeline:
+    if pipeline not in card.pipelines:
+        known = "', '".join(card.pipelines)
         raise RequestError(
-            f"the agent was trained for pipeline '{card.pipeline}', not '{pipeline}'; train one for that with 'loki-rl "
-            "train', or take policy exact"
+            f"the agent was trained for pipeline '{known}', not '{pipeline}'; train one for that with 'loki-rl train', or "
+            "take policy exact"
         )
     if not isclose(card.interval_s, interval_s):
         raise RequestError(
@@ -102,6 +114,15 @@ def act(agent: Agent, observation: NDArray[np.float32], mask: NDArray[np.bool_])
     return int(np.argmax(np.where(mask, agent.logits(observation, mask), ILLEGAL)))
 
 
+def preferences(weights: Layers, biases: Layers, margin: float, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[..., ACTIONS] for observations [..., OBSERVATION]: the mean of what the members of an ensemble say, whose outputs lie
+    side by side, less `margin` times their spread. A network alone is an ensemble of one."""
+    said = forward(weights, biases, observations)
+    each = said.reshape(*said.shape[:-1], -1, ACTIONS)
+    found: NDArray[np.float32] = each.mean(axis=-2) - margin * each.std(axis=-2)
+    return found
+
+
 class NumpyAgent(Struct, frozen=True, eq=False):
     """Layers of a tanh network, the last one linear."""
 
@@ -110,7 +131,7 @@ class NumpyAgent(Struct, frozen=True, eq=False):
     card: Card
 
     def logits(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:  # noqa: ARG002
-        return forward(self.weights, self.biases, observation)
+        return preferences(self.weights, self.biases, self.card.margin, observation)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,12 +170,6 @@ def _inputs(observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[s
     return {"observation": observation[None], "mask": mask[None]}
 
 
-def shipped(pipeline: str) -> Path | None:
-    """The agent that comes with the package for a pipeline of this name, if one does."""
-    file = DATA / f"{pipeline}.npz"
-    return file if file.is_file() else None
-
-
 def card_text(card: Card) -> str:
     return msgspec.json.encode(card).decode()
 
@@ -163,11 +178,10 @@ def read_card(text: str, path: Path) -> Card:
     """Raises RequestError if the file does not say what it is, or is for another environment or action table."""
     try:
         card = msgspec.json.decode(text, type=Card)
-        _ = card.interval_s
     except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} does not say what it was trained for ({error}); export it again") from error
     fits = len(card.features) == OBSERVATION and card.mask_rule == MASK_RULE
-    table = card.multipliers == tuple(MULTIPLIERS.tolist()) and card.odds == tuple(ODDS.tolist())
+    table = (card.multipliers, card.odds) == (tuple(MULTIPLIERS.tolist()), tuple(ODDS.tolist()))
     if not (fits and table and card.environment.startswith("LokiRL/")):
         raise RequestError(f"{path} was trained for {card.environment} with another observation or action table; train anew")
     return card

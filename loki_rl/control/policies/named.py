@@ -13,7 +13,7 @@ from loki_rl.control.policies.exact import Exact
 from loki_rl.control.policies.hardware import Hardware
 from loki_rl.control.policies.loki import Loki
 from loki_rl.control.policies.options import PolicyOptions
-from loki_rl.control.policies.ppo import ppo
+from loki_rl.control.policies.ppo import adjusting
 from loki_rl.control.policies.proteus import Proteus
 from loki_rl.control.policies.static import Static
 from loki_rl.core.pipeline import Pipeline
@@ -44,7 +44,8 @@ POLICIES = {
     "exact": Kind(Exact, interval_s=1.0),
     "clairvoyant": Kind(Clairvoyant, interval_s=1.0),
     "forecast": Kind(Anticipating, interval_s=1.0),
-    "ppo": Kind(ppo, interval_s=1.0, alike=True),
+    "learned": Kind(adjusting, interval_s=1.0, alike=True),
+    "ppo": Kind(adjusting, interval_s=1.0, alike=True),
 }
 
 

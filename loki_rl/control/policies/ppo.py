@@ -1,4 +1,4 @@
-"""`ppo`: as `exact`, but where a trained agent can be believed, what demand may come is adjusted by it."""
+"""`learned` and `ppo`: as `exact`, but where a trained agent can be believed, what demand may come is adjusted by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.belief import Coming
 from loki_rl.control.fast.table import yardstick
 from loki_rl.control.formulation.request import RequestError
-from loki_rl.control.learned.agent import SIT_OUT, Agent, act, check_use, load_agent, outside, shipped
+from loki_rl.control.learned.agent import SIT_OUT, Agent, act, check_use, load_agent, outside
 from loki_rl.control.learned.observation import (
     ACTIONS,
     FLOOR_S,
@@ -31,16 +31,15 @@ from loki_rl.core.plan import Adjustment, Plan, Snapshot
 STALE_S = 5.0
 
 
-def ppo(pipeline: Pipeline, options: PolicyOptions) -> Adjusting:
-    """With the agent of the options, or the one that is shipped for the pipeline. Raises RequestError if there is none, if a
-    file is of no use, or its agent for something else."""
-    file = Path(options.model) if options.model else shipped(pipeline.name)
-    if file is None:
+def adjusting(pipeline: Pipeline, options: PolicyOptions) -> Adjusting:
+    """With the agent of the options. Raises RequestError if there is none, if its file is of no use, or it is for something
+    else."""
+    if not options.model:
         raise RequestError(
             f"no agent is shipped for pipeline '{pipeline.name}'; train one with 'loki-rl train' and name it with --model, "
             "or take policy exact"
         )
-    return Adjusting(pipeline, options, load_agent(file))
+    return Adjusting(pipeline, options, load_agent(Path(options.model)))
 
 
 class Adjusting(Exact):

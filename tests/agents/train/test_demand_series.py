@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.windows import cut
-from loki_rl.agents.train.demand_series import GAP_S, LEVELS_RPS, PARTS, WINDOW_S, from_trace, generated, spans_of
+from loki_rl.agents.evaluate.families import cut
+from loki_rl.agents.train.demand_series import GAP_S, LEVELS_RPS, PARTS, SIXTHS, WINDOW_S, from_trace, generated, spans_of
+from loki_rl.runs.options import RunOptions
 from loki_rl.traces.generate import KINDS
 from loki_rl.traces.trace import Trace, TraceError, load_trace, save_trace
 
@@ -31,9 +32,11 @@ def test_parts_lie_apart(seconds: int) -> None:
 def test_what_policies_are_judged_on_is_in_no_window_of_training(tmp_path: Path, compress: float) -> None:
     """At any speed, up to that at which windows fill the trace."""
     save_trace(lasting(86_400), tmp_path / "flat.csv.gz")
-    trace = load_trace(tmp_path / "flat.csv.gz")
+    file = tmp_path / "flat.csv.gz"
+    trace = load_trace(str(file))
     for number in PARTS["test"]:
-        judged = cut(tmp_path / "flat.csv.gz", "flat", compress, number, 131.0).options
+        [window] = cut({file: compress}, RunOptions("traffic", "", servers=20), 131.0, number, SIXTHS)
+        judged = window.options
         assert judged.from_s is not None
         assert judged.to_s is not None
         for low, high in (*spans_of(trace, "train"), *spans_of(trace, "validation")):

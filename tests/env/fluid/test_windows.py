@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.control.policies.clairvoyant import Clairvoyant
 from loki_rl.control.demand.belief import Coming
 from loki_rl.control.formulation.request import Slice
+from loki_rl.control.policies.clairvoyant import Clairvoyant
 from loki_rl.control.policies.exact import Exact
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.plan import Snapshot
