@@ -25,7 +25,7 @@ from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.control.fast.table import Table, build_table
 from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.learned.agent import DATA, act, load_agent
+from loki_rl.control.learned.agent import act, load_agent
 from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.env.gym.cluster_env import ClusterEnv
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions
@@ -225,16 +225,17 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=2000, help="random states for the allocator")
     parser.add_argument("--windows", type=int, default=4, help="windows for fidelity")
     parser.add_argument("--runs", type=int, default=5, help="runs a speed is the median of")
-    parser.add_argument("--agent", type=Path, default=DATA / "traffic.npz", help="file of an exported agent")
+    parser.add_argument("--agent", type=Path, help="file of an exported agent, for part exported")
     asked = parser.parse_args()
     loki_rl.env.register_envs()
     parts: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(asked.runs),
         "allocator": lambda: allocator(asked.states),
         "training": trainings,
-        "exported": lambda: exported(asked.agent),
         "fidelity": lambda: fidelity(asked.windows),
     }
+    if asked.agent:
+        parts["exported"] = lambda: exported(asked.agent)
     for name, part in parts.items():
         if asked.only in (None, name):
             part()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import struct
-from io import BytesIO
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
 
-from loki_rl.control.learned.agent import NumpyAgent, load_agent, shipped
+from loki_rl.agents.export import write_onnx
+from loki_rl.control.learned.observation import NO_ADJUSTMENT
 from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import Arrived, Ended, Outcome, Ready, Submit
 from loki_rl.core.options import ClusterOptions
@@ -23,6 +24,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.serving.state import Stage
 from loki_rl.serving.transport import protocol, wire
 from loki_rl.serving.transport.wire import Letter
+from tests.control.cards import agent_file, always, made_up
 
 PROJECT = Path(__file__).resolve().parents[1]
 SIZES = {size: Latency(0.004 * size, 0.005 * size, 0.006 * size) for size in (1, 2, 4)}
@@ -188,20 +190,12 @@ def journals() -> list[bytes]:
 
 
 def agents() -> list[bytes]:
-    agent = load_agent(_shipped())
-    assert isinstance(agent, NumpyAgent)
-    made = BytesIO()
-    card = np.array(msgspec.json.encode(agent.card).decode())
-    shape = agent.weights[0].shape[0], agent.weights[-1].shape[1]
-    np.savez_compressed(made, w0=np.zeros(shape, np.float32), b0=agent.biases[-1], card=card)
-    return [made.getvalue(), _shipped().read_bytes()]
+    with TemporaryDirectory() as folder:
+        return [Path(agent_file(Path(folder), "traffic")).read_bytes()]
 
 
 def onnx_agents() -> list[bytes]:
-    return [_shipped().with_suffix(".onnx").read_bytes()]
-
-
-def _shipped() -> Path:
-    found = shipped("traffic")
-    assert found is not None
-    return found
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "agent.onnx")
+        write_onnx(always(NO_ADJUSTMENT, made_up("traffic")), path)
+        return [path.read_bytes()]

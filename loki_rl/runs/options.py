@@ -71,9 +71,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     device: Device = "auto"
     faults: Faults = NO_FAULTS
     profile: ProfileName = None
-    model: Annotated[
-        str | None, Help("Trained agent (agent.npz) for the policies learned and ppo (default: the shipped one).")
-    ] = None
+    model: Annotated[str | None, Help("Trained agent (agent.npz) for the policies learned and ppo; none is shipped.")] = None
 
     @property
     def file(self) -> PipelineFile:

@@ -15,8 +15,8 @@ class PolicyOptions(Struct, frozen=True):
     servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was counted.
     load_s: time to load a model [s], the variants' own if None. future: requests in every second from the origin on, where
-    a trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`ppo`), by default the one shipped
-    for the pipeline. shadow: what it would adjust is only written down. pool, solver: as in Request. caution: how much is
+    a trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`learned`, `ppo`).
+    shadow: what it would adjust is only written down. pool, solver: as in Request. caution: how much is
     paid for room for crowds that were never seen here, times what they are likely to cost. history: file of what demand was
     like before (`exact`). clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for
     one alone.
