@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 from fuzz import seeds
 from loki_rl.control.learned.agent import load_agent
 from loki_rl.core.journal import replay
+from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import check_faults, load_faults
 from loki_rl.env.histogram import read_histogram
-from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.decoding import UNREADABLE
+from loki_rl.errors import UserError
 from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions

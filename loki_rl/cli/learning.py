@@ -16,12 +16,13 @@ def train(options: TrainFlags, as_json: Json = False) -> None:
     goes on where a killed one stopped."""
     writable(Path(options.out))
     row = run_train(options, quiet=as_json)
-    terminal.say(row, as_json, lambda: terminal.pairs({"pipeline": row["pipeline"], **row["agents"][-1]}))
+    told = {name: value for name, value in row.items() if value not in ("", None)}
+    terminal.say(row, as_json, lambda: terminal.pairs(told))
     check_exported(row)
 
 
 def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:
-    """Agents against tuned bases and clairvoyance on windows that training never saw."""
+    """Agents beside `exact`, constants, the best rule of one threshold and clairvoyance, on windows no training saw."""
     writable(None if options.out is None else Path(options.out))
     row, text = run_evaluate(options)
     terminal.say(row, as_json, lambda: terminal.line(text))

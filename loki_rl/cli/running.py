@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from loki_rl.cli.flags import FaultsFile, Json, Logdir, UsageError, alone, writable
 from loki_rl.cli.results import finish, need_models
+from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import load_faults
-from loki_rl.errors import UNREADABLE
 from loki_rl.files.tables import wording
 from loki_rl.options import Help
 from loki_rl.runs.options import RunOptions, read_options

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
-from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.decoding import UNREADABLE
+from loki_rl.errors import UserError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
 from loki_rl.serving.transport.addresses import http_server

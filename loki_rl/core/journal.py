@@ -15,7 +15,8 @@ from loki_rl.core.effects import Effect, effects_decoder
 from loki_rl.core.messages import Event, encoder, event_decoder
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.seconds import FARTHEST_S
-from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.decoding import UNREADABLE
+from loki_rl.errors import UserError
 from loki_rl.options import MOST_SERVERS
 
 T = TypeVar("T")

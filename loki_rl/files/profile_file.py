@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.pipeline import Latency
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 from loki_rl.files.tables import ConfigError, convert, keyed, read_text
 
 Positive = Annotated[float, Meta(gt=0)]

@@ -81,5 +81,5 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
 
 
 def read_options(text: bytes) -> RunOptions:
-    """Options from a run.json. Raises what errors.UNREADABLE has, and names the key at fault."""
+    """Options from a run.json. Raises what decoding.UNREADABLE has, and names the key at fault."""
     return msgspec.json.decode(text, type=RunOptions)

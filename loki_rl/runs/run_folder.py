@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct
 
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
-from loki_rl.errors import UNREADABLE, UserError
+from loki_rl.decoding import UNREADABLE
+from loki_rl.errors import UserError
 from loki_rl.runs.fingerprint import fingerprint
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.result import Head, RunResult

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import Restored
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.serial_executor import SerialExecutor
 

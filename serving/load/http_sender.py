@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.addresses import bracketed, http_server

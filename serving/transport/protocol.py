@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from loki_rl.core.requests.items import MAX_PRIORITY
 from loki_rl.core.requests.ledger import Tally
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.state import PlaneState
 
 M = TypeVar("M")

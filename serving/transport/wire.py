@@ -14,7 +14,7 @@ import zmq
 from msgspec import Meta, Struct
 
 from loki_rl.core.messages import Event
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.state import Part, Trouble
 
 # The first byte of a message. High half: what it is; low half: version of the layout. A body of its own for every message

@@ -28,6 +28,7 @@ from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.files.tables import ConfigError
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.run import prepare
+from tests.control.cards import agent_file
 
 SERVERS = 5
 SECONDS = 20.0
@@ -147,9 +148,10 @@ def test_a_variant_that_cannot_be_loaded_is_planned_without_until_it_can() -> No
     assert _ended(done) == done.tally.arrivals
 
 
-@pytest.mark.parametrize("name", ["static", "hardware", "proteus", "loki", "exact", "forecast", "ppo"])
-def test_every_policy_serves_on_without_what_cannot_be_loaded(name: str) -> None:
-    policy = make_policy(name, _pipeline(), PolicyOptions(SERVERS, demand_rps=60.0))
+@pytest.mark.parametrize("name", ["static", "hardware", "proteus", "loki", "exact", "forecast", "learned"])
+def test_every_policy_serves_on_without_what_cannot_be_loaded(name: str, tmp_path: Path) -> None:
+    model = agent_file(tmp_path, "pair", interval_s=10.0) if name == "learned" else None
+    policy = make_policy(name, _pipeline(), PolicyOptions(SERVERS, demand_rps=60.0, model=model))
     gone = tuple(Unloadable(task, variant, -9.0) for task, variant in (("detect", "large"), ("read", "good")))
     done = simulate(_options(), policy.decide, _arrivals(20.0), SECONDS, check=True, faults=Faults(unloadable=gone))
     assert _violations(done, 5, SECONDS) < 0.05

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from loki_rl.control.demand.tanh_network import Layers, forward, layers_in, named
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, OBSERVATION, ODDS
-from loki_rl.errors import UNREADABLE
+from loki_rl.decoding import UNREADABLE
 
 MASK_RULE = 2
 ILLEGAL = -1e8

@@ -89,7 +89,7 @@ def test_what_comes_after_the_loads_counts_however_long_they_take(monkeypatch: p
     naive = play(step, 0.05, "break", 15.0, 5.0, 100)
     assert guarded.begun > SERVERS  # beyond those of the first plan
     assert naive.begun <= SERVERS
-    assert guarded.lost < 0.16 < 0.22 < naive.lost
+    assert guarded.lost < 0.2 < 0.5 < naive.lost
 
 
 def test_loads_in_flight_count(monkeypatch: pytest.MonkeyPatch) -> None:
