@@ -36,6 +36,8 @@ SCENES = {
 LABELS = ("requests/s", "accuracy of answers [%]", "servers in use")
 CHANCES = ("sure", "likely", "as likely as not", "unlikely", "hardly ever")
 SMOOTH_S = 3
+# At first it knows nothing, and believes anything.
+UNSURE_S = 10.0
 SHADES = ("#56B4E9", "#80C6EE", "#A8D8F3", "#CBE7F8", "#E6F3FB")
 
 
@@ -99,6 +101,7 @@ def beliefs(axis: Any, one: Watched) -> None:
     axis.step([number for number, _ in seconds], arrived, where="post", color="black", lw=0.8, label="arrived")
     axis.plot(times, [coming.expected_rps for _, coming in one.believed], color=COLOURS[1], lw=1.2, label="expected")
     axis.set_xlim(0, None)
+    axis.set_ylim(0, 1.05 * float(below[np.array(times) > UNSURE_S].max()))
 
 
 def deeds(axes: Any, one: Watched) -> None:
