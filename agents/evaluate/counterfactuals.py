@@ -101,11 +101,6 @@ def _saved(actions: Ints, costs: Floats) -> NDArray[np.float32]:
     return saved
 
 
-def best_constant(examples: Examples) -> int:
-    """The action that saves most on these states, played wherever it is legal."""
-    return int(_worth(*(one[-1:] for one in _sums(examples)))[0].argmax())
-
-
 def best_split(examples: Examples) -> tuple[int, float, int, int]:
     """The rule of one threshold that saves most on these states, of all that there are: feature, threshold, action at most
     there, action above it."""
@@ -114,8 +109,8 @@ def best_split(examples: Examples) -> tuple[int, float, int, int]:
         order = np.argsort(examples.observations[:, feature], kind="stable")
         values = examples.observations[order, feature]
         ends = np.flatnonzero(np.append(values[1:] > values[:-1], True))
-        sums = _sums(Examples(*(getattr(examples, name)[order] for name in Examples.__struct_fields__)))
-        below, above = _worth(*(one[ends] for one in sums)), _worth(*(one[-1] - one[ends] for one in sums))
+        sums = sums_of(Examples(*(getattr(examples, name)[order] for name in Examples.__struct_fields__)))
+        below, above = worth_of(*(one[ends] for one in sums)), worth_of(*(one[-1] - one[ends] for one in sums))
         place = int((below.max(axis=1) + above.max(axis=1)).argmax())
         low, high = int(below[place].argmax()), int(above[place].argmax())
         found = float(below[place, low] + above[place, high])
@@ -123,7 +118,7 @@ def best_split(examples: Examples) -> tuple[int, float, int, int]:
     return best[1:]
 
 
-def _sums(examples: Examples) -> tuple[Floats, Floats, Floats]:
+def sums_of(examples: Examples) -> tuple[Floats, Floats, Floats]:
     """Of the first 1, 2, ... states [n, ACTIONS]: what actions saved where they were played, how often that was, and how
     often they were legal."""
     played = ~np.isnan(examples.saved)
@@ -131,6 +126,6 @@ def _sums(examples: Examples) -> tuple[Floats, Floats, Floats]:
     return saved.cumsum(axis=0), played.cumsum(axis=0), examples.legal.cumsum(axis=0)
 
 
-def _worth(saved: Floats, played: Floats, legal: Floats) -> Floats:
+def worth_of(saved: Floats, played: Floats, legal: Floats) -> Floats:
     """What they would have saved wherever they were legal; nothing is known of one that was hardly ever played."""
     return np.where(played >= FEWEST, saved / np.maximum(played, 1) * legal, 0.0)

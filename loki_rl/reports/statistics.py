@@ -22,13 +22,6 @@ class Interval(Struct, frozen=True):
     high: float
 
 
-def iqm(values: Floats) -> float:
-    """Mean of the middle half, whole entries only."""
-    ordered = np.sort(values, axis=None)
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
-
-
 def bootstrap(scores: Floats, statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
     """scores [seeds, windows, ...]: windows are drawn anew, and the training seed of each (strata: windows of one seed)."""
     rng = np.random.default_rng(seed)
@@ -61,17 +54,6 @@ def gap_closed(base: Floats, method: Floats, ideal: Floats) -> Interval:
     return bootstrap(scores, share)
 
 
-def paired_gain(base: Floats, method: Floats) -> Interval:
-    """Interquartile mean of the cost saved per window, with interval: what is usual."""
-    return bootstrap((base[None, :] - method)[..., None], iqm)
-
-
 def mean_gain(base: Floats, method: Floats) -> Interval:
     """Mean of the cost saved per window, with interval: what rare bad windows are worth as well."""
     return bootstrap((base[None, :] - method)[..., None], lambda drawn: float(drawn.mean()))
-
-
-def improvement(base: Floats, method: Floats) -> float:
-    """Share of the windows and seeds on which a method is cheaper; ties count half."""
-    less = (method < base[None, :]).mean() + 0.5 * (method == base[None, :]).mean()
-    return float(less)

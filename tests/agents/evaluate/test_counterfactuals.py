@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loki_rl.agents.evaluate.counterfactuals import Examples, Judging, best_constant, best_split, judged
+from loki_rl.agents.evaluate.counterfactuals import Examples, Judging, best_split, judged, sums_of, worth_of
 from loki_rl.agents.evaluate.rollouts import base
 from loki_rl.control.learned.observation import ACTIONS, NO_ADJUSTMENT
 from loki_rl.env.fluid.batch import Batch, Pool
@@ -74,6 +74,11 @@ def test_the_best_threshold_is_found_among_all_features_and_actions() -> None:
     feature, threshold, below, above = best_split(planted(saved, observations, 0.5))
     assert (feature, below, above) == (4, low, high)
     assert threshold == pytest.approx(0.3, abs=0.02)
+
+
+def best_constant(examples: Examples) -> int:
+    """The action that saves most on all of these states."""
+    return int(worth_of(*(one[-1:] for one in sums_of(examples)))[0].argmax())
 
 
 def test_the_best_constant_counts_where_it_is_legal_and_not_where_it_was_lucky() -> None:
