@@ -158,7 +158,7 @@ def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
 
 
 def _numpy(path: Path) -> NumpyAgent:
-    agent = load_agent(path.with_suffix(".npz"))
+    agent = load_agent(path.with_suffix(".npz") if path.suffix == ".onnx" else path)
     if not isinstance(agent, NumpyAgent):
         raise RequestError(f"{path} must be the .npz file that lies beside agent.onnx")
     return agent
