@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,9 +167,15 @@ def run_plane(options: RunOptions) -> RunResult:
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
-    """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
-    Raises LaunchError, ReplayError or EngineError with one clear sentence."""
+def play(
+    scene: Scene,
+    sent: Sequence[NDArray[Any]] | None,
+    keep: Container[int] = (),
+    look: Callable[[str], None] | None = None,
+) -> ReplayResult:
+    """Start a plane, replay the scene's arrivals against it, stop it. keep: numbers of the payloads whose answers are kept.
+    look: is given the plane's endpoint when all is answered, before it stops. Raises LaunchError, ReplayError or EngineError
+    with one clear sentence."""
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane
 
@@ -185,6 +191,8 @@ def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = N
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
+        if look is not None:
+            look(plane.front)
     return seen
 
 
