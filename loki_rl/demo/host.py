@@ -14,17 +14,17 @@ from loki_rl.core.pipeline import Pipeline, Variant
 from loki_rl.demo.crowd import Crowd
 from loki_rl.demo.stage import Stage
 from loki_rl.files.config import load_pipeline
-from loki_rl.files.profile_file import Capacity, ProfileFile
+from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.models import fetch_reading
 from loki_rl.reading.scenes import MAX_LINES
 from loki_rl.serving.engines.hardware import HostLoad
 from loki_rl.serving.profiling.as_served import rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
 
-# Share of the cores that other programs may take before figures need a warning, and before they say nothing.
-NEIGHBOURS, TOO_MANY = 0.1, 0.4
-# How long a pause of other programs is waited for, and over how long they are judged [s].
-WAIT_S, LOOK_S = 60.0, 5.0
+# Beside other programs that take more of the cores than this, figures say more about them than about the models.
+TOO_MANY = 0.4
+# How long a pause of theirs is waited for, and over how long they are judged [s].
+WAIT_S, LOOK_S = 60.0, 3.0
 
 # Before the crowd, of what the most accurate models can do: room for chance, and no need for others.
 BASE = 0.6
@@ -56,31 +56,29 @@ def measure_here(stage: Stage, path: Path) -> Capacity:
     assert file.measured is not None
     with stage.bars() as progress:
         fetch_reading(file.repository, progress)
+    wait_for_pause(stage.show)
+    with stage.bars() as progress:
         profile(file, quick_request(file, file.measured, stage.device), progress).save(path)
         served = rescale(file.path, path, stage.device, progress)
-    if _neighbours(served) > TOO_MANY and quiet(stage.show):
-        with stage.bars() as progress:
-            served = min(served, rescale(file.path, path, stage.device, progress), key=_neighbours)
     served.save(path)
     assert served.capacity is not None
     return served.capacity
 
 
-def _neighbours(served: ProfileFile) -> float:
-    assert served.capacity is not None
-    return served.capacity.neighbours
+def wait_for_pause(show: Callable[[str], None], wait_s: float = WAIT_S, look_s: float = LOOK_S) -> None:
+    """Return once other programs leave enough of the cores, or the wait is over."""
+    began, told = time.monotonic(), False
+    while (share := _others(look_s)) > TOO_MANY and time.monotonic() - began < wait_s:
+        if not told:
+            show(f"Other programs take {share:.0%} of the cores; waiting up to {wait_s:.0f} s for a pause of theirs.")
+        told = True
 
 
-def quiet(show: Callable[[str], None], wait_s: float = WAIT_S, look_s: float = LOOK_S) -> bool:
-    """Wait until other programs leave enough of the cores; whether they did in time."""
-    show(f"Other programs take more than {TOO_MANY:.0%} of the cores; waiting up to {wait_s:.0f} s for a pause of theirs.")
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end:
-        load = HostLoad()
-        time.sleep(look_s)
-        if load.share() <= TOO_MANY:
-            return True
-    return False
+def _others(seconds: float) -> float:
+    """Share of the cores that other programs take in the next seconds, 0..1."""
+    load = HostLoad()
+    time.sleep(seconds)
+    return load.share()
 
 
 def fit(measured: Capacity, pipeline: Pipeline) -> Fit | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.demo.crowd import Crowd
-from loki_rl.demo.host import ABOVE_BEST, BASE, BELOW_FASTEST, NEIGHBOURS, TOO_MANY, Fit, fit, measure_here
+from loki_rl.demo.host import ABOVE_BEST, BASE, BELOW_FASTEST, TOO_MANY, Fit, fit, measure_here
 from loki_rl.demo.pictures import Answer, choose, report
 from loki_rl.demo.service import Service, as_served, service
-from loki_rl.demo.stage import PLAIN, PLANNED, Stage, play, play_all
+from loki_rl.demo.stage import NEIGHBOURS, PLAIN, PLANNED, Stage, play, play_all
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.workload import RenderedScenes
@@ -22,7 +23,6 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS, RUNNERS, prepare, result
 from loki_rl.runs.run import play as play_scene
-from loki_rl.serving.engines.hardware import HostLoad
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import PlaneState
 
@@ -129,7 +129,7 @@ def accuracy(done: RunResult, begin_s: int, end_s: int) -> float:
 
 
 class Watch:
-    """Runs planes, and keeps what they answered about pictures, what their batches took, and what other programs took."""
+    """Runs planes, and keeps what they answered about pictures and what their batches took."""
 
     def __init__(self, options: RunOptions, crowd: Crowd) -> None:
         self._workload = RenderedScenes(options.file, PAYLOADS, options.seed)
@@ -137,13 +137,12 @@ class Watch:
         self.scenes = self._workload.scenes
         self.answers: list[Answer] = []
         self.states: list[PlaneState] = []
-        self.neighbours = 0.0
 
-    def run(self, options: RunOptions) -> RunResult:
+    def run(self, options: RunOptions, folder: Path | None) -> RunResult:
         scene = prepare(options)
-        sent, load = self._workload.payloads(scene.file.tree[0]), HostLoad()
-        seen = play_scene(scene, sent, range(len(sent)) if options.policy == PLANNED else (), self._look)
-        self.neighbours = max(self.neighbours, load.share())
+        sent = self._workload.payloads(scene.file.tree[0])
+        keep = range(len(sent)) if options.policy == PLANNED else ()
+        seen = play_scene(scene, sent, folder, keep, self._look)
         self.answers += [
             Answer(number % len(sent), float(scene.times[number]), answer) for number, answer in seen.kept.items()
         ]
@@ -156,8 +155,6 @@ class Watch:
 
 def _beside(stage: Stage, options: RunOptions, watch: Watch, crowd: Crowd) -> None:
     """Where the planes were not as profiled, say so, and play the twin as they were."""
-    if watch.neighbours > NEIGHBOURS:
-        stage.show(f"Other programs took up to {watch.neighbours:.0%} of the cores while the planes served.")
     found = service(options.file.pipeline, watch.states)
     if found.telling:
         stage.show(

@@ -17,9 +17,11 @@ from loki_rl.runs.batch_runner import Runner
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS
+from loki_rl.serving.engines.hardware import HostLoad
 
-# Named in bars and sentences.
 PLAIN, PLANNED = "hardware", "exact"
+# Share of the cores that other programs may take before figures need a warning.
+NEIGHBOURS = 0.1
 
 
 class DemoError(UserError):
@@ -41,8 +43,20 @@ def play_all(
 ) -> list[RunResult]:
     """Every policy in the twin and on a plane, a table of them, and where the picture over time is. Raises DemoError if a
     run failed."""
-    results = play(stage, options, policies, {"twin": RUNNERS["twin"], plane: run}, folder)
+    neighbours = [0.0]
+
+    def beside(options: RunOptions, to: Path | None) -> RunResult:
+        load = HostLoad()
+        done = run(options, to)
+        neighbours.append(load.share())
+        return done
+
+    results = play(stage, options, policies, {"twin": RUNNERS["twin"], plane: beside}, folder)
     stage.show(table(results))
+    if max(neighbours) > NEIGHBOURS:
+        stage.show(
+            f"Other programs took up to {max(neighbours):.0%} of the cores while the planes served; the twin has none."
+        )
     picture = folder / f"timeline-{results[0].trace}.png"
     if picture.is_file():
         stage.show(f"Demand, servers and accuracy over time: {picture}")

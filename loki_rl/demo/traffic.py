@@ -27,10 +27,11 @@ FLOOR = 0.9
 BASE, HEIGHT = 0.3, 1.1
 CALM_S, RISE_S, HELD_S, FALL_S, AFTER_S = 12, 20, 7, 4, 4
 WORDS: dict[Happening, str] = {
-    "fewer servers": "the most accurate models do, on a part of the servers",
-    "all servers": "all servers, the most accurate models",
-    "cheaper models": "cheaper models serve what the others cannot",
-    "requests lost": "not all can be served: requests are shed",
+    "fewer servers": "a part of the servers does",
+    "cheaper ones step in": "stand-bys serve, others load",
+    "all servers": "all servers, best models",
+    "cheaper models": "all servers, cheaper models",
+    "requests lost": "too much: some are shed",
 }
 
 
@@ -73,18 +74,18 @@ def verdict(results: Sequence[RunResult]) -> list[str]:
 
 def phase_table(found: Sequence[Phase]) -> Table:
     """A row for each stretch."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for title in ("seconds", "requests/s", "servers", "accuracy", "lost"):
-        table.add_column(f"{title}  ", justify="right", no_wrap=True)
-    table.add_column("what happens")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("what happens", no_wrap=True)
     for phase in found:
         low, high = phase.servers
         table.add_row(
-            f"{phase.begin_s} to {phase.end_s}  ",
-            f"{phase.demand_rps:.0f}  ",
-            f"{low if low == high else f'{low} to {high}'}  ",
-            f"{'-' if phase.accuracy is None else f'{phase.accuracy:.1%}'}  ",
-            f"{phase.lost:.1%}  ",
+            f"{phase.begin_s} to {phase.end_s}",
+            f"{phase.demand_rps:.0f}",
+            f"{low if low == high else f'{low} to {high}'}",
+            f"{'-' if phase.accuracy is None else f'{phase.accuracy:.1%}'}",
+            f"{phase.lost:.1%}",
             WORDS[phase.happening],
         )
     return table

@@ -14,8 +14,14 @@ from loki_rl.core.requests.ledger import Second
 from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.result import RunResult
 
-Happening = Literal["fewer servers", "all servers", "cheaper models", "requests lost"]
-HAPPENINGS: tuple[Happening, ...] = ("fewer servers", "all servers", "cheaper models", "requests lost")
+Happening = Literal["fewer servers", "cheaper ones step in", "all servers", "cheaper models", "requests lost"]
+HAPPENINGS: tuple[Happening, ...] = (
+    "fewer servers",
+    "cheaper ones step in",
+    "all servers",
+    "cheaper models",
+    "requests lost",
+)
 # No more than this share of the requests lost is chance, and so is a single one; less than this below the most accurate
 # models' accuracy is what variants that stand by take in passing.
 LOST, CHANCE, CHEAPER = 0.05, 1, 0.02
@@ -53,9 +59,10 @@ def _happening(done: RunResult, around: Second, servers: int) -> Happening:
     ok = around.outcomes[Outcome.OK]
     if around.arrivals - ok > max(LOST * around.arrivals, CHANCE):
         return "requests lost"
+    part = servers < done.servers
     if ok and around.accuracy_sum / ok < done.best_accuracy - CHEAPER:
-        return "cheaper models"
-    return "fewer servers" if servers < done.servers else "all servers"
+        return "cheaper ones step in" if part else "cheaper models"
+    return "fewer servers" if part else "all servers"
 
 
 def phases(done: RunResult) -> list[Phase]:

@@ -32,6 +32,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MODE_COLOURS = {"hardware": "#A9D8B8", "accuracy": "#F6CF7C", "shed": "#E8998D", "infeasible": "#8C8C8C"}
 HAPPENING_COLOURS: dict[Happening, str] = {
     "fewer servers": "#DCEFE3",
+    "cheaper ones step in": "#FBEBC8",
     "all servers": "#A9D8B8",
     "cheaper models": "#F6CF7C",
     "requests lost": "#E8998D",

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Latency, Pipeline
-from loki_rl.demo.host import ABOVE_BEST, BASE, BELOW_FASTEST, fit, longest_s, planned, quiet
+from loki_rl.demo import host
+from loki_rl.demo.host import ABOVE_BEST, BASE, BELOW_FASTEST, fit, longest_s, planned
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
 
@@ -82,7 +83,12 @@ def test_the_longest_picture_takes_all_its_batches(sound: Pipeline) -> None:
     assert finder.latency[1].p95 + reader.latency[most].p95 < longest_s(sound) < 1.5 * one_by_one
 
 
-def test_a_pause_of_others_is_not_waited_for_without_end() -> None:
+def test_a_pause_of_others_is_waited_for_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    assert not quiet(said.append, wait_s=0.0)
-    assert "waiting up to 0 s" in said[0]
+    monkeypatch.setattr(host, "TOO_MANY", -1.0)  # whatever they take is too much
+    host.wait_for_pause(said.append, wait_s=0.2, look_s=0.05)
+    (line,) = said
+    assert "waiting up to 0 s" in line
+    monkeypatch.setattr(host, "TOO_MANY", 1.0)
+    host.wait_for_pause(said.append, wait_s=60.0, look_s=0.05)
+    assert len(said) == 1, "nothing is said where nothing is in the way"

@@ -99,7 +99,7 @@ def test_the_table_has_a_row_for_each_phase(runs: list[RunResult]) -> None:
     console = Console(width=120)
     with console.capture() as captured:
         console.print(table)
-    assert "cheaper models serve" in captured.get()
+    assert "all servers, cheaper models" in captured.get()
 
 
 def test_readiness_is_the_calm_beside_the_cheapest_plan_for_it(runs: list[RunResult]) -> None:
@@ -130,7 +130,7 @@ def test_a_picture_is_named_only_where_there_is_one(
 
 
 def test_a_run_that_fails_ends_the_demo_with_its_sentence(small: Path, crowd: Path, tmp_path: Path) -> None:
-    def fails(_options: RunOptions) -> RunResult:
+    def fails(_options: RunOptions, _folder: Path | None) -> RunResult:
         raise OSError("no room")
 
     options = RunOptions(str(small), str(crowd), interval_s=1.0)
