@@ -27,8 +27,8 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.state import PlaneState
 
 POLICIES = (PLAIN, PLANNED)
-# Models that load within a tenth of a second need little room for what was never seen: the next plan has it soon enough.
-CAUTION = 0.1
+# Models that load faster than this [s] need no room for what was never seen: the next plan has them soon enough.
+QUICK_S = 1.0
 INTERVAL_S = 1.0
 
 
@@ -51,7 +51,7 @@ def reading(stage: Stage) -> PartA:
         return PartA(None, [])
     options = RunOptions(
         "reading", str(found.crowd.save(stage.folder)), PLAIN, "onnx", servers=measured.servers, interval_s=INTERVAL_S,
-        slo_ms=found.slo_ms, initial_rps=found.crowd.base_rps, caution=CAUTION, device=stage.device, profile=str(path),
+        slo_ms=found.slo_ms, initial_rps=found.crowd.base_rps, caution=caution_for(pipeline), device=stage.device, profile=str(path),
     )  # fmt: skip
     watch = Watch(options, found.crowd)
     results = play_all(stage, options, POLICIES, "onnx", watch.run, stage.folder / "reading")
@@ -63,6 +63,16 @@ def reading(stage: Stage) -> PartA:
     for line in report(pair, watch.scenes, best, stage.folder / "reading.png"):
         stage.show(line)
     return PartA(found.crowd, results)
+
+
+def caution_for(pipeline: Pipeline) -> float:
+    """How much room the planned policy keeps for crowds that were never seen here."""
+    return 0.0 if load_s(pipeline) < QUICK_S else 1.0
+
+
+def load_s(pipeline: Pipeline) -> float:
+    """Longest time to load a model [s]."""
+    return max(variant.load_s for task in pipeline.tasks for variant in task.variants)
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
@@ -95,9 +105,14 @@ def told(measured: Capacity, pipeline: Pipeline, found: Fit | None) -> list[str]
     lines += [
         f"In time: {found.best_rps:.1f} pictures/s with the most accurate models, {found.fastest_rps:.1f} with the fastest. "
         f"A crowd {found.crowd}:",
-        f"  {BASE:g} x what the most accurate can do, then up to {ABOVE_BEST:g} x what they complete, and at most "
+        f"  {BASE:g} x what the most accurate can do; then up to {ABOVE_BEST:g} x what they complete, and at most "
         f"{BELOW_FASTEST:g} x what the fastest can do.",
     ]
+    if not caution_for(pipeline):
+        lines.append(
+            f"Any model loads within {load_s(pipeline):.2f} s, so '{PLANNED}' keeps no room for crowds that it has never seen "
+            "(--caution 0)."
+        )
     return lines
 
 
