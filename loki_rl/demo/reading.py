@@ -51,7 +51,8 @@ def reading(stage: Stage) -> PartA:
         return PartA(None, [])
     options = RunOptions(
         "reading", str(found.crowd.save(stage.folder)), PLAIN, "onnx", servers=measured.servers, interval_s=INTERVAL_S,
-        slo_ms=found.slo_ms, initial_rps=found.crowd.base_rps, caution=caution_for(pipeline), device=stage.device, profile=str(path),
+        slo_ms=found.slo_ms, initial_rps=found.crowd.base_rps, caution=caution_for(pipeline),
+        device=stage.device, profile=str(path),
     )  # fmt: skip
     watch = Watch(options, found.crowd)
     results = play_all(stage, options, POLICIES, "onnx", watch.run, stage.folder / "reading")
@@ -110,8 +111,8 @@ def told(measured: Capacity, pipeline: Pipeline, found: Fit | None) -> list[str]
     ]
     if not caution_for(pipeline):
         lines.append(
-            f"Any model loads within {load_s(pipeline):.2f} s, so '{PLANNED}' keeps no room for crowds that it has never seen "
-            "(--caution 0)."
+            f"Any model loads within {load_s(pipeline):.2f} s, so '{PLANNED}' keeps no room for crowds that it has never "
+            "seen (--caution 0)."
         )
     return lines
 
