@@ -137,11 +137,13 @@ class Leaving(Message, array_like=True, tag=True):
 
 
 class Execute(Message, array_like=True, tag=True):
-    """To a worker: run this batch. variant: the one the credit named."""
+    """To a worker: run this batch. variant: the one the credit named. slowdown: how much longer than profiled it should take
+    there."""
 
     batch: int
     variant: int
     families: list[Family]
+    slowdown: float = 1.0
 
 
 class Result(Message, array_like=True, tag=True):

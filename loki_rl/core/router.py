@@ -358,7 +358,8 @@ class Router:
         self.leases.give(batch, lease, now)
         self.shares.served(variant, families)
         self.flow.spend(variant, families, now)
-        effects.append(Send(puller.address, Execute(batch, variant, families)))
+        slowdown = self.times.slowdown(puller.server_type, variant)
+        effects.append(Send(puller.address, Execute(batch, variant, families, slowdown)))
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""

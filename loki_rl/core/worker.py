@@ -27,7 +27,6 @@ from loki_rl.core.pipeline import Variant
 from loki_rl.core.requests.items import size
 from loki_rl.core.router import RETURNED
 from loki_rl.core.servers.servers import Servers
-from loki_rl.core.servers.slowdown import Slowdown
 
 Model = tuple[int, int]  # task, variant
 PARKED: Model = (-1, -1)
@@ -39,8 +38,8 @@ class Worker:
     swap (Pipeline.swap): *break* stops pulling, ends its batch, unloads, loads; *make* pulls for the old variant until the
     new one is warm, where the memory of its server holds both. A worker without a target is parked: it pulls nothing, its
     model stays warm. A credit for the next batch is given lead_s before the running one should end, so at most one batch
-    waits behind the running one. When that is, the batches before tell: asked for by a profile that is too fast, the next
-    one would be formed too early, of what waits by then, and be late by what the running one takes longer than profiled.
+    waits behind the running one. When that is, the router says with the batch: asked for by a profile that is too fast, the
+    next one would be formed too early, of what waits by then, and be late by what the running one takes longer.
     """
 
     def __init__(self, options: ClusterOptions, number: int, incarnation: int = 0) -> None:
@@ -65,7 +64,6 @@ class Worker:
         self.running: Execute | None = None
         self.next: Execute | None = None
         self.ends = inf
-        self.slowdowns: dict[Model, Slowdown] = {}
         self.announced = False
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -126,30 +124,19 @@ class Worker:
     def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
         task = self.serving[0]
         self.running = event
-        slowdown = self.slowdowns.get(self.serving)
-        seconds = self.pipeline.service_s[task][event.variant][size(event.families)]
-        self.ends = now + (seconds if slowdown is None else slowdown.value * seconds)
+        self.ends = now + event.slowdown * self.pipeline.service_s[task][event.variant][size(event.families)]
         effects.append(Run(event.batch, task, event.variant, event.families))
 
     def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:
         if self.running is None or self.running.batch != event.batch:
             return
         done, self.running, self.ends = self.running, None, inf
-        if not (event.error or event.faults):
-            self._measure(done, event.seconds, now)
         effects.append(self._result(done, event.fanouts, event.seconds, event.error, event.faults))
         self._swap(now, effects)
         following, self.next = self.next, None
         if following is not None:
             self._accept(following, now, effects)
         self._credit(now, effects)
-
-    def _measure(self, done: Execute, seconds: float, now: float) -> None:
-        model = self._model_of(done)
-        slowdown = self.slowdowns.get(model)
-        if slowdown is None:
-            slowdown = self.slowdowns[model] = Slowdown(self.pipeline.latencies[model[0]][model[1]])
-        slowdown.add(size(done.families), seconds, now)
 
     def _result(
         self,

@@ -24,6 +24,10 @@ class ServiceTimes:
         self._watch.given(batch, (server_type, variant), items)
         return self._watch.slowdown(server_type, variant) * self._latencies[server_type][variant][items].p99
 
+    def slowdown(self, server_type: int, variant: int) -> float:
+        """Measured service time over the profiled one."""
+        return self._watch.slowdown(server_type, variant)
+
     def record(self, result: Result, server_type: int, now: float) -> bool:
         """Count a batch that ended; whether times have changed for it."""
         return self._watch.record(result, now) and self._adopt((server_type,))

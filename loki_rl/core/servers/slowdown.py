@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from math import exp, inf, log
 from statistics import median
+from typing import NamedTuple
 
 from loki_rl.core.draws import service_s
 from loki_rl.core.pipeline import Latency
@@ -37,26 +38,19 @@ def near_one(value: float) -> float:
     return 1.0 if 1 / (1 + TOLERANCE) < value < 1 + TOLERANCE else round(value, 3)
 
 
-class Scale:
-    """The logarithm of a time over the profiled median, less its mean under the profile. times: n -> percentiles [s]."""
+class Row(NamedTuple):
+    """A profiled time on a scale of logarithms. p50: [s]; mean, variance: of the logarithm of a time over p50."""
 
-    __slots__ = ("_rows", "_times")
+    p50: float
+    mean: float
+    variance: float
 
-    def __init__(self, times: Sequence[Latency]) -> None:
-        self._times = times
-        self._rows: dict[int, tuple[float, float, float]] = {}
 
-    def of(self, items: int, seconds: float) -> tuple[float, float]:
-        """Of a batch of so many items that took so long [s], and the variance of that under the profile."""
-        p50, mean, variance = self._rows.get(items) or self._row(items)
-        return log(min(MOST, max(1 / MOST, seconds / p50))) - mean, variance
-
-    def _row(self, items: int) -> tuple[float, float, float]:
-        latency = self._times[items]
-        logs = [log(service_s(latency, (k + 0.5) / GRID) / latency.p50) for k in range(GRID)]
-        mean = sum(logs) / GRID
-        row = self._rows[items] = latency.p50, mean, sum((one - mean) ** 2 for one in logs) / GRID
-        return row
+def row_of(latency: Latency) -> Row:
+    """By the distribution that the twin draws from."""
+    logs = [log(service_s(latency, (k + 0.5) / GRID) / latency.p50) for k in range(GRID)]
+    mean = sum(logs) / GRID
+    return Row(latency.p50, mean, sum((one - mean) ** 2 for one in logs) / GRID)
 
 
 class _Side:
@@ -72,23 +66,22 @@ class _Side:
 
     def add(self, off: float, variance: float, sample: float, now: float) -> bool:
         """Whether it is enough. off: how far the sample is off, in this direction."""
-        # No more than twice what is enough: else what has passed would be believed for as long as it lasted.
-        self.small = min(2 * EVIDENCE, self.small + SMALL / variance * (off - SMALL / 2))
-        self.large = min(2 * EVIDENCE, self.large + LARGE / variance * (off - LARGE / 2))
-        if self.small <= 0.0 and self.large <= 0.0:
+        small = self.small + SMALL / variance * (off - SMALL / 2)
+        large = self.large + LARGE / variance * (off - LARGE / 2)
+        if small <= 0.0 and large <= 0.0:
             self.clear()
             return False
-        self.small, self.large = max(0.0, self.small), max(0.0, self.large)
         if not self.samples:
             self.since = now
+        # No more than twice what is enough: else what has passed would be believed for as long as it lasted.
+        self.small, self.large = min(2 * EVIDENCE, max(0.0, small)), min(2 * EVIDENCE, max(0.0, large))
         self.samples.append(sample)
         enough = self.small > EVIDENCE or self.large > EVIDENCE
         return enough and len(self.samples) >= LEAST and now - self.since >= LEAST_S
 
     def clear(self) -> None:
         self.small = self.large = 0.0
-        if self.samples:
-            self.samples.clear()
+        self.samples.clear()
 
 
 class Slowdown:
@@ -99,12 +92,13 @@ class Slowdown:
     nothing was known before.
     """
 
-    __slots__ = ("_down", "_former", "_log", "_noise", "_scale", "_up", "count", "latest", "since", "value")
+    __slots__ = ("_down", "_former", "_log", "_noise", "_rows", "_times", "_up", "count", "latest", "since", "value")
 
     def __init__(self, times: Sequence[Latency]) -> None:
         self.value = 1.0
         self.count = 0
-        self._scale = Scale(times)
+        self._times = times
+        self._rows: dict[int, Row] = {}
         self.latest = self.since = -inf
         self._log = self._former = self._noise = 0.0
         self._up, self._down = _Side(), _Side()
@@ -130,20 +124,27 @@ class Slowdown:
 
     def add(self, items: int, seconds: float, now: float) -> bool:
         """Count a batch of so many items that took so long [s]; whether the value has changed for it."""
-        sample, variance = self._scale.of(items, seconds)
+        p50, mean, variance = self._rows.get(items) or self._row(items)
+        sample = log(min(MOST, max(1 / MOST, seconds / p50))) - mean
+        spread = max(variance, self._noise, NOISE * NOISE)
         known = self.own
         self.count += 1
         self.latest = now
-        spread = max(variance, self._noise, NOISE * NOISE)
         limit = CLIP * spread**0.5
         off = min(limit, max(-limit, sample - self._log))
         # Successive differences: a change that stays adds to one of them only.
-        step = self._log + off - self._former
+        former, self._former = self._former, self._log + off
         if self.count > 1:
-            self._noise += max(PACE, 1 / self.count) * (step * step / 2 - self._noise)
-        self._former = self._log + off
-        up, down = self._up.add(off, spread, sample, now), self._down.add(-off, spread, sample, now)
-        return (up or down) and self._change(self._up if up else self._down, limit, known)
+            self._noise += max(PACE, 1 / self.count) * ((self._former - former) ** 2 / 2 - self._noise)
+        up = (off > SMALL / 2 or self._up.samples) and self._up.add(off, spread, sample, now)
+        down = (off < -SMALL / 2 or self._down.samples) and self._down.add(-off, spread, sample, now)
+        if not (up or down):
+            return False
+        return self._change(self._up if up else self._down, limit, known)
+
+    def _row(self, items: int) -> Row:
+        row = self._rows[items] = row_of(self._times[items])
+        return row
 
     def _change(self, side: _Side, limit: float, known: bool) -> bool:
         """Believe what was measured since; whether that differs enough."""

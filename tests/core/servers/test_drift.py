@@ -85,7 +85,8 @@ def test_a_router_tells_what_drifts_and_counts_on_it() -> None:
     assert drift.slowdown == pytest.approx(2.0, rel=TOLERANCE)
     assert backlog(actor).levels == {"": drift.slowdown}
     actor.handle(ready(1, FINE, batch=1), 50.0)
-    actor.handle(items(10_000, t0=50.0), 50.0)
+    (given,) = batches(actor.handle(items(10_000, t0=50.0), 50.0)).values()
+    assert given.slowdown == drift.slowdown
     assert actor.pullers.all[1].times[1] == pytest.approx(20 * MS * drift.slowdown)
     assert actor.leases.next_expiry == pytest.approx(50.0 + actor.options.lease * 40 * MS * drift.slowdown + HUNG_S)
     assert actor.times.of[0][ROUGH][1] == pytest.approx(5 * MS * drift.slowdown)
