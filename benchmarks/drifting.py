@@ -92,7 +92,7 @@ def report(name: str, truth: float, done: list[Simulation]) -> None:
         used = total.servers / (servers * len(done) * (end - begin))
         j = cost(total.arrivals, ok, total.accuracy_sum, pipeline.best_accuracy, used, 5.0)
         print(
-            f"{name:>8} takes {truth:.2f} x its profile, {begin:>2} to {end:>2} s: violations {1 - ok / total.arrivals:7.2%}, "
+            f"{name:>8} takes {truth:.2f} x its profile, {begin} to {end} s: violations {1 - ok / total.arrivals:7.2%}, "
             f"accuracy {total.accuracy_sum / max(1, ok):.4f}, servers {used * servers:5.2f}, J {j:.4f}",
             flush=True,
         )

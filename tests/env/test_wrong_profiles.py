@@ -1,4 +1,4 @@
-"""A profile that is wrong costs seconds, not the run: `exact` in the twin, where batches take as long as the right one says."""
+"""A profile that is wrong costs seconds, not the run: `exact` in the twin, where batches take as long as another says."""
 
 from __future__ import annotations
 
