@@ -23,7 +23,7 @@ from loki_rl.flight.rows import AnyRow
 VERSION = 2
 MAGIC = b"LokiFly1"
 HEADER_BYTES = len(MAGIC) + 8
-# Rows wait this long before they are written [s], and no longer if there are so many.
+# Rows wait this long before they are written [s] if nobody says otherwise, and no longer if there are so many.
 EVERY_S = 1.0
 MANY_ROWS = 4096
 # A longer chunk than any that is written is none.
@@ -63,10 +63,11 @@ def begin(path: Path, head: Head) -> None:
 
 
 class Writer:
-    """Of one process, for a file that was begun. Opening raises OSError, as does writing; then nothing more should be
-    written."""
+    """Of one process, for a file that was begun. every_s: how long rows wait [s]. Opening raises OSError, as does writing;
+    then nothing more should be written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, every_s: float = EVERY_S) -> None:
+        self._every_s = every_s
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._rows: list[AnyRow] = []
         self._written = 0.0
@@ -77,7 +78,7 @@ class Writer:
 
     def tick(self, now: float) -> None:
         """Write what there is if it is time to."""
-        if self._rows and (now - self._written >= EVERY_S or len(self._rows) >= MANY_ROWS):
+        if self._rows and (now - self._written >= self._every_s or len(self._rows) >= MANY_ROWS):
             self._written = now
             self.flush()
 

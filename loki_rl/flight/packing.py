@@ -40,6 +40,7 @@ EXACT = ("min_accuracy", "accuracy")
 LONG = ("batch",)
 # No time is farther [s], and a recording that says so is none.
 FARTHEST_S = float(1 << 40)
+FARTHEST = 1 << 63
 # More rows than a chunk has.
 MOST_ROWS = 1 << 16
 
@@ -110,15 +111,11 @@ def grouped(rows: Iterable[AnyRow]) -> Part:
 def pack(rows: Iterable[AnyRow]) -> bytes:
     """The content of a chunk."""
     part = grouped(rows)
-    tables = [
-        Table(tag(kind), len(mine), [_column(name, mine[name]) for name in kind.__struct_fields__])
-        for kind, mine in part.columns.items()
-    ]
-    return msgspec.msgpack.encode(Chunk(tables, part.rows))
+    return msgspec.msgpack.encode(Chunk([_table(kind, mine) for kind, mine in part.columns.items()], part.rows))
 
 
 def unpack(content: bytes) -> Part:
-    """Raises ValueError where it is no chunk (also as one of decoding.UNREADABLE)."""
+    """Raises ValueError or one of decoding.UNREADABLE where it is no chunk."""
     chunk = chunk_decoder.decode(content)
     columns: dict[type[Row], Columns] = {}
     for table in chunk.tables:
@@ -127,22 +124,62 @@ def unpack(content: bytes) -> Part:
             raise ValueError(f"there is no such table as '{table.kind[:20]}'")
         if not 0 < table.count <= MOST_ROWS:
             raise ValueError(f"a table has {table.count} rows")
-        columns[kind] = found = np.zeros(table.count, DTYPES[kind])
-        for name, column in zip(kind.__struct_fields__, table.columns, strict=True):
-            found[name] = _values(name, DTYPES[kind][name], column, table.count)
+        columns[kind] = _rows(kind, table)
     return Part(columns, chunk.rows)
 
 
-def _column(name: str, values: Columns) -> Column:
+def _table(kind: type[Row], mine: Columns) -> Table:
+    if kind is Service:
+        # Batches of a task are numbered in turn.
+        mine = mine[np.argsort(mine["task"], kind="stable")]
+    whole = {name: _whole(name, mine[name]) for name in kind.__struct_fields__}
+    if kind is Service:
+        whole["begin"] = _other_end(whole)
+    return Table(tag(kind), len(mine), [_column(values) for values in whole.values()])
+
+
+def _rows(kind: type[Row], table: Table) -> Columns:
+    names = kind.__struct_fields__
+    whole = {name: _values(name, one, table.count) for name, one in zip(names, table.columns, strict=True)}
+    if kind is Service:
+        whole["begin"] = _other_end(whole)
+    found = np.zeros(table.count, DTYPES[kind])
+    for name, values in whole.items():
+        found[name] = _told(name, DTYPES[kind][name], values)
+    return found
+
+
+def _other_end(whole: dict[str, Columns]) -> Columns:
+    """When a batch began, from what passed between that and its end beside the engine's own time; and that from when it
+    began."""
+    return whole["end"] - whole["seconds"] - whole["begin"]
+
+
+def _whole(name: str, values: Columns) -> Columns:
+    """As whole numbers."""
     if name in EXACT:
-        return Column(0, 8, False, _planes(np.ascontiguousarray(values).view(np.uint64), 8))
+        return np.ascontiguousarray(values).view(np.int64)
     if values.dtype.kind == "f":
         values = np.rint(np.clip(values, -FARTHEST_S, FARTHEST_S) * TICKS)
-    whole = values.astype(np.int64)
+    return values.astype(np.int64)
+
+
+def _told(name: str, dtype: np.dtype[Any], whole: Columns) -> Columns:
+    """As they were."""
+    if name in EXACT:
+        return whole.view(np.float64)
+    if dtype.kind == "f":
+        return whole / TICKS
+    if dtype.kind == "i" and (whole.min() < np.iinfo(dtype).min or whole.max() > np.iinfo(dtype).max):
+        raise ValueError(f"a column '{name}' holds what no run has")
+    return whole
+
+
+def _column(whole: Columns) -> Column:
     least = int(whole.min())
-    plain = whole - least
+    plain = (whole - least).view(np.uint64)
     steps = np.diff(whole, prepend=whole[0])
-    zigzag = (steps << 1) ^ (steps >> 63)
+    zigzag = ((steps << 1) ^ (steps >> 63)).view(np.uint64)
     widths = _width(int(plain.max())), _width(int(zigzag.max()))
     if widths[1] < widths[0]:
         return Column(int(whole[0]), widths[1], True, _planes(zigzag, widths[1]))
@@ -157,21 +194,13 @@ def _planes(values: Columns, width: int) -> bytes:
     return values.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T.tobytes()
 
 
-def _values(name: str, dtype: np.dtype[Any], column: Column, count: int) -> Columns:
+def _values(name: str, column: Column, count: int) -> Columns:
     width = column.width
-    if not 0 <= width <= 8 or len(column.planes) != width * count or not abs(column.base) < 1 << 62:
+    if not 0 <= width <= 8 or len(column.planes) != width * count or not -FARTHEST <= column.base < FARTHEST:
         raise ValueError(f"a column '{name}' is cut short")
     raw = np.zeros((count, 8), np.uint8)
     raw[:, :width] = np.frombuffer(column.planes, np.uint8).reshape(width, count).T
     whole = raw.view("<u8").ravel()
-    if name in EXACT:
-        return whole.view("<f8")
-    signed = whole.astype(np.int64)
     if column.steps:
-        signed = np.cumsum((signed >> 1 & 0x7FFFFFFFFFFFFFFF) ^ -(signed & 1))
-    signed = signed + column.base
-    if dtype.kind == "f":
-        return signed / TICKS
-    if dtype.kind == "i" and (signed.min() < np.iinfo(dtype).min or signed.max() > np.iinfo(dtype).max):
-        raise ValueError(f"a column '{name}' holds what no run has")
-    return signed
+        whole = np.cumsum((whole >> 1) ^ (0 - (whole & 1)))
+    return whole.view(np.int64) + column.base
