@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
+from loki_rl.core.messages import Outcome
 from loki_rl.flight.rows import (
     Answer,
     AnyRow,
@@ -135,6 +136,9 @@ def _table(kind: type[Row], mine: Columns) -> Table:
     whole = {name: _whole(name, mine[name]) for name in kind.__struct_fields__}
     if kind is Service:
         whole["begin"] = _other_end(whole)
+    if kind is Answer:
+        # So that both together give the very moment at which the request arrived.
+        whole["latency_s"] = whole["at"] - _whole("at", mine["at"] - mine["latency_s"])
     return Table(tag(kind), len(mine), [_column(values) for values in whole.values()])
 
 
@@ -170,9 +174,16 @@ def _told(name: str, dtype: np.dtype[Any], whole: Columns) -> Columns:
         return whole.view(np.float64)
     if dtype.kind == "f":
         return whole / TICKS
-    if dtype.kind == "i" and (whole.min() < np.iinfo(dtype).min or whole.max() > np.iinfo(dtype).max):
+    least, most = _range(name, dtype)
+    if whole.min() < least or whole.max() > most:
         raise ValueError(f"a column '{name}' holds what no run has")
     return whole
+
+
+def _range(name: str, dtype: np.dtype[Any]) -> tuple[int, int]:
+    if name == "outcome":
+        return 0, len(Outcome) - 1
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
 
 
 def _column(whole: Columns) -> Column:
