@@ -59,6 +59,8 @@ def prepare(options: RunOptions) -> Scene:
     length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
+    if options.driver != "twin" and wishes is not None and wishes.timeout_s is not None and wishes.timeout_s.any():
+        raise TraceError(f"trace '{trace.name}': deadlines of single requests are played by the twin only")
     pool = pool_of(options, file)
     servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
