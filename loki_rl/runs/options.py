@@ -70,6 +70,9 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     ] = 0
     device: Device = "auto"
     faults: Faults = NO_FAULTS
+    calibration: Annotated[
+        str | None, Help("File of what a plane of this host was seen to take, for the twin (see loki-rl calibrate).")
+    ] = None
     profile: ProfileName = None
     model: Annotated[str | None, Help("Trained agent (agent.npz) for the policies learned and ppo; none is shipped.")] = None
 
