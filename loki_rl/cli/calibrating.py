@@ -13,9 +13,8 @@ from loki_rl.cli import terminal
 from loki_rl.cli.flags import Json, UsageError, writable
 from loki_rl.files.calibration_file import LEVELS, Calibration
 from loki_rl.options import Help
+from loki_rl.runs.recording import RECORDING
 
-# In a run folder.
-RECORDING = "flight"
 SHOWN = (0.5, 0.95, 1.0)
 
 

@@ -28,7 +28,7 @@ from loki_rl.files.calibration_file import (
     ServiceTimes,
 )
 from loki_rl.flight.columns import Collector, Flight
-from loki_rl.flight.file import VERSION, Head, Writer
+from loki_rl.flight.file import VERSION, Head, Writer, begin
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 
@@ -160,8 +160,8 @@ def _latency(flight: Flight, level: float) -> float:
 
 def test_recordings_are_read_and_told_of(tmp_path: Path) -> None:
     flown = _fly(_known((1.0,), Mood()), 20.0, seconds=10.0)
+    begin(tmp_path / "flight", flown.head)
     writer = Writer(tmp_path / "flight")
-    writer.begin(flown.head)
     rows: list[AnyRow] = []
     times = np.arange(0.0, 10.0, 0.05)
     simulate(flown.head.cluster, _decide, times, 10.0, record=Sifter(rows.append, PIPELINE).record)
