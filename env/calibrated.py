@@ -21,7 +21,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, expand
 from loki_rl.core.requests.items import size
 from loki_rl.core.servers.servers import Servers
 from loki_rl.env.sharing import Sharing
-from loki_rl.files.calibration_file import LEVELS, Calibration, Delay, Mood
+from loki_rl.files.calibration_file import LEVELS, Calibration, Delay, Mood, ServiceTimes
 from loki_rl.traces.arrivals import generator
 
 A = TypeVar("A")
@@ -77,12 +77,29 @@ class CommonMood:
         return self._score
 
 
+def usual_of(
+    calibration: Calibration, pipeline: Pipeline, task: int, variant: int, pool: bool = False
+) -> tuple[ServiceTimes, tuple[float, ...]]:
+    """What is known of the service times of a variant, and what its ratio is one to, by batch size [s]: the profile may be
+    another by now than the one that was recorded with. Types of a pool have each their own, and only the ratio is known."""
+    rows = {(row.task, row.variant): row for row in calibration.services}
+    names = pipeline.names(task, variant)
+    assert names is not None
+    found = rows.get(names) or rows.get((names[0], None)) or rows[None, None]
+    usual = pipeline.service_s[task][variant]
+    if found.profiled and not pool:
+        latency = {row.batch: Latency(*(row.p50_ms / 1000,) * 3) for row in found.profiled}
+        recorded = tuple(row.p50 for row in expand(latency, pipeline.padded))
+        usual = recorded if len(recorded) >= len(usual) else usual
+    return found, usual
+
+
 class Times:
     """What batches and loads take while nothing else runs on the host."""
 
     def __init__(self, calibration: Calibration, options: ClusterOptions) -> None:
         self._seed = options.seed
-        self._services = {(row.task, row.variant): row for row in calibration.services}
+        self._calibration = calibration
         self._loads = {(row.task, row.variant): row for row in calibration.loads}
         self._mood = CommonMood(calibration.mood, options.seed)
         self._pool = bool(options.pool)
@@ -95,7 +112,8 @@ class Times:
         key = server_type, run.task, run.variant
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._look_up(self._servers.pipelines[server_type], run.task, run.variant)
+            row, usual = usual_of(self._calibration, self._servers.pipelines[server_type], run.task, run.variant, self._pool)
+            known = self._known[key] = row.ratio, usual
         ratio, usual = known
         u = self._mood.shade(uniform(self._seed, run.batch, SERVICE), now)
         return usual[size(run.families)] * quantile(ratio, u)
@@ -111,19 +129,6 @@ class Times:
             return quantile(own.quantiles, u)
         profiled_s = pipeline.tasks[load.task].variants[load.variant].load_s
         return profiled_s if common is None else profiled_s * quantile(common.quantiles, u)
-
-    def _look_up(self, pipeline: Pipeline, task: int, variant: int) -> tuple[Quantiles, tuple[float, ...]]:
-        """Quantiles of the ratio, and what it is a ratio to, by batch size [s]. The profile may be another by now than the
-        one that was recorded with; types of servers have each their own, and only the ratio is known."""
-        names = pipeline.names(task, variant)
-        assert names is not None
-        found = self._services.get(names) or self._services.get((names[0], None)) or self._services[None, None]
-        usual = pipeline.service_s[task][variant]
-        if found.profiled and not self._pool:
-            rows = {row.batch: Latency(*(row.p50_ms / 1000,) * 3) for row in found.profiled}
-            recorded = tuple(row.p50 for row in expand(rows, pipeline.padded))
-            usual = recorded if len(recorded) >= len(usual) else usual
-        return found.ratio, usual
 
 
 class Draws:

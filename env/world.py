@@ -198,14 +198,17 @@ class World:
                 done = self._load(slot, effect, now)
                 self._begin_job(slot, done, now)
             case Solve(snapshot):
-                thought_s = 0.0 if self.host is None else self.host.delays.plan.next()
-                self.kernel.push(now + thought_s, slot, Planned(self.decide(snapshot)))
+                self.kernel.push(now + self.thought_s(), slot, Planned(self.decide(snapshot)))
             case Kill():
                 self._restart(effect, now)
             case Unload():
                 pass  # no model is in memory
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
+
+    def thought_s(self) -> float:
+        """How long the next plan takes [s]."""
+        return 0.0 if self.host is None else self.host.delays.plan.next()
 
     def _load(self, slot: ActorSlot, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
         """How a load that begins now will end."""
