@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Crowds of more than so many jobs count as this one.
 MOST_JOBS = 256
+# No batch takes longer, no clock shows more [s].
+LONGEST_S, FARTHEST_S = 1e5, 1e12
 
 
 class Jobs(Struct):
@@ -68,7 +70,7 @@ def joined(parts: Sequence[Jobs]) -> Jobs:
 def jobs_of(flight: Flight, cluster: ClusterOptions, profiled: Pipeline, number: int) -> tuple[Jobs, Jobs]:
     """Batches and loads of recording `number` that went well. profiled: what they are compared with, where all servers are
     alike; else each type's own figures."""
-    batches, loads = flight.services, flight.loads
+    batches, loads = _sane(flight.services), _sane(flight.loads)
     begin = np.concatenate((batches["begin"], loads["begin"]))
     busy, at_begin = _company(begin, begin + np.concatenate((batches["seconds"], loads["seconds"])))
     cut = len(batches)
@@ -80,8 +82,14 @@ def jobs_of(flight: Flight, cluster: ClusterOptions, profiled: Pipeline, number:
     return found[0], found[1]
 
 
+def _sane(rows: Columns) -> Columns:
+    """Without what no run has: the file may come from anywhere."""
+    found: Columns = rows[(rows["seconds"] > 0) & (rows["seconds"] < LONGEST_S) & (np.abs(rows["begin"]) < FARTHEST_S)]
+    return found
+
+
 def _jobs(rows: Columns, usual_s: Floats, busy: Floats, at_begin: Ints, number: int) -> Jobs:
-    well = ~rows["failed"] & (rows["seconds"] > 0) & np.isfinite(usual_s)
+    well = ~rows["failed"] & np.isfinite(usual_s)
     recording = np.full(len(rows), number)
     return Jobs(
         rows["task"], rows["variant"], rows["begin"], rows["seconds"], usual_s, busy, at_begin, recording

@@ -37,6 +37,8 @@ from loki_rl.flight.file import Head
 # Batches in all, of a variant (else its task, else all count for it), loads of a variant, plans of a policy.
 WANTED, WANTED_OF_ONE, WANTED_LOADS, WANTED_PLANS = 200, 40, 3, 10
 DIGITS = 6
+# No batch takes less than this share of what was profiled.
+LEAST = 1e-6
 
 
 class CalibrationError(UserError):
@@ -119,9 +121,9 @@ def _recorded(one: Recording) -> Recorded:
     )  # fmt: skip
 
 
-def quantiles(values: Floats) -> tuple[float, ...]:
-    """At LEVELS."""
-    found: list[float] = np.maximum(0.0, np.quantile(values, LEVELS)).round(DIGITS).tolist()
+def quantiles(values: Floats, least: float = 0.0) -> tuple[float, ...]:
+    """At LEVELS, none below `least`."""
+    found: list[float] = np.maximum(least, np.quantile(values, LEVELS).round(DIGITS)).tolist()
     return tuple(found)
 
 
@@ -133,10 +135,10 @@ def _services(batches: Jobs, ratio: Floats, profiled: Pipeline, alike: bool) -> 
             mine = of_task & (batches.variant == number)
             if mine.sum() >= WANTED_OF_ONE:
                 times = [Median(n, round(1000 * row.p50, DIGITS)) for n, row in variant.latency.items()] if alike else []
-                yield ServiceTimes(task.name, variant.name, int(mine.sum()), quantiles(ratio[mine]), tuple(times))
+                yield ServiceTimes(task.name, variant.name, int(mine.sum()), quantiles(ratio[mine], LEAST), tuple(times))
         if of_task.sum() >= WANTED_OF_ONE:
-            yield ServiceTimes(task.name, None, int(of_task.sum()), quantiles(ratio[of_task]))
-    yield ServiceTimes(None, None, len(ratio), quantiles(ratio))
+            yield ServiceTimes(task.name, None, int(of_task.sum()), quantiles(ratio[of_task], LEAST))
+    yield ServiceTimes(None, None, len(ratio), quantiles(ratio, LEAST))
 
 
 def _loads(

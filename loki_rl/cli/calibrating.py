@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from loki_rl.calibration.fit import calibrate as fit
 from loki_rl.calibration.fit import read_recordings
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, UsageError, writable
+from loki_rl.cli.flags import Json, writable
 from loki_rl.files.calibration_file import LEVELS, Calibration
 from loki_rl.options import Help
 from loki_rl.runs.recording import RECORDING
@@ -26,8 +26,6 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fit what the twin should take for batches, loads, messages, timers and plans to recorded runs."""
-    if not recordings:
-        raise UsageError("name a recording; 'loki-rl serve --record FILE' makes one")
     writable(out.parent)
     files = [path / RECORDING if path.is_dir() else path for path in recordings]
     found = fit(read_recordings(files), shlex.join(["loki-rl", *sys.argv[1:]]))

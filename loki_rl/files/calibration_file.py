@@ -26,6 +26,7 @@ Amount = Annotated[float, Meta(ge=0, le=MOST)]
 AboveZero = Annotated[float, Meta(gt=0, le=MOST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Quantiles = Annotated[tuple[Amount, ...], Meta(min_length=len(LEVELS), max_length=len(LEVELS))]
+Ratios = Annotated[tuple[AboveZero, ...], Meta(min_length=len(LEVELS), max_length=len(LEVELS))]
 # Ways of a message: a batch from its router to a worker, its result back, any other. Hand-over of a batch between worker and
 # engine, where the worker was idle before and where it ended another one at that moment. How late a timer goes off.
 Delay = Literal["dispatch", "result", "message", "handover", "handover_next", "timer"]
@@ -46,7 +47,7 @@ class ServiceTimes(Struct, frozen=True, forbid_unknown_fields=True):
     task: str | None
     variant: str | None
     batches: Size
-    ratio: Quantiles
+    ratio: Ratios
     profiled: tuple[Median, ...] = ()
 
 
