@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -13,7 +13,7 @@ from loki_rl.core.servers.rollout import HOLD_S
 from loki_rl.core.servers.servers import Servers
 from loki_rl.fidelity.bootstrap import DRAWS, block_draws, interval, resample
 from loki_rl.fidelity.figures import Figure, distance, figures
-from loki_rl.fidelity.observation import Floats, Ints, Sums
+from loki_rl.fidelity.observation import Floats, Sums
 from loki_rl.fidelity.verdict import Answer, Bars, together, verdict
 from loki_rl.reports.statistics import Interval
 
@@ -55,46 +55,46 @@ def block_s(cluster: ClusterOptions) -> float:
 def contrasts(cluster: ClusterOptions, plane: Sums, twins: Sequence[Sums], span_s: float, seed: int = 0) -> list[Contrast]:
     """The figures that either has. twins: the twin's plays of the same arrivals, each with another seed.
 
-    A draw takes blocks of the same spans from both, and from the twin one of its plays: the plane was played once, too, and
-    might have ended as differently.
+    A draw takes blocks of the same spans from both, and of the twin's plays as many, drawn again, too.
     """
     spans = len(plane["arrivals"])
     rng = np.random.default_rng(seed)
     weights = block_draws(spans, max(1, ceil(block_s(cluster) / span_s)), DRAWS, rng)
-    chosen = rng.integers(len(twins), size=DRAWS)
-    drawn = resample(plane, weights), _one_each(twins, chosen, weights)
-    whole = np.ones((1, spans))
-    seen = resample(plane, whole), [resample(twin, whole) for twin in twins]
-    found = (_contrast(figure, *seen, *drawn) for figure in figures(cluster.pipeline))
-    return [one for one in found if np.isfinite(one.plane) or np.isfinite(one.twin)]
+    shares = rng.multinomial(len(twins), [1 / len(twins)] * len(twins), DRAWS) / len(twins)
+    drawn = resample(plane, weights), _mean_of(twins, weights, shares)
+    whole, evenly = np.ones((1, spans)), np.full((1, len(twins)), 1 / len(twins))
+    seen = resample(plane, whole), _mean_of(twins, whole, evenly)
+    plays = [resample(twin, whole) for twin in twins]
+    found = [_contrast(figure, *seen, *drawn) for figure in figures(cluster.pipeline)]
+    known = [one for one in found if np.isfinite(one.plane) or np.isfinite(one.twin)]
+    for one in known:
+        if one.figure.classes:
+            _measure_distances(one, seen[0], plays)
+    return known
 
 
-def _one_each(plays: Sequence[Sums], chosen: Ints, weights: Floats) -> Sums:
-    """Of each draw the sums of one play."""
-    found = {name: np.empty((len(weights), column.shape[1])) for name, column in plays[0].items()}
+def _mean_of(plays: Sequence[Sums], weights: Floats, shares: Floats) -> Sums:
+    """Sums of spans drawn as often as the weights [draws, spans] say, of a mix of plays: shares [draws, plays]."""
+    found = {name: np.zeros((len(weights), column.shape[1])) for name, column in plays[0].items()}
     for number, play in enumerate(plays):
-        rows = chosen == number
-        for name, sums in resample(play, weights[rows]).items():
-            found[name][rows] = sums
+        for name, sums in resample(play, weights).items():
+            found[name] += shares[:, number, None] * sums
     return found
 
 
-def _contrast(
-    figure: Figure, plane: Sums, twins: Sequence[Sums], drawn_plane: Mapping[str, Floats], drawn_twin: Mapping[str, Floats]
-) -> Contrast:
-    mine = figure.of(plane)
-    its = np.array([np.mean([figure.of(twin)[0] for twin in twins])])
-    draws = figure.difference(figure.of(drawn_plane), figure.of(drawn_twin))
-    value, scale = float(figure.difference(mine, its)[0]), 100 if figure.unit == "relative" else figure.scale
-    found = Contrast(
-        figure, figure.scale * float(mine[0]), figure.scale * float(its[0]), interval(scale * value, scale * draws),
-        scale * draws,
-    )  # fmt: skip
-    if figure.classes:
-        name, values = figure.classes, figure.values
-        found.distance = float(np.mean([distance(plane[name][0], twin[name][0], values) for twin in twins]))
-        found.own_distance = _own_distance([twin[name][0] for twin in twins], values)
-    return found
+def _contrast(figure: Figure, plane: Sums, twin: Sums, drawn_plane: Sums, drawn_twin: Sums) -> Contrast:
+    mine, its = figure.of(plane), figure.of(twin)
+    scale = 100 if figure.unit == "relative" else figure.scale
+    draws = scale * figure.difference(figure.of(drawn_plane), figure.of(drawn_twin))
+    found = interval(scale * float(figure.difference(mine, its)[0]), draws)
+    return Contrast(figure, figure.scale * float(mine[0]), figure.scale * float(its[0]), found, draws)
+
+
+def _measure_distances(one: Contrast, plane: Sums, plays: Sequence[Sums]) -> None:
+    name, values = one.figure.classes, one.figure.values
+    counts = [play[name][0] for play in plays]
+    one.distance = float(np.mean([distance(plane[name][0], its, values) for its in counts]))
+    one.own_distance = _own_distance(counts, values)
 
 
 def _own_distance(plays: Sequence[Floats], values: tuple[float, ...]) -> float | None:

@@ -20,11 +20,10 @@ from loki_rl.flight.file import FlightError
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions, read_options
+from loki_rl.runs.recording import RECORDING
 from loki_rl.runs.run import policy_of, prepare
 from loki_rl.traces.demand import Wishes
 
-# In the folder of a run.
-RECORDING = "flight"
 # Demand is looked at over so long [s] when asking whether it was more than the servers can serve.
 BUSY_S = 10
 

@@ -11,12 +11,13 @@ import pytest
 from loki_rl.control.policies.named import make_policy
 from loki_rl.env.faults import Faults
 from loki_rl.env.simulate import Simulation, simulate
-from loki_rl.fidelity.twin import RECORDING, Recorded, recorded
+from loki_rl.fidelity.twin import Recorded, recorded
 from loki_rl.flight.columns import Collector
-from loki_rl.flight.file import VERSION, Head, Writer
+from loki_rl.flight.file import VERSION, Head, Writer, begin
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recording import RECORDING
 from loki_rl.runs.run import Scene, prepare
 
 Record = Callable[..., tuple[Simulation, Recorded]]
@@ -65,8 +66,9 @@ def write_run(options: RunOptions, path: Path) -> Path:
     scene = prepare(options)
     rows: list[AnyRow] = []
     play(scene, rows, Faults())
+    head = Head(VERSION, scene.cluster, msgspec.json.encode(scene.options).decode(), "here", 0.0, 0.0)
+    begin(path / RECORDING, head)
     writer = Writer(path / RECORDING)
-    writer.begin(Head(VERSION, scene.cluster, msgspec.json.encode(scene.options).decode(), "here", 0.0, 0.0))
     for row in rows:
         writer.put(row)
     writer.close()
