@@ -18,12 +18,10 @@ from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.models import fetch_reading
 from loki_rl.reading.scenes import MAX_LINES
 from loki_rl.serving.engines.hardware import HostLoad
-from loki_rl.serving.profiling.as_served import rescale
+from loki_rl.serving.profiling.as_served import DOUBTFUL, rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
 
-# Beside other programs that take more of the cores than this, figures say more about them than about the models.
-TOO_MANY = 0.4
-# How long a pause of theirs is waited for, and over how long they are judged [s].
+# How long a pause of other programs is waited for, and over how long they are judged [s].
 WAIT_S, LOOK_S = 60.0, 3.0
 
 # Before the crowd, of what the most accurate models can do: room for chance, and no need for others.
@@ -68,7 +66,7 @@ def measure_here(stage: Stage, path: Path) -> Capacity:
 def wait_for_pause(show: Callable[[str], None], wait_s: float = WAIT_S, look_s: float = LOOK_S) -> None:
     """Return once other programs leave enough of the cores, or the wait is over."""
     began, told = time.monotonic(), False
-    while (share := _others(look_s)) > TOO_MANY and time.monotonic() - began < wait_s:
+    while (share := _others(look_s)) > DOUBTFUL and time.monotonic() - began < wait_s:
         if not told:
             show(f"Other programs take {share:.0%} of the cores; waiting up to {wait_s:.0f} s for a pause of theirs.")
         told = True

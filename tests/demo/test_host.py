@@ -85,10 +85,10 @@ def test_the_longest_picture_takes_all_its_batches(sound: Pipeline) -> None:
 
 def test_a_pause_of_others_is_waited_for_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(host, "TOO_MANY", -1.0)  # whatever they take is too much
+    monkeypatch.setattr(host, "DOUBTFUL", -1.0)  # whatever they take is too much
     host.wait_for_pause(said.append, wait_s=0.2, look_s=0.05)
     (line,) = said
     assert "waiting up to 0 s" in line
-    monkeypatch.setattr(host, "TOO_MANY", 1.0)
+    monkeypatch.setattr(host, "DOUBTFUL", 1.0)
     host.wait_for_pause(said.append, wait_s=60.0, look_s=0.05)
     assert len(said) == 1, "nothing is said where nothing is in the way"
