@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from loki_rl.calibration.fit import CalibrationError, Recording, calibrate, read_recordings
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.demo.crowd import Crowd
-from loki_rl.demo.host import ABOVE_BEST, BASE, BELOW_FASTEST, Fit, fit, measure_here
+from loki_rl.demo.host import BASE, Fit, fit, measure_here
 from loki_rl.demo.pictures import Answer, choose, report
 from loki_rl.demo.service import slowdowns, telling
 from loki_rl.demo.stage import NEIGHBOURS, PLAIN, PLANNED, Stage, play, play_all
@@ -109,11 +109,12 @@ def told(measured: Capacity, pipeline: Pipeline, found: Fit | None) -> list[str]
             f"{1000 * pipeline.slo_s:.0f} ms are too short for the most accurate models here; the deadline is "
             f"{found.slo_ms:.0f} ms."
         )
+    top = found.crowd.height_rps
     lines += [
         f"In time: {found.best_rps:.1f} pictures/s with the most accurate models, {found.fastest_rps:.1f} with the fastest. "
         f"A crowd {found.crowd}:",
-        f"  {BASE:g} x what the most accurate can do; then up to {ABOVE_BEST:g} x what they complete, and at most "
-        f"{BELOW_FASTEST:g} x what the fastest can do.",
+        f"  {BASE:g} x what the most accurate can do, then {top / measured.most_accurate_rps:.1f} x what they complete, "
+        f"which is {top / found.fastest_rps:.2f} x what the fastest can do.",
     ]
     if not caution_for(pipeline):
         lines.append(
