@@ -31,6 +31,10 @@ from loki_rl.serving.profiling.as_served import DOUBTFUL
 POLICIES = (PLAIN, PLANNED)
 # Models that load faster than this [s] need no room for what was never seen: the next plan has them soon enough.
 QUICK_S = 1.0
+NOTHING = (
+    "On this host the fastest models do too little more in time than the most accurate ones, so a crowd that only cheaper "
+    "models can serve cannot be shown."
+)
 INTERVAL_S = 1.0
 
 
@@ -49,10 +53,10 @@ def reading(stage: Stage) -> PartA:
     found = fit(measured, pipeline)
     for line in told(measured, pipeline, found):
         stage.show(line)
-    return PartA(None, []) if found is None else _played(stage, found, measured.servers, path)
+    return PartA(None, []) if found is None else _play(stage, found, measured.servers, path)
 
 
-def _played(stage: Stage, found: Fit, servers: int, profile: Path) -> PartA:
+def _play(stage: Stage, found: Fit, servers: int, profile: Path) -> PartA:
     folder = stage.folder / "reading"
     options = RunOptions(
         "reading", str(found.crowd.save(folder)), PLAIN, "onnx", servers=servers, interval_s=INTERVAL_S,
@@ -87,41 +91,40 @@ def load_s(pipeline: Pipeline) -> float:
 
 def told(measured: Capacity, pipeline: Pipeline, found: Fit | None) -> list[str]:
     """What was measured, what is played, and why that."""
-    lines = [
+    rates = (
         f"Measured here: {measured.most_accurate_rps:.1f} pictures/s with the most accurate models, "
         f"{measured.cheapest_rps:.1f} with the fastest, with no deadline."
-    ]
-    if measured.neighbours > DOUBTFUL:
-        lines.append(
-            f"Other programs took {measured.neighbours:.0%} of the cores even in the quietest measurement, so neither these "
-            "figures nor those below tell what this host can do; run the demo again when it is quiet."
-        )
-    elif measured.neighbours > NEIGHBOURS:
-        lines.append(f"Other programs took {measured.neighbours:.0%} of the cores meanwhile; stop them for steady figures.")
-    if found is None:
-        lines.append(
-            "On this host the fastest models do too little more in time than the most accurate ones, so a crowd that only "
-            "cheaper models can serve cannot be shown."
-        )
-        return lines
-    if found.slo_ms:
-        lines.append(
-            f"{1000 * pipeline.slo_s:.0f} ms are too short for the most accurate models here; the deadline is "
-            f"{found.slo_ms:.0f} ms."
-        )
-    top = found.crowd.height_rps
-    lines += [
+    )
+    played = [NOTHING] if found is None else _played(measured, pipeline, found)
+    return [rates, *_neighbours(measured.neighbours), *played]
+
+
+def _neighbours(share: float) -> list[str]:
+    if share > DOUBTFUL:
+        return [
+            f"Other programs took {share:.0%} of the cores even in the quietest measurement, so neither these figures nor "
+            "those below tell what this host can do; run the demo again when it is quiet."
+        ]
+    if share > NEIGHBOURS:
+        return [f"Other programs took {share:.0%} of the cores meanwhile; stop them for steady figures."]
+    return []
+
+
+def _played(measured: Capacity, pipeline: Pipeline, found: Fit) -> list[str]:
+    usual_ms, top_rps = 1000 * pipeline.slo_s, found.crowd.height_rps
+    slow = f"{usual_ms:.0f} ms are too short for the most accurate models here; the deadline is {found.slo_ms or 0:.0f} ms."
+    quick = (
+        f"Any model loads within {load_s(pipeline):.2f} s, so '{PLANNED}' keeps no room for crowds that it has never seen "
+        "(--caution 0)."
+    )
+    return [
+        *([slow] if found.slo_ms else []),
         f"In time: {found.best_rps:.1f} pictures/s with the most accurate models, {found.fastest_rps:.1f} with the fastest. "
         f"A crowd {found.crowd}:",
-        f"  {BASE:g} x what the most accurate can do, then {top / measured.most_accurate_rps:.1f} x what they complete, "
-        f"which is {top / found.fastest_rps:.2f} x what the fastest can do.",
+        f"  {BASE:g} x what the most accurate can do, then {top_rps / measured.most_accurate_rps:.1f} x what they complete, "
+        f"which is {top_rps / found.fastest_rps:.2f} x what the fastest can do.",
+        *([] if caution_for(pipeline) else [quick]),
     ]
-    if not caution_for(pipeline):
-        lines.append(
-            f"Any model loads within {load_s(pipeline):.2f} s, so '{PLANNED}' keeps no room for crowds that it has never "
-            "seen (--caution 0)."
-        )
-    return lines
 
 
 def verdict(results: Sequence[RunResult], crowd: Crowd) -> list[str]:
