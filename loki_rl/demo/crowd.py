@@ -14,7 +14,7 @@ from loki_rl.traces.generate import BIN_S, GENERATED, generate
 from loki_rl.traces.trace import save_trace
 
 SEED = 7
-# Variance over mean of the counts while it is calm: a few requests a second by chance alone would be small crowds of their own.
+# Variance over mean of the counts while it is calm: by chance alone a few requests a second would have crowds of their own.
 CALM_IDC = 0.5
 
 
