@@ -178,13 +178,15 @@ class WorkerGone(Message, array_like=True, tag=True):
 
 
 class BatchDone(Message, array_like=True, tag=True):
-    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result."""
+    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result.
+    waited: part of the seconds in which the engine's thread had no core, as far as that is known."""
 
     batch: int
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str = ""
     faults: dict[int, Fault] = {}
+    waited: float = 0.0
 
 
 class Loaded(Message, array_like=True, tag=True):

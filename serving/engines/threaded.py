@@ -15,6 +15,7 @@ from loki_rl.core.messages import BatchDone, Event, Fault, Loaded
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.items import members
 from loki_rl.serving.engines.adapter import Produced
+from loki_rl.serving.engines.core_time import thread_time_of_now
 from loki_rl.serving.engines.engine import Engine, EngineError
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
@@ -80,7 +81,7 @@ class ThreadedEngine:
         self._tell(Loaded(load.task, load.variant, time.monotonic() - start, error))
 
     def _run(self, run: Run, frames: dict[int, Frame]) -> None:
-        start, error = time.monotonic(), ""
+        start, error = thread_time_of_now(), ""
         made = Made([], [], [], {})
         try:
             items = members(self._pipeline, run.task, run.families)
@@ -91,7 +92,8 @@ class ThreadedEngine:
             error = f"item {missing} came without its payload"
         except Exception as failure:
             error = self._told(failure)
-        done = BatchDone(run.batch, made.fanouts, time.monotonic() - start, error, made.faults)
+        took = thread_time_of_now().since(start)
+        done = BatchDone(run.batch, made.fanouts, took.wall, error, made.faults, took.waited)
         self._tell(done, made.ids, made.frames)
 
     def _tell(self, event: Event, ids: Sequence[int] = (), frames: Sequence[Frame] = ()) -> None:

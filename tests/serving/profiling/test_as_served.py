@@ -234,6 +234,18 @@ def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> No
     assert "320 batches" in made.provenance
 
 
+def test_waiting_for_a_core_stays_in_the_times_and_is_told_with_how_sure_they_are() -> None:
+    log = log_of(SPANS, SLOW)
+    log.batches = [replace(one, waited=0.25 * one.seconds) for one in log.batches]
+    made = rescaled_by(log)
+    assert [row.p50_ms for row in made.variants] == [row.p50_ms for row in rescaled_by(log_of(SPANS, SLOW)).variants]
+    assert all(row.waited == pytest.approx(0.25) for row in made.variants)
+    assert all(row.error == pytest.approx(0.0, abs=1e-6) for row in made.variants), "all of their stretches are alike"
+    begin = SPANS[0][0]
+    log.batches = [replace(one, end=one.end + (one.begin > begin + 5)) for one in log.batches]
+    assert any(row.error is not None and row.error > 0.1 for row in rescaled_by(log).variants)
+
+
 def test_a_variant_that_was_not_served_is_taken_to_be_as_slow_as_its_neighbours_became() -> None:
     log = log_of(SPANS, SLOW)
     log.batches = [one for one in log.batches if (one.task, one.variant) != (READ, 2)]
