@@ -67,7 +67,7 @@ def profile(file: PipelineFile, request: Request, progress: Progress) -> Profile
     device = choose_device(request.device)
     padded = device.on_gpu
     sizes = batch_sizes(file, request, padded)
-    engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded)
+    engine = OnnxEngine(file.models, file.repository, device.name, sizes=sizes, padded=padded, timed=True)
     workload = request.labelled or make_workload(file, request.samples, request.seed, progress)
     payloads = {} if workload is None else {task.name: workload.payloads(task) for task in file.tree}
     speed = _measure_variants(engine, sizes, payloads, request, progress)
@@ -127,7 +127,7 @@ def _measure_variants(
 ) -> Speed:
     timings: list[Timing] = []
     loads: list[Load] = []
-    host, clock = HostLoad(), _clock(engine.padded)
+    host, clock = HostLoad(), _clock(engine)
     for done, ((task, variant), of_variant) in enumerate(sizes.items()):
         progress("measure variants", done / len(sizes))
         before = resident_mb()
@@ -141,9 +141,11 @@ def _measure_variants(
     return Speed(timings, loads, host.share(), host.steal())
 
 
-def _clock(on_gpu: bool) -> Clock:
-    """While a GPU works its thread waits for it, which is service time: only the kernel can tell that from other waits."""
-    return thread_time_of_now if on_gpu or waits_are_told() else busy_time_of_now
+def _clock(engine: OnnxEngine) -> Clock:
+    """While a GPU works its thread waits for it, which is service time: only events can tell that from other waits."""
+    if engine.events is not None:
+        return engine.events.now
+    return thread_time_of_now if engine.device.on_gpu or waits_are_told() else busy_time_of_now
 
 
 def _load_s(engine: OnnxEngine, task: str, variant: str) -> float:
