@@ -120,13 +120,15 @@ class Cancelled(Message, array_like=True, tag=True):
 
 class Ready(Message, array_like=True, tag=True):
     """To a router: a credit for one batch. incarnation: rises with every start of the worker process, so that a message of
-    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once."""
+    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once. looks: what a
+    model that has just been loaded took for sample items, over what it took when it was profiled."""
 
     worker: int
     incarnation: int
     serial: int
     variant: int
     batch: int
+    looks: list[float] = []
 
 
 class Leaving(Message, array_like=True, tag=True):
@@ -190,12 +192,14 @@ class BatchDone(Message, array_like=True, tag=True):
 
 
 class Loaded(Message, array_like=True, tag=True):
-    """To a worker, from its engine: a model is warm, or could not be loaded (error says why)."""
+    """To a worker, from its engine: a model is warm, or could not be loaded (error says why). looks: as in Ready; empty
+    where the engine has not looked."""
 
     task: int
     variant: int
     seconds: float
     error: str = ""
+    looks: list[float] = []
 
 
 # -- control --------------------------------------------------------------------------------------------------------------

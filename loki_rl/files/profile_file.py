@@ -36,12 +36,14 @@ class Timing(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Load(Struct, frozen=True, forbid_unknown_fields=True):
-    """Time from the order to the first batch [s] and memory while resident [MB]."""
+    """Time from the order to the first batch [s] and memory while resident [MB]. sample_ms: of its adapter's sample item
+    alone, without waiting for a core [ms]: what a worker that loads the variant compares with. None: not known."""
 
     task: str
     variant: str
     load_s: NotNegative
     memory_mb: NotNegative
+    sample_ms: Positive | None = None
 
 
 class StageAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +147,7 @@ class Measured(Struct):
     accuracy: float | None = None
     load_s: float | None = None
     memory_mb: float | None = None
+    sample_s: float = 0.0
 
 
 def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
@@ -159,5 +162,5 @@ def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
         found[stage.task, stage.variant].accuracy = stage.accuracy
     for load in profile.loads:
         one = found[load.task, load.variant]
-        one.load_s, one.memory_mb = load.load_s, load.memory_mb
+        one.load_s, one.memory_mb, one.sample_s = load.load_s, load.memory_mb, (load.sample_ms or 0.0) / 1000
     return found

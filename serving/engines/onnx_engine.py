@@ -23,6 +23,7 @@ from loki_rl.serving.engines.adapter import (
     SessionIO,
     adapter_class,
 )
+from loki_rl.serving.engines.core_time import ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
 from loki_rl.serving.engines.cuda_events import CudaEvents, cuda_events
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
@@ -100,6 +101,24 @@ class OnnxEngine:
     def sample(self, task: str, variant: str) -> Array:
         """A valid payload for a resident variant."""
         return self.residents[task, variant].adapter.sample()
+
+    def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
+        """How long so many sample items take one by one [s]; fewer, but at least one, where the budget [s] is spent."""
+        payload, start = [self.sample(task, variant)], self.now()
+        self.run(task, variant, payload)
+        times: list[float] = []
+        while not times or (len(times) < count and self.now().wall - start.wall < budget_s):
+            before = self.now()
+            self.run(task, variant, payload)
+            times.append(self.now().since(before).own)
+        return times
+
+    def now(self) -> ThreadTime:
+        """Time of the calling thread by which runs are told apart from waiting. While a GPU works its thread waits for it,
+        which is service time: only events can tell that from other waits."""
+        if self.events is not None:
+            return self.events.now()
+        return thread_time_of_now() if self.device.on_gpu or waits_are_told() else busy_time_of_now()
 
     def _open(self, task: str, variant: str) -> Resident:
         spec = self.models.get((task, variant))

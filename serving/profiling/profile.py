@@ -12,13 +12,13 @@ from msgspec import Struct
 from loki_rl.files.config import PipelineFile
 from loki_rl.files.profile_file import Load, ProfileFile, Timing
 from loki_rl.serving.engines.adapter import Array
-from loki_rl.serving.engines.core_time import busy_time_of_now, thread_time_of_now, waits_are_told
+from loki_rl.serving.engines.core_time import waits_are_told
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.hardware import HostLoad, device_name, resident_mb
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
 from loki_rl.serving.engines.sessions import choose_device
 from loki_rl.serving.profiling.labelled import Labelled
-from loki_rl.serving.profiling.timing import Clock, Effort, Measurement, RunBatch, measure_latencies
+from loki_rl.serving.profiling.timing import Effort, Measurement, RunBatch, measure_latencies
 from loki_rl.serving.profiling.workload import Progress, Quality, Workload, make_workload
 
 # Requests come one by one, but an item has many children: batches form further down the tree.
@@ -27,6 +27,8 @@ CHILD_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 # A GPU gains from batches and pads to powers of two.
 GPU_SIZES = (1, 2, 4, 8, 16, 32)
 LOADS = 3
+# Runs of a variant's sample item, for so long [s] at most (one at least).
+SAMPLE_RUNS, SAMPLE_S = 20, 0.2
 SEED = 1
 # Enough for a median within a few percent; the tails come from a profile as served.
 QUICK = Effort(budget_s=0.12, least=6, most=48, rounds=3)
@@ -127,7 +129,7 @@ def _measure_variants(
 ) -> Speed:
     timings: list[Timing] = []
     loads: list[Load] = []
-    host, clock = HostLoad(), _clock(engine)
+    host, clock = HostLoad(), engine.now
     for done, ((task, variant), of_variant) in enumerate(sizes.items()):
         progress("measure variants", done / len(sizes))
         before = resident_mb()
@@ -135,17 +137,12 @@ def _measure_variants(
         supply = payloads.get(task) or [engine.sample(task, variant)]
         rows = measure_latencies(_runner(engine, task, variant), supply, of_variant, request.effort, clock)
         timings += [_timing(task, variant, size, row) for size, row in rows.items()]
-        loads.append(Load(task, variant, round(load_s, 4), round(max(0.0, resident_mb() - before), 1)))
+        memory_mb = max(0.0, resident_mb() - before)
+        sample_ms = max(0.0001, 1000 * median(engine.look(task, variant, SAMPLE_RUNS, SAMPLE_S)))
+        loads.append(Load(task, variant, round(load_s, 4), round(memory_mb, 1), round(sample_ms, 4)))
         engine.unload(task, variant)
     progress("measure variants", 1.0)
     return Speed(timings, loads, host.share(), host.steal())
-
-
-def _clock(engine: OnnxEngine) -> Clock:
-    """While a GPU works its thread waits for it, which is service time: only events can tell that from other waits."""
-    if engine.events is not None:
-        return engine.events.now
-    return thread_time_of_now if engine.device.on_gpu or waits_are_told() else busy_time_of_now
 
 
 def _load_s(engine: OnnxEngine, task: str, variant: str) -> float:

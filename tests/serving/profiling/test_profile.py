@@ -165,7 +165,10 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
     paths = {row.path: row.accuracy for row in made.paths}
     assert paths["d320", "rt96"] < paths["d640", "rs160q"] <= accuracy["d640"]
     assert all(1.0 < row.mean < 10.0 for row in made.fanouts)
-    assert all(row.load_s > 0 and row.memory_mb >= 0 for row in made.loads)
+    assert all(row.load_s > 0 and row.memory_mb >= 0 and row.sample_ms for row in made.loads)
+    assert all(row.error is not None and row.waited is not None for row in made.variants)
+    assert made.neighbours is not None
+    assert made.steal is not None
     assert "5 rendered scenes" in made.provenance
 
 
@@ -202,6 +205,9 @@ class Scripted:
 
     def unload(self, _task: str, _variant: str) -> None:
         """Nothing is resident."""
+
+    def look(self, _task: str, _variant: str, _count: int, _budget_s: float) -> list[float]:
+        return []
 
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
         return [self._find(payload, variant) if task == "detection" else self._read(payload) for payload in payloads]
