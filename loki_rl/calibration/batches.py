@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.servers.servers import Servers
-from loki_rl.flight.columns import Columns, Flight
+from loki_rl.flight.columns import Flight
+from loki_rl.flight.packing import Columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

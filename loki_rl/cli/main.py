@@ -54,6 +54,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "capacity": Entry("planning:capacity", "The most requests per second that the servers can serve."),
     "simulate": Entry("running:simulate", "Play a trace against a policy in the event twin."),
     "compare": Entry("comparing:compare", "Set several policies side by side on the same requests."),
+    "fidelity": Entry("fidelity:fidelity", "Set a run on a plane beside the twin on the same requests."),
     "serve": Entry("living:serve", "Serve a pipeline on this host."),
     "replay": Entry("living:replay", "Send the requests of a trace to a running server."),
     "chaos": Entry("chaos:chaos", "Hurt a plane of its own, and account for every request."),

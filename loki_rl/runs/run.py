@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ def prepare(options: RunOptions) -> Scene:
     length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
+    if options.driver != "twin" and wishes is not None and wishes.timeout_s is not None and wishes.timeout_s.any():
+        raise TraceError(f"trace '{trace.name}': deadlines of single requests are played by the twin only")
     pool = pool_of(options, file)
     servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
@@ -190,10 +192,15 @@ def run_plane(options: RunOptions, folder: Path | None = None) -> RunResult:
 
 
 def play(
-    scene: Scene, sent: Sequence[NDArray[Any]] | None, folder: Path | None = None, keep: int | None = None
+    scene: Scene,
+    sent: Sequence[NDArray[Any]] | None,
+    folder: Path | None = None,
+    keep: Container[int] = (),
+    look: Callable[[str], None] | None = None,
 ) -> ReplayResult:
-    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: number of a
-    payload whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
+    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
+    payloads whose answers are kept. look: is given the plane's endpoint when all is answered, before it stops. Raises
+    LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
     from loki_rl.runs.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane
@@ -212,6 +219,8 @@ def play(
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
+        if look is not None:
+            look(plane.front)
     return seen
 
 
