@@ -16,6 +16,7 @@ from loki_rl.flight.rows import (
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -41,6 +42,7 @@ class Flight(Struct):
     handed: Columns
     services: Columns
     returned: Columns
+    children: Columns
     lost: Columns
     loads: Columns
     usage: Columns
@@ -79,6 +81,7 @@ class Collector:
             handed=self._columns(Handed),
             services=self._columns(Service),
             returned=self._columns(Returned),
+            children=self._columns(Children),
             lost=self._columns(Lost),
             loads=self._columns(ModelLoad),
             usage=self._columns(Usage),
