@@ -90,8 +90,8 @@ def main() -> None:
     size = median(cost.size for cost in recorded) / requests
     verdict = f"bar {BAR:.0%}: {'met' if more <= BAR else 'missed'}"
     print(
-        f"medians: {without_s:.2f} s without, {with_s:.2f} s with: {more:+.2%} (pairs {ratios[0]:+.2%} to {ratios[-1]:+.2%}; "
-        f"{verdict}); {size:.1f} bytes a request; {time.strftime('%Y-%m-%d')}"
+        f"medians: {without_s:.2f} s without, {with_s:.2f} s with: {more:+.2%} (pairs {ratios[0]:+.2%} to "
+        f"{ratios[-1]:+.2%}; {verdict}); {size:.1f} bytes a request; {time.strftime('%Y-%m-%d')}"
     )
 
 
