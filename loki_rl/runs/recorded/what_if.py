@@ -43,7 +43,7 @@ def recording_of(path: Path) -> Path:
 def what_if(path: Path, typed: Mapping[str, Any]) -> tuple[RunOptions, RunResult]:
     """The options of a run on the recorded requests, which are those of the recorded run but for those typed, and what that
     run made of them. Raises FlightError, WhatIfError or ConfigError."""
-    head, tally = _told(path)
+    head, tally = told(path)
     recorded = options_of(path, head)
     if "pipeline" not in typed and with_load_s(recorded.file.pipeline, recorded.load_s) != head.cluster.pipeline:
         raise WhatIfError(
@@ -84,7 +84,8 @@ def _result(path: Path, recorded: RunOptions, head: Head, tally: Tally) -> RunRe
     )
 
 
-def _told(path: Path) -> tuple[Head, Tally]:
+def told(path: Path) -> tuple[Head, Tally]:
+    """How a recording began, and what the recorded run counted. Raises FlightError."""
     live = LiveTally()
     with closing(Tail(path)) as tail:
         for part in tail.poll():
