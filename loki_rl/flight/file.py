@@ -94,7 +94,11 @@ class Writer:
         try:
             self.flush()
         finally:
-            os.close(self._file)
+            self.drop()
+
+    def drop(self) -> None:
+        """End, and write no more."""
+        os.close(self._file)
 
 
 def _append(file: int, content: bytes) -> None:
