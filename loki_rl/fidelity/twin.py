@@ -21,7 +21,7 @@ from loki_rl.flight.packing import Columns
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions, read_options
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.run import policy_of, prepare
 from loki_rl.traces.demand import Wishes
 
