@@ -60,6 +60,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "chaos": Entry("chaos:chaos", "Hurt a plane of its own, and account for every request."),
     "top": Entry("top_screen:top", "Watch a running server."),
     "profile": Entry("measuring:profile", "Measure every model on this device."),
+    "calibrate": Entry("calibrating:calibrate", "Make the twin take the times that a recorded plane took."),
     "train": Entry("learning:train", "Train an agent."),
     "evaluate": Entry("learning:evaluate", "Set agents beside other policies."),
     "demo": Entry("demo:demo", "The main job, end to end."),
