@@ -21,7 +21,7 @@ from loki_rl.reading.workload import RenderedScenes
 from loki_rl.reports.phases import phase_of
 from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS, RUNNERS, prepare, result
 from loki_rl.runs.run import play as play_scene

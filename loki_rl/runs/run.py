@@ -199,7 +199,7 @@ def play(
 ) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
     payloads whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
-    from loki_rl.runs.recording import begin_recording, recording_in
+    from loki_rl.runs.recorded.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane
 
