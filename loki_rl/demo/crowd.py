@@ -15,7 +15,7 @@ from loki_rl.traces.trace import save_trace
 
 SEED = 7
 # Variance over mean of the counts while it is calm: by chance alone a few requests a second would have crowds of their own.
-CALM_IDC = 0.5
+CALM_IDC = 0.25
 
 
 class Crowd(Struct, frozen=True):
