@@ -15,12 +15,13 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.decoding import UNREADABLE
 from loki_rl.env.simulate import simulate
 from loki_rl.fidelity.observation import Span, span_of
-from loki_rl.flight.columns import Collector, Columns, Flight, read_flight
+from loki_rl.flight.columns import Collector, Flight, read_flight
 from loki_rl.flight.file import FlightError
+from loki_rl.flight.packing import Columns
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions, read_options
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.run import policy_of, prepare
 from loki_rl.traces.demand import Wishes
 

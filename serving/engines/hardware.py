@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,9 @@ import onnxruntime as ort
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.sessions import choose_devices
+from loki_rl.serving.host import processor
 
-CPU_INFO, MEMORY_INFO, STAT = Path("/proc/cpuinfo"), Path("/proc/self/statm"), Path("/proc/stat")
+MEMORY_INFO, STAT = Path("/proc/self/statm"), Path("/proc/stat")
 # Of the columns user, nice, system, idle, iowait, irq, softirq, steal: all but the two idle ones.
 _BUSY, _STEAL = (0, 1, 2, 5, 6, 7), 7
 
@@ -25,7 +25,7 @@ def device_name(device: Device) -> str:
     """The name that decides whether a profile was measured on such a device: model, and for a CPU its number of cores.
 
     Raises EngineError if a GPU does not answer."""
-    return _gpu_name(device.index) if device.on_gpu else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
+    return _gpu_name(device.index) if device.on_gpu else processor()
 
 
 def measured_on(device: str) -> tuple[str, str, str]:
@@ -37,11 +37,6 @@ def measured_on(device: str) -> tuple[str, str, str]:
     if len(names) > 1:
         raise EngineError(f"{device} are not alike ({', '.join(names)}), and a profile holds for one kind; name alike ones")
     return names[0], chosen[0].way, ort.__version__
-
-
-def host_name(device: str) -> str:
-    """This host's processor, and the devices that --device names. Raises EngineError if one is not there."""
-    return ", ".join(dict.fromkeys(map(device_name, (Device("cpu"), *choose_devices(device)))))
 
 
 def memory_mb(device: Device) -> float:
@@ -65,14 +60,6 @@ def _give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
-
-
-def _cpu_name() -> str:
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _gpu_name(index: int) -> str:
