@@ -112,7 +112,8 @@ class Server(Struct, frozen=True):
 
 class Drift(Struct, frozen=True, array_like=True):
     """What one variant does in service, where its profile says otherwise. server_type: name of the type that it ran on.
-    slowdown: measured over profiled service time. fanout: child task -> measured children per item."""
+    slowdown: measured over profiled service time, its own or of what ran beside it. fanout: child task -> measured children
+    per item; empty where none were counted."""
 
     task: str
     variant: str

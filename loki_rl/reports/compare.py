@@ -40,11 +40,18 @@ def build_cases(
     seeds: Iterable[int],
     drivers: Iterable[Driver] = ("twin",),
 ) -> list[RunOptions]:
-    """Every combination; all else as in `options`. Seeds come before policies, so that whatever an interrupted comparison
-    has finished is about complete for some seeds."""
+    """Every combination; all else as in `options`, but that a calibration is for the twin alone. Seeds come before policies,
+    so that whatever an interrupted comparison has finished is about complete for some seeds."""
     policies, seeds, drivers = list(dict.fromkeys(policies)), list(dict.fromkeys(seeds)), list(dict.fromkeys(drivers))
     return [
-        replace(options, driver=driver, trace=trace, seed=seed, policy=policy)
+        replace(
+            options,
+            driver=driver,
+            trace=trace,
+            seed=seed,
+            policy=policy,
+            calibration=options.calibration if driver == "twin" else None,
+        )
         for driver in drivers
         for trace in dict.fromkeys(traces)
         for seed in seeds
