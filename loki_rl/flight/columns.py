@@ -17,6 +17,7 @@ from loki_rl.flight.rows import (
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -42,6 +43,7 @@ class Flight(Struct):
     handed: Columns
     services: Columns
     returned: Columns
+    children: Columns
     lost: Columns
     loads: Columns
     usage: Columns
@@ -80,6 +82,7 @@ class Collector:
             handed=self._columns(Handed),
             services=self._columns(Service),
             returned=self._columns(Returned),
+            children=self._columns(Children),
             lost=self._columns(Lost),
             loads=self._columns(ModelLoad),
             usage=self._columns(Usage),

@@ -19,6 +19,7 @@ from loki_rl.flight.rows import (
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -32,7 +33,7 @@ from loki_rl.flight.rows import (
 
 Columns = NDArray[Any]
 # Of the other kinds the rows stay as they are: they hold more than numbers, and there are few.
-NUMBERS: tuple[type[Row], ...] = (Begun, Arrival, Answer, Handed, Service, Returned, Lost, ModelLoad, Usage)
+NUMBERS: tuple[type[Row], ...] = (Begun, Arrival, Answer, Handed, Service, Returned, Children, Lost, ModelLoad, Usage)
 TYPES = {"float": "f8", "int": "i4", "bool": "?", "Outcome": "i4"}
 TICKS = 1e6
 # Not times: kept as they are.

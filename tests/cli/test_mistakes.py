@@ -196,7 +196,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("history fit flash_crowd --out absent/history.json", "the history absent/history.json cannot be written"),
     ("simulate SMALL --history absent.json", "there is no history absent.json"),
     ("serve SMALL --history BAD/file", "is no history of demand: "),
-    ("profile SMALL --clock moon", "--clock must be one of wall, cpu"),
+    ("profile SMALL --budget-s 0", "--budget-s must be a number above 0, not '0'"),
     ("profile SMALL", "names no models"),
     ("models fetch SMALL", "no models come with pipeline 'small'"),
     ("simulat SMALL", "simulat"),
