@@ -21,7 +21,7 @@ from loki_rl.errors import UserError
 from loki_rl.flight.columns import Collector, Flight, read_flight
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.run import prepare, run_plane
 
 LEVELS = {"p50 ms": 0.5, "p95 ms": 0.95, "p99 ms": 0.99}

@@ -12,6 +12,7 @@ from loki_rl.fidelity.comparison import Contrast, Told, block_s, contrasts, over
 from loki_rl.fidelity.observation import Span, Sums, observe
 from loki_rl.fidelity.twin import Recorded, overloaded, play
 from loki_rl.fidelity.verdict import EMULATED, REAL, Answer, Bars
+from loki_rl.files.calibration_file import Calibration
 from loki_rl.flight.columns import Flight
 from loki_rl.runs.options import RunOptions
 
@@ -20,7 +21,8 @@ PLAYS = 5
 
 class Fidelity(Struct):
     """What came out. options: of the run; block_s: length of what was drawn anew [s]; overloaded: whether demand exceeded
-    what the best models can serve; plane, twins: what was seen, per span; found: the figures, rows: what is said of them."""
+    what the best models can serve; plane, twins: what was seen, per span; found: the figures, rows: what is said of
+    them; calibration: that the twin had."""
 
     options: RunOptions
     block_s: float
@@ -31,18 +33,23 @@ class Fidelity(Struct):
     span: Span
     plane: Sums
     twins: list[Sums]
+    calibration: Calibration | None
 
 
 def measure(
-    run: Recorded, bars: Bars | None = None, plays: int = PLAYS, progress: Callable[[str, float], None] | None = None
+    run: Recorded,
+    bars: Bars | None = None,
+    plays: int = PLAYS,
+    calibration: Calibration | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Fidelity:
     """Play the twin and compare. bars: those that are not the usual ones of such a run. plays: of the twin, each with
-    another seed."""
+    another seed. calibration: of the twin."""
     usual = EMULATED if run.options.driver == "emulated" else REAL
     held = usual if bars is None else usual.override(bars)
     twins = []
     for number in range(plays):
-        twins.append(_seen(run, play(run, run.options.seed + number)))
+        twins.append(_seen(run, play(run, run.options.seed + number, calibration)))
         if progress is not None:
             progress(f"twin, {plays} plays", (number + 1) / plays)
     plane = _seen(run, run.flight)
@@ -50,7 +57,7 @@ def measure(
     crowded = overloaded(run)
     rows = told(found, held, crowded)
     return Fidelity(
-        run.options, block_s(run.cluster), crowded, overall(rows), rows, found, run.span, plane, twins
+        run.options, block_s(run.cluster), crowded, overall(rows), rows, found, run.span, plane, twins, calibration
     )  # fmt: skip
 
 
@@ -63,6 +70,7 @@ def document(found: Fidelity) -> dict[str, object]:
         "policy": options.policy,
         "driver": options.driver,
         "seed": options.seed,
+        "calibrated_to": [] if found.calibration is None else [one.file for one in found.calibration.recordings],
         "verdict": found.verdict,
         "plays": len(found.twins),
         "block_s": found.block_s,

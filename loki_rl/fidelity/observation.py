@@ -27,6 +27,8 @@ MOST_SPANS = 1800
 LATENCIES: Floats = np.geomspace(1e-4, 1e3, 1620)
 # Queue lengths are counted one by one up to a hundred, then in classes a twentieth wide.
 QUEUES: Floats = np.concatenate((np.arange(100.0), np.rint(np.geomspace(100, 1e6, 190))))
+# Recordings keep times to a microsecond, and differences of two are a little less exact.
+CLOCK_S = 2e-6
 
 
 class ObservationError(UserError):
@@ -64,8 +66,7 @@ def observe(flight: Flight, pipeline: Pipeline, span: Span) -> Sums:
     found["arrivals"] = _counts(span, came[came >= span.origin])
     answers = flight.answers
     asked = answers["at"] - answers["latency_s"]
-    # Clocks of arrivals are exact to a nanosecond, their differences are not.
-    inside = asked >= span.origin - 1e-9
+    inside = asked >= span.origin - CLOCK_S
     _answers(found, span, answers[inside], np.maximum(asked[inside], span.origin))
     _servers(found, span, flight.usage)
     for number, task in enumerate(pipeline.tasks):

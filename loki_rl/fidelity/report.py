@@ -14,6 +14,7 @@ from loki_rl.fidelity.comparison import Told
 from loki_rl.fidelity.curves import write_curves
 from loki_rl.fidelity.measure import Fidelity, document
 from loki_rl.fidelity.pictures import distributions_png, timeline_png
+from loki_rl.files.calibration_file import Calibration
 from loki_rl.reports import page
 from loki_rl.reports.plots import PlotError
 
@@ -53,9 +54,17 @@ def notes(found: Fidelity) -> list[str]:
     load = f"{'more' if found.overloaded else 'no more'} was asked than the best models can serve"
     return [
         f"Verdict: {found.verdict}; {load}.",
+        _calibrated(found.calibration),
         f"Apart: plane less twin (the mean of {plays} play{'s'[: plays > 1]}). Intervals hold {LEVEL:.0%}: blocks "
         f"of {found.block_s:.0f} s, as far back as a second has its reasons, are drawn again from both.",
     ]
+
+
+def _calibrated(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "The twin takes the times of the profile; it is not calibrated to this host."
+    batches = sum(one.batches for one in calibration.recordings)
+    return f"The twin is calibrated to {batches} batches of other runs."
 
 
 def cells(row: Told) -> list[str]:

@@ -190,7 +190,8 @@ def _range(name: str, dtype: np.dtype[Any]) -> tuple[int, int]:
 def _column(whole: Columns) -> Column:
     least = int(whole.min())
     plain = (whole - least).view(np.uint64)
-    steps = np.diff(whole, prepend=whole[0])
+    steps = np.zeros_like(whole)
+    np.subtract(whole[1:], whole[:-1], out=steps[1:])
     zigzag = ((steps << 1) ^ (steps >> 63)).view(np.uint64)
     widths = _width(int(plain.max())), _width(int(zigzag.max()))
     if widths[1] < widths[0]:

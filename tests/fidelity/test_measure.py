@@ -67,8 +67,9 @@ def test_what_requests_wished_is_asked_of_the_twin(record: Record) -> None:
     wished = run.arrivals.copy()
     wished["priority"] = np.arange(len(wished)) % 3
     wished["min_accuracy"] = 0.4 * (np.arange(len(wished)) % 2)
+    wished["timeout_s"] = 0.3 * (np.arange(len(wished)) % 4)
     played = play(replace(run, arrivals=wished), 1)
-    for name in ("priority", "min_accuracy"):
+    for name in ("priority", "min_accuracy", "timeout_s"):
         assert np.array_equal(played.arrivals[name], wished[name])
 
 
