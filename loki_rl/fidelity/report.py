@@ -34,8 +34,10 @@ def table(found: Fidelity) -> Table:
         title=title(found), caption="\n".join(notes(found)), box=SIMPLE_HEAD, show_edge=False, padding=0,
         title_justify="left", caption_justify="left",
     )  # fmt: skip
-    for head in HEADS[:-WIDE]:
-        shown.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True)
+    for place, head in enumerate(HEADS[:-WIDE]):
+        # Where space is short a long name is broken, never a figure.
+        right = head.endswith(">")
+        shown.add_column(head.rstrip(">"), justify="right" if right else "left", no_wrap=place > 0, overflow="fold")
     for row in found.rows:
         shown.add_row(*cells(row)[:-WIDE], style={"outside": "red", "inconclusive": "yellow"}.get(row.verdict or ""))
     return shown
@@ -123,4 +125,6 @@ def _number(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}" if isfinite(value) else NOTHING
+    if not isfinite(value):
+        return NOTHING
+    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}"
