@@ -160,5 +160,5 @@ def test_what_a_run_lacks_is_no_figure(record: Record) -> None:
 
 def test_what_is_no_run_is_told(tmp_path: Path, folder: Path) -> None:
     assert read_run(folder).length_s == read_run(folder / "flight").length_s == 60.0
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="has no recording: only runs on planes"):
         read_run(tmp_path)
