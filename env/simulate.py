@@ -15,7 +15,7 @@ from loki_rl.core.servers.server_type import ServerType, TypeProfile
 from loki_rl.env.clients import Clients
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
-from loki_rl.env.histogram import with_counts
+from loki_rl.env.histogram import counted, with_counts
 from loki_rl.env.world import Decide, Habits, Recorder, World, run, slowest_load_s
 from loki_rl.traces.demand import Wishes
 
@@ -67,11 +67,12 @@ def simulate(
     check_faults(faults, options.pipeline, options.servers)
     settle_s = slowest_load_s(options, habits) + 1.0
     began = perf_counter()
+    fanouts = (() if habits is None else counted(habits.calibration)) + faults.fanout
+    if fanouts:
+        options = replace(options, pipeline=with_counts(options.pipeline, fanouts))
     if faults == NO_FAULTS:
         world = World(options, decide, start=-settle_s, record=record, check=check, habits=habits)
     else:
-        if faults.fanout:
-            options = replace(options, pipeline=with_counts(options.pipeline, faults.fanout))
         world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check, habits=habits)
     run(world, arrivals.tolist(), duration_s, settle_s, None if wishes is None else Clients(wishes))
     tally = world.gateway.tally

@@ -26,6 +26,7 @@ from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
 from loki_rl.runs.options import read_options
+from loki_rl.runs.recorded.what_if import options_of, told
 from loki_rl.serving.edge import oip, rpc_codec
 from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.steps import at_once
@@ -148,6 +149,12 @@ def _worker_log(data: bytes) -> None:
         read_workers(path.parent)
 
 
+def _recording(data: bytes) -> None:
+    with _file("flight", data) as path:
+        options_of(path, told(path)[0])
+        requests(load_trace(path), TraceOptions(), seed=0)
+
+
 def _agent(name: str, data: bytes) -> None:
     with _file(name, data) as path:
         load_agent(path)
@@ -176,6 +183,7 @@ TARGETS: dict[str, Target] = {
     "packed_trace": Target(partial(_trace, "t.csv.gz"), (UserError,), seeds.packed_traces),
     "journal": Target(lambda data: replay([data]), (UserError,), seeds.journals, "journal"),
     "worker_log": Target(_worker_log, (UserError,), seeds.journals, "journal"),
+    "recording": Target(_recording, (UserError,), seeds.recordings, "recording"),
     "agent": Target(partial(_agent, "agent.npz"), (UserError,), seeds.agents, "archive"),
     "onnx_agent": Target(partial(_agent, "agent.onnx"), (UserError,), seeds.onnx_agents),
 }

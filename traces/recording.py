@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,8 @@ def read_recording(file: Path) -> Trace:
     if not len(arrivals):
         raise TraceError(f"{file}: nobody asked for anything while it was recorded; record a run that has requests")
     times = arrivals["at"] - flight.origin
-    clock_s = clock_of(head.unix_s + flight.origin - head.clock_s)
+    began = head.unix_s + flight.origin - head.clock_s
+    clock_s = clock_of(began) if isfinite(began) else 0.0
     ones = np.ones(len(times), np.int64)
     return Trace(stem(file), times, ones, 0.0, "recorded", wishes=_wishes(file, arrivals, head), clock_s=clock_s)
 

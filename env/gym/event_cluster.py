@@ -22,6 +22,7 @@ from loki_rl.env.fluid.dynamics import ARRIVALS as ARRIVED
 from loki_rl.env.fluid.dynamics import FIGURES, LOADS, LOSS, LOST, OK, USED
 from loki_rl.env.fluid.windows import Window
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, calibration_of, planner_of
+from loki_rl.env.histogram import counted, with_counts
 from loki_rl.env.simulate import with_load_s
 from loki_rl.env.world import ActorSlot, Habits, World, slowest_load_s
 
@@ -115,11 +116,13 @@ class EventCluster:
 
     def __init__(self, table: Table, window: Window, options: ClusterEnvOptions, seed: int) -> None:
         load_s = float(window.load_s.max())
+        found = calibration_of(options)
         pipeline = with_load_s(table.fleet.pipeline, load_s)
+        if found is not None and found.fanouts:
+            pipeline = with_counts(pipeline, counted(found))
         self.window, self.interval_s = window, options.interval_s
         self._planner = planner_of(pipeline, window.servers, options)
         cluster = ClusterOptions(pipeline, window.servers, seed=seed, interval_s=options.interval_s)
-        found = calibration_of(options)
         habits = None if found is None else Habits(found, BASE)
         self.world = PausedWorld(cluster, -slowest_load_s(cluster, habits) - 1.0, habits)
         self.figures, self._totals = np.zeros((2, FIGURES))

@@ -19,17 +19,20 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Crowds of more than so many jobs count as this one.
 MOST_JOBS = 256
+# Batches of one size that can be compared among themselves.
+ENOUGH = 20
 # No batch takes longer, no clock shows more [s].
 LONGEST_S, FARTHEST_S = 1e5, 1e12
 
 
 class Jobs(Struct):
-    """N batches or loads. task, variant: positions; begin [s], of its recording; seconds: what the engine took; usual_s: as
-    profiled; busy [N, K]: time during which 1, 2, ... K jobs ran on the host, this one included [s]; at_begin: how many ran
-    when it began, it included; recording: of which."""
+    """N batches or loads. task, variant: positions; items: of a batch, 0 of a load; begin [s], of its recording; seconds:
+    what the engine took; usual_s: as profiled; busy [N, K]: time during which 1, 2, ... K jobs ran on the host, this one
+    included [s]; at_begin: how many ran when it began, it included; recording: of which."""
 
     task: Ints
     variant: Ints
+    items: Ints
     begin: Floats
     seconds: Floats
     usual_s: Floats
@@ -38,9 +41,13 @@ class Jobs(Struct):
     recording: Ints
 
     @property
-    def models(self) -> Ints:
-        """Of each the number of its variant, in no order."""
-        return self.task * (int(self.variant.max(initial=0)) + 1) + self.variant
+    def kinds(self) -> Ints:
+        """Numbers from 0 of what can be compared: batches of one variant and size, those of rarer sizes by variant."""
+        models = self.task * (int(self.variant.max(initial=0)) + 1) + self.variant
+        sizes = models * (int(self.items.max(initial=0)) + 1) + self.items
+        _, place, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+        kinds: Ints = np.unique(np.where(counts[place] >= ENOUGH, sizes, -1 - models), return_inverse=True)[1]
+        return kinds
 
     @property
     def shares(self) -> Floats:
@@ -92,8 +99,9 @@ def _sane(rows: Columns) -> Columns:
 def _jobs(rows: Columns, usual_s: Floats, busy: Floats, at_begin: Ints, number: int) -> Jobs:
     well = ~rows["failed"] & np.isfinite(usual_s)
     recording = np.full(len(rows), number)
+    items = rows["items"] if "items" in (rows.dtype.names or ()) else np.zeros(len(rows), np.int64)
     return Jobs(
-        rows["task"], rows["variant"], rows["begin"], rows["seconds"], usual_s, busy, at_begin, recording
+        rows["task"], rows["variant"], items, rows["begin"], rows["seconds"], usual_s, busy, at_begin, recording
     ).of(well)  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A batch that takes long meets more others, so how much it met says something about itself; how many ran when it began does
 not. And while neighbours of the plane slow the host, batches take long and more of them meet. So each batch is compared with
-those that begin right after it, under the same neighbours. How much longer than they it took, for its variant, has nothing
+those that begin right after it, under the same neighbours. How much longer than they it took, for its kind, has nothing
 to do with the crowd in which it began once the crowds' speeds are taken out of it: the speeds are those for which that holds
 of the logarithms (instrumental variables, in forward differences, since what comes later cannot have made the crowd)."""
 
@@ -18,8 +18,8 @@ ENOUGH = 50
 # Each batch is compared with so many that begin after it.
 AFTER = 4
 ROUNDS = 30
-# No crowd slows more than this, and one that slows less than this is none: planes that only wait show some by chance.
-LEAST, NOTHING = 0.02, 0.02
+# No crowd slows to less than this, and none that slows by less than this is one: by chance any plane shows some.
+LEAST, NOTHING = 0.02, 0.05
 # What lies farther from a variant's middle than so many of its spreads counts as that: one batch moves nothing.
 SPREADS = 3.0
 # Directions in which the equations say less than this share of what they say elsewhere are left alone.
@@ -58,18 +58,18 @@ def _groups(at_begin: Ints, most: int) -> Ints:
 
 
 def _solve(batches: Jobs, shares: Floats, began: Ints) -> Floats:
-    """[G] speeds, the first of them 1: Newton's method on their logarithms and the variants' means."""
-    _, models = np.unique(batches.models, return_inverse=True)
+    """[G] speeds, the first of them 1: Newton's method on their logarithms and the kinds' means."""
+    kinds = batches.kinds
     ratio = np.log(batches.seconds / batches.usual_s)
     groups, ahead = shares.shape[1], _Ahead(batches)
-    variants = ahead.beyond(np.eye(models.max() + 1)[models])
-    told = np.concatenate((variants, np.eye(groups)[began][ahead.first, 1:]), axis=1)
+    middles = ahead.beyond(np.eye(kinds.max() + 1)[kinds])
+    told = np.concatenate((middles, np.eye(groups)[began][ahead.first, 1:]), axis=1)
     logs = np.zeros(groups)
     for _ in range(ROUNDS):
         speeds = np.exp(logs)
         mean = shares @ speeds
-        moves = np.concatenate((variants, ahead.beyond(-(shares * speeds / mean[:, None])[:, 1:])), axis=1)
-        alone = ahead.beyond(_tamed(ratio + np.log(mean), models)[:, None])[:, 0]
+        moves = np.concatenate((middles, ahead.beyond(-(shares * speeds / mean[:, None])[:, 1:])), axis=1)
+        alone = ahead.beyond(_tamed(ratio + np.log(mean), kinds)[:, None])[:, 0]
         step = np.linalg.lstsq(told.T @ moves, told.T @ alone, rcond=SOLID)[0][-(groups - 1) :]
         before, logs[1:] = logs[1:].copy(), np.clip(logs[1:] + step, np.log(LEAST), 0.0)
         if np.abs(logs[1:] - before).max() < CLOSE:
@@ -97,14 +97,14 @@ class _Ahead:
         return found
 
 
-def _tamed(values: Floats, models: Ints) -> Floats:
-    """With those far from the middle of their variant drawn near."""
+def _tamed(values: Floats, kinds: Ints) -> Floats:
+    """With those far from the middle of their kind drawn near."""
     found = values.copy()
-    for model in range(int(models.max()) + 1):
-        mine = values[models == model]
+    for kind in range(int(kinds.max()) + 1):
+        mine = values[kinds == kind]
         middle = np.median(mine)
         spread = SPREADS * 1.4826 * np.median(np.abs(mine - middle)) + 1e-9
-        found[models == model] = np.clip(mine, middle - spread, middle + spread)
+        found[kinds == kind] = np.clip(mine, middle - spread, middle + spread)
     return found
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from loki_rl.calibration.batches import Floats, Jobs, jobs_of, joined
+from loki_rl.calibration.children import fit_children
 from loki_rl.calibration.contention import fit_contention
 from loki_rl.calibration.delays import delays_of, plans_of
 from loki_rl.calibration.mood import fit_mood
@@ -86,6 +87,7 @@ def calibrate(recordings: Sequence[Recording], command: str) -> Calibration:
         recordings=tuple(_recorded(one) for one in recordings),
         services=tuple(_services(batches, alone_s / batches.usual_s, profiled, alike)),
         loads=tuple(_loads(loads, recordings, contention, profiled)),
+        fanouts=tuple(fit_children([one.flight for one in recordings], profiled)),
         delays=tuple(_delays(recordings)),
         plans=tuple(_plans(recordings)),
         contention=contention,

@@ -45,10 +45,10 @@ def _nearest(gaps: Floats, products: Floats) -> Mood:
 
 
 def _scores(batches: Jobs, alone_s: Floats) -> Floats:
-    """[N] standard normal scores of each among those of its variant and recording: that one run was slower than another is
-    no mood of a moment."""
-    ratio, scores = alone_s / batches.usual_s, np.zeros(len(alone_s))
-    kinds = batches.recording * (int(batches.models.max()) + 1) + batches.models
+    """[N] standard normal scores of each among those of its kind and recording: that one run was slower than another is no
+    mood of a moment, nor that batches are larger at times."""
+    ratio, scores, kinds = alone_s / batches.usual_s, np.zeros(len(alone_s)), batches.kinds
+    kinds = batches.recording * (int(kinds.max()) + 1) + kinds
     for kind in np.unique(kinds).tolist():
         mine = kinds == kind
         scores[mine] = _normal(_middles(ratio[mine]))

@@ -13,7 +13,7 @@ from loki_rl.cli import terminal
 from loki_rl.cli.flags import Json, writable
 from loki_rl.files.calibration_file import LEVELS, Calibration
 from loki_rl.options import Help
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 
 SHOWN = (0.5, 0.95, 1.0)
 

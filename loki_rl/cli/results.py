@@ -9,9 +9,9 @@ from loki_rl.cli.flags import UsageError, typed
 from loki_rl.files.config import load_pipeline
 from loki_rl.reports.report import table
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recorded.what_if import recording_of, what_if
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run_folder import save
-from loki_rl.runs.what_if import recording_of, what_if
 from loki_rl.serving.engines.adapter import adapter_class
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import find_model

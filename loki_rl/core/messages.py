@@ -120,13 +120,15 @@ class Cancelled(Message, array_like=True, tag=True):
 
 class Ready(Message, array_like=True, tag=True):
     """To a router: a credit for one batch. incarnation: rises with every start of the worker process, so that a message of
-    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once."""
+    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once. looks: what a
+    model that has just been loaded took for sample items, over what it took when it was profiled."""
 
     worker: int
     incarnation: int
     serial: int
     variant: int
     batch: int
+    looks: list[float] = []
 
 
 class Leaving(Message, array_like=True, tag=True):
@@ -178,22 +180,26 @@ class WorkerGone(Message, array_like=True, tag=True):
 
 
 class BatchDone(Message, array_like=True, tag=True):
-    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result."""
+    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result.
+    waited: part of the seconds in which the engine's thread had no core, as far as that is known."""
 
     batch: int
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str = ""
     faults: dict[int, Fault] = {}
+    waited: float = 0.0
 
 
 class Loaded(Message, array_like=True, tag=True):
-    """To a worker, from its engine: a model is warm, or could not be loaded (error says why)."""
+    """To a worker, from its engine: a model is warm, or could not be loaded (error says why). looks: as in Ready; empty
+    where the engine has not looked."""
 
     task: int
     variant: int
     seconds: float
     error: str = ""
+    looks: list[float] = []
 
 
 # -- control --------------------------------------------------------------------------------------------------------------

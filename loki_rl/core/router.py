@@ -107,6 +107,8 @@ class Router:
                 self._enqueue(event.families, now)
             case Ready():
                 self.pullers.credit(event)
+                if event.looks and self.times.look(self.servers.type_of(event.worker), event.variant, event.looks, now):
+                    self._retime()
             case Result():
                 self._commit(event, now, effects)
             case Tick():

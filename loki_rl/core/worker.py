@@ -64,6 +64,7 @@ class Worker:
         self.running: Execute | None = None
         self.next: Execute | None = None
         self.ends = inf
+        self.looks: dict[Model, list[float]] = {}  # of what was loaded and not pulled for since
         self.announced = False
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -166,7 +167,8 @@ class Worker:
 
     def _send_ready(self, effects: list[Effect]) -> None:
         task, variant = self.serving
-        ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch)
+        looks = self.looks.pop(self.serving, [])
+        ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch, looks)
         effects.append(Send(self.routers[task], ready))
 
     def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
@@ -238,6 +240,8 @@ class Worker:
         model, self.loading = self.loading, PARKED
         if not event.error:
             self.resident.append(model)
+            if event.looks:
+                self.looks[model] = event.looks
         elif self.target == model:
             # Reported, not retried here: whether this model is still wanted is the controller's to say.
             self.target = self.serving

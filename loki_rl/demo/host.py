@@ -18,12 +18,10 @@ from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.models import fetch_reading
 from loki_rl.reading.scenes import MAX_LINES
 from loki_rl.serving.engines.hardware import HostLoad
-from loki_rl.serving.profiling.as_served import rescale
+from loki_rl.serving.profiling.as_served import DOUBTFUL, rescale
 from loki_rl.serving.profiling.profile import profile, quick_request
 
-# Beside other programs that take more of the cores than this, figures say more about them than about the models.
-TOO_MANY = 0.4
-# How long a pause of theirs is waited for, and over how long they are judged [s].
+# How long a pause of other programs is waited for, and over how long they are judged [s].
 WAIT_S, LOOK_S = 60.0, 3.0
 
 # Before the crowd, of what the most accurate models can do: room for chance, and no need for others.
@@ -31,8 +29,8 @@ BASE = 0.6
 # At its height: so many times what the most accurate models complete when they never rest, so that more than half is lost
 # without others; and of what the fastest can do in time no more than this, so that a host slowed down to half still can.
 ABOVE_BEST, BELOW_FASTEST = 2.5, 0.5
-# Less than so many times what the most accurate models complete is no crowd.
-LEAST_ABOVE = 1.2
+# Where the fastest models are not that much faster, less of the one and more of the other; and less than this is no crowd.
+CLOSER_ABOVE, CLOSER_BELOW, LEAST_ABOVE = 1.5, 0.8, 1.2
 # A deadline fits where the most accurate models can do this share in time of what they complete without one; else it is so
 # many times what the longest picture takes them, in steps that are easy to say [ms].
 USEFUL, LONGEST, STEP_MS = 0.4, 1.7, 50
@@ -68,7 +66,7 @@ def measure_here(stage: Stage, path: Path) -> Capacity:
 def wait_for_pause(show: Callable[[str], None], wait_s: float = WAIT_S, look_s: float = LOOK_S) -> None:
     """Return once other programs leave enough of the cores, or the wait is over."""
     began, told = time.monotonic(), False
-    while (share := _others(look_s)) > TOO_MANY and time.monotonic() - began < wait_s:
+    while (share := _others(look_s)) > DOUBTFUL and time.monotonic() - began < wait_s:
         if not told:
             show(f"Other programs take {share:.0%} of the cores; waiting up to {wait_s:.0f} s for a pause of theirs.")
         told = True
@@ -90,11 +88,17 @@ def fit(measured: Capacity, pipeline: Pipeline) -> Fit | None:
         best_rps = planned(pipeline, slo_ms / 1000, pipeline.best_accuracy)
     fastest_rps = min(measured.cheapest_rps, planned(pipeline, slo_ms / 1000 if slo_ms else pipeline.slo_s, 0.0))
     most_rps = max(best_rps, measured.most_accurate_rps)
-    height_rps = min(ABOVE_BEST * most_rps, BELOW_FASTEST * fastest_rps)
+    height_rps = height(most_rps, fastest_rps)
     if not best_rps or height_rps < LEAST_ABOVE * most_rps:
         return None
     base_rps = BASE * min(measured.most_accurate_rps, best_rps)
     return Fit(Crowd(base_rps, height_rps, CALM_S, RISE_S, HELD_S), slo_ms, best_rps, fastest_rps)
+
+
+def height(most_rps: float, fastest_rps: float) -> float:
+    """Demand that the most accurate models cannot serve and the fastest can [requests/s]."""
+    closer = min(CLOSER_ABOVE * most_rps, CLOSER_BELOW * fastest_rps)
+    return min(ABOVE_BEST * most_rps, max(BELOW_FASTEST * fastest_rps, closer))
 
 
 def planned(pipeline: Pipeline, slo_s: float, accuracy: float) -> float:

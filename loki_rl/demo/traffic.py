@@ -45,11 +45,12 @@ def traffic(stage: Stage) -> list[RunResult]:
         f"Planned: {best_rps:.0f} requests/s with the most accurate models, {most_rps:.0f} at a mean accuracy of "
         f"{FLOOR:.0%}, the least that plans may have here. A crowd {crowd}."
     )
+    folder = stage.folder / "traffic"
     options = RunOptions(
-        "traffic", str(crowd.save(stage.folder)), PLAIN, "emulated", servers=pipeline.servers, min_accuracy=FLOOR,
+        "traffic", str(crowd.save(folder)), PLAIN, "emulated", servers=pipeline.servers, min_accuracy=FLOOR,
         initial_rps=crowd.base_rps,
     )  # fmt: skip
-    results = play_all(stage, options, POLICIES, "emulated", RUNNERS["emulated"], stage.folder / "traffic")
+    results = play_all(stage, options, POLICIES, "emulated", RUNNERS["emulated"], folder)
     for line in verdict(results):
         stage.show(line)
     planned = next(done for done in results if (done.options.driver, done.options.policy) == ("emulated", PLANNED))

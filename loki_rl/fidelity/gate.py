@@ -11,7 +11,7 @@ from msgspec import Struct
 from loki_rl.fidelity.measure import Fidelity
 from loki_rl.fidelity.verdict import Answer
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.run import RUNNERS
 from loki_rl.runs.run_folder import folder_of, load_current, save
 from loki_rl.serving.engines.hardware import HostLoad

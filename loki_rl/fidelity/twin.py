@@ -25,8 +25,8 @@ from loki_rl.flight.packing import Columns
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions, read_options
+from loki_rl.runs.recorded.what_if import recording_of
 from loki_rl.runs.run import policy_of, prepare
-from loki_rl.runs.what_if import recording_of
 from loki_rl.traces.demand import Wishes
 
 # Demand is looked at over so long [s] when asking whether it was more than the servers can serve.

@@ -69,6 +69,15 @@ class DelayTimes(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: Quantiles
 
 
+class Fanouts(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a variant made 0, 1, 2 ... children of a task, where that is not as in a Poisson distribution."""
+
+    task: str
+    variant: str
+    child: str
+    items: Annotated[tuple[Annotated[int, Meta(ge=0, le=1 << 40)], ...], Meta(min_length=1, max_length=10_001)]
+
+
 class PlanTimes(Struct, frozen=True, forbid_unknown_fields=True):
     """Quantiles of the time from the question to the plan [s]. policy: None of all."""
 
@@ -131,6 +140,7 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     recordings: tuple[Recorded, ...]
     services: tuple[ServiceTimes, ...]
     loads: tuple[LoadTimes, ...] = ()
+    fanouts: tuple[Fanouts, ...] = ()
     delays: tuple[DelayTimes, ...] = ()
     plans: tuple[PlanTimes, ...] = ()
     contention: Contention = Contention()
@@ -167,7 +177,7 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 _KEYS = {
     key
-    for kind in (Calibration, Median, ServiceTimes, LoadTimes, DelayTimes, PlanTimes, Contention, Mood, Recorded)
+    for kind in (Calibration, Median, ServiceTimes, LoadTimes, Fanouts, DelayTimes, PlanTimes, Contention, Mood, Recorded)
     for key in kind.__struct_encode_fields__
 }
 Row = ServiceTimes | LoadTimes | DelayTimes | PlanTimes
@@ -180,15 +190,28 @@ def load_calibration(path: Path, pipeline: Pipeline) -> Calibration:
         raise ConfigError(
             f"{path}: is of pipeline '{found.pipeline}', not of '{pipeline.name}'; record that one and calibrate again"
         )
-    rows: list[ServiceTimes | LoadTimes] = [*found.services, *found.loads]
+    rows: list[ServiceTimes | LoadTimes | Fanouts] = [*found.services, *found.loads, *found.fanouts]
     for row in rows:
-        if row.task is not None:
-            require(row.task in pipeline.index, str(path), f"the pipeline has no task '{row.task}'; calibrate again")
-        if row.task is not None and row.variant is not None:
-            known = pipeline.variant_index[pipeline.index[row.task]]
-            what = f"task '{row.task}' has no variant '{row.variant}'{nearest(row.variant, known)}; calibrate again"
-            require(row.variant in known, str(path), what)
+        _check_names(row.task, row.variant, pipeline, str(path))
+    for made in found.fanouts:
+        _check_children(made, pipeline, str(path))
     return found
+
+
+def _check_names(task: str | None, variant: str | None, pipeline: Pipeline, where: str) -> None:
+    if task is None:
+        return
+    require(task in pipeline.index, where, f"the pipeline has no task '{task}'; calibrate again")
+    known = pipeline.variant_index[pipeline.index[task]]
+    if variant is not None and variant not in known:
+        raise ConfigError(f"{where}: task '{task}' has no variant '{variant}'{nearest(variant, known)}; calibrate again")
+
+
+def _check_children(made: Fanouts, pipeline: Pipeline, where: str) -> None:
+    known = [pipeline.tasks[child].name for child in pipeline.children[pipeline.index[made.task]]]
+    require(made.child in known, where, f"'{made.child}' is no child of task '{made.task}'; calibrate again")
+    fits = sum(made.items) > 0 and len(made.items) <= pipeline.max_children + 1
+    require(fits, where, f"no items, or too many children, of '{made.variant}' of '{made.task}'; calibrate again")
 
 
 def _quantiles(row: Row) -> tuple[float, ...]:

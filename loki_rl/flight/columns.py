@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
-from loki_rl.flight.file import FlightError, Head, Tail
+from loki_rl.flight.file import Head, Tail
 from loki_rl.flight.packing import DTYPES, Columns, Part, grouped
 from loki_rl.flight.rows import (
     Answer,
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -41,6 +43,7 @@ class Flight(Struct):
     handed: Columns
     services: Columns
     returned: Columns
+    children: Columns
     lost: Columns
     loads: Columns
     usage: Columns
@@ -79,6 +82,7 @@ class Collector:
             handed=self._columns(Handed),
             services=self._columns(Service),
             returned=self._columns(Returned),
+            children=self._columns(Children),
             lost=self._columns(Lost),
             loads=self._columns(ModelLoad),
             usage=self._columns(Usage),
@@ -96,12 +100,8 @@ class Collector:
 
 def read_flight(path: Path, only: Collection[type[Row]] = ()) -> tuple[Head, Flight]:
     """A whole recording. only: as in Collector. Raises FlightError."""
-    tail, collector = Tail(path), Collector(only)
-    try:
+    collector = Collector(only)
+    with closing(Tail(path)) as tail:
         for part in tail.poll():
             collector.add_part(part)
-    finally:
-        tail.close()
-    if tail.head is None:
-        raise FlightError(f"{path} is not a recording: it has no head; record one with 'loki-rl serve --record FILE'")
-    return tail.head, collector.flight()
+        return tail.begun, collector.flight()

@@ -9,6 +9,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -93,7 +94,11 @@ class Writer:
         try:
             self.flush()
         finally:
-            os.close(self._file)
+            self.drop()
+
+    def drop(self) -> None:
+        """End, and write no more."""
+        os.close(self._file)
 
 
 def _append(file: int, content: bytes) -> None:
@@ -102,6 +107,13 @@ def _append(file: int, content: bytes) -> None:
     # One write, so that chunks of several processes do not mix.
     if os.write(file, chunk) != len(chunk):
         raise OSError(errno.ENOSPC, "the disk took a part of a chunk only")
+
+
+def read_head(path: Path) -> Head:
+    """How the recording began. Raises FlightError."""
+    with closing(Tail(path)) as tail:
+        next(tail.poll(), None)
+        return tail.begun
 
 
 class Tail:
@@ -120,11 +132,22 @@ class Tail:
 
     def poll(self) -> Iterator[Part]:
         """What was written since, in that order: rows of one process are in order of time."""
-        while self._read():
+        more = True
+        while more:
+            more = self._read()
             for body in self._bodies():
                 part = self._part(body)
                 if part is not None:
                     yield part
+
+    @property
+    def begun(self) -> Head:
+        """The head, which is there once this was polled. Raises FlightError if it is not."""
+        if self.head is None:
+            raise FlightError(
+                f"{self._path} is not a recording: it has no head; record one with 'loki-rl serve --record FILE'"
+            )
+        return self.head
 
     def close(self) -> None:
         self._file.close()

@@ -19,6 +19,7 @@ from loki_rl.flight.rows import (
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -32,7 +33,7 @@ from loki_rl.flight.rows import (
 
 Columns = NDArray[Any]
 # Of the other kinds the rows stay as they are: they hold more than numbers, and there are few.
-NUMBERS: tuple[type[Row], ...] = (Begun, Arrival, Answer, Handed, Service, Returned, Lost, ModelLoad, Usage)
+NUMBERS: tuple[type[Row], ...] = (Begun, Arrival, Answer, Handed, Service, Returned, Children, Lost, ModelLoad, Usage)
 TYPES = {"float": "f8", "int": "i4", "bool": "?", "Outcome": "i4"}
 TICKS = 1e6
 # Not times: kept as they are.
@@ -189,7 +190,8 @@ def _range(name: str, dtype: np.dtype[Any]) -> tuple[int, int]:
 def _column(whole: Columns) -> Column:
     least = int(whole.min())
     plain = (whole - least).view(np.uint64)
-    steps = np.diff(whole, prepend=whole[0])
+    steps = np.zeros_like(whole)
+    np.subtract(whole[1:], whole[:-1], out=steps[1:])
     zigzag = ((steps << 1) ^ (steps >> 63)).view(np.uint64)
     widths = _width(int(plain.max())), _width(int(zigzag.max()))
     if widths[1] < widths[0]:

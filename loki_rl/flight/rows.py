@@ -72,6 +72,18 @@ class Returned(Row, tag="e"):
     batch: int
 
 
+class Children(Row, tag="c"):
+    """Of the items of a task whose results reached its router since the row before, that a variant served, `items` made so
+    many children of the task at position `child`."""
+
+    at: float
+    task: int
+    variant: int
+    child: int
+    children: int
+    items: int
+
+
 class Lost(Row, tag="d"):
     """Items of a task ended without a result. late_s: how much too late they would have been [s], where that is why."""
 
@@ -128,4 +140,4 @@ class Usage(Row, tag="u"):
     loads: int
 
 
-AnyRow = Begun | Arrival | Answer | Handed | Service | Returned | Lost | Queue | ModelLoad | Planning | Usage
+AnyRow = Begun | Arrival | Answer | Handed | Service | Returned | Children | Lost | Queue | ModelLoad | Planning | Usage

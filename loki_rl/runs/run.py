@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,12 +196,10 @@ def play(
     sent: Sequence[NDArray[Any]] | None,
     folder: Path | None = None,
     keep: Container[int] = (),
-    look: Callable[[str], None] | None = None,
 ) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
-    payloads whose answers are kept. look: is given the plane's endpoint when all is answered, before it stops. Raises
-    LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
-    from loki_rl.runs.recording import begin_recording, recording_in
+    payloads whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
+    from loki_rl.runs.recorded.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane
 
@@ -219,8 +217,6 @@ def play(
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
-        if look is not None:
-            look(plane.front)
     return seen
 
 

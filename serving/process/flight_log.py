@@ -59,4 +59,6 @@ class FlightLog:
         said = f"the recording {self._path} cannot be written and ends here; requests are served on: {error.strerror}"
         log.error("%s", said)
         self._troubles.record(RECORDING, said)
-        self._writer = None
+        if self._writer is not None:
+            self._writer.drop()
+            self._writer = None

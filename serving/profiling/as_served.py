@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline, Task
-from loki_rl.core.plan import Drift, Plan, Snapshot
+from loki_rl.core.plan import Plan, Snapshot
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.profile_file import ProfileFile
 from loki_rl.serving.engines.engine import EngineError
@@ -46,16 +46,12 @@ class Rounds:
     the profile is what is measured here: who asks within an interval because of it is given the same plan."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
-        self._left = iter(plans)
-        self._plan: Plan | None = None
-        self._drift: tuple[Drift, ...] = ()
+        self._plans = plans
 
     def decide(self, snapshot: Snapshot) -> Plan:
-        if self._plan is None or snapshot.drift == self._drift:
-            self._plan = next(self._left, self._plan)
-        self._drift = snapshot.drift
-        assert self._plan is not None
-        return self._plan
+        # Trace time: of the seconds that were counted, and since.
+        number = int((len(snapshot.arrivals) + snapshot.age_s) / snapshot.interval_s)
+        return self._plans[min(number, len(self._plans) - 1)]
 
 
 def rounds_policy(_name: str, _cluster: ClusterOptions, options: dict[str, Any]) -> Rounds:

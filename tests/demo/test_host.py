@@ -71,8 +71,15 @@ def test_the_height_is_above_the_most_accurate_models_and_below_the_fastest(soun
     assert found.crowd.height_rps <= BELOW_FASTEST * measured.cheapest_rps
 
 
+@pytest.mark.parametrize(
+    ("fastest", "expected"), [(200.0, 25.0), (40.0, 20.0), (25.0, 15.0), (17.0, 13.6)], ids=["far", "half", "near", "nearer"]
+)
+def test_the_nearer_the_fastest_models_are_the_lower_is_the_height(fastest: float, expected: float) -> None:
+    assert host.height(10.0, fastest) == pytest.approx(expected)
+
+
 def test_where_the_fastest_models_are_hardly_faster_nothing_can_be_shown(sound: Pipeline) -> None:
-    assert fit(Capacity(2, 17.0, 30.0), sound) is None
+    assert fit(Capacity(2, 17.0, 24.0), sound) is None
 
 
 def test_the_longest_picture_takes_all_its_batches(sound: Pipeline) -> None:
@@ -85,10 +92,10 @@ def test_the_longest_picture_takes_all_its_batches(sound: Pipeline) -> None:
 
 def test_a_pause_of_others_is_waited_for_once_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(host, "TOO_MANY", -1.0)  # whatever they take is too much
+    monkeypatch.setattr(host, "DOUBTFUL", -1.0)  # whatever they take is too much
     host.wait_for_pause(said.append, wait_s=0.2, look_s=0.05)
     (line,) = said
     assert "waiting up to 0 s" in line
-    monkeypatch.setattr(host, "TOO_MANY", 1.0)
+    monkeypatch.setattr(host, "DOUBTFUL", 1.0)
     host.wait_for_pause(said.append, wait_s=60.0, look_s=0.05)
     assert len(said) == 1, "nothing is said where nothing is in the way"

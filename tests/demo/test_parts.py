@@ -23,6 +23,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS, run_twin
 
+SOUND = Capacity(2, 17.0, 140.0)
 CROWD = Crowd(40.0, 400.0, calm_s=6, rise_s=4, held_s=6)
 
 
@@ -76,6 +77,17 @@ def test_a_busy_host_is_told_what_its_figures_are_worth(pipeline: Pipeline, shar
     text = "\n".join(reading.told(measured, pipeline, fit(measured, pipeline)))
     assert f"Other programs took {share:.0%}" in text
     assert word in text
+
+
+def test_room_for_what_was_never_seen_is_kept_only_where_models_load_slowly(pipeline: Pipeline) -> None:
+    assert reading.caution_for(pipeline) == 0.0
+    assert "--caution 0" in "\n".join(reading.told(SOUND, pipeline, fit(SOUND, pipeline)))
+    tasks = tuple(
+        replace(task, variants=tuple(replace(one, load_s=5.0) for one in task.variants)) for task in pipeline.tasks
+    )
+    slow = replace(pipeline, tasks=tasks)
+    assert reading.caution_for(slow) == 1.0
+    assert "--caution" not in "\n".join(reading.told(SOUND, slow, fit(SOUND, slow)))
 
 
 def test_a_host_that_can_show_nothing_is_told_so(pipeline: Pipeline) -> None:

@@ -17,7 +17,7 @@ from loki_rl.flight.file import VERSION, Head, Writer, begin
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.run import Scene, prepare
 
 Record = Callable[..., tuple[Simulation, Recorded]]

@@ -32,6 +32,10 @@ class ServiceTimes:
         """Count a batch that ended; whether times have changed for it."""
         return self._watch.record(result, now) and self._adopt((server_type,))
 
+    def look(self, server_type: int, variant: int, looks: list[float], now: float) -> bool:
+        """Count what a server measured before its first batch; whether times have changed for it."""
+        return self._watch.look((server_type, variant), looks, now) and self._adopt((server_type,))
+
     def adopt(self, found: list[Drift]) -> None:
         """Go on from what was found before."""
         self._watch.adopt(found)

@@ -110,17 +110,27 @@ class DriftWatch:
         if given is None or result.error or result.faults:
             return False
         measured, items = given
-        slowdown = measured.slowdown
-        former, known = slowdown.value, slowdown.own
-        slowed = slowdown.add(items, result.seconds, now)
+        former, known = measured.slowdown.value, measured.slowdown.own
+        slowed = measured.slowdown.add(items, result.seconds, now)
         if slowed:
-            self._move(measured, slowdown.value / former)
-        if slowed or slowdown.own != known:
+            self._move(measured, former)
+        if slowed or measured.slowdown.own != known:
             self._level(measured.key[0])
         bred = measured.bred(result.fanouts, items)
         if bred:
             self._tell(measured)
         return slowed or bred
+
+    def look(self, key: Key, looks: list[float], now: float) -> bool:
+        """Count times over the profiled ones that a server measured apart from batches: as evidence of as many, but not as
+        service. Whether `found` has changed."""
+        measured = self._measured.get(key) or self._begin(key)
+        former, slowed = measured.slowdown.value, False
+        for ratio in looks:
+            slowed |= measured.slowdown.hint(ratio, now)
+        if slowed:
+            self._move(measured, former)
+        return slowed
 
     def adopt(self, found: list[Drift]) -> None:
         """Go on from what was found before."""
@@ -148,9 +158,10 @@ class DriftWatch:
         keys = [(server_type, number) for number in range(len(self._servers.pipelines[0].tasks[self._task].variants))]
         return [self._measured.get(key) or self._begin(key) for key in keys]
 
-    def _move(self, moved: Measured, factor: float) -> None:
-        """One variant takes `factor` times as long as was believed: so do those that were not measured since, as far as
-        those that were agree."""
+    def _move(self, moved: Measured, former: float) -> None:
+        """One variant takes longer or shorter than was believed: so do those that were not measured since, as far as those
+        that were agree."""
+        factor = moved.slowdown.value / former
         since = moved.slowdown.since
         siblings = self._siblings(moved.key[0])
         fresh = [one for one in siblings if one is moved or (one.slowdown.own and one.slowdown.latest >= since)]

@@ -38,6 +38,10 @@ def near_one(value: float) -> float:
     return 1.0 if 1 / (1 + TOLERANCE) < value < 1 + TOLERANCE else round(value, 3)
 
 
+def _log_of(ratio: float) -> float:
+    return log(min(MOST, max(1 / MOST, ratio)))
+
+
 class Row(NamedTuple):
     """A profiled time on a scale of logarithms. p50: [s]; mean, variance: of the logarithm of a time over p50."""
 
@@ -125,11 +129,17 @@ class Slowdown:
     def add(self, items: int, seconds: float, now: float) -> bool:
         """Count a batch of so many items that took so long [s]; whether the value has changed for it."""
         p50, mean, variance = self._rows.get(items) or self._row(items)
-        sample = log(min(MOST, max(1 / MOST, seconds / p50))) - mean
-        spread = max(variance, self._noise, NOISE * NOISE)
         known = self.own
         self.count += 1
         self.latest = now
+        return self._weigh(_log_of(seconds / p50) - mean, variance, now, known)
+
+    def hint(self, ratio: float, now: float) -> bool:
+        """Count a time over the profiled one that was measured apart from service; whether the value has changed for it."""
+        return self._weigh(_log_of(ratio), 0.0, now, self.own)
+
+    def _weigh(self, sample: float, variance: float, now: float, known: bool) -> bool:
+        spread = max(variance, self._noise, NOISE * NOISE)
         limit = CLIP * spread**0.5
         off = min(limit, max(-limit, sample - self._log))
         # Successive differences: a change that stays adds to one of them only.

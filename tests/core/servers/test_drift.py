@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import cycle, islice
 
 import pytest
+from msgspec.structs import replace
 
 from loki_rl.core.effects import Send
 from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Drifted, Restarted, Result, Tick, router
@@ -137,6 +138,27 @@ def test_what_was_measured_with_nothing_before_moves_nobody_who_was() -> None:
     serve(actor, 2 * LEAST, 5.15 * MS, (2, 1), ROUGH)
     serve(actor, LEAST, 2 * MEAN_S, (2, 1), begin=20.0)
     assert [drift.variant for drift in backlog(actor).drift] == ["fine"]
+
+
+def test_what_servers_see_before_their_first_batch_counts_as_a_few_batches() -> None:
+    actor = make(FIND)
+    actor.handle(replace(ready(0, FINE, batch=1), looks=[2.0, 2.1, 1.9]), 0.0)
+    assert backlog(actor).drift == [], "it is evidence and no truth"
+    assert backlog(actor).levels == {}
+    serve(actor, 2, 2 * MEAN_S, (2, 1), begin=1.0)
+    assert [one.slowdown for one in backlog(actor).drift] == [pytest.approx(2.0, rel=TOLERANCE)] * 2
+    actor = make(FIND)
+    actor.handle(replace(ready(0, FINE, batch=1), looks=[2.0, 2.1, 1.9]), 0.0)
+    serve(actor, 4, MEAN_S, (2, 1), begin=1.0)
+    assert backlog(actor).drift == []
+
+
+def test_many_servers_that_see_the_same_need_no_batch() -> None:
+    actor = make(FIND)
+    for number in range(3):
+        actor.handle(replace(ready(number, FINE, batch=1), looks=[0.5, 0.5, 0.5]), 0.6 * number)
+    assert [one.slowdown for one in backlog(actor).drift] == [0.5, 0.5]
+    assert actor.times.of[0][FINE][1] == pytest.approx(10 * MS)
 
 
 def test_results_too_late_for_their_lease_are_measured_all_the_same() -> None:

@@ -13,7 +13,7 @@ from loki_rl.core.journal import JournalError, Recorder
 from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Loaded, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Snapshot
+from loki_rl.core.plan import Drift, Snapshot
 from loki_rl.core.requests.items import Family
 from loki_rl.files.config import PipelineFile, TaskSpec
 from loki_rl.files.profile_file import Fanout, Load, ProfileFile, StageAccuracy, Timing
@@ -81,8 +81,10 @@ def test_a_server_for_each_task_is_the_least() -> None:
 def test_the_policy_gives_one_plan_after_the_other_and_stays_with_the_last() -> None:
     plans = [one.plan for one in make_rounds(PIPELINE)]
     policy = rounds_policy("rounds", ClusterOptions(PIPELINE, 2), {"plans": msgspec.to_builtins(plans)})
-    snapshot = Snapshot(0.0, 10.0, (), 0.0, ())
-    assert [policy.decide(snapshot) for _ in range(len(plans) + 2)] == [*plans, plans[-1], plans[-1]]
+    drift = (Drift("find", "f1", "", 2.0, {}),)
+    asked = [(0, 0.0), (0, 0.0), (4, 0.9), (9, 1.02), (15, 0.0), (20, 0.02), (29, 1.1), (39, 1.02), (80, 0.0)]
+    given = [policy.decide(Snapshot(99.0, 10.0, (5,) * seconds, age_s, (), drift=drift)) for seconds, age_s in asked]
+    assert [plans.index(plan) for plan in given] == [0, 0, 0, 1, 1, 2, 3, 3, 3]
 
 
 # -- journals ---------------------------------------------------------------------------------------------------------------
@@ -232,6 +234,18 @@ def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> No
     assert made.as_served
     assert made.accuracies == PROFILE.accuracies
     assert "320 batches" in made.provenance
+
+
+def test_waiting_for_a_core_stays_in_the_times_and_is_told_with_how_sure_they_are() -> None:
+    log = log_of(SPANS, SLOW)
+    log.batches = [replace(one, waited=0.25 * one.seconds) for one in log.batches]
+    made = rescaled_by(log)
+    assert [row.p50_ms for row in made.variants] == [row.p50_ms for row in rescaled_by(log_of(SPANS, SLOW)).variants]
+    assert all(row.waited == pytest.approx(0.25) for row in made.variants)
+    assert all(row.error == pytest.approx(0.0, abs=1e-6) for row in made.variants), "all of their stretches are alike"
+    begin = SPANS[0][0]
+    log.batches = [replace(one, end=one.end + (one.begin > begin + 5)) for one in log.batches]
+    assert any(row.error is not None and row.error > 0.1 for row in rescaled_by(log).variants)
 
 
 def test_a_variant_that_was_not_served_is_taken_to_be_as_slow_as_its_neighbours_became() -> None:

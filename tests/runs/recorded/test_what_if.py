@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,44 +10,17 @@ from msgspec.structs import replace
 
 from loki_rl.control.policies.named import make_policy
 from loki_rl.core.messages import Outcome
-from loki_rl.env.simulate import Simulation, simulate
+from loki_rl.env.simulate import simulate
 from loki_rl.flight.columns import read_flight
 from loki_rl.flight.file import VERSION, FlightError, Head, Writer, begin
 from loki_rl.flight.rows import Answer, AnyRow, Arrival, Begun
-from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.recording import begin_recording, recording_in
+from loki_rl.runs.recorded.recording import recording_in
+from loki_rl.runs.recorded.what_if import WhatIfError, recording_of, what_if
 from loki_rl.runs.run import prepare, run_plane, run_twin
-from loki_rl.runs.what_if import WhatIfError, recording_of, what_if
 from loki_rl.traces.demand import TraceError, Wishes
 from loki_rl.traces.trace import load_trace
-
-Record = Callable[..., tuple[Path, Simulation]]
-
-
-@pytest.fixture
-def record(small: Path, crowd: Path, tmp_path: Path) -> Record:
-    """A recording as a plane makes it, of actors in the twin, and what they counted."""
-
-    def make(wishes: Wishes | None = None, origin: float = 0.0, **change: object) -> tuple[Path, Simulation]:
-        options = replace(RunOptions(str(small), str(crowd), "loki", "emulated", rate_scale=3.0), **change)
-        scene = prepare(options)
-        file = begin_recording(tmp_path / "flight", scene.cluster, options)
-        writer = Writer(file)
-        policy = make_policy(options.policy, scene.pipeline, scene.policy)
-        sifter = Sifter(writer.put, scene.pipeline)
-        # On a clock of its own, as a host's is.
-        put = Sifter(lambda row: writer.put(_later(row, origin)), scene.pipeline) if origin else sifter
-        done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, record=put.record, wishes=wishes)
-        writer.close()
-        return file, done
-
-    return make
-
-
-def _later(row: AnyRow, origin: float) -> AnyRow:
-    moved = [name for name in ("at", "origin", "begin", "end", "asked", "answered") if hasattr(row, name)]
-    return replace(row, **{name: getattr(row, name) + origin for name in moved})
+from tests.runs.recorded.conftest import Record
 
 
 def test_what_the_run_made_of_it_is_what_its_ledger_counted(record: Record) -> None:

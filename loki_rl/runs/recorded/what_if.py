@@ -4,6 +4,7 @@ plane itself made of it."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from loki_rl.flight.file import FlightError, Head, Tail
 from loki_rl.flight.packing import Columns, Part
 from loki_rl.flight.rows import Answer, Arrival, Begun, Planning, Usage
 from loki_rl.runs.options import RunOptions, read_options
-from loki_rl.runs.recording import RECORDING
+from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.result import RunResult
 from loki_rl.traces.demand import TraceOptions
 from loki_rl.traces.rows import stem
@@ -42,8 +43,8 @@ def recording_of(path: Path) -> Path:
 def what_if(path: Path, typed: Mapping[str, Any]) -> tuple[RunOptions, RunResult]:
     """The options of a run on the recorded requests, which are those of the recorded run but for those typed, and what that
     run made of them. Raises FlightError, WhatIfError or ConfigError."""
-    head, tally = _told(path)
-    recorded = _options(path, head)
+    head, tally = told(path)
+    recorded = options_of(path, head)
     if "pipeline" not in typed and with_load_s(recorded.file.pipeline, recorded.load_s) != head.cluster.pipeline:
         raise WhatIfError(
             f"pipeline '{recorded.pipeline}' is no longer as it was when {path} was recorded; name it as an argument to "
@@ -56,7 +57,8 @@ def what_if(path: Path, typed: Mapping[str, Any]) -> tuple[RunOptions, RunResult
     return options, _result(path, recorded, head, tally)
 
 
-def _options(path: Path, head: Head) -> RunOptions:
+def options_of(path: Path, head: Head) -> RunOptions:
+    """Of the recorded run. Raises FlightError."""
     try:
         return read_options(head.run.encode())
     except UNREADABLE as error:
@@ -82,17 +84,13 @@ def _result(path: Path, recorded: RunOptions, head: Head, tally: Tally) -> RunRe
     )
 
 
-def _told(path: Path) -> tuple[Head, Tally]:
-    tail = Tail(path)
+def told(path: Path) -> tuple[Head, Tally]:
+    """How a recording began, and what the recorded run counted. Raises FlightError."""
     live = LiveTally()
-    try:
+    with closing(Tail(path)) as tail:
         for part in tail.poll():
             live.add(part)
-    finally:
-        tail.close()
-    if tail.head is None:
-        raise FlightError(f"{path} is not a recording: it has no head; record one with 'loki-rl serve --record FILE'")
-    return tail.head, live.ended()
+        return tail.begun, live.ended()
 
 
 class LiveTally:
