@@ -21,14 +21,19 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity import rate, trace
+from benchmarks.parity import trace
+from loki_rl.cli import terminal
 from loki_rl.control.allocator.allocate import capacity
+from loki_rl.demo.host import fit, measure_here
+from loki_rl.demo.reading import NOTHING, caution_for
+from loki_rl.demo.stage import Stage
 from loki_rl.fidelity.comparison import Told, overall, pooled, told
 from loki_rl.fidelity.gate import record
 from loki_rl.fidelity.measure import Fidelity, measure
 from loki_rl.fidelity.twin import calibrated, read_run
 from loki_rl.fidelity.verdict import EMULATED, REAL, Bars
 from loki_rl.files.config import load_pipeline
+from loki_rl.files.profile_file import ProfileFile
 from loki_rl.reports.statistics import Interval
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.engines.hardware import HostLoad
@@ -39,12 +44,10 @@ SECONDS = 60
 LOADS = "0.5,0.8,1,1.2"
 # What the calibration knows of emulated workers: other loads than those that are compared, another policy, and other seeds.
 KNOWN_LOADS, KNOWN_POLICY, KNOWN_SEED = (0.4, 0.9), "loki", 1000
-# The crowd: before it, and at its height; of real models as in the demo.
+# The crowd of emulated workers: before it, and at its height.
 BASE, PEAK = 0.6, 1.2
 # Every so many seconds demand goes from one share to the other, and plans with it.
 STEPS, STEP_S = (0.5, 1.2), 15
-# What real models are first asked, to know what they can serve [1/s].
-KNOWN_RPS = 4.0
 BESIDE_NEIGHBOUR = Bars(violations=5.0, overload=5.0)
 SHOWN = ("violations", "accuracy", "servers", "p50", "p95", "p99")
 
@@ -112,18 +115,26 @@ PARTS = {"emulated": emulated, "onnx": onnx, "busy": busy}
 
 
 def _reading(asked: argparse.Namespace, folder: Path, bars: Bars) -> Iterator[bool]:
-    """Through a crowd from .6 of what the best models were seen to serve here. What is known is of a ramp from there to the
-    same height, with a policy that is not compared, and of a steady run."""
-    first = replace(
-        READING, trace=trace(folder / "known.csv", "ramp", SECONDS, KNOWN_RPS, 1.0), policy="forecast", seed=KNOWN_SEED
-    )
-    best = rate(read_run(record(first, folder)))
-    print(f"{folder.name}: the best models can serve {best:.1f} requests/s here", flush=True)
-    ramp = trace(folder / "ramp.csv", "ramp", SECONDS, 0.5 * best, 2.0)
-    known = [first, replace(first, trace=ramp, seed=KNOWN_SEED + 1)]
-    crowd = trace(folder / "crowd.csv", "flash_crowd", SECONDS, BASE * best, PEAK / BASE)
+    """Through the demo's crowd, with models as they were measured here. What is known is of steady demand and of a ramp from
+    before the crowd to its height, with a policy that is not compared."""
+    profile = folder / "reading.profile.json"
+    stage = Stage(folder, "cpu", print, terminal.progress_bars)
+    measured = ProfileFile.load(profile).capacity if profile.is_file() else measure_here(stage, profile)
+    assert measured is not None
+    run = replace(READING, profile=str(profile), servers=measured.servers)
+    found = fit(measured, run.file.pipeline)
+    if found is None:
+        print(f"{folder.name}: {NOTHING}")
+        yield False
+        return
+    base, height = found.crowd.base_rps, found.crowd.height_rps
+    run = replace(run, slo_ms=found.slo_ms, initial_rps=base, caution=caution_for(run.file.pipeline))
+    print(f"{folder.name}: a crowd {found.crowd}", flush=True)
+    ramps = [trace(folder / f"known{peak:.1f}.csv", "ramp", SECONDS, base, peak) for peak in (1.0, height / base)]
+    known = [replace(run, trace=ramp, policy="forecast", seed=KNOWN_SEED + number) for number, ramp in enumerate(ramps)]
+    crowd = str(found.crowd.save(folder))
     for policy in (asked.policies or "hardware,loki,exact").split(","):
-        part = Part(f"{folder.name}, {policy}", replace(READING, trace=crowd, policy=policy))
+        part = Part(f"{folder.name}, {policy}", replace(run, trace=crowd, policy=policy))
         yield _compare(part, asked.seeds, known, bars, folder)
 
 
