@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("peers", nargs="+", choices=[*PEERS, "all"], help="whom to measure")
     parser.add_argument("--work", nargs="+", choices=get_args(WorkLoad), default=list(get_args(WorkLoad)))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=9.0, help="of one case; the flash crowd takes six times as long")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of one case; the flash crowd takes six times as long")
     parser.add_argument("--layout", choices=("compact", "spread"), help="of our plane's processes (default: its own)")
     parser.add_argument("--out", type=Path, default=FOLDER / "report")
     args = parser.parse_args()
@@ -42,10 +42,9 @@ def main() -> None:
         reports = load_all(args.out)
     except UserError as error:
         sys.exit(f"error: {error}")
-    text = page(reports)
-    (args.out / "report.md").write_text(text)
+    (args.out / "report.md").write_text(page(reports))
     draw(reports, args.out / "report.png")
-    print(text)
+    print(page([report for report in reports if "all" in args.peers or report.peer in args.peers]))
 
 
 def _measured(peer: Peer, plan: Plan) -> Report:

@@ -34,6 +34,9 @@ CROWD_BASE, CROWD_CASES = 0.6, 6
 # Of the seconds in which the crowd's trace is at its base.
 BASE_S = 60
 TIMEOUT_S = 30.0
+# What a server can do shows with three requests in flight for each core.
+IN_FLIGHT = 3 * len(os.sched_getaffinity(0))
+CLOSED = f"{IN_FLIGHT} in flight"
 
 
 class Case(Struct):
@@ -76,11 +79,8 @@ def idle(seconds: float) -> Case:
 
 
 def closed(seconds: float) -> Case:
-    """What a contestant can do: three requests in flight for each core."""
-    concurrency = 3 * len(os.sched_getaffinity(0))
-    return Case(
-        f"{concurrency} in flight", lambda contestant: _with_cpu(contestant, lambda one: _looped(one, concurrency, seconds))
-    )
+    """What a contestant can do."""
+    return Case(CLOSED, lambda contestant: _with_cpu(contestant, lambda one: _looped(one, IN_FLIGHT, seconds)))
 
 
 def _looped(contestant: Contestant, concurrency: int, seconds: float) -> Figures:
@@ -110,15 +110,15 @@ def _open(name: str, times: NDArray[np.float64], seconds: float) -> Case:
         figures = seen.figures
         # Others do not say what served a request, but it is always the same.
         accuracy = contestant.work.accuracy if figures.accuracy is None else figures.accuracy
-        return {
+        found = {
             "offered_rps": len(times) / seconds,
             "rps": figures.ok / seconds,
             "accuracy": accuracy,
             "exact_rps": accuracy * figures.ok / seconds,
-            "p50_ms": figures.p50_ms,
-            "p99_ms": figures.p99_ms,
             "client_lag_p99_ms": seen.lag.p99_ms,
         }
+        answered = figures.ok + figures.late
+        return found | ({"p50_ms": figures.p50_ms, "p99_ms": figures.p99_ms} if answered else {})
 
     return Case(name, lambda contestant: _with_cpu(contestant, measure))
 

@@ -82,7 +82,7 @@ PEERS = {
 
 def start_ours(work: Work, ports: Ports, folder: Path, layout: str | None) -> Launch:
     """`loki-rl serve` in the project's own environment, with the front ends that the peer has."""
-    command = [sys.executable, "-m", "loki_rl", "serve", str(work.pipeline), "--workers", "2", "--initial-rps", "50"]
+    command = [sys.executable, "-m", "loki_rl", "serve", str(work.pipeline), "--workers", "2"]
     command += ["--http-port", str(ports.http), "--grpc-port", str(ports.grpc)]
     command += ["--layout", layout] if layout else []
     environment = {"PYTHONPATH": str(PROJECT)}

@@ -4,7 +4,7 @@ cases."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +57,8 @@ class Entry(Struct):
 
 
 @contextmanager
-def started(entries: Sequence[Entry], pictures: Sequence[Array]) -> Iterator[list[Contestant]]:
-    """All of them at once, warm. Raises PeerError."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(_started(entry, pictures)) for entry in entries]
-
-
-@contextmanager
-def _started(entry: Entry, pictures: Sequence[Array]) -> Iterator[Contestant]:
+def started(entry: Entry, pictures: Sequence[Array]) -> Iterator[Contestant]:
+    """It alone, warm. Raises PeerError."""
     ports = free_ports()
     with serving(_launch(entry, ports)) as tree:
         contestant = Contestant(entry.name, entry.work, tree, ports, _payloads(entry, pictures), _takes(entry))

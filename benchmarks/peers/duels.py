@@ -17,18 +17,18 @@ from benchmarks.peers.contestants import FOLDER, OURS, Contestant, Entry, starte
 from benchmarks.peers.environment import PeerError
 from benchmarks.peers.work import Work, null_chain, reading
 from loki_rl.files.config import load_pipeline
+from loki_rl.serving.engines.adapter import Array
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.profiling.workload import entry_payloads
 
 WorkLoad = Literal["null", "reading", "overload", "crowd"]
 PICTURES = 24
-SAME = f"{OURS}, same models"
 
 
 class Row(Struct):
     """One case of one contestant in one round. error: why there are no figures."""
 
-    duel: str
+    work: str
     case: str
     contestant: str
     round: int
@@ -45,6 +45,15 @@ class Plan(Struct):
     layout: str | None
 
 
+class Bout(Struct):
+    """What all rounds of a work load share. pictures: what is read."""
+
+    name: str
+    pictures: Sequence[Array]
+    rounds: int
+    tell: Callable[[Row], None]
+
+
 def duel(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
     """All rows of one peer. Raises PeerError if a contestant cannot be started."""
     rows = _null(peer, plan, tell) if "null" in plan.loads else []
@@ -57,30 +66,27 @@ def _null(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
     work = null_chain(FOLDER / "work" / "null")
     entries = [Entry(peer.name, work, peer), Entry(OURS, work, layout=plan.layout)]
     chosen = [cases.idle(plan.seconds), *cases.null_cases(plan.seconds, peer.grpc, peer.describes)]
-    with started(entries, ()) as contestants:
-        return _rounds("null", contestants, chosen, plan.rounds, tell)
+    return _rounds(Bout("null", (), plan.rounds, tell), entries, chosen)
 
 
 def _reading(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
     """With the best models on both sides, and ours with the freedom to choose; then the peer with the fastest ones at the
-    same demand, as it could have been given those instead."""
+    same demand, as it could have been given those instead. Capacities are measured first, since demand depends on them."""
     file = load_pipeline("reading")
-    pictures = entry_payloads(file, PICTURES, 0, "cpu")
+    bout = Bout("reading", entry_payloads(file, PICTURES, 0, "cpu"), plan.rounds, tell)
     best, fastest = (reading(FOLDER / "work", name) for name in ("best", "fastest"))
-    free = Entry(OURS, _all_models(best, file.path), layout=plan.layout)
-    sides = [Entry(f"{peer.name}, best", best, peer), Entry(SAME, best, layout=plan.layout), free]
-    with started(sides, pictures) as contestants:
-        rows = _rounds("reading", contestants, [cases.closed(plan.seconds)], plan.rounds, tell)
-        capacity = _capacity(rows, contestants[0].name)
-        rows += _rounds("reading", contestants, _demands(plan, capacity), plan.rounds, tell)
-    sides = [Entry(f"{peer.name}, fastest", fastest, peer), free]
-    with started(sides, pictures) as contestants:
-        closed = _rounds("reading, fastest", contestants, [cases.closed(plan.seconds)], plan.rounds, tell)
-        demands = _demands(plan, capacity)
-        if "overload" in plan.loads:
-            own = cases.OVERLOAD * _capacity(closed, contestants[0].name)
-            demands.append(cases.offered("1.5 x its own capacity", own, plan.seconds, seed=2))
-        return rows + closed + _rounds("reading, fastest", contestants, demands, plan.rounds, tell)
+    free = Entry(OURS, _all_models(best, file.path.absolute()), layout=plan.layout)
+    same = Entry(f"{OURS}, same models", best, layout=plan.layout)
+    theirs, their_fastest = Entry(f"{peer.name}, best", best, peer), Entry(f"{peer.name}, fastest", fastest, peer)
+
+    rows = _rounds(bout, [theirs, their_fastest, same], [cases.closed(plan.seconds)])
+    demands = _demands(plan, _capacity(rows, theirs.name))
+    rows += _rounds(bout, [theirs, their_fastest, same, free], demands)
+    if "overload" in plan.loads:
+        most = cases.OVERLOAD * _capacity(rows, their_fastest.name)
+        own = [cases.offered("1.5 x capacity of the fastest", most, plan.seconds, seed=2)]
+        rows += _rounds(bout, [their_fastest, free], own)
+    return rows
 
 
 def _demands(plan: Plan, capacity_rps: float) -> list[Case]:
@@ -98,25 +104,28 @@ def _all_models(work: Work, pipeline: Path) -> Work:
 
 
 def _capacity(rows: Sequence[Row], name: str) -> float:
-    found = [row.figures["rps"] for row in rows if row.contestant == name and row.figures]
+    """What it did with some requests in flight [1/s]. Raises PeerError if that was nothing."""
+    found = [row.figures["rps"] for row in rows if row.contestant == name and row.case == cases.CLOSED and row.figures]
     if not found or not median(found):
-        raise PeerError(f"'{name}' served nothing with some requests in flight, so it has no capacity to be overloaded by")
+        raise PeerError(f"'{name}' served nothing with some requests in flight, so there is nothing to overload it by")
     return median(found)
 
 
-def _rounds(
-    name: str, contestants: Sequence[Contestant], chosen: Sequence[Case], rounds: int, tell: Callable[[Row], None]
-) -> list[Row]:
-    """In each round every case of every contestant, in turn."""
+def _rounds(bout: Bout, entries: Sequence[Entry], chosen: Sequence[Case]) -> list[Row]:
+    """In each round every contestant in turn, started anew and alone on the host: some use a core while nobody asks."""
     rows: list[Row] = []
-    for number in range(rounds):
-        for case in chosen:
-            for contestant in contestants:
-                row = Row(name, case.name, contestant.name, number)
-                try:
-                    row.figures = case.measure(contestant)
-                except (PeerError, ReplayError) as error:
-                    row.error = str(error)
-                rows.append(row)
-                tell(row)
+    for number in range(bout.rounds if chosen else 0):
+        for entry in entries:
+            with started(entry, bout.pictures) as contestant:
+                rows += [_row(bout, number, contestant, case) for case in chosen]
     return rows
+
+
+def _row(bout: Bout, number: int, contestant: Contestant, case: Case) -> Row:
+    row = Row(bout.name, case.name, contestant.name, number)
+    try:
+        row.figures = case.measure(contestant)
+    except (PeerError, ReplayError) as error:
+        row.error = str(error)
+    bout.tell(row)
+    return row

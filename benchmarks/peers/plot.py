@@ -20,20 +20,18 @@ def draw(reports: Sequence[Report], file: Path) -> None:
     """Ours is the median over all duels, since each peer met it anew."""
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2)
-    http = {"null"}
-    _bars(axes[0][0], _values(reports, http, "p50_ms"), "Null chain, HTTP and gRPC: median latency [ms]", log=True)
-    _bars(axes[0][1], _values(reports, http, "rps"), "Null chain: requests/s", log=True)
-    both = {"reading", "reading, fastest"}
-    _bars(axes[1][0], _values(reports, both, "rps"), "reading: requests/s in time")
-    _bars(axes[1][1], _values(reports, both, "exact_rps"), "reading: requests/s in time x accuracy")
+    _bars(axes[0][0], _values(reports, "null", "p50_ms"), "Null chain: median latency [ms]", log=True)
+    _bars(axes[0][1], _values(reports, "null", "rps"), "Null chain: requests/s", log=True)
+    _bars(axes[1][0], _values(reports, "reading", "rps"), "reading: requests/s in time")
+    _bars(axes[1][1], _values(reports, "reading", "exact_rps"), "reading: requests/s in time x accuracy")
     figure.savefig(file, dpi=120)
 
 
-def _values(reports: Sequence[Report], duels: set[str], name: str) -> Bars:
+def _values(reports: Sequence[Report], work: str, name: str) -> Bars:
     found: dict[str, dict[str, list[float]]] = {}
     for report in reports:
-        for (duel, case, contestant), figures in medians(report.rows).items():
-            if duel in duels and name in figures:
+        for (served, case, contestant), figures in medians(report.rows).items():
+            if served == work and name in figures:
                 found.setdefault(contestant, {}).setdefault(case, []).append(figures[name])
     ordered = sorted(found.items(), key=lambda item: not item[0].startswith(OURS))
     return {contestant: {case: median(values) for case, values in many.items()} for contestant, many in ordered}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +19,8 @@ from loki_rl.files.tables import ConfigError
 
 # Figures of a table, with their unit and how many digits they have.
 COLUMNS = {
-    "rps": ("req/s in time", 1),
+    "offered_rps": ("offered [1/s]", 1),
+    "rps": ("served in time [1/s]", 1),
     "exact_rps": ("x accuracy", 1),
     "accuracy": ("accuracy", 3),
     "p50_ms": ("p50 [ms]", 2),
@@ -71,10 +72,10 @@ def load_all(folder: Path) -> list[Report]:
 
 
 def medians(rows: Sequence[Row]) -> dict[tuple[str, str, str], Figures]:
-    """(duel, case, contestant) -> the median of each figure over the rounds that have it; none where all failed."""
+    """(work, case, contestant) -> the median of each figure over the rounds that have it; none where all failed."""
     found: dict[tuple[str, str, str], list[Figures]] = {}
     for row in rows:
-        found.setdefault((row.duel, row.case, row.contestant), []).append(row.figures)
+        found.setdefault((row.work, row.case, row.contestant), []).append(row.figures)
     return {key: _medians(many) for key, many in found.items()}
 
 
@@ -90,23 +91,25 @@ def page(reports: Sequence[Report]) -> str:
 
 def _part(report: Report) -> str:
     found = medians(report.rows)
-    head = ["duel, case", "server", *(title for title, _ in COLUMNS.values()), "ours / peer"]
+    head = ["work, case", "server", *(title for title, _ in COLUMNS.values()), "ours / peer"]
     lines = [
         f"## {report.title}",
         "",
         f"{report.host.system}, {report.host.cores} cores, {report.host.load}; {report.rounds} rounds of "
-        f"{report.seconds:g} s a case; layout {report.layout}",
+        f"{report.seconds:g} s a case; layout {report.layout}; "
+        + ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
     ]
-    for (duel, case, name), figures in found.items():
-        peer = next(other for key, other in found.items() if key[:2] == (duel, case) and not key[2].startswith(OURS))
-        cells = [_cell(figures, column, digits) for column, (_, digits) in COLUMNS.items()]
-        ratio = _ratios(figures, peer) if name.startswith(OURS) else ""
-        lines.append(f"| {duel}, {case} | {name} | {' | '.join(cells)} | {ratio} |")
+    for work, case in dict.fromkeys(key[:2] for key in found):
+        beside = {name: figures for (other, same, name), figures in found.items() if (other, same) == (work, case)}
+        for name, figures in beside.items():
+            cells = [_cell(figures, column, digits) for column, (_, digits) in COLUMNS.items()]
+            ratios = _ratios(name, beside) if name.startswith(OURS) else ""
+            lines.append(f"| {work}, {case} | {name} | {' | '.join(cells)} | {ratios} |")
     errors = [
-        f"- {row.duel}, {row.case}, {row.contestant}, round {row.round}: {row.error}" for row in report.rows if row.error
+        f"- {row.work}, {row.case}, {row.contestant}, round {row.round}: {row.error}" for row in report.rows if row.error
     ]
     return "\n".join([*lines, "", *errors, ""])
 
@@ -115,14 +118,21 @@ def _cell(figures: Figures, name: str, digits: int) -> str:
     return f"{figures[name]:,.{digits}f}" if name in figures else ""
 
 
-def _ratios(ours: Figures, peer: Figures) -> str:
-    """Of what is served in time, and of the median latency."""
-    names = {"rps": "rate", "exact_rps": "x accuracy", "p50_ms": "p50"}
-    found = {title: ours[name] / peer[name] for name, title in names.items() if name in ours and peer.get(name)}
-    return ", ".join(f"{title} {ratio:.2f}x" for title, ratio in found.items())
+def _ratios(name: str, beside: Mapping[str, Figures]) -> str:
+    """Of what is served in time and, where the client waits for answers, of the median latency: ours over each peer's."""
+    ours = beside[name]
+    names = {"rps": "rate", "exact_rps": "x accuracy"} if "accuracy" in ours else {"rps": "rate", "p50_ms": "p50"}
+    found = []
+    for other, theirs in beside.items():
+        ratios = [
+            f"{title} {ours[key] / theirs[key]:.2f}x" for key, title in names.items() if key in ours and theirs.get(key)
+        ]
+        if not other.startswith(OURS) and ratios:
+            found.append(f"{other}: {', '.join(ratios)}")
+    return "; ".join(found)
 
 
 def told(row: Row) -> str:
     """A line while it runs."""
     figures = row.error or "  ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-    return f"{row.duel:18}{row.case:24}{row.contestant:24}{row.round:3}  {figures}"
+    return f"{row.work:18}{row.case:24}{row.contestant:24}{row.round:3}  {figures}"

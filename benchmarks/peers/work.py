@@ -19,7 +19,8 @@ from loki_rl.core.pipeline import Task, Variant
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.serving.engines.model_repository import find_model
 
-NULL_SLO_S, NULL_TIMEOUT_S = 0.2, 30.0
+# Requests of null are not to be late: what is in flight is the client's choice.
+NULL_SLO_S = 30.0
 NULL_BATCH = 16
 ADAPTERS = "benchmarks.peers.pass_through"
 # Of *reading*: on a CPU a batch costs as much as its items alone, and a picture takes long enough by itself.
@@ -39,8 +40,7 @@ class Work(Struct, frozen=True):
     accuracy: float
 
     def spec(self, port: int) -> Spec:
-        # Null requests in flight are as many as the client wants; what they wait is theirs.
-        return Spec(self.kind, self.stages, self.replicas, NULL_TIMEOUT_S if self.kind == "null" else self.slo_s, port)
+        return Spec(self.kind, self.stages, self.replicas, self.slo_s, port)
 
 
 def null_chain(folder: Path) -> Work:
@@ -103,7 +103,7 @@ def _narrowed(file: PipelineFile, path: tuple[str, ...]) -> dict[str, Any]:
     text: dict[str, Any] = yaml.safe_load(file.path.read_text())
     for task, variant in zip(text["tasks"].values(), path, strict=True):
         task["variants"] = {variant: task["variants"][variant]}
-    return text | {"profile": str(file.profile), "repository": str(file.repository.absolute())}
+    return text | {"profile": str(file.profile and file.profile.absolute()), "repository": str(file.repository.absolute())}
 
 
 def _written(file: Path, text: dict[str, Any]) -> Path:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from benchmarks.peers.servers import oip
+from benchmarks.peers.servers.both import answer_of
 from benchmarks.peers.servers.routes import answered, describe
 from benchmarks.peers.servers.spec import Spec, read_spec
-from benchmarks.peers.servers.stages import Array, Detection, Null, Recognition
 
 SPEC = "PEER_SPEC"
 
@@ -41,15 +40,6 @@ def make_app() -> FastAPI:
             return Response(status_code=504)
 
     return app
-
-
-def answer_of(spec: Spec) -> Callable[[Array], tuple[bytes, int]]:
-    """What a request's tensor is answered with."""
-    if spec.kind == "null":
-        first, second = (Null(stage) for stage in spec.stages)
-        return lambda tensor: oip.floats("null", second.run(first.run([tensor]))[0])
-    detection, recognition = Detection(spec.stages[0]), Recognition(spec.stages[1])
-    return lambda picture: oip.elements("reading", recognition.texts(detection.crops([picture])[0]))
 
 
 def main() -> None:
