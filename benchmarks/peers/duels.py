@@ -1,4 +1,4 @@
-"""A peer beside our own plane: which contestants meet in which cases, in turns, A B A B. Owns the order and the rows; must
+"""A peer beside our own plane: who meets in which cases, in turns, A B A B. Owns the order and the rows; must
 not know how anything is started or measured."""
 
 from __future__ import annotations
@@ -54,24 +54,18 @@ class Bout(Struct):
     tell: Callable[[Row], None]
 
 
-def duel(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
-    """All rows of one peer. Raises PeerError if a contestant cannot be started."""
-    rows = _null(peer, plan, tell) if "null" in plan.loads else []
-    if {"reading", "overload", "crowd"} & set(plan.loads):
-        rows += _reading(peer, plan, tell)
-    return rows
-
-
-def _null(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
+def null_duel(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> None:
+    """The null chain; `tell` is told each row."""
     work = null_chain(FOLDER / "work" / "null")
     entries = [Entry(peer.name, work, peer), Entry(OURS, work, layout=plan.layout)]
     chosen = [cases.idle(plan.seconds), *cases.null_cases(plan.seconds, peer.grpc, peer.describes)]
-    return _rounds(Bout("null", (), plan.rounds, tell), entries, chosen)
+    play(Bout("null", (), plan.rounds, tell), entries, chosen)
 
 
-def _reading(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
-    """With the best models on both sides, and ours with the freedom to choose; then the peer with the fastest ones at the
-    same demand, as it could have been given those instead. Capacities are measured first, since demand depends on them."""
+def reading_duel(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> None:
+    """The best models on both sides, the peer with the fastest ones at the same demand, as it could have been given those
+    instead, and ours with the freedom to choose. Capacities are measured first, since demand depends on them. Raises
+    PeerError if the peer serves nothing at all."""
     file = load_pipeline("reading")
     bout = Bout("reading", entry_payloads(file, PICTURES, 0, "cpu"), plan.rounds, tell)
     best, fastest = (reading(FOLDER / "work", name) for name in ("best", "fastest"))
@@ -79,14 +73,13 @@ def _reading(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
     same = Entry(f"{OURS}, same models", best, layout=plan.layout)
     theirs, their_fastest = Entry(f"{peer.name}, best", best, peer), Entry(f"{peer.name}, fastest", fastest, peer)
 
-    rows = _rounds(bout, [theirs, their_fastest, same], [cases.closed(plan.seconds)])
+    rows = play(bout, [theirs, their_fastest, same], [cases.closed(plan.seconds)])
     demands = _demands(plan, _capacity(rows, theirs.name))
-    rows += _rounds(bout, [theirs, their_fastest, same, free], demands)
+    play(bout, [theirs, their_fastest, same, free], demands)
     if "overload" in plan.loads:
         most = cases.OVERLOAD * _capacity(rows, their_fastest.name)
         own = [cases.offered("1.5 x capacity of the fastest", most, plan.seconds, seed=2)]
-        rows += _rounds(bout, [their_fastest, free], own)
-    return rows
+        play(bout, [their_fastest, free], own)
 
 
 def _demands(plan: Plan, capacity_rps: float) -> list[Case]:
@@ -111,21 +104,31 @@ def _capacity(rows: Sequence[Row], name: str) -> float:
     return median(found)
 
 
-def _rounds(bout: Bout, entries: Sequence[Entry], chosen: Sequence[Case]) -> list[Row]:
+def play(bout: Bout, entries: Sequence[Entry], chosen: Sequence[Case]) -> list[Row]:
     """In each round every contestant in turn, started anew and alone on the host: some use a core while nobody asks."""
-    rows: list[Row] = []
-    for number in range(bout.rounds if chosen else 0):
-        for entry in entries:
-            with started(entry, bout.pictures) as contestant:
-                rows += [_row(bout, number, contestant, case) for case in chosen]
+    if not chosen:
+        return []
+    return [row for number in range(bout.rounds) for entry in entries for row in _turn(bout, number, entry, chosen)]
+
+
+def _turn(bout: Bout, number: int, entry: Entry, chosen: Sequence[Case]) -> list[Row]:
+    """All cases of one contestant. One that does not start has rows that say so: hours of others are not lost for it."""
+    rows = [Row(bout.name, case.name, entry.name, number) for case in chosen]
+    try:
+        with started(entry, bout.pictures) as contestant:
+            for row, case in zip(rows, chosen, strict=True):
+                _fill(row, case, contestant)
+                bout.tell(row)
+    except (PeerError, ReplayError) as error:
+        for row in rows:
+            if not row.figures and not row.error:
+                row.error = str(error)
+                bout.tell(row)
     return rows
 
 
-def _row(bout: Bout, number: int, contestant: Contestant, case: Case) -> Row:
-    row = Row(bout.name, case.name, contestant.name, number)
+def _fill(row: Row, case: Case, contestant: Contestant) -> None:
     try:
         row.figures = case.measure(contestant)
     except (PeerError, ReplayError) as error:
         row.error = str(error)
-    bout.tell(row)
-    return row

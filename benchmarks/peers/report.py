@@ -39,10 +39,11 @@ class Host(Struct):
 
 
 class Report(Struct):
-    """Of one peer. versions: of what its environment has. layout: of our plane."""
+    """Of one peer and work. versions: of what its environment has. layout: of our plane."""
 
     peer: str
     title: str
+    work: str
     host: Host
     versions: dict[str, str]
     rounds: int
@@ -57,11 +58,11 @@ def host() -> Host:
 
 def save(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{report.peer}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+    (folder / f"{report.peer}-{report.work}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 
 
 def load_all(folder: Path) -> list[Report]:
-    """What was measured so far, a peer each. Raises ConfigError for a file that is none of these."""
+    """What was measured so far. Raises ConfigError for a file that is none of these."""
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
@@ -93,7 +94,7 @@ def _part(report: Report) -> str:
     found = medians(report.rows)
     head = ["work, case", "server", *(title for title, _ in COLUMNS.values()), "ours / peer"]
     lines = [
-        f"## {report.title}",
+        f"## {report.title}, {report.work}",
         "",
         f"{report.host.system}, {report.host.cores} cores, {report.host.load}; {report.rounds} rounds of "
         f"{report.seconds:g} s a case; layout {report.layout}; "
@@ -135,4 +136,4 @@ def _ratios(name: str, beside: Mapping[str, Figures]) -> str:
 def told(row: Row) -> str:
     """A line while it runs."""
     figures = row.error or "  ".join(f"{name} {value:.4g}" for name, value in row.figures.items())
-    return f"{row.work:18}{row.case:24}{row.contestant:24}{row.round:3}  {figures}"
+    return f"{row.work:18}{row.case:30}{row.contestant:24}{row.round:3}  {figures}"
