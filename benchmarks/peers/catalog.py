@@ -43,7 +43,7 @@ def by_module(name: str, ready: str = "/v2/health/ready") -> Starter:
     def start(python: Path, work: Work, ports: Ports, folder: Path) -> Launch:
         spec = write_spec(work.spec(ports.http), folder / "spec.json")
         command = [str(python), "-m", f"benchmarks.peers.servers.{name}", str(spec)]
-        environment = {"PYTHONPATH": str(PROJECT), "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {"PYTHONPATH": str(PROJECT)}
         return Launch(name, command, ports.http, ready, folder / "log", environment, PROJECT)
 
     return start

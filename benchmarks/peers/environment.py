@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnxruntime
+
 from loki_rl.errors import UserError
 
-# What the adapters of *reading* import, in every peer's environment.
-COMMON = ("onnxruntime>=1.22,<2", "msgspec>=0.21", "Pillow>=11.0,<14", "scipy>=1.14,<2")
+# What the adapters of *reading* import, and the same ONNX Runtime as here, in every peer's environment.
+COMMON = (f"onnxruntime=={onnxruntime.__version__}", "msgspec>=0.21", "Pillow>=11.0,<14", "scipy>=1.14,<2")
 
 
 class PeerError(UserError):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from msgspec import Struct
@@ -40,6 +41,8 @@ class Tree:
 
     def __init__(self, launch: Launch) -> None:
         self._launch, self._mark = launch, uuid4().hex
+        # Sockets lie there too, and their paths must be short.
+        self._temporary = TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True)
         launch.log.parent.mkdir(parents=True, exist_ok=True)
         with launch.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -48,7 +51,7 @@ class Tree:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=launch.folder,
-                env={**os.environ, **launch.environment, MARK: self._mark},
+                env={**os.environ, "TMPDIR": self._temporary.name, **launch.environment, MARK: self._mark},
                 start_new_session=True,
             )
 
@@ -82,6 +85,7 @@ class Tree:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        self._temporary.cleanup()
 
     def _last_line(self) -> str:
         lines = self._launch.log.read_text(errors="replace").strip().splitlines()

@@ -53,7 +53,7 @@ def _place_stub(server: Path) -> None:
     name = "triton_python_backend_stub"
     stub = server / "python_backend_stubs" / f"{sys.version_info.major}.{sys.version_info.minor}" / name
     if not stub.is_file():
-        raise PeerError(f"nvidia-pytriton has no stub at {stub}; run this with Python 3.11")
+        raise PeerError(f"nvidia-pytriton has no process for this Python ({stub} is missing); run this with another one")
     shutil.copy2(stub, server / "backends" / "python" / name)
 
 

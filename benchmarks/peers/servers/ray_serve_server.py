@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from tempfile import TemporaryDirectory
+from tempfile import gettempdir
 from typing import Any
 
 import ray
@@ -96,17 +96,16 @@ def bound(spec: Spec) -> Any:
 
 def main() -> None:
     spec = read_spec()
-    # Its sockets lie there too, and their paths must be short.
-    with TemporaryDirectory(prefix="ray-") as folder:
-        cores = len(os.sched_getaffinity(0))
-        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
-        serve.start(http_options=HTTPOptions(host="127.0.0.1", port=spec.port, request_timeout_s=spec.timeout_s))
-        serve.run(bound(spec), name=spec.kind, route_prefix="/")
-        stopped = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-        stopped.wait()
-        serve.shutdown()
-        ray.shutdown()
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cores = len(os.sched_getaffinity(0))
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=gettempdir())
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=spec.port, request_timeout_s=spec.timeout_s))
+    serve.run(bound(spec), name=spec.kind, route_prefix="/")
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    stopped.wait()
+    serve.shutdown()
+    ray.shutdown()
 
 
 if __name__ == "__main__":
