@@ -94,10 +94,11 @@ def _takes(entry: Entry) -> Tensor | None:
 def _warm(contestant: Contestant) -> None:
     """Raises PeerError if nothing is answered well."""
     limit = time.monotonic() + PATIENCE_S
-    with closing(contestant.sender(PATIENCE_S)) as sender:
-        while not (seen := closed_loop(sender, contestant.work.replicas, WARM_S)).served:
-            if time.monotonic() > limit:
-                raise PeerError(f"'{contestant.name}' answered none of {seen.failed} requests well")
+    while time.monotonic() < limit:
+        with closing(contestant.sender(PATIENCE_S)) as sender:
+            if closed_loop(sender, contestant.work.replicas, WARM_S).served:
+                return
+    raise PeerError(f"'{contestant.name}' answered no request well for {PATIENCE_S:g} s")
 
 
 def free_ports() -> Ports:

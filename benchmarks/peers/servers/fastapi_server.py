@@ -5,25 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from benchmarks.peers.servers import oip
 from benchmarks.peers.servers.both import answer_of
 from benchmarks.peers.servers.routes import answered, describe
-from benchmarks.peers.servers.spec import Spec, read_spec
-
-SPEC = "PEER_SPEC"
+from benchmarks.peers.servers.spec import inherited_spec, read_spec
 
 
 def make_app() -> FastAPI:
     """Called in each process."""
-    spec = msgspec.json.decode(Path(os.environ[SPEC]).read_bytes(), type=Spec)
+    spec = inherited_spec()
     app, serve = FastAPI(), answer_of(spec)
     # One thread: a process has one core, and what waits for it should wait in turn.
     executor = ThreadPoolExecutor(1)
@@ -44,7 +39,6 @@ def make_app() -> FastAPI:
 
 def main() -> None:
     spec = read_spec()
-    os.environ[SPEC] = sys.argv[1]
     uvicorn.run(
         "benchmarks.peers.servers.fastapi_server:make_app",
         factory=True,

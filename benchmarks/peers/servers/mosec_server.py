@@ -4,27 +4,19 @@ mosec answers POST alone, so it cannot say what it serves. Run by the peer's own
 from __future__ import annotations
 
 import json
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from mosec import Server, Worker
 
 from benchmarks.peers.servers import oip
-from benchmarks.peers.servers.spec import Spec, StageSpec, read_spec
+from benchmarks.peers.servers.spec import inherited_spec, read_spec
 from benchmarks.peers.servers.stages import Array, Detection, Null, Recognition
 
-SPEC = "PEER_SPEC"
 # Longer than any header of a request; a worker does not see the field that tells its length.
 HEADER_BYTES = 512
 # Of one run of a model: mosec gives a worker up that takes longer.
 RUN_S = 30.0
-
-
-def stage(number: int) -> StageSpec:
-    return msgspec.json.decode(Path(os.environ[SPEC]).read_bytes(), type=Spec).stages[number]
 
 
 class In(Worker):
@@ -47,7 +39,7 @@ class Out(Worker):
 class NullA(In):
     def __init__(self) -> None:
         super().__init__()
-        self._model = Null(stage(0))
+        self._model = Null(inherited_spec().stages[0])
 
     def forward(self, data: list[Array]) -> list[Array]:
         return self._model.run(data)
@@ -56,7 +48,7 @@ class NullA(In):
 class NullB(Out):
     def __init__(self) -> None:
         super().__init__()
-        self._model = Null(stage(1))
+        self._model = Null(inherited_spec().stages[1])
 
     def forward(self, data: list[Array]) -> list[tuple[bytes, int]]:
         return [oip.floats("null", tensor) for tensor in self._model.run(data)]
@@ -65,7 +57,7 @@ class NullB(Out):
 class Detector(In):
     def __init__(self) -> None:
         super().__init__()
-        self._model = Detection(stage(0))
+        self._model = Detection(inherited_spec().stages[0])
 
     def forward(self, data: Array) -> list[Array]:
         return self._model.crops([data])[0]
@@ -74,7 +66,7 @@ class Detector(In):
 class Recogniser(Out):
     def __init__(self) -> None:
         super().__init__()
-        self._model = Recognition(stage(1))
+        self._model = Recognition(inherited_spec().stages[1])
 
     def forward(self, data: list[Array]) -> tuple[bytes, int]:
         return oip.elements("reading", self._model.texts(data))
@@ -82,7 +74,6 @@ class Recogniser(Out):
 
 def main() -> None:
     spec = read_spec()
-    os.environ[SPEC] = str(Path(sys.argv[1]).absolute())
     # mosec takes these from the command line alone.
     options = {"address": "127.0.0.1", "port": spec.port, "timeout": round(1000 * spec.timeout_s), "wait": 0}
     sys.argv[1:] = [f"--{name}={value}" for name, value in options.items()] + ["--log-level=warning"]

@@ -4,6 +4,7 @@ packages."""
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from msgspec import Struct
 
 # What a chain of null models, and a picture's readings, are called on the wire.
 Kind = Literal["null", "reading"]
+VARIABLE = "LOKI_PEERS_SPEC"
 
 
 class StageSpec(Struct, frozen=True):
@@ -37,7 +39,16 @@ class Spec(Struct, frozen=True):
 
 
 def read_spec() -> Spec:
-    """The file that this process was called with."""
+    """The file that this process was called with. Processes that it starts find the same by `inherited_spec`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("spec", type=Path)
-    return msgspec.json.decode(parser.parse_args().spec.read_bytes(), type=Spec)
+    os.environ[VARIABLE] = str(parser.parse_args().spec.absolute())
+    return inherited_spec()
+
+
+def inherited_spec() -> Spec:
+    return load_spec(os.environ[VARIABLE])
+
+
+def load_spec(file: str) -> Spec:
+    return msgspec.json.decode(Path(file).read_bytes(), type=Spec)

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import triton_python_backend_utils as triton
 
-from benchmarks.peers.servers.spec import Spec, StageSpec
+from benchmarks.peers.servers.spec import StageSpec, load_spec
 from benchmarks.peers.servers.stages import Array, Detection, Null, Recognition
 
 
@@ -21,7 +19,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
-        first, second = msgspec.json.decode(Path(parameters["spec"]["string_value"]).read_bytes(), type=Spec).stages
+        first, second = load_spec(parameters["spec"]["string_value"]).stages
         parts: dict[str, Any] = {
             "a": lambda: NullPart(first),
             "b": lambda: NullPart(second),
