@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench peers faults fuzz gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference bench peers faults fuzz gpu-check clean
 
 install: $(STAMP)
 
@@ -65,8 +65,12 @@ test-wheel: wheel models
 	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
 		tests/serving/transport/test_driver.py tests/serving/transport/test_mailbox.py tests/serving/observe/test_meter.py tests/serving/process/test_node.py
 
+# Is the twin like a plane of this host? Ten minutes at most, on a machine that does little else.
+parity: models
+	$(BIN)/python -m benchmarks.parity
+
 bench: install
-	for file in $(filter-out benchmarks/gpu_check.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/gpu_check.py benchmarks/parity.py benchmarks/fidelity.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 # Hours, on a machine that does nothing else: beside Triton, Ray Serve and others, each from PyPI in an environment of its own.
 peers: models

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.files.calibration_file import Calibration
 from loki_rl.files.tables import ConfigError, read_text
 
 COLUMNS = ["task", "variant", "child", "count", "weight"]
@@ -65,9 +66,14 @@ def _numbers(cells: list[str], where: str) -> tuple[int, float]:
     return count, weight
 
 
+def counted(calibration: Calibration) -> tuple[FanoutRow, ...]:
+    """What a calibration has counted."""
+    return tuple(FanoutRow(row.task, row.variant, row.child, row.items) for row in calibration.fanouts)
+
+
 def with_counts(pipeline: Pipeline, rows: tuple[FanoutRow, ...]) -> Pipeline:
     """The same pipeline whose variants make children as these rows counted them. The means stay, so that planners know no
-    more than before; what no row names stays Poisson."""
+    more than before; what no row names stays Poisson. Of two rows for the same the last counts."""
     counts: defaultdict[tuple[str, str], dict[str, tuple[float, ...]]] = defaultdict(dict)
     for row in rows:
         counts[row.task, row.variant][row.child] = row.weights

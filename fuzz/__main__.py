@@ -34,8 +34,8 @@ HANGS_S = 60
 INPUTS = "inputs answered"
 # Whose branches guide the search; what numba compiles must stay as it is.
 INSTRUMENTED = [
-    "yaml", "zipfile", "loki_rl.core", "loki_rl.files", "loki_rl.traces", "loki_rl.env.faults", "loki_rl.env.histogram",
-    "loki_rl.serving.edge.oip", "loki_rl.serving.edge.rpc_codec", "loki_rl.serving.edge.zmtp",
+    "yaml", "zipfile", "loki_rl.core", "loki_rl.files", "loki_rl.flight", "loki_rl.traces", "loki_rl.env.faults",
+    "loki_rl.env.histogram", "loki_rl.serving.edge.oip", "loki_rl.serving.edge.rpc_codec", "loki_rl.serving.edge.zmtp",
     "loki_rl.serving.engines.model_repository", "loki_rl.serving.transport.protocol", "loki_rl.serving.transport.wire",
 ]  # fmt: skip
 

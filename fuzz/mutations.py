@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from loki_rl.core.journal import LENGTH_BYTES
+from loki_rl.flight.file import MAGIC
 
 MAX_BYTES = 1 << 16
 # In the place of a value: limits of types, what is no number, what is of another type, what is long or deep.
@@ -111,6 +113,18 @@ def _journal(data: bytes, rng: random.Random) -> bytes:
     return b"".join(len(record).to_bytes(LENGTH_BYTES, "big") + record for record in records)
 
 
+def _recording(data: bytes, rng: random.Random) -> bytes:
+    """One of its chunks changed, so that its checksum is right, given twice or left out."""
+    bodies = [part[8:] for part in data.split(MAGIC)[1:]]
+    at = rng.randrange(len(bodies))
+    if rng.random() < 0.7:
+        bodies[at] = zlib.compress(_packed(zlib.decompress(bodies[at]), rng))
+    else:
+        bodies[at : at + 1] = [bodies[at]] * rng.choice((0, 2))
+    heads = (MAGIC + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") for body in bodies)
+    return b"".join(head + body for head, body in zip(heads, bodies, strict=True))
+
+
 def _archive(data: bytes, rng: random.Random) -> bytes:
     """One member changed, so that its checksum is right."""
     with zipfile.ZipFile(BytesIO(data)) as packed:
@@ -131,5 +145,6 @@ FORMS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "versioned msgpack": lambda data, rng: _packed(data, rng, head=1),
     "json": _json,
     "journal": _journal,
+    "recording": _recording,
     "archive": _archive,
 }

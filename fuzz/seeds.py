@@ -12,14 +12,33 @@ import msgspec
 import numpy as np
 
 from loki_rl.agents.export import write_onnx
+from loki_rl.control.fast.model_arrays import build_fleet
 from loki_rl.control.learned.observation import NO_ADJUSTMENT
+from loki_rl.core.cluster import addresses
+from loki_rl.core.effects import Effect
 from loki_rl.core.journal import Recorder
-from loki_rl.core.messages import Arrived, Ended, Outcome, Ready, Submit
+from loki_rl.core.messages import Arrived, Ended, Event, Outcome, Ready, Submit
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.core.requests.items import Family, QoS, Terms
+from loki_rl.env.world import Recorder as Record
 from loki_rl.env.world import World, run
+from loki_rl.files.calibration_file import (
+    LEVELS,
+    Calibration,
+    Contention,
+    DelayTimes,
+    Fanouts,
+    LoadTimes,
+    Median,
+    Mood,
+    PlanTimes,
+    Recorded,
+    ServiceTimes,
+)
+from loki_rl.flight.file import VERSION, Head, Writer, begin
+from loki_rl.flight.sifter import Sifter
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.state import Stage
 from loki_rl.serving.transport import protocol, wire
@@ -38,6 +57,7 @@ PIPELINE = Pipeline(
     leaf_weights={"read": 1.0},
 )
 OPTIONS = ClusterOptions(PIPELINE, servers=3, interval_s=1.0)
+FLEET = build_fleet(PIPELINE)
 
 PIPELINE_YAML = b"""\
 name: small
@@ -163,6 +183,30 @@ def profiles() -> list[bytes]:
     return [msgspec.json.encode(content)]
 
 
+def calibrations() -> list[bytes]:
+    """With a row of every kind."""
+    rising = tuple(1.0 + level for level in LEVELS)
+    found = Calibration(
+        pipeline=PIPELINE.name,
+        host="2 cores",
+        created="2026-01-01T00:00:00+00:00",
+        command="loki-rl calibrate flight",
+        recordings=(Recorded("flight", "exact", 3, 60.0, 100, 300),),
+        services=(
+            ServiceTimes("find", "quick", 40, rising, (Median(1, 5.0),)),
+            ServiceTimes("read", None, 40, rising),
+            ServiceTimes(None, None, 80, rising),
+        ),
+        loads=(LoadTimes("find", "quick", 3, rising), LoadTimes(None, None, 3, rising)),
+        fanouts=(Fanouts("find", "good", "read", (3, 4, 1)),),
+        delays=(DelayTimes("dispatch", 9, rising), DelayTimes("handover_next", 9, rising)),
+        plans=(PlanTimes("exact", 9, rising),),
+        contention=Contention((1.0, 0.7), 1.5),
+        mood=Mood(0.3, 0.5),
+    )
+    return [msgspec.json.encode(found)]
+
+
 def run_options() -> list[bytes]:
     return [msgspec.json.encode(RunOptions(pipeline="traffic", from_s=1.0, mean_rps=50.0, seed=3))]
 
@@ -178,15 +222,36 @@ def packed_traces() -> list[bytes]:
 def journals() -> list[bytes]:
     """A second of a small cluster."""
     chunks: list[bytes] = []
-    places = (Placement("find", "quick", 4, 1), Placement("read", "only", 4, 2))
-    flows = {"find": {"quick": 1.0}, "read": {"only": 1.0}}
-    plan = Plan("accuracy", places, 3, 0.5, 1.0, 100.0, 100.0, {"find": 0.5, "read": 1.0}, flows)
-    world = World(OPTIONS, lambda _: plan, start=-1.0)
-    world.record = Recorder(chunks.append, OPTIONS, dict.fromkeys(world.slots, 0)).record
-    run(world, [k / 30 for k in range(20)], duration_s=1.0, settle_s=0.5)
+    _small_world(Recorder(chunks.append, OPTIONS, dict.fromkeys(addresses(OPTIONS), 0)).record)
     asked = Recorder(chunks.append, OPTIONS, {})
     asked.record("gateway", 3.0, Arrived([90], [inf], {90: QoS(0.9, 1)}), [])
     return [b"".join((*chunks[:120], chunks[-1])), b"".join(chunks[:2])]
+
+
+def _small_world(record: Record) -> None:
+    places = (Placement("find", "quick", 4, 1), Placement("read", "only", 4, 2))
+    flows = {"find": {"quick": 1.0}, "read": {"only": 1.0}}
+    plan = Plan("accuracy", places, 3, 0.5, 1.0, 100.0, 100.0, {"find": 0.5, "read": 1.0}, flows)
+    world = World(OPTIONS, lambda _: plan, start=-1.0, record=record)
+    run(world, [k / 30 for k in range(20)], duration_s=1.0, settle_s=0.5)
+
+
+def recordings() -> list[bytes]:
+    """Of the same cluster, by two processes."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "flight")
+        run = msgspec.json.encode(RunOptions("traffic", "live")).decode()
+        begin(path, Head(VERSION, OPTIONS, run, "a host", 1e9, 1000.0))
+        writers = Writer(path), Writer(path)
+        sifters = [Sifter(writer.put, PIPELINE) for writer in writers]
+
+        def record(address: str, now: float, event: Event, effects: list[Effect]) -> None:
+            sifters[address.startswith("worker")].record(address, now, event, effects)
+
+        _small_world(record)
+        for writer in writers:
+            writer.close()
+        return [path.read_bytes()]
 
 
 def agents() -> list[bytes]:

@@ -16,13 +16,17 @@ from fuzz import seeds
 from loki_rl.control.learned.agent import load_agent
 from loki_rl.core.journal import replay
 from loki_rl.decoding import UNREADABLE
+from loki_rl.env.calibrated import Host
 from loki_rl.env.faults import check_faults, load_faults
+from loki_rl.env.fluid.means import means_of
 from loki_rl.env.histogram import read_histogram
 from loki_rl.errors import UserError
+from loki_rl.files.calibration_file import load_calibration
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
 from loki_rl.runs.options import read_options
+from loki_rl.runs.recorded.what_if import options_of, told
 from loki_rl.serving.edge import oip, rpc_codec
 from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.steps import at_once
@@ -120,6 +124,13 @@ def _profile(data: bytes) -> None:
         by_variant(ProfileFile.load(path))
 
 
+def _calibration(data: bytes) -> None:
+    with _file("calibration.json", data) as path:
+        found = load_calibration(path, seeds.PIPELINE)
+        means_of(found, seeds.FLEET, 3, 1.0)
+        Host(found, "exact", seeds.OPTIONS, 0.0, lambda *_: None)
+
+
 def _model_config(data: bytes) -> None:
     with _file(f"r1/{CONFIG}", data) as path:
         model = path.parent / "2" / "model.onnx"
@@ -136,6 +147,12 @@ def _trace(name: str, data: bytes) -> None:
 def _worker_log(data: bytes) -> None:
     with _file("workers-0.0.journal", data) as path:
         read_workers(path.parent)
+
+
+def _recording(data: bytes) -> None:
+    with _file("flight", data) as path:
+        options_of(path, told(path)[0])
+        requests(load_trace(path), TraceOptions(), seed=0)
 
 
 def _agent(name: str, data: bytes) -> None:
@@ -159,12 +176,14 @@ TARGETS: dict[str, Target] = {
     "faults": Target(_faults, (UserError,), lambda: [seeds.FAULTS_YAML], "text"),
     "histogram": Target(_histogram, (UserError,), lambda: [seeds.HISTOGRAM], "text"),
     "profile": Target(_profile, (UserError,), seeds.profiles, "json"),
+    "calibration": Target(_calibration, (UserError,), seeds.calibrations, "json"),
     "run_options": Target(read_options, UNREADABLE, seeds.run_options, "json"),
     "model_config": Target(_model_config, (UserError,), lambda: [seeds.MODEL_CONFIG], "text"),
     "trace": Target(partial(_trace, "t.csv"), (UserError,), seeds.traces, "text"),
     "packed_trace": Target(partial(_trace, "t.csv.gz"), (UserError,), seeds.packed_traces),
     "journal": Target(lambda data: replay([data]), (UserError,), seeds.journals, "journal"),
     "worker_log": Target(_worker_log, (UserError,), seeds.journals, "journal"),
+    "recording": Target(_recording, (UserError,), seeds.recordings, "recording"),
     "agent": Target(partial(_agent, "agent.npz"), (UserError,), seeds.agents, "archive"),
     "onnx_agent": Target(partial(_agent, "agent.onnx"), (UserError,), seeds.onnx_agents),
 }

@@ -22,7 +22,7 @@ TRACE = ("trace", *TraceOptions.__struct_fields__)
 
 
 def serve(
-    run: Annotated[RunOptions, Fields(without=(*TRACE, "driver"), flags={"servers": "--workers"})],
+    run: Annotated[RunOptions, Fields(without=(*TRACE, "driver", "calibration"), flags={"servers": "--workers"})],
     options: ServeOptions,
     logs: LogOptions,
     traces: SpanOptions,
@@ -36,7 +36,7 @@ def serve(
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
     options = replace(options, logs=logs, traces=traces)
-    finish(serve_until_stopped(run, options, journal, announce), logdir, as_json)
+    finish(serve_until_stopped(run, options, journal, announce, logdir), logdir, as_json)
 
 
 def replay(

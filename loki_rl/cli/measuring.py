@@ -13,9 +13,9 @@ from loki_rl.cli.results import need_models
 from loki_rl.files.config import load_pipeline
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
-from loki_rl.serving.profiling.as_served import rescale
+from loki_rl.serving.profiling.as_served import doubt, rescale
 from loki_rl.serving.profiling.labelled import load_labelled
-from loki_rl.serving.profiling.profile import Clock, Request, quick_request
+from loki_rl.serving.profiling.profile import Request, quick_request
 from loki_rl.serving.profiling.profile import profile as measure
 from loki_rl.serving.profiling.timing import Effort
 from loki_rl.serving.profiling.workload import workload_class
@@ -45,7 +45,6 @@ def profile(
     samples: Annotated[Count, Help("Payloads that the pipeline's own workload makes, with known answers.")] = 60,
     seed: Seed = 1,
     budget_s: Annotated[Positive, Help("Time per variant and batch size [s].")] = 0.3,
-    clock: Annotated[Clock, Help("wall, or cpu on a busy host without a GPU.")] = "wall",
     data: Annotated[Path | None, Help("Folder of files to measure accuracy and fan-out on, with --scorer.")] = None,
     scorer: Annotated[
         str | None, Help("module:function that gives 0..1 for (leaf task, name of the file, outputs).")
@@ -69,7 +68,7 @@ def profile(
     request = (
         quick_request(file, file.measured, device)
         if file.measured is not None
-        else Request(device, samples, seed, Effort(budget_s=budget_s), clock=clock, labelled=labelled)
+        else Request(device, samples, seed, Effort(budget_s=budget_s), labelled=labelled)
     )
     with terminal.progress_bars() as progress:
         measured = measure(file, request, progress)
@@ -80,5 +79,7 @@ def profile(
         if as_served:
             measured = rescale(file.path, target, device, progress)
             measured.save(target)
+    if unsure := doubt(measured):
+        terminal.note(unsure)
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))

@@ -120,13 +120,15 @@ class Cancelled(Message, array_like=True, tag=True):
 
 class Ready(Message, array_like=True, tag=True):
     """To a router: a credit for one batch. incarnation: rises with every start of the worker process, so that a message of
-    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once."""
+    a former life is recognised; serial: rises with every batch, so that a repeated credit counts once. looks: what a
+    model that has just been loaded took for sample items, over what it took when it was profiled."""
 
     worker: int
     incarnation: int
     serial: int
     variant: int
     batch: int
+    looks: list[float] = []
 
 
 class Leaving(Message, array_like=True, tag=True):
@@ -137,11 +139,13 @@ class Leaving(Message, array_like=True, tag=True):
 
 
 class Execute(Message, array_like=True, tag=True):
-    """To a worker: run this batch. variant: the one the credit named."""
+    """To a worker: run this batch. variant: the one the credit named. slowdown: how much longer than profiled it should take
+    there."""
 
     batch: int
     variant: int
     families: list[Family]
+    slowdown: float = 1.0
 
 
 class Result(Message, array_like=True, tag=True):
@@ -176,22 +180,26 @@ class WorkerGone(Message, array_like=True, tag=True):
 
 
 class BatchDone(Message, array_like=True, tag=True):
-    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result."""
+    """To a worker, from its engine. fanouts per item and child task. error: empty if it went well. faults: as in Result.
+    waited: part of the seconds in which the engine's thread had no core, as far as that is known."""
 
     batch: int
     fanouts: list[tuple[int, ...]]
     seconds: float
     error: str = ""
     faults: dict[int, Fault] = {}
+    waited: float = 0.0
 
 
 class Loaded(Message, array_like=True, tag=True):
-    """To a worker, from its engine: a model is warm, or could not be loaded (error says why)."""
+    """To a worker, from its engine: a model is warm, or could not be loaded (error says why). looks: as in Ready; empty
+    where the engine has not looked."""
 
     task: int
     variant: int
     seconds: float
     error: str = ""
+    looks: list[float] = []
 
 
 # -- control --------------------------------------------------------------------------------------------------------------
@@ -235,13 +243,15 @@ class Counted(Message, array_like=True, tag=True):
 
 class Backlog(Message, array_like=True, tag=True):
     """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it; arrived: items
-    since the last report; drift: what is not as profiled."""
+    since the last report; drift: what is not as profiled; levels: name of a type of server -> measured over profiled
+    service time of what the task has run there."""
 
     task: int
     queued: int
     drain_s: float
     arrived: int = 0
     drift: list[Drift] = []
+    levels: dict[str, float] = {}
 
 
 class Sample(Message, array_like=True, tag=True):

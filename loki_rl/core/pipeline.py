@@ -35,7 +35,8 @@ class Variant(Struct, frozen=True):
     accuracy: 0..1 on its own, relative to the best known. latency: batch size -> service time. fanout: child task ->
     mean children per processed item. load_s: time from the order to the first batch. memory_mb: while resident.
     runnable: on the type of server that the figures are for. fanout_counts: child task -> weights of 0, 1, 2 ... children,
-    where such were counted; without, counts are drawn from Poisson around the mean.
+    where such were counted; without, counts are drawn from Poisson around the mean. sample_s: of one sample item when it was
+    profiled, without waiting for a core [s]; 0 if that is not known.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Variant(Struct, frozen=True):
     memory_mb: float = 0.0
     runnable: bool = True
     fanout_counts: dict[str, tuple[float, ...]] = {}
+    sample_s: float = 0.0
 
 
 class Task(Struct, frozen=True):

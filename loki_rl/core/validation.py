@@ -94,6 +94,7 @@ def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
         fits = bool(weights) and min(weights) >= 0 and 0 < sum(weights) < inf
         require(fits, f"{where}: the fanout_counts of '{child}' must be at least 0 and not all 0")
     require(0 <= variant.load_s < inf, f"{where}: load_s must be at least 0, not {variant.load_s}")
+    require(0 <= variant.sample_s < inf, f"{where}: sample_s must be at least 0, not {variant.sample_s}")
 
 
 def _check_weights(pipeline: Pipeline) -> None:

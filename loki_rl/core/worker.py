@@ -38,7 +38,8 @@ class Worker:
     swap (Pipeline.swap): *break* stops pulling, ends its batch, unloads, loads; *make* pulls for the old variant until the
     new one is warm, where the memory of its server holds both. A worker without a target is parked: it pulls nothing, its
     model stays warm. A credit for the next batch is given lead_s before the running one should end, so at most one batch
-    waits behind the running one.
+    waits behind the running one. When that is, the router says with the batch: asked for by a profile that is too fast, the
+    next one would be formed too early, of what waits by then, and be late by what the running one takes longer.
     """
 
     def __init__(self, options: ClusterOptions, number: int, incarnation: int = 0) -> None:
@@ -63,6 +64,7 @@ class Worker:
         self.running: Execute | None = None
         self.next: Execute | None = None
         self.ends = inf
+        self.looks: dict[Model, list[float]] = {}  # of what was loaded and not pulled for since
         self.announced = False
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -123,7 +125,7 @@ class Worker:
     def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
         task = self.serving[0]
         self.running = event
-        self.ends = now + self.pipeline.service_s[task][event.variant][size(event.families)]
+        self.ends = now + event.slowdown * self.pipeline.service_s[task][event.variant][size(event.families)]
         effects.append(Run(event.batch, task, event.variant, event.families))
 
     def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:
@@ -165,7 +167,8 @@ class Worker:
 
     def _send_ready(self, effects: list[Effect]) -> None:
         task, variant = self.serving
-        ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch)
+        looks = self.looks.pop(self.serving, [])
+        ready = Ready(self.number, self.incarnation, self.serial, variant, self.target_batch, looks)
         effects.append(Send(self.routers[task], ready))
 
     def _peer_restarted(self, address: str, effects: list[Effect]) -> None:
@@ -237,6 +240,8 @@ class Worker:
         model, self.loading = self.loading, PARKED
         if not event.error:
             self.resident.append(model)
+            if event.looks:
+                self.looks[model] = event.looks
         elif self.target == model:
             # Reported, not retried here: whether this model is still wanted is the controller's to say.
             self.target = self.serving

@@ -231,6 +231,7 @@ def _variant(text: PipelineText, key: Key, file: Path | None, figures: dict[Key,
         fanout={child: fanout[child] for child in text.children(key[0])},
         load_s=load_s,
         memory_mb=(known.memory_mb or 0.0) if own.memory_mb is None else own.memory_mb,
+        sample_s=0.0 if own.latency_ms else known.sample_s,
     )
 
 

@@ -126,7 +126,7 @@ def _profiles(text: TypeTable, file: Path, where: str, pipelines: Sequence[Pipel
 def _profile(measured: ProfileFile, where: str, pipeline: PipelineFile) -> TypeProfile:
     own = {(spec.name, variant) for spec in pipeline.tree for variant in spec.variants}
     figures = {
-        key: Figures(one.latency, one.load_s, one.memory_mb)
+        key: Figures(one.latency, one.load_s, one.memory_mb, one.sample_s)
         for key, one in by_variant(measured).items()
         if one.latency and key in own  # it may be older than the pipeline's file
     }

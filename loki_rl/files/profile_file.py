@@ -21,7 +21,9 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Timing(Struct, frozen=True, forbid_unknown_fields=True):
-    """Service time of one batch size [ms]."""
+    """Service time of one batch size [ms]. error: standard error of the median, as a share of it. waited: share of the wall
+    time in which the thread had no core: left out of a time measured in isolation, part of one as served. None: not known.
+    """
 
     task: str
     variant: str
@@ -29,15 +31,19 @@ class Timing(Struct, frozen=True, forbid_unknown_fields=True):
     p50_ms: Positive
     p95_ms: Positive
     p99_ms: Positive
+    error: NotNegative | None = None
+    waited: Fraction | None = None
 
 
 class Load(Struct, frozen=True, forbid_unknown_fields=True):
-    """Time from the order to the first batch [s] and memory while resident [MB]."""
+    """Time from the order to the first batch [s] and memory while resident [MB]. sample_ms: of its adapter's sample item
+    alone, without waiting for a core [ms]: what a worker that loads the variant compares with. None: not known."""
 
     task: str
     variant: str
     load_s: NotNegative
     memory_mb: NotNegative
+    sample_ms: Positive | None = None
 
 
 class StageAccuracy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +85,8 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     padded: the engine pads a batch to the next size in `variants`. as_served: measured with gateway, routers and client
     running on the same host. created: ISO 8601. command: what was run. provenance: measured on what, in words. capacity:
-    only where as_served.
+    only where as_served. neighbours, steal: shares of all cores that other programs and the hypervisor took while models
+    were measured one by one; None where nobody counted.
     """
 
     device: str
@@ -96,6 +103,8 @@ class ProfileFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     fanouts: tuple[Fanout, ...] = ()
     paths: tuple[PathAccuracy, ...] = ()
     capacity: Capacity | None = None
+    neighbours: Fraction | None = None
+    steal: Fraction | None = None
 
     @classmethod
     def load(cls, path: Path) -> ProfileFile:
@@ -138,6 +147,7 @@ class Measured(Struct):
     accuracy: float | None = None
     load_s: float | None = None
     memory_mb: float | None = None
+    sample_s: float = 0.0
 
 
 def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
@@ -152,5 +162,5 @@ def by_variant(profile: ProfileFile) -> dict[tuple[str, str], Measured]:
         found[stage.task, stage.variant].accuracy = stage.accuracy
     for load in profile.loads:
         one = found[load.task, load.variant]
-        one.load_s, one.memory_mb = load.load_s, load.memory_mb
+        one.load_s, one.memory_mb, one.sample_s = load.load_s, load.memory_mb, (load.sample_ms or 0.0) / 1000
     return found

@@ -3,7 +3,6 @@ queues were. Times are those of the actors' clock [s], which all processes of a 
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
@@ -73,6 +72,18 @@ class Returned(Row, tag="e"):
     batch: int
 
 
+class Children(Row, tag="c"):
+    """Of the items of a task whose results reached its router since the row before, that a variant served, `items` made so
+    many children of the task at position `child`."""
+
+    at: float
+    task: int
+    variant: int
+    child: int
+    children: int
+    items: int
+
+
 class Lost(Row, tag="d"):
     """Items of a task ended without a result. late_s: how much too late they would have been [s], where that is why."""
 
@@ -129,7 +140,4 @@ class Usage(Row, tag="u"):
     loads: int
 
 
-AnyRow = Begun | Arrival | Answer | Handed | Service | Returned | Lost | Queue | ModelLoad | Planning | Usage
-
-rows_decoder = msgspec.msgpack.Decoder(list[AnyRow])
-rows_encoder = msgspec.msgpack.Encoder()
+AnyRow = Begun | Arrival | Answer | Handed | Service | Returned | Children | Lost | Queue | ModelLoad | Planning | Usage

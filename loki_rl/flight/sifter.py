@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import repeat
 
 from loki_rl.core.effects import Effect, Load, Reply, Run, Send, Solve
 from loki_rl.core.journal import address_of
@@ -31,6 +33,7 @@ from loki_rl.flight.rows import (
     AnyRow,
     Arrival,
     Begun,
+    Children,
     Handed,
     Lost,
     ModelLoad,
@@ -54,6 +57,7 @@ class Sifter:
         self._sifts: dict[str, tuple[Sift, int]] = {}
         self._runs: dict[tuple[int, int], tuple[float, Run]] = {}
         self._loads: dict[tuple[int, int, int], float] = {}
+        self._made: defaultdict[int, Counter[tuple[int, tuple[int, ...]]]] = defaultdict(Counter)
         self._asked: float | None = None
 
     def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
@@ -90,6 +94,8 @@ class Sifter:
         put = self._put
         if type(event) is Result:
             put(Returned(now, task, event.batch))
+            if event.fanouts:
+                self._made[task].update(zip(repeat(event.variant), event.fanouts, strict=False))
         for effect in effects:
             if type(effect) is not Send:
                 continue
@@ -103,6 +109,16 @@ class Sifter:
                     put(Lost(now, task, message.outcome, size(message.families), late_s))
             elif type(message) is Backlog:
                 put(Queue(now, task, message.queued, message.drain_s, message.arrived, message.drift))
+                self._put_children(now, task)
+
+    def _put_children(self, now: float, task: int) -> None:
+        """What was counted since the last time, once a second and not with every item."""
+        counted: Counter[tuple[int, int, int]] = Counter()
+        for (variant, fanout), items in self._made.pop(task, Counter()).items():
+            for child, children in enumerate(fanout):
+                counted[variant, child, children] += items
+        for (variant, child, children), items in counted.items():
+            self._put(Children(now, task, variant, child, children, items))
 
     def _worker(self, worker: int, now: float, event: Event, effects: list[Effect]) -> None:
         if type(event) is BatchDone:

@@ -53,6 +53,12 @@ def curves(tally: Tally, duration_s: float, cluster: bool = True) -> list[dict[s
     return points
 
 
+def point(second: Second, accuracy: float | None, plan: Plan | None) -> dict[str, float]:
+    """Of one second by itself. accuracy: of the latest requests that were in time, None before any was; plan: in force."""
+    known = {} if accuracy is None else {"serving/accuracy": accuracy}
+    return _serving(second, True) | known | ({} if plan is None else _planned(plan))
+
+
 def _serving(second: Second, cluster: bool) -> dict[str, float]:
     ok = second.outcomes[Outcome.OK]
     point: dict[str, float] = {
@@ -80,12 +86,6 @@ def _planned(plan: Plan) -> dict[str, float]:
         "policy/odds": adjustment.odds,
         "policy/fallback": float(adjustment.fallback),
     }  # fmt: skip
-    if adjustment is not None and adjustment.shadow:
-        asked |= {
-            "policy/shadow_servers": adjustment.servers,
-            "policy/shadow_accuracy": adjustment.accuracy,
-            "policy/shadow_capacity_rps": adjustment.capacity_rps,
-        }
     return asked | {
         "policy/planned_demand_rps": plan.demand_rps,
         "policy/planned_capacity_rps": plan.capacity_rps,

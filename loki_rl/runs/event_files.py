@@ -35,6 +35,28 @@ def replace_events(folder: Path, events: Iterable[Event]) -> None:
         path.unlink(missing_ok=True)
 
 
+class Stream:
+    """The only event file of a folder, of a run that goes on. Raises OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{PREFIX}.*"):
+            old.unlink(missing_ok=True)
+        self._file = (folder / f"{PREFIX}.{time.time_ns()}.loki-rl").open("wb")
+        self._writer = RecordWriter(self._file)
+        self._writer.write(_version())
+
+    def write(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        """Show TensorBoard what there is."""
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def write_once(folder: Path, events: Iterable[Event]) -> None:
     """Write what holds for all runs below a folder, unless it is there already."""
     if not (folder / ROOT_FILE).exists():
@@ -46,10 +68,14 @@ def _write(path: Path, events: Iterable[Event]) -> None:
     own = path.with_name(f".{path.name}.{os.getpid()}")
     with own.open("wb") as file:
         writer = RecordWriter(file)
-        writer.write(event_pb2.Event(wall_time=ORIGIN_S, file_version="brain.Event:2").SerializeToString())
+        writer.write(_version())
         for event in events:
             writer.write(event.SerializeToString())
     own.replace(path)
+
+
+def _version() -> bytes:
+    return bytes(event_pb2.Event(wall_time=ORIGIN_S, file_version="brain.Event:2").SerializeToString())
 
 
 def scalars(step: int, values: Mapping[str, float]) -> Event:

@@ -26,9 +26,11 @@ from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
 from loki_rl.options import Help, NotNegative, Port
-from loki_rl.runs.options import RunOptions
+from loki_rl.runs.options import POLICY_NAMES, RunOptions
+from loki_rl.runs.recorded.recording import begin_recording, recording_in
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import cluster_of, on_plane, policy_of, pool_of
+from loki_rl.runs.run import cluster_of, interval_of, on_plane, policy_of, pool_of
+from loki_rl.runs.run_folder import folder_for
 from loki_rl.serving.engines.hardware import measured_on
 from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.engines.sessions import choose_devices
@@ -60,7 +62,11 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     ] = False
     drain_s: Annotated[NotNegative, Help("Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0
     native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
-    shadow: Annotated[bool, Help("Only write down what the agent would adjust.")] = False
+    record: Annotated[Path | None, Help("Record what happens in this file, for simulate --journal.")] = None
+    shadow: Annotated[
+        str,
+        Help(f"Policies, separated by commas, that meet the same requests in the twin, for TensorBoard ({POLICY_NAMES})."),
+    ] = ""
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
@@ -75,24 +81,31 @@ class Served(Struct):
     cluster: ClusterOptions
     policy: PolicyOptions
     history: Path | None
+    shadows: tuple[str, ...]
 
 
 def serve_until_stopped(
-    run: RunOptions, options: ServeOptions, journal: Path | None, announce: Callable[[str], None]
+    run: RunOptions,
+    options: ServeOptions,
+    journal: Path | None,
+    announce: Callable[[str], None],
+    logdir: Path | None = None,
 ) -> RunResult:
     """Start a plane, say where it listens, stop it in order at SIGTERM or SIGINT, and account for what it served.
 
-    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, HistoryError, LiveError or
-    EngineError with one clear sentence.
+    run: what is served; it has no trace. logdir: where curves of shadows go. Raises LaunchError, ConfigError, RequestError,
+    HistoryError, FlightError, LiveError or EngineError with one clear sentence.
     """
     served = prepared(run, options)
     logs.start("launcher", options.logs)
-    stopped, plane = threading.Event(), _plane(options, served, journal)
+    recording = _recording(served, options.record, logdir)
+    stopped, plane = threading.Event(), _plane(options, served, journal, recording, logdir)
     _on_signals(lambda: _stop_start(stopped, plane))
     with plane, Client(plane.front) as client:
         _on_signals(stopped.set)
         client.begin_run()
-        announce(_addresses(options.http_host, plane, served.file.name))
+        recorded = "" if recording is None else f", recorded in {recording}"
+        announce(f"{_addresses(options.http_host, plane, served.file.name)}{recorded}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -104,6 +117,15 @@ def serve_until_stopped(
     return _account(served, tally)
 
 
+def _recording(served: Served, record: Path | None, logdir: Path | None) -> Path | None:
+    """The file that was begun, if there is one. Raises FlightError, or LiveError where shadows have no place."""
+    if served.shadows and logdir is None:
+        raise LiveError("the curves of shadows need a folder; add --logdir FOLDER, or leave --shadow out")
+    if record is None and logdir is not None and served.shadows:
+        record = recording_in(folder_for(served.run, served.run.trace, logdir))
+    return None if record is None else begin_recording(record, served.cluster, served.run)
+
+
 def prepared(run: RunOptions, options: ServeOptions) -> Served:
     """All that can be wrong is told before anything starts."""
     check_addresses(options.http_host, options.native, options.public)
@@ -113,15 +135,18 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     pipeline = with_load_s(file.pipeline, run.load_s)
     servers, pool = _servers(options, run, engine, file)
     cluster = cluster_of(run, pipeline, servers, pool)
-    policy = replace(policy_of(run, cluster), shadow=options.shadow)
+    policy = policy_of(run, cluster)
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
+    shadows = tuple(dict.fromkeys(name.strip() for name in options.shadow.split(",") if name.strip()))
+    for name in shadows:
+        make_policy(name, pipeline, replace(policy, interval_s=interval_of(replace(run, policy=name))))
     if engine == "onnx":
         check_hosting(cluster, run.device)
         if not options.any_profile:
             _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
-    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history)
+    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history, shadows)
 
 
 def _history(run: RunOptions) -> Path | None:
@@ -134,7 +159,11 @@ def _history(run: RunOptions) -> Path | None:
     return file
 
 
-def _plane(options: ServeOptions, served: Served, journal: Path | None) -> LocalPlane:
+def _plane(
+    options: ServeOptions, served: Served, journal: Path | None, recording: Path | None, logdir: Path | None
+) -> LocalPlane:
+    told = ["--policies", ",".join(served.shadows), "--logdir", str((logdir or Path()).absolute())]
+    shadows = ("loki_rl.runs.recorded.shadows", str(recording), *told)
     return LocalPlane(
         served.cluster,
         engine=served.engine,
@@ -149,6 +178,8 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None) -> Local
         grpc_port=options.grpc_port,
         public=options.public,
         journal=journal,
+        recording=recording,
+        beside={"shadows": shadows} if served.shadows else None,
         history=served.history,
         logs=options.logs,
         traces=options.traces,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally
 from loki_rl.env.faults import NO_FAULTS, FaultError, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
-from loki_rl.files.config import PipelineFile
+from loki_rl.env.world import Habits
+from loki_rl.files.calibration_file import load_calibration
+from loki_rl.files.config import ConfigError, PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
@@ -47,6 +49,7 @@ class Scene(Struct):
     duration_s: float
     cluster: ClusterOptions
     policy: PolicyOptions
+    habits: Habits | None = None
 
 
 def prepare(options: RunOptions) -> Scene:
@@ -59,6 +62,8 @@ def prepare(options: RunOptions) -> Scene:
     length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
+    if options.driver != "twin" and wishes is not None and wishes.timeout_s is not None and wishes.timeout_s.any():
+        raise TraceError(f"trace '{trace.name}': deadlines of single requests are played by the twin only")
     pool = pool_of(options, file)
     servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
@@ -67,8 +72,19 @@ def prepare(options: RunOptions) -> Scene:
     cluster = cluster_of(options, pipeline, servers, pool)
     if options.history is not None:
         read_history(Path(options.history))
+    habits = habits_of(options, pipeline)
     told = replace(_policy_options(options, cluster, times, length), clock_s=clock_s(trace, options))
-    return Scene(options, file, pipeline, trace, times, wishes, length, cluster, told)
+    return Scene(options, file, pipeline, trace, times, wishes, length, cluster, told, habits)
+
+
+def habits_of(options: RunOptions, pipeline: Pipeline) -> Habits | None:
+    """Of the plane that the twin stands for; a load time that is given counts. Raises ConfigError."""
+    if options.calibration is None:
+        return None
+    if options.driver != "twin":
+        raise ConfigError(f"a calibration is for the twin only, not for driver '{options.driver}'; leave it out")
+    found = load_calibration(Path(options.calibration), pipeline)
+    return Habits(found if options.load_s is None else replace(found, loads=()), options.policy)
 
 
 def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
@@ -137,11 +153,19 @@ def _policy_options(
     )
 
 
-def run_twin(options: RunOptions) -> RunResult:
-    """Play the run in the event twin."""
+def run_twin(options: RunOptions, _folder: Path | None = None) -> RunResult:
+    """Play the run in the event twin, which can be repeated: nothing is recorded."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
-    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults, wishes=scene.wishes)
+    done = simulate(
+        scene.cluster,
+        policy.decide,
+        scene.times,
+        scene.duration_s,
+        faults=options.faults,
+        wishes=scene.wishes,
+        habits=scene.habits,
+    )
     return result(scene, done.summary, done.tally, done.wall_s)
 
 
@@ -160,20 +184,27 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
     )
 
 
-def run_plane(options: RunOptions) -> RunResult:
-    """Play the run on a plane of this host. Raises as `play` does."""
+def run_plane(options: RunOptions, folder: Path | None = None) -> RunResult:
+    """Play the run on a plane of this host, recorded in its run folder where it has one. Raises as `play` does."""
     scene = prepare(options)
-    seen = play(scene, None if options.driver == "emulated" else payloads(scene))
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene), folder)
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
-    """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
-    Raises LaunchError, ReplayError or EngineError with one clear sentence."""
+def play(
+    scene: Scene,
+    sent: Sequence[NDArray[Any]] | None,
+    folder: Path | None = None,
+    keep: Container[int] = (),
+) -> ReplayResult:
+    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
+    payloads whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
+    from loki_rl.runs.recorded.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane
 
     options = scene.options
+    recording = None if folder is None else begin_recording(recording_in(folder), scene.cluster, options)
     with LocalPlane(
         scene.cluster,
         engine="emulated" if options.driver == "emulated" else "onnx",
@@ -181,6 +212,7 @@ def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = N
         device=options.device,
         policy=options.policy,
         policy_options=on_plane(scene.policy),
+        recording=recording,
     ) as plane:
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)

@@ -39,18 +39,24 @@ class SummaryFile(Head, kw_only=True):
 
 def folder_of(options: RunOptions, logdir: Path) -> Path:
     """Where the run with these options is or will be. Raises TraceError if its trace cannot be read."""
-    return _folder(options, load_trace(options.trace).name, logdir)
+    return folder_for(options, load_trace(options.trace).name, logdir)
 
 
-def _folder(options: RunOptions, trace: str, logdir: Path) -> Path:
+def folder_for(options: RunOptions, trace: str, logdir: Path) -> Path:
+    """The same, where the name of the trace is known."""
     return logdir / options.driver / options.policy / trace / f"seed{options.seed}"
+
+
+def clear(folder: Path) -> None:
+    """Make the folder of a run that begins: an older run in it is complete no longer. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)
 
 
 def save(done: RunResult, logdir: Path) -> Path:
     """Write the folder of a run, in place of an older run in it. The summary comes last: a folder with one is complete."""
-    folder, tally = _folder(done.options, done.trace, logdir), done.tally
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)
+    folder, tally = folder_for(done.options, done.trace, logdir), done.tally
+    clear(folder)
     write_events(done, folder, logdir)
     (folder / OPTIONS).write_bytes(_indented(done.options))
     (folder / SECONDS).write_bytes(msgspec.json.Encoder().encode_lines(sorted(tally.seconds.items())))

@@ -34,8 +34,14 @@ CHARTS = {
 
 def write_events(done: RunResult, folder: Path, logdir: Path) -> None:
     """The event file of a run in its folder, and that of all runs in the log folder."""
-    write_once(logdir, _overview())
+    write_overview(logdir)
     replace_events(folder, _events(done))
+
+
+def write_overview(logdir: Path) -> None:
+    """What all runs of a log folder are shown by."""
+    logdir.mkdir(parents=True, exist_ok=True)
+    write_once(logdir, _overview())
 
 
 def _events(done: RunResult) -> Iterator[Event]:

@@ -30,6 +30,9 @@ class TrialEngine:
     def unload(self, task: str, variant: str) -> None:
         self._engine.unload(task, variant)
 
+    def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
+        return self._engine.look(task, variant, count, budget_s)
+
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
         orders = self._standing.orders()
         _suffer(orders.curse(map(pack, payloads)))

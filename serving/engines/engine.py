@@ -22,6 +22,12 @@ class Engine(Protocol):
     def unload(self, task: str, variant: str) -> None:
         """Free a variant; nothing happens if it is not resident."""
 
+    def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
+        """How long so many sample items take one by one, without waiting for a core [s]; fewer, but at least one, where the
+        budget [s] is spent, and the first one, which warms up, not counted.
+
+        Raises EngineError as `run` does."""
+
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
         """One result per payload, in order. One that goes wrong gets `Produced.error` and spares the others.
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import platform
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import onnxruntime as ort
 
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.sessions import choose_devices
+from loki_rl.serving.host import processor
 
-CPU_INFO, MEMORY_INFO, STAT = Path("/proc/cpuinfo"), Path("/proc/self/statm"), Path("/proc/stat")
+MEMORY_INFO, STAT = Path("/proc/self/statm"), Path("/proc/stat")
 # Of the columns user, nice, system, idle, iowait, irq, softirq, steal: all but the two idle ones.
-_BUSY = (0, 1, 2, 5, 6, 7)
+_BUSY, _STEAL = (0, 1, 2, 5, 6, 7), 7
 
 
 def device_name(device: Device) -> str:
     """The name that decides whether a profile was measured on such a device: model, and for a CPU its number of cores.
 
     Raises EngineError if a GPU does not answer."""
-    return _gpu_name(device.index) if device.on_gpu else f"{_cpu_name()}, {os.cpu_count() or 1} cores"
+    return _gpu_name(device.index) if device.on_gpu else processor()
 
 
 def measured_on(device: str) -> tuple[str, str, str]:
@@ -61,14 +62,6 @@ def _give_back() -> None:
         trim(0)
 
 
-def _cpu_name() -> str:
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def _gpu_name(index: int) -> str:
     return _ask_gpu(index, "name")
 
@@ -81,23 +74,41 @@ def _ask_gpu(index: int, what: str) -> str:
         raise EngineError(f"GPU {index} does not answer to nvidia-smi; check the NVIDIA driver") from error
 
 
+class Account(NamedTuple):
+    """CPU time [s] since some time ago. own: of this process and its ended children; busy: of all processes, stolen time
+    included; stolen: by the hypervisor; passed: of all cores, idle or not."""
+
+    own: float
+    busy: float
+    stolen: float
+    passed: float
+
+
 class HostLoad:
-    """What other programs take of this host's cores. Counts from its making on; processes started by this one count as its
-    own once they have ended."""
+    """What others take of this host's cores. Counts from its making on; processes started by this one count as its own once
+    they have ended."""
 
     def __init__(self) -> None:
         self._begin = _account()
 
     def share(self) -> float:
         """Share of all cores' time that others took since then, 0..1; 0 where the system does not tell."""
-        own, busy, passed = (now - then for now, then in zip(_account(), self._begin, strict=True))
-        return min(1.0, max(0.0, busy - own) / passed) if passed > 0 else 0.0
+        now, then = _account(), self._begin
+        return _share(now.busy - then.busy - (now.own - then.own), now.passed - then.passed)
+
+    def steal(self) -> float:
+        """Of that, what the hypervisor took."""
+        now, then = _account(), self._begin
+        return _share(now.stolen - then.stolen, now.passed - then.passed)
 
 
-def _account() -> tuple[float, float, float]:
-    """CPU time of this process and its ended children, of all processes, and of all cores [s], since some time ago."""
-    times = os.times()
+def _share(part: float, passed: float) -> float:
+    return min(1.0, max(0.0, part) / passed) if passed > 0 else 0.0
+
+
+def _account() -> Account:
+    own = sum(os.times()[:4])
     if not STAT.is_file():
-        return sum(times[:4]), 0.0, 0.0
+        return Account(own, 0.0, 0.0, 0.0)
     columns = [int(word) / os.sysconf("SC_CLK_TCK") for word in STAT.read_text().splitlines()[0].split()[1:9]]
-    return sum(times[:4]), sum(columns[place] for place in _BUSY), sum(columns)
+    return Account(own, sum(columns[place] for place in _BUSY), columns[_STEAL], sum(columns))

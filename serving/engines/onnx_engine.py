@@ -23,12 +23,14 @@ from loki_rl.serving.engines.adapter import (
     SessionIO,
     adapter_class,
 )
+from loki_rl.serving.engines.core_time import ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
+from loki_rl.serving.engines.cuda_events import CudaEvents, cuda_events
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import StoredModel, find_model
 from loki_rl.serving.engines.providers import Shapes, engine_cache, providers
-from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session, ports
+from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session, ports, preload_libraries
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ class Resident(Struct):
 class OnnxEngine:
     """models: (task, variant) -> what to run, as in a pipeline file. repository: folder as in model_repository. device: as
     in sessions.choose_device. sizes: (task, variant) -> profiled batch sizes; a batch is padded to the next of them if
-    `padded`. memory_mb: most that a session may take of a GPU. Raises EngineError."""
+    `padded`. memory_mb: most that a session may take of a GPU. timed: tell GPU time by CUDA events, where that is possible
+    (`events`). Raises EngineError."""
 
     def __init__(
         self,
@@ -60,10 +63,14 @@ class OnnxEngine:
         sizes: Mapping[Key, Sequence[int]] | None = None,
         padded: bool = False,
         memory_mb: float = float("inf"),
+        timed: bool = False,
     ) -> None:
         self.models, self.repository = models, repository
         self.memory_mb = memory_mb
         self.device: Device = choose_device(device)
+        # What is captured or built into an engine may run on streams of its own.
+        plain = self.device.kind == "cuda" and not self.device.option
+        self.events = _events(self.device) if timed and plain else None
         self.padded = padded
         self.sizes = {key: tuple(sorted(batches)) for key, batches in (sizes or {}).items()}
         self.residents: dict[Key, Resident] = {}
@@ -95,6 +102,24 @@ class OnnxEngine:
         """A valid payload for a resident variant."""
         return self.residents[task, variant].adapter.sample()
 
+    def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
+        """How long so many sample items take one by one [s]; fewer, but at least one, where the budget [s] is spent."""
+        payload, start = [self.sample(task, variant)], self.now()
+        self.run(task, variant, payload)
+        times: list[float] = []
+        while not times or (len(times) < count and self.now().wall - start.wall < budget_s):
+            before = self.now()
+            self.run(task, variant, payload)
+            times.append(self.now().since(before).own)
+        return times
+
+    def now(self) -> ThreadTime:
+        """Time of the calling thread by which runs are told apart from waiting. While a GPU works its thread waits for it,
+        which is service time: only events can tell that from other waits."""
+        if self.events is not None:
+            return self.events.now()
+        return thread_time_of_now() if self.device.on_gpu or waits_are_told() else busy_time_of_now()
+
     def _open(self, task: str, variant: str) -> Resident:
         spec = self.models.get((task, variant))
         if spec is None:
@@ -110,7 +135,7 @@ class OnnxEngine:
             adapter,
             tuple(port.name for port in io.inputs),
             tuple(port.name for port in io.outputs),
-            BoundSession(session, self.device) if self.device.on_gpu else None,
+            BoundSession(session, self.device, self.events) if self.device.on_gpu else None,
         )
 
     def _session(
@@ -119,7 +144,8 @@ class OnnxEngine:
         """TensorRT builds for the shapes that will come, which the model leaves open and its adapter knows: that needs the
         model's ports, so a session on the CPU tells them first."""
         if self.device.kind != "tensorrt":
-            session = open_session(stored.file, self.device, providers(self.device, self.memory_mb))
+            stream = 0 if self.events is None else self.events.stream
+            session = open_session(stored.file, self.device, providers(self.device, self.memory_mb, stream=stream))
             return session, *_adapted(session, stored, spec, sizes)
         adapter, io = _adapted(open_session(stored.file, Device("cpu")), stored, spec, sizes)
         shapes = Shapes({name: item.shape for name, item in adapter.prepare(adapter.sample()).inputs.items()}, sizes)
@@ -179,6 +205,11 @@ class OnnxEngine:
         return [
             {name: output[row] for name, output in zip(resident.outputs, outputs, strict=True)} for row in range(len(items))
         ]
+
+
+def _events(device: Device) -> CudaEvents | None:
+    preload_libraries()
+    return cuda_events(device.index)
 
 
 def _adapted(

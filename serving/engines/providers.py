@@ -31,16 +31,20 @@ class Shapes(Struct, frozen=True):
 
 
 def providers(
-    device: Device, memory_mb: float = float("inf"), shapes: Shapes | None = None, cache: Path | None = None
+    device: Device,
+    memory_mb: float = float("inf"),
+    shapes: Shapes | None = None,
+    cache: Path | None = None,
+    stream: int = 0,
 ) -> list[Provider]:
     """What a session on `device` is opened with, in order of preference.
 
     memory_mb: most that a session's arena may take of a GPU. shapes, cache: of the engine that TensorRT builds, and the
-    folder that keeps it; it needs both.
+    folder that keeps it; it needs both. stream: address of the one to run on, 0 for one of its own.
     """
     if device.kind == "cpu":
         return [CPU]
-    cuda = (CUDA, _cuda(device, memory_mb))
+    cuda = (CUDA, _cuda(device, memory_mb, stream))
     if device.kind == "cuda":
         return [cuda]
     assert shapes is not None
@@ -49,7 +53,7 @@ def providers(
     return [(TENSORRT, _tensorrt(device, shapes, cache)), cuda]
 
 
-def _cuda(device: Device, memory_mb: float) -> Options:
+def _cuda(device: Device, memory_mb: float, stream: int) -> Options:
     options = {
         "device_id": str(device.index),
         # Several workers may share a GPU: an arena that doubles would take what the next one needs.
@@ -60,6 +64,8 @@ def _cuda(device: Device, memory_mb: float) -> Options:
     }
     if isfinite(memory_mb):
         options["gpu_mem_limit"] = str(round(1e6 * memory_mb))
+    if stream:
+        options["user_compute_stream"] = str(stream)
     if device.option == GRAPHS:
         options["enable_cuda_graph"] = "1"
     return options

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from loki_rl.serving.engines.adapter import Array, Port
+from loki_rl.serving.engines.cuda_events import CudaEvents
 from loki_rl.serving.engines.device import CUDA, GRAPHS, Device, named
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.model_repository import ONNX_TYPES
@@ -23,6 +24,8 @@ ADVICE = {
 }
 # Of RunOptions: which captured graph a run replays. NO_GRAPH captures nothing.
 GRAPH_ID, NO_GRAPH = "gpu_graph_id", -1
+# Of RunOptions too: return once the work is handed to the GPU.
+UNSYNCHRONISED = "disable_synchronize_execution_providers"
 
 
 def choose_device(wanted: str) -> Device:
@@ -72,7 +75,7 @@ def open_session(model: Path, device: Device, asked: Sequence[Provider] = ()) ->
     if not model.is_file():
         raise EngineError(f"no model at {model}; fetch the models first, or correct 'repository' in the pipeline file")
     if device.on_gpu:
-        _preload()
+        preload_libraries()
     try:
         session = ort.InferenceSession(str(model), session_options(), providers=list(asked or providers(device)))
     except Exception as error:  # the runtime raises a class of its own per error code, without a common public base
@@ -116,11 +119,12 @@ class BoundSession:
     allocating on the device. On the CPU it saves nothing (measured) and is not used.
 
     With the option `graphs` outputs stay too, and each shape has a graph that is captured once and replayed: it holds the
-    addresses of everything that it reads and writes.
+    addresses of everything that it reads and writes. events: on the stream that the session was opened with, where its runs
+    are timed.
     """
 
-    def __init__(self, session: ort.InferenceSession, device: Device) -> None:
-        self.session, self.device = session, device
+    def __init__(self, session: ort.InferenceSession, device: Device, events: CudaEvents | None = None) -> None:
+        self.session, self.device, self.events = session, device, events
         self.held: dict[tuple[tuple[int, ...], ...], tuple[Any, dict[str, ort.OrtValue], ort.RunOptions]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -131,7 +135,10 @@ class BoundSession:
         binding, values, options = self.held[shapes]
         for name, value in values.items():
             value.update_inplace(np.ascontiguousarray(inputs[name]))
-        self.session.run_with_iobinding(binding, options)
+        if self.events is None:
+            self.session.run_with_iobinding(binding, options)
+        else:
+            self.events.timed(lambda: self.session.run_with_iobinding(binding, options))
         return list(binding.copy_outputs_to_cpu())
 
     def _bind(self, inputs: Mapping[str, Array]) -> tuple[Any, dict[str, ort.OrtValue], ort.RunOptions]:
@@ -145,7 +152,10 @@ class BoundSession:
         for output in self.session.get_outputs():
             binding.bind_output(output.name, where, self.device.index)
         if self.device.option != GRAPHS:
-            return binding, values, ort.RunOptions()
+            options = ort.RunOptions()
+            if self.events is not None:
+                options.add_run_config_entry(UNSYNCHRONISED, "1")
+            return binding, values, options
         self.session.run_with_iobinding(binding, _graph(NO_GRAPH))
         for output, value in zip(self.session.get_outputs(), binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(output.name, value)
@@ -158,8 +168,8 @@ def _graph(number: int) -> ort.RunOptions:
     return options
 
 
-def _preload() -> None:
-    # Makes the CUDA and cuDNN wheels' libraries visible; releases before 1.21 have no such call.
+def preload_libraries() -> None:
+    """Make the CUDA and cuDNN wheels' libraries visible; releases before 1.21 have no such call."""
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
 

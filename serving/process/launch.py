@@ -8,7 +8,7 @@ import resource
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
@@ -89,10 +89,12 @@ class LocalPlane:
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
     these three. public: hosts may be such as others can reach.
-    policy_factory, policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. worker_processes:
-    that emulated workers share. node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to
-    be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a process that is
-    started again. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
+    policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
+    beside: name -> module and arguments of a process that the plane does not need. worker_processes: that emulated workers
+    share. node: what a node's process runs, as in Supervisor. start_s: longest wait
+    for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a
+    process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
+    LaunchError.
     """
 
     def __init__(
@@ -112,6 +114,8 @@ class LocalPlane:
         grpc_port: int | None = None,
         public: bool = False,
         journal: Path | None = None,
+        recording: Path | None = None,
+        beside: Mapping[str, Sequence[str]] | None = None,
         history: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
@@ -128,6 +132,7 @@ class LocalPlane:
         self.grpc_port = grpc_port
         self.native = native
         self._public = public
+        self._beside = {name: python(*command) for name, command in (beside or {}).items()}
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
@@ -139,6 +144,7 @@ class LocalPlane:
             "policy_options": policy_options or {},
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
+            "recording": None if recording is None else str(recording.absolute()),
             "history": None if history is None else str(history.absolute()),
             "logs": self._logs,
             "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),
@@ -228,12 +234,12 @@ class LocalPlane:
         for one in check_addresses(host, self.native, self._public):
             log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
-        _check_files(len(self._nodes) + len(self._commands))
+        _check_files(len(self._nodes) + len(self._commands) + len(self._beside))
         try:
             plane.write(folder)
         except OSError as error:
             raise LaunchError(f"the plane cannot be written down in {folder}: {error}") from None
-        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s)
+        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s, self._beside)
         supervisor.start()
         names = {node.name for node in plane.nodes}
         began = time.monotonic()
@@ -325,7 +331,7 @@ class LocalPlane:
         # The last answers pass through the proxy when the gateway has written them.
         passing = [NATIVE] if NATIVE in self._commands else []
         asking = [name for name in self._commands if name not in passing]
-        return [asking, [GATEWAY], passing, routers, workers, [CONTROLLER]]
+        return [asking, [GATEWAY], passing, routers, workers, [CONTROLLER], [*self._beside]]
 
 
 def _check_files(processes: int) -> None:

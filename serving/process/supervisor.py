@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 BURST = 64
 # How often signs of life are looked at [s].
 LOOK_S = 0.25
+# How often what the plane does not need is started, and how long after its end [s].
+BESIDE_STARTS, BESIDE_DELAY_S = 4, 5.0
 # Ends of processes that are kept, with their last words.
 ENDS = 20
 
@@ -43,7 +45,8 @@ class Supervisor:
     announced at once, and one that keeps ending has to wait (see RestartBudget) while the plane goes on without it. One that
     gives no sign of life is killed, and then is one that ended. node: module that is a node's process, and its
     arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first sign of life
-    of a process that was started again.
+    of a process that was started again. beside: what the plane does not need, name -> command: it is started when the plane
+    is warm, and a few times again; its end is a trouble.
 
     up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
     Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
@@ -52,7 +55,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, folder: Path, plane: PlaneFile, node: Sequence[str], others: Mapping[str, Sequence[str]], start_s: float
+        self,
+        folder: Path,
+        plane: PlaneFile,
+        node: Sequence[str],
+        others: Mapping[str, Sequence[str]],
+        start_s: float,
+        beside: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.up: set[str] = set()
         self.warm = False
@@ -67,6 +76,8 @@ class Supervisor:
         self._plane = plane
         self._node = node
         self._others = others
+        self._beside = dict(beside or {})
+        self._starts: Counter[str] = Counter()
         self._start_s = start_s
         self._stopping: set[str] = set()
         self._budgets: defaultdict[str, RestartBudget] = defaultdict(RestartBudget)
@@ -203,6 +214,8 @@ class Supervisor:
                 self._hung(number, incarnation, reason)
             case Warm():
                 self.warm = True
+                for name in self._beside:
+                    self._try(self._start, name)
             case Compiling(busy):
                 if self.compile_time.record(busy, time.monotonic()):
                     log.warning(SENTENCE)
@@ -275,10 +288,12 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         """Raises OSError."""
-        command = self._others.get(name) or python(*self._node, str(self._folder), name)
+        command = self._others.get(name) or self._beside.get(name) or python(*self._node, str(self._folder), name)
         child = self.children[name] = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
         self._poller.register(child.pidfd, zmq.POLLIN)
-        self._beats.expect(name, self._start_s)
+        self._starts[name] += 1
+        if name not in self._beside:
+            self._beats.expect(name, self._start_s)
 
     def _reap(self, child: Child) -> None:
         """Tell first: batches in the hands of workers are given to others within milliseconds."""
@@ -293,12 +308,24 @@ class Supervisor:
         if not self.warm:
             self._fail(f"node '{name}' ended with {how}: {words}")
             return
-        self._due[name] = self._budgets[name].next_start(now - child.started, now)
         reason = killed or f"its process ended with {how}"
+        if name in self._beside:
+            self._lose_beside(name, reason, words, now)
+            return
+        self._due[name] = self._budgets[name].next_start(now - child.started, now)
         if name not in self._others:
             self._try(self._succeed, self._plane.node(name), reason)
         self.ended.append(f"'{name}': {reason}: {words}")
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, told(self._due[name] - now), words)
+
+    def _lose_beside(self, name: str, reason: str, words: str, now: float) -> None:
+        more = self._starts[name] < BESIDE_STARTS
+        if more:
+            self._due[name] = now + BESIDE_DELAY_S
+        said = "it is started again" if more else f"it was started {BESIDE_STARTS} times and stays away"
+        self.ended.append(f"'{name}': {reason}: {words}")
+        log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, said, words)
+        self._troubles.record(name, f"'{name}' is gone: {reason}; {said}: {words}")
 
     def _succeed(self, node: NodeSpec, reason: str) -> None:
         successor = replace(node, incarnation=node.incarnation + 1)
@@ -312,7 +339,7 @@ class Supervisor:
         if name in self._stopping:
             return
         try:
-            if name not in self._others:
+            if name not in self._others and name not in self._beside:
                 self._plane.write(self._folder)
             self._start(name)
         except OSError as error:

@@ -17,12 +17,15 @@ from loki_rl.core.plan import Plan
 from loki_rl.files.config import PipelineFile
 from loki_rl.files.profile_file import Capacity, Load, ProfileFile, Timing
 from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.profiling.timing import standard_error
 from loki_rl.serving.profiling.worker_log import Batch, WorkerLog
 
 # After the loads of a round, until the queues are as they stay.
 SETTLE_S = 0.5
 # Fewer batches of a variant say less than those of its whole task.
 LEAST = 10
+# Stretches of time whose medians tell how sure that of all is.
+PARTS = 4
 # Runs on one quiet host differ by this share; a plan must hold in the slower ones.
 MARGIN = 1.05
 # A task as busy as this beside the busiest one is as much at its limit (the queue between them may still grow).
@@ -41,12 +44,15 @@ class Round(Struct, frozen=True):
 
 
 class Factor(Struct, frozen=True):
-    """How a variant is slowed: a batch takes extra_s [s], and multiples of the median measured in isolation."""
+    """How a variant is slowed: a batch takes extra_s [s], and its percentiles are multiples of the median in isolation.
+    error: standard error of p50, as a share of it. waited: share of its time in which it had no core."""
 
     extra_s: float
     p50: float
     p95: float
     p99: float
+    error: float
+    waited: float
 
 
 def rescaled(
@@ -152,7 +158,15 @@ def _extra_s(pipeline: Pipeline, of_variants: Sequence[Sequence[Batch]]) -> floa
 
 def _factor(pipeline: Pipeline, batches: Sequence[Batch], extra_s: float) -> Factor:
     slowed = [max(0.0, batch.seconds - extra_s) / _isolated_s(pipeline, batch, batch.items) for batch in batches]
-    return Factor(extra_s, *(float(share) for share in np.percentile(slowed, (50, 95, 99))))
+    p50, p95, p99 = (float(share) for share in np.percentile(slowed, (50, 95, 99)))
+    in_turn = [batch.seconds / _isolated_s(pipeline, batch, batch.items) for batch in sorted(batches, key=_begin)]
+    parts = [median(part) for part in np.array_split(in_turn, PARTS)]
+    waited = sum(batch.waited for batch in batches) / sum(batch.seconds for batch in batches)
+    return Factor(extra_s, p50, p95, p99, standard_error(parts), min(1.0, waited))
+
+
+def _begin(batch: Batch) -> float:
+    return batch.begin
 
 
 def _isolated_s(pipeline: Pipeline, batch: Batch, items: int) -> float:
@@ -163,7 +177,7 @@ def _timing(pipeline: Pipeline, row: Timing, factors: dict[Model, Factor]) -> Ti
     factor = factors[pipeline.positions(row.task, row.variant)]
     slowed = (factor.p50, factor.p95, factor.p99)
     p50, p95, p99 = (round(MARGIN * (1000 * factor.extra_s + row.p50_ms * share), 4) for share in slowed)
-    return Timing(row.task, row.variant, row.batch, p50, p95, p99)
+    return Timing(row.task, row.variant, row.batch, p50, p95, p99, round(factor.error, 4), round(factor.waited, 4))
 
 
 def _load(pipeline: Pipeline, row: Load, log: WorkerLog) -> Load:

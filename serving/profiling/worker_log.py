@@ -18,7 +18,8 @@ V = TypeVar("V")
 
 
 class Batch(Struct, frozen=True):
-    """One batch: from the order to run it to the word that it ended [s], ways to and from the engine's thread included."""
+    """One batch: from the order to run it to the word that it ended [s], ways to and from the engine's thread included.
+    waited: part of it in which the engine's thread had no core [s]."""
 
     worker: str
     task: int
@@ -26,6 +27,7 @@ class Batch(Struct, frozen=True):
     items: int
     begin: float
     end: float
+    waited: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -81,7 +83,7 @@ class _Reader:
     def _answer(self, worker: str, now: float, event: Event) -> None:
         if isinstance(event, BatchDone) and not event.error:
             begin, run = _ordered(self._runs, (worker, event.batch))
-            self._log.batches.append(Batch(worker, run.task, run.variant, size(run.families), begin, now))
+            self._log.batches.append(Batch(worker, run.task, run.variant, size(run.families), begin, now, event.waited))
         elif isinstance(event, Loaded) and not event.error:
             begin = _ordered(self._loads, (worker, event.task, event.variant))
             self._log.loads.append(ModelLoad(worker, event.task, event.variant, begin, now))

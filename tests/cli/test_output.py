@@ -13,9 +13,15 @@ from rich.text import Text
 from loki_rl.cli import terminal
 from loki_rl.control.demand.history import History
 from loki_rl.control.demand.history_file import write_history
+from loki_rl.core.messages import Outcome
+from loki_rl.files.pool_file import Pool
+from loki_rl.flight.file import Writer
+from loki_rl.flight.rows import Answer, Arrival, Begun
 from loki_rl.runs.batch_runner import Progress
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recorded.recording import begin_recording
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import cluster_of
 
 Call = Callable[..., Any]
 RUN_KEYS = {
@@ -148,11 +154,36 @@ def test_run_json_repeats_a_run(call: Call, small: Path, crowd: Path, tmp_path: 
     assert again == first
 
 
+def test_what_a_plane_was_asked_is_played_again_beside_what_it_made_of_it(call: Call, small: Path, tmp_path: Path) -> None:
+    options = RunOptions(str(small), "live", "loki", "emulated", initial_rps=20.0)
+    cluster = cluster_of(options, options.file.pipeline, 4, Pool())
+    file = begin_recording(tmp_path / "run" / "flight", cluster, options)
+    writer = Writer(file)
+    writer.put(Begun(9.0))
+    for number in range(100):
+        writer.put(Arrival(9.0 + number / 50, 0.0, 0.0, 0))
+        writer.put(Answer(9.1 + number / 50, Outcome.OK if number % 4 else Outcome.DROPPED, 0.1, 0.8))
+    writer.close()
+    said = call("simulate", "--journal", tmp_path / "run", "--policy", "exact", "--servers", 3, "--json").json
+    recorded = said.pop("recorded")
+    assert (said["policy"], said["driver"], said["arrivals"], said["ok"]) == ("exact", "twin", 100, 100)
+    assert (recorded["policy"], recorded["driver"]) == ("loki (live)", "emulated")
+    assert (recorded["arrivals"], recorded["ok"], recorded["dropped"]) == (100, 75, 25)
+    shown = call("simulate", "--journal", file, "--policy", "exact").out
+    assert [line.split()[0] for line in shown.splitlines() if "twin" in line or "emulated" in line] == ["loki", "exact†"]
+    words = ("compare", "--journal", file, "--policies", "loki,exact", "--jobs", 1, "--logdir", tmp_path / "runs", "--json")
+    found = call(*words).json
+    assert [one["policy"] for one in found["results"]] == ["loki", "exact"]
+    assert found["recorded"]["dropped"] == 25
+    assert "loki (live)" in (tmp_path / "runs" / "report.md").read_text()
+    assert call(*words).json["reused"] == 2
+
+
 def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_path: Path, monkeypatch: Any) -> None:
     from loki_rl.runs import run, run_folder
 
     done = make_result(driver="emulated")
-    monkeypatch.setitem(run.RUNNERS, "emulated", {done.options: done}.__getitem__)
+    monkeypatch.setitem(run.RUNNERS, "emulated", lambda options, _: {done.options: done}[options])
     folder = run_folder.save(done, tmp_path)
     assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
 
@@ -202,7 +233,7 @@ def test_compare_lists_what_failed(
     from loki_rl.runs import run
     from loki_rl.serving.process.launch import LaunchError
 
-    def refuse(_: RunOptions) -> RunResult:
+    def refuse(_: RunOptions, __: Path | None) -> RunResult:
         raise LaunchError("no worker came up")
 
     monkeypatch.setitem(run.RUNNERS, "emulated", refuse)

@@ -21,9 +21,11 @@ from loki_rl.core.messages import (
     Loaded,
     Ready,
     Report,
+    Restarted,
     Result,
     Submit,
     Tick,
+    router,
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Swap, Task, Variant
@@ -114,6 +116,24 @@ def test_a_worker_whose_batch_is_late_has_still_asked_once() -> None:
     actor.handle(batch(1, 0), 0.0)
     assert sent(actor.handle(Tick(), 0.009)) == [credit(2, 0)]
     assert sent(actor.handle(BatchDone(batch(1, 0).batch, [], 0.1), 0.1)) == [Result(0, 0, 1, 0, [], 0.1, "")]
+
+
+@pytest.mark.parametrize("slowdown", [0.5, 2.0])
+def test_a_worker_asks_just_before_its_batch_ends_also_where_that_takes_longer_or_shorter_than_profiled(
+    slowdown: float,
+) -> None:
+    actor = serving(1, 0)
+    actor.handle(replace(batch(1, 0), slowdown=slowdown), 1.0)
+    assert actor.wake_at() == pytest.approx(1.0 + slowdown * 10 * MS - 2 * MS)
+
+
+def test_what_an_engine_saw_of_a_model_goes_with_the_first_credit_for_it_and_with_no_other() -> None:
+    actor = make()
+    actor.handle(Assign(1, 1, 0, 2), 0.0)
+    assert sent(actor.handle(Loaded(1, 0, 1.0, "", [2.0, 2.1]), 1.0)) == [replace(credit(1, 0), looks=[2.0, 2.1])]
+    assert sent(actor.handle(Restarted(router(1)), 2.0)) == [credit(1, 0)]
+    actor.handle(batch(1, 0), 3.0)
+    assert sent(actor.handle(Tick(), 3.009)) == [credit(2, 0)]
 
 
 def test_the_end_of_another_batch_is_nobodys() -> None:

@@ -48,7 +48,7 @@ class Day(Struct):
 
 
 def while_served(
-    run: RunOptions, options: ServeOptions, work: Callable[[], list[RunResult]]
+    run: RunOptions, options: ServeOptions, work: Callable[[], list[RunResult]], logdir: Path | None = None
 ) -> tuple[RunResult, list[str], list[RunResult]]:
     """Serve until the work is done, then stop as an operator would."""
     said: list[str] = []
@@ -60,7 +60,7 @@ def while_served(
             working.append(pool.submit(work))
             working[0].add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGTERM))
 
-        served = serve_until_stopped(run, options, None, announce)
+        served = serve_until_stopped(run, options, None, announce, logdir)
         return served, said, working[0].result()
 
 

@@ -11,11 +11,13 @@ from loki_rl.core.pipeline import Latency, Pipeline, Variant
 
 
 class Figures(Struct, frozen=True):
-    """One variant on one type of server. latency: batch size -> service time. load_s, memory_mb: the pipeline's if None."""
+    """One variant on one type of server. latency: batch size -> service time. load_s, memory_mb: the pipeline's if None.
+    sample_s: as in Variant."""
 
     latency: dict[int, Latency]
     load_s: float | None = None
     memory_mb: float | None = None
+    sample_s: float = 0.0
 
 
 class TypeProfile(Struct, frozen=True):
@@ -83,12 +85,14 @@ def _variant(task: str, variant: Variant, kind: ServerType, profile: TypeProfile
         latency=known.latency,
         load_s=variant.load_s if known.load_s is None else known.load_s,
         memory_mb=memory_mb,
+        sample_s=known.sample_s,
         runnable=variant.runnable and memory_mb <= kind.memory_mb,
     )
 
 
 def _sped(variant: Variant, speed: float | None) -> Figures | None:
     if speed is None or speed == 1:
-        return None if speed is None else Figures(variant.latency)
+        return None if speed is None else Figures(variant.latency, sample_s=variant.sample_s)
     rows = variant.latency.items()
-    return Figures({batch: Latency(row.p50 / speed, row.p95 / speed, row.p99 / speed) for batch, row in rows})
+    times = {batch: Latency(row.p50 / speed, row.p95 / speed, row.p99 / speed) for batch, row in rows}
+    return Figures(times, sample_s=variant.sample_s / speed)

@@ -83,6 +83,21 @@ def test_a_variant_that_is_unloaded_leaves_and_comes_back(engines: tuple[OnnxEng
     assert engine.load("recognition", "rt96") > 0
 
 
+def test_gpu_time_is_told_by_events_and_the_same_comes_out(engines: tuple[OnnxEngine, OnnxEngine], device: str) -> None:
+    if device != "cuda":
+        pytest.skip("what is captured or built into an engine is timed by its thread")
+    reading = engines[0]
+    timed = OnnxEngine(reading.models, reading.repository, device, sizes=reading.sizes, padded=True, timed=True)
+    assert timed.events is not None, "the CUDA runtime of this ONNX Runtime is not found"
+    timed.load("recognition", "rt96")
+    before = timed.events.now()
+    payload = timed.sample("recognition", "rt96")
+    cpu, gpu = (raw(engine, "recognition", "rt96", [payload]) for engine in (reading, timed))
+    assert np.allclose(cpu, gpu, atol=1e-2)
+    took = timed.events.now().since(before)
+    assert 0.0 < took.own <= took.wall
+
+
 # Three in turn: a server keeps two models, so between two it would not have to load.
 ALTERNATING = """
 from loki_rl.core.plan import Placement, Plan

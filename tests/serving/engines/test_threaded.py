@@ -17,7 +17,7 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import Family
 from loki_rl.serving.engines.adapter import Array, Produced
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.engines.threaded import ThreadedEngine, collect
+from loki_rl.serving.engines.threaded import MOST_S, ThreadedEngine, collect
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.payloads import WorkerPayloads
@@ -43,6 +43,7 @@ class Mirror:
         self.calls: list[str] = []
         self.gate = threading.Event()
         self.fault: Exception | None = None
+        self.looks: list[float] | None = [0.02, 0.03, 0.02, 0.02]
 
     def load(self, task: str, variant: str) -> float:
         if self.fault:
@@ -52,6 +53,13 @@ class Mirror:
 
     def unload(self, task: str, variant: str) -> None:
         self.calls.append(f"unload {task} {variant}")
+
+    def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
+        assert budget_s <= 0.3
+        if self.looks is None:
+            raise EngineError("no sample")
+        self.calls.append(f"look {task} {variant}")
+        return self.looks[:count]
 
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
         assert self.gate.wait(5)
@@ -191,3 +199,37 @@ def test_a_leaf_always_has_an_output_and_an_item_at_fault_spares_its_batch() -> 
     assert [unpack(frame).size for frame in made.frames] == [0, 2]
     broken = collect(PIPELINE, 0, items[:2], [Produced(error="it broke", to_blame=False), Produced(children=([], []))])
     assert (broken.fanouts, broken.faults) == ([(), (0, 0)], {0: Fault("it broke", False)})
+
+
+def sampled(sample_s: float) -> dict[str, Any]:
+    """The tasks, with how long a sample item took when they were profiled."""
+    tasks = [replace(task, variants=(replace(task.variants[0], sample_s=sample_s),)) for task in PIPELINE.tasks]
+    return {"tasks": tuple(tasks)}
+
+
+def loaded(bench: Bench) -> Loaded:
+    bench.engine.carry(Load(0, 0), 0.0)
+    ((letter, _),) = bench.reports(1)
+    assert isinstance(letter.message, Loaded)
+    assert not letter.message.error
+    return letter.message
+
+
+def test_a_model_that_is_loaded_runs_its_sample_once_beside_what_that_took_when_it_was_profiled(make: Make) -> None:
+    bench = make(**sampled(0.01))
+    assert loaded(bench).looks == pytest.approx([2.0, 3.0, 2.0])
+    assert loaded(bench).looks == []
+    assert bench.mirror.calls == ["load cut v", "look cut v", "load cut v"]
+
+
+@pytest.mark.parametrize("sample_s", [0.0, 2 * MOST_S])
+def test_nobody_waits_for_a_look_that_tells_nothing_or_takes_long(make: Make, sample_s: float) -> None:
+    bench = make(**sampled(sample_s))
+    assert loaded(bench).looks == []
+    assert bench.mirror.calls == ["load cut v"]
+
+
+def test_a_model_whose_sample_fails_is_loaded_all_the_same(make: Make) -> None:
+    bench = make(**sampled(0.01))
+    bench.mirror.looks = None
+    assert loaded(bench).looks == []

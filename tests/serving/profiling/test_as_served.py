@@ -13,12 +13,12 @@ from loki_rl.core.journal import JournalError, Recorder
 from loki_rl.core.messages import Assign, BatchDone, Event, Execute, Loaded, Tick
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Snapshot
+from loki_rl.core.plan import Drift, Snapshot
 from loki_rl.core.requests.items import Family
 from loki_rl.files.config import PipelineFile, TaskSpec
 from loki_rl.files.profile_file import Fanout, Load, ProfileFile, StageAccuracy, Timing
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.profiling.as_served import make_rounds, rounds_policy
+from loki_rl.serving.profiling.as_served import SPREAD, TRIES, doubt, make_rounds, quietest, rounds_policy
 from loki_rl.serving.profiling.rescale import LEAST, MARGIN, SETTLE_S, Round, completed_rps, rescaled, steady_batches
 from loki_rl.serving.profiling.worker_log import Batch, ModelLoad, WorkerLog, read_workers
 
@@ -81,8 +81,10 @@ def test_a_server_for_each_task_is_the_least() -> None:
 def test_the_policy_gives_one_plan_after_the_other_and_stays_with_the_last() -> None:
     plans = [one.plan for one in make_rounds(PIPELINE)]
     policy = rounds_policy("rounds", ClusterOptions(PIPELINE, 2), {"plans": msgspec.to_builtins(plans)})
-    snapshot = Snapshot(0.0, 10.0, (), 0.0, ())
-    assert [policy.decide(snapshot) for _ in range(len(plans) + 2)] == [*plans, plans[-1], plans[-1]]
+    drift = (Drift("find", "f1", "", 2.0, {}),)
+    asked = [(0, 0.0), (0, 0.0), (4, 0.9), (9, 1.02), (15, 0.0), (20, 0.02), (29, 1.1), (39, 1.02), (80, 0.0)]
+    given = [policy.decide(Snapshot(99.0, 10.0, (5,) * seconds, age_s, (), drift=drift)) for seconds, age_s in asked]
+    assert [plans.index(plan) for plan in given] == [0, 0, 0, 1, 1, 2, 3, 3, 3]
 
 
 # -- journals ---------------------------------------------------------------------------------------------------------------
@@ -234,6 +236,18 @@ def test_each_variant_is_slowed_by_what_its_batches_took_median_and_tail() -> No
     assert "320 batches" in made.provenance
 
 
+def test_waiting_for_a_core_stays_in_the_times_and_is_told_with_how_sure_they_are() -> None:
+    log = log_of(SPANS, SLOW)
+    log.batches = [replace(one, waited=0.25 * one.seconds) for one in log.batches]
+    made = rescaled_by(log)
+    assert [row.p50_ms for row in made.variants] == [row.p50_ms for row in rescaled_by(log_of(SPANS, SLOW)).variants]
+    assert all(row.waited == pytest.approx(0.25) for row in made.variants)
+    assert all(row.error == pytest.approx(0.0, abs=1e-6) for row in made.variants), "all of their stretches are alike"
+    begin = SPANS[0][0]
+    log.batches = [replace(one, end=one.end + (one.begin > begin + 5)) for one in log.batches]
+    assert any(row.error is not None and row.error > 0.1 for row in rescaled_by(log).variants)
+
+
 def test_a_variant_that_was_not_served_is_taken_to_be_as_slow_as_its_neighbours_became() -> None:
     log = log_of(SPANS, SLOW)
     log.batches = [one for one in log.batches if (one.task, one.variant) != (READ, 2)]
@@ -268,6 +282,33 @@ def test_the_capacity_of_both_ends_is_kept() -> None:
     assert found.servers == 2
     assert found.most_accurate_rps == pytest.approx(1 / (3 * 0.008 * 1.2), rel=0.1)
     assert found.cheapest_rps == pytest.approx(1 / (0.005 * 1.2), rel=0.1)
+
+
+def beside(neighbours: float, tail: float = 1.5) -> ProfileFile:
+    """As served while others took so much of the cores; p95 over p50 of all models."""
+    log = log_of(SPANS, dict.fromkeys(SLOW, 1.0))
+    made = rescaled(FILE, make_rounds(PIPELINE), SPANS, log, neighbours)
+    return replace(made, variants=tuple(replace(row, p95_ms=tail * row.p50_ms) for row in made.variants))
+
+
+def test_a_quiet_host_is_measured_once() -> None:
+    quiet = beside(0.05)
+    assert quietest(iter([quiet]).__next__) is quiet
+
+
+@pytest.mark.parametrize("disturbed", [beside(0.3), beside(0.05, tail=1.1 * SPREAD)])
+def test_a_disturbed_host_is_measured_until_it_is_quiet(disturbed: ProfileFile) -> None:
+    quiet = beside(0.02)
+    assert quietest(iter([disturbed, quiet]).__next__) is quiet
+
+
+def test_of_busy_times_the_quietest_counts_and_what_is_doubtful_is_told() -> None:
+    made = [beside(0.7), beside(0.5), beside(0.6)]
+    assert len(made) == TRIES
+    kept = quietest(iter(made).__next__)
+    assert kept is made[1]
+    assert "50%" in doubt(kept)
+    assert doubt(beside(0.3)) == doubt(PROFILE) == ""
 
 
 def test_a_task_that_never_ran_cannot_be_judged() -> None:

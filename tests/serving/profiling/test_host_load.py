@@ -43,3 +43,11 @@ def test_what_our_own_processes_took_is_not_theirs(account: Path) -> None:
 def test_where_the_system_does_not_tell_nobody_is_blamed(account: Path) -> None:
     assert not account.exists()
     assert HostLoad().share() == 0.0
+
+
+def test_what_the_hypervisor_took_is_told_apart(account: Path) -> None:
+    stat(account, 1000, 10, 100, 5000, 50, 1, 1, 100)
+    counted = HostLoad()
+    stat(account, 1000, 10, 100, 5800, 50, 1, 1, 300)
+    assert counted.steal() == pytest.approx(0.2, abs=0.01)
+    assert counted.share() == pytest.approx(0.2, abs=0.01)

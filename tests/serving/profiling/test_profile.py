@@ -13,12 +13,14 @@ from loki_rl.reading.pictures import Crop, pack, unpack
 from loki_rl.reading.quality import measure_quality
 from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import Scene, render
+from loki_rl.serving.engines import core_time
 from loki_rl.serving.engines.adapter import Array, Produced
+from loki_rl.serving.engines.core_time import ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.profiling.profile import Request, batch_sizes, profile, quick_request
-from loki_rl.serving.profiling.timing import Effort, measure_latencies
+from loki_rl.serving.profiling.timing import Effort, Measurement, measure_latencies
 
-QUICK = Effort(budget_s=0.0, least=3, most=3, warmup=1)
+QUICK = Effort(budget_s=0.0, least=3, most=3, warmup=1, rounds=3)
 Spec = Callable[..., ModelSpec]
 
 
@@ -29,31 +31,80 @@ def ignore(_what: str, _share: float) -> None:
 # -- timing -----------------------------------------------------------------------------------------------------------------
 
 
+class Bench:
+    """Runs that take as long as a test wants, and the thread's time as they leave it. seconds: wall and waited [s] of
+    a run, by how many were before it and the size of its batch."""
+
+    def __init__(self, seconds: Callable[[int, int], tuple[float, float]]) -> None:
+        self.seconds = seconds
+        self.sizes: list[int] = []
+        self.now = ThreadTime(0.0, 0.0)
+
+    def run(self, batch: list[Array]) -> None:
+        wall, waited = self.seconds(len(self.sizes), len(batch))
+        self.sizes.append(len(batch))
+        self.now = ThreadTime(self.now.wall + wall, self.now.waited + waited)
+
+    def measured(self, sizes: Sequence[int], effort: Effort) -> dict[int, Measurement]:
+        return measure_latencies(self.run, [np.zeros(1)] * 3, sizes, effort, lambda: self.now)
+
+
+def percentiles(row: Measurement) -> list[float]:
+    return [row.latency.p50, row.latency.p95, row.latency.p99]
+
+
 def test_percentiles_come_from_the_measured_runs_alone() -> None:
-    now = 0.0
-    seen: list[int] = []
-
-    def run(batch: list[Array]) -> None:
-        nonlocal now
-        seen.append(len(batch))
-        now += 5.0 if len(seen) <= 2 else 0.1 * len(batch)  # a slow warm-up
-
-    payloads = [np.zeros(1)] * 3
-    rows = measure_latencies(run, payloads, (1, 4), Effort(budget_s=1.05, least=2, most=50, warmup=2), lambda: now)
-    assert rows[1].p50 == pytest.approx(0.1)
-    assert rows[1].p99 == pytest.approx(0.1)
-    assert rows[4].p50 == pytest.approx(0.4)
-    assert seen.count(1) == 2 + 11
-    assert seen.count(4) == 2 + 3
+    bench = Bench(lambda run, size: (5.0 if run < 2 else 0.1 * size, 0.0))  # a slow warm-up
+    rows = bench.measured((1, 4), Effort(budget_s=2.1, least=2, most=50, warmup=2, rounds=2))
+    assert percentiles(rows[1]) == [pytest.approx(0.1)] * 3
+    assert percentiles(rows[4]) == [pytest.approx(0.4)] * 3
+    assert bench.sizes.count(1) == 2 + 1 + 2 * 11
+    assert bench.sizes.count(4) == 2 + 1 + 2 * 3
+    assert bench.sizes != sorted(bench.sizes), "each size has its turn in each round"
 
 
 def test_effort_is_bounded_on_both_sides() -> None:
-    calls: list[int] = []
-    now = iter(float(tick) for tick in range(1000))
-    measure_latencies(lambda b: calls.append(len(b)), [np.zeros(1)], (1,), Effort(0.0, 5, 9, 0), lambda: next(now))
-    assert len(calls) == 5
-    measure_latencies(lambda b: calls.append(len(b)), [np.zeros(1)], (1,), Effort(1e9, 5, 9, 0), lambda: next(now))
-    assert len(calls) == 5 + 9
+    for budget_s, runs in ((0.0, 6), (1e9, 9)):
+        bench = Bench(lambda _run, _size: (1.0, 0.0))
+        bench.measured((1,), Effort(budget_s, 6, 9, warmup=0, rounds=3))
+        assert len(bench.sizes) == runs + 2  # and what warms up later rounds
+
+
+def test_what_was_waited_for_a_core_is_not_the_models_and_is_told() -> None:
+    bench = Bench(lambda run, _size: (0.3, 0.2) if run % 2 else (0.1, 0.0))
+    row = bench.measured((1,), Effort(0.0, 40, 40, warmup=0))[1]
+    assert percentiles(row) == [pytest.approx(0.1)] * 3
+    assert row.waited == pytest.approx(0.5, abs=0.01)
+    assert row.error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_rounds_beside_a_neighbour_count_for_the_error_and_not_for_the_time() -> None:
+    """Half of the rounds take longer; within each, one run of ten does."""
+    bench = Bench(lambda run, _size: ((1.5 if run // 41 % 2 else 1.0) * (2.0 if run % 10 == 3 else 1.0), 0.0))
+    row = bench.measured((1,), Effort(0.0, 160, 160, warmup=1))[1]
+    assert row.latency.p50 == pytest.approx(1.0)
+    assert row.latency.p99 == pytest.approx(2.0)
+    assert row.error == pytest.approx(np.std([1.0, 1.5, 1.0, 1.5], ddof=1) / 2 / 1.25)
+
+
+def test_this_thread_waits_for_a_core_beside_others_or_nobody_tells() -> None:
+    before = thread_time_of_now()
+    sum(range(100_000))
+    took = thread_time_of_now().since(before)
+    assert 0.0 <= took.waited <= took.wall
+    assert took.own == pytest.approx(took.wall - took.waited)
+    assert busy_time_of_now().since(busy_time_of_now()).own >= 0.0
+
+
+@pytest.mark.parametrize("text", [None, "0 0 0\n", ""])
+def test_a_kernel_that_does_not_tell_is_believed(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_time, "SCHEDSTAT", tmp_path / "schedstat")
+    if text is not None:
+        (tmp_path / "schedstat").write_text(text)
+    assert not waits_are_told()
+    assert thread_time_of_now().waited == 0.0
+    (tmp_path / "schedstat").write_text("5000000 2000000000 7\n")
+    assert thread_time_of_now().waited == 2.0
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------------
@@ -114,7 +165,10 @@ def test_profile_of_reading(reading: PipelineFile) -> None:
     paths = {row.path: row.accuracy for row in made.paths}
     assert paths["d320", "rt96"] < paths["d640", "rs160q"] <= accuracy["d640"]
     assert all(1.0 < row.mean < 10.0 for row in made.fanouts)
-    assert all(row.load_s > 0 and row.memory_mb >= 0 for row in made.loads)
+    assert all(row.load_s > 0 and row.memory_mb >= 0 and row.sample_ms for row in made.loads)
+    assert all(row.error is not None and row.waited is not None for row in made.variants)
+    assert made.neighbours is not None
+    assert made.steal is not None
     assert "5 rendered scenes" in made.provenance
 
 
@@ -151,6 +205,9 @@ class Scripted:
 
     def unload(self, _task: str, _variant: str) -> None:
         """Nothing is resident."""
+
+    def look(self, _task: str, _variant: str, _count: int, _budget_s: float) -> list[float]:
+        return []
 
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
         return [self._find(payload, variant) if task == "detection" else self._read(payload) for payload in payloads]

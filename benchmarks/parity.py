@@ -1,0 +1,112 @@
+"""Is the twin like a plane of this host? A minute of 20 emulated workers through a crowd, and real models on 2 CPU workers
+far from their limit; the twin is calibrated to a shorter run with another seed, made right before. What cannot be told is
+made again, and what cannot be told three times passes for a no."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from msgspec.structs import replace
+from rich.console import Console
+
+from loki_rl.control.allocator.allocate import capacity
+from loki_rl.fidelity.gate import DISTURBED, Attempt, held, record
+from loki_rl.fidelity.measure import Fidelity, measure
+from loki_rl.fidelity.report import table
+from loki_rl.fidelity.twin import Recorded, calibrated, read_run
+from loki_rl.files.config import load_pipeline
+from loki_rl.runs.options import RunOptions
+from loki_rl.traces.generate import generate
+from loki_rl.traces.trace import save_trace
+
+SECONDS, LEARNING_S = 60, 30
+# Of what the best models can serve: before the crowd, and at its height.
+BASE, PEAK = 0.3, 0.8
+# Of real models, whose machine is not known: what to learn at, and what share of their capacity is asked then.
+LEARNING_RPS, REAL = 4.0, 0.4
+# Requests after which a tail of latencies is known well enough, and the longest time that they may take.
+REQUESTS, LONGEST_S = 700, 120
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", default="emulated,onnx", help="which, separated by commas")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each is asked: how sure the answer is")
+    options = parser.parse_args()
+    failed = 0
+    for name in options.cases.split(","):
+        answers = [ask(name, number) for number in range(options.repeat)]
+        failed += answers.count(False)
+        print(
+            f"{name}: plane and twin are {'within their bars' if all(answers) else 'NOT ALIKE'} "
+            f"in {answers.count(True)} of {len(answers)}",
+            flush=True,
+        )
+    return 1 if failed else 0
+
+
+def ask(name: str, number: int) -> bool:
+    """Once, with seeds of its own."""
+    compare = CASES[name]
+    with TemporaryDirectory() as folder:
+        return held(lambda attempt: compare(Path(folder), 100 * number + 10 * attempt), partial(tell, name))
+
+
+def tell(name: str, attempt: Attempt) -> None:
+    """What one try said."""
+    Console(width=100, highlight=False).print(table(attempt.found))
+    blamed = f", more than {DISTURBED:.0%}: no run that is outside counts" if attempt.neighbours > DISTURBED else ""
+    print(f"{name}: {attempt.answer}; other programs took {attempt.neighbours:.0%} of the cores{blamed}\n", flush=True)
+
+
+def emulated(folder: Path, seed: int) -> Fidelity:
+    """A crowd that the best models can serve, and a shorter one of another policy to learn from."""
+    pipeline = load_pipeline("traffic").pipeline
+    best = capacity(pipeline, pipeline.servers, min_accuracy=pipeline.best_accuracy).capacity_rps
+    crowd = trace(folder / "crowd.csv", "flash_crowd", SECONDS, BASE * best, PEAK / BASE)
+    learning = trace(folder / "ramp.csv", "ramp", LEARNING_S, BASE * best, PEAK / BASE)
+    run = RunOptions("traffic", crowd, "exact", "emulated", seed)
+    return beside(folder, run, replace(run, trace=learning, policy="loki", seed=seed + 1, interval_s=1.0))
+
+
+def onnx(folder: Path, seed: int) -> Fidelity:
+    """Steady demand, as much as this machine was seen to bear well."""
+    learning = trace(folder / "learning.csv", "ramp", LEARNING_S, LEARNING_RPS, 1.0)
+    like = RunOptions("reading", learning, "exact", "onnx", seed + 1)
+    rps = REAL * rate(read_run(record(like, folder)))
+    seconds = min(LONGEST_S, max(SECONDS, round(REQUESTS / rps)))
+    steady = trace(folder / "steady.csv", "ramp", seconds, rps, 1.0)
+    return beside(folder, replace(like, trace=steady, seed=seed), like)
+
+
+CASES: dict[str, Callable[[Path, int], Fidelity]] = {"emulated": emulated, "onnx": onnx}
+
+
+def beside(folder: Path, run: RunOptions, like: RunOptions) -> Fidelity:
+    """A run on a plane and the twin, calibrated to another one."""
+    recorded = read_run(record(run, folder))
+    return measure(recorded, calibration=calibrated([record(like, folder)], recorded))
+
+
+def trace(path: Path, kind: str, seconds: int, rps: float, peak: float) -> str:
+    save_trace(generate(kind, seconds, rps, 0, peak=peak), path)
+    return str(path)
+
+
+def rate(run: Recorded) -> float:
+    """What the best models could serve here, going by what batches took of what the profile says [requests/s]."""
+    cluster, services = run.cluster, run.flight.services
+    profiled = cluster.pipeline.service_s
+    usual = [profiled[task][variant][items] for task, variant, items in services[["task", "variant", "items"]].tolist()]
+    slowdown = float(np.sum(services["seconds"]) / np.sum(usual))
+    return capacity(cluster.pipeline, cluster.servers).capacity_rps / slowdown
+
+
+if __name__ == "__main__":
+    sys.exit(main())

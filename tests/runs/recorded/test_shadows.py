@@ -1,0 +1,151 @@
+"""Shadows: what they show is what the twin makes of the same requests, second by second, and they remember little."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from loki_rl.control.formulation.request import RequestError
+from loki_rl.flight.columns import read_flight
+from loki_rl.flight.file import Tail, Writer, read_head
+from loki_rl.flight.rows import Begun
+from loki_rl.runs.curves import curves
+from loki_rl.runs.live import LiveError, ServeOptions, serve_until_stopped
+from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recorded import shadows
+from loki_rl.runs.recorded.shadows import Follower, follow
+from loki_rl.runs.recorded.what_if import options_of, what_if
+from loki_rl.runs.replays import replay_trace
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.run import run_twin
+from tests.runs.recorded.conftest import Record
+from tests.runs.test_live import while_served
+from tests.runs.test_telemetry import SERVING, points
+from tests.serving.driving import eventually, held_port
+
+Points = dict[str, dict[int, float]]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """As they were before `serve` took the signals for itself."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def followed(file: Path, policies: list[str], logdir: Path) -> Follower:
+    head = read_head(file)
+    follower, tail = Follower(head, options_of(file, head), policies, logdir), Tail(file)
+    for part in tail.poll():
+        follower.add(part)
+    tail.close()
+    return follower
+
+
+def test_the_plane_and_its_shadows_show_the_same_seconds(record: Record, tmp_path: Path) -> None:
+    file, _ = record(origin=4321.5)
+    follower = followed(file, ["exact", "hardware"], tmp_path / "runs")
+    follower.close()
+    for policy in ("exact", "hardware"):
+        shown = points(tmp_path / "runs/twin" / policy / "live/seed0")
+        assert shown.keys() >= SERVING | {"shadow/behind_s", "policy/planned_servers"}
+        assert shown["serving/demand_rps"] == {0: 30.0, 1: 60.0, 2: 150.0, 3: 60.0}
+    _, live = what_if(file, {})
+    told = points(tmp_path / "runs/emulated/loki/live/seed0")
+    assert told.keys() >= SERVING
+    for number, point in enumerate(curves(live.tally, live.duration_s)):
+        assert told["serving/goodput_rps"][number] == point["serving/goodput_rps"]
+        assert told["serving/servers_used"][number] == point["serving/servers_used"]
+        assert told["serving/accuracy"][number] == pytest.approx(point["serving/accuracy"])
+
+
+def test_its_figures_are_those_of_a_run_on_the_same_requests(record: Record, tmp_path: Path) -> None:
+    file, _ = record(initial_rps=20.0)
+    followed(file, ["loki"], tmp_path / "runs").close()
+    done = run_twin(what_if(file, {"policy": "loki"})[0])
+    shown = points(tmp_path / "runs/twin/loki/live/seed0")
+    for number, point in enumerate(curves(done.tally, done.duration_s)):
+        for tag in SERVING:
+            assert shown[tag][number] == pytest.approx(point[tag]), (tag, number)
+
+
+def test_when_a_run_begins_anew_so_do_its_shadows(record: Record, tmp_path: Path) -> None:
+    file, _ = record()
+    writer = Writer(file)
+    writer.put(Begun(1000.0))
+    writer.close()
+    follower = followed(file, ["loki"], tmp_path / "runs")
+    follower.close()
+    assert points(tmp_path / "runs/twin/loki/live/seed0") == {}
+
+
+def test_what_was_shown_is_forgotten(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / "long.csv"
+    long.write_text("t_seconds,requests\n" + "".join(f"{second},3\n" for second in range(60)))
+    monkeypatch.setattr(shadows, "KEEP_S", 5)
+    monkeypatch.setattr(shadows, "KEEP_PLANS", 7)
+    file, done = record(trace=str(long), policy="exact")
+    follower = followed(file, ["exact"], tmp_path / "runs")
+    tallies = [follower._live.tally, follower._shadows[0].twin.tally]
+    for tally in tallies:
+        assert len(tally.seconds) < 5 + 5
+        assert len(tally.plans) <= 7 + 3
+        assert tally.arrivals == done.summary.arrivals
+    follower.close()
+    assert len(points(tmp_path / "runs/twin/exact/live/seed0")["serving/demand_rps"]) == 60
+
+
+def test_who_needs_the_future_cannot_be_a_shadow(record: Record, small: Path, tmp_path: Path) -> None:
+    file, _ = record()
+    with pytest.raises(RequestError, match="demand known beforehand"):
+        follow(file, ["clairvoyant"], tmp_path / "runs", threading.Event())
+    options = ServeOptions(http_port=held_port(), shadow="loki, clairvoyant")
+    with pytest.raises(RequestError, match="demand known beforehand"):
+        serve_until_stopped(RunOptions(str(small)), options, None, print, tmp_path)
+    with pytest.raises(LiveError, match="add --logdir FOLDER"):
+        serve_until_stopped(RunOptions(str(small)), replace(options, shadow="loki"), None, print)
+
+
+def test_shadows_of_a_plane_that_serves(small: Path, crowd: Path, tmp_path: Path) -> None:
+    """Real processes: the requests that the plane met are met by all, also by shadows that were started again."""
+    native = f"tcp://127.0.0.1:{held_port()}"
+    run = RunOptions(str(small), policy="loki", initial_rps=30.0, interval_s=1.0)
+    options = ServeOptions(native=native, http_port=held_port(), drain_s=0.0, shadow="exact,loki")
+    folders = [tmp_path / "twin" / name / "live/seed0" for name in ("exact", "loki")]
+
+    def shown(folder: Path) -> float:
+        return sum(points(folder).get("serving/demand_rps", {}).values()) if [*folder.glob("events*")] else 0.0
+
+    def work() -> list[RunResult]:
+        done = replay_trace(native, RunOptions(str(small), str(crowd)))
+        eventually(lambda: all(shown(folder) == 100 for folder in folders), "shadows show nothing")
+        mine = (pid for pid in os.listdir("/proc") if pid.isdecimal() and os.fsencode(tmp_path) in said(pid))
+        (pid,) = (int(pid) for pid in mine if b"recorded.shadows" in said(pid))
+        assert os.getpriority(os.PRIO_PROCESS, pid) >= shadows.NICE
+        os.kill(pid, signal.SIGKILL)
+        for folder in folders:
+            for file in folder.iterdir():
+                file.unlink()
+        eventually(lambda: all(shown(folder) == 100 for folder in folders), "shadows do not come back")
+        return [done]
+
+    served, _, (seen,) = while_served(run, options, work, tmp_path)
+    assert served.summary.arrivals == seen.summary.arrivals == 100
+    live = tmp_path / "emulated/loki/live/seed0"
+    assert len(read_flight(live / "flight")[1].arrivals) >= 100
+    assert points(folders[0])["shadow/behind_s"]
+
+
+def said(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
