@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -42,35 +43,52 @@ def main() -> None:
     # Servers that were started are stopped then, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     plan = Plan(tuple(args.work), args.rounds, args.seconds, args.layout)
+    names = list(PEERS) if "all" in args.peers else args.peers
     try:
-        for name in PEERS if "all" in args.peers else args.peers:
-            _measure(PEERS[name], plan, args.out)
-        reports = load_all(args.out)
-        (args.out / "report.md").write_text(page(reports))
-        draw(reports, args.out / "report.png")
+        errors = [error for name in names for error in _measure(PEERS[name], plan, args.out)]
+        _show(names, args.out)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(page([report for report in reports if "all" in args.peers or report.peer in args.peers]))
+    if errors:
+        sys.exit("\n".join(f"error: {error}" for error in errors))
 
 
 def at_least_one(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise ValueError
-    return number
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"'{word}' is no whole number of at least 1")
+    return int(word)
 
 
-def _measure(peer: Peer, plan: Plan, out: Path) -> None:
-    """What there is so far is kept after every row. Raises PeerError."""
-    there = versions(environment(FOLDER / peer.name, peer.name, peer.requirements))
-    packages = [requirement.partition(">")[0].partition("[")[0] for requirement in peer.requirements]
-    found = {package: there.get(package, "") for package in (*packages, *NAMED)}
+def _show(names: Sequence[str], out: Path) -> None:
+    """All that was ever measured goes into the files, these peers on the screen. Raises ConfigError, OSError."""
+    reports = load_all(out)
+    if reports:
+        (out / "report.md").write_text(page(reports))
+        draw(reports, out / "report.png")
+    print(page([report for report in reports if report.peer in names]))
+
+
+def _measure(peer: Peer, plan: Plan, out: Path) -> list[UserError]:
+    """What there is so far is kept after every row. What keeps a peer from being measured costs no other peer its turn."""
     duels = {"null": null_duel} if "null" in plan.loads else {}
     duels |= {"reading": reading_duel} if set(plan.loads) - {"null"} else {}
+    errors: list[UserError] = []
     for work, duel in duels.items():
-        layout = plan.layout or "default"
-        report = Report(peer.name, peer.title, work, host(), found, plan.rounds, plan.seconds, layout, [])
-        duel(peer, plan, partial(_keep, report, out))
+        try:
+            found = _versions(peer)
+            layout = plan.layout or "default"
+            report = Report(peer.name, peer.title, work, host(), found, plan.rounds, plan.seconds, layout, [])
+            duel(peer, plan, partial(_keep, report, out))
+        except UserError as error:
+            errors.append(error)
+    return errors
+
+
+def _versions(peer: Peer) -> dict[str, str]:
+    """Of what the peer's environment, which is made if need be, has. Raises PeerError."""
+    there = versions(environment(FOLDER / peer.name, peer.name, peer.requirements))
+    packages = [requirement.partition(">")[0].partition("[")[0] for requirement in peer.requirements]
+    return {package: there.get(package, "") for package in (*packages, *NAMED)}
 
 
 def _keep(report: Report, out: Path, row: Row) -> None:

@@ -10,9 +10,8 @@ from msgspec import Struct
 
 from benchmarks.peers import triton
 from benchmarks.peers.process import Launch
+from benchmarks.peers.triton import PROJECT
 from benchmarks.peers.work import Work, write_spec
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Ports(Struct, frozen=True):
