@@ -113,7 +113,8 @@ def _append(file: int, content: bytes) -> None:
     chunk = MAGIC + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
     # One write, so that chunks of several processes do not mix.
     if os.write(file, chunk) != len(chunk):
-        raise OSError(errno.ENOSPC, "the disk took a part of a chunk only")
+        # The disk took a part of it only.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_head(path: Path) -> Head:
