@@ -28,8 +28,9 @@ from loki_rl.traces.trace import save_trace
 SECONDS, LEARNING_S = 60, 30
 # Of what the best models can serve: before the crowd, and at its height.
 BASE, PEAK = 0.3, 0.8
-# Of real models, whose machine is not known: what to learn at, and what share of their capacity is asked then.
-LEARNING_RPS, REAL = 4.0, 0.4
+# Of real models, whose machine is not known: for what share of what the fastest can serve they are chosen, what is asked to
+# learn [1/s], and what share of what the chosen can serve is asked then.
+CHOSEN, LEARNING_RPS, REAL = 0.2, 4.0, 0.4
 # Requests after which a tail of latencies is known well enough, and the longest time that they may take.
 REQUESTS, LONGEST_S = 700, 120
 
@@ -76,10 +77,13 @@ def emulated(folder: Path, seed: int) -> Fidelity:
 
 
 def onnx(folder: Path, seed: int) -> Fidelity:
-    """Steady demand, as much as this machine was seen to bear well."""
+    """Steady demand, as much as this machine was seen to bear well: so many requests in a second that tails are known, and
+    so few that nothing hangs on how long a queue happens to be."""
+    pipeline = load_pipeline("reading").pipeline
+    chosen_rps = CHOSEN * capacity(pipeline, pipeline.servers).capacity_rps
     learning = trace(folder / "learning.csv", "ramp", LEARNING_S, LEARNING_RPS, 1.0)
-    like = RunOptions("reading", learning, "exact", "onnx", seed + 1)
-    rps = REAL * rate(read_run(record(like, folder)))
+    like = RunOptions("reading", learning, "static", "onnx", seed + 1, demand_rps=chosen_rps)
+    rps = REAL * chosen_rps / slowdown(read_run(record(like, folder)))
     seconds = min(LONGEST_S, max(SECONDS, round(REQUESTS / rps)))
     steady = trace(folder / "steady.csv", "ramp", seconds, rps, 1.0)
     return beside(folder, replace(like, trace=steady, seed=seed), like)
@@ -99,13 +103,11 @@ def trace(path: Path, kind: str, seconds: int, rps: float, peak: float) -> str:
     return str(path)
 
 
-def rate(run: Recorded) -> float:
-    """What the best models could serve here, going by what batches took of what the profile says [requests/s]."""
-    cluster, services = run.cluster, run.flight.services
-    profiled = cluster.pipeline.service_s
+def slowdown(run: Recorded) -> float:
+    """What batches took here, over what they take as profiled."""
+    services, profiled = run.flight.services, run.cluster.pipeline.service_s
     usual = [profiled[task][variant][items] for task, variant, items in services[["task", "variant", "items"]].tolist()]
-    slowdown = float(np.sum(services["seconds"]) / np.sum(usual))
-    return capacity(cluster.pipeline, cluster.servers).capacity_rps / slowdown
+    return float(np.sum(services["seconds"]) / np.sum(usual))
 
 
 if __name__ == "__main__":

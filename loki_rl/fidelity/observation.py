@@ -91,7 +91,9 @@ def _answers(found: dict[str, Floats], span: Span, answers: Columns, asked: Floa
 
 
 def _servers(found: dict[str, Floats], span: Span, usage: Columns) -> None:
-    """Seconds of the run, which the last span may have fewer of."""
+    """Seconds of the run, which the last span may have fewer of. A run that began before in the same recording may have the
+    same second, in front of this one's."""
+    usage = usage[len(usage) - 1 - np.unique(usage["second"][::-1], return_index=True)[1]]
     inside = usage[(usage["second"] >= 0) & (usage["second"] < span.count * span.width_s)]
     middle = span.origin + inside["second"] + 0.5
     found["servers"] = _counts(span, middle, inside["servers"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from math import isfinite
 from pathlib import Path
 
+import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -34,8 +34,10 @@ def table(found: Fidelity) -> Table:
         title=title(found), caption="\n".join(notes(found)), box=SIMPLE_HEAD, show_edge=False, padding=0,
         title_justify="left", caption_justify="left",
     )  # fmt: skip
-    for head in HEADS[:-WIDE]:
-        shown.add_column(head.rstrip(">"), justify="right" if head.endswith(">") else "left", no_wrap=True)
+    for place, head in enumerate(HEADS[:-WIDE]):
+        # Where space is short a long name is broken, never a figure.
+        right = head.endswith(">")
+        shown.add_column(head.rstrip(">"), justify="right" if right else "left", no_wrap=place > 0, overflow="fold")
     for row in found.rows:
         shown.add_row(*cells(row)[:-WIDE], style={"outside": "red", "inconclusive": "yellow"}.get(row.verdict or ""))
     return shown
@@ -88,7 +90,7 @@ def write_report(found: Fidelity, folder: Path) -> Path:
     """Page, pictures, JSON and TensorBoard curves of a comparison; the page. Without matplotlib it says so. Raises
     OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FIGURES).write_text(json.dumps(_known(document(found)), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / FIGURES).write_bytes(msgspec.json.format(msgspec.json.encode(document(found)), indent=2) + b"\n")
     write_curves(found, folder)
     lines = ["# Plane beside twin", "", title(found), "", *page.table(HEADS, map(cells, found.rows)), ""]
     lines += [*(f"- {note}" for note in (*notes(found), DISTANCES)), "", *_pictures(found, folder)]
@@ -107,15 +109,6 @@ def _pictures(found: Fidelity, folder: Path) -> list[str]:
     return [f"![Plane and twin over time]({TIMELINE})", "", f"![Latencies and batches of both]({DISTRIBUTIONS})"]
 
 
-def _known(value: object) -> object:
-    """The same with None for what no number says."""
-    if isinstance(value, dict):
-        return {key: _known(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_known(one) for one in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
 def _number(value: float | None) -> str:
     if value is None or not isfinite(value):
         return NOTHING
@@ -123,4 +116,6 @@ def _number(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}" if isfinite(value) else NOTHING
+    if not isfinite(value):
+        return NOTHING
+    return f"{value:+.2f}" if abs(value) < 10 else f"{value:+.1f}"

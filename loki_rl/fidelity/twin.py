@@ -57,6 +57,10 @@ class Recorded(Struct):
 def read_run(run: Path) -> Recorded:
     """The run of a folder with a recording, or of a recording by itself. Raises FlightError or ObservationError."""
     path = recording_of(run)
+    if run.is_dir() and not path.is_file():
+        raise FlightError(
+            f"{run} has no recording: only runs on planes (--driver emulated or onnx) leave one; name such a run"
+        )
     head, flight = read_flight(path)
     try:
         options = read_options(head.run.encode())

@@ -89,6 +89,17 @@ def test_what_came_before_the_run_is_left_out(record: Record) -> None:
     assert sums["arrivals"][:, 0].tolist() == sums["ok"][:, 0].tolist() == [1.0, 1.0]
 
 
+def test_servers_of_a_run_that_began_before_do_not_count(record: Record) -> None:
+    _, run = record()
+    rows: list[AnyRow] = [Begun(0.0), Arrival(0.5, 0.0, 0.0, 0), *(Usage(second, 9, 1) for second in range(4))]
+    rows += [Begun(10.0), *(Arrival(10.5 + second, 0.0, 0.0, 0) for second in range(3))]
+    rows += [Usage(second, 2, 0) for second in range(3)]
+    found = flight(rows)
+    sums = observe(found, run.cluster.pipeline, span_of(found))
+    assert sums["servers"][:, 0].tolist() == [2.0, 2.0, 2.0]
+    assert sums["loads"].sum() == 0
+
+
 def test_a_request_without_an_answer_is_a_violation(record: Record) -> None:
     _, run = record()
     found = flight([Begun(0.0), Arrival(0.5, 0.0, 0.0, 0), Arrival(0.6, 0.0, 0.0, 0), Answer(0.7, 0, 0.2, 1.0)])  # type: ignore[arg-type]

@@ -134,10 +134,16 @@ def test_the_report_holds_page_pictures_figures_and_curves(beside: Fidelity, tmp
 
 def test_the_table_fits_a_terminal(beside: Fidelity) -> None:
     console = Console(width=80)
+    wide = [
+        replace(row, name=f"{row.name} of a long task", difference=Interval(-123.4, -234.5, 345.6)) for row in beside.rows
+    ]
+    with console.capture() as seen:
+        console.print(table(replace(beside, rows=wide)))
+    assert "…" not in seen.get()
+    assert "[-234.5, +345.6]" in seen.get()
     with console.capture() as seen:
         console.print(table(beside))
     shown = seen.get()
-    assert "…" not in shown
     assert all(row.name in shown for row in beside.rows)
     assert "Verdict: within" in shown
 
@@ -154,5 +160,5 @@ def test_what_a_run_lacks_is_no_figure(record: Record) -> None:
 
 def test_what_is_no_run_is_told(tmp_path: Path, folder: Path) -> None:
     assert read_run(folder).length_s == read_run(folder / "flight").length_s == 60.0
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="has no recording: only runs on planes"):
         read_run(tmp_path)
