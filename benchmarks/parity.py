@@ -25,7 +25,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import save_trace
 
-SECONDS, LEARNING_S = 60, 30
+SECONDS, LEARNING_S, LEARNING_REAL_S = 60, 30, 60
 # Of what the best models can serve: before the crowd, and at its height.
 BASE, PEAK = 0.3, 0.8
 # Of real models, whose machine is not known: for what share of what the fastest can serve they are chosen, what is asked to
@@ -59,8 +59,11 @@ def ask(name: str, number: int) -> bool:
         return held(lambda attempt: compare(Path(folder), 100 * number + 10 * attempt), partial(tell, name))
 
 
-def tell(name: str, attempt: Attempt) -> None:
+def tell(name: str, attempt: Attempt | str) -> None:
     """What one try said."""
+    if isinstance(attempt, str):
+        print(f"{name}: inconclusive; {attempt}\n", flush=True)
+        return
     Console(width=100, highlight=False).print(table(attempt.found))
     blamed = f", more than {DISTURBED:.0%}: no run that is outside counts" if attempt.neighbours > DISTURBED else ""
     print(f"{name}: {attempt.answer}; other programs took {attempt.neighbours:.0%} of the cores{blamed}\n", flush=True)
@@ -81,7 +84,7 @@ def onnx(folder: Path, seed: int) -> Fidelity:
     so few that nothing hangs on how long a queue happens to be."""
     pipeline = load_pipeline("reading").pipeline
     chosen_rps = CHOSEN * capacity(pipeline, pipeline.servers).capacity_rps
-    learning = trace(folder / "learning.csv", "ramp", LEARNING_S, LEARNING_RPS, 1.0)
+    learning = trace(folder / "learning.csv", "ramp", LEARNING_REAL_S, LEARNING_RPS, 1.0)
     like = RunOptions("reading", learning, "static", "onnx", seed + 1, demand_rps=chosen_rps)
     rps = REAL * chosen_rps / slowdown(read_run(record(like, folder)))
     seconds = min(LONGEST_S, max(SECONDS, round(REQUESTS / rps)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from loki_rl.calibration.fit import CalibrationError
 from loki_rl.fidelity.measure import Fidelity
 from loki_rl.fidelity.verdict import Answer
 from loki_rl.runs.options import RunOptions
@@ -34,13 +35,17 @@ class Attempt(Struct):
         return "inconclusive" if found == "outside" and self.neighbours > DISTURBED else found
 
 
-def held(compare: Callable[[int], Fidelity], tell: Callable[[Attempt], None], tries: int = TRIES) -> bool:
+def held(compare: Callable[[int], Fidelity], tell: Callable[[Attempt | str], None], tries: int = TRIES) -> bool:
     """Whether plane and twin are within their bars. compare: makes and compares the runs of a try, by its number. tell: of
-    every try. The first that is within or outside decides; where none is, they are not."""
+    every try, or why it tells nothing: its plane ran too little for the twin to be calibrated to. The first that is within
+    or outside decides; where none is, they are not."""
     for number in range(tries):
         others = HostLoad()
-        found = compare(number)
-        attempt = Attempt(found, others.share())
+        try:
+            attempt = Attempt(compare(number), others.share())
+        except CalibrationError as error:
+            tell(str(error))
+            continue
         tell(attempt)
         if attempt.answer != "inconclusive":
             return attempt.answer == "within"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from loki_rl.calibration.fit import CalibrationError
 from loki_rl.fidelity import gate
 from loki_rl.fidelity.gate import TRIES, Attempt, held, record
 from loki_rl.fidelity.measure import Fidelity, measure
@@ -50,20 +51,33 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Alone:
 def test_the_first_that_tells_decides(
     found: Fidelity, host: Alone, answers: list[Answer], is_held: bool, tries: int
 ) -> None:
-    told: list[Attempt] = []
+    told: list[Attempt | str] = []
     assert held(lambda number: replace(found, verdict=answers[number]), told.append) == is_held
     assert len(told) == tries <= TRIES
-    assert [one.answer for one in told] == answers[:tries]
+    assert [one.answer for one in told if isinstance(one, Attempt)] == answers[:tries]
     assert host.share() == 0.0
 
 
 def test_others_on_the_host_are_to_blame_first(found: Fidelity, host: Alone) -> None:
     host.taken = 0.5
-    told: list[Attempt] = []
+    told: list[Attempt | str] = []
     outside = replace(found, verdict="outside")
     assert not held(lambda _: outside, told.append)
-    assert [one.answer for one in told] == ["inconclusive"] * TRIES
+    assert [one.answer for one in told if isinstance(one, Attempt)] == ["inconclusive"] * TRIES
     assert held(lambda _: replace(found, verdict="within"), told.append)
+
+
+def test_a_run_that_is_too_short_to_calibrate_to_is_made_again(found: Fidelity, host: Alone) -> None:
+    def compare(number: int) -> Fidelity:
+        if number < 1:
+            raise CalibrationError("too few batches")
+        return replace(found, verdict="within")
+
+    told: list[Attempt | str] = []
+    assert held(compare, told.append)
+    assert told[0] == "too few batches"
+    assert len(told) == 2
+    assert host.share() == 0.0
 
 
 def test_a_plane_is_recorded_once_and_set_beside_its_twin(small: Path, crowd: Path, tmp_path: Path) -> None:
