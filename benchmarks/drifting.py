@@ -20,7 +20,7 @@ from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.draws import ARRIVALS, service_s
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline
-from loki_rl.core.requests.ledger import Second, cost
+from loki_rl.core.requests.ledger import VIOLATION_WEIGHT, Second, cost
 from loki_rl.core.servers.slowdown import Slowdown
 from loki_rl.env.faults import Faults, Slow
 from loki_rl.env.simulate import Simulation, simulate
@@ -90,7 +90,7 @@ def report(name: str, truth: float, done: list[Simulation]) -> None:
                 total.add(one.tally.seconds[number])
         ok = total.outcomes[0]
         used = total.servers / (servers * len(done) * (end - begin))
-        j = cost(total.arrivals, ok, total.accuracy_sum, pipeline.best_accuracy, used, 5.0)
+        j = cost(total.arrivals, ok, total.accuracy_sum, pipeline.best_accuracy, used, VIOLATION_WEIGHT)
         print(
             f"{name:>8} takes {truth:.2f} x its profile, {begin} to {end} s: violations {1 - ok / total.arrivals:7.2%}, "
             f"accuracy {total.accuracy_sum / max(1, ok):.4f}, servers {used * servers:5.2f}, J {j:.4f}",

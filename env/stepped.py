@@ -6,17 +6,17 @@ from loki_rl.core.messages import GATEWAY, Arrived
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.items import QoS
 from loki_rl.core.requests.ledger import Tally
-from loki_rl.core.servers.servers import Servers
-from loki_rl.env.world import Decide, World
+from loki_rl.env.world import Decide, Habits, World, slowest_load_s
 
 USUAL = QoS()
 
 
 class SteppedTwin:
-    """Plays what `env.simulate.simulate` would play of the same requests. Times count from the begin of the run [s]."""
+    """Plays what `env.simulate.simulate` would play of the same requests. Times count from the begin of the run [s]. habits:
+    as there."""
 
-    def __init__(self, options: ClusterOptions, decide: Decide) -> None:
-        self._world = World(options, decide, start=-(Servers(options).slowest_load_s + 1.0))
+    def __init__(self, options: ClusterOptions, decide: Decide, habits: Habits | None = None) -> None:
+        self._world = World(options, decide, start=-(slowest_load_s(options, habits) + 1.0), habits=habits)
         self._world.begin(0.0)
         self._world.run_until(0.0)
         self._arrived = 0

@@ -196,7 +196,10 @@ class World:
         match effect:
             case Load():
                 done = self._load(slot, effect, now)
-                self._begin_job(slot, done, now)
+                if self.host is None:
+                    self.kernel.push(now + done.seconds, slot, done)
+                else:
+                    self._begin_on(self.host, slot, done, now)
             case Solve(snapshot):
                 self.kernel.push(now + self.thought_s(), slot, Planned(self.decide(snapshot)))
             case Kill():
@@ -223,14 +226,15 @@ class World:
     def _run(self, slot: ActorSlot, run: Run, now: float) -> None:
         seconds = self._seconds(slot, run, now)
         counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
-        self._begin_job(slot, BatchDone(run.batch, counts, seconds), now)
-
-    def _begin_job(self, slot: ActorSlot, job: BatchDone | Loaded, now: float) -> None:
-        """Of an engine. job.seconds: how long it takes if nothing is in its way [s]."""
+        done = BatchDone(run.batch, counts, seconds)
         if self.host is None:
-            self.kernel.push(now + job.seconds, slot, job)
-            return
-        self.host.begin(slot, job, job.seconds, now)
+            self.kernel.push(now + seconds, slot, done)
+        else:
+            self._begin_on(self.host, slot, done, now)
+
+    def _begin_on(self, host: Host[ActorSlot], slot: ActorSlot, job: BatchDone | Loaded, now: float) -> None:
+        """An engine begins; job.seconds: how long it takes if nothing is in its way [s]."""
+        host.begin(slot, job, job.seconds, now)
         if self.shared is not None:
             self._enter(self.shared)
 

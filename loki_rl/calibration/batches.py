@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 # Crowds of more than so many jobs count as this one.
 MOST_JOBS = 256
+# More batches of one recording than these tell no more, and would fill the memory.
+MOST = 50_000
 # Batches of one size that can be compared among themselves.
 ENOUGH = 20
 # No batch takes longer, no clock shows more [s].
@@ -76,9 +78,9 @@ def joined(parts: Sequence[Jobs]) -> Jobs:
 
 
 def jobs_of(flight: Flight, cluster: ClusterOptions, profiled: Pipeline, number: int) -> tuple[Jobs, Jobs]:
-    """Batches and loads of recording `number` that went well. profiled: what they are compared with, where all servers are
-    alike; else each type's own figures."""
-    batches, loads = _sane(flight.services), _sane(flight.loads)
+    """Batches and loads of recording `number` that went well, of very many the latest. profiled: what they are compared
+    with, where all servers are alike; else each type's own figures."""
+    batches, loads = _sane(flight.services)[-MOST:], _sane(flight.loads)[-MOST:]
     begin = np.concatenate((batches["begin"], loads["begin"]))
     busy, at_begin = _company(begin, begin + np.concatenate((batches["seconds"], loads["seconds"])))
     cut = len(batches)

@@ -77,4 +77,4 @@ def _timers(flight: Flight) -> Floats:
 
 def plans_of(flight: Flight) -> Floats:
     """From question to plan [s]."""
-    return np.array([row.answered - row.asked for row in flight.plans])
+    return np.array([max(0.0, row.answered - row.asked) for row in flight.plans])

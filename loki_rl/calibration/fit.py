@@ -22,6 +22,7 @@ from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import UserError
 from loki_rl.files.calibration_file import (
     LEVELS,
+    MOST,
     Calibration,
     Contention,
     Delay,
@@ -34,12 +35,28 @@ from loki_rl.files.calibration_file import (
 )
 from loki_rl.flight.columns import Flight, read_flight
 from loki_rl.flight.file import Head
+from loki_rl.flight.rows import (
+    Answer,
+    Arrival,
+    Begun,
+    Children,
+    Handed,
+    ModelLoad,
+    Planning,
+    Queue,
+    Returned,
+    Service,
+)
 
 # Batches in all, of a variant (else its task, else all count for it), loads of a variant, plans of a policy.
 WANTED, WANTED_OF_ONE, WANTED_LOADS, WANTED_PLANS = 200, 40, 3, 10
 DIGITS = 6
 # No batch takes less than this share of what was profiled.
 LEAST = 1e-6
+
+
+# Kinds of rows that say something.
+READ = (Begun, Arrival, Answer, Handed, Service, Returned, Children, Queue, ModelLoad, Planning)
 
 
 class CalibrationError(UserError):
@@ -64,7 +81,7 @@ class Recording(Struct):
 
 def read_recordings(paths: Iterable[Path]) -> list[Recording]:
     """Raises FlightError."""
-    return [Recording(str(path), *read_flight(path)) for path in paths]
+    return [Recording(str(path), *read_flight(path, READ)) for path in paths]
 
 
 def calibrate(recordings: Sequence[Recording], command: str) -> Calibration:
@@ -125,7 +142,7 @@ def _recorded(one: Recording) -> Recorded:
 
 def quantiles(values: Floats, least: float = 0.0) -> tuple[float, ...]:
     """At LEVELS, none below `least`."""
-    found: list[float] = np.maximum(least, np.quantile(values, LEVELS).round(DIGITS)).tolist()
+    found: list[float] = np.clip(np.quantile(values, LEVELS).round(DIGITS), least, MOST).tolist()
     return tuple(found)
 
 

@@ -54,7 +54,8 @@ def _points(quantiles: tuple[float, ...], unit: float = 1.0) -> list[float]:
 
 def _show(found: Calibration, out: Path) -> None:
     row = _row(found)
-    terminal.line(f"{out}: {found.pipeline}, {row['batches']} batches of {len(found.recordings)} recordings, {found.host}")
+    recordings = "a recording" if len(found.recordings) == 1 else f"{len(found.recordings)} recordings"
+    terminal.line(f"{out}: {found.pipeline}, {row['batches']} batches of {recordings}, {found.host}")
     table = terminal.new_table("median, 95th percentile and largest", "what", *(f"{100 * level:g} %>" for level in SHOWN))
     named = {"service, of the profiled time": "service_ratio", "load, s": "loads_s", "delay, ms": "delays_ms"}
     for what, key in {**named, "plan, ms": "plans_ms"}.items():

@@ -161,10 +161,11 @@ def ladder(name: str, plans: list[Plan]) -> None:
 def profile(row: dict[str, Any]) -> None:
     """A profile's service times."""
     line(f"{row['file']}: {row['device']} ({row['provider']}, ONNX Runtime {row['ort_version']})")
-    table = new_table("service times", "task", "variant", "batch>", "p50 ms>", "p95 ms>", "p99 ms>")
+    table = new_table("service times", "task", "variant", "batch>", "p50 ms>", "error>", "p95 ms>", "p99 ms>", "waited>")
     for one in row["variants"]:
-        times = [f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
-        table.add_row(one["task"], one["variant"], str(one["batch"]), *times)
+        p50, p95, p99 = (f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
+        error, waited = (f"{one[key]:.1%}" for key in ("error", "waited"))
+        table.add_row(one["task"], one["variant"], str(one["batch"]), p50, error, p95, p99, waited)
     Console().print(table)
 
 

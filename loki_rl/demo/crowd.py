@@ -10,10 +10,12 @@ from msgspec import Struct
 from loki_rl.core.draws import GENERATE
 from loki_rl.traces.arrivals import generator
 from loki_rl.traces.demand import Trace
-from loki_rl.traces.generate import BIN_S, GENERATED
+from loki_rl.traces.generate import BIN_S, GENERATED, generate
 from loki_rl.traces.trace import save_trace
 
 SEED = 7
+# Variance over mean of the counts while it is calm: by chance alone a few requests a second would have crowds of their own.
+CALM_IDC = 0.25
 
 
 class Crowd(Struct, frozen=True):
@@ -40,9 +42,11 @@ class Crowd(Struct, frozen=True):
         corners = np.cumsum([self.calm_s, self.rise_s, self.held_s, self.fall_s, self.after_s])
         starts = np.arange(corners[-1], dtype=np.float64) * BIN_S
         means = np.interp(starts, corners, [self.base_rps, self.height_rps, self.height_rps, self.base_rps, self.base_rps])
+        calm = generate("ramp", self.calm_s, self.base_rps, SEED, peak=1.0, idc=CALM_IDC)
+        then = generator(SEED, GENERATE).poisson(means[self.calm_s :])
         path = folder / "crowd.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_trace(Trace("crowd", starts, generator(SEED, GENERATE).poisson(means), BIN_S, GENERATED), path)
+        save_trace(Trace("crowd", starts, np.concatenate((calm.counts, then)), BIN_S, GENERATED), path)
         return path
 
     def __str__(self) -> str:

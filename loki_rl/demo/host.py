@@ -34,7 +34,7 @@ CLOSER_ABOVE, CLOSER_BELOW, LEAST_ABOVE = 1.5, 0.8, 1.2
 # A deadline fits where the most accurate models can do this share in time of what they complete without one; else it is so
 # many times what the longest picture takes them, in steps that are easy to say [ms].
 USEFUL, LONGEST, STEP_MS = 0.4, 1.7, 50
-CALM_S, RISE_S, HELD_S = 30, 12, 12
+CALM_S, RISE_S, HELD_S = 30, 12, 10
 
 
 class Fit(Struct, frozen=True):

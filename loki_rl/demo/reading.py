@@ -30,7 +30,7 @@ from loki_rl.serving.profiling.as_served import DOUBTFUL
 
 POLICIES = (PLAIN, PLANNED)
 # Models that load faster than this [s] need no room for what was never seen: the next plan has them soon enough.
-QUICK_S = 1.0
+QUICK_S = 2.5
 NOTHING = (
     "On this host the fastest models do too little more in time than the most accurate ones, so a crowd that only cheaper "
     "models can serve cannot be shown."

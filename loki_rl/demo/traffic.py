@@ -9,6 +9,7 @@ from rich.table import Table
 
 from loki_rl.control.allocator.allocate import allocate, capacity
 from loki_rl.control.formulation.request import Request
+from loki_rl.control.policies.named import kind_of
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import VIOLATION_WEIGHT, cost
 from loki_rl.demo.crowd import Crowd
@@ -45,6 +46,8 @@ def traffic(stage: Stage) -> list[RunResult]:
         f"Planned: {best_rps:.0f} requests/s with the most accurate models, {most_rps:.0f} at a mean accuracy of "
         f"{FLOOR:.0%}, the least that plans may have here. A crowd {crowd}."
     )
+    times = (f"'{policy}' every {kind_of(policy).interval_s:g} s" for policy in POLICIES)
+    stage.show(f"Each policy plans as often as it is made to: {', '.join(times)}.")
     folder = stage.folder / "traffic"
     options = RunOptions(
         "traffic", str(crowd.save(folder)), PLAIN, "emulated", servers=pipeline.servers, min_accuracy=FLOOR,

@@ -21,6 +21,7 @@ LEVELS = (
 )  # fmt: skip
 MOST = 1e6
 
+Count = Annotated[int, Meta(ge=0)]
 Size = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0, le=MOST)]
 AboveZero = Annotated[float, Meta(gt=0, le=MOST)]
@@ -122,10 +123,10 @@ class Recorded(Struct, frozen=True, forbid_unknown_fields=True):
 
     file: str
     policy: str
-    servers: int
-    seconds: Amount
-    arrivals: int
-    batches: int
+    servers: Size
+    seconds: float
+    arrivals: Count
+    batches: Count
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -35,7 +35,8 @@ ORDER: dict[type[Row], str] = {Service: "end", ModelLoad: "end", Planning: "answ
 
 class Flight(Struct):
     """What a run did. origin: when trace time 0 was, on the clock of all other times [s], of the latest begin; None if it
-    did not begin. Columns are named as the fields of their rows (loki_rl/flight/rows.py); queues and plans are rows."""
+    did not begin. usage: since then. Columns are named as the fields of their rows (loki_rl/flight/rows.py); queues and
+    plans are rows."""
 
     origin: float | None
     arrivals: Columns
@@ -67,6 +68,9 @@ class Collector:
     def add_part(self, part: Part) -> None:
         """Rows as they come of a file."""
         only = self._only
+        if Begun in part.columns:
+            # Of a run that is over: in the next one seconds are numbered anew.
+            self._parts.pop(Usage, None)
         for kind, mine in part.columns.items():
             if not only or kind in only:
                 self._parts[kind].append(mine)

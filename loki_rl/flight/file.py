@@ -19,7 +19,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import UserError
 from loki_rl.flight.packing import MOST_ROWS, Part, pack, unpack
-from loki_rl.flight.rows import AnyRow
+from loki_rl.flight.rows import AnyRow, Begun
 
 VERSION = 2
 MAGIC = b"LokiFly1"
@@ -71,10 +71,15 @@ class Writer:
         self._every_s = every_s
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._rows: list[AnyRow] = []
+        self._former: list[list[AnyRow]] = []
         self._written = 0.0
 
     def put(self, row: AnyRow) -> None:
         """Keep a row until the next `flush`."""
+        if type(row) is Begun and self._rows:
+            # Each run in chunks of its own: seconds are numbered anew.
+            self._former.append(self._rows)
+            self._rows = []
         self._rows.append(row)
 
     def tick(self, now: float) -> None:
@@ -85,9 +90,11 @@ class Writer:
 
     def flush(self) -> None:
         """Write what there is."""
-        rows, self._rows = self._rows, []
-        for first in range(0, len(rows), MOST_ROWS):
-            _append(self._file, pack(rows[first : first + MOST_ROWS]))
+        waiting = [*self._former, self._rows]
+        self._rows, self._former = [], []
+        for rows in waiting:
+            for first in range(0, len(rows), MOST_ROWS):
+                _append(self._file, pack(rows[first : first + MOST_ROWS]))
 
     def close(self) -> None:
         """Write what there is and end."""
@@ -106,7 +113,8 @@ def _append(file: int, content: bytes) -> None:
     chunk = MAGIC + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
     # One write, so that chunks of several processes do not mix.
     if os.write(file, chunk) != len(chunk):
-        raise OSError(errno.ENOSPC, "the disk took a part of a chunk only")
+        # The disk took a part of it only.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_head(path: Path) -> Head:

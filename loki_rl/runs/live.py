@@ -29,7 +29,7 @@ from loki_rl.options import Help, NotNegative, Port
 from loki_rl.runs.options import POLICY_NAMES, RunOptions
 from loki_rl.runs.recorded.recording import begin_recording, recording_in
 from loki_rl.runs.result import RunResult
-from loki_rl.runs.run import cluster_of, interval_of, on_plane, policy_of, pool_of
+from loki_rl.runs.run import cluster_of, habits_of, interval_of, on_plane, policy_of, pool_of
 from loki_rl.runs.run_folder import folder_for
 from loki_rl.serving.engines.hardware import measured_on
 from loki_rl.serving.engines.placement_check import check_hosting
@@ -139,8 +139,12 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
     shadows = tuple(dict.fromkeys(name.strip() for name in options.shadow.split(",") if name.strip()))
+    if run.calibration is not None and not shadows:
+        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
     for name in shadows:
-        make_policy(name, pipeline, replace(policy, interval_s=interval_of(replace(run, policy=name))))
+        shadow = replace(run, policy=name, driver="twin")
+        make_policy(name, pipeline, replace(policy, interval_s=interval_of(shadow)))
+        habits_of(shadow, pipeline)
     if engine == "onnx":
         check_hosting(cluster, run.device)
         if not options.any_profile:

@@ -26,9 +26,10 @@ class ControlLog:
             log.warning("worker %d: %s", event.worker, event.error)
         elif type(event) is Backlog:
             former, self._told[event.task] = self._told.get(event.task, []), event.drift
-            for drift in event.drift:
-                if drift not in former:
-                    log.warning("%s; plans count on that now", sentence(drift))
+            # A host that others use moves all variants at once, and again and again.
+            news = [sentence(drift) for drift in event.drift if drift not in former]
+            if news:
+                log.warning("%s; plans count on that now", "; ".join(news))
         for effect in effects:
             if type(effect) is Solve:
                 self._without(effect.snapshot.exclusions)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from loki_rl.calibration.fit import CalibrationError, Recording, calibrate, quantiles, read_recordings
@@ -197,3 +199,35 @@ def test_nothing_at_all_and_another_pipeline_are_told() -> None:
 def test_quantiles_are_at_the_levels_and_not_below_zero() -> None:
     assert quantiles(np.array([-1.0, 0.0, 1.0]))[0] == 0.0
     assert quantiles(np.arange(1001.0))[LEVELS.index(0.99)] == 990.0
+
+
+@pytest.fixture(scope="module")
+def flown() -> Recording:
+    return _fly(_known((1.0, 0.8), Mood()), 30.0, seconds=10.0)
+
+
+WILD = st.sampled_from([0.0, -1.0, 1e-300, 1e9, -1e9, 1e18])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(["services", "loads", "handed", "returned", "children", "arrivals", "answers"]),
+    column=st.integers(0, 8),
+    value=WILD,
+    share=st.floats(0.0, 1.0),
+)
+def test_whatever_a_file_holds_is_fitted_or_refused(
+    flown: Recording, kind: str, column: int, value: float, share: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    columns = getattr(flown.flight, kind).copy()
+    name = columns.dtype.names[column % len(columns.dtype.names)]
+    type_ = columns.dtype[name]
+    if type_.kind == "i":
+        value = float(np.clip(value, np.iinfo(type_).min / 2, np.iinfo(type_).max / 2))
+    columns[name][np.random.default_rng(0).random(len(columns)) < share] = value
+    path = tmp_path_factory.mktemp("wild") / "c.json"
+    try:
+        calibrate([Recording("flight", flown.head, replace(flown.flight, **{kind: columns}))], "").save(path)
+    except CalibrationError:
+        return
+    assert Calibration.load(path).services

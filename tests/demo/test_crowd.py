@@ -23,6 +23,13 @@ def test_demand_stays_rises_is_held_and_falls_back(tmp_path: Path) -> None:
     assert trace.counts[-2:].mean() == pytest.approx(100, rel=0.3)
 
 
+@pytest.mark.parametrize("base", [0.5, 2.0, 50.0])
+def test_the_calm_is_steadier_than_chance(base: float, tmp_path: Path) -> None:
+    counts = load_trace(Crowd(base, 10 * base, calm_s=400, rise_s=5, held_s=5).save(tmp_path)).counts[:400]
+    assert counts.mean() == pytest.approx(base, rel=0.15)
+    assert counts.var() < 0.6 * counts.mean()
+
+
 def test_it_is_the_same_each_time(tmp_path: Path) -> None:
     a, b = (load_trace(CROWD.save(tmp_path / name)) for name in "ab")
     assert np.array_equal(a.counts, b.counts)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
@@ -90,7 +90,8 @@ def one_of(kind: type[Row]) -> st.SearchStrategy[AnyRow]:
     return st.builds(kind, **fields)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.one_of([one_of(kind) for kind in NUMBERS]), max_size=30))
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.one_of([one_of(kind) for kind in NUMBERS]), max_size=12))
 def test_columns_give_back_every_row(rows: list[AnyRow]) -> None:
     there, back = grouped(rows), unpack(pack(rows))
     assert there.columns.keys() == back.columns.keys()

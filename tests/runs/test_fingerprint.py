@@ -31,12 +31,13 @@ def changed(file: Path) -> None:
 def reading(tmp_path: Path, crowd: Path) -> RunOptions:
     """Options that name a file of every kind."""
     shutil.copytree(PROFILE.parents[1], tmp_path / "pipelines")
-    for name in ("trace.csv", "agent.npz", "history.json", "other.json", "own.json"):
+    for name in ("trace.csv", "agent.npz", "history.json", "here.json", "other.json", "own.json"):
         shutil.copy(crowd if name.endswith("csv") else PROFILE, tmp_path / name)
     (tmp_path / "pool.yaml").write_text(POOL)
     return RunOptions(
         str(tmp_path / "pipelines" / "reading.yaml"), str(tmp_path / "trace.csv"), "ppo", pool=str(tmp_path / "pool.yaml"),
         model=str(tmp_path / "agent.npz"), history=str(tmp_path / "history.json"),
+        calibration=str(tmp_path / "here.json"),
     )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def reading(tmp_path: Path, crowd: Path) -> RunOptions:
         "own.json",
         "agent.npz",
         "history.json",
+        "here.json",
     ],
 )
 def test_every_input_counts_by_its_content(reading: RunOptions, tmp_path: Path, name: str) -> None:

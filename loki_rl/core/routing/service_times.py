@@ -54,7 +54,7 @@ class ServiceTimes:
     @property
     def least(self) -> float:
         """As of `levels`, of the type that is furthest ahead of its profile; 1 if none is."""
-        return min(1.0, *self._watch.levels.values(), 1.0)
+        return min([1.0, *self._watch.levels.values()])
 
     def _adopt(self, types: Iterable[int]) -> bool:
         for server_type in types:

@@ -92,8 +92,8 @@ class Slowdown:
     """Measured over profiled service time: a value that is believed until batches contradict it.
 
     times: n -> profiled percentiles [s]. value: what is believed. own: whether enough batches were measured to believe it
-    for. latest: when the last one ended [s]. since: when what led to the latest change began [s]; infinitely long ago where
-    nothing was known before.
+    for. latest: when the last one ended [s]. since: the middle of the time in which the latest change was measured [s];
+    infinitely long ago where nothing was known before.
     """
 
     __slots__ = ("_down", "_former", "_log", "_noise", "_rows", "_times", "_up", "count", "latest", "since", "value")
@@ -150,19 +150,23 @@ class Slowdown:
         down = (off < -SMALL / 2 or self._down.samples) and self._down.add(-off, spread, sample, now)
         if not (up or down):
             return False
-        return self._change(self._up if up else self._down, limit, known)
+        side = self._up if up else self._down
+        since = (side.since + now) / 2 if known else -inf
+        if not self._change(side, limit):
+            return False
+        self.since = since
+        return True
 
     def _row(self, items: int) -> Row:
         row = self._rows[items] = row_of(self._times[items])
         return row
 
-    def _change(self, side: _Side, limit: float, known: bool) -> bool:
+    def _change(self, side: _Side, limit: float) -> bool:
         """Believe what was measured since; whether that differs enough."""
         middle = median(side.samples)
         mean = sum(min(middle + limit, max(middle - limit, one)) for one in side.samples) / len(side.samples)
         if abs(mean - self._log) < log(1 + TOLERANCE):
             return False
-        self.since = side.since if known else -inf
         former = self.value
         self.believe(exp(mean))
         return self.value != former

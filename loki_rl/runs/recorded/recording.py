@@ -47,7 +47,8 @@ def _host(options: RunOptions) -> str:
     # What emulated workers do without.
     from loki_rl.serving.engines.hardware import measured_on
 
-    return ", ".join(dict.fromkeys((processor(), *measured_on(options.device))))
+    device, way, version = measured_on(options.device)
+    return ", ".join(dict.fromkeys((processor(), device, way, f"ONNX Runtime {version}")))
 
 
 def _begun(path: Path, head: Head) -> Path:

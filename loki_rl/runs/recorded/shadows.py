@@ -34,7 +34,7 @@ from loki_rl.runs.curves import point
 from loki_rl.runs.event_files import Stream, scalars
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.what_if import LiveTally, options_of
-from loki_rl.runs.run import interval_of, policy_of
+from loki_rl.runs.run import habits_of, interval_of, policy_of
 from loki_rl.runs.run_folder import folder_for
 from loki_rl.runs.telemetry import write_overview
 from loki_rl.serving.process import parent_watch
@@ -95,7 +95,7 @@ class Shadow:
     def __init__(self, options: RunOptions, cluster: ClusterOptions) -> None:
         self.options = options
         policy = make_policy(options.policy, cluster.pipeline, policy_of(options, cluster))
-        self.twin = SteppedTwin(cluster, policy.decide)
+        self.twin = SteppedTwin(cluster, policy.decide, habits_of(options, cluster.pipeline))
 
 
 class Follower:

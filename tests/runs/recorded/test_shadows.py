@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.flight.columns import read_flight
 from loki_rl.flight.file import Tail, Writer, read_head
-from loki_rl.flight.rows import Begun
+from loki_rl.flight.rows import AnyRow, Arrival, Begun, Usage
 from loki_rl.runs.curves import curves
 from loki_rl.runs.live import LiveError, ServeOptions, serve_until_stopped
 from loki_rl.runs.options import RunOptions
@@ -80,11 +80,15 @@ def test_its_figures_are_those_of_a_run_on_the_same_requests(record: Record, tmp
 def test_when_a_run_begins_anew_so_do_its_shadows(record: Record, tmp_path: Path) -> None:
     file, _ = record()
     writer = Writer(file)
-    writer.put(Begun(1000.0))
+    rows: list[AnyRow] = [Usage(5000, 4, 0), Begun(1000.0), Arrival(1000.5, 0.0, 0.0, 0), Usage(0, 2, 1), Usage(1, 3, 0)]
+    for row in rows:
+        writer.put(row)
     writer.close()
-    follower = followed(file, ["loki"], tmp_path / "runs")
-    follower.close()
-    assert points(tmp_path / "runs/twin/loki/live/seed0") == {}
+    followed(file, ["loki"], tmp_path / "runs").close()
+    assert points(tmp_path / "runs/twin/loki/live/seed0")["serving/demand_rps"] == {0: 1.0, 1: 0.0}
+    assert points(tmp_path / "runs/emulated/loki/live/seed0")["serving/servers_used"] == {0: 2.0, 1: 3.0}
+    assert read_flight(file)[1].usage["second"].tolist() == [0, 1]
+    assert what_if(file, {})[1].summary.servers_mean == 2
 
 
 def test_what_was_shown_is_forgotten(record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
