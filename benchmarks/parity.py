@@ -31,6 +31,8 @@ BASE, PEAK = 0.3, 0.8
 # Of real models, whose machine is not known: for what share of what the fastest can serve they are chosen, what is asked to
 # learn [1/s], and what share of what the chosen can serve is asked then.
 CHOSEN, LEARNING_RPS, REAL = 0.2, 4.0, 0.4
+# A deadline that a machine keeps that is some times slower than where the profile was measured [ms].
+SLO_MS = 1000.0
 # Requests after which a tail of latencies is known well enough, and the longest time that they may take.
 REQUESTS, LONGEST_S = 700, 120
 
@@ -85,7 +87,7 @@ def onnx(folder: Path, seed: int) -> Fidelity:
     pipeline = load_pipeline("reading").pipeline
     chosen_rps = CHOSEN * capacity(pipeline, pipeline.servers).capacity_rps
     learning = trace(folder / "learning.csv", "ramp", LEARNING_REAL_S, LEARNING_RPS, 1.0)
-    like = RunOptions("reading", learning, "static", "onnx", seed + 1, demand_rps=chosen_rps)
+    like = RunOptions("reading", learning, "static", "onnx", seed + 1, slo_ms=SLO_MS, demand_rps=chosen_rps)
     rps = REAL * chosen_rps / slowdown(read_run(record(like, folder)))
     seconds = min(LONGEST_S, max(SECONDS, round(REQUESTS / rps)))
     steady = trace(folder / "steady.csv", "ramp", seconds, rps, 1.0)
