@@ -15,12 +15,13 @@ import numpy as np
 
 from loki_rl.core.draws import DELAYS, LOADS, MOOD, SERVICE, uniform
 from loki_rl.core.effects import Load, Run, Send
-from loki_rl.core.messages import BatchDone, Execute, Loaded, Result
+from loki_rl.core.messages import BatchDone, Loaded
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, expand
 from loki_rl.core.requests.items import size
 from loki_rl.core.servers.servers import Servers
 from loki_rl.env.sharing import Sharing
+from loki_rl.env.stalls import Stalls
 from loki_rl.files.calibration_file import LEVELS, Calibration, Delay, Mood, ServiceTimes
 from loki_rl.traces.arrivals import generator
 
@@ -146,7 +147,8 @@ class Draws:
 
 
 class Delays:
-    """What messages, hand-overs, timers and plans take [s]."""
+    """What messages, hand-overs, timers and plans take [s]. Messages wait for their reader: for a worker as batches do, for
+    a router as results do, for others as any message."""
 
     def __init__(self, calibration: Calibration, options: ClusterOptions, policy: str) -> None:
         kept = {row.kind: row.seconds for row in calibration.delays}
@@ -156,11 +158,24 @@ class Delays:
             "dispatch": hop, "result": hop, "message": hop, "handover": none, "handover_next": none, "timer": none,
         }  # fmt: skip
         plans = {row.policy: row.seconds for row in calibration.plans}
-        every = [kept.get(kind, default) for kind, default in usual.items()]
-        every.append(plans.get(policy) or plans.get(None) or none)
-        draws = [Draws(row, generator(options.seed, DELAYS + place)) for place, row in enumerate(every)]
-        self.dispatch, self.result, self.message, self.handover, self.handover_next, self.timer, self.plan = draws
-        self.longest_s = max(row[-1] for row in every[:-1])
+        every = {kind: kept.get(kind, default) for kind, default in usual.items()}
+        self.longest_s = max(row[-1] for row in every.values())
+        drawn = [every["handover"], every["handover_next"], every["timer"], plans.get(policy) or plans.get(None) or none]
+        draws = [Draws(row, generator(options.seed, DELAYS + place)) for place, row in enumerate(drawn)]
+        self.handover, self.handover_next, self.timer, self.plan = draws
+        self._ways = {"worker": every["dispatch"], "router": every["result"]}
+        self._other = every["message"]
+        self._seed = options.seed
+        self._stalls: dict[str, Stalls] = {}
+
+    def way_s(self, reader: str, now: float) -> float:
+        """Of a message that is sent now to an actor [s]."""
+        stalls = self._stalls.get(reader)
+        if stalls is None:
+            quantiles = self._ways.get(reader.partition(":")[0], self._other)
+            rng = generator(self._seed, DELAYS + ((1 + len(self._stalls)) << 32))
+            stalls = self._stalls[reader] = Stalls(quantiles, rng)
+        return stalls.delay(now)
 
 
 class Host(Generic[A]):
@@ -197,10 +212,8 @@ class Host(Generic[A]):
 
     def arrival(self, sender: str, send: Send, now: float) -> float:
         """When a message reaches its actor [s]: none overtakes another between the same two."""
-        kind, delays = type(send.message), self.delays
-        way = delays.dispatch if kind is Execute else delays.result if kind is Result else delays.message
         between, latest = (sender, send.to), self._latest
-        at = latest[between] = max(now + way.next(), latest.get(between, now))
+        at = latest[between] = max(now + self.delays.way_s(send.to, now), latest.get(between, now))
         return at
 
     def _handover_s(self, server: A, now: float) -> float:

@@ -17,7 +17,8 @@ from loki_rl.files.tables import ConfigError, convert, keyed, nearest, read_text
 VERSION = 1
 # Where distributions are kept: dense in the upper tail, which is what deadlines meet.
 LEVELS = (
-    0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0,
+    0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998,
+    0.9995, 1.0,
 )  # fmt: skip
 MOST = 1e6
 
