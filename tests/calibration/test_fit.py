@@ -142,7 +142,7 @@ def test_what_the_twin_was_told_is_found_again(speeds: tuple[float, ...], mood: 
 
 
 def test_a_twin_that_plays_what_was_fitted_does_as_the_run_did() -> None:
-    """Other seeds than those of the recordings, and a load between theirs; a run has few moods in it, so of four together."""
+    """Other seeds than those of the recordings, and a load between theirs; a run has few moods in it, so of four."""
     known = _known((1.0, 0.7, 0.5), Mood(0.3, 0.5))
     found = calibrate([_fly(known, rps) for rps in (20.0, 60.0)], "")
     plain = replace(known, services=(ServiceTimes(None, None, 1, (1.0,) * len(LEVELS)),), contention=Contention())
