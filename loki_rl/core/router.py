@@ -294,6 +294,8 @@ class Router:
             pass
         effects += self.leases.given_up(now)
         if self.seconds.ended(now):
+            if self.times.fade(now):
+                self.pullers.retime()
             effects.append(Send(CONTROLLER, self._backlog()))
 
     # -- batches --------------------------------------------------------------------------------------------------------
@@ -351,7 +353,7 @@ class Router:
         self.batches += 1
         self.pullers.spend(puller)
         variant, families = puller.variant, [entry.family for entry in entries]
-        usual_s = self.times.given(batch, puller.server_type, variant, size(families))
+        usual_s = self.times.given(batch, puller.server_type, variant, size(families), now)
         patience_s = self.options.lease * usual_s + self.options.lead_s + HUNG_S
         lease = Lease(
             puller.number, puller.incarnation, variant, entries, families, again, usual_s, patience_s, puller.latest

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loki_rl.serving.engines.core_time import ThreadTime, thread_time_of_now
+from loki_rl.serving.engines.engine import EngineError
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("libcudart.so.12", "libcudart.so.13", "libcudart.so.11.0", "libcudart.so")
 
 
-class CudaError(Exception):
+class CudaError(EngineError):
     """A call of the CUDA runtime failed."""
 
 

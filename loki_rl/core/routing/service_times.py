@@ -19,9 +19,9 @@ class ServiceTimes:
         self._watch = DriftWatch(servers, task)
         self.of = [list(variants) for variants in self._profiled]
 
-    def given(self, batch: int, server_type: int, variant: int, items: int) -> float:
+    def given(self, batch: int, server_type: int, variant: int, items: int, now: float) -> float:
         """A server has got a batch; how long it should take at most, as a rule (its p99 [s])."""
-        self._watch.given(batch, (server_type, variant), items)
+        self._watch.given(batch, (server_type, variant), items, now)
         return self._watch.slowdown(server_type, variant) * self._latencies[server_type][variant][items].p99
 
     def slowdown(self, server_type: int, variant: int) -> float:
@@ -35,6 +35,10 @@ class ServiceTimes:
     def look(self, server_type: int, variant: int, looks: list[float], now: float) -> bool:
         """Count what a server measured before its first batch; whether times have changed for it."""
         return self._watch.look((server_type, variant), looks, now) and self._adopt((server_type,))
+
+    def fade(self, now: float) -> bool:
+        """Doubt what was measured a while ago; whether times have changed for it."""
+        return self._watch.fade(now) and self._adopt(range(len(self.of)))
 
     def adopt(self, found: list[Drift]) -> None:
         """Go on from what was found before."""

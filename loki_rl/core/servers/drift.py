@@ -16,6 +16,9 @@ WINDOW = 40
 KEPT = 4096
 # Standard errors of the mean by which a window must differ.
 SIGMAS = 3.0
+# Where nothing is given to servers for so long [s], what was found of them to be slow is believed half as much (of its
+# logarithm): nothing is served that could not be in time, and what is not served is not measured.
+QUIET_S = 3.0
 
 
 Key = tuple[int, int]  # type of server, variant
@@ -96,9 +99,11 @@ class DriftWatch:
         self._task = task
         self._measured: dict[Key, Measured] = {}
         self._given: dict[int, tuple[Measured, int]] = {}
+        self._busy: dict[int, float] = {}  # type -> when a batch was given or came back last, or belief has faded
 
-    def given(self, batch: int, key: Key, items: int) -> None:
+    def given(self, batch: int, key: Key, items: int, now: float) -> None:
         """A server of this type has got a batch of so many items, for this variant."""
+        self._busy[key[0]] = now
         given = self._given
         given[batch] = self._measured.get(key) or self._begin(key), items
         if len(given) > KEPT:
@@ -110,6 +115,7 @@ class DriftWatch:
         if given is None or result.error or result.faults:
             return False
         measured, items = given
+        self._busy[measured.key[0]] = now
         former, known = measured.slowdown.value, measured.slowdown.own
         slowed = measured.slowdown.add(items, result.seconds, now)
         if slowed:
@@ -131,6 +137,23 @@ class DriftWatch:
         if slowed:
             self._move(measured, former)
         return slowed
+
+    def fade(self, now: float) -> bool:
+        """Doubt what was found a while ago; whether `found` has changed."""
+        changed = False
+        for server_type in {one for one, _ in self._measured}:
+            siblings = self._siblings(server_type)
+            slow = [one for one in siblings if one.slowdown.value > 1.0]
+            quiet_s = QUIET_S + 2.0 * max((one.slowdown.longest_s for one in slow), default=0.0)
+            if not slow or now - self._busy.setdefault(server_type, now) < quiet_s:
+                continue
+            self._busy[server_type] = now
+            for one in slow:
+                one.slowdown.believe(one.slowdown.value**0.5)
+                self._tell(one)
+            self._level(server_type)
+            changed = True
+        return changed
 
     def adopt(self, found: list[Drift]) -> None:
         """Go on from what was found before."""

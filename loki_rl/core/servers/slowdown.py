@@ -108,6 +108,11 @@ class Slowdown:
         self._up, self._down = _Side(), _Side()
 
     @property
+    def longest_s(self) -> float:
+        """What one item should take at most, as a rule [s]."""
+        return self.value * self._times[1].p99
+
+    @property
     def own(self) -> bool:
         return self.count >= LEAST
 

@@ -12,7 +12,7 @@ from loki_rl.core.messages import CONTROLLER, Backlog, Begin, Drifted, Restarted
 from loki_rl.core.plan import Drift
 from loki_rl.core.router import HUNG_S, LIFE_BITS, Router
 from loki_rl.core.routing.pull_router import PullRouter
-from loki_rl.core.servers.drift import WINDOW, Gauge
+from loki_rl.core.servers.drift import QUIET_S, WINDOW, Gauge
 from loki_rl.core.servers.slowdown import LEAST, TOLERANCE
 from tests.core.fork import FIND, FINE, MS, READ, ROUGH, batches, items, make, ready, settled
 
@@ -196,3 +196,29 @@ def test_a_router_that_begins_anew_goes_on_from_what_was_found() -> None:
     assert backlog(actor).drift == found
     serve(actor, 2 * LEAST, MEAN_S, (2, 1), begin=50.0)
     assert [drift.variant for drift in backlog(actor).drift if drift.slowdown != 1.0] == []
+
+
+def told_at(actor: Router, now: float) -> Backlog:
+    """What the controller is told at this second."""
+    (told,) = [e.message for e in actor.handle(Tick(), now) if isinstance(e, Send) and e.to == CONTROLLER]
+    assert isinstance(told, Backlog)
+    return told
+
+
+def test_what_is_slow_is_doubted_where_nothing_runs_and_what_is_fast_is_not() -> None:
+    actor = make(FIND)
+    serve(actor, LEAST, 16 * MEAN_S, (2, 1))
+    former = {drift.variant: drift.slowdown for drift in backlog(actor).drift}
+    assert all(slowdown == pytest.approx(16.0, rel=TOLERANCE) for slowdown in former.values())
+    after = 3.0 + QUIET_S + 2 * 16 * 2 * 40 * MS
+    doubted = {drift.variant: drift.slowdown for drift in told_at(actor, after).drift}
+    assert doubted == {name: pytest.approx(slowdown**0.5, rel=0.01) for name, slowdown in former.items()}
+    assert actor.times.of[0][FINE][1] == pytest.approx(20 * MS * doubted["fine"])
+    assert told_at(actor, after + 1.0).drift == told_at(actor, after + 2.0).drift, "once for each quiet time"
+    for second in range(20, 80, 10):
+        last = told_at(actor, float(second))
+    assert (last.drift, last.levels) == ([], {"": 1.0})
+
+    other = make(FIND)
+    serve(other, 3 * LEAST, MEAN_S / 2, (2, 1))
+    assert backlog(other).drift == told_at(other, 100.0).drift != []
