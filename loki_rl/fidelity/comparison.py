@@ -14,7 +14,7 @@ from loki_rl.core.servers.servers import Servers
 from loki_rl.fidelity.bootstrap import DRAWS, block_draws, interval, resample
 from loki_rl.fidelity.figures import Figure, distance, figures
 from loki_rl.fidelity.observation import Floats, Sums
-from loki_rl.fidelity.verdict import Answer, Bars, together, verdict
+from loki_rl.fidelity.verdict import Answer, Bars, Judge, together, verdict
 from loki_rl.reports.statistics import Interval
 
 
@@ -117,12 +117,12 @@ def _mean(ones: Sequence[Contrast]) -> Contrast:
     return Contrast(ones[0].figure, plane, twin, interval(mean, draws), draws)
 
 
-def told(found: Sequence[Contrast], bars: Bars, overloaded: bool) -> list[Told]:
+def told(found: Sequence[Contrast], bars: Bars, overloaded: bool, judge: Judge = verdict) -> list[Told]:
     """Each figure with its verdict. overloaded: whether demand exceeded what the best models can serve."""
     rows = []
     for one in found:
         bar = bars.of(one.figure.name, overloaded)
-        answer = None if bar is None else verdict(one.difference, bar)
+        answer = None if bar is None else judge(one.difference, bar)
         distances = one.distance, one.own_distance
         rows.append(Told(one.figure.name, one.figure.unit, one.plane, one.twin, one.difference, bar, answer, *distances))
     return rows

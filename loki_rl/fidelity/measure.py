@@ -11,7 +11,7 @@ from loki_rl.fidelity.bootstrap import LEVEL
 from loki_rl.fidelity.comparison import Contrast, Told, block_s, contrasts, overall, told
 from loki_rl.fidelity.observation import Span, Sums, observe
 from loki_rl.fidelity.twin import Recorded, overloaded, play
-from loki_rl.fidelity.verdict import EMULATED, REAL, Answer, Bars
+from loki_rl.fidelity.verdict import EMULATED, REAL, Answer, Bars, Judge, verdict
 from loki_rl.files.calibration_file import Calibration
 from loki_rl.flight.columns import Flight
 from loki_rl.runs.options import RunOptions
@@ -42,9 +42,10 @@ def measure(
     plays: int = PLAYS,
     calibration: Calibration | None = None,
     progress: Callable[[str, float], None] | None = None,
+    judge: Judge = verdict,
 ) -> Fidelity:
     """Play the twin and compare. bars: those that are not the usual ones of such a run. plays: of the twin, each with
-    another seed. calibration: of the twin."""
+    another seed. calibration: of the twin. judge: of a difference."""
     usual = EMULATED if run.options.driver == "emulated" else REAL
     held = usual if bars is None else usual.override(bars)
     twins = []
@@ -55,7 +56,7 @@ def measure(
     plane = _seen(run, run.flight)
     found = contrasts(run.cluster, plane, twins, run.span.width_s)
     crowded = overloaded(run)
-    rows = told(found, held, crowded)
+    rows = told(found, held, crowded, judge)
     return Fidelity(
         run.options, block_s(run.cluster), crowded, overall(rows), rows, found, run.span, plane, twins, calibration
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from typing import Annotated, Literal
 
@@ -14,6 +14,8 @@ from loki_rl.reports.statistics import Interval
 
 Answer = Literal["within", "outside", "inconclusive"]
 Bar = NotNegative | None
+# Of a difference, and the bar that it is held against.
+Judge = Callable[[Interval, float], Answer]
 
 
 class Bars(Struct, frozen=True, kw_only=True):
@@ -51,6 +53,13 @@ def verdict(difference: Interval, bar: float) -> Answer:
     if -bar <= difference.low and difference.high <= bar:
         return "within"
     return "outside" if difference.low > bar or difference.high < -bar else "inconclusive"
+
+
+def near(difference: Interval, bar: float) -> Answer:
+    """As `verdict`, but within is also a difference that is, where its interval is no wider than the bar. For a gate whose
+    runs are short: `verdict` would ask of them that a difference is hardly there."""
+    narrow = difference.high - difference.low <= 2 * bar
+    return "within" if narrow and abs(difference.value) <= bar else verdict(difference, bar)
 
 
 def together(answers: Iterable[Answer]) -> Answer:
