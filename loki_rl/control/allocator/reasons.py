@@ -106,8 +106,9 @@ def servable(pipeline: Pipeline, request: Request) -> bool:
 
 def highest_floor(pipeline: Pipeline, request: Request) -> float:
     """The highest accuracy floor that plans can keep: the pipeline's best or, where its models do not fit the SLO, the best
-    of those that do, less what a solver may miss it by. The request's demand and floor do not matter."""
-    best = reachable(prepare(pipeline, request))
+    of those that do, less what a solver may miss it by; 0 where none do. The request's demand and floor do not matter."""
+    setting = prepare(pipeline, request)
+    best = reachable(setting) if setting.feasible else 0.0
     return pipeline.best_accuracy if best > pipeline.best_accuracy - TIE else best * (1 - MISSED)
 
 

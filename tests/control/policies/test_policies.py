@@ -13,7 +13,7 @@ from loki_rl.control.formulation.request import Request, RequestError
 from loki_rl.control.policies.named import Policy, make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.pipeline import Pipeline
-from loki_rl.core.plan import Server, Snapshot
+from loki_rl.core.plan import Drift, Server, Snapshot
 from loki_rl.core.servers.history import HISTORY_S
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import load_pipeline
@@ -101,3 +101,13 @@ def test_plans_count_the_servers_of_each_type_that_are_there(small: Path, name: 
         plan = policy.decide(Snapshot(0.0, 10.0, (), 0.0, there))
         used = Counter(place.server_type for place in plan.placements for _ in range(place.replicas))
         assert used == counts, "far more demand than can be served: all are used, and no more than there are"
+
+
+@pytest.mark.parametrize("name", ["static", "hardware", "proteus", "loki", "exact", "forecast"])
+def test_where_nothing_could_be_in_time_any_more_there_is_still_an_answer(name: str, traffic: Pipeline) -> None:
+    slow = tuple(Drift(task.name, one.name, "", 50.0, dict(one.fanout)) for task in traffic.tasks for one in task.variants)
+    policy = make_policy(name, traffic, PolicyOptions(SERVERS, interval_s=1.0, initial_rps=50.0, demand_rps=50.0))
+    servers = tuple(Server(number) for number in range(SERVERS))
+    for drift in ((), slow, ()):
+        plan = policy.decide(Snapshot(10.0, 1.0, (50,) * 10, 0.0, servers, drift=drift))
+        assert plan.mode != "infeasible" or drift
