@@ -78,8 +78,9 @@ def emulated(folder: Path, seed: int) -> Fidelity:
     best = capacity(pipeline, pipeline.servers, min_accuracy=pipeline.best_accuracy).capacity_rps
     crowd = trace(folder / "crowd.csv", "flash_crowd", SECONDS, BASE * best, PEAK / BASE)
     learning = trace(folder / "ramp.csv", "ramp", LEARNING_S, BASE * best, PEAK / BASE)
-    run = RunOptions("traffic", crowd, "exact", "emulated", seed)
-    return beside(folder, run, replace(run, trace=learning, policy="loki", seed=seed + 1, interval_s=1.0))
+    # Whether `exact` takes two servers more hangs on single requests in plane and twin, and a minute has few such moments.
+    run = RunOptions("traffic", crowd, "static", "emulated", seed)
+    return beside(folder, run, replace(run, trace=learning, policy="exact", seed=seed + 1))
 
 
 def onnx(folder: Path, seed: int) -> Fidelity:
