@@ -56,6 +56,8 @@ class Gateway(OpenRequests):
         self.forgets = options.drop not in ("none", "last-task")
         self.arrived = 0
         self.announced = not incarnation
+        # Whether this life knows the run that it counts for.
+        self.placed = not incarnation
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         effects: list[Effect] = [] if self.announced else self._announce()
@@ -117,15 +119,31 @@ class Gateway(OpenRequests):
         idle gateway numbers its requests as at its start, so that every run draws the same fan-outs."""
         if self.incarnation and origin == self.seconds.origin:
             return  # of the run that goes on: others tell a restarted gateway what they know
+        if not self.placed:
+            self._join(origin)
+            return
         # Seconds that have passed by now passed without this gateway.
         self.seconds.begin(origin, max(now, origin))
-        in_force = [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
-        self.tally = Tally(plans=in_force)
+        self.tally = Tally(plans=self._in_force())
         self.arrived = 0
         if not self.roots:
             self.next_root = self.first_root
         for root in self.roots.values():
             root.second = -1
+
+    def _join(self, origin: float) -> None:
+        """Of the life before nothing was left: what this one has counted by the clock is counted in the run that goes on."""
+        self.placed = True
+        earlier = floor(origin - self.seconds.origin)
+        self.seconds.begin(origin, max(self.seconds.next - 1.0, origin))
+        self.tally.shift(-earlier)
+        self.tally.plans = self._in_force()
+        for root in self.roots.values():
+            root.second = max(-1, root.second - earlier)
+
+    def _in_force(self) -> list[PlanRecord]:
+        """The latest plan, from the beginning of a run."""
+        return [PlanRecord(0.0, record.plan) for record in self.tally.plans[-1:]]
 
     def _adopt(self, plan: Plan, now: float) -> None:
         """A restarted gateway is told the plan in force, which it may have restored."""
@@ -143,6 +161,7 @@ class Gateway(OpenRequests):
         """Go on where the life before stood. What was open then has failed: its clients know, and nobody can answer them."""
         self.tally = msgspec.msgpack.decode(event.tally, type=Tally)
         self.tally.fail_open()
+        self.placed = True
         self.draining = event.draining
         self.arrived = event.arrived
         self.next_root = self.first_root = (event.next_root + LIFE_ROOTS) % (1 << ROOT_BITS)

@@ -190,6 +190,21 @@ def test_seconds_that_nobody_reported_are_reported() -> None:
     assert gateway.wake_at() == 8.0
 
 
+def test_what_arrives_before_the_run_is_known_is_counted_in_it() -> None:
+    """Killed before anything was written down; clients are served before the controller tells which run it is."""
+    gateway = reborn()
+    (root,) = roots(arrive(gateway, 1, now=61_000.4))
+    gateway.handle(Begin(60_998.9), 61_000.5)
+    gateway.handle(PlanChanged(PLAN), 61_000.5)
+    assert (gateway.tally.arrivals, min(gateway.tally.seconds)) == (1, 2)
+    gateway.handle(first(root, 0), 61_000.5)
+    gateway.validate()
+    assert gateway.tally.outcome(Outcome.OK) == 1
+    assert gateway.wake_at() == 61_000.9
+    gateway.handle(Begin(61_000.7), 61_000.7)
+    assert gateway.tally.arrivals == 0, "another run"
+
+
 def test_draining_goes_on() -> None:
     former = make()
     former.handle(Drain(), 0.5)

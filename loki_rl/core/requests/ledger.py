@@ -67,6 +67,10 @@ class Tally(Struct):
             found = self.seconds[number] = Second()
         return found
 
+    def shift(self, by: int) -> None:
+        """Count seconds from another origin: each has the number that is `by` higher; what is then below 0 is let go."""
+        self.seconds = {number + by: second for number, second in self.seconds.items() if number + by >= 0}
+
     def arrive(self, number: int) -> None:
         """A request arrived in this second; it is open until `close`."""
         second = self.second(number)
