@@ -23,9 +23,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def called(installed: Path, folder: Path, *words: str) -> str:
-    """What a command prints that is called in an empty folder. Machine code is that of the sources, which are the same."""
+    """What the interpreter prints that is called in an empty folder. Machine code would be that of the sources anew."""
     done = subprocess.run(
-        [sys.executable, "-m", "loki_rl", *words],
+        [sys.executable, *words],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(installed), "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
@@ -36,16 +36,21 @@ def called(installed: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_the_pipelines_pools_and_traces_that_ship_are_found(installed: Path, tmp_path: Path) -> None:
-    find = "from loki_rl.files.config import find_file, find_pipeline; print(find_pipeline('reading'), find_file('three-types', 'pipelines/pools', 'pool'))"
-    done = subprocess.run(
-        [sys.executable, "-c", find], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(installed)}, capture_output=True, text=True, check=True
-    )  # fmt: skip
-    assert [str(Path(one).relative_to(installed)) for one in done.stdout.split()] == [
+FIND = """
+from loki_rl.files.config import find_file, find_pipeline
+print(find_pipeline("reading"), find_file("three-types", "pipelines/pools", "pool"))
+"""
+
+
+def test_the_pipelines_and_pools_that_ship_are_those_of_the_package(installed: Path, tmp_path: Path) -> None:
+    found = called(installed, tmp_path, "-c", FIND).split()
+    assert [str(Path(one).relative_to(installed)) for one in found] == [
         "loki_rl/pipelines/reading.yaml",
         "loki_rl/pipelines/pools/three-types.yaml",
     ]
-    assert "accuracy" in called(
-        installed, tmp_path, "plan", "social", "--demand", "100", "--pool", "three-types", "--solver", "pulp"
-    )
-    assert "peak" in called(installed, tmp_path, "trace", "stats", "azure_llm_code_2023")
+
+
+def test_commands_find_what_ships_by_its_name(installed: Path, tmp_path: Path) -> None:
+    planned = ("plan", "social", "--demand", "100", "--pool", "three-types", "--solver", "pulp")
+    assert "accuracy" in called(installed, tmp_path, "-m", "loki_rl", *planned)
+    assert "peak" in called(installed, tmp_path, "-m", "loki_rl", "trace", "stats", "azure_llm_code_2023")
