@@ -22,6 +22,7 @@ FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
+Layout = Literal["compact", "spread"]
 
 
 class PlaneError(UserError):

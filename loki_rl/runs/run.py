@@ -30,6 +30,7 @@ from loki_rl.traces.trace import Trace, TraceError, Wishes, load_trace
 
 if TYPE_CHECKING:
     from loki_rl.serving.load.replay import ReplayResult
+    from loki_rl.serving.plane import EngineKind
 
 START_S = 10.0
 PAYLOADS = 60
@@ -171,12 +172,14 @@ def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = N
     """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
     Raises LaunchError, ReplayError or EngineError with one clear sentence."""
     from loki_rl.serving.load.replay import replay
-    from loki_rl.serving.process.launch import LocalPlane
+    from loki_rl.serving.process.launch import LocalPlane, usual_layout
 
     options = scene.options
+    engine: EngineKind = "emulated" if options.driver == "emulated" else "onnx"
     with LocalPlane(
         scene.cluster,
-        engine="emulated" if options.driver == "emulated" else "onnx",
+        engine=engine,
+        layout=usual_layout(scene.cluster, engine),
         pipeline_file=str(scene.file.path),
         device=options.device,
         policy=options.policy,

@@ -17,7 +17,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import PAYLOADS, on_plane
 from loki_rl.serving.chaos.schedule import KINDS, Kind, TrialError
 from loki_rl.serving.chaos.trial import Ordeal, Verdict, hold
-from loki_rl.serving.plane import EngineKind
+from loki_rl.serving.plane import EngineKind, Layout
 from loki_rl.serving.profiling.workload import entry_payloads
 from loki_rl.serving.transport.wire import Array
 
@@ -37,6 +37,7 @@ class TrialOptions(Struct, frozen=True, kw_only=True):
     kinds: Annotated[str, Help(f"Kinds of faults, separated by commas (default: {','.join(KINDS)}).")] = ""
     rps: Annotated[Positive | None, Help(f"Requests per second (default: {SHARE:g} of what the plane could serve).")] = None
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    layout: Annotated[Layout, Help("spread: gateway and routers in processes of their own; compact: all in one.")] = "spread"
 
 
 def try_plane(
@@ -61,6 +62,7 @@ def try_plane(
         device=served.run.device,
         policy=run.policy,
         policy_options=on_plane(served.policy),
+        layout=options.layout,
     )
     return hold(ordeal, progress)
 
