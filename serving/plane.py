@@ -56,9 +56,9 @@ class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run. device: where,
     if the type of their server does not say ("cuda:0,1" deals workers out in turn). pipeline_file: where the models of an
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
-    for clients. journal: folder for one journal per node. history: file of what demand is like, which the controller's node
-    keeps. logs: how processes log, and where. traces: of requests, and where they go. check: validate every actor after
-    every burst (tests).
+    for clients. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
+    history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
+    requests, and where they go. check: validate every actor after every burst (tests).
     """
 
     cluster: bytes
@@ -71,6 +71,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     policy_factory: str = "loki_rl.serving.controlling.policy:named_policy"
     policy_options: dict[str, Any] = {}
     journal: str | None = None
+    recording: str | None = None
     history: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()

@@ -130,10 +130,10 @@ class Requests(Struct):
 class Trouble(Struct, frozen=True):
     """What a process of the plane could not do and goes on without.
 
-    kind: journal (it has ended), ledger (it is not kept for a restart of the gateway), disk (it is full), files (no more may
-    be open), process (it cannot be started), folder (the run folder was removed), event (handling one failed). count: how
-    often; said: of the last time; at_s: when that was, since clients are served (between processes: on the host's monotonic
-    clock)."""
+    kind: journal, recording (it has ended), ledger (it is not kept for a restart of the gateway), disk (it is full), files
+    (no more may be open), process (it cannot be started), folder (the run folder was removed), event (handling one failed).
+    count: how often; said: of the last time; at_s: when that was, since clients are served (between processes: on the
+    host's monotonic clock)."""
 
     process: str
     kind: str

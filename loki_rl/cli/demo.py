@@ -24,6 +24,7 @@ from loki_rl.reports.compare import build_cases, compare
 from loki_rl.reports.report import table
 from loki_rl.reports.summary import averages
 from loki_rl.runs.batch_runner import Progress as Case
+from loki_rl.runs.batch_runner import Runner
 from loki_rl.runs.options import Device, Driver, RunOptions
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run import RUNNERS, payloads, play, prepare, result
@@ -132,10 +133,10 @@ class _Watch:
         self.sights: dict[str, tuple[Sight, Sight]] = {}
         self.jpeg = b""
 
-    def run(self, options: RunOptions) -> RunResult:
+    def run(self, options: RunOptions, folder: Path | None) -> RunResult:
         scene = prepare(options)
         sent = payloads(scene)
-        seen = play(scene, sent, keep=PICTURE)
+        seen = play(scene, sent, folder, keep=PICTURE)
         self.jpeg = sent[PICTURE].tobytes()
         answers = [(scene.times[number], answer) for number, answer in seen.kept.items()]
         early = [answer for time, answer in answers if time < RISE_S - FROM_S]
@@ -177,7 +178,7 @@ def traffic(stage: Stage) -> list[RunResult]:
 # -- both -------------------------------------------------------------------------------------------------------------
 
 
-def _play(stage: Stage, options: RunOptions, plane: Driver, run: Callable[[RunOptions], RunResult]) -> list[RunResult]:
+def _play(stage: Stage, options: RunOptions, plane: Driver, run: Runner) -> list[RunResult]:
     """Every policy in plane and twin, a table of them, and how far apart they are."""
     cases = build_cases(options, policies=POLICIES, traces=[options.trace], seeds=[0], drivers=("twin", plane))
     folder = stage.folder / options.pipeline

@@ -16,6 +16,7 @@ from loki_rl.files.tables import wording
 from loki_rl.options import Help
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.run import RUNNERS
+from loki_rl.runs.run_folder import folder_of
 
 
 def simulate(
@@ -36,7 +37,8 @@ def simulate(
         options = replace(options, faults=load_faults(faults))
     if options.driver == "onnx":
         need_models(options.pipeline, options.driver)
-    finish(RUNNERS[options.driver](options), logdir, as_json)
+    folder = None if logdir is None else folder_of(options, logdir)
+    finish(RUNNERS[options.driver](options, folder), logdir, as_json)
 
 
 def _read_config(path: Path) -> RunOptions:

@@ -5,6 +5,7 @@ a process that was killed) is passed over, and the next one is found by its magi
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ MOST_ROWS = 4096
 # A longer chunk than any that is written is none.
 MOST_BYTES = 64 << 20
 LEVEL = 1
+# What clients asked for is their affair.
+PRIVATE_FILE = 0o600
 
 
 class FlightError(UserError):
@@ -45,11 +48,24 @@ class Head(Struct, frozen=True):
     clock_s: float
 
 
+def begin(path: Path, head: Head) -> None:
+    """Make the file. Raises OSError, FileExistsError where there is one."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        _append(file, rows_encoder.encode(head))
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(file)
+
+
 class Writer:
-    """Of one process. Opening raises OSError, as does writing; then nothing more should be written."""
+    """Of one process, for a file that was begun. Opening raises OSError, as does writing; then nothing more should be
+    written."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._rows: list[AnyRow] = []
         self._written = 0.0
 
@@ -67,11 +83,7 @@ class Writer:
         """Write what there is."""
         rows, self._rows = self._rows, []
         if rows:
-            self._append(rows_encoder.encode(rows))
-
-    def begin(self, head: Head) -> None:
-        """Write the head; whoever makes the file does so before the others open it."""
-        self._append(rows_encoder.encode(head))
+            _append(self._file, rows_encoder.encode(rows))
 
     def close(self) -> None:
         """Write what there is and end."""
@@ -80,12 +92,13 @@ class Writer:
         finally:
             os.close(self._file)
 
-    def _append(self, content: bytes) -> None:
-        body = zlib.compress(content, LEVEL)
-        chunk = MAGIC + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
-        # One write, so that chunks of several processes do not mix.
-        if os.write(self._file, chunk) != len(chunk):
-            raise OSError("the disk took a part of a chunk only")
+
+def _append(file: int, content: bytes) -> None:
+    body = zlib.compress(content, LEVEL)
+    chunk = MAGIC + len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
+    # One write, so that chunks of several processes do not mix.
+    if os.write(file, chunk) != len(chunk):
+        raise OSError(errno.ENOSPC, "the disk took a part of a chunk only")
 
 
 class Tail:

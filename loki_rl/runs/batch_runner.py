@@ -29,7 +29,8 @@ from loki_rl.runs.run_folder import folder_of, load, load_current, save
 
 log = logging.getLogger(__name__)
 
-Runner = Callable[[RunOptions], RunResult]
+# Of options, and the run folder, where it records what can be played only once.
+Runner = Callable[[RunOptions, Path | None], RunResult]
 State = Literal["started", "done", "reused", "failed"]
 
 
@@ -241,7 +242,7 @@ def _as_they_end(
 def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
     """The folder of a finished run, or one sentence."""
     try:
-        return save(run(options), logdir)
+        return save(run(options, folder_of(options, logdir)), logdir)
     except Exception as error:
         return sentence(error)
 

@@ -27,6 +27,7 @@ from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
 from loki_rl.options import Help, NotNegative, Port
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recording import begin_recording
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, on_plane, policy_of, pool_of
 from loki_rl.serving.engines.hardware import measured_on
@@ -64,6 +65,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     ] = False
     drain_s: Annotated[NotNegative, Help("Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0
     native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
+    record: Annotated[Path | None, Help("Record what happens in this file, for simulate --journal.")] = None
     shadow: Annotated[bool, Help("Only write down what the agent would adjust.")] = False
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
     logs: LogOptions = LogOptions()
@@ -86,17 +88,19 @@ def serve_until_stopped(
 ) -> RunResult:
     """Start a plane, say where it listens, stop it in order at SIGTERM or SIGINT, and account for what it served.
 
-    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, HistoryError, LiveError or
-    EngineError with one clear sentence.
+    run: what is served; it has no trace. Raises LaunchError, ConfigError, RequestError, HistoryError, FlightError,
+    LiveError or EngineError with one clear sentence.
     """
     served = prepared(run, options)
     logs.start("launcher", options.logs)
-    stopped, plane = threading.Event(), _plane(options, served, journal)
+    recording = None if options.record is None else begin_recording(options.record, served.cluster, served.run)
+    stopped, plane = threading.Event(), _plane(options, served, journal, recording)
     _on_signals(lambda: _stop_start(stopped, plane))
     with plane, Client(plane.front) as client:
         _on_signals(stopped.set)
         client.begin_run()
-        announce(_addresses(options.http_host, plane, served.file.name))
+        recorded = "" if recording is None else f", recorded in {recording}"
+        announce(f"{_addresses(options.http_host, plane, served.file.name)}{recorded}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -138,7 +142,7 @@ def _history(run: RunOptions) -> Path | None:
     return file
 
 
-def _plane(options: ServeOptions, served: Served, journal: Path | None) -> LocalPlane:
+def _plane(options: ServeOptions, served: Served, journal: Path | None, recording: Path | None) -> LocalPlane:
     return LocalPlane(
         served.cluster,
         engine=served.engine,
@@ -154,6 +158,7 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None) -> Local
         grpc_port=options.grpc_port,
         public=options.public,
         journal=journal,
+        recording=recording,
         history=served.history,
         logs=options.logs,
         traces=options.traces,

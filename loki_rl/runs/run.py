@@ -138,8 +138,8 @@ def _policy_options(
     )
 
 
-def run_twin(options: RunOptions) -> RunResult:
-    """Play the run in the event twin."""
+def run_twin(options: RunOptions, _folder: Path | None = None) -> RunResult:
+    """Play the run in the event twin, which can be repeated: nothing is recorded."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
     done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults, wishes=scene.wishes)
@@ -161,21 +161,25 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
     )
 
 
-def run_plane(options: RunOptions) -> RunResult:
-    """Play the run on a plane of this host. Raises as `play` does."""
+def run_plane(options: RunOptions, folder: Path | None = None) -> RunResult:
+    """Play the run on a plane of this host, recorded in its run folder where it has one. Raises as `play` does."""
     scene = prepare(options)
-    seen = play(scene, None if options.driver == "emulated" else payloads(scene))
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene), folder)
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
-def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = None) -> ReplayResult:
-    """Start a plane, replay the scene's arrivals against it, stop it. keep: number of a payload whose answers are kept.
-    Raises LaunchError, ReplayError or EngineError with one clear sentence."""
+def play(
+    scene: Scene, sent: Sequence[NDArray[Any]] | None, folder: Path | None = None, keep: int | None = None
+) -> ReplayResult:
+    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: number of a
+    payload whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
+    from loki_rl.runs.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane, usual_layout
 
     options = scene.options
     engine: EngineKind = "emulated" if options.driver == "emulated" else "onnx"
+    recording = None if folder is None else begin_recording(recording_in(folder), scene.cluster, options)
     with LocalPlane(
         scene.cluster,
         engine=engine,
@@ -184,6 +188,7 @@ def play(scene: Scene, sent: Sequence[NDArray[Any]] | None, keep: int | None = N
         device=options.device,
         policy=options.policy,
         policy_options=on_plane(scene.policy),
+        recording=recording,
     ) as plane:
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)

@@ -46,11 +46,16 @@ def _folder(options: RunOptions, trace: str, logdir: Path) -> Path:
     return logdir / options.driver / options.policy / trace / f"seed{options.seed}"
 
 
+def clear(folder: Path) -> None:
+    """Make the folder of a run that begins: an older run in it is complete no longer. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).unlink(missing_ok=True)
+
+
 def save(done: RunResult, logdir: Path) -> Path:
     """Write the folder of a run, in place of an older run in it. The summary comes last: a folder with one is complete."""
     folder, tally = _folder(done.options, done.trace, logdir), done.tally
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)
+    clear(folder)
     write_events(done, folder, logdir)
     (folder / OPTIONS).write_bytes(_indented(done.options))
     (folder / SECONDS).write_bytes(msgspec.json.Encoder().encode_lines(sorted(tally.seconds.items())))

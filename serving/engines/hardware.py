@@ -38,6 +38,11 @@ def measured_on(device: str) -> tuple[str, str, str]:
     return names[0], chosen[0].way, ort.__version__
 
 
+def host_name(device: str) -> str:
+    """This host's processor, and the devices that --device names. Raises EngineError if one is not there."""
+    return ", ".join(dict.fromkeys(map(device_name, (Device("cpu"), *choose_devices(device)))))
+
+
 def memory_mb(device: Device) -> float:
     """All memory of a device [MB]. Raises EngineError if a GPU does not answer."""
     if device.on_gpu:

@@ -105,10 +105,11 @@ class LocalPlane:
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
     these three. public: hosts may be such as others can reach.
-    policy_factory, policy_options, pipeline_file, device, journal, logs, traces, check: as in PlaneFile. layout,
-    worker_processes: as in nodes_of. node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes
-    to be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a process that
-    is started again. byes: after the end, what each node said that stopped in good order. Entering raises LaunchError.
+    policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
+    layout, worker_processes: as in nodes_of. node: what a node's process runs, as in Supervisor. start_s: longest wait for
+    all nodes to be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a
+    process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
+    LaunchError.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class LocalPlane:
         grpc_port: int | None = None,
         public: bool = False,
         journal: Path | None = None,
+        recording: Path | None = None,
         history: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
@@ -156,6 +158,7 @@ class LocalPlane:
             "policy_options": policy_options or {},
             "policy_factory": policy_factory,
             "journal": None if journal is None else str(journal.absolute()),
+            "recording": None if recording is None else str(recording.absolute()),
             "history": None if history is None else str(history.absolute()),
             "logs": self._logs,
             "traces": replace(traces or SpanOptions(), plane=secrets.randbits(53)),

@@ -44,6 +44,7 @@ from loki_rl.serving.observe.meter import RequestMeter, StageMeter, control_stat
 from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
 from loki_rl.serving.process import parent_watch
 from loki_rl.serving.process.compile_time import CompileNotice
+from loki_rl.serving.process.flight_log import RECORDING, FlightLog
 from loki_rl.serving.process.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.state import Part
 from loki_rl.serving.transport.driver import Carry, Delivery, Driver, Meter
@@ -101,7 +102,9 @@ class Node:
         self.mailbox = Mailbox(context, name, plane.endpoints(folder))
         # What others must be able to find, also if somebody removes its file.
         self._reachable = [self.mailbox.bind_again]
-        self.driver = Driver(self.mailbox, plane.homes, recorder=self._recorder(), check=plane.check)
+        self._flight_log: FlightLog | None = None
+        self.driver = Driver(self.mailbox, plane.homes, check=plane.check)
+        self._record()
         self._finished: EventQueue[Delivery] = EventQueue()
         self.driver.listen(self._finished)
         for address in self.spec.actors:
@@ -130,11 +133,18 @@ class Node:
 
     # -- assembly -----------------------------------------------------------------------------------------------------
 
-    def _recorder(self) -> Recorder | None:
-        """A journal of this life of the node, as all its actors see it."""
-        if self.plane.journal is None:
-            return None
-        file = Path(self.plane.journal, f"{self.spec.name}.{self.spec.incarnation}.journal")
+    def _record(self) -> None:
+        """What is kept of this life of the node, as all its actors see it."""
+        plane, driver = self.plane, self.driver
+        if plane.journal is not None:
+            driver.recorders["journal"] = self._journal(Path(plane.journal))
+        if plane.recording is not None:
+            flight_log = self._flight_log = FlightLog(Path(plane.recording), plane.options.pipeline, driver.troubles)
+            driver.recorders[RECORDING] = flight_log
+            self._closing.append(flight_log.close)
+
+    def _journal(self, folder: Path) -> Recorder:
+        file = folder / f"{self.spec.name}.{self.spec.incarnation}.journal"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             stream = file.open("wb", buffering=JOURNAL_BUFFER)
@@ -321,6 +331,8 @@ class Node:
             self._keeper.look(time.monotonic())
         if self._look_back is not None:
             self._look_back(time.monotonic())
+        if self._flight_log is not None:
+            self._flight_log.look(time.monotonic())
         gateway = self._gateway
         if gateway is not None and gateway.draining and not gateway.by_key:
             self._gateway = None

@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class Recorder(Protocol):
-    """Where the journal goes."""
+    """Where what the actors were told and asked for is written down."""
 
     def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None: ...
 
@@ -74,7 +74,7 @@ class Hosted:
 class Driver:
     """homes: address -> node. clock: seconds, comparable between the processes of a host. strays: letters nobody here
     takes. faults: events, effects, words and sources that failed; an exception costs what it was about and nothing else.
-    troubles: these in words.
+    troubles: these in words. recorders: what each keeps -> who does.
     check: validate every actor after every burst."""
 
     def __init__(
@@ -82,7 +82,6 @@ class Driver:
         mailbox: Mailbox,
         homes: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
-        recorder: Recorder | None = None,
         check: bool = False,
     ) -> None:
         self.strays = 0
@@ -90,11 +89,11 @@ class Driver:
         self.troubles = Troubles(mailbox.node)
         self.stopping = False
         self.mailbox = mailbox
+        self.recorders: dict[str, Recorder] = {}
         self.on_word: Callable[[ControlWord], None] | None = None
         self.after_burst: Callable[[], None] | None = None
         self._homes = dict(homes)
         self._clock = clock
-        self._recorder = recorder
         self._check = check
         self._hosted: dict[str, Hosted] = {}
         self._queue: deque[Delivery] = deque()
@@ -258,7 +257,7 @@ class Driver:
                     self._carry_out(hosted, effect, now)
                 except Exception:
                     self._fault(f"{hosted.address} asked for {type(effect).__name__}, which failed")
-            if self._recorder is not None:
+            if self.recorders:
                 self._record(hosted.address, now, event, effects)
             if hosted.meter is not None:
                 self._uncounted.append((hosted.meter, event, effects))
@@ -267,13 +266,13 @@ class Driver:
 
     def _record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
         """After the effects: a journal that cannot be written costs no request."""
-        assert self._recorder is not None
-        try:
-            self._recorder.record(address, now, event, effects)
-        except Exception:
-            # One with a gap cannot be replayed past it, so there is no use in going on.
-            self._recorder = None
-            self._fault("the journal cannot be written and ends here; requests are served on", "journal")
+        for kind, recorder in list(self.recorders.items()):
+            try:
+                recorder.record(address, now, event, effects)
+            except Exception:
+                # One with a gap cannot be replayed past it, so there is no use in going on.
+                del self.recorders[kind]
+                self._fault(f"the {kind} cannot be written and ends here; requests are served on", kind)
 
     def _carry_out(self, hosted: Hosted, effect: Effect, now: float) -> None:
         payloads = hosted.payloads

@@ -152,7 +152,7 @@ def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_pa
     from loki_rl.runs import run, run_folder
 
     done = make_result(driver="emulated")
-    monkeypatch.setitem(run.RUNNERS, "emulated", {done.options: done}.__getitem__)
+    monkeypatch.setitem(run.RUNNERS, "emulated", lambda options, _: {done.options: done}[options])
     folder = run_folder.save(done, tmp_path)
     assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
 
@@ -202,7 +202,7 @@ def test_compare_lists_what_failed(
     from loki_rl.runs import run
     from loki_rl.serving.process.launch import LaunchError
 
-    def refuse(_: RunOptions) -> RunResult:
+    def refuse(_: RunOptions, __: Path | None) -> RunResult:
         raise LaunchError("no worker came up")
 
     monkeypatch.setitem(run.RUNNERS, "emulated", refuse)

@@ -16,7 +16,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.files.config import load_pipeline
 from loki_rl.flight.columns import Collector, Flight, read_flight
-from loki_rl.flight.file import VERSION, FlightError, Head, Tail, Writer
+from loki_rl.flight.file import VERSION, FlightError, Head, Tail, Writer, begin
 from loki_rl.flight.rows import Answer, AnyRow, Begun, Service
 from loki_rl.flight.sifter import Sifter
 
@@ -59,8 +59,8 @@ def test_a_run_adds_up_with_its_ledger(flown: tuple[Simulation, list[AnyRow]]) -
 
 def test_a_file_gives_back_what_was_put_in(flown: tuple[Simulation, list[AnyRow]], tmp_path: Path) -> None:
     rows = flown[1]
+    begin(tmp_path / "flight", HEAD)
     one, other = (Writer(tmp_path / "flight") for _ in range(2))
-    one.begin(HEAD)
     for number, row in enumerate(rows):
         (one, other)[number % 2].put(row)
         (one, other)[number % 2].tick(0.01 * number)
@@ -79,8 +79,8 @@ def test_a_file_gives_back_what_was_put_in(flown: tuple[Simulation, list[AnyRow]
 @given(cut=st.integers(0, 400), torn=st.binary(max_size=40))
 def test_a_torn_chunk_costs_itself_alone(cut: int, torn: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("torn") / "flight"
+    begin(path, HEAD)
     writer = Writer(path)
-    writer.begin(HEAD)
     first = path.read_bytes()
     for number in range(100):
         writer.put(Answer(float(number), Outcome.OK, 0.1, 0.9))
@@ -97,8 +97,8 @@ def test_a_torn_chunk_costs_itself_alone(cut: int, torn: bytes, tmp_path_factory
 
 def test_a_tail_gives_each_row_once(tmp_path: Path) -> None:
     path = tmp_path / "flight"
+    begin(path, HEAD)
     writer, tail = Writer(path), Tail(path)
-    writer.begin(HEAD)
     assert tail.poll() == []
     row = Service(0, 1, 2, 3, 4, 5.0, 6.0, 0.9, False)
     for _ in range(3):
@@ -118,8 +118,6 @@ def test_what_is_no_recording_is_told(content: bytes, tmp_path: Path) -> None:
 
 
 def test_another_version_is_told(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "flight")
-    writer.begin(Head(VERSION + 1, CLUSTER, "", "here", 0.0, 0.0))
-    writer.close()
+    begin(tmp_path / "flight", Head(VERSION + 1, CLUSTER, "", "here", 0.0, 0.0))
     with pytest.raises(FlightError, match=f"of version {VERSION + 1}"):
         read_flight(tmp_path / "flight")

@@ -21,7 +21,7 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.files.config import ConfigError
 from loki_rl.reports import report
 from loki_rl.reports.compare import Comparison, build_cases, compare, document
-from loki_rl.runs.batch_runner import CasesError, Progress, _as_they_end, attempt, label
+from loki_rl.runs.batch_runner import CasesError, Progress, Runner, _as_they_end, attempt, label
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS, run_twin
@@ -36,7 +36,7 @@ class Made:
         self.make_result, self.spoil = make_result, spoil
         self.ran: list[tuple[str, str, int]] = []
 
-    def __call__(self, options: RunOptions) -> RunResult:
+    def __call__(self, options: RunOptions, _folder: Path | None) -> RunResult:
         self.ran.append((options.driver, options.policy, options.seed))
         self.spoil(options)
         return replace(self.make_result(), options=options)
@@ -54,7 +54,7 @@ def cases(run_options: RunOptions) -> list[RunOptions]:
     return build_cases(run_options, policies=["static", "exact"], traces=[run_options.trace], seeds=range(2))
 
 
-def play(cases: list[RunOptions], run: Callable[[RunOptions], RunResult], logdir: Path, **options: Any) -> Comparison:
+def play(cases: list[RunOptions], run: Runner, logdir: Path, **options: Any) -> Comparison:
     return compare(cases, dict.fromkeys(RUNNERS, run), logdir, 1, **options)
 
 
@@ -179,7 +179,7 @@ def test_a_failed_run_does_not_stop_the_others(cases: list[RunOptions], make_res
 def test_a_fault_of_ours_is_told_apart_and_logged(
     run_options: RunOptions, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_: RunOptions) -> RunResult:
+    def broken(_: RunOptions, __: Path | None) -> RunResult:
         raise KeyError("nope")
 
     with caplog.at_level(logging.ERROR):

@@ -16,8 +16,11 @@ import zmq
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
+from loki_rl.flight.columns import read_flight
+from loki_rl.flight.file import VERSION, Head, begin
 from loki_rl.serving.folder import LOCK
 from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.process.flight_log import RECORDING
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from tests.serving.driving import PATIENCE_S, drive, eventually
 from tests.serving.process.test_supervisor import STATIC, end, follow
@@ -76,6 +79,31 @@ def test_a_journal_on_a_full_disk_ends_and_requests_are_served_on(
         assert "No space left" in troubles(client)["gateway", "journal"]
         plane.check()
     assert plane.byes.keys() >= {"gateway", "controller", "workers-0"}
+
+
+def test_a_recording_on_a_full_disk_ends_and_requests_are_served_on(
+    quick_traffic: ClusterOptions,
+    disk: Path,
+    base: Path,  # noqa: ARG001
+) -> None:
+    file = disk / "flight"
+    begin(file, Head(VERSION, quick_traffic, "", "", 0.0, 0.0))
+    with LocalPlane(quick_traffic, **STATIC, recording=file) as plane, Client(plane.front) as client:
+        client.begin_run()
+        counts = drive(client, 1.5, 20.0)
+        filled = fill(disk)
+        while ("gateway", RECORDING) not in troubles(client):
+            counts += drive(client, 1.0, 50.0)
+            assert sum(counts.values()) < 20_000, "the recording does not end"
+        filled.unlink()
+        counts += drive(client, 1.0, 20.0)
+        assert counts == {"ok": sum(counts.values())}
+        assert all_counted(client)
+        said = troubles(client)["gateway", RECORDING]
+        assert said.startswith(f"the recording {file} cannot be written and ends here; requests are served on: No space")
+        plane.check()
+    assert plane.byes.keys() >= {"gateway", "controller", "workers-0"}
+    assert 0 < len(read_flight(file)[1].answers) < sum(counts.values())
 
 
 def test_a_run_folder_on_a_full_disk_costs_restarts_until_there_is_room(

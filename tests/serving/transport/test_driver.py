@@ -184,18 +184,22 @@ def test_a_contradiction_stops_a_checked_node(make: Callable[..., Driver]) -> No
         a.turn(0.0)
 
 
+class Notes:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, Event, list[Effect]]] = []
+
+    def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
+        self.told.append((address, now, event, effects))
+
+
 def test_what_was_handled_is_recorded_with_its_effects(make: Callable[..., Driver]) -> None:
-    notes: list[tuple[str, float, Event, list[Effect]]] = []
-
-    class Notes:
-        def record(self, address: str, now: float, event: Event, effects: list[Effect]) -> None:
-            notes.append((address, now, event, effects))
-
-    a = make("a", clock=lambda: 7.0, recorder=Notes())
+    a = make("a", clock=lambda: 7.0)
+    notes = Notes()
+    a.recorders["journal"] = notes
     a.host("one", Scripted(pass_on("two")))
     a.host("two", Scripted())
     bring(a, Letter("one", Cancelled([1]), ()))
-    assert notes == [("one", 7.0, Cancelled([1]), [Send("two", Cancelled([1]))]), ("two", 7.0, Cancelled([1]), [])]
+    assert notes.told == [("one", 7.0, Cancelled([1]), [Send("two", Cancelled([1]))]), ("two", 7.0, Cancelled([1]), [])]
 
 
 def test_letters_are_on_their_way_before_anything_is_counted_and_a_meter_that_fails_stops_nothing(
@@ -279,7 +283,8 @@ def test_a_journal_that_cannot_be_written_costs_no_effect_and_is_told_once(
         def record(self, *_: object) -> None:
             raise OSError("no space left on device")
 
-    a, two = make("a", recorder=Full()), Scripted()
+    a, two, healthy = make("a"), Scripted(), Notes()
+    a.recorders |= {"journal": Full(), "recording": healthy}
     a.host("one", Scripted(pass_on("two")))
     a.host("two", two)
     for number in range(3):
@@ -287,6 +292,7 @@ def test_a_journal_that_cannot_be_written_costs_no_effect_and_is_told_once(
     assert two.told == [Cancelled([number]) for number in range(3)]
     assert a.faults == 1
     assert caplog.text.count("the journal cannot be written") == 1
+    assert len(healthy.told) == 6, "what keeps something else goes on"
     (trouble,) = a.troubles.news()
     assert (trouble.process, trouble.kind, trouble.count) == ("a", "journal", 1)
     assert trouble.said.endswith("requests are served on: no space left on device")
