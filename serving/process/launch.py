@@ -22,7 +22,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, routers, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.errors import UserError
 from loki_rl.serving.engines.engine_factory import device_of
-from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder
+from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
 from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
@@ -174,6 +174,7 @@ class LocalPlane:
             self._folder = RunFolder()
         except OSError as error:
             raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
+        self._memory = memory_folder()
         try:
             self._launch()
         except BaseException:
@@ -242,7 +243,7 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(front=self.front, **self._settings)
+        plane = PlaneFile(front=self.front, memory="" if self._memory is None else str(self._memory.path), **self._settings)
         self._nodes = plane.nodes
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
         for one in check_addresses(host, self.native, self._public):
@@ -332,6 +333,8 @@ class LocalPlane:
             bound.close()
         self._held.clear()
         self._folder.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def _stop(self, supervisor: Supervisor) -> None:
         for names in self._stages():
