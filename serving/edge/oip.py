@@ -18,7 +18,7 @@ from loki_rl.serving.edge.limits import MAX_BODY_BYTES, MAX_EXPANSION, MAX_TERMS
 from loki_rl.serving.edge.oip_tensors import Array, InferError, InputTensor, Parameters
 from loki_rl.serving.edge.steps import Steps
 from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor
-from loki_rl.serving.transport.shared_memory import REQUEST, SharedMemory
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
 from loki_rl.serving.transport.wire import MAX_HEAD_BYTES
 
 VERSION = "1"
@@ -85,7 +85,7 @@ def take_payload(asked: InferRequest, memory: SharedMemory) -> bytes | None:
     array, asked.payload = asked.payload, None
     if array is not None and array.nbytes > MAX_BODY_BYTES - MAX_HEAD_BYTES:
         raise too_large(MAX_BODY_BYTES)
-    return None if array is None else memory.pack(REQUEST, array)
+    return None if array is None else memory.pack(GATEWAY_KEEPS, array)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> Steps[bytes]:

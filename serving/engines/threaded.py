@@ -20,7 +20,7 @@ from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.payloads import WorkerPayloads
 from loki_rl.serving.transport.serial_executor import SerialExecutor
-from loki_rl.serving.transport.shared_memory import REQUEST, SharedMemory, of_task
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory, of_task
 from loki_rl.serving.transport.wire import Array, Frame, Letter, WireError, unpack
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Seque
             made.faults[place] = Fault(one.error, one.to_blame)
         elif leaf:
             made.ids.append(item)
-            made.frames.append(memory.pack(REQUEST, NO_OUTPUT if one.output is None else one.output))
+            made.frames.append(memory.pack(GATEWAY_KEEPS, NO_OUTPUT if one.output is None else one.output))
         else:
             fanout = _number(pipeline, task, item, one.children, made, memory)
         if not leaf:

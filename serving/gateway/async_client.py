@@ -10,7 +10,7 @@ import zmq
 from loki_rl.serving.gateway.connection import LOST, PATIENCE_S, Connection, GatewayGoneError, Inference, Lost, Received
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport import protocol
-from loki_rl.serving.transport.shared_memory import NOWHERE, REQUEST, SharedMemory
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, NOWHERE, SharedMemory
 
 # A lost wake-up costs at most this much, instead of a hang.
 _FALLBACK_S = 0.1
@@ -126,7 +126,7 @@ class AsyncClient:
             self._connection.send(request, payload)
         except GatewayGoneError:
             if payload is not None:
-                self.memory.free(payload, REQUEST)
+                self.memory.free(payload, GATEWAY_KEEPS)
             raise
         self._look_soon()
         self._waiting[request.id] = future = self._loop.create_future()

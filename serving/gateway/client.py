@@ -17,7 +17,7 @@ from loki_rl.serving.gateway.connection import GatewayGoneError as GatewayGoneEr
 from loki_rl.serving.gateway.connection import Inference as Inference
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport import protocol
-from loki_rl.serving.transport.shared_memory import NOWHERE, REQUEST, SharedMemory
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, NOWHERE, SharedMemory
 from loki_rl.serving.transport.wire import WireError
 
 _BURST = 64
@@ -107,7 +107,7 @@ class Client:
             self._connection.send(request, payload)
         except GatewayGoneError:
             if payload is not None:
-                self._memory.free(payload, REQUEST)
+                self._memory.free(payload, GATEWAY_KEEPS)
             raise GatewayGoneError(f"no gateway is at '{self.endpoint}' now") from None
         return id
 
@@ -228,6 +228,6 @@ def pack_payload(payload: Array | bytes, memory: SharedMemory = NOWHERE) -> byte
     """The tensor frame of a payload; bytes are an encoded picture. memory: where a large one is left for the plane, which
     then frees it. Raises ClientError for arrays that cannot be sent."""
     try:
-        return memory.pack(REQUEST, np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
+        return memory.pack(GATEWAY_KEEPS, np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
     except WireError as error:
         raise ClientError(str(error)) from None

@@ -14,7 +14,7 @@ from loki_rl.serving.engines.adapter import Adapter, PayloadError, adapter_class
 from loki_rl.serving.gateway.client_socket import Check
 from loki_rl.serving.plane import PlaneFile
 from loki_rl.serving.transport.protocol import NO_ID, Described, TaskVariants, Tensor
-from loki_rl.serving.transport.shared_memory import REQUEST, SharedMemory
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
 from loki_rl.serving.transport.wire import Array, WireError, unpack
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class PayloadCheck:
             return "a tensor is missing" if self._adapters else None
         fault = self._fault(frame)
         if fault is not None:
-            self._memory.free(frame, REQUEST)
+            self._memory.free(frame, GATEWAY_KEEPS)
         return fault
 
     def _fault(self, frame: zmq.Frame) -> str | None:

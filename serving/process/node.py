@@ -52,7 +52,7 @@ from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
-from loki_rl.serving.transport.shared_memory import LOST_S, SharedMemory
+from loki_rl.serving.transport.shared_memory import SharedMemory
 from loki_rl.serving.transport.timers import Timers
 from loki_rl.serving.transport.wire import (
     Alive,
@@ -72,6 +72,8 @@ from loki_rl.serving.transport.wire import (
 
 log = logging.getLogger(__name__)
 
+# How often arenas whose writers ended are looked for [s].
+SWEEP_S = 60.0
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 16
@@ -91,7 +93,6 @@ class Node:
         self._closing: list[Callable[[], None]] = []
         self._parts: list[Callable[[], Part]] = []
         self._memory = SharedMemory(plane.memory)
-        self._sweeps: list[Callable[[], None]] = []
         self._sweep_at = 0.0
         self._state_query: StateQuery | None = None
         self._gateway_adapter: GatewayAdapter | None = None
@@ -168,7 +169,6 @@ class Node:
             meter = StageMeter(actor)
             self._parts.append(meter.state)
             payloads = RouterPayloads(actor.pipeline, actor.task, self._memory)
-            self._sweeps.append(payloads.sweep)
             self.driver.host(address, actor, payloads, self._kill, self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
@@ -179,7 +179,6 @@ class Node:
         what = described(plane)
         front = ClientSocket(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
         payloads = GatewayPayloads(gateway, self._memory)
-        self._sweeps.append(payloads.sweep)
         others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
         homes = {address: plane.homes[address] for address in others}
         meter, timers = RequestMeter(gateway), Timers()
@@ -283,10 +282,9 @@ class Node:
         for bind_again in self._reachable:
             bind_again()
         self._tell_troubles()
-        if self._sweeps and self._beat_at >= self._sweep_at:
-            self._sweep_at = self._beat_at + LOST_S
-            for sweep in self._sweeps:
-                sweep()
+        if self._beat_at >= self._sweep_at:
+            self._sweep_at = self._beat_at + SWEEP_S
+            self._memory.sweep(self._beat_at)
 
     def _tell_troubles(self) -> None:
         news = self.driver.troubles.news()

@@ -11,7 +11,7 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, BatchDone, Ended, Event, Execute, Result, Submit
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.core.requests.items import Family, members
-from loki_rl.serving.transport.shared_memory import REQUEST, SharedMemory, of_task
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory, of_task
 from loki_rl.serving.transport.wire import Frame, WireError
 
 Attached = tuple[Sequence[int], Sequence[Frame]]
@@ -77,13 +77,9 @@ class RouterPayloads:
     def ended(self) -> None:
         if self.staged:
             for frame in self.staged.values():
-                for owner in (REQUEST, *map(of_task, self._pipeline.children[self._task])):
+                for owner in (GATEWAY_KEEPS, *map(of_task, self._pipeline.children[self._task])):
                     self._memory.free(frame, owner)
             self.staged.clear()
-
-    def sweep(self) -> None:
-        """Free what a router before this one kept."""
-        self._memory.sweep(self._owner, self.held.values())
 
     def __len__(self) -> int:
         return len(self.held) + len(self.staged)
@@ -140,7 +136,7 @@ class GatewayPayloads:
         for item, frame in zip(ids, frames, strict=True):
             kept = self.outputs.get(root_of(item))
             if kept is None:
-                self._memory.free(frame, REQUEST)
+                self._memory.free(frame, GATEWAY_KEEPS)
             else:
                 kept[item] = frame
 
@@ -166,7 +162,7 @@ class GatewayPayloads:
         if self.requests:
             payload = self.requests.pop(reply.key, None)
             if payload is not None:
-                self._memory.free(payload, REQUEST)
+                self._memory.free(payload, GATEWAY_KEEPS)
         kept = self.outputs.pop(reply.root, {})
         if not kept:
             return []
@@ -181,11 +177,6 @@ class GatewayPayloads:
         for family in families:
             self._free(self.outputs.pop(root_of(family.id), {}))
 
-    def sweep(self) -> None:
-        """Free what a gateway before this one kept, and what came with no request."""
-        held = [*self.requests.values(), *(frame for kept in self.outputs.values() for frame in kept.values())]
-        self._memory.sweep(REQUEST, held)
-
     def _read(self, frame: Frame) -> Frame | memoryview:
         """One that is gone, which nobody but an outsider can have removed, is an empty output."""
         try:
@@ -195,7 +186,7 @@ class GatewayPayloads:
 
     def _free(self, frames: Mapping[int, Frame]) -> None:
         for frame in frames.values():
-            self._memory.free(frame, REQUEST)
+            self._memory.free(frame, GATEWAY_KEEPS)
 
     def ended(self) -> None:
         """Payloads are let go with the answer."""

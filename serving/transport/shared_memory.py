@@ -1,66 +1,81 @@
-"""Large tensors between the processes of a host: written once into files that live in memory, and named in the frames that
+"""Large tensors between the processes of a host: written once into memory that all of them map, and named in the frames that
 travel instead of them.
 
-Who keeps a tensor frees it: the gateway what came with a request and what is an answer, a router the children that wait for
-its task. What a process that ended had kept is found by its successor (`sweep`). Where nothing can be shared (a full disk of
-memory, none at all) the tensor travels itself.
+A process that makes tensors writes them into arenas of its own, files of a folder that lies in memory; every other process
+maps an arena once. So a tensor costs one copy, and no call of the system where room was used before. Who keeps a tensor
+frees it: the gateway what came with a request and what is an answer, a router the children that wait for its task. What
+nobody freed, since its keeper ended, its writer takes back after a while; arenas of writers that ended go with `sweep`.
+Where there is no room, or no such memory, the tensor itself travels.
+
+A tensor that was freed while somebody still reads it may be written over: that is one whose request has ended, so what is
+made of it is not taken.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
+import struct
 import time
-from collections.abc import Iterable
-from mmap import PROT_READ, mmap
+from mmap import MAP_SHARED, mmap
 
 from msgspec import Struct
 
 from loki_rl.serving.transport.wire import Array, Frame, WireError, pack, packed_parts
 
-# A smaller tensor is sent in less time than a file is made and mapped.
+# A smaller tensor is sent in less time than it is written, named and read.
 LEAST_BYTES = 64 << 10
-# Of gateway and routers.
-REQUEST = "request"
-# On its way a name is nowhere but in a message; for longer than this it is in none [s].
-LOST_S = 60.0
+BLOCK_BYTES = 64 << 10
+# Of an arena, unless one tensor needs more; its first block says which others are in use.
+USUAL_BLOCKS, MOST_BLOCKS = 128, 4096
+MOST_ARENAS = 16
+# Nothing is in flight for longer than this [s].
+LOST_S = 300.0
+# Who keeps a tensor: the gateway, or the router of a task.
+GATEWAY_KEEPS = 0
 
 _MAGIC = b"S\x01"
-_SIZE_BYTES = 8
-# No frame is that short and begins so: a packed tensor begins otherwise.
-_LONGEST = 64
+# block, life, size, owner of a Reference; the name of its arena follows.
+_TERMS = struct.Struct("<HIIH")
+_LIFE = struct.Struct("<I")
+_LIVES = 1 << 32
+_LONGEST = 96
+
+
+def of_task(task: int) -> int:
+    """The owner of what waits for a task."""
+    return task + 1
 
 
 class Reference(Struct, frozen=True):
-    """What a frame says of a tensor that did not come with it. size: of its packed form [bytes]."""
+    """What a frame says of a tensor that did not come with it. arena: name of a file; block: where it begins; life: which of
+    the tensors that ever began there; size: of its packed form [bytes]; owner: who keeps it."""
 
-    name: str
+    arena: str
+    block: int
+    life: int
     size: int
+    owner: int
 
-    @property
-    def owner(self) -> str:
-        return self.name.partition("-")[0]
-
-
-def of_task(task: int) -> str:
-    """The owner of what waits for a task."""
-    return f"task{task}"
+    def frame(self) -> bytes:
+        return _MAGIC + _TERMS.pack(self.block, self.life, self.size, self.owner) + self.arena.encode()
 
 
 def reference(frame: Frame) -> Reference | None:
-    """What the frame refers to, None if it is a tensor itself. Raises WireError for a name that no process gives."""
+    """What the frame refers to, None if it is a tensor itself. Raises WireError for what no process writes."""
     if len(frame) > _LONGEST:
         return None
     data = frame if isinstance(frame, bytes) else frame.bytes
     if not data.startswith(_MAGIC):
         return None
-    start = len(_MAGIC)
-    name = data[start + _SIZE_BYTES :].decode("ascii", "replace")
-    owner, _, token = name.partition("-")
-    if not (owner.isalnum() and token.isalnum()):
-        raise WireError("a reference to shared memory names no tensor")
-    return Reference(name, int.from_bytes(data[start : start + _SIZE_BYTES], "little"))
+    start = len(_MAGIC) + _TERMS.size
+    name = data[start:].decode("ascii", "replace")
+    if not name.isalnum():
+        raise WireError("a reference to shared memory names no arena")
+    block, life, size, owner = _TERMS.unpack_from(data, len(_MAGIC))
+    return Reference(name, block, life, size, owner)
 
 
 def size_of(frame: Frame) -> int:
@@ -69,87 +84,167 @@ def size_of(frame: Frame) -> int:
     return len(frame) if found is None else found.size
 
 
+class Room(Struct):
+    """What a writer has given to a tensor. since: [s]."""
+
+    block: int
+    blocks: int
+    life: int
+    since: float
+
+
+class Arena:
+    """One that this process writes to. Making it raises OSError where there is no room: the memory is taken at once, since a
+    store into a file that finds none ends the process."""
+
+    def __init__(self, folder: str, blocks: int) -> None:
+        self.name = secrets.token_hex(12)
+        path = f"{folder}/{self.name}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            # Until this process ends, whoever it belongs to and however it ends.
+            fcntl.flock(handle, fcntl.LOCK_SH)
+            os.posix_fallocate(handle, 0, (blocks + 1) * BLOCK_BYTES)
+            self._memory = mmap(handle, (blocks + 1) * BLOCK_BYTES, MAP_SHARED)
+        except OSError:
+            os.close(handle)
+            os.unlink(path)
+            raise
+        self._used = bytearray(b"\1") + bytes(blocks)
+        self._rooms: list[Room] = []
+        self._life = 0
+
+    def put(self, parts: tuple[bytes, memoryview], size: int, now: float) -> Room | None:
+        """Write a tensor; None where there is no room for it. now: [s]."""
+        blocks = -(-size // BLOCK_BYTES)
+        block = self._used.find(bytes(blocks))
+        if block < 0:
+            self._take_back(now)
+            block = self._used.find(bytes(blocks))
+        if block < 0:
+            return None
+        self._life = self._life % (_LIVES - 1) + 1
+        room = Room(block, blocks, self._life, now)
+        self._rooms.append(room)
+        self._used[block : block + blocks] = b"\1" * blocks
+        start, head = block * BLOCK_BYTES, len(parts[0])
+        self._memory[start : start + head] = parts[0]
+        self._memory[start + head : start + size] = parts[1]
+        _LIFE.pack_into(self._memory, _LIFE.size * block, room.life)
+        return room
+
+    def _take_back(self, now: float) -> None:
+        """The room of what was freed, and of what nobody has any more."""
+        kept: list[Room] = []
+        for room in self._rooms:
+            freed = _LIFE.unpack_from(self._memory, _LIFE.size * room.block)[0] != room.life
+            if not freed and now - room.since < LOST_S:
+                kept.append(room)
+                continue
+            _LIFE.pack_into(self._memory, _LIFE.size * room.block, 0)
+            self._used[room.block : room.block + room.blocks] = bytes(room.blocks)
+        self._rooms = kept
+
+
 class SharedMemory:
-    """folder: of a plane, empty where it shares nothing."""
+    """Of one process. folder: of a plane, empty where it shares nothing. One thread packs; any may read and free."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        self._arenas: list[Arena] = []
+        self._mapped: dict[str, mmap] = {}
+        self._ended: dict[str, float] = {}
 
-    def pack(self, owner: str, array: Array) -> bytes:
-        """A frame for an array: itself, or where it is. Raises WireError for one that cannot be sent."""
+    def pack(self, owner: int, array: Array) -> bytes:
+        """A frame for an array: itself, or where it is, for this owner to keep. Raises WireError for one that cannot be
+        sent."""
         if not self._folder or array.nbytes < LEAST_BYTES:
             return pack(array)
         parts = packed_parts(array)
-        name = f"{owner}-{secrets.token_hex(12)}"
-        if not self._written(name, parts):
+        size = len(parts[0]) + len(parts[1])
+        placed = self._placed(parts, size)
+        if placed is None:
             return b"".join(parts)
-        return _MAGIC + sum(map(len, parts)).to_bytes(_SIZE_BYTES, "little") + name.encode()
+        arena, room = placed
+        return Reference(arena.name, room.block, room.life, size, owner).frame()
 
     def read(self, frame: Frame) -> Frame | memoryview:
         """What `wire.unpack` reads in place. Raises WireError if it is not there any more."""
         found = reference(frame)
         if found is None:
             return frame
-        try:
-            handle = os.open(self._path(found), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            raise WireError(f"a tensor in shared memory is not there: {error.strerror}") from None
-        try:
-            if os.fstat(handle).st_size != found.size or not found.size:
-                raise WireError("a tensor in shared memory is not as long as its reference says")
-            return memoryview(mmap(handle, found.size, prot=PROT_READ))
-        finally:
-            os.close(handle)
+        memory = self._living(found)
+        if memory is None:
+            raise WireError("a tensor in shared memory is not there any more")
+        start = found.block * BLOCK_BYTES
+        return memoryview(memory)[start : start + found.size].toreadonly()
 
-    def free(self, frame: Frame, owner: str) -> None:
-        """Let go of a tensor that is this owner's; who has it mapped may go on reading it."""
+    def free(self, frame: Frame, owner: int) -> None:
+        """Let go of a tensor that is this owner's."""
         if len(frame) <= _LONGEST:
-            with contextlib.suppress(OSError, WireError):
+            with contextlib.suppress(WireError):
                 found = reference(frame)
-                if found is not None and found.owner == owner:
-                    os.unlink(self._path(found))
+                memory = self._living(found) if found is not None and found.owner == owner else None
+                if found is not None and memory is not None:
+                    _LIFE.pack_into(memory, _LIFE.size * found.block, 0)
 
-    def sweep(self, owner: str, held: Iterable[Frame], now: float | None = None) -> int:
-        """Free what nobody has that this owner should have; how many they were. now: time of day [s since 1970]."""
+    def sweep(self, now: float) -> None:
+        """Remove arenas whose writers ended a while ago, and forget those that were removed. now: [s]."""
         if not self._folder:
-            return 0
-        known = {found.name for frame in held if (found := reference(frame)) is not None}
-        before = (time.time() if now is None else now) - LOST_S
-        lost = 0
-        with contextlib.suppress(OSError), os.scandir(self._folder) as entries:
-            for entry in entries:
-                if entry.name.startswith(f"{owner}-") and entry.name not in known and entry.stat().st_mtime < before:
-                    os.unlink(entry.path)
-                    lost += 1
-        return lost
+            return
+        with contextlib.suppress(OSError):
+            there = {entry.name for entry in os.scandir(self._folder)}
+            self._mapped = {name: memory for name, memory in self._mapped.items() if name in there}
+            ended = [name for name in there if not _locked(f"{self._folder}/{name}")]
+            self._ended = {name: self._ended.get(name, now) for name in ended}
+            for name, since in self._ended.items():
+                if now - since > LOST_S:
+                    os.unlink(f"{self._folder}/{name}")
 
-    def _path(self, found: Reference) -> str:
-        if not self._folder:
-            raise WireError("this plane shares no memory")
-        return f"{self._folder}/{found.name}"
+    def _placed(self, parts: tuple[bytes, memoryview], size: int) -> tuple[Arena, Room] | None:
+        now = time.monotonic()
+        for arena in self._arenas:
+            room = arena.put(parts, size, now)
+            if room is not None:
+                return arena, room
+        blocks = max(USUAL_BLOCKS, -(-size // BLOCK_BYTES))
+        if len(self._arenas) >= MOST_ARENAS or blocks > MOST_BLOCKS:
+            return None
+        try:
+            arena = Arena(self._folder, blocks)
+        except OSError:
+            return None
+        self._arenas.append(arena)
+        room = arena.put(parts, size, now)
+        return None if room is None else (arena, room)
 
-    def _written(self, name: str, parts: tuple[bytes, memoryview]) -> bool:
-        """Written, not mapped: a disk that is full says so, where a store into a mapped file would end the process."""
-        path = f"{self._folder}/{name}"
+    def _living(self, found: Reference) -> mmap | None:
+        """The arena of a tensor that has not been freed."""
+        memory = self._mapped.get(found.arena) or self._map(found.arena)
+        if memory is None or not 0 < found.block * BLOCK_BYTES <= len(memory) - found.size:
+            return None
+        return memory if _LIFE.unpack_from(memory, _LIFE.size * found.block)[0] == found.life != 0 else None
+
+    def _map(self, name: str) -> mmap | None:
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            handle = os.open(f"{self._folder}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
-            return False
+            return None
         try:
-            size = sum(map(len, parts))
-            written = os.writev(handle, parts)
-            while 0 < written < size:
-                more = os.pwrite(handle, parts[1][written - len(parts[0]) :], written)
-                written = written + more if more else 0
-            if written == size:
-                return True
-        except OSError:
-            pass
+            if os.fstat(handle).st_size < 2 * BLOCK_BYTES or not self._folder:
+                return None
+            memory = self._mapped[name] = mmap(handle, 0, MAP_SHARED)
+            return memory
         finally:
             os.close(handle)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        return False
 
 
 NOWHERE = SharedMemory("")
+
+
+def _locked(path: str) -> bool:
+    """Whether the process that writes to an arena is there; so is one that is made in this moment."""
+    with contextlib.suppress(OSError), open(path, "rb") as arena:
+        fcntl.flock(arena, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return True

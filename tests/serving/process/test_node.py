@@ -31,6 +31,7 @@ from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.protocol import Tensor
 from loki_rl.serving.transport.wire import Alive, Bye, ControlWord, Idle, Letter, Up, Warm
+from tests.serving.transport.test_shared_memory import in_use
 
 MS = 0.001
 FAST = {n: Latency(n * MS, n * MS, 2 * n * MS) for n in (1, 2, 4)}
@@ -159,7 +160,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
         yield make
         for plane in planes:
             assert [(bye.frames, bye.faults, bye.strays, bye.malformed) for bye in plane.close()] == [(0, 0, 0, 0)] * 8
-            assert not list(memory.iterdir())
+            assert in_use(memory) == 0
 
 
 def answers(client: Client, count: int) -> list[Inference]:

@@ -2,99 +2,198 @@
 
 from __future__ import annotations
 
-import resource
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
-from loki_rl.serving.transport.shared_memory import LEAST_BYTES, LOST_S, REQUEST, SharedMemory, of_task, reference, size_of
-from loki_rl.serving.transport.wire import WireError, pack, unpack
+from loki_rl.serving.transport import shared_memory
+from loki_rl.serving.transport.shared_memory import (
+    BLOCK_BYTES,
+    GATEWAY_KEEPS,
+    LEAST_BYTES,
+    LOST_S,
+    NOWHERE,
+    SharedMemory,
+    of_task,
+    reference,
+    size_of,
+)
+from loki_rl.serving.transport.wire import Array, WireError, pack, unpack
+from tests.serving.driving import eventually
 
 LARGE = np.arange(LEAST_BYTES, dtype=np.float32).reshape(4, -1)
 
+CHILD = """
+import sys, numpy as np
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
+memory = SharedMemory(sys.argv[1])
+sys.stdout.buffer.write(memory.pack(GATEWAY_KEEPS, np.full(100_000, 7, np.uint8)))
+sys.stdout.flush()
+sys.stdin.read()
+"""
 
-def files(folder: Path) -> int:
-    return len(list(folder.iterdir()))
+
+def in_use(folder: Path) -> int:
+    """Tensors that nobody has freed."""
+    return sum(int(np.count_nonzero(np.fromfile(arena, "<u4", BLOCK_BYTES // 4))) for arena in folder.iterdir())
 
 
-def test_a_large_tensor_is_written_once_and_read_in_place(tmp_path: Path) -> None:
-    memory = SharedMemory(str(tmp_path))
-    frame = memory.pack(REQUEST, LARGE)
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short-lived files of their own size, wherever the tests run."""
+    path = Path("/dev/shm") / f"test-{os.getpid()}-{time.monotonic_ns()}"
+    path.mkdir()
+    yield path
+    for arena in path.iterdir():
+        arena.unlink()
+    path.rmdir()
+
+
+def test_a_large_tensor_is_written_once_and_read_in_place_by_others(folder: Path) -> None:
+    frame = SharedMemory(str(folder)).pack(GATEWAY_KEEPS, LARGE)
+    other = SharedMemory(str(folder))
     assert len(frame) < 100
     assert size_of(frame) == len(pack(LARGE))
-    read = unpack(memory.read(frame))
+    read = unpack(other.read(frame))
     assert np.array_equal(read, LARGE)
     assert not read.flags.writeable
-    memory.free(frame, REQUEST)
-    assert files(tmp_path) == 0
-    assert np.array_equal(read, LARGE), "who has it mapped reads on"
-    with pytest.raises(WireError, match="is not there"):
-        memory.read(frame)
+    other.free(frame, GATEWAY_KEEPS)
+    assert in_use(folder) == 0
+    with pytest.raises(WireError, match="not there any more"):
+        other.read(frame)
 
 
-def test_a_small_tensor_and_one_that_finds_no_memory_are_sent(tmp_path: Path) -> None:
+def test_a_small_tensor_and_one_that_finds_no_memory_are_sent(folder: Path) -> None:
     small = np.ones(8)
-    assert SharedMemory(str(tmp_path)).pack(REQUEST, small) == pack(small)
-    for folder in ("", str(tmp_path / "nowhere")):
-        assert SharedMemory(folder).pack(REQUEST, LARGE) == pack(LARGE)
-    assert files(tmp_path) == 0
+    assert SharedMemory(str(folder)).pack(GATEWAY_KEEPS, small) == pack(small)
+    for memory in (NOWHERE, SharedMemory(str(folder / "nowhere"))):
+        assert memory.pack(GATEWAY_KEEPS, LARGE) == pack(LARGE)
+    assert not list(folder.iterdir())
 
 
-def test_a_full_disk_of_memory_leaves_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LEAST_BYTES // 2, limits[1]))
-    try:
-        frame = SharedMemory(str(tmp_path)).pack(REQUEST, LARGE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert np.array_equal(unpack(frame), LARGE)
-    assert files(tmp_path) == 0
+def test_memory_that_is_full_leaves_nothing_and_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert np.array_equal(unpack(SharedMemory(str(folder)).pack(GATEWAY_KEEPS, LARGE)), LARGE)
+    assert not list(folder.iterdir())
 
 
-def test_only_its_owner_frees_a_tensor(tmp_path: Path) -> None:
-    memory = SharedMemory(str(tmp_path))
+def test_a_tensor_larger_than_an_arena_has_one_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "USUAL_BLOCKS", 2)
+    memory = SharedMemory(str(folder))
+    huge = np.arange(10 * BLOCK_BYTES, dtype=np.uint8)
+    assert np.array_equal(unpack(memory.read(memory.pack(GATEWAY_KEEPS, huge))), huge)
+    monkeypatch.setattr(shared_memory, "MOST_BLOCKS", 4)
+    assert SharedMemory(str(folder)).pack(GATEWAY_KEEPS, huge) == pack(huge)
+
+
+def test_only_its_owner_frees_a_tensor_and_once(folder: Path) -> None:
+    memory = SharedMemory(str(folder))
     frame = memory.pack(of_task(3), LARGE)
-    for other in (REQUEST, of_task(1), of_task(31)):
+    for other in (GATEWAY_KEEPS, of_task(1), of_task(31)):
         memory.free(frame, other)
-    assert files(tmp_path) == 1
-    memory.free(frame, of_task(3))
+    assert in_use(folder) == 1
     memory.free(frame, of_task(3))
     memory.free(pack(LARGE), of_task(3))
-    assert files(tmp_path) == 0
+    assert in_use(folder) == 0
+    again = [memory.pack(of_task(3), LARGE) for _ in range(200)]
+    memory.free(frame, of_task(3))
+    assert in_use(folder) == len(again), "a reference to what was freed before frees nothing that came after"
 
 
-def test_what_a_process_left_is_swept_and_what_is_held_or_new_is_not(tmp_path: Path) -> None:
-    memory, now = SharedMemory(str(tmp_path)), time.time()
-    held, _, other = (memory.pack(of_task(task), LARGE) for task in (1, 1, 10))
-    assert memory.sweep(of_task(1), [held, pack(LARGE)], now) == 0, "it may be on its way"
-    assert memory.sweep(of_task(1), [held, pack(LARGE)], now + LOST_S + 1) == 1
-    assert files(tmp_path) == 2
-    assert memory.sweep(of_task(10), [], now + LOST_S + 1) == 1
-    assert np.array_equal(unpack(memory.read(held)), LARGE)
-    with pytest.raises(WireError):
-        memory.read(other)
-    (tmp_path / "gone").mkdir()
-    assert SharedMemory(str(tmp_path / "nowhere")).sweep(REQUEST, []) == 0
+def test_what_its_keeper_lost_is_taken_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "MOST_ARENAS", 1)
+    memory = SharedMemory(str(folder))
+    lost = memory.pack(GATEWAY_KEEPS, LARGE)
+    while reference(frame := memory.pack(GATEWAY_KEEPS, LARGE)) is not None:
+        pass
+    assert frame == pack(LARGE), "there is no room"
+    now = time.monotonic() + LOST_S + 1.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    assert reference(memory.pack(GATEWAY_KEEPS, LARGE)) is not None
+    with pytest.raises(WireError, match="not there any more"):
+        memory.read(lost)
 
 
-@pytest.mark.parametrize("name", ["../secret", "request-../../x", "request-", "", "/etc/passwd", "a-b/c", "request-a.b"])
-def test_a_reference_leads_nowhere_else(name: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(pack(np.ones(2)))
-    memory = SharedMemory(str(tmp_path / "memory"))
-    frame = b"S\x01" + (100).to_bytes(8, "little") + name.encode()
-    with pytest.raises(WireError, match="names no tensor"):
+def test_the_arena_of_a_process_that_ended_goes_after_a_while(folder: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        frame = os.read(child.stdout.fileno(), 100)
+        memory, now = SharedMemory(str(folder)), time.monotonic()
+        assert unpack(memory.read(frame)).sum() == 700_000
+        memory.sweep(now)
+        memory.sweep(now + LOST_S + 1.0)
+        assert len(list(folder.iterdir())) == 1, "its process is there"
+        child.kill()
+    eventually(lambda: child.poll() is not None, "it did not end")
+    memory.sweep(now)
+    assert unpack(memory.read(frame)).sum() == 700_000, "who waits for it has not ended"
+    memory.sweep(now + LOST_S + 1.0)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../secret", "", "/etc/passwd", "a-b", "a.b", "a\0b"])
+def test_a_reference_leads_nowhere_else(name: str, folder: Path) -> None:
+    frame = b"S\x01" + bytes(12) + name.encode()
+    memory = SharedMemory(str(folder))
+    with pytest.raises(WireError, match="names no arena"):
         memory.read(frame)
-    memory.free(frame, REQUEST)
-    assert (tmp_path / "secret").exists()
+    memory.free(frame, GATEWAY_KEEPS)
 
 
-def test_a_tensor_shorter_than_its_reference_says_is_not_mapped(tmp_path: Path) -> None:
-    memory = SharedMemory(str(tmp_path))
-    frame = memory.pack(REQUEST, LARGE)
-    found = reference(frame)
+def test_a_reference_beyond_its_arena_reads_nothing(folder: Path) -> None:
+    memory = SharedMemory(str(folder))
+    found = reference(memory.pack(GATEWAY_KEEPS, LARGE))
     assert found is not None
-    (tmp_path / found.name).write_bytes(b"")
-    with pytest.raises(WireError, match="not as long"):
-        memory.read(frame)
+    size = 200 * BLOCK_BYTES
+    for wrong in (replace(found, block=0), replace(found, block=9_999), replace(found, life=0), replace(found, size=size)):
+        with pytest.raises(WireError, match="not there any more"):
+            memory.read(wrong.frame())
+
+
+class Arenas(RuleBasedStateMachine):
+    """Whatever is packed and freed in whatever order: what was not freed is as it was written."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path("/dev/shm") / f"test-{os.getpid()}-{time.monotonic_ns()}"
+        self.folder.mkdir()
+        self.writer, self.reader = SharedMemory(str(self.folder)), SharedMemory(str(self.folder))
+        self.kept: list[tuple[bytes, Array]] = []
+
+    @rule(blocks=st.integers(1, 40), value=st.integers(0, 255))
+    def put(self, blocks: int, value: int) -> None:
+        array = np.full(blocks * BLOCK_BYTES - 1000, value, np.uint8)
+        self.kept.append((self.writer.pack(GATEWAY_KEEPS, array), array))
+
+    @rule(place=st.integers(0, 1000))
+    def free(self, place: int) -> None:
+        if self.kept:
+            frame, _ = self.kept.pop(place % len(self.kept))
+            self.reader.free(frame, GATEWAY_KEEPS)
+
+    @invariant()
+    def all_are_there(self) -> None:
+        for frame, array in self.kept if hasattr(self, "kept") else ():
+            assert np.array_equal(unpack(self.reader.read(frame)), array)
+
+    def teardown(self) -> None:
+        for arena in self.folder.iterdir():
+            arena.unlink()
+        self.folder.rmdir()
+
+
+TestArenas = Arenas.TestCase
+TestArenas.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
