@@ -19,6 +19,7 @@ from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
 from loki_rl.errors import UserError
 from loki_rl.options import (
+    CalibrationFile,
     Count,
     Help,
     Interval,
@@ -50,6 +51,7 @@ class TrainFlags(TraceOptions, frozen=True, kw_only=True):
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
+    calibration: CalibrationFile = None
     interval_s: Interval = 1.0
     intervals: Intervals = 120
     windows: Annotated[Count, Help("Windows of demand to train on.")] = 512
@@ -133,6 +135,7 @@ class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     servers: Servers = None
     trace: WindowTrace = None
     load_s: LoadTime = None
+    calibration: CalibrationFile = None
     interval_s: Interval = 1.0
     intervals: Intervals = 120
     randomise: Randomise = False

@@ -25,7 +25,8 @@ OPSET, IR = 18, 10  # what onnxruntime has read since 1.20
 SAMPLE = 32
 # Flags of what is played, as the environment calls them.
 PLAYED = (
-    "servers", "trace", "from_s", "to_s", "compress", "mean_rps", "rate_scale", "load_s", "interval_s", "intervals"
+    "servers", "trace", "from_s", "to_s", "compress", "mean_rps", "rate_scale", "load_s", "interval_s", "intervals",
+    "calibration",
 )  # fmt: skip
 
 

@@ -16,21 +16,28 @@ class Clients:
 
     def __init__(self, wishes: Wishes) -> None:
         self.back_at = 0.0
-        asked = map(QoS, wishes.min_accuracy.tolist(), wishes.priority.tolist())
-        self._open = dict(enumerate(zip(asked, wishes.retries.tolist(), strict=True)))  # key -> QoS, retries left
-        self._next = len(self._open)
+        self._wishes = wishes
+        self._next = len(wishes.retries)
+        # Of what comes again: key -> place in the trace, retries left.
+        self._again: dict[int, tuple[int, int]] = {}
 
     def request(self, key: int) -> Arrived:
         """What arrives."""
-        qos, _ = self._open[key]
-        return Arrived([key], [0.0], {} if qos == USUAL else {key: qos})
+        wishes, (place, _) = self._wishes, self._origin(key)
+        qos = QoS(float(wishes.min_accuracy[place]), int(wishes.priority[place]))
+        timeout_s = 0.0 if wishes.timeout_s is None else float(wishes.timeout_s[place])
+        return Arrived([key], [timeout_s], {} if qos == USUAL else {key: qos})
 
     def come_again(self, reply: Reply, now: float) -> Arrived | None:
         """The request that follows this answer, reply.retry_s later; None if its client does not come again."""
-        qos, retries = self._open.pop(reply.key)
+        place, retries = self._origin(reply.key)
+        self._again.pop(reply.key, None)
         if not retries or not reply.retry_s:
             return None
         key, self._next = self._next, self._next + 1
-        self._open[key] = qos, retries - 1
+        self._again[key] = place, retries - 1
         self.back_at = max(self.back_at, now + reply.retry_s)
         return self.request(key)
+
+    def _origin(self, key: int) -> tuple[int, int]:
+        return self._again.get(key) or (key, int(self._wishes.retries[key]))

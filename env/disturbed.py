@@ -10,12 +10,12 @@ from statistics import NormalDist
 from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import build, lose_worker
 from loki_rl.core.draws import NOISE, uniform
-from loki_rl.core.effects import Effect, Kill, Load, Run
+from loki_rl.core.effects import Effect, Kill, Load, Run, Send
 from loki_rl.core.journal import address_of, life
 from loki_rl.core.messages import Backlog, Counted, Event, Loaded, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.env.faults import Crash, Faults, Slow
-from loki_rl.env.world import ActorSlot, Decide, Recorder, World
+from loki_rl.env.world import ActorSlot, Decide, Habits, Post, Recorder, World, without
 
 # From the end of a process to the word of it: a kernel handle wakes the launcher.
 NOTICED_S = 0.001
@@ -80,14 +80,6 @@ class CrashSchedule:
         pass
 
 
-def _alive_only(record: Recorder) -> Recorder:
-    def record_the_living(address: str, now: float, event: Event, effects: list[Effect]) -> None:
-        if address not in (FATE, NOBODY):
-            record(address, now, event, effects)
-
-    return record_the_living
-
-
 class DisturbedWorld(World):
     """A cluster in virtual time in which things go wrong.
 
@@ -103,18 +95,26 @@ class DisturbedWorld(World):
         start: float = 0.0,
         record: Recorder | None = None,
         check: bool = False,
+        habits: Habits | None = None,
     ) -> None:
         self.lives: dict[int, int] = {}
-        super().__init__(options, decide, start, None if record is None else _alive_only(record), check)
+        super().__init__(options, decide, start, None if record is None else without(record, (FATE, NOBODY)), check, habits)
         self.faults = faults
         if faults.metric_lag_s:
-            self.lags = dict.fromkeys(LAGGING, faults.metric_lag_s)
+            self.post = self._lagging(self.post)
         self.slow: dict[str, list[Slow]] = {}
         for slow in faults.slow:
             self.slow.setdefault(worker(slow.server), []).append(slow)
         self.fate = CrashSchedule(faults.crashes, options, self._kill, self._revive)
         self.stage = ActorSlot(FATE, self.fate)
         self._enter(self.stage)
+
+    def _lagging(self, post: Post | None) -> Post:
+        def arrival(sender: str, send: Send, now: float) -> float:
+            at = now + self.hop_s if post is None else post(sender, send, now)
+            return at + self.faults.metric_lag_s if isinstance(send.message, LAGGING) else at
+
+        return arrival
 
     # -- crashes ------------------------------------------------------------------------------------------------------
 
@@ -123,6 +123,10 @@ class DisturbedWorld(World):
         slot = self.slots[worker(server)]
         slot.play(DeadActor())
         slot.address = NOBODY
+        if self.host is not None:
+            self.host.leave(slot, self.kernel.now)
+        if self.shared is not None:
+            self._enter(self.shared)
 
     def _restart(self, kill: Kill, now: float) -> None:
         if self.slots[worker(kill.worker)].address != NOBODY and self.lives.get(kill.worker, 0) == kill.incarnation:
@@ -133,7 +137,7 @@ class DisturbedWorld(World):
         address = worker(server)
         self.lives[server] = self.lives.get(server, 0) + 1
         actor: Actor = build(address, self.options, self.lives[server])
-        self.slots[address] = ActorSlot(life(address, self.lives[server]), actor)
+        self.slots[address] = self._slot(life(address, self.lives[server]), actor)
         self._enter(self.slots[address])
 
     # -- everything else ----------------------------------------------------------------------------------------------

@@ -12,12 +12,11 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally, summarise
 from loki_rl.core.servers.server_type import ServerType, TypeProfile
-from loki_rl.core.servers.servers import Servers
 from loki_rl.env.clients import Clients
 from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.histogram import with_counts
-from loki_rl.env.world import Decide, Recorder, World, run
+from loki_rl.env.world import Decide, Habits, Recorder, World, run, slowest_load_s
 from loki_rl.traces.demand import Wishes
 
 
@@ -61,18 +60,19 @@ def simulate(
     check: bool = False,
     faults: Faults = NO_FAULTS,
     wishes: Wishes | None = None,
+    habits: Habits | None = None,
 ) -> Simulation:
     """Play arrivals (seconds from 0, sorted) against a policy. wishes: what each asks for; a request that comes again is
-    another arrival. Deterministic for equal input. Raises FaultError."""
+    another arrival. habits: of the plane that the twin stands for. Deterministic for equal input. Raises FaultError."""
     check_faults(faults, options.pipeline, options.servers)
-    settle_s = Servers(options).slowest_load_s + 1.0
+    settle_s = slowest_load_s(options, habits) + 1.0
     began = perf_counter()
     if faults == NO_FAULTS:
-        world = World(options, decide, start=-settle_s, record=record, check=check)
+        world = World(options, decide, start=-settle_s, record=record, check=check, habits=habits)
     else:
         if faults.fanout:
             options = replace(options, pipeline=with_counts(options.pipeline, faults.fanout))
-        world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check)
+        world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check, habits=habits)
     run(world, arrivals.tolist(), duration_s, settle_s, None if wishes is None else Clients(wishes))
     tally = world.gateway.tally
     tally.validate()

@@ -3,9 +3,10 @@ contains no scheduling decision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from math import ceil, inf
+from typing import NamedTuple
 
 from loki_rl.core.actor import Actor
 from loki_rl.core.cluster import addresses, begin_run, build
@@ -20,22 +21,36 @@ from loki_rl.core.requests.items import Family, members, size
 from loki_rl.core.servers.rollout import HOLD_S
 from loki_rl.core.servers.servers import Servers
 from loki_rl.core.worker import Worker
+from loki_rl.env.calibrated import Host
 from loki_rl.env.clients import Clients
 from loki_rl.env.kernel import Kernel
+from loki_rl.files.calibration_file import Calibration
 
 Decide = Callable[[Snapshot], Plan]
 Recorder = Callable[[str, float, Event, list[Effect]], None]
+# Who sends what when -> when it arrives [s].
+Post = Callable[[str, Send, float], float]
 TICK = Tick()
+SHARED = "shared"  # on the stage, but no actor of the cluster
+
+
+class Habits(NamedTuple):
+    """How a plane was seen to take its time, and the policy that thinks here, since each takes its own."""
+
+    calibration: Calibration
+    policy: str = ""
 
 
 class ActorSlot:
-    """An actor on the stage, with the time of the Tick it waits for. handle, wake_at: the actor's own, looked up once."""
+    """An actor on the stage, with the time of the Tick it waits for. handle, wake_at: the actor's own, looked up once. late:
+    how much later than that a Tick comes [s], if not in time."""
 
-    __slots__ = ("actor", "address", "due", "handle", "wake_at")
+    __slots__ = ("actor", "address", "due", "handle", "late", "wake_at")
 
-    def __init__(self, address: str, actor: Actor) -> None:
+    def __init__(self, address: str, actor: Actor, late: Callable[[], float] | None = None) -> None:
         self.address = address
         self.due = inf
+        self.late = late
         self.play(actor)
 
     def play(self, actor: Actor) -> None:
@@ -49,9 +64,9 @@ class World:
     """A cluster in virtual time.
 
     Every message takes Pipeline.hop_s; a batch takes its keyed service time, a load its variant's load_s, both as on the
-    server's type; a plan no time.
-    record is called after each event (journal); check makes every actor validate itself after each event. lags: kind of
-    message -> how much longer it takes [s]. clients: where requests ask for more than to be served.
+    server's type; a plan no time: all that only where no habits say otherwise.
+    record is called after each event (journal); check makes every actor validate itself after each event. post: where
+    messages take another time. clients: where requests ask for more than to be served.
     """
 
     def __init__(
@@ -61,20 +76,46 @@ class World:
         start: float = 0.0,
         record: Recorder | None = None,
         check: bool = False,
+        habits: Habits | None = None,
     ) -> None:
         self.options = options
         self.pipeline = options.pipeline
         self.hop_s = self.pipeline.hop_s
         self.decide = decide
         self.kernel: Kernel[ActorSlot, Event] = Kernel(start)
-        self.slots = {address: ActorSlot(address, build(address, options)) for address in addresses(options)}
         self.record = record
         self.check = check
-        self.lags: dict[type[Event], float] = {}
+        self.post: Post | None = None
         self.clients: Clients | None = None
         self.events = 0
+        self.habits = habits
+        self.host: Host[ActorSlot] | None = None
+        self.shared: ActorSlot | None = None
+        if habits is not None:
+            self._settle_in(habits, start)
+        self.slots = {address: self._slot(address, build(address, options)) for address in addresses(options)}
         for slot in self.slots.values():
             self._enter(slot)
+
+    def _settle_in(self, habits: Habits, start: float) -> None:
+        host = self.host = Host(habits.calibration, habits.policy, self.options, start, self.kernel.push)
+        self.post = host.arrival
+        if host.sharing is not None:
+            self.shared = ActorSlot(SHARED, host.sharing)
+            self.record = None if self.record is None else without(self.record, (SHARED,))
+
+    def _slot(self, address: str, actor: Actor) -> ActorSlot:
+        return ActorSlot(address, actor, None if self.host is None else self.host.delays.timer.next)
+
+    @property
+    def slowest_load_s(self) -> float:
+        """Longest time to load a model, beside all others [s]."""
+        return slowest_load_s(self.options, self.habits)
+
+    @property
+    def farthest_s(self) -> float:
+        """Longest way of a message, its timer's delay included [s]."""
+        return self.hop_s if self.host is None else 2 * self.host.delays.longest_s
 
     @property
     def gateway(self) -> Gateway:
@@ -107,7 +148,7 @@ class World:
 
     def _play(self, events: Iterable[tuple[float, int, ActorSlot, Event]]) -> None:
         """The twin spends its own time here, so the commonest effects are spelled out."""
-        slots, hop_s, lags, record = self.slots, self.hop_s, self.lags, self.record
+        slots, hop_s, post, record = self.slots, self.hop_s, self.post, self.record
         push, follow = self.kernel.push, self.kernel.follow
         for now, _, slot, event in events:
             if event is TICK:
@@ -120,10 +161,10 @@ class World:
                 record(slot.address, now, event, effects)
             for effect in effects:
                 if type(effect) is Send:
-                    if lags and type(effect.message) in lags:
-                        push(now + hop_s + lags[type(effect.message)], slots[effect.to], effect.message)
-                    else:
+                    if post is None:
                         follow(now + hop_s, slots[effect.to], effect.message)
+                    else:
+                        push(post(slot.address, effect, now), slots[effect.to], effect.message)
                 elif type(effect) is Run:
                     self._run(slot, effect, now)
                 elif type(effect) is Reply:
@@ -136,12 +177,12 @@ class World:
             wake = slot.wake_at()
             if wake is not None and wake < slot.due:
                 slot.due = wake if wake > now else now
-                push(slot.due, slot, TICK)
+                push(slot.due if slot.late is None else slot.due + slot.late(), slot, TICK)
 
     def _enter(self, slot: ActorSlot) -> None:
-        """A player begins, with the first Tick it wants."""
+        """A player begins, or wants to wake earlier: with the first Tick it wants."""
         wake = slot.wake_at()
-        if wake is not None:
+        if wake is not None and wake < slot.due:
             slot.due = max(wake, self.kernel.now)
             self.kernel.push(slot.due, slot, TICK)
 
@@ -155,9 +196,9 @@ class World:
         match effect:
             case Load():
                 done = self._load(slot, effect, now)
-                self.kernel.push(now + done.seconds, slot, done)
+                self._begin_job(slot, done, now)
             case Solve(snapshot):
-                self.kernel.push(now, slot, Planned(self.decide(snapshot)))
+                self.kernel.push(now + self.thought_s(), slot, Planned(self.decide(snapshot)))
             case Kill():
                 self._restart(effect, now)
             case Unload():
@@ -165,9 +206,16 @@ class World:
             case _:
                 raise TypeError(f"the twin cannot carry out {type(effect).__name__}")
 
+    def thought_s(self) -> float:
+        """How long the next plan takes [s]."""
+        return 0.0 if self.host is None else self.host.delays.plan.next()
+
     def _load(self, slot: ActorSlot, load: Load, now: float) -> Loaded:  # noqa: ARG002  (for worlds where it matters when)
         """How a load that begins now will end."""
-        return Loaded(load.task, load.variant, _server(slot).pipeline.tasks[load.task].variants[load.variant].load_s)
+        worker = _server(slot)
+        if self.host is not None:
+            return Loaded(load.task, load.variant, self.host.times.load_s(worker.server_type, load))
+        return Loaded(load.task, load.variant, worker.pipeline.tasks[load.task].variants[load.variant].load_s)
 
     def _restart(self, kill: Kill, now: float) -> None:
         """End a worker's process and start it again; in an undisturbed cluster none hangs."""
@@ -175,10 +223,21 @@ class World:
     def _run(self, slot: ActorSlot, run: Run, now: float) -> None:
         seconds = self._seconds(slot, run, now)
         counts = self._counts(run.families, run.task, run.variant) if self.pipeline.children[run.task] else []
-        self.kernel.push(now + seconds, slot, BatchDone(run.batch, counts, seconds))
+        self._begin_job(slot, BatchDone(run.batch, counts, seconds), now)
 
-    def _seconds(self, slot: ActorSlot, run: Run, now: float) -> float:  # noqa: ARG002  (for worlds where it matters when)
-        """Service time of a batch [s]."""
+    def _begin_job(self, slot: ActorSlot, job: BatchDone | Loaded, now: float) -> None:
+        """Of an engine. job.seconds: how long it takes if nothing is in its way [s]."""
+        if self.host is None:
+            self.kernel.push(now + job.seconds, slot, job)
+            return
+        self.host.begin(slot, job, job.seconds, now)
+        if self.shared is not None:
+            self._enter(self.shared)
+
+    def _seconds(self, slot: ActorSlot, run: Run, now: float) -> float:
+        """Service time of a batch [s], if nothing is in its way."""
+        if self.host is not None:
+            return self.host.times.service_s(_server(slot).server_type, run, now)
         return batch_seconds(self.options.seed, _server(slot).pipeline, run.batch, run.task, run.variant, size(run.families))
 
     def _counts(self, families: list[Family], task: int, variant: int) -> list[tuple[int, ...]]:
@@ -187,10 +246,30 @@ class World:
         return [fanouts(seed, pipeline, item, task, variant) for item in members(pipeline, task, families)]
 
 
+def without(record: Recorder, hands: Collection[str]) -> Recorder:
+    """The same for actors alone: what others on the stage do is of no journal."""
+
+    def record_actors(address: str, now: float, event: Event, effects: list[Effect]) -> None:
+        if address not in hands:
+            record(address, now, event, effects)
+
+    return record_actors
+
+
 def _server(slot: ActorSlot) -> Worker:
     """Who runs batches and loads models: it knows the pipeline as its own server runs it."""
     assert isinstance(slot.actor, Worker)
     return slot.actor
+
+
+def slowest_load_s(options: ClusterOptions, habits: Habits | None) -> float:
+    """Longest time to load a model [s], on a calibrated host beside as many others as there are servers."""
+    slowest_s = Servers(options).slowest_load_s
+    if habits is None:
+        return slowest_s
+    calibration = habits.calibration
+    seen_s = [row.quantiles[-1] * (1.0 if row.variant else slowest_s) for row in calibration.loads]
+    return max([slowest_s, *seen_s]) / calibration.contention.speed(options.servers)
 
 
 def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float, clients: Clients | None = None) -> None:
@@ -219,10 +298,9 @@ def _finish(world: World, end: float) -> None:
     """Until the second at `end` [s] is over, its sample of servers has come, and all have ended. Without drops a task that
     has no server keeps its items for ever: stop when all are answered and a model could have been loaded and have run
     since the last part ended."""
-    world.run_until(ceil(end) + 2 * world.pipeline.hop_s)
+    world.run_until(ceil(end) + 2 * world.farthest_s)
     options = world.options
-    slowest = Servers(options).slowest_load_s
-    patience_s = 2 * options.interval_s + HOLD_S + slowest + options.pipeline.slo_s
+    patience_s = 2 * options.interval_s + HOLD_S + world.slowest_load_s + options.pipeline.slo_s
     gateway, left, since = world.gateway, len(world.gateway.roots), world.kernel.now
     while gateway.roots and (gateway.by_key or world.kernel.now - since <= patience_s):
         world.step()

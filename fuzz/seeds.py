@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from loki_rl.agents.export import write_onnx
+from loki_rl.control.fast.model_arrays import build_fleet
 from loki_rl.control.learned.observation import NO_ADJUSTMENT
 from loki_rl.core.journal import Recorder
 from loki_rl.core.messages import Arrived, Ended, Outcome, Ready, Submit
@@ -20,6 +21,18 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.plan import Placement, Plan
 from loki_rl.core.requests.items import Family, QoS, Terms
 from loki_rl.env.world import World, run
+from loki_rl.files.calibration_file import (
+    LEVELS,
+    Calibration,
+    Contention,
+    DelayTimes,
+    LoadTimes,
+    Median,
+    Mood,
+    PlanTimes,
+    Recorded,
+    ServiceTimes,
+)
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.state import Stage
 from loki_rl.serving.transport import protocol, wire
@@ -38,6 +51,7 @@ PIPELINE = Pipeline(
     leaf_weights={"read": 1.0},
 )
 OPTIONS = ClusterOptions(PIPELINE, servers=3, interval_s=1.0)
+FLEET = build_fleet(PIPELINE)
 
 PIPELINE_YAML = b"""\
 name: small
@@ -161,6 +175,29 @@ def profiles() -> list[bytes]:
     content = msgspec.json.decode((PROJECT / "pipelines/profiles/reading.cpu.json").read_bytes())
     content |= {key: value[:3] for key, value in content.items() if isinstance(value, list)}
     return [msgspec.json.encode(content)]
+
+
+def calibrations() -> list[bytes]:
+    """With a row of every kind."""
+    rising = tuple(1.0 + level for level in LEVELS)
+    found = Calibration(
+        pipeline=PIPELINE.name,
+        host="2 cores",
+        created="2026-01-01T00:00:00+00:00",
+        command="loki-rl calibrate flight",
+        recordings=(Recorded("flight", "exact", 3, 60.0, 100, 300),),
+        services=(
+            ServiceTimes("find", "quick", 40, rising, (Median(1, 5.0),)),
+            ServiceTimes("read", None, 40, rising),
+            ServiceTimes(None, None, 80, rising),
+        ),
+        loads=(LoadTimes("find", "quick", 3, rising), LoadTimes(None, None, 3, rising)),
+        delays=(DelayTimes("dispatch", 9, rising), DelayTimes("handover_next", 9, rising)),
+        plans=(PlanTimes("exact", 9, rising),),
+        contention=Contention((1.0, 0.7), 1.5),
+        mood=Mood(0.3, 0.5),
+    )
+    return [msgspec.json.encode(found)]
 
 
 def run_options() -> list[bytes]:

@@ -16,9 +16,12 @@ from fuzz import seeds
 from loki_rl.control.learned.agent import load_agent
 from loki_rl.core.journal import replay
 from loki_rl.decoding import UNREADABLE
+from loki_rl.env.calibrated import Host
 from loki_rl.env.faults import check_faults, load_faults
+from loki_rl.env.fluid.means import means_of
 from loki_rl.env.histogram import read_histogram
 from loki_rl.errors import UserError
+from loki_rl.files.calibration_file import load_calibration
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
 from loki_rl.files.profile_file import ProfileFile, by_variant
@@ -120,6 +123,13 @@ def _profile(data: bytes) -> None:
         by_variant(ProfileFile.load(path))
 
 
+def _calibration(data: bytes) -> None:
+    with _file("calibration.json", data) as path:
+        found = load_calibration(path, seeds.PIPELINE)
+        means_of(found, seeds.FLEET, 3, 1.0)
+        Host(found, "exact", seeds.OPTIONS, 0.0, lambda *_: None)
+
+
 def _model_config(data: bytes) -> None:
     with _file(f"r1/{CONFIG}", data) as path:
         model = path.parent / "2" / "model.onnx"
@@ -159,6 +169,7 @@ TARGETS: dict[str, Target] = {
     "faults": Target(_faults, (UserError,), lambda: [seeds.FAULTS_YAML], "text"),
     "histogram": Target(_histogram, (UserError,), lambda: [seeds.HISTOGRAM], "text"),
     "profile": Target(_profile, (UserError,), seeds.profiles, "json"),
+    "calibration": Target(_calibration, (UserError,), seeds.calibrations, "json"),
     "run_options": Target(read_options, UNREADABLE, seeds.run_options, "json"),
     "model_config": Target(_model_config, (UserError,), lambda: [seeds.MODEL_CONFIG], "text"),
     "trace": Target(partial(_trace, "t.csv"), (UserError,), seeds.traces, "text"),

@@ -34,6 +34,9 @@ MeanRate = Annotated[Positive | None, Help("Scale the trace to this mean rate [1
 LoadTime = Annotated[NotNegative | None, Help("Time to load any model [s] (default: as in the pipeline file).")]
 # Far below a solve it would never let the controller rest.
 Interval = Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between plans [s].")]
+CalibrationFile = Annotated[
+    str | None, Help("File of what a plane of this host was seen to take, for the twin (see loki-rl calibrate).")
+]
 WindowTrace = Annotated[str | None, Help("Cut windows from this trace (default: bursty generator).", "--trace")]
 Intervals = Annotated[Count, Help("Decisions of an episode; its window lasts them, one interval and 195 s.")]
 Randomise = Annotated[

@@ -24,15 +24,17 @@ class TraceError(UserError):
 
 class Wishes(Struct, frozen=True, eq=False):
     """What single requests ask for, an entry each. priority, min_accuracy: as in QoS. retries: how often a client that is
-    told when to come again does so."""
+    told when to come again does so. timeout_s: deadline [s], 0 where it is the pipeline's SLO; None where it always is."""
 
     priority: NDArray[np.int64]
     min_accuracy: NDArray[np.float64]
     retries: NDArray[np.int64]
+    timeout_s: NDArray[np.float64] | None = None
 
     def take(self, rows: NDArray[np.int64] | slice) -> Wishes:
         """Those of some of the requests."""
-        return Wishes(self.priority[rows], self.min_accuracy[rows], self.retries[rows])
+        timeouts = None if self.timeout_s is None else self.timeout_s[rows]
+        return Wishes(self.priority[rows], self.min_accuracy[rows], self.retries[rows], timeouts)
 
 
 class Trace(Struct, frozen=True, eq=False):

@@ -16,6 +16,7 @@ from loki_rl.traces.demand import TraceError as TraceError
 from loki_rl.traces.demand import TraceOptions as TraceOptions
 from loki_rl.traces.demand import Wishes as Wishes
 from loki_rl.traces.demand import window as window
+from loki_rl.traces.recording import is_recording, read_recording
 from loki_rl.traces.rows import Line, read_lines, stem, take, time
 from loki_rl.traces.sources import FORMATS, Columns, Format, bins, columns_of
 
@@ -34,13 +35,15 @@ WISHES: dict[str, tuple[type[int] | type[float], int]] = {
 
 
 def load_trace(path: str | Path) -> Trace:
-    """Read a CSV or CSV.gz file, or a shipped trace by its bare name such as "flash_crowd".
+    """Read a CSV or CSV.gz file, a recording, or a shipped trace by its bare name such as "flash_crowd".
 
     The header says which format it is: `t_seconds,requests`, one row a bin of equal width (one single row is a bin of 1 s);
     `t_ms` or `t_seconds`, one arrival a line in order of time, and any of WISHES after it; or one of sources.FORMATS. Raises
     TraceError, with file and line, for anything else.
     """
     file = find_trace(path)
+    if is_recording(file):
+        return read_recording(file)
     lines = read_lines(file)
     number, header = next(lines, (0, ""))
     if not number:

@@ -101,7 +101,7 @@ def bound(options: ClusterEnvOptions) -> Played:
 
 def _events(options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked) -> list[Verdict]:
     """Every agent as its policy would play it, beside `exact` and `clairvoyant`."""
-    of = RunOptions(options.pipeline, servers=options.servers, load_s=options.load_s)
+    of = RunOptions(options.pipeline, servers=options.servers, load_s=options.load_s, calibration=options.calibration)
     traces = {Path(name): asked.compress for name in asked.traces}
     with TemporaryDirectory() as name:
         folder, methods = Path(name), dict[str, tuple[str, str | None]]({BASE: (BASE, None), IDEAL: (IDEAL, None)})

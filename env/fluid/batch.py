@@ -14,6 +14,7 @@ from loki_rl.control.fast.objective_kernels import SLICES
 from loki_rl.control.fast.table import Table
 from loki_rl.control.learned.observation import ACTIONS, EXOGENOUS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.env.fluid.dynamics import FIGURES, LOST, new_rules, scratch
+from loki_rl.env.fluid.means import Means, no_means
 from loki_rl.env.fluid.step import Episodes, World, hold_all, start_all, step_all, unnamed
 from loki_rl.env.fluid.swaps import new_clusters
 from loki_rl.env.fluid.windows import Window, WindowOptions, Windows, make_window
@@ -54,10 +55,11 @@ class WindowPool:
 
 class Pool:
     """Windows and what the base, which adjusts nothing, costs on them: base_cost [W, K + 1] in J, base_lost [W, K + 1]
-    requests as a share of the mean interval's."""
+    requests as a share of the mean interval's. means: how the clusters differ from what is planned with."""
 
-    def __init__(self, table: Table, windows: WindowPool) -> None:
+    def __init__(self, table: Table, windows: WindowPool, means: Means | None = None) -> None:
         self.table, self.windows = table, windows
+        self.means = means or no_means(table.fleet.models)
         self.options, self.size = windows.options, windows.size
         self.base_cost, self.base_lost = np.zeros((2, self.size, self.options.steps))
         self.costed = np.zeros(self.size, np.bool_)
@@ -100,9 +102,10 @@ class Batch:
         )
         table, fleet = pool.table, pool.table.fleet
         self.clusters, rules = new_clusters(fleet, number, table.servers), new_rules(fleet)
+        physical = fleet.physical * pool.means.speed
         worlds = [
             World(
-                fleet.rates, fleet.physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
+                fleet.rates, physical, fleet.net, table.library, table.memo(lane), self.clusters, pool.windows.arrays,
                 rules, deep, table.most_rps, table.servers, pool.options.interval_s, pool.base_cost,
             )
             for lane in range(self.lanes)
@@ -117,7 +120,7 @@ class Batch:
         c.model[which], c.want[which], c.serves[which] = -1, -1, -1
         c.left[which], c.hold[which], c.queue[which] = 0.0, 0.0, 0.0
         c.servers[which], c.factor[which] = pool.servers[windows], pool.factor[windows]
-        c.load_s[which] = pool.load_s[windows]
+        c.load_s[which] = pool.load_s[windows] * self.pool.means.load
         parts = np.array_split(np.asarray(which, np.int64), self.lanes)
         self._in_lanes(lambda lane: start_all(parts[lane], *self._lanes[lane]))
 

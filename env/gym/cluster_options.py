@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from loki_rl.env.fluid.batch import Pool, WindowPool
 from loki_rl.env.fluid.cuts import trace_sampler
 from loki_rl.env.fluid.demands import GENERATED, Sampler, bursty_sampler, drawn_sampler
 from loki_rl.env.fluid.dynamics import TICK_S
+from loki_rl.env.fluid.means import means_of
 from loki_rl.env.fluid.windows import RANDOMISED, Bases, Ranges, WindowOptions
 from loki_rl.env.simulate import with_load_s
 from loki_rl.errors import UserError
+from loki_rl.files.calibration_file import Calibration, load_calibration
 from loki_rl.files.config import load_pipeline
 from loki_rl.traces.trace import TraceOptions, load_trace
 
@@ -54,7 +57,8 @@ class ClusterEnvOptions(TraceOptions, frozen=True, kw_only=True):
     split, windows: which windows, how many. randomise: draw service rate, servers, lag and lost counts per window, the load
     time where load_s is None, and of generated demand the shape, its kind where kind is None, its mean where mean_rps is.
     base: whose belief actions adjust (exact, clairvoyant). deep: the thorough search of the allocator table (slower).
-    solver: of exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's.
+    solver: of exact plans (search or pulp): the table's ladder, what demand the mask allows, the event twin's. calibration:
+    file of what a plane was seen to take (loki-rl calibrate); its load times where no other is given or drawn.
     """
 
     pipeline: str = "traffic"
@@ -73,6 +77,7 @@ class ClusterEnvOptions(TraceOptions, frozen=True, kw_only=True):
     base: str = "exact"
     deep: bool = False
     solver: Solver = "search"
+    calibration: str | None = None
 
 
 def check_options(options: ClusterEnvOptions) -> None:
@@ -117,9 +122,23 @@ def table_for(pipeline: str, load_s: float | None, servers: int | None, solver: 
 
 @cache
 def pool_for(options: ClusterEnvOptions) -> Pool:
-    """The windows of these options with their base; equal options share them in a process. Raises OptionError."""
+    """The windows of these options with their base; equal options share them in a process. Raises OptionError, and
+    ConfigError for files that are wrong."""
     check_options(options)
-    return Pool(table_of(options), _windows(replace(options, deep=False, fidelity="fluid")))
+    table, found = table_of(options), calibration_of(options)
+    means = None if found is None else means_of(found, table.fleet, table.servers, options.interval_s)
+    # In the event twin plans take their time by themselves.
+    late_s = means.late_s if means is not None and options.fidelity == "fluid" else 0
+    return Pool(table, _windows(replace(options, deep=False, fidelity="fluid", calibration=None), late_s), means)
+
+
+@cache
+def calibration_of(options: ClusterEnvOptions) -> Calibration | None:
+    """Of the plane that is played; without its load times where another is given or drawn. Raises ConfigError."""
+    if options.calibration is None:
+        return None
+    found = load_calibration(Path(options.calibration), table_of(options).fleet.pipeline)
+    return found if options.load_s is None and not options.randomise else replace(found, loads=())
 
 
 def chosen_windows(chosen: Any, number: int, pool: Pool) -> NDArray[np.int64]:
@@ -135,8 +154,8 @@ def table_of(options: ClusterEnvOptions) -> Table:
 
 
 @cache
-def _windows(options: ClusterEnvOptions) -> WindowPool:
-    table = table_of(options)
+def _windows(options: ClusterEnvOptions, late_s: int) -> WindowPool:
+    table, ranges = table_of(options), ranges_of(options)
     pipeline = table.fleet.pipeline
     asked = WindowOptions(
         intervals=options.intervals,
@@ -148,7 +167,7 @@ def _windows(options: ClusterEnvOptions) -> WindowPool:
         servers=table.servers,
         load_s=table.fleet.load_s,
         base=options.base,
-        ranges=ranges_of(options),
+        ranges=replace(ranges, lag_s=tuple(lag_s + late_s for lag_s in ranges.lag_s)),
     )
     return WindowPool(asked, table.fleet.models, options.windows, SPLITS[options.split])
 

@@ -21,18 +21,20 @@ from loki_rl.env.fluid.dynamics import ACCURACY as QUALITY
 from loki_rl.env.fluid.dynamics import ARRIVALS as ARRIVED
 from loki_rl.env.fluid.dynamics import FIGURES, LOADS, LOSS, LOST, OK, USED
 from loki_rl.env.fluid.windows import Window
-from loki_rl.env.gym.cluster_options import ClusterEnvOptions, planner_of
+from loki_rl.env.gym.cluster_options import ClusterEnvOptions, calibration_of, planner_of
 from loki_rl.env.simulate import with_load_s
-from loki_rl.env.world import ActorSlot, World
+from loki_rl.env.world import ActorSlot, Habits, World, slowest_load_s
+
+BASE = "exact"  # plans here, whoever adjusts what it plans for
 
 
 class PausedWorld(World):
     """A World that keeps the question when the controller asks for a plan."""
 
-    def __init__(self, options: ClusterOptions, start: float) -> None:
+    def __init__(self, options: ClusterOptions, start: float, habits: Habits | None = None) -> None:
         self.pending: Snapshot | None = None
         self.asking: ActorSlot | None = None
-        super().__init__(options, _nobody, start=start)
+        super().__init__(options, _nobody, start=start, habits=habits)
 
     def _carry_out(self, slot: ActorSlot, effect: Effect, now: float) -> None:
         if isinstance(effect, Solve):
@@ -43,7 +45,7 @@ class PausedWorld(World):
     def answer(self, plan: Plan) -> None:
         """The plan that the controller waits for."""
         assert self.asking is not None
-        self.kernel.push(self.kernel.now, self.asking, Planned(plan))
+        self.kernel.push(self.kernel.now + self.thought_s(), self.asking, Planned(plan))
         self.pending = self.asking = None
 
 
@@ -117,7 +119,9 @@ class EventCluster:
         self.window, self.interval_s = window, options.interval_s
         self._planner = planner_of(pipeline, window.servers, options)
         cluster = ClusterOptions(pipeline, window.servers, seed=seed, interval_s=options.interval_s)
-        self.world = PausedWorld(cluster, -load_s - 1.0)
+        found = calibration_of(options)
+        habits = None if found is None else Habits(found, BASE)
+        self.world = PausedWorld(cluster, -slowest_load_s(cluster, habits) - 1.0, habits)
         self.figures, self._totals = np.zeros((2, FIGURES))
         self._next = 0
         self._gateway = self.world.slots["gateway"]

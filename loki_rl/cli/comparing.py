@@ -10,8 +10,8 @@ import click
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Fields, Json, alone, split_names, writable
-from loki_rl.cli.results import need_models
+from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, split_names, writable
+from loki_rl.cli.results import need_models, played_again
 from loki_rl.env.faults import load_faults
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
@@ -30,7 +30,7 @@ OF_A_SUITE = {
 
 
 def compare(
-    options: Annotated[RunOptions, Fields(without=("trace", "policy", "driver"))],
+    options: Annotated[RunOptions | None, Fields(without=("trace", "policy", "driver"))],
     trace: Annotated[
         tuple[str, ...], Help("Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp); may be repeated.")
     ] = ("flash_crowd",),
@@ -41,6 +41,7 @@ def compare(
     seeds: Annotated[Count, Help("Runs of each policy on each trace, with seeds from --seed on.")] = 1,
     driver: Annotated[str, Help("twin, emulated or onnx, or several separated by commas.")] = "twin",
     faults: FaultsFile = None,
+    journal: RecordingFile = None,
     logdir: Annotated[Path, Help("Folder for run folders and report.")] = Path("runs"),
     jobs: Annotated[Count | None, Help("Runs of the twin at once (default: one per core).")] = None,
     fresh: Annotated[bool, Help("Run again what the log folder already holds.")] = False,
@@ -48,6 +49,12 @@ def compare(
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
     writable(logdir)
+    recorded = None
+    if journal is not None:
+        options, recorded = played_again(journal)
+        trace = (options.trace,)
+    if options is None:
+        raise UsageError("name a pipeline (or a recording to play with --journal)")
     if faults is not None:
         options = replace(options, faults=load_faults(faults))
     each = range(options.seed, options.seed + seeds)
@@ -63,7 +70,7 @@ def compare(
         need_models(options.pipeline, "onnx")
     cases = build_cases(options, policies=names, traces=trace, seeds=each, drivers=cast("list[Driver]", drivers))
     with terminal.run_bar() as progress:
-        found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh)
+        found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh, recorded)
     terminal.say(document(found), as_json, lambda: _show_comparison(found, logdir))
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))
@@ -72,7 +79,7 @@ def compare(
 
 def _show_comparison(found: Comparison, logdir: Path) -> None:
     if found.results:
-        terminal.shown(table(found.results))
+        terminal.shown(table(found.shown))
     if len({done.trace for done in found.results}) > 1:
         terminal.line("\n".join(summary_lines(found.results)))
     if found.reused:

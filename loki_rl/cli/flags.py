@@ -25,6 +25,14 @@ FaultsFile = Annotated[
     Path | None, Help("YAML file of what goes wrong in the twin: crashes, slow servers ... (docs/faults.md)", "--faults")
 ]
 
+RecordingFile = Annotated[
+    Path | None,
+    Help(
+        "Recording of a plane, or its run folder: play what it was asked, as it was run but for the flags given.",
+        "--journal",
+    ),
+]
+
 WORDS = {int: "a whole number", float: "a number"}
 METAVARS = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
 
@@ -217,11 +225,15 @@ def split_names(flag: str, text: str, allowed: Collection[str] = ()) -> list[str
     return names
 
 
+def typed(names: Collection[str]) -> dict[str, Any]:
+    """Those of the parameters that were typed, and what."""
+    context = click.get_current_context()
+    sources = ((name, context.get_parameter_source(name)) for name in context.params if name in names)
+    return {name: context.params[name] for name, source in sources if source is not None and source.name == "COMMANDLINE"}
+
+
 def alone(why: str, heard: Collection[str]) -> None:
     """Raise UsageError for every other flag that was typed: it would not be heard."""
-    context = click.get_current_context()
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in heard:
-            flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"{why}; leave {flag} out")
+    for name in typed(click.get_current_context().params.keys() - set(heard)):
+        flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
+        raise UsageError(f"{why}; leave {flag} out")

@@ -22,7 +22,7 @@ TRACE = ("trace", *TraceOptions.__struct_fields__)
 
 
 def serve(
-    run: Annotated[RunOptions, Fields(without=(*TRACE, "driver"), flags={"servers": "--workers"})],
+    run: Annotated[RunOptions, Fields(without=(*TRACE, "driver", "calibration"), flags={"servers": "--workers"})],
     options: ServeOptions,
     logs: LogOptions,
     traces: SpanOptions,

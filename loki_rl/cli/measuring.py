@@ -13,7 +13,7 @@ from loki_rl.cli.results import need_models
 from loki_rl.files.config import load_pipeline
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
-from loki_rl.serving.profiling.as_served import rescale
+from loki_rl.serving.profiling.as_served import doubt, rescale
 from loki_rl.serving.profiling.labelled import load_labelled
 from loki_rl.serving.profiling.profile import Clock, Request, quick_request
 from loki_rl.serving.profiling.profile import profile as measure
@@ -80,5 +80,7 @@ def profile(
         if as_served:
             measured = rescale(file.path, target, device, progress)
             measured.save(target)
+    if unsure := doubt(measured):
+        terminal.note(unsure)
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))

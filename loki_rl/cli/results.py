@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import UsageError
+from loki_rl.cli.flags import UsageError, typed
 from loki_rl.files.config import load_pipeline
 from loki_rl.reports.report import table
+from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run_folder import save
+from loki_rl.runs.what_if import recording_of, what_if
 from loki_rl.serving.engines.adapter import adapter_class
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import find_model
@@ -29,8 +31,18 @@ def need_models(pipeline: str, engine: str | None) -> None:
             raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
 
 
-def finish(done: RunResult, logdir: Path | None, as_json: bool) -> None:
-    """Write the folder of a run, where one was asked for, and tell what came out."""
+def played_again(recording: Path) -> tuple[RunOptions, RunResult]:
+    """The options of a run on recorded requests, and what the recorded run made of them."""
+    if "trace" in typed(["trace"]):
+        raise UsageError("--journal brings the requests of a plane; leave --trace out")
+    return what_if(recording_of(recording), typed(RunOptions.__struct_fields__))
+
+
+def finish(done: RunResult, logdir: Path | None, as_json: bool, recorded: RunResult | None = None) -> None:
+    """Write the folder of a run, where one was asked for, and tell what came out. recorded: the run whose requests it
+    played, to be set beside it."""
     if logdir is not None:
         save(done, logdir)
-    terminal.say(row(done), as_json, lambda: terminal.shown(table([done])))
+    told = row(done) if recorded is None else row(done) | {"recorded": row(recorded)}
+    rows = [done] if recorded is None else [recorded, done]
+    terminal.say(told, as_json, lambda: terminal.shown(table(rows)))

@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from loki_rl.cli.flags import FaultsFile, Json, Logdir, UsageError, alone, writable
-from loki_rl.cli.results import finish, need_models
+from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone, writable
+from loki_rl.cli.results import finish, need_models, played_again
 from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import wording
@@ -24,21 +24,26 @@ def simulate(
     faults: FaultsFile = None,
     logdir: Logdir = None,
     config: Annotated[Path | None, Help("Repeat the run of this run.json.")] = None,
+    journal: RecordingFile = None,
     as_json: Json = False,
 ) -> None:
-    """Play a trace against a policy in the event twin or on a plane of this host, or repeat any run."""
+    """Play a trace against a policy in the event twin or on a plane of this host, repeat any run, or play what a plane was
+    asked once more, with another policy, SLO or cluster."""
     writable(logdir)
+    recorded = None
     if config is not None:
         alone("--config repeats a run as it was", {"config", "logdir", "as_json"})
         options = _read_config(config)
+    if journal is not None:
+        options, recorded = played_again(journal)
     if options is None:
-        raise UsageError("name a pipeline (or a run to repeat with --config)")
+        raise UsageError("name a pipeline (or a run to repeat with --config, or a recording with --journal)")
     if faults is not None:
         options = replace(options, faults=load_faults(faults))
     if options.driver == "onnx":
         need_models(options.pipeline, options.driver)
     folder = None if logdir is None else folder_of(options, logdir)
-    finish(RUNNERS[options.driver](options, folder), logdir, as_json)
+    finish(RUNNERS[options.driver](options, folder), logdir, as_json, recorded)
 
 
 def _read_config(path: Path) -> RunOptions:

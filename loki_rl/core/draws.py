@@ -69,8 +69,11 @@ DEAL = 1 << 23
 SAMPLE = 1 << 24
 RETRY = 1 << 25
 SPAN, ROOT_SPAN, TRACE_HIGH, TRACE_LOW = (1 << bit for bit in range(26, 30))
+LOADS = 1 << 30
 # Those of whole generators (traces.arrivals.generator).
-ARRIVALS, GENERATE, BURSTY, FLUID_WINDOWS, FLUID_CUTS, FORECASTER = 1, 2, 7, 8, 9, 10
+ARRIVALS, GENERATE, BURSTY, FLUID_WINDOWS, FLUID_CUTS, FORECASTER, MOOD = 1, 2, 7, 8, 9, 10, 11
+# A stream for each kind of delay, from this one on.
+DELAYS = 32
 
 
 def fanouts(seed: int, pipeline: Pipeline, item: int, task: int, variant: int) -> tuple[int, ...]:

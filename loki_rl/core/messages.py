@@ -137,11 +137,13 @@ class Leaving(Message, array_like=True, tag=True):
 
 
 class Execute(Message, array_like=True, tag=True):
-    """To a worker: run this batch. variant: the one the credit named."""
+    """To a worker: run this batch. variant: the one the credit named. slowdown: how much longer than profiled it should take
+    there."""
 
     batch: int
     variant: int
     families: list[Family]
+    slowdown: float = 1.0
 
 
 class Result(Message, array_like=True, tag=True):
@@ -235,13 +237,15 @@ class Counted(Message, array_like=True, tag=True):
 
 class Backlog(Message, array_like=True, tag=True):
     """To the controller, every second: state of a task's queue. drain_s: predicted time to serve it; arrived: items
-    since the last report; drift: what is not as profiled."""
+    since the last report; drift: what is not as profiled; levels: name of a type of server -> measured over profiled
+    service time of what the task has run there."""
 
     task: int
     queued: int
     drain_s: float
     arrived: int = 0
     drift: list[Drift] = []
+    levels: dict[str, float] = {}
 
 
 class Sample(Message, array_like=True, tag=True):

@@ -48,16 +48,11 @@ class Route(Struct, frozen=True):
 
 class Adjustment(Struct, frozen=True):
     """What an agent wanted of a plan. factor: on the demand that may come beyond what is expected; odds: on how likely that
-    is. fallback: it was not believed, and the plan is the one without it. shadow: it was only written down; then servers,
-    accuracy and capacity_rps are what the plan with it would have more than this one."""
+    is. fallback: it was not believed, and the plan is the one without it."""
 
     factor: float
     odds: float
     fallback: bool = False
-    shadow: bool = False
-    servers: int = 0
-    accuracy: float = 0.0
-    capacity_rps: float = 0.0
 
 
 class Plan(Struct, frozen=True):
@@ -117,7 +112,8 @@ class Server(Struct, frozen=True):
 
 class Drift(Struct, frozen=True, array_like=True):
     """What one variant does in service, where its profile says otherwise. server_type: name of the type that it ran on.
-    slowdown: measured over profiled service time. fanout: child task -> measured children per item."""
+    slowdown: measured over profiled service time, its own or of what ran beside it. fanout: child task -> measured children
+    per item; empty where none were counted."""
 
     task: str
     variant: str

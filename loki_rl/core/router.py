@@ -76,7 +76,7 @@ class Router:
         # Where only the best that there is matters: a variant on the server where it is fastest.
         self.least_s = self.servers.fastest.service_s[task]
         # After a batch is given: the way to the worker, the end of its running batch, the way back and to the gateway.
-        self.after_s = self.servers.fastest.rest_s[task] + 3 * self.pipeline.hop_s + options.lead_s
+        self.after_s = self._after_s()
         self.early_drop = options.drop != "none" and (options.drop != "last-task" or not self.children)
         self.reroute = options.drop == "reroute"
         self.soft_deadlines = options.soft_deadlines
@@ -127,7 +127,7 @@ class Router:
                 self._peer_restarted(address, effects)
             case Drifted(drift):
                 self.times.adopt(drift)
-                self.pullers.retime()
+                self._retime()
             case Begin(origin):
                 self.seconds.begin(origin)
                 self.arrived = 0
@@ -243,8 +243,8 @@ class Router:
     def _commit(self, event: Result, now: float, effects: list[Effect]) -> None:
         if self.pullers.silent:
             self.pullers.restore(event.worker, event.incarnation)
-        if self.times.record(event, self.servers.type_of(event.worker)):
-            self.pullers.retime()
+        if self.times.record(event, self.servers.type_of(event.worker), now):
+            self._retime()
         lease = self.leases.end(event, now)
         if lease is None:
             return
@@ -268,6 +268,17 @@ class Router:
 
     def _soft(self, family: Family) -> float:
         return family.t0 + (family.deadline - family.t0) * self.split
+
+    def _retime(self) -> None:
+        """Service times have changed."""
+        self.pullers.retime()
+        self.after_s = self._after_s()
+
+    def _after_s(self) -> float:
+        """The least that a request needs after this task [s]. What makes this task faster than profiled may make those
+        behind it so: what they could still make is not dropped."""
+        rest_s = self.times.least * self.servers.fastest.rest_s[self.task]
+        return rest_s + 3 * self.pipeline.hop_s + self.options.lead_s
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
@@ -347,7 +358,8 @@ class Router:
         self.leases.give(batch, lease, now)
         self.shares.served(variant, families)
         self.flow.spend(variant, families, now)
-        effects.append(Send(puller.address, Execute(batch, variant, families)))
+        slowdown = self.times.slowdown(puller.server_type, variant)
+        effects.append(Send(puller.address, Execute(batch, variant, families, slowdown)))
 
     def drain_s(self) -> float:
         """Predicted time [s] to serve the queue with the workers that pull now."""
@@ -358,4 +370,4 @@ class Router:
         """Of the second that ends."""
         arrived, self.arrived = self.arrived, 0
         queued = self.queue.waiting + self.again.waiting
-        return Backlog(self.task, queued, self.drain_s(), arrived, self.times.drift)
+        return Backlog(self.task, queued, self.drain_s(), arrived, self.times.drift, self.times.levels)

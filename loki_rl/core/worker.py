@@ -38,7 +38,8 @@ class Worker:
     swap (Pipeline.swap): *break* stops pulling, ends its batch, unloads, loads; *make* pulls for the old variant until the
     new one is warm, where the memory of its server holds both. A worker without a target is parked: it pulls nothing, its
     model stays warm. A credit for the next batch is given lead_s before the running one should end, so at most one batch
-    waits behind the running one.
+    waits behind the running one. When that is, the router says with the batch: asked for by a profile that is too fast, the
+    next one would be formed too early, of what waits by then, and be late by what the running one takes longer.
     """
 
     def __init__(self, options: ClusterOptions, number: int, incarnation: int = 0) -> None:
@@ -123,7 +124,7 @@ class Worker:
     def _run(self, event: Execute, now: float, effects: list[Effect]) -> None:
         task = self.serving[0]
         self.running = event
-        self.ends = now + self.pipeline.service_s[task][event.variant][size(event.families)]
+        self.ends = now + event.slowdown * self.pipeline.service_s[task][event.variant][size(event.families)]
         effects.append(Run(event.batch, task, event.variant, event.families))
 
     def _complete(self, event: BatchDone, now: float, effects: list[Effect]) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import astuple
-from numpy.typing import NDArray
 
 from loki_rl.flight.file import FlightError, Head, Tail
+from loki_rl.flight.packing import DTYPES, Columns, Part, grouped
 from loki_rl.flight.rows import (
     Answer,
     AnyRow,
@@ -29,22 +27,8 @@ from loki_rl.flight.rows import (
     Usage,
 )
 
-Columns = NDArray[Any]
 # By which column a kind is in order.
 ORDER: dict[type[Row], str] = {Service: "end", ModelLoad: "end", Planning: "answered", Usage: "second", Begun: "origin"}
-KINDS = {"float": "f8", "int": "i8", "bool": "?", "Outcome": "i8"}
-# Of these kinds the rows stay as they are: they hold more than numbers, and there are few.
-WHOLE = (Queue, Planning)
-
-
-def layout(kind: type[Row]) -> np.dtype[Any]:
-    """Names and types of the columns of a kind of row."""
-    return np.dtype([(name, KINDS[kind.__annotations__[name]]) for name in kind.__struct_fields__])
-
-
-DTYPES: dict[type[Row], np.dtype[Any]] = {
-    kind: layout(kind) for kind in (Begun, Arrival, Answer, Handed, Service, Returned, Lost, ModelLoad, Usage)
-}
 
 
 class Flight(Struct):
@@ -65,24 +49,28 @@ class Flight(Struct):
 
 
 class Collector:
-    """Makes columns of rows, some at a time, so that a long run does not stand in memory as objects."""
+    """Makes columns of rows, some at a time, so that a long run does not stand in memory as objects. only: which kinds are
+    kept (default: all)."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: Collection[type[Row]] = ()) -> None:
+        self._only = only
         self._parts: defaultdict[type[Row], list[Columns]] = defaultdict(list)
-        self._whole: defaultdict[type[Row], list[Any]] = defaultdict(list)
+        self._whole: list[Queue | Planning] = []
 
     def add(self, rows: Iterable[AnyRow]) -> None:
-        found: defaultdict[type[Row], list[Any]] = defaultdict(list)
-        for row in rows:
-            found[type(row)].append(row)
-        for kind, mine in found.items():
-            if kind in WHOLE:
-                self._whole[kind] += mine
-            else:
-                self._parts[kind].append(np.array([astuple(row) for row in mine], DTYPES[kind]))
+        """Rows as they come of a Sifter."""
+        self.add_part(grouped(rows))
+
+    def add_part(self, part: Part) -> None:
+        """Rows as they come of a file."""
+        only = self._only
+        for kind, mine in part.columns.items():
+            if not only or kind in only:
+                self._parts[kind].append(mine)
+        self._whole += [row for row in part.rows if not only or type(row) in only]
 
     def flight(self) -> Flight:
-        """All that was added, in order of time."""
+        """All that was added, in order of time. The collector is empty then."""
         begun = self._columns(Begun)["origin"]
         return Flight(
             origin=float(begun[-1]) if len(begun) else None,
@@ -94,20 +82,26 @@ class Collector:
             lost=self._columns(Lost),
             loads=self._columns(ModelLoad),
             usage=self._columns(Usage),
-            queues=sorted(self._whole[Queue], key=lambda row: row.at),
-            plans=sorted(self._whole[Planning], key=lambda row: row.answered),
+            queues=sorted((row for row in self._whole if type(row) is Queue), key=lambda row: row.at),
+            plans=sorted((row for row in self._whole if type(row) is Planning), key=lambda row: row.answered),
         )
 
     def _columns(self, kind: type[Row]) -> Columns:
-        parts = self._parts[kind]
+        parts = self._parts.pop(kind, [])
         whole = np.concatenate(parts) if parts else np.zeros(0, DTYPES[kind])
-        return whole[np.argsort(whole[ORDER.get(kind, "at")], kind="stable")]
+        order = whole[ORDER.get(kind, "at")]
+        # A day of requests is better not copied: those of one process are in order.
+        return whole if np.all(order[1:] >= order[:-1]) else whole[np.argsort(order, kind="stable")]
 
 
-def read_flight(path: Path) -> tuple[Head, Flight]:
-    """A whole recording. Raises FlightError."""
-    tail, collector = Tail(path), Collector()
-    collector.add(tail.poll())
+def read_flight(path: Path, only: Collection[type[Row]] = ()) -> tuple[Head, Flight]:
+    """A whole recording. only: as in Collector. Raises FlightError."""
+    tail, collector = Tail(path), Collector(only)
+    try:
+        for part in tail.poll():
+            collector.add_part(part)
+    finally:
+        tail.close()
     if tail.head is None:
         raise FlightError(f"{path} is not a recording: it has no head; record one with 'loki-rl serve --record FILE'")
     return tail.head, collector.flight()

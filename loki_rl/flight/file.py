@@ -1,7 +1,7 @@
 """The file of a flight recorder: chunks of rows, appended by every process of a plane to one file, each in one write.
 
-A chunk is MAGIC, its length, the check sum of its body, and the body: zlib of msgpack. One that was cut short (a full disk,
-a process that was killed) is passed over, and the next one is found by its magic."""
+A chunk is MAGIC, its length, the check sum of its body, and the body: zlib of what loki_rl/flight/packing.py makes of rows.
+One that was cut short (a full disk, a process that was killed) is passed over, and the next one is found by its magic."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from msgspec import Struct
 from loki_rl.core.options import ClusterOptions
 from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import UserError
-from loki_rl.flight.rows import AnyRow, rows_decoder, rows_encoder
+from loki_rl.flight.packing import MOST_ROWS, Part, pack, unpack
+from loki_rl.flight.rows import AnyRow
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"LokiFly1"
 HEADER_BYTES = len(MAGIC) + 8
-# Rows wait this long before they are written [s], and at most so many.
+# Rows wait this long before they are written [s] if nobody says otherwise, and no longer if there are so many.
 EVERY_S = 1.0
-MOST_ROWS = 4096
+MANY_ROWS = 4096
 # A longer chunk than any that is written is none.
-MOST_BYTES = 64 << 20
+MOST_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 LEVEL = 1
 # What clients asked for is their affair.
 PRIVATE_FILE = 0o600
@@ -52,7 +54,7 @@ def begin(path: Path, head: Head) -> None:
     """Make the file. Raises OSError, FileExistsError where there is one."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     try:
-        _append(file, rows_encoder.encode(head))
+        _append(file, msgspec.msgpack.encode(head))
     except OSError:
         path.unlink()
         raise
@@ -61,10 +63,11 @@ def begin(path: Path, head: Head) -> None:
 
 
 class Writer:
-    """Of one process, for a file that was begun. Opening raises OSError, as does writing; then nothing more should be
-    written."""
+    """Of one process, for a file that was begun. every_s: how long rows wait [s]. Opening raises OSError, as does writing;
+    then nothing more should be written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, every_s: float = EVERY_S) -> None:
+        self._every_s = every_s
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._rows: list[AnyRow] = []
         self._written = 0.0
@@ -75,15 +78,15 @@ class Writer:
 
     def tick(self, now: float) -> None:
         """Write what there is if it is time to."""
-        if self._rows and (now - self._written >= EVERY_S or len(self._rows) >= MOST_ROWS):
+        if self._rows and (now - self._written >= self._every_s or len(self._rows) >= MANY_ROWS):
             self._written = now
             self.flush()
 
     def flush(self) -> None:
         """Write what there is."""
         rows, self._rows = self._rows, []
-        if rows:
-            _append(self._file, rows_encoder.encode(rows))
+        for first in range(0, len(rows), MOST_ROWS):
+            _append(self._file, pack(rows[first : first + MOST_ROWS]))
 
     def close(self) -> None:
         """Write what there is and end."""
@@ -102,28 +105,37 @@ def _append(file: int, content: bytes) -> None:
 
 
 class Tail:
-    """A recording that is still written: `poll` gives what came since. Raises FlightError."""
+    """A recording that may still be written: `poll` gives what came since. Raises FlightError, as does `poll`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
         self._held = bytearray()
         self.head: Head | None = None
-
-    def poll(self) -> list[AnyRow]:
-        """Rows since the last call, in the order in which they were written: those of one process are in order of time."""
-        self._read()
-        return [row for body in self._bodies() for row in self._rows(body)]
-
-    def _read(self) -> None:
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
+            if path.exists() and not path.is_file():
+                raise FlightError(f"{path} is not a recording: it is no file")
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise FlightError(f"{path} cannot be read: {error.strerror}") from error
+
+    def poll(self) -> Iterator[Part]:
+        """What was written since, in that order: rows of one process are in order of time."""
+        while self._read():
+            for body in self._bodies():
+                part = self._part(body)
+                if part is not None:
+                    yield part
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read(self) -> bool:
+        try:
+            new = self._file.read(BLOCK_BYTES)
         except OSError as error:
             raise FlightError(f"{self._path} cannot be read: {error.strerror}") from error
-        self._offset += len(new)
         self._held += new
+        return bool(new)
 
     def _bodies(self) -> Iterator[bytes]:
         held = self._held
@@ -155,15 +167,15 @@ class Tail:
         del held[: len(MAGIC)]
         return b""
 
-    def _rows(self, body: bytes) -> list[AnyRow]:
+    def _part(self, body: bytes) -> Part | None:
         content = self._unpacked(body)
         try:
-            if self.head is None:
-                self.head = self._checked(msgspec.msgpack.decode(content, type=Head))
-                return []
-            return rows_decoder.decode(content)
-        except UNREADABLE as error:
+            if self.head is not None:
+                return unpack(content)
+            self.head = self._checked(msgspec.msgpack.decode(content, type=Head))
+        except (ValueError, *UNREADABLE) as error:
             raise FlightError(f"{self._path} is not a recording of this version ({VERSION}): {error}") from error
+        return None
 
     def _unpacked(self, body: bytes) -> bytes:
         unpacker = zlib.decompressobj()

@@ -3,7 +3,6 @@ queues were. Times are those of the actors' clock [s], which all processes of a 
 
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
@@ -130,6 +129,3 @@ class Usage(Row, tag="u"):
 
 
 AnyRow = Begun | Arrival | Answer | Handed | Service | Returned | Lost | Queue | ModelLoad | Planning | Usage
-
-rows_decoder = msgspec.msgpack.Decoder(list[AnyRow])
-rows_encoder = msgspec.msgpack.Encoder()

@@ -16,13 +16,20 @@ from loki_rl.runs.result import RunResult
 
 
 class Comparison(Struct):
-    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it."""
+    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it. recorded:
+    the run whose requests all of them played, if there was one."""
 
     results: list[RunResult]
     summary: list[Average]
     failures: list[Failure]
     reused: int
     report: Path
+    recorded: RunResult | None = None
+
+    @property
+    def shown(self) -> list[RunResult]:
+        """What is set side by side."""
+        return [*self.results, *([] if self.recorded is None else [self.recorded])]
 
 
 def build_cases(
@@ -33,11 +40,18 @@ def build_cases(
     seeds: Iterable[int],
     drivers: Iterable[Driver] = ("twin",),
 ) -> list[RunOptions]:
-    """Every combination; all else as in `options`. Seeds come before policies, so that whatever an interrupted comparison
-    has finished is about complete for some seeds."""
+    """Every combination; all else as in `options`, but that a calibration is for the twin alone. Seeds come before policies,
+    so that whatever an interrupted comparison has finished is about complete for some seeds."""
     policies, seeds, drivers = list(dict.fromkeys(policies)), list(dict.fromkeys(seeds)), list(dict.fromkeys(drivers))
     return [
-        replace(options, driver=driver, trace=trace, seed=seed, policy=policy)
+        replace(
+            options,
+            driver=driver,
+            trace=trace,
+            seed=seed,
+            policy=policy,
+            calibration=options.calibration if driver == "twin" else None,
+        )
         for driver in drivers
         for trace in dict.fromkeys(traces)
         for seed in seeds
@@ -60,6 +74,7 @@ def document(found: Comparison) -> dict[str, object]:
             }
             for failure in found.failures
         ],
+        **({} if found.recorded is None else {"recorded": result_row(found.recorded)}),
         "reused": found.reused,
         "report": str(found.report),
     }
@@ -72,13 +87,16 @@ def compare(
     jobs: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     fresh: bool = False,
+    recorded: RunResult | None = None,
 ) -> Comparison:
-    """Run all cases and write their folders, results.csv and report.md with its plots into the log folder.
+    """Run all cases and write their folders, results.csv and report.md with its plots into the log folder. recorded: as in
+    Comparison.
 
     The rest is as in `play`.
     """
     played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh)
     results = [played.results[place] for place in sorted(played.results)]
     failures = [played.failures[place] for place in sorted(played.failures)]
-    report = write_report(results, logdir, [str(failure) for failure in failures])
-    return Comparison(results, averages(results), failures, played.reused, report)
+    beside = [] if recorded is None else [recorded]
+    report = write_report([*results, *beside], logdir, [str(failure) for failure in failures])
+    return Comparison(results, averages([*results, *beside]), failures, played.reused, report, recorded)

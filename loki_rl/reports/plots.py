@@ -16,8 +16,9 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import Second
 from loki_rl.errors import UserError
+from loki_rl.reports.phases import HAPPENINGS, Happening, happenings
 from loki_rl.reports.summary import DRIVERS
-from loki_rl.runs.curves import MODES, plans_in_force, whole_seconds
+from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.result import RunResult
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ Floats = NDArray[np.float64]
 # Okabe and Ito's colours: they differ for colour-blind readers, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MODE_COLOURS = {"hardware": "#A9D8B8", "accuracy": "#F6CF7C", "shed": "#E8998D", "infeasible": "#8C8C8C"}
+HAPPENING_COLOURS: dict[Happening, str] = {
+    "fewer servers": "#DCEFE3",
+    "cheaper ones step in": "#FBEBC8",
+    "all servers": "#A9D8B8",
+    "cheaper models": "#F6CF7C",
+    "requests lost": "#E8998D",
+}
 DEMAND_COLOUR = "#D9D9D9"
 WINDOWS = 90
 LEGEND = 5  # names side by side
@@ -56,12 +64,12 @@ class Curve(Struct):
     servers: Floats
     accuracy: Floats
     violations: Floats
-    modes: list[str]
+    happenings: list[Happening]
 
 
 def timeline_png(results: Sequence[RunResult], path: Path) -> None:
-    """Demand and goodput, servers, accuracy, violations and modes over time: a colour for each policy, a column for each
-    driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
+    """Demand and goodput, servers, accuracy, violations and what happens over time: a colour for each policy, a column for
+    each driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
     drivers = [driver for driver in DRIVERS if any(done.options.driver == driver for done in results)]
     policies = list(dict.fromkeys(done.options.policy for done in results))
     if not drivers:
@@ -110,11 +118,11 @@ def _title(results: Sequence[RunResult]) -> str:
 
 def _labels(window_s: int) -> list[str]:
     mean = f"\n(mean of {window_s} s)" if window_s > 1 else ""
-    return [f"requests/s{mean}", "servers in use", f"accuracy [%]{mean}", f"SLO violations [%]{mean}", "mode"]
+    return [f"requests/s{mean}", "servers in use", f"accuracy [%]{mean}", f"SLO violations [%]{mean}", ""]
 
 
 def _timeline(axes: Any, results: Sequence[RunResult], policies: Sequence[str], window_s: int) -> None:
-    rates, servers, accuracy, violations, modes = axes
+    rates, servers, accuracy, violations, strips = axes
     for number, policy in enumerate(policies):
         seeds = [done for done in results if done.options.policy == policy]
         if not seeds:
@@ -128,20 +136,20 @@ def _timeline(axes: Any, results: Sequence[RunResult], policies: Sequence[str], 
         servers.step(curve.time_s, curve.servers, where="mid", **line)
         accuracy.plot(curve.time_s, 100 * curve.accuracy, **line)
         violations.plot(curve.time_s, 100 * curve.violations, **line)
-        _strip(modes, curve, -number)
+        _strip(strips, curve, -number)
     servers.axhline(results[0].servers, color="#888888", linewidth=0.9, linestyle="--")
-    modes.grid(visible=False)
-    modes.set_xlabel("trace time [s]")
+    strips.grid(visible=False)
+    strips.set_xlabel("trace time [s]")
 
 
 def _scales(column: Any, results: Sequence[RunResult], policies: Sequence[str]) -> None:
     """Only when every column is drawn: a limit that is set once no longer grows with what comes after it."""
-    rates, servers, _, violations, modes = column
+    rates, servers, _, violations, strips = column
     rates.set_ylim(bottom=0)
     servers.set_ylim(0, 1.08 * max(done.servers for done in results))
     violations.set_ylim(bottom=-1.5)
-    modes.set_yticks([-number for number in range(len(policies))], policies, fontsize=8)
-    modes.set_xlim(0, max(done.duration_s for done in results))
+    strips.set_yticks([-number for number in range(len(policies))], policies, fontsize=8)
+    strips.set_xlim(0, max(done.duration_s for done in results))
 
 
 def _colour(number: int) -> str:
@@ -149,10 +157,10 @@ def _colour(number: int) -> str:
 
 
 def _strip(axis: Axes, curve: Curve, level: int) -> None:
-    """A bar of the modes in which the policy was."""
-    for name in MODES:
-        spans = [(time - 0.5, 1.0) for time, mode in zip(curve.time_s, curve.modes, strict=False) if mode == name]
-        axis.broken_barh(spans, (level - 0.4, 0.8), color=MODE_COLOURS[name], linewidth=0)
+    """A bar of what happens while the policy rules."""
+    for name in HAPPENINGS:
+        spans = [(time - 0.5, 1.0) for time, what in zip(curve.time_s, curve.happenings, strict=True) if what == name]
+        axis.broken_barh(spans, (level - 0.4, 0.8), color=HAPPENING_COLOURS[name], linewidth=0)
 
 
 def _curve(seeds: Sequence[RunResult], window_s: int) -> Curve:
@@ -168,7 +176,7 @@ def _curve(seeds: Sequence[RunResult], window_s: int) -> Curve:
         servers=servers / len(seeds),
         accuracy=_ratio(_window(accuracy, window_s), served),
         violations=_ratio(arrived - served, arrived),
-        modes=[plan.mode for plan in plans_in_force(seeds[0].tally.plans, length)],
+        happenings=happenings(seeds[0])[:length],
     )
 
 
@@ -201,8 +209,8 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
     axes[0, 0].legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.0, above), ncols=LEGEND, frameon=False, fontsize=8
     )
-    modes = [Patch(color=MODE_COLOURS[name], label=name) for name in MODES[:3]]
-    figure.legend(handles=modes, loc="outside lower right", ncols=3, frameon=False, fontsize=8)
+    strips = [Patch(color=HAPPENING_COLOURS[name], label=name) for name in HAPPENINGS]
+    figure.legend(handles=strips, loc="outside lower right", ncols=len(strips), frameon=False, fontsize=8)
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------------

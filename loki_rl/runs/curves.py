@@ -80,12 +80,6 @@ def _planned(plan: Plan) -> dict[str, float]:
         "policy/odds": adjustment.odds,
         "policy/fallback": float(adjustment.fallback),
     }  # fmt: skip
-    if adjustment is not None and adjustment.shadow:
-        asked |= {
-            "policy/shadow_servers": adjustment.servers,
-            "policy/shadow_accuracy": adjustment.accuracy,
-            "policy/shadow_capacity_rps": adjustment.capacity_rps,
-        }
     return asked | {
         "policy/planned_demand_rps": plan.demand_rps,
         "policy/planned_capacity_rps": plan.capacity_rps,

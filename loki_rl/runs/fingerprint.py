@@ -39,6 +39,8 @@ def _inputs(options: RunOptions, file: PipelineFile) -> Iterator[Path]:
         yield Path(options.model)
     if options.history is not None:
         yield Path(options.history)
+    if options.calibration is not None:
+        yield Path(options.calibration)
     if options.driver == "onnx":
         yield from (find_model(file.repository, spec.model).file for spec in file.models.values())
 

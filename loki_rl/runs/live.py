@@ -66,7 +66,6 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     drain_s: Annotated[NotNegative, Help("Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0
     native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
     record: Annotated[Path | None, Help("Record what happens in this file, for simulate --journal.")] = None
-    shadow: Annotated[bool, Help("Only write down what the agent would adjust.")] = False
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
@@ -121,7 +120,7 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     pipeline = with_load_s(file.pipeline, run.load_s)
     servers, pool = _servers(options, run, engine, file)
     cluster = cluster_of(run, pipeline, servers, pool)
-    policy = replace(policy_of(run, cluster), shadow=options.shadow)
+    policy = policy_of(run, cluster)
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
     if engine == "onnx":

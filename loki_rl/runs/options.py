@@ -12,7 +12,18 @@ from loki_rl.control.formulation.request import Queueing, Solver
 from loki_rl.core.options import DropPolicy, Routing
 from loki_rl.env.faults import NO_FAULTS, Faults
 from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.options import Fraction, Help, Interval, LoadTime, NotNegative, PipelineName, Positive, Seed, Servers
+from loki_rl.options import (
+    CalibrationFile,
+    Fraction,
+    Help,
+    Interval,
+    LoadTime,
+    NotNegative,
+    PipelineName,
+    Positive,
+    Seed,
+    Servers,
+)
 from loki_rl.traces.trace import TraceOptions
 
 Driver = Literal["twin", "emulated", "onnx"]
@@ -70,6 +81,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     ] = 0
     device: Device = "auto"
     faults: Faults = NO_FAULTS
+    calibration: CalibrationFile = None
     profile: ProfileName = None
     model: Annotated[str | None, Help("Trained agent (agent.npz) for the policies learned and ppo; none is shipped.")] = None
 

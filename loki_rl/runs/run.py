@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,9 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.requests.ledger import Summary, Tally
 from loki_rl.env.faults import NO_FAULTS, FaultError, check_faults
 from loki_rl.env.simulate import pool_with_load_s, simulate, with_load_s
-from loki_rl.files.config import PipelineFile
+from loki_rl.env.world import Habits
+from loki_rl.files.calibration_file import load_calibration
+from loki_rl.files.config import ConfigError, PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
@@ -48,6 +50,7 @@ class Scene(Struct):
     duration_s: float
     cluster: ClusterOptions
     policy: PolicyOptions
+    habits: Habits | None = None
 
 
 def prepare(options: RunOptions) -> Scene:
@@ -60,6 +63,8 @@ def prepare(options: RunOptions) -> Scene:
     length = duration_s(trace, options)
     if options.driver != "twin" and wishes is not None and wishes.retries.any():
         raise TraceError(f"trace '{trace.name}': retries are played by the twin only; leave that column out")
+    if options.driver != "twin" and wishes is not None and wishes.timeout_s is not None and wishes.timeout_s.any():
+        raise TraceError(f"trace '{trace.name}': deadlines of single requests are played by the twin only")
     pool = pool_of(options, file)
     servers = pool.servers or pipeline.servers if options.servers is None else options.servers
     check_faults(options.faults, pipeline, servers)
@@ -68,8 +73,19 @@ def prepare(options: RunOptions) -> Scene:
     cluster = cluster_of(options, pipeline, servers, pool)
     if options.history is not None:
         read_history(Path(options.history))
+    habits = habits_of(options, pipeline)
     told = replace(_policy_options(options, cluster, times, length), clock_s=clock_s(trace, options))
-    return Scene(options, file, pipeline, trace, times, wishes, length, cluster, told)
+    return Scene(options, file, pipeline, trace, times, wishes, length, cluster, told, habits)
+
+
+def habits_of(options: RunOptions, pipeline: Pipeline) -> Habits | None:
+    """Of the plane that the twin stands for; a load time that is given counts. Raises ConfigError."""
+    if options.calibration is None:
+        return None
+    if options.driver != "twin":
+        raise ConfigError(f"a calibration is for the twin only, not for driver '{options.driver}'; leave it out")
+    found = load_calibration(Path(options.calibration), pipeline)
+    return Habits(found if options.load_s is None else replace(found, loads=()), options.policy)
 
 
 def cluster_of(options: RunOptions, pipeline: Pipeline, servers: int, pool: Pool) -> ClusterOptions:
@@ -142,7 +158,15 @@ def run_twin(options: RunOptions, _folder: Path | None = None) -> RunResult:
     """Play the run in the event twin, which can be repeated: nothing is recorded."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
-    done = simulate(scene.cluster, policy.decide, scene.times, scene.duration_s, faults=options.faults, wishes=scene.wishes)
+    done = simulate(
+        scene.cluster,
+        policy.decide,
+        scene.times,
+        scene.duration_s,
+        faults=options.faults,
+        wishes=scene.wishes,
+        habits=scene.habits,
+    )
     return result(scene, done.summary, done.tally, done.wall_s)
 
 
@@ -169,10 +193,15 @@ def run_plane(options: RunOptions, folder: Path | None = None) -> RunResult:
 
 
 def play(
-    scene: Scene, sent: Sequence[NDArray[Any]] | None, folder: Path | None = None, keep: int | None = None
+    scene: Scene,
+    sent: Sequence[NDArray[Any]] | None,
+    folder: Path | None = None,
+    keep: Container[int] = (),
+    look: Callable[[str], None] | None = None,
 ) -> ReplayResult:
-    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: number of a
-    payload whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
+    """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
+    payloads whose answers are kept. look: is given the plane's endpoint when all is answered, before it stops. Raises
+    LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
     from loki_rl.runs.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
     from loki_rl.serving.process.launch import LocalPlane, usual_layout
@@ -193,6 +222,8 @@ def play(
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
         seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
         plane.check()
+        if look is not None:
+            look(plane.front)
     return seen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import msgspec
@@ -77,22 +77,22 @@ def replay(
     slo_s: float,
     *,
     warmup: int = 8,
-    keep: int | None = None,
+    keep: Container[int] = (),
     wishes: Wishes | None = None,
 ) -> ReplayResult:
     """Send request i at arrivals_s[i] (rising, from 0) with payload i modulo their number, and await what becomes of it.
 
     url: tcp:// or ipc:// (native) or http:// (Open Inference Protocol, any server). payloads: None where the engine is
     emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
-    keep: number of a payload whose answers the result holds. wishes: what each request asks for; nobody comes again. Raises
-    ReplayError or ClientError if the server is not there or refuses what is sent.
+    keep: numbers of the payloads whose answers the result holds. wishes: what each request asks for; nobody comes again.
+    Raises ReplayError or ClientError if the server is not there or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
     sender = _sender(url, pipeline, payloads, slo_s)
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s, lambda number: bool(payloads) and number % len(payloads or ()) == keep, wishes)
+        run = _Run(sender, arrivals_s, slo_s, lambda number: bool(payloads) and number % len(payloads or ()) in keep, wishes)
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)

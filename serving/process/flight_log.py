@@ -20,15 +20,15 @@ RECORDING = "recording"
 
 class FlightLog:
     """A driver.Recorder. Where the file cannot be opened or written the recording ends, which is counted as a trouble;
-    requests are served on."""
+    requests are served on. every_s: how long rows wait at most before they are written [s]."""
 
-    def __init__(self, path: Path, pipeline: Pipeline, troubles: Troubles) -> None:
+    def __init__(self, path: Path, pipeline: Pipeline, troubles: Troubles, every_s: float) -> None:
         self._path = path
         self._troubles = troubles
         self._writer: Writer | None = None
         self._sifter = Sifter(self._put, pipeline)
         try:
-            self._writer = Writer(path)
+            self._writer = Writer(path, every_s)
         except OSError as error:
             self._end(error)
 

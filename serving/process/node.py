@@ -77,6 +77,8 @@ SWEEP_S = 60.0
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 16
+# How long rows of a recording wait [s]: what shadows follow comes each second, the rest in pieces that pack well.
+SEEN_EVERY_S, EVERY_S = 1.0, 5.0
 # In the run directory: what a restarted gateway goes on from.
 LEDGER = "ledger"
 
@@ -144,7 +146,9 @@ class Node:
         if plane.journal is not None:
             driver.recorders["journal"] = self._journal(Path(plane.journal))
         if plane.recording is not None:
-            flight_log = self._flight_log = FlightLog(Path(plane.recording), plane.options.pipeline, driver.troubles)
+            every_s = SEEN_EVERY_S if {GATEWAY, CONTROLLER} & {*self.spec.actors} else EVERY_S
+            flight_log = FlightLog(Path(plane.recording), plane.options.pipeline, driver.troubles, every_s)
+            self._flight_log = flight_log
             driver.recorders[RECORDING] = flight_log
             self._closing.append(flight_log.close)
 

@@ -41,7 +41,7 @@ class Round(Struct, frozen=True):
 
 
 class Factor(Struct, frozen=True):
-    """How a variant is slowed: a batch takes extra_s [s], and multiples of the median measured in isolation."""
+    """How a variant is slowed: a batch takes extra_s [s], and its percentiles are multiples of the median in isolation."""
 
     extra_s: float
     p50: float

@@ -281,6 +281,21 @@ def test_drift_makes_a_new_plan_at_once_and_is_in_its_snapshot() -> None:
     assert snapshots(cluster.tell(Tick(), 5.0))[0].drift == (), "it is over"
 
 
+def test_a_task_that_has_not_served_is_taken_to_be_as_slow_as_the_others_until_it_has() -> None:
+    cluster = Cluster(4)
+    cluster.up(plan(f0=1, r1=2))
+    cluster.tell(Begin(0.0))
+    drift = Drift("read", "r1", "", 2.0, {})
+    inferred = Drift("find", "f0", "", 2.0, {})
+    cluster.tell(Backlog(1, 0, 0.0, 0, [drift], {"": 2.0}), 3.0)
+    assert snapshots(cluster.tell(Tick(), 3.0))[0].drift == (drift, inferred)
+    cluster.tell(Planned(plan(f0=1, r1=3)))
+    cluster.tell(Backlog(0, 0, 0.0, 0), 4.0)
+    assert snapshots(cluster.tell(Tick(), 4.0)) == [], "it has no word in it yet"
+    cluster.tell(Backlog(0, 0, 0.0, 0, [], {"": 1.0}), 5.0)
+    assert snapshots(cluster.tell(Tick(), 5.0))[0].drift == (drift,), "it serves as profiled"
+
+
 def test_the_snapshot_has_the_loads_in_flight_and_the_backlog() -> None:
     cluster = Cluster(4)
     cluster.up(plan(f0=1, r1=2))

@@ -116,6 +116,15 @@ def test_a_worker_whose_batch_is_late_has_still_asked_once() -> None:
     assert sent(actor.handle(BatchDone(batch(1, 0).batch, [], 0.1), 0.1)) == [Result(0, 0, 1, 0, [], 0.1, "")]
 
 
+@pytest.mark.parametrize("slowdown", [0.5, 2.0])
+def test_a_worker_asks_just_before_its_batch_ends_also_where_that_takes_longer_or_shorter_than_profiled(
+    slowdown: float,
+) -> None:
+    actor = serving(1, 0)
+    actor.handle(replace(batch(1, 0), slowdown=slowdown), 1.0)
+    assert actor.wake_at() == pytest.approx(1.0 + slowdown * 10 * MS - 2 * MS)
+
+
 def test_the_end_of_another_batch_is_nobodys() -> None:
     actor = serving(1, 0)
     actor.handle(batch(1, 0), 0.0)

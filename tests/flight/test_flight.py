@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
@@ -17,7 +18,8 @@ from loki_rl.env.simulate import Simulation, simulate
 from loki_rl.files.config import load_pipeline
 from loki_rl.flight.columns import Collector, Flight, read_flight
 from loki_rl.flight.file import VERSION, FlightError, Head, Tail, Writer, begin
-from loki_rl.flight.rows import Answer, AnyRow, Begun, Service
+from loki_rl.flight.packing import EXACT, LONG, NUMBERS, grouped, pack, unpack
+from loki_rl.flight.rows import Answer, AnyRow, Begun, Row, Service
 from loki_rl.flight.sifter import Sifter
 
 PIPELINE = load_pipeline("traffic").pipeline
@@ -69,11 +71,30 @@ def test_a_file_gives_back_what_was_put_in(flown: tuple[Simulation, list[AnyRow]
     head, flight = read_flight(tmp_path / "flight")
     assert head == HEAD
     written = columns(rows)
-    for name in ("arrivals", "answers", "services", "loads", "usage"):
+    for name in ("arrivals", "answers", "handed", "services", "returned", "lost", "loads", "usage"):
         mine, its = getattr(flight, name), getattr(written, name)
-        assert np.array_equal(np.sort(mine), np.sort(its))
-    assert len(flight.queues) == len(written.queues)
-    assert len(flight.plans) == len(written.plans)
+        assert mine.dtype == its.dtype
+        for column in its.dtype.names:
+            assert np.allclose(np.sort(mine[column]), np.sort(its[column]), rtol=0.0, atol=1.1e-6)
+    assert sorted(map(repr, flight.queues)) == sorted(map(repr, written.queues))
+    assert flight.plans == written.plans
+
+
+def one_of(kind: type[Row]) -> st.SearchStrategy[AnyRow]:
+    """Times that a clock of microseconds shows; what is no time, as it comes."""
+    times = st.integers(-(10**9), 10**13).map(lambda ticks: ticks / 1e6)
+    kinds = {"int": st.integers(-(2**31), 2**31 - 1), "bool": st.booleans(), "Outcome": st.sampled_from(Outcome)}
+    fields = {name: kinds.get(kind.__annotations__[name], times) for name in kind.__struct_fields__}
+    fields |= {name: st.floats(allow_nan=False) for name in EXACT if name in fields}
+    fields |= {name: st.integers(0, 2**60) for name in LONG if name in fields}
+    return st.builds(kind, **fields)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.one_of([one_of(kind) for kind in NUMBERS]), max_size=30))
+def test_columns_give_back_every_row(rows: list[AnyRow]) -> None:
+    there, back = grouped(rows), unpack(pack(rows))
+    assert there.columns.keys() == back.columns.keys()
+    assert all(np.array_equal(np.sort(mine), np.sort(back.columns[kind])) for kind, mine in there.columns.items())
 
 
 @given(cut=st.integers(0, 400), torn=st.binary(max_size=40))
@@ -90,23 +111,45 @@ def test_a_torn_chunk_costs_itself_alone(cut: int, torn: bytes, tmp_path_factory
     writer.close()
     last = path.read_bytes()[len(first) + len(second) :]
     path.write_bytes(first + second[: min(cut, len(second) - 1)] + torn + last)
-    tail = Tail(path)
-    assert Begun(5.0) in tail.poll()
-    assert tail.head == HEAD
+    head, flight = read_flight(path)
+    assert flight.origin == 5.0
+    assert head == HEAD
 
 
 def test_a_tail_gives_each_row_once(tmp_path: Path) -> None:
     path = tmp_path / "flight"
     begin(path, HEAD)
     writer, tail = Writer(path), Tail(path)
-    assert tail.poll() == []
+    assert list(tail.poll()) == []
+    assert tail.head == HEAD
     row = Service(0, 1, 2, 3, 4, 5.0, 6.0, 0.9, False)
     for _ in range(3):
         writer.put(row)
         writer.flush()
-        assert tail.poll() == [row]
-    assert tail.poll() == []
+        (part,) = tail.poll()
+        assert part.columns[Service].tolist() == [astuple(row)]
+    assert list(tail.poll()) == []
+    # The file goes on where it was removed, as long as somebody writes it.
+    path.unlink()
+    writer.put(row)
     writer.close()
+    assert len(list(tail.poll())) == 1
+    tail.close()
+
+
+def test_a_cut_at_any_byte_costs_what_comes_after_it_alone(tmp_path: Path) -> None:
+    path = tmp_path / "flight"
+    begin(path, HEAD)
+    writer, ends = Writer(path), []
+    for number in range(3):
+        writer.put(Begun(float(number)))
+        writer.flush()
+        ends.append(path.stat().st_size)
+    writer.close()
+    content = path.read_bytes()
+    for size in range(path.stat().st_size, ends[0] - 1, -1):
+        path.write_bytes(content[:size])
+        assert read_flight(path)[1].origin == sum(size >= end for end in ends) - 1
 
 
 @pytest.mark.parametrize("content", [b"", b"LokiFly1", b"LokiFly1\0\0\0\1\0\0\0\0x", b"no recording"])

@@ -229,6 +229,9 @@ def test_a_process_that_ctrl_c_ended_is_no_failed_run() -> None:
 
 
 def test_the_document_has_the_keys_of_the_contract(cases: list[RunOptions], make_result: Any, tmp_path: Path) -> None:
+    beside = document(play(cases, Made(make_result), tmp_path, recorded=replace(make_result(), trace="live")))
+    assert beside["recorded"]["trace"] == "live"  # type: ignore[index]
+    assert "live" in (tmp_path / "report.md").read_text()
     found = document(play(cases, Made(make_result), tmp_path))
     assert found.keys() == {"results", "summary", "failures", "reused", "report"}
     rows: Any = found["results"]

@@ -1,4 +1,4 @@
-"""A trained agent's file at work in a live plane: without torch, in its shadow too, and its fallbacks in the curves."""
+"""A trained agent's file at work in a live plane: without torch, and its fallbacks in the curves."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def served(small: Path, crowd: Path, model: Path, shadow: bool) -> RunResult:
+def served(small: Path, crowd: Path, model: Path) -> RunResult:
     """A plane under the policy `ppo` while a client replays a trace against it."""
     address = f"tcp://127.0.0.1:{held_port()}"
     run = RunOptions(str(small), policy="ppo", initial_rps=30.0, interval_s=1.0, model=str(model))
-    options = ServeOptions(native=address, http_port=held_port(), shadow=shadow, drain_s=0.0)
+    options = ServeOptions(native=address, http_port=held_port(), drain_s=0.0)
     return while_served(run, options, lambda: replay_trace(address, RunOptions(str(small), str(crowd), to_s=2.0)))
 
 
@@ -97,19 +97,10 @@ def while_served(run: RunOptions, options: ServeOptions, work: Callable[[], RunR
 
 
 def test_an_agent_steers_a_plane_from_its_onnx_file(small: Path, crowd: Path, onnx_file: Path) -> None:
-    result = served(small, crowd, onnx_file, shadow=False)
+    result = served(small, crowd, onnx_file)
     result.tally.validate()
     asked = [record.plan.adjustment for record in result.tally.plans]
     assert any(a is not None and not a.fallback and a.factor == pytest.approx(MULTIPLIERS[ALWAYS]) for a in asked)
-
-
-def test_in_its_shadow_the_plans_are_those_without_it(small: Path, crowd: Path, npz: Path) -> None:
-    result = served(small, crowd, npz, shadow=True)
-    wanted = [record.plan for record in result.tally.plans if record.plan.adjustment and not record.plan.adjustment.fallback]
-    assert wanted
-    assert all(plan.adjustment.shadow for plan in wanted if plan.adjustment)
-    assert all(any(reason.startswith("shadow: would adjust") for reason in plan.reasons) for plan in wanted)
-    assert any("policy/shadow_servers" in point for point in curves(result.tally, result.duration_s))
 
 
 def test_fallbacks_are_in_the_curves(small: Path, crowd: Path, tmp_path: Path) -> None:

@@ -55,8 +55,10 @@ def _variant(variant: Variant, drift: Drift | None, alike: bool) -> Variant:
     if drift is None:
         return variant
     latency = _slowed(variant.latency, drift.slowdown) if alike else variant.latency
+    fanout = variant.fanout | drift.fanout
     # Counts of children were drawn around the profiled mean.
-    return replace(variant, latency=latency, fanout=variant.fanout | drift.fanout, fanout_counts={})
+    counts = variant.fanout_counts if fanout == variant.fanout else {}
+    return replace(variant, latency=latency, fanout=fanout, fanout_counts=counts)
 
 
 def _type(pipeline: Pipeline, kind: ServerType, drift: dict[Key, Drift], gone: set[Key]) -> ServerType:

@@ -16,7 +16,7 @@ class PolicyOptions(Struct, frozen=True):
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was counted.
     load_s: time to load a model [s], the variants' own if None. future: requests in every second from the origin on, where
     a trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`learned`, `ppo`).
-    shadow: what it would adjust is only written down. pool, solver: as in Request. caution: how much is
+    pool, solver: as in Request. caution: how much is
     paid for room for crowds that were never seen here, times what they are likely to cost. history: file of what demand was
     like before (`exact`). clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for
     one alone.
@@ -33,7 +33,6 @@ class PolicyOptions(Struct, frozen=True):
     time_limit_s: float = 2.0
     future: tuple[int, ...] = ()
     model: str | None = None
-    shadow: bool = False
     caution: float = 1.0
     history: str | None = None
     clock_s: float = 0.0

@@ -43,10 +43,8 @@ def adjusting(pipeline: Pipeline, options: PolicyOptions) -> Adjusting:
 
 
 class Adjusting(Exact):
-    """Exact, whose belief a trained agent adjusts wherever it can be believed itself.
-
-    shadow: the adjustment is only written down. The reasons of every plan say what was done and why.
-    """
+    """Exact, whose belief a trained agent adjusts wherever it can be believed itself. The reasons of every plan say what was
+    done and why."""
 
     def __init__(self, pipeline: Pipeline, options: PolicyOptions, agent: Agent) -> None:
         check_use(agent.card, pipeline.name, options.interval_s)
@@ -66,18 +64,10 @@ class Adjusting(Exact):
             observed, mask = self._observe(snapshot, coming, horizon_s)
             doubt = self._doubt(snapshot, observed)
             action = NO_ADJUSTMENT if doubt else act(self.agent, observed, mask)
-        taken = NO_ADJUSTMENT if self._planner.options.shadow else action
-        plan = self._plan(snapshot, coming, taken, horizon_s)
-        asked = Adjustment(*factors(action), bool(doubt), self._planner.options.shadow)
-        said = _said(coming, action, taken, doubt)
-        if taken != action:
-            asked = _estimated(asked, plan, self._plan(snapshot, coming, action, horizon_s))
-            said += f"; estimated: {asked.servers:+d} servers, {asked.accuracy:+.4f} accuracy, {asked.capacity_rps:+.0f} rps"
-        self._last = taken
-        return replace(plan, reasons=(*plan.reasons, said), adjustment=asked)
-
-    def _plan(self, snapshot: Snapshot, coming: Coming, action: int, horizon_s: float) -> Plan:
-        return allocate(self._planner.pipeline, self._planner.moving(snapshot, adjusted(coming, action), horizon_s))
+        plan = allocate(self._planner.pipeline, self._planner.moving(snapshot, adjusted(coming, action), horizon_s))
+        self._last = action
+        reasons = (*plan.reasons, _said(coming, action, doubt))
+        return replace(plan, reasons=reasons, adjustment=Adjustment(*factors(action), bool(doubt)))
 
     def _observe(
         self, snapshot: Snapshot, coming: Coming, horizon_s: float
@@ -112,20 +102,9 @@ class Adjusting(Exact):
         return f"{card.features[int(strange.argmax())]} lies outside of the training range" if strange.any() else ""
 
 
-def _said(coming: Coming, action: int, taken: int, doubt: str) -> str:
+def _said(coming: Coming, action: int, doubt: str) -> str:
     if doubt:
         return f"no adjustment: {doubt}"
-    word = "adjusted" if taken == action else "shadow: would adjust"
     same = ", as without" if action == NO_ADJUSTMENT else ""
     (factor, odds), top = factors(action), coming.slices[-1].to_rps
-    return f"{word} demand of {coming.expected_rps:.1f} to {top:.1f} requests/s by {factor:g}, odds by {odds:g}{same}"
-
-
-def _estimated(asked: Adjustment, plan: Plan, other: Plan) -> Adjustment:
-    """With what the plan that it asked for would have more than the one in force, as the allocator rates both."""
-    return replace(
-        asked,
-        servers=other.servers - plan.servers,
-        accuracy=other.accuracy - plan.accuracy,
-        capacity_rps=other.capacity_rps - plan.capacity_rps,
-    )
+    return f"adjusted demand of {coming.expected_rps:.1f} to {top:.1f} requests/s by {factor:g}, odds by {odds:g}{same}"

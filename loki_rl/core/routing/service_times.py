@@ -24,9 +24,13 @@ class ServiceTimes:
         self._watch.given(batch, (server_type, variant), items)
         return self._watch.slowdown(server_type, variant) * self._latencies[server_type][variant][items].p99
 
-    def record(self, result: Result, server_type: int) -> bool:
+    def slowdown(self, server_type: int, variant: int) -> float:
+        """Measured service time over the profiled one."""
+        return self._watch.slowdown(server_type, variant)
+
+    def record(self, result: Result, server_type: int, now: float) -> bool:
         """Count a batch that ended; whether times have changed for it."""
-        return self._watch.record(result) and self._adopt((server_type,))
+        return self._watch.record(result, now) and self._adopt((server_type,))
 
     def adopt(self, found: list[Drift]) -> None:
         """Go on from what was found before."""
@@ -37,6 +41,16 @@ class ServiceTimes:
     def drift(self) -> list[Drift]:
         """What is not as profiled."""
         return list(self._watch.found.values())
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Name of a type of server -> measured over profiled service time there; none where nothing was measured."""
+        return dict(self._watch.levels)
+
+    @property
+    def least(self) -> float:
+        """As of `levels`, of the type that is furthest ahead of its profile; 1 if none is."""
+        return min(1.0, *self._watch.levels.values(), 1.0)
 
     def _adopt(self, types: Iterable[int]) -> bool:
         for server_type in types:

@@ -51,6 +51,16 @@ def test_servers_that_are_alike_share_measured_times_and_fanouts(traffic: Pipeli
     assert found.tasks[1:] == traffic.tasks[1:]
 
 
+def test_what_was_only_inferred_has_the_fanouts_of_the_profile(traffic: Pipeline) -> None:
+    task = traffic.tasks[0]
+    counted = replace(task.variants[0], fanout_counts=dict.fromkeys(task.variants[0].fanout, (0.5, 0.5)))
+    pipeline = replace(traffic, tasks=(replace(task, variants=(counted, *task.variants[1:])), *traffic.tasks[1:]))
+    found, _ = as_measured(pipeline, (), [Drift(task.name, counted.name, "", 2.0, {})])
+    changed = found.tasks[0].variants[0]
+    assert (changed.fanout, changed.fanout_counts) == (counted.fanout, counted.fanout_counts)
+    assert changed.latency[1].p50 == pytest.approx(2.0 * counted.latency[1].p50)
+
+
 def test_times_are_those_of_the_type_they_were_measured_on(traffic: Pipeline) -> None:
     pool = (ServerType("a", 2), ServerType("b", 3, speed=0.5, memory_mb=1e6))
     task, variant = traffic.tasks[1].name, traffic.tasks[1].variants[0]

@@ -67,19 +67,6 @@ def test_an_agent_moves_the_room(pipeline: Pipeline) -> None:
     assert more.adjustment == Adjustment(2.0, 1.0)
 
 
-def test_in_its_shadow_it_only_says_what_it_would_do(pipeline: Pipeline) -> None:
-    plain = adjusting(pipeline, Fixed(NO_ADJUSTMENT)).decide(snapshot())
-    plan = adjusting(pipeline, Fixed(MORE), shadow=True).decide(snapshot())
-    assert plan.demand_rps == plain.demand_rps
-    assert any(reason.startswith("shadow: would adjust") for reason in plan.reasons)
-    taken, asked = adjusting(pipeline, Fixed(MORE)).decide(snapshot()), plan.adjustment
-    assert asked is not None
-    assert asked.shadow
-    assert (asked.servers, asked.accuracy) == (taken.servers - plain.servers, taken.accuracy - plain.accuracy)
-    assert asked.capacity_rps == pytest.approx(taken.capacity_rps - plain.capacity_rps)
-    assert asked.servers > 0
-
-
 def said(plan: Plan) -> str:
     return plan.reasons[-1]
 
@@ -184,10 +171,9 @@ def played(pipeline: Pipeline) -> Iterator[Snapshot]:
         servers = placed(base.decide(seen), "fast" if now % 20 else "")
 
 
-@pytest.mark.parametrize("shadow", [False, True])
-def test_an_agent_that_is_never_believed_is_exact_snapshot_by_snapshot(pipeline: Pipeline, shadow: bool) -> None:
+def test_an_agent_that_is_never_believed_is_exact_snapshot_by_snapshot(pipeline: Pipeline) -> None:
     believed, doubted = Fixed(MORE), Fixed(MORE, low=-0.01, high=0.0)
-    policy = adjusting(pipeline, believed if shadow else doubted, shadow=shadow)
+    policy = adjusting(pipeline, doubted)
     exact = make_policy("exact", pipeline, PolicyOptions(servers=SERVERS, interval_s=1.0))
     moved, plans = adjusting(pipeline, believed), []
     for seen in played(pipeline):

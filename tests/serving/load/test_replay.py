@@ -57,9 +57,11 @@ def test_every_request_asks_for_what_the_trace_says(url: str, responder: Any) ->
     assert sorted(asked[1:]) == sorted(zip(priority.tolist(), floors.tolist(), strict=True))
 
 
-def test_answers_to_one_picture_are_kept_if_asked_for(responder: Any) -> None:
-    result = replay(responder.endpoint, "reading", np.arange(9) / 100, PICTURES, slo_s=5.0, keep=1)
+def test_answers_to_some_pictures_are_kept_if_asked_for(responder: Any) -> None:
+    result = replay(responder.endpoint, "reading", np.arange(9) / 100, PICTURES, slo_s=5.0, keep={1})
     assert list(result.kept) == [1, 4, 7]
+    two = replay(responder.endpoint, "reading", np.arange(6) / 100, PICTURES, slo_s=5.0, keep=range(2))
+    assert sorted(two.kept) == [0, 1, 3, 4]
     assert all(answer.served for answer in result.kept.values())
     assert replay(responder.endpoint, "reading", np.arange(9) / 100, PICTURES, slo_s=5.0).kept == {}
 

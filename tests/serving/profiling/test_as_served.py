@@ -18,7 +18,7 @@ from loki_rl.core.requests.items import Family
 from loki_rl.files.config import PipelineFile, TaskSpec
 from loki_rl.files.profile_file import Fanout, Load, ProfileFile, StageAccuracy, Timing
 from loki_rl.serving.engines.engine import EngineError
-from loki_rl.serving.profiling.as_served import make_rounds, rounds_policy
+from loki_rl.serving.profiling.as_served import SPREAD, TRIES, doubt, make_rounds, quietest, rounds_policy
 from loki_rl.serving.profiling.rescale import LEAST, MARGIN, SETTLE_S, Round, completed_rps, rescaled, steady_batches
 from loki_rl.serving.profiling.worker_log import Batch, ModelLoad, WorkerLog, read_workers
 
@@ -268,6 +268,33 @@ def test_the_capacity_of_both_ends_is_kept() -> None:
     assert found.servers == 2
     assert found.most_accurate_rps == pytest.approx(1 / (3 * 0.008 * 1.2), rel=0.1)
     assert found.cheapest_rps == pytest.approx(1 / (0.005 * 1.2), rel=0.1)
+
+
+def beside(neighbours: float, tail: float = 1.5) -> ProfileFile:
+    """As served while others took so much of the cores; p95 over p50 of all models."""
+    log = log_of(SPANS, dict.fromkeys(SLOW, 1.0))
+    made = rescaled(FILE, make_rounds(PIPELINE), SPANS, log, neighbours)
+    return replace(made, variants=tuple(replace(row, p95_ms=tail * row.p50_ms) for row in made.variants))
+
+
+def test_a_quiet_host_is_measured_once() -> None:
+    quiet = beside(0.05)
+    assert quietest(iter([quiet]).__next__) is quiet
+
+
+@pytest.mark.parametrize("disturbed", [beside(0.3), beside(0.05, tail=1.1 * SPREAD)])
+def test_a_disturbed_host_is_measured_until_it_is_quiet(disturbed: ProfileFile) -> None:
+    quiet = beside(0.02)
+    assert quietest(iter([disturbed, quiet]).__next__) is quiet
+
+
+def test_of_busy_times_the_quietest_counts_and_what_is_doubtful_is_told() -> None:
+    made = [beside(0.7), beside(0.5), beside(0.6)]
+    assert len(made) == TRIES
+    kept = quietest(iter(made).__next__)
+    assert kept is made[1]
+    assert "50%" in doubt(kept)
+    assert doubt(beside(0.3)) == doubt(PROFILE) == ""
 
 
 def test_a_task_that_never_ran_cannot_be_judged() -> None:
