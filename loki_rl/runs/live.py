@@ -38,7 +38,12 @@ from loki_rl.serving.observe import logs
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.plane import EngineKind, Layout
-from loki_rl.serving.process.launch import LocalPlane, check_addresses, usual_layout
+from loki_rl.serving.process.launch import LocalPlane, check_addresses
+
+LayoutName = Annotated[
+    Layout,
+    Help("compact: gateway and routers in one process, so that requests change processes less; spread: a process for each."),
+]
 
 
 class LiveError(UserError):
@@ -49,10 +54,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     """What only a plane that stays up may be told."""
 
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
-    layout: Annotated[
-        Layout | None,
-        Help("compact: gateway and routers share a process; spread: one each (default: spread where there are the cores)."),
-    ] = None
+    layout: LayoutName = "spread"
     workers_per_gpu: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
     ] = None
@@ -149,7 +151,7 @@ def _plane(options: ServeOptions, served: Served, journal: Path | None, recordin
         device=served.run.device,
         policy=served.run.policy,
         policy_options=on_plane(served.policy),
-        layout=options.layout or usual_layout(served.cluster, served.engine),
+        layout=options.layout,
         native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,

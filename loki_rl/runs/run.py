@@ -32,7 +32,6 @@ from loki_rl.traces.trace import Trace, TraceError, Wishes, load_trace
 
 if TYPE_CHECKING:
     from loki_rl.serving.load.replay import ReplayResult
-    from loki_rl.serving.plane import EngineKind
 
 START_S = 10.0
 PAYLOADS = 60
@@ -204,15 +203,13 @@ def play(
     LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
     from loki_rl.runs.recording import begin_recording, recording_in
     from loki_rl.serving.load.replay import replay
-    from loki_rl.serving.process.launch import LocalPlane, usual_layout
+    from loki_rl.serving.process.launch import LocalPlane
 
     options = scene.options
-    engine: EngineKind = "emulated" if options.driver == "emulated" else "onnx"
     recording = None if folder is None else begin_recording(recording_in(folder), scene.cluster, options)
     with LocalPlane(
         scene.cluster,
-        engine=engine,
-        layout=usual_layout(scene.cluster, engine),
+        engine="emulated" if options.driver == "emulated" else "onnx",
         pipeline_file=str(scene.file.path),
         device=options.device,
         policy=options.policy,

@@ -12,12 +12,12 @@ from msgspec import Meta, Struct
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.files.config import PipelineFile
 from loki_rl.options import Count, Help, Positive
-from loki_rl.runs.live import Served, ServeOptions, prepared
+from loki_rl.runs.live import LayoutName, Served, ServeOptions, prepared
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import PAYLOADS, on_plane
 from loki_rl.serving.chaos.schedule import KINDS, Kind, TrialError
 from loki_rl.serving.chaos.trial import Ordeal, Verdict, hold
-from loki_rl.serving.plane import EngineKind, Layout
+from loki_rl.serving.plane import EngineKind
 from loki_rl.serving.profiling.workload import entry_payloads
 from loki_rl.serving.transport.wire import Array
 
@@ -37,7 +37,7 @@ class TrialOptions(Struct, frozen=True, kw_only=True):
     kinds: Annotated[str, Help(f"Kinds of faults, separated by commas (default: {','.join(KINDS)}).")] = ""
     rps: Annotated[Positive | None, Help(f"Requests per second (default: {SHARE:g} of what the plane could serve).")] = None
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
-    layout: Annotated[Layout, Help("spread: gateway and routers in processes of their own; compact: all in one.")] = "spread"
+    layout: LayoutName = "spread"
 
 
 def try_plane(

@@ -80,13 +80,6 @@ def nodes_of(
     return tuple(nodes)
 
 
-def usual_layout(options: ClusterOptions, engine: EngineKind) -> Layout:
-    """spread where gateway, routers and real workers can each have a core of their own, else compact: processes that share
-    a core wake each other in vain."""
-    busy = 1 + len(options.pipeline.tasks) + (0 if engine == "emulated" else options.servers)
-    return "spread" if len(os.sched_getaffinity(0)) >= busy else "compact"
-
-
 def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
     """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
     them (empty is every address); native: where native clients connect, empty without."""
