@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench faults fuzz gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel reference bench peers faults fuzz gpu-check clean
 
 install: $(STAMP)
 
@@ -67,6 +67,10 @@ test-wheel: wheel models
 
 bench: install
 	for file in $(filter-out benchmarks/gpu_check.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+# Hours, on a machine that does nothing else: beside Triton, Ray Serve and others, each from PyPI in an environment of its own.
+peers: models
+	$(BIN)/python -m benchmarks.peers all
 
 # A quarter of an hour, then half an hour, on a machine that does nothing else: what faults cost, and what grows.
 faults: install

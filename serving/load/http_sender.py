@@ -27,7 +27,7 @@ from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.transport.addresses import bracketed, http_server
-from loki_rl.serving.transport.protocol import RunLedger
+from loki_rl.serving.transport.protocol import RunLedger, Tensor
 from loki_rl.serving.transport.wire import DATATYPES
 
 MAX_CONNECTIONS = 512
@@ -51,9 +51,12 @@ _answers = msgspec.json.Decoder(_Body)
 
 
 class HttpSender:
-    """A sender.Sender. Request n carries payload n modulo their number, encoded once for each quality that is asked for."""
+    """A sender.Sender. Request n carries payload n modulo their number, encoded once for each quality that is asked for.
+    takes: the model's input, for a server that does not describe its models; others are asked."""
 
-    def __init__(self, url: str, model: str, payloads: Sequence[Array] | None, timeout_s: float) -> None:
+    def __init__(
+        self, url: str, model: str, payloads: Sequence[Array] | None, timeout_s: float, takes: Tensor | None = None
+    ) -> None:
         found = http_server(url)
         if found is None:
             raise ReplayError(f"'{url}' is not an http://HOST:PORT address")
@@ -61,7 +64,7 @@ class HttpSender:
         self._address = found
         path = f"/v2/models/{quote(model, safe='')}"
         self._path, self._timeout_s = f"{path}/infer", timeout_s
-        self._metadata = self._control("GET", path)
+        self._metadata = self._control("GET", path) if takes is None else {"inputs": [asdict(takes)]}
         self._payloads = payloads or (None,)
         self._requests: dict[tuple[int, QoS], bytes] = {}
         for payload in range(len(self._payloads)):

@@ -88,11 +88,31 @@ def replay(
     Raises ReplayError or ClientError if the server is not there or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
-    sender = _sender(url, pipeline, payloads, slo_s)
+
+    def keeps(number: int) -> bool:
+        return bool(payloads) and number % len(payloads or ()) in keep
+
+    return _play(_sender(url, pipeline, payloads, slo_s), arrivals_s, slo_s, warmup, keeps, wishes)
+
+
+def replay_over(sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float, *, warmup: int = 8) -> ReplayResult:
+    """As `replay`, over a sender that the caller made; it is closed at the end."""
+    _check(arrivals_s, slo_s)
+    return _play(sender, arrivals_s, slo_s, warmup, lambda _: False, None)
+
+
+def _play(
+    sender: Sender,
+    arrivals_s: npt.NDArray[np.floating[Any]],
+    slo_s: float,
+    warmup: int,
+    keeps: Callable[[int], bool],
+    wishes: Wishes | None,
+) -> ReplayResult:
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
-        run = _Run(sender, arrivals_s, slo_s, lambda number: bool(payloads) and number % len(payloads or ()) in keep, wishes)
+        run = _Run(sender, arrivals_s, slo_s, keeps, wishes)
         has_ledger = run.begin()
         run.play()
         return run.result(run.ledger() if has_ledger else None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load import http_sender
-from loki_rl.serving.load.replay import replay
+from loki_rl.serving.load.http_sender import HttpSender
+from loki_rl.serving.load.replay import replay, replay_over
 from loki_rl.serving.load.sender import ReplayError
-from loki_rl.serving.transport.protocol import LedgerRead
+from loki_rl.serving.transport.protocol import LedgerRead, Tensor
 from loki_rl.serving.transport.wire import unpack
 from loki_rl.traces.demand import Wishes
 from tests.serving.site import Site
@@ -250,16 +253,42 @@ class Foreign(BaseHTTPRequestHandler):
         """Tests are quiet."""
 
 
-def test_a_foreign_server_is_judged_by_its_statuses(monkeypatch: pytest.MonkeyPatch) -> None:
+class Silent(Foreign):
+    """Does not even say what it serves."""
+
+    def do_GET(self) -> None:
+        self._answer(405, b"")
+
+
+@contextmanager
+def foreign_at(kind: type[Foreign], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Foreign, "count", 0)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as foreign:
         thread = threading.Thread(target=foreign.serve_forever, daemon=True)
         thread.start()
-        url = f"http://127.0.0.1:{foreign.server_address[1]}"
+        try:
+            yield f"http://127.0.0.1:{foreign.server_address[1]}"
+        finally:
+            foreign.shutdown()
+            thread.join()
+
+
+def test_a_foreign_server_is_judged_by_its_statuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with foreign_at(Foreign, monkeypatch) as url:
         result = replay(url, "doubler", np.arange(15) / 100, [np.ones(2, np.float32)], slo_s=5.0, warmup=0)
-        foreign.shutdown()
-        thread.join()
     figures = result.figures
     assert (figures.ok, figures.rejected, figures.failed) == (8, 4, 3)
     assert (result.ledger, figures.servers_mean, figures.cost_j, figures.task_executions) == (None, None, None, None)
     assert figures.accuracy is None
+
+
+def test_a_server_that_does_not_describe_its_model_is_sent_what_the_caller_says_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    payloads = [np.ones(2, np.float32)]
+    with foreign_at(Silent, monkeypatch) as url:
+        with pytest.raises(ReplayError, match="status 405"):
+            replay(url, "doubler", np.arange(2) / 100, payloads, slo_s=5.0)
+        sender = HttpSender(url, "doubler", payloads, 5.0, Tensor("x", "FP32", (2,)))
+        result = replay_over(sender, np.arange(15) / 100, 5.0, warmup=0)
+    assert (result.figures.ok, result.figures.rejected, result.figures.failed) == (8, 4, 3)
