@@ -21,7 +21,8 @@ from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.payloads import WorkerPayloads
 from loki_rl.serving.transport.serial_executor import SerialExecutor
-from loki_rl.serving.transport.wire import Array, Frame, Letter, WireError, pack, unpack
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory, of_task
+from loki_rl.serving.transport.wire import Array, Frame, Letter, WireError, unpack
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,16 @@ class Made(NamedTuple):
 
 class ThreadedEngine:
     """Batches run in the order given. Where a model is loaded while the old one serves (swap: make), loads have a thread
-    of their own. finished: where BatchDone and Loaded go."""
+    of their own. finished: where BatchDone and Loaded go. memory: where large tensors are."""
 
     def __init__(
-        self, address: str, pipeline: Pipeline, engine: Engine, payloads: WorkerPayloads, finished: EventQueue[Delivery]
+        self,
+        address: str,
+        pipeline: Pipeline,
+        engine: Engine,
+        payloads: WorkerPayloads,
+        finished: EventQueue[Delivery],
+        memory: SharedMemory,
     ) -> None:
         self._address = address
         self._pipeline = pipeline
@@ -55,6 +62,7 @@ class ThreadedEngine:
         self._payloads = payloads
         self._finished = finished
         self._looked: set[tuple[int, int]] = set()
+        self._memory = memory
         self._runs = SerialExecutor(f"{address} runs")
         self._loads = self._runs if pipeline.swap == "break" else SerialExecutor(f"{address} loads")
 
@@ -103,9 +111,8 @@ class ThreadedEngine:
         made = Made([], [], [], {})
         try:
             items = members(self._pipeline, run.task, run.families)
-            payloads = [unpack(frames[item]) for item in items]
-            produced = self._engine.run(*self._names(run.task, run.variant), payloads)
-            made = collect(self._pipeline, run.task, items, produced)
+            produced = self._produced(run, [frames[item] for item in items])
+            made = collect(self._pipeline, run.task, items, produced, self._memory)
         except KeyError as missing:
             error = f"item {missing} came without its payload"
         except Exception as failure:
@@ -113,6 +120,19 @@ class ThreadedEngine:
         took = thread_time_of_now().since(start)
         done = BatchDone(run.batch, made.fanouts, took.wall, error, made.faults, took.waited)
         self._tell(done, made.ids, made.frames)
+
+    def _produced(self, run: Run, frames: Sequence[Frame]) -> list[Produced]:
+        """One result per item. A tensor that is gone is that of a request which has ended: the others of the batch go on."""
+        payloads = [self._payload(frame) for frame in frames]
+        there = [payload for payload in payloads if isinstance(payload, np.ndarray)]
+        made = iter(self._engine.run(*self._names(run.task, run.variant), there) if there else ())
+        return [next(made) if isinstance(payload, np.ndarray) else payload for payload in payloads]
+
+    def _payload(self, frame: Frame) -> Array | Produced:
+        try:
+            return unpack(self._memory.read(frame))
+        except WireError as error:
+            return Produced(error=str(error), to_blame=False)
 
     def _tell(self, event: Event, ids: Sequence[int] = (), frames: Sequence[Frame] = ()) -> None:
         self._finished.put((Letter(self._address, event, ids), frames))
@@ -128,7 +148,7 @@ class ThreadedEngine:
         return found.name, found.variants[variant].name
 
 
-def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced]) -> Made:
+def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Sequence[Produced], memory: SharedMemory) -> Made:
     """What an engine made of a batch, as its router takes it."""
     made = Made([], [], [], {})
     leaf = not pipeline.children[task]
@@ -138,16 +158,16 @@ def collect(pipeline: Pipeline, task: int, items: Sequence[int], produced: Seque
             made.faults[place] = Fault(one.error, one.to_blame)
         elif leaf:
             made.ids.append(item)
-            made.frames.append(pack(NO_OUTPUT if one.output is None else one.output))
+            made.frames.append(memory.pack(GATEWAY_KEEPS, NO_OUTPUT if one.output is None else one.output))
         else:
-            fanout = _number(pipeline, task, item, one.children, made.ids, made.frames)
+            fanout = _number(pipeline, task, item, one.children, made, memory)
         if not leaf:
             made.fanouts.append(fanout)
     return made
 
 
 def _number(
-    pipeline: Pipeline, task: int, parent: int, children: Sequence[Sequence[Array]], ids: list[int], frames: list[Frame]
+    pipeline: Pipeline, task: int, parent: int, children: Sequence[Sequence[Array]], made: Made, memory: SharedMemory
 ) -> tuple[int, ...]:
     """Number the children of one item as its router will; more than an id can hold are left out."""
     counts: list[int] = []
@@ -155,8 +175,8 @@ def _number(
     for child, arrays in zip(pipeline.children[task], children, strict=True):
         kept = arrays[: pipeline.max_children - number]
         for array in kept:
-            ids.append(pipeline.child_id(parent, child, number))
-            frames.append(pack(array))
+            made.ids.append(pipeline.child_id(parent, child, number))
+            made.frames.append(memory.pack(of_task(child), array))
             number += 1
         counts.append(len(kept))
     return tuple(counts)
