@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
@@ -37,8 +35,8 @@ class _Runs(Struct, frozen=True):
 def regions(chart: Floats, threshold: float) -> Regions:
     """The regions of pixels above `threshold` in a map [H, W] that touch at an edge.
 
-    Text covers little of a map, and of its runs there are some dozens: they are joined in place of the pixels, in a sixth
-    of the time that labelling all pixels takes.
+    Text covers little of a map, and of its runs there are some dozens: they are joined in place of the pixels, in less than
+    a third of the time that labelling all pixels takes, and that without scipy's 30 MB.
     """
     above = np.zeros((chart.shape[0], chart.shape[1] + 2), np.bool_)
     inside = above[:, 1:-1]
@@ -69,8 +67,18 @@ def _joined(runs: _Runs) -> tuple[int, Ints]:
     # Below a run lie those that begin before its end and end after its start, one row further.
     first = np.searchsorted(runs.end, runs.start + runs.pitch, "right")
     last = np.searchsorted(runs.start, runs.end + runs.pitch, "left")
-    below = np.concatenate(([0], np.cumsum(last - first)))
-    neighbours = np.arange(below[-1]) + np.repeat(first - below[:-1], last - first)
-    graph = csr_array((np.ones(neighbours.size, np.int8), neighbours, below), shape=(first.size, first.size))
-    count, region = connected_components(graph, directed=False)
-    return int(count), region
+    parent = list(range(first.size))
+    for run, (one, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        for below in range(one, end):
+            upper, lower = sorted((_root(parent, run), _root(parent, below)))
+            parent[lower] = upper
+    roots = [_root(parent, run) for run in range(first.size)]
+    first_runs, region = np.unique(np.array(roots, np.intp), return_inverse=True)
+    return first_runs.size, region
+
+
+def _root(parent: list[int], run: int) -> int:
+    """The first run of a region, by a way that is half as long the next time."""
+    while parent[run] != run:
+        parent[run] = run = parent[parent[run]]
+    return run
