@@ -103,6 +103,7 @@ class Node:
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._patience: list[Callable[[], float]] = []
+        self._engines: list[ThreadedEngine] = []
         self._beat_at = 0.0
         self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
@@ -246,6 +247,7 @@ class Node:
             return
         pipeline = plane.options.pipeline
         engine = ThreadedEngine(address, pipeline, self.real_engine(number), payloads, self._finished, self._memory)
+        self._engines.append(engine)
         longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
         self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
         self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
@@ -333,6 +335,8 @@ class Node:
     def _look(self) -> None:
         """Say that this node lives; once that the first plan's models are loaded, and once that no request is open after
         Drain."""
+        for engine in self._engines:
+            engine.run_short()
         # What it asked for ends with what it was for: it may stop in the next moment.
         if time.monotonic() >= self._beat_at or (self._asked_s and self._asked_s > self._patience_s()):
             self._beat()

@@ -113,6 +113,39 @@ def make() -> Iterator[Make]:
         bench.bell.close()
 
 
+def short(pipeline: Pipeline) -> tuple[Task, ...]:
+    """Its tasks, with variants that end at once."""
+    quick = {1: Latency(0.0001, 0.0001, 0.0001)}
+    return tuple(
+        replace(task, variants=tuple(replace(one, latency=quick) for one in task.variants)) for task in pipeline.tasks
+    )
+
+
+def test_short_batches_run_in_the_loop_in_the_order_given(make: Make) -> None:
+    bench = make(tasks=short(PIPELINE))
+    bench.mirror.gate.set()
+    bench.execute(1, 5)
+    bench.execute(2, 6)
+    assert bench.mirror.calls == [], "before what the burst sends is on its way"
+    bench.engine.run_short()
+    assert bench.mirror.calls == ["run cut v 1"] * 2
+    assert [done(report).batch for report in bench.reports(2)] == [1, 2]
+    bench.execute(3, 7)
+    bench.engine.carry(Unload(0, 0), 0.0)
+    assert [done(report).batch for report in bench.reports(1)] == [3], "its model goes after it"
+    bench.engine.close(60.0)
+    assert bench.mirror.calls[2:] == ["run cut v 1", "unload cut v"]
+
+
+def test_a_short_batch_waits_for_what_the_thread_has(make: Make) -> None:
+    bench = make(tasks=short(PIPELINE), swap="break")
+    bench.mirror.gate.set()
+    bench.engine.carry(Load(0, 0), 0.0)
+    bench.execute(1, 5)
+    bench.engine.run_short()
+    assert [type(letter.message) for letter, _ in bench.reports(2)] == [Loaded, BatchDone]
+
+
 def done(delivery: Delivery) -> BatchDone:
     message = delivery[0].message
     assert isinstance(message, BatchDone)
