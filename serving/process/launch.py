@@ -28,7 +28,8 @@ from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_s
 from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
 from loki_rl.serving.process.supervisor import Supervisor
-from loki_rl.serving.transport.addresses import AddressError, bracketed, check_private, is_loopback, native_server
+from loki_rl.serving.security.guards import Guards, check_addresses
+from loki_rl.serving.transport.addresses import bracketed, native_server
 from loki_rl.serving.transport.listening import hold
 from loki_rl.serving.transport.wire import Bye, Leave
 
@@ -80,24 +81,12 @@ def nodes_of(
     return tuple(nodes)
 
 
-def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
-    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
-    them (empty is every address); native: where native clients connect, empty without."""
-    try:
-        hosts = sorted({*([] if host is None else [host]), *([native_server(native)[0]] if native else [])})
-        for one in () if public else hosts:
-            check_private(one)
-    except AddressError as error:
-        raise LaunchError(str(error)) from None
-    return [one for one in hosts if not is_loopback(one)]
-
-
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
-    these three. public: hosts may be such as others can reach.
+    these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
     node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to be up and the first plan's
@@ -121,7 +110,7 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
-        public: bool = False,
+        guards: Guards | None = None,
         journal: Path | None = None,
         recording: Path | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
@@ -141,7 +130,7 @@ class LocalPlane:
         self._http_processes = http_processes
         self.grpc_port = grpc_port
         self.native = native
-        self._public = public
+        self._guards = guards or Guards()
         self._beside = {name: python(*command) for name, command in (beside or {}).items()}
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
@@ -242,8 +231,13 @@ class LocalPlane:
         plane = PlaneFile(front=self.front, memory="" if self._memory is None else str(self._memory.path), **self._settings)
         self._nodes = plane.nodes
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
-        for one in check_addresses(host, self.native, self._public):
-            log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
+        try:
+            bare = check_addresses(self._guards, host, self.native)
+            self._guards.check_files()
+        except UserError as error:
+            raise LaunchError(str(error)) from None
+        for one in bare:
+            log.warning("listening on %s without TLS or without keys: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands) + len(self._beside))
         try:
@@ -261,7 +255,8 @@ class LocalPlane:
         deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
         if self.http_port is not None:
-            self._wait_for(deadline, self._host, self.http_port, _ready)
+            # One behind TLS may want a certificate from whoever asks.
+            self._wait_for(deadline, self._host, self.http_port, _listens if self._guards.tls_cert else _ready)
         if self.grpc_port is not None:
             self._wait_for(deadline, self._host, self.grpc_port, _listens)
         if self.native:
@@ -310,7 +305,7 @@ class LocalPlane:
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
         port = self._held[-1].getsockname()[1]
-        where = ["--front", self.front, "--host", host, "--port", str(port)]
+        where = ["--front", self.front, "--host", host, "--port", str(port), *self._guards.flags()]
         return python(module, "--tethered", *where, *self._logs.flags()), port
 
     def _give_up(self, what: str) -> None:
