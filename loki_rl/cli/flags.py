@@ -115,8 +115,10 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # the oldest that will 
             return value
         try:
             checked = Annotated[self.kind.base, self.kind.limits] if self.kind.limits != Meta() else self.kind.base
-            found = msgspec.convert(value, checked, strict=False, dec_hook=lambda kind, text: kind(text))
-        except msgspec.ValidationError:
+            # Python reads .5, too.
+            read = float(value) if self.kind.base is float else value
+            found = msgspec.convert(read, checked, strict=False, dec_hook=lambda kind, text: kind(text))
+        except (msgspec.ValidationError, ValueError):
             found = None
         if found is None or (isinstance(found, float) and not isfinite(found)):
             raise UsageError(f"{self.flag} must be {self.kind.wanted}, not '{value}'")

@@ -63,6 +63,8 @@ def plan(
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
     if len(files) > 1 and any(len(levels) > 1 for levels in demands):
         raise UsageError("a ladder of demands is for one pipeline; give each of several one rate")
+    if len(files) > 1 and servers is None and pool is None:
+        raise UsageError("several pipelines share a cluster; give its --servers or a --pool")
     at = cluster_for(files, servers, pool)
     floors = _each("--min-accuracy", min_accuracy, pipeline) or [0.0] * len(pipeline)
     requests = [

@@ -124,7 +124,7 @@ def _control(name: str, control: Control) -> Iterator[Metric]:
     loading = sum(bool(worker.loading) for worker in workers)
     yield _gauge("loki_servers_loading", "Servers that load a model.", _PIPELINE, [(own, loading)])
     loads = [((name, str(worker.number)), worker.loads) for worker in workers]
-    yield _gauge("loki_model_loads", "Models loaded since the worker's process began.", ("pipeline", "worker"), loads)
+    yield _counter("loki_model_loads", "Models loaded since the worker's process began.", ("pipeline", "worker"), loads)
     slow = [((name, one.task, one.variant, one.server_type), one.slowdown) for one in control.drift]
     help = "Measured over profiled service time, where that drifts."
     yield _gauge("loki_drift_slowdown", help, (*_VARIANT, "server_type"), slow)

@@ -60,7 +60,7 @@ def test_the_plan_and_the_workers(read: Any) -> None:
     assert read("loki_plan_replicas", pipeline="reading", stage="read", variant="slow", batch="2") == 1
     assert read("loki_servers_used", pipeline="reading") == 2
     assert read("loki_servers_loading", pipeline="reading") == 1
-    assert read("loki_model_loads", pipeline="reading", worker="1") == 2
+    assert read("loki_model_loads_total", pipeline="reading", worker="1") == 2
 
 
 def test_what_cannot_be_loaded_is_marked(read: Any) -> None:
