@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel test-packages parity reference bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 install: $(STAMP)
 
@@ -65,12 +65,17 @@ test-wheel: wheel models
 	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
 		tests/serving/transport/test_driver.py tests/serving/transport/test_mailbox.py tests/serving/observe/test_meter.py tests/serving/process/test_node.py
 
+# Wheel and source archive as users install them, each alone, and the main commands from an empty folder.
+test-packages: install
+	ls dist/*.whl dist/*.tar.gz >/dev/null || $(MAKE) wheel
+	.ci/packages $(BIN)/python dist
+
 # Is the twin like a plane of this host? Ten minutes at most, on a machine that does little else.
 parity: models
 	$(BIN)/python -m benchmarks.parity
 
 bench: install
-	for file in $(filter-out benchmarks/gpu_check.py benchmarks/parity.py benchmarks/fidelity.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+	for file in $(filter-out benchmarks/gpu_check.py benchmarks/gpu_install.py benchmarks/parity.py benchmarks/fidelity.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 # Hours, on a machine that does nothing else: beside Triton, Ray Serve and others, each from PyPI in an environment of its own.
 peers: models
@@ -87,9 +92,15 @@ fuzz: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
 
-# One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
+# One JSON object, kept in gpu-report.json: do the models run on the GPU, do they compute what a CPU does, how fast, and is the twin
+# like such a plane. A quarter of an hour at most; DEVICE_ASKED=cpu checks the check.
+DEVICE_ASKED ?= cuda
 gpu-check: models
-	$(BIN)/python -m benchmarks.gpu_check --device cuda
+	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE_ASKED) --out gpu-report.json
+
+# Does the extra for GPUs resolve, and does its ONNX Runtime install and answer where there is no CUDA? Needs the network.
+gpu-install-check: install
+	$(BIN)/python -m benchmarks.gpu_install
 
 # The deployment files as Docker Compose, kubectl and Kubernetes' schemas read them, without Docker or a cluster (Debian: docker-compose, kubernetes-client).
 deploy-check: install
