@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted((PROJECT / "docs").glob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+PAGES = [*sorted((PROJECT / "docs").rglob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
 CODE = ("agents", "env", "loki_rl", "serving", "traces", "benchmarks")
 # A name may be given from here.
-FOLDERS = (".", "loki_rl", "loki_rl/control", "docs")
-# Names of files that users or commands make.
-MADE = {"report.md", "card.md", "run.json", "classify.py", "score.py"}
+FOLDERS = (".", "loki_rl", "loki_rl/control", "docs", "docs/tutorials")
+# Names of files that users or commands make; what a page has its reader save is one, too.
+MADE = {"report.md", "card.md", "run.json", "classify.py", "score.py", "stripes.py"}
+SAVED = re.compile(r"<!-- typed: file (\S+) -->")
 
 FILE = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|yml|service))\b")
 MEMBER = re.compile(r"`([A-Z]+[a-z]\w*)\.(\w+)`")
@@ -76,7 +77,7 @@ def headings(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    unknown = {name for name in FILE.findall(text) if name not in MADE and not files_named(name)}
+    unknown = {name for name in FILE.findall(text) if name not in MADE.union(SAVED.findall(text)) and not files_named(name)}
     unknown |= {f"{kind}.{name}" for kind, name in MEMBER.findall(text) if name not in members().get(kind, set())}
     for file, name in IN_FILE.findall(text):
         kind, _, member = name.rpartition(".")
