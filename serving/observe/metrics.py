@@ -43,14 +43,18 @@ class _Snapshot(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        state = self._state
-        yield from _requests(state)
-        yield from _stages(state)
-        yield from _answering(state)
-        yield _troubles(state)
-        if state.control is not None:
-            yield from _control(state.pipeline, state.control)
-        yield from _triton(state)
+        return families(self._state)
+
+
+def families(state: PlaneState) -> Iterator[Metric]:
+    """All metrics of a state."""
+    yield from _requests(state)
+    yield from _stages(state)
+    yield from _answering(state)
+    yield _troubles(state)
+    if state.control is not None:
+        yield from _control(state.pipeline, state.control)
+    yield from _triton(state)
 
 
 # -- own names ------------------------------------------------------------------------------------------------------------
