@@ -17,6 +17,7 @@ from loki_rl.errors import UserError
 from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.transport.curve import KeyPair
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
@@ -56,7 +57,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run. device: where,
     if the type of their server does not say ("cuda:0,1" deals workers out in turn). pipeline_file: where the models of an
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
-    for clients. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
+    for clients. keys: of its nodes, for those of their addresses that are not files. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
     history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
     requests, and where they go. check: validate every actor after every burst (tests). memory: folder for large tensors (see
     shared_memory), empty if they are sent.
@@ -65,6 +66,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     cluster: bytes
     nodes: tuple[NodeSpec, ...]
     front: str
+    keys: KeyPair | None = None
     engine: EngineKind = "emulated"
     device: str = "cpu"
     pipeline_file: str = ""

@@ -7,6 +7,15 @@ from collections.abc import Mapping, Sequence
 import zmq
 
 from loki_rl.serving.transport import wire
+from loki_rl.serving.transport.curve import (
+    Authenticator,
+    CurveKeyError,
+    KeyPair,
+    needs_keys,
+    on_network,
+    secure_client,
+    secure_server,
+)
 from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
 from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, ControlWord, Frame, Letter, WireError
@@ -85,13 +94,15 @@ class HeldOutbox(Outbox):
 
 
 class Mailbox:
-    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. keys: of the plane,
+    all of whose nodes have them: an inbox on tcp takes letters from who has them, and no others. Raises CurveKeyError for an
+    address that other hosts can reach where there are none, zmq.ZMQError for one that cannot be had.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
     """
 
-    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
+    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str], keys: KeyPair | None = None) -> None:
         self.node = node
         self.malformed = 0
         self.sent = 0
@@ -100,14 +111,20 @@ class Mailbox:
         self._endpoints = dict(endpoints)
         self._outboxes: dict[str, Outbox] = {}
         self._filled: list[Outbox] = []
+        self._keys = keys
+        self._authenticator: Authenticator | None = None
+        own = self._pair(endpoints[node])
         self.inbox = context.socket(zmq.PULL)
         self.inbox.setsockopt(zmq.RCVHWM, 0)
         self.inbox.setsockopt(zmq.LINGER, 0)
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
+        if own is not None:
+            self._authenticator = Authenticator(context, lambda public: public == own.public)
+            secure_server(self.inbox, own)
         try:
             self.inbox.bind(endpoints[node])
         except zmq.ZMQError:
-            self.inbox.close(linger=0)
+            self.close()
             raise
 
     def post(self, node: str, letter: Letter, frames: Sequence[Frame]) -> None:
@@ -186,14 +203,25 @@ class Mailbox:
             outbox.socket.close(linger=round(1000 * linger_s) if node == last else 0)
         self._outboxes.clear()
         self.inbox.close(linger=0)
+        if self._authenticator is not None:
+            self._authenticator.close()
 
     def _connect(self, node: str) -> Outbox:
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        pair = self._pair(self._endpoints[node])
+        if pair is not None:
+            secure_client(socket, pair, pair.public)
         socket.connect(self._endpoints[node])
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
+
+    def _pair(self, endpoint: str) -> KeyPair | None:
+        """Of this end of a connection there; None where files have owners, or nobody else can come."""
+        if self._keys is None and needs_keys(endpoint):
+            raise CurveKeyError(f"'{endpoint}' can be reached from other hosts, and this plane has no keys for its nodes")
+        return self._keys if on_network(endpoint) else None
 
     def _sort(self, message: bytes, letters: list[Received], words: list[ControlWord]) -> None:
         """A part that no kind announces is read as a message of its own, and is none."""
