@@ -38,8 +38,13 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.observe import logs
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
-from loki_rl.serving.plane import EngineKind
+from loki_rl.serving.plane import EngineKind, Layout
 from loki_rl.serving.process.launch import LocalPlane, check_addresses
+
+LayoutName = Annotated[
+    Layout,
+    Help("compact: gateway and routers in one process, so that requests change processes less; spread: a process for each."),
+]
 
 
 class LiveError(UserError):
@@ -50,6 +55,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     """What only a plane that stays up may be told."""
 
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    layout: LayoutName = "spread"
     workers_per_gpu: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
     ] = None
@@ -175,6 +181,7 @@ def _plane(
         device=served.run.device,
         policy=served.run.policy,
         policy_options=on_plane(served.policy),
+        layout=options.layout,
         native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,

@@ -121,7 +121,7 @@ class HttpFront:
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
             wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self.client.infer(wanted, oip.take_payload(asked))
+            answer = await self.client.infer(wanted, oip.take_payload(asked, self.client.memory))
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
