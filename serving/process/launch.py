@@ -27,9 +27,10 @@ from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
 from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
+from loki_rl.serving.process.launcher import Launcher, LocalLauncher
 from loki_rl.serving.process.supervisor import Supervisor
 from loki_rl.serving.transport.addresses import AddressError, bracketed, check_private, is_loopback, native_server
-from loki_rl.serving.transport.listening import hold
+from loki_rl.serving.transport.listening import free_port, hold
 from loki_rl.serving.transport.wire import Bye, Leave
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,17 @@ def nodes_of(
     return tuple(nodes)
 
 
+def reachable(plane: PlaneFile, address: str) -> PlaneFile:
+    """With a port for each node of this host where others have to reach it at this address. Raises LaunchError."""
+    if not address:
+        return plane
+    try:
+        nodes = tuple(node if node.is_worker else replace(node, port=free_port(address)) for node in plane.nodes)
+        return replace(plane, nodes=nodes, address=address, port=free_port(address))
+    except OSError as error:
+        raise LaunchError(f"no port can be had at {address}, where other hosts would reach this one: {error}") from None
+
+
 def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
     """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
     them (empty is every address); native: where native clients connect, empty without."""
@@ -100,10 +112,10 @@ class LocalPlane:
     these three. public: hosts may be such as others can reach.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
-    node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to be up and the first plan's
-    models to be loaded, beside what is compiled after an install; later, for a
-    process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
-    LaunchError.
+    launcher: what starts the nodes' processes (default: all on this host); node: what such a process runs, as in Supervisor.
+    start_s: longest wait for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an
+    install; later, for a process that is started again. byes: after the end, what each node said that stopped in good
+    order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -131,10 +143,12 @@ class LocalPlane:
         layout: Layout = "spread",
         worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
+        launcher: Launcher | None = None,
         node: Sequence[str] = NODE,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
+        self._launcher = launcher or LocalLauncher()
         self._node = node
         self._host = http_host
         self.http_port = http_port
@@ -170,7 +184,7 @@ class LocalPlane:
             self._folder = RunFolder()
         except OSError as error:
             raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
-        self._memory = memory_folder()
+        self._memory = memory_folder() if self._launcher.shares_memory else None
         try:
             self._launch()
         except BaseException:
@@ -239,7 +253,8 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(front=self.front, memory="" if self._memory is None else str(self._memory.path), **self._settings)
+        memory = "" if self._memory is None else str(self._memory.path)
+        plane = reachable(PlaneFile(front=self.front, memory=memory, **self._settings), self._launcher.address)
         self._nodes = plane.nodes
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
         for one in check_addresses(host, self.native, self._public):
@@ -250,12 +265,14 @@ class LocalPlane:
             plane.write(folder)
         except OSError as error:
             raise LaunchError(f"the plane cannot be written down in {folder}: {error}") from None
-        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s, self._beside)
+        supervisor = self._supervisor = Supervisor(
+            folder, plane, self._node, self._commands, self._start_s, self._launcher, self._beside
+        )
         supervisor.start()
         names = {node.name for node in plane.nodes}
         began = time.monotonic()
-        if not self._in_time(supervisor, lambda: names <= supervisor.up, began):
-            self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
+        if not self._in_time(supervisor, lambda: names - supervisor.absent <= supervisor.up, began):
+            self._give_up(f"{', '.join(sorted(names - supervisor.absent - supervisor.up))} did not come up")
         if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)

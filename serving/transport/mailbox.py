@@ -85,13 +85,14 @@ class HeldOutbox(Outbox):
 
 
 class Mailbox:
-    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. outside: another
+    address of the own one, for nodes of other hosts.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
     """
 
-    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
+    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str], outside: str = "") -> None:
         self.node = node
         self.malformed = 0
         self.sent = 0
@@ -105,7 +106,8 @@ class Mailbox:
         self.inbox.setsockopt(zmq.LINGER, 0)
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
         try:
-            self.inbox.bind(endpoints[node])
+            for address in filter(None, (endpoints[node], outside)):
+                self.inbox.bind(address)
         except zmq.ZMQError:
             self.inbox.close(linger=0)
             raise
