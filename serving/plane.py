@@ -18,6 +18,7 @@ from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.transport.addresses import bracketed
+from loki_rl.serving.transport.curve import KeyPair
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
@@ -65,7 +66,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
     requests, and where they go. check: validate every actor after every burst (tests). memory: folder for large tensors (see
     shared_memory), empty if they are sent. address: of the launcher's host for other hosts, empty where there are none;
-    port: where the launcher listens there.
+    port: where the launcher listens there; keys: of all nodes, for what they say to each other between hosts.
     """
 
     cluster: bytes
@@ -86,6 +87,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     check: bool = False
     address: str = ""
     port: int = 0
+    keys: KeyPair | None = None
 
     @cached_property
     def options(self) -> ClusterOptions:

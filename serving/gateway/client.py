@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from loki_rl.serving.gateway.connection import Array as Array
 from loki_rl.serving.gateway.connection import ClientError as ClientError
 from loki_rl.serving.gateway.connection import GatewayGoneError as GatewayGoneError
 from loki_rl.serving.gateway.connection import Inference as Inference
+from loki_rl.serving.security.key_folder import ClientKeys
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, NOWHERE, SharedMemory
@@ -26,14 +28,18 @@ T = TypeVar("T")
 
 
 class Client:
-    """`with Client("tcp://127.0.0.1:5555") as client: client.infer(picture)`; timeouts raise ClientError.
+    """`with Client("tcp://127.0.0.1:5555") as client: client.infer(picture)`; timeouts raise ClientError. Of a plane
+    that asks for keys: `Client(endpoint, keys="FOLDER")`, with the folder of `loki-rl keys client`.
 
     A gateway that is lost ends what it had in flight at once: an inference as 'failed', with the reason, a question with
     ClientError. Until it is back, requests raise ClientError at once; the client finds it again by itself.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float = 5.0) -> None:
-        """timeout_s: for questions other than inference. Nothing is sent yet; an absent gateway shows at the first call."""
+    def __init__(self, endpoint: str, timeout_s: float = 5.0, keys: str | Path | ClientKeys | None = None) -> None:
+        """timeout_s: for questions other than inference. Nothing is sent yet; an absent gateway shows at the first call.
+        Raises CurveKeyError for keys that cannot be used."""
+        if keys is not None and not isinstance(keys, ClientKeys):
+            keys = ClientKeys(Path(keys))
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -42,7 +48,7 @@ class Client:
         self._arrived: list[Inference | protocol.Refused] = []
         self._memory = NOWHERE
         try:
-            self._connection = Connection(self._context, endpoint)
+            self._connection = Connection(self._context, endpoint, keys)
         except zmq.ZMQError as error:
             self._context.term()
             raise ClientError(f"cannot connect to '{endpoint}': {error}") from None
@@ -221,6 +227,8 @@ class Client:
         self._arrived += [response for response in received if isinstance(response, Inference | protocol.Refused)]
 
     def _silence(self, limit_s: float) -> ClientError:
+        if self._connection.denied:
+            return ClientError(f"'{self.endpoint}' let nobody in: it asks for other keys than these (see docs/security.md)")
         return ClientError(f"no answer from '{self.endpoint}' within {limit_s:g} s")
 
 

@@ -18,27 +18,26 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, routers, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain
 from loki_rl.core.options import ClusterOptions
 from loki_rl.errors import UserError
-from loki_rl.serving.engines.engine_factory import device_of
 from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
-from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.plane import EngineKind, Layout, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
 from loki_rl.serving.process.launcher import Launcher, LocalLauncher
+from loki_rl.serving.process.layout import EMULATED_HOSTS, nodes_of, reachable
 from loki_rl.serving.process.supervisor import Supervisor
-from loki_rl.serving.transport.addresses import AddressError, bracketed, check_private, is_loopback, native_server
-from loki_rl.serving.transport.listening import free_port, hold
+from loki_rl.serving.security.guards import Guards, check_addresses
+from loki_rl.serving.transport.addresses import bracketed, native_server
+from loki_rl.serving.transport.listening import hold
 from loki_rl.serving.transport.wire import Bye, Leave
 
 log = logging.getLogger(__name__)
 
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
 NODE = ("loki_rl.serving.process.node",)
-# Emulated workers need no core each; two processes keep the loss of one visible without losing all.
-EMULATED_HOSTS = 2
 # Open files of a process: its own beside those that are open already, and what one connection to another process of the
 # plane takes at most.
 OWN_FILES, FILES_EACH = 14, 4
@@ -53,63 +52,12 @@ class LaunchError(UserError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
-def nodes_of(
-    options: ClusterOptions,
-    engine: EngineKind,
-    device: str = "",
-    worker_processes: int = EMULATED_HOSTS,
-    kind: Layout = "spread",
-) -> tuple[NodeSpec, ...]:
-    """spread: one process each for gateway, controller and every router; compact: gateway and routers share one, so that a
-    request changes processes only for its workers. A real engine has a process per worker; its device: see
-    engine_factory.device_of. worker_processes: that emulated workers share."""
-    tasks = routers(options.pipeline)
-    if kind == "compact":
-        nodes = [NodeSpec(GATEWAY, (GATEWAY, *tasks)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-    else:
-        nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-        nodes += [NodeSpec(f"router-{task}", (address,)) for task, address in enumerate(tasks)]
-    if engine == "emulated":
-        hosts = min(options.servers, worker_processes)
-        dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
-        nodes += [NodeSpec(f"workers-{host}", workers) for host, workers in enumerate(dealt)]
-    else:
-        nodes += [
-            NodeSpec(f"workers-{number}", (worker(number),), device=device_of(options, device, number))
-            for number in range(options.servers)
-        ]
-    return tuple(nodes)
-
-
-def reachable(plane: PlaneFile, address: str) -> PlaneFile:
-    """With a port for each node of this host where others have to reach it at this address. Raises LaunchError."""
-    if not address:
-        return plane
-    try:
-        nodes = tuple(node if node.is_worker else replace(node, port=free_port(address)) for node in plane.nodes)
-        return replace(plane, nodes=nodes, address=address, port=free_port(address))
-    except OSError as error:
-        raise LaunchError(f"no port can be had at {address}, where other hosts would reach this one: {error}") from None
-
-
-def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
-    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
-    them (empty is every address); native: where native clients connect, empty without."""
-    try:
-        hosts = sorted({*([] if host is None else [host]), *([native_server(native)[0]] if native else [])})
-        for one in () if public else hosts:
-            check_private(one)
-    except AddressError as error:
-        raise LaunchError(str(error)) from None
-    return [one for one in hosts if not is_loopback(one)]
-
-
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
-    these three. public: hosts may be such as others can reach.
+    these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
     launcher: what starts the nodes' processes (default: all on this host); node: what such a process runs, as in Supervisor.
@@ -133,7 +81,7 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
-        public: bool = False,
+        guards: Guards | None = None,
         journal: Path | None = None,
         recording: Path | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
@@ -155,7 +103,7 @@ class LocalPlane:
         self._http_processes = http_processes
         self.grpc_port = grpc_port
         self.native = native
-        self._public = public
+        self._guards = guards or Guards()
         self._beside = {name: python(*command) for name, command in (beside or {}).items()}
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
@@ -211,6 +159,11 @@ class LocalPlane:
         return self._supervisor is not None and self._supervisor.warm
 
     @property
+    def absent(self) -> set[str]:
+        """Nodes of workers that no host has room for."""
+        return set() if self._supervisor is None else set(self._supervisor.absent)
+
+    @property
     def restarted(self) -> int:
         """How often a process was started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
@@ -254,11 +207,16 @@ class LocalPlane:
         except SpanError as error:
             raise LaunchError(str(error)) from None
         memory = "" if self._memory is None else str(self._memory.path)
-        plane = reachable(PlaneFile(front=self.front, memory=memory, **self._settings), self._launcher.address)
-        self._nodes = plane.nodes
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
-        for one in check_addresses(host, self.native, self._public):
-            log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
+        try:
+            plane = reachable(PlaneFile(front=self.front, memory=memory, **self._settings), self._launcher.address)
+            bare = check_addresses(self._guards, host, self.native)
+            self._guards.check_files()
+        except UserError as error:
+            raise LaunchError(str(error)) from None
+        self._nodes = plane.nodes
+        for one in bare:
+            log.warning("listening on %s without TLS or without keys: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands) + len(self._beside))
         try:
@@ -278,7 +236,8 @@ class LocalPlane:
         deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
         if self.http_port is not None:
-            self._wait_for(deadline, self._host, self.http_port, _ready)
+            # One behind TLS may want a certificate from whoever asks.
+            self._wait_for(deadline, self._host, self.http_port, _listens if self._guards.tls_cert else _ready)
         if self.grpc_port is not None:
             self._wait_for(deadline, self._host, self.grpc_port, _listens)
         if self.native:
@@ -327,7 +286,7 @@ class LocalPlane:
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
         port = self._held[-1].getsockname()[1]
-        where = ["--front", self.front, "--host", host, "--port", str(port)]
+        where = ["--front", self.front, "--host", host, "--port", str(port), *self._guards.flags()]
         return python(module, "--tethered", *where, *self._logs.flags()), port
 
     def _give_up(self, what: str) -> None:

@@ -100,7 +100,7 @@ class Supervisor:
         self._look_at = 0.0
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.outside(plane.launcher))
+        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.outside(plane.launcher), plane.keys)
         self._errands: EventQueue[Callable[[], None]] = EventQueue()
         self._finished = False
         self._poller = zmq.Poller()

@@ -30,9 +30,21 @@ MSGPACK = "application/msgpack"
 Id = Annotated[int, Meta(ge=0)]
 # Why a process in front of the gateway turns something away: connections, bodies under way and calls beyond what there is
 # room for; a head, a body or what is inflated too large; one that takes too long, or answers that nobody reads; what cannot
-# be understood; and what another site's page wants.
+# be understood; what another site's page wants; who shows no key, and who does not get through the handshake of TLS.
 Turning = Literal[
-    "calls", "connections", "expansion", "head", "malformed", "memory", "origin", "size", "slow", "unparsable", "unread"
+    "calls",
+    "connections",
+    "expansion",
+    "head",
+    "keys",
+    "malformed",
+    "memory",
+    "origin",
+    "size",
+    "slow",
+    "tls",
+    "unparsable",
+    "unread",
 ]
 
 

@@ -167,7 +167,7 @@ def test_cuda_on_a_host_without_it(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:", "cpu:0", ""])
 def test_unknown_device(wanted: str) -> None:
-    with pytest.raises(EngineError, match="use auto, cpu, cuda, cuda:N, cuda:0,1"):
+    with pytest.raises(EngineError, match=r"use auto, cpu, cpu\+N, cuda, cuda:N, cuda:0,1"):
         choose_device(wanted)
 
 
@@ -206,9 +206,10 @@ def test_two_wheels_clash(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("auto")
 
 
-def test_sessions_use_one_thread_and_do_not_spin() -> None:
-    options = sessions.session_options()
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+@pytest.mark.parametrize(("option", "threads"), [("", 1), ("4", 4)])
+def test_sessions_use_the_threads_of_their_device_and_do_not_spin(option: str, threads: int) -> None:
+    options = sessions.session_options(Device("cpu", option=option))
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
