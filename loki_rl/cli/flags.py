@@ -18,6 +18,7 @@ from msgspec.structs import fields
 
 from loki_rl.errors import UserError
 from loki_rl.options import Help
+from loki_rl.ray_cluster import LauncherName, connect
 
 Json = Annotated[bool, Help("Print one JSON object and nothing else.", "--json")]
 Logdir = Annotated[Path | None, Help("Write a run folder for TensorBoard below this folder.")]
@@ -239,3 +240,16 @@ def alone(why: str, heard: Collection[str]) -> None:
     for name in typed(click.get_current_context().params.keys() - set(heard)):
         flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
         raise UsageError(f"{why}; leave {flag} out")
+
+
+def cluster_of(launcher: LauncherName, address: str) -> str:
+    """The address of the Ray cluster that was asked for, which is there; empty for this host. Raises ClusterError, or
+    UsageError for flags that would not be heard."""
+    if launcher == "ray":
+        if typed(["jobs"]):
+            raise UsageError("--launcher ray uses the cores of the cluster; leave --jobs out")
+        connect(address)
+        return address
+    if typed(["address"]):
+        raise UsageError("--address is that of a Ray cluster; add --launcher ray")
+    return ""

@@ -25,7 +25,8 @@ from loki_rl.serving.load.native_sender import NativeSender
 from loki_rl.serving.load.open_loop import LOST_S, OpenLoop, Record, lag_ms
 from loki_rl.serving.load.sender import Sender
 from loki_rl.serving.plane import EngineKind, Layout
-from loki_rl.serving.process.launch import LocalPlane, nodes_of
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.process.restart_budget import WINDOW_S
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.wire import Array

@@ -109,8 +109,13 @@ def _allow_files(pid: int) -> None:
 
 def wait_for_end(child: Child, timeout_s: float) -> bool:
     """Whether it ends within this time; it still has to be reaped."""
+    return readable(child.pidfd, timeout_s)
+
+
+def readable(handle: int, timeout_s: float) -> bool:
+    """Whether it becomes so within this time."""
     poll = select.poll()
-    poll.register(child.pidfd, select.POLLIN)
+    poll.register(handle, select.POLLIN)
     return bool(poll.poll(max(0.0, 1000 * timeout_s)))
 
 

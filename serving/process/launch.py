@@ -18,15 +18,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, routers, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain
 from loki_rl.core.options import ClusterOptions
 from loki_rl.errors import UserError
-from loki_rl.serving.engines.engine_factory import device_of
 from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
-from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.plane import EngineKind, Layout, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
+from loki_rl.serving.process.launcher import Launcher, LocalLauncher
+from loki_rl.serving.process.layout import EMULATED_HOSTS, nodes_of, reachable
 from loki_rl.serving.process.supervisor import Supervisor
 from loki_rl.serving.security.guards import Guards, check_addresses
 from loki_rl.serving.transport.addresses import bracketed, native_server
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
 NODE = ("loki_rl.serving.process.node",)
-# Emulated workers need no core each; two processes keep the loss of one visible without losing all.
-EMULATED_HOSTS = 2
 # Open files of a process: its own beside those that are open already, and what one connection to another process of the
 # plane takes at most.
 OWN_FILES, FILES_EACH = 14, 4
@@ -53,34 +52,6 @@ class LaunchError(UserError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
-def nodes_of(
-    options: ClusterOptions,
-    engine: EngineKind,
-    device: str = "",
-    worker_processes: int = EMULATED_HOSTS,
-    kind: Layout = "spread",
-) -> tuple[NodeSpec, ...]:
-    """spread: one process each for gateway, controller and every router; compact: gateway and routers share one, so that a
-    request changes processes only for its workers. A real engine has a process per worker; its device: see
-    engine_factory.device_of. worker_processes: that emulated workers share."""
-    tasks = routers(options.pipeline)
-    if kind == "compact":
-        nodes = [NodeSpec(GATEWAY, (GATEWAY, *tasks)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-    else:
-        nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-        nodes += [NodeSpec(f"router-{task}", (address,)) for task, address in enumerate(tasks)]
-    if engine == "emulated":
-        hosts = min(options.servers, worker_processes)
-        dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
-        nodes += [NodeSpec(f"workers-{host}", workers) for host, workers in enumerate(dealt)]
-    else:
-        nodes += [
-            NodeSpec(f"workers-{number}", (worker(number),), device=device_of(options, device, number))
-            for number in range(options.servers)
-        ]
-    return tuple(nodes)
-
-
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
@@ -89,10 +60,10 @@ class LocalPlane:
     these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
-    node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to be up and the first plan's
-    models to be loaded, beside what is compiled after an install; later, for a
-    process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
-    LaunchError.
+    launcher: what starts the nodes' processes (default: all on this host); node: what such a process runs, as in Supervisor.
+    start_s: longest wait for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an
+    install; later, for a process that is started again. byes: after the end, what each node said that stopped in good
+    order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -120,10 +91,12 @@ class LocalPlane:
         layout: Layout = "spread",
         worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
+        launcher: Launcher | None = None,
         node: Sequence[str] = NODE,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
+        self._launcher = launcher or LocalLauncher()
         self._node = node
         self._host = http_host
         self.http_port = http_port
@@ -159,7 +132,7 @@ class LocalPlane:
             self._folder = RunFolder()
         except OSError as error:
             raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
-        self._memory = memory_folder()
+        self._memory = memory_folder() if self._launcher.shares_memory else None
         try:
             self._launch()
         except BaseException:
@@ -184,6 +157,11 @@ class LocalPlane:
     def warm(self) -> bool:
         """Whether a plan has been in force with its models loaded."""
         return self._supervisor is not None and self._supervisor.warm
+
+    @property
+    def absent(self) -> set[str]:
+        """Nodes of workers that no host has room for."""
+        return set() if self._supervisor is None else set(self._supervisor.absent)
 
     @property
     def restarted(self) -> int:
@@ -228,14 +206,15 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(front=self.front, memory="" if self._memory is None else str(self._memory.path), **self._settings)
-        self._nodes = plane.nodes
+        memory = "" if self._memory is None else str(self._memory.path)
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
         try:
+            plane = reachable(PlaneFile(front=self.front, memory=memory, **self._settings), self._launcher.address)
             bare = check_addresses(self._guards, host, self.native)
             self._guards.check_files()
         except UserError as error:
             raise LaunchError(str(error)) from None
+        self._nodes = plane.nodes
         for one in bare:
             log.warning("listening on %s without TLS or without keys: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
@@ -244,12 +223,14 @@ class LocalPlane:
             plane.write(folder)
         except OSError as error:
             raise LaunchError(f"the plane cannot be written down in {folder}: {error}") from None
-        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s, self._beside)
+        supervisor = self._supervisor = Supervisor(
+            folder, plane, self._node, self._commands, self._start_s, self._launcher, self._beside
+        )
         supervisor.start()
         names = {node.name for node in plane.nodes}
         began = time.monotonic()
-        if not self._in_time(supervisor, lambda: names <= supervisor.up, began):
-            self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
+        if not self._in_time(supervisor, lambda: names - supervisor.absent <= supervisor.up, began):
+            self._give_up(f"{', '.join(sorted(names - supervisor.absent - supervisor.up))} did not come up")
         if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)

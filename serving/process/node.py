@@ -107,7 +107,7 @@ class Node:
         self._beat_at = 0.0
         self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
-        self.mailbox = Mailbox(context, name, plane.endpoints(folder), plane.keys)
+        self.mailbox = Mailbox(context, name, plane.endpoints(folder, name), plane.outside(self.spec), plane.keys)
         # What others must be able to find, also if somebody removes its file.
         self._reachable = [self.mailbox.bind_again]
         self._flight_log: FlightLog | None = None

@@ -29,7 +29,8 @@ from loki_rl.files.config import load_pipeline
 from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.plane import Layout
-from loki_rl.serving.process.launch import LaunchError, LocalPlane, nodes_of
+from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.security.guards import Guards
 from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 

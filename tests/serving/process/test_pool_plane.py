@@ -25,7 +25,8 @@ from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.plane import PlaneFile, pack_options
-from loki_rl.serving.process.launch import LocalPlane, nodes_of
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.profiling.worker_log import read_workers
 from loki_rl.serving.state import Control as ControlState
 from tests.serving.driving import drive, eventually

@@ -24,7 +24,8 @@ from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.plane import Layout
 from loki_rl.serving.process import supervisor
 from loki_rl.serving.process.heartbeat import SILENT_S
-from loki_rl.serving.process.launch import LaunchError, LocalPlane, nodes_of
+from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.process.restart_budget import RESTARTS
 from loki_rl.serving.process.supervisor import BESIDE_STARTS
 from loki_rl.serving.transport import wire
