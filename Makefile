@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 SITE := $(VENV)/.site
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference docs docs-check test-docs bench peers faults fuzz gpu-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 install: $(STAMP)
 
@@ -108,6 +108,11 @@ fuzz: install
 # One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
 gpu-check: models
 	$(BIN)/python -m benchmarks.gpu_check --device cuda
+
+# The deployment files as Docker Compose, kubectl and Kubernetes' schemas read them, without Docker or a cluster (Debian: docker-compose, kubernetes-client).
+deploy-check: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+	$(BIN)/python deploy/check.py
 
 clean:
 	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -22,6 +22,7 @@ FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
+Layout = Literal["compact", "spread"]
 
 
 class PlaneError(UserError):
@@ -57,7 +58,8 @@ class PlaneFile(Struct, frozen=True, dict=True):
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
     for clients. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
     history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
-    requests, and where they go. check: validate every actor after every burst (tests).
+    requests, and where they go. check: validate every actor after every burst (tests). memory: folder for large tensors (see
+    shared_memory), empty if they are sent.
     """
 
     cluster: bytes
@@ -74,6 +76,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     history: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
+    memory: str = ""
     check: bool = False
 
     @cached_property

@@ -20,7 +20,7 @@ from loki_rl.options import Help
 FOLDER = "pipelines/pools"
 
 # What comes after a plus is for whoever runs on it to know.
-_DEVICE = re.compile(r"cpu|(cuda|tensorrt)(\+\w+)?:\d+")
+_DEVICE = re.compile(r"cpu(\+\d+)?|(cuda|tensorrt)(\+\w+)?:\d+")
 
 
 class TypeTable(Struct, frozen=True):
@@ -131,7 +131,7 @@ def _check(text: TypeTable, name: str, where: str) -> None:
         require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
     for device in text.devices:
         formed = _DEVICE.fullmatch(device) is not None
-        require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
+        require(formed, where, f"the device '{device}' must be cpu, cpu+N, cuda:N or tensorrt:N, as in cuda:0")
     kinds = {device.partition(":")[0] for device in text.devices}
     require(
         len(kinds) < 2, where, f"servers of one type are alike: name devices of one kind, not {' and '.join(sorted(kinds))}"

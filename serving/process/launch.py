@@ -18,17 +18,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, routers, worker
 from loki_rl.core.options import ClusterOptions
 from loki_rl.errors import UserError
 from loki_rl.serving.engines.engine_factory import device_of
-from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder
+from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
-from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.plane import EngineKind, Layout, NodeSpec, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
 from loki_rl.serving.process.supervisor import Supervisor
-from loki_rl.serving.transport.addresses import AddressError, bracketed, check_private, is_loopback, native_server
+from loki_rl.serving.security.guards import Guards, check_addresses
+from loki_rl.serving.transport.addresses import bracketed, native_server
 from loki_rl.serving.transport.listening import hold
 from loki_rl.serving.transport.wire import Bye, Leave
 
@@ -52,13 +53,22 @@ class LaunchError(UserError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
-def layout(
-    options: ClusterOptions, engine: EngineKind, device: str = "", worker_processes: int = EMULATED_HOSTS
+def nodes_of(
+    options: ClusterOptions,
+    engine: EngineKind,
+    device: str = "",
+    worker_processes: int = EMULATED_HOSTS,
+    kind: Layout = "spread",
 ) -> tuple[NodeSpec, ...]:
-    """One process each for gateway, controller and every router. A real engine has a process per worker; its device: see
+    """spread: one process each for gateway, controller and every router; compact: gateway and routers share one, so that a
+    request changes processes only for its workers. A real engine has a process per worker; its device: see
     engine_factory.device_of. worker_processes: that emulated workers share."""
-    nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-    nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
+    tasks = routers(options.pipeline)
+    if kind == "compact":
+        nodes = [NodeSpec(GATEWAY, (GATEWAY, *tasks)), NodeSpec(CONTROLLER, (CONTROLLER,))]
+    else:
+        nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
+        nodes += [NodeSpec(f"router-{task}", (address,)) for task, address in enumerate(tasks)]
     if engine == "emulated":
         hosts = min(options.servers, worker_processes)
         dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
@@ -71,28 +81,16 @@ def layout(
     return tuple(nodes)
 
 
-def check_addresses(host: str | None, native: str, public: bool) -> list[str]:
-    """Those hosts that strangers could reach; raises LaunchError unless that is meant. host: of HTTP and gRPC, None without
-    them (empty is every address); native: where native clients connect, empty without."""
-    try:
-        hosts = sorted({*([] if host is None else [host]), *([native_server(native)[0]] if native else [])})
-        for one in () if public else hosts:
-            check_private(one)
-    except AddressError as error:
-        raise LaunchError(str(error)) from None
-    return [one for one in hosts if not is_loopback(one)]
-
-
 class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
-    these three. public: hosts may be such as others can reach.
+    these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
-    beside: name -> module and arguments of a process that the plane does not need. worker_processes: that emulated workers
-    share. node: what a node's process runs, as in Supervisor. start_s: longest wait
-    for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a
+    beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
+    node: what a node's process runs, as in Supervisor. start_s: longest wait for all nodes to be up and the first plan's
+    models to be loaded, beside what is compiled after an install; later, for a
     process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
     LaunchError.
     """
@@ -112,13 +110,14 @@ class LocalPlane:
         http_host: str = "127.0.0.1",
         http_processes: int = 1,
         grpc_port: int | None = None,
-        public: bool = False,
+        guards: Guards | None = None,
         journal: Path | None = None,
         recording: Path | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
         history: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
+        layout: Layout = "spread",
         worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
         node: Sequence[str] = NODE,
@@ -131,12 +130,12 @@ class LocalPlane:
         self._http_processes = http_processes
         self.grpc_port = grpc_port
         self.native = native
-        self._public = public
+        self._guards = guards or Guards()
         self._beside = {name: python(*command) for name, command in (beside or {}).items()}
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
-            "nodes": layout(options, engine, device, worker_processes),
+            "nodes": nodes_of(options, engine, device, worker_processes, layout),
             "engine": engine,
             "pipeline_file": pipeline_file,
             "device": device,
@@ -160,6 +159,7 @@ class LocalPlane:
             self._folder = RunFolder()
         except OSError as error:
             raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
+        self._memory = memory_folder()
         try:
             self._launch()
         except BaseException:
@@ -228,11 +228,16 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(front=self.front, **self._settings)
+        plane = PlaneFile(front=self.front, memory="" if self._memory is None else str(self._memory.path), **self._settings)
         self._nodes = plane.nodes
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
-        for one in check_addresses(host, self.native, self._public):
-            log.warning("listening on %s without keys or TLS: whoever reaches it can use and stop it", one)
+        try:
+            bare = check_addresses(self._guards, host, self.native)
+            self._guards.check_files()
+        except UserError as error:
+            raise LaunchError(str(error)) from None
+        for one in bare:
+            log.warning("listening on %s without TLS or without keys: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
         _check_files(len(self._nodes) + len(self._commands) + len(self._beside))
         try:
@@ -250,7 +255,8 @@ class LocalPlane:
         deadline = self._deadline(supervisor, began)
         # Front ends have no inbox, so they cannot say when they are up.
         if self.http_port is not None:
-            self._wait_for(deadline, self._host, self.http_port, _ready)
+            # One behind TLS may want a certificate from whoever asks.
+            self._wait_for(deadline, self._host, self.http_port, _listens if self._guards.tls_cert else _ready)
         if self.grpc_port is not None:
             self._wait_for(deadline, self._host, self.grpc_port, _listens)
         if self.native:
@@ -299,7 +305,7 @@ class LocalPlane:
         except (OSError, OverflowError) as error:
             raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
         port = self._held[-1].getsockname()[1]
-        where = ["--front", self.front, "--host", host, "--port", str(port)]
+        where = ["--front", self.front, "--host", host, "--port", str(port), *self._guards.flags()]
         return python(module, "--tethered", *where, *self._logs.flags()), port
 
     def _give_up(self, what: str) -> None:
@@ -318,6 +324,8 @@ class LocalPlane:
             bound.close()
         self._held.clear()
         self._folder.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def _stop(self, supervisor: Supervisor) -> None:
         for names in self._stages():
@@ -326,7 +334,7 @@ class LocalPlane:
         self.byes = supervisor.byes
 
     def _stages(self) -> list[list[str]]:
-        routers = [node.name for node in self._nodes if node.is_router]
+        routers = [node.name for node in self._nodes if node.is_router and node.name != GATEWAY]
         workers = [node.name for node in self._nodes if node.is_worker]
         # The last answers pass through the proxy when the gateway has written them.
         passing = [NATIVE] if NATIVE in self._commands else []
