@@ -1,7 +1,7 @@
 """Hooks of mkdocs (see mkdocs.yml): what pages link to outside docs/ becomes part of the site, README its first page.
 
-In the repository a link may lead anywhere in it. On the site README, CONTRIBUTING and CHANGELOG are pages, and any other
-file stands under files/, as it is in the checkout that the site is built from.
+In the repository a link may lead anywhere in it. On the site PAGES are pages, and any other file stands under files/, as it
+is in the checkout that the site is built from.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = "docs/"
-# Files at the top -> their pages.
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+# Files elsewhere -> their pages.
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "deploy/README.md": "deployment.md",
+}
 SOURCES = {page: source for source, page in PAGES.items()}
 LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(\))")
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Pages that stand at the top of the repository."""
+    """Pages that stand elsewhere in the repository."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files

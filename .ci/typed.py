@@ -64,8 +64,9 @@ class Block(NamedTuple):
     text: str
 
 
-def blocks(page: str) -> Iterator[Block]:
-    for match in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8")):
+def blocks(page: Path) -> Iterator[Block]:
+    """Of a page, in order."""
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         yield Block(match["note"] or "", match["language"], match["text"])
 
 
@@ -85,11 +86,12 @@ def typed(number: int, block: Block, quick: bool) -> str:
 def type_page(page: str, clone: Path, environment: dict[str, str], quick: bool) -> None:
     """Ends the program where a block fails."""
     began, mark = time.monotonic(), clone.parent / "mark"
-    lines = "\n".join([PRELUDE, *(typed(number, block, quick) for number, block in enumerate(blocks(page)))])
+    found = list(blocks(clone / page))
+    lines = "\n".join([PRELUDE, *(typed(number, block, quick) for number, block in enumerate(found))])
     told = environment | {"MARK": str(mark)}
     done = subprocess.run(["bash", "-c", lines], cwd=clone, env=told, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
-        sys.exit(f"{page}: this block ended with {done.returncode}:\n\n{list(blocks(page))[int(mark.read_text())].text}")
+        sys.exit(f"{page}: this block ended with {done.returncode}:\n\n{found[int(mark.read_text())].text}")
     print(f"== {page}: {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -69,7 +69,7 @@ def members() -> dict[str, set[str]]:
 
 def files_named(name: str) -> list[Path]:
     given = [PROJECT / folder / name for folder in FOLDERS if (PROJECT / folder / name).is_file()]
-    return given or [path for top in (*CODE, "tests", "deploy") for path in (PROJECT / top).rglob(name) if "/" not in name]
+    return given or [path for top in (*CODE, "tests", "deploy", "examples") for path in (PROJECT / top).rglob(name) if "/" not in name]
 
 
 def headings(page: Path) -> set[str]:
@@ -119,7 +119,7 @@ def test_every_tutorial_is_typed(typed: ModuleType) -> None:
 
 def test_what_is_typed_is_shell_and_what_is_saved_parses(typed: ModuleType) -> None:
     for page in typed.PAGES:
-        for number, block in enumerate(typed.blocks(page)):
+        for number, block in enumerate(typed.blocks(PROJECT / page)):
             word = block.note.partition(" ")[0]
             assert word in ("", "slow", "not", "file", "background"), f"{page}: {block.note}"
             if text := typed.typed(number, block, quick=False):
@@ -129,11 +129,10 @@ def test_what_is_typed_is_shell_and_what_is_saved_parses(typed: ModuleType) -> N
                 ast.parse(block.text)
 
 
-def test_a_block_that_fails_is_named(typed: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_that_fails_is_named(typed: ModuleType, tmp_path: Path) -> None:
     page = "# Page\n\n```sh\ntrue\n```\n\n<!-- typed: slow -->\n```sh\nfalse # slow\n```\n\n```sh\nfalse # told\n```\n"
-    (tmp_path / "page.md").write_text(page)
-    monkeypatch.setattr(typed, "ROOT", tmp_path)
     (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "page.md").write_text(page)
     with pytest.raises(SystemExit, match=r"page\.md: this block ended with 1:\n\nfalse # told"):
         typed.type_page("page.md", tmp_path / "clone", dict(os.environ), quick=True)
     with pytest.raises(SystemExit, match="false # slow"):
