@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
+SITE := $(VENV)/.site
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel test-packages parity reference bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: install learn models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 install: $(STAMP)
 
@@ -47,9 +48,26 @@ contracts: install
 
 check: lint types contracts test
 
-# Of all flags, from where they are declared; a test fails where it is not current.
+# Pages made from the code: flags, keys of files, metrics, environments; a test fails where one is not current.
 reference: install
-	$(BIN)/python -m loki_rl.cli.reference >docs/reference.md
+	$(BIN)/python -m loki_rl.manual docs
+
+# The documentation as a site, at http://127.0.0.1:8001, made anew when a page changes.
+docs: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+# Fails for a warning, a dead link or a page that the navigation lacks. Needs no network.
+docs-check: $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(SITE): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# Types every block of README, quick start and tutorials in a fresh clone of the last commit, for half an hour or more;
+# QUICK=--quick leaves out what takes long.
+test-docs:
+	PYTHON=$(PYTHON) $(PYTHON) .ci/typed.py $(QUICK)
 
 # For deployment: the data plane's actors in it are machine code (mypyc; needs a C compiler). Made from the source archive, so
 # that nothing compiled comes to lie beside the sources.

@@ -18,6 +18,7 @@ from msgspec.structs import fields
 
 from loki_rl.errors import UserError
 from loki_rl.options import Help
+from loki_rl.ray_cluster import LauncherName, connect
 
 Json = Annotated[bool, Help("Print one JSON object and nothing else.", "--json")]
 Logdir = Annotated[Path | None, Help("Write a run folder for TensorBoard below this folder.")]
@@ -115,8 +116,10 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # the oldest that will 
             return value
         try:
             checked = Annotated[self.kind.base, self.kind.limits] if self.kind.limits != Meta() else self.kind.base
-            found = msgspec.convert(value, checked, strict=False, dec_hook=lambda kind, text: kind(text))
-        except msgspec.ValidationError:
+            # Python reads .5, too.
+            read = float(value) if self.kind.base is float else value
+            found = msgspec.convert(read, checked, strict=False, dec_hook=lambda kind, text: kind(text))
+        except (msgspec.ValidationError, ValueError):
             found = None
         if found is None or (isinstance(found, float) and not isfinite(found)):
             raise UsageError(f"{self.flag} must be {self.kind.wanted}, not '{value}'")
@@ -237,3 +240,16 @@ def alone(why: str, heard: Collection[str]) -> None:
     for name in typed(click.get_current_context().params.keys() - set(heard)):
         flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
         raise UsageError(f"{why}; leave {flag} out")
+
+
+def cluster_of(launcher: LauncherName, address: str) -> str:
+    """The address of the Ray cluster that was asked for, which is there; empty for this host. Raises ClusterError, or
+    UsageError for flags that would not be heard."""
+    if launcher == "ray":
+        if typed(["jobs"]):
+            raise UsageError("--launcher ray uses the cores of the cluster; leave --jobs out")
+        connect(address)
+        return address
+    if typed(["address"]):
+        raise UsageError("--address is that of a Ray cluster; add --launcher ray")
+    return ""

@@ -16,6 +16,8 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.security.guards import Guards
 from loki_rl.traces.trace import TraceOptions
 
 TRACE = ("trace", *TraceOptions.__struct_fields__)
@@ -26,6 +28,7 @@ def serve(
     options: ServeOptions,
     logs: LogOptions,
     traces: SpanOptions,
+    guards: Guards,
     journal: Annotated[Path | None, Help("Keep a journal of every process in this folder.")] = None,
     logdir: Logdir = None,
     as_json: Json = False,
@@ -35,17 +38,18 @@ def serve(
     need_models(run.pipeline, options.engine)
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
-    options = replace(options, logs=logs, traces=traces)
+    options = replace(options, logs=logs, traces=traces, guards=guards)
     finish(serve_until_stopped(run, options, journal, announce, logdir), logdir, as_json)
 
 
 def replay(
-    url: Annotated[str, Help("http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")],
+    url: Annotated[str, Help("http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH.")],
     run: Annotated[RunOptions, Fields(only=("pipeline", *TRACE, "slo_ms", "seed"), flags={"pipeline": "--pipeline"})],
+    credentials: Credentials,
     payloads: Annotated[Path | None, Help("Folder of files to send, by their names (default: rendered scenes).")] = None,
     logdir: Logdir = None,
     as_json: Json = False,
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     writable(logdir)
-    finish(replay_trace(url, run, payloads), logdir, as_json)
+    finish(replay_trace(url, run, payloads, credentials), logdir, as_json)

@@ -164,9 +164,30 @@ def profile(row: dict[str, Any]) -> None:
     table = new_table("service times", "task", "variant", "batch>", "p50 ms>", "error>", "p95 ms>", "p99 ms>", "waited>")
     for one in row["variants"]:
         p50, p95, p99 = (f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
-        error, waited = (f"{one[key]:.1%}" for key in ("error", "waited"))
+        error, waited = ("" if one[key] is None else f"{one[key]:.1%}" for key in ("error", "waited"))
         table.add_row(one["task"], one["variant"], str(one["batch"]), p50, error, p95, p99, waited)
-    Console().print(table)
+    shown(table)
+    _accuracies(row)
+    if (found := row["capacity"]) is not None:
+        best, fastest = f"{found['most_accurate_rps']:.1f}/s", f"{found['cheapest_rps']:.1f}/s"
+        line(f"a plane of {found['servers']} servers on this host completed at its limit")
+        line(f"{best} with the most accurate variants, {fastest} with the fastest ones")
+
+
+def _accuracies(row: dict[str, Any]) -> None:
+    """Of variants on their own, and of whole paths, the best first."""
+    fanouts: dict[tuple[str, str], list[str]] = {}
+    for one in row["fanouts"]:
+        fanouts.setdefault((one["task"], one["variant"]), []).append(f"{one['child']} {one['mean']:.2f}")
+    accuracies = new_table("accuracies, and items made for each next task", "task", "variant", "accuracy %>", "makes")
+    for one in row["accuracies"]:
+        made = ", ".join(fanouts.get((one["task"], one["variant"]), []))
+        accuracies.add_row(one["task"], one["variant"], f"{100 * one['accuracy']:.1f}", made)
+    shown(accuracies)
+    paths = new_table("accuracy end to end", "path", "accuracy %>")
+    for one in sorted(row["paths"], key=lambda one: -float(one["accuracy"])):
+        paths.add_row(", ".join(one["path"]), f"{100 * one['accuracy']:.1f}")
+    shown(paths)
 
 
 def new_table(title: str, *columns: str) -> Table:

@@ -16,6 +16,7 @@ from loki_rl.cli.flags import Json
 from loki_rl.cli.top import View, Watch, source
 from loki_rl.options import Help
 from loki_rl.serving.controlling.control_log import missing, sentence
+from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.state import Control, Stage, Trouble, WorkerState
 
 # Share of violations that is worth a look.
@@ -24,14 +25,15 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def top(
-    url: Annotated[str, Help("http://HOST:PORT, tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
+    credentials: Credentials,
+    url: Annotated[str, Help("http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
     interval_s: Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between two looks [s].")] = 1.0,
     once: Annotated[bool, Help("Show the figures since the start, and end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
     watch = Watch()
-    with source(url) as ask:
+    with source(url, credentials) as ask:
         seen = watch.see(ask())
         if once or as_json:
             terminal.say(msgspec.to_builtins(seen), as_json, lambda: terminal.shown(screen(seen)))

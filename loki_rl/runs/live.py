@@ -15,7 +15,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.history import History
 from loki_rl.control.demand.history_file import read_history, write_history
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.named import kind_of, make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.ledger import Tally, summarise
@@ -38,8 +38,14 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.observe import logs
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
-from loki_rl.serving.plane import EngineKind
-from loki_rl.serving.process.launch import LocalPlane, check_addresses
+from loki_rl.serving.plane import EngineKind, Layout
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.security.guards import Guards, check_addresses
+
+LayoutName = Annotated[
+    Layout,
+    Help("compact: gateway and routers in one process, so that requests change processes less; spread: a process for each."),
+]
 
 
 class LiveError(UserError):
@@ -50,6 +56,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     """What only a plane that stays up may be told."""
 
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    layout: LayoutName = "spread"
     workers_per_gpu: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
     ] = None
@@ -57,9 +64,6 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     http_host: Annotated[str, Help("Address to listen on.")] = "127.0.0.1"
     http_processes: Annotated[Annotated[int, Meta(ge=1, le=64)], Help("Processes that share the HTTP port.")] = 1
     grpc_port: Annotated[Port | None, Help("Also answer gRPC here (needs the extra loki-rl[grpc]).")] = None
-    public: Annotated[
-        bool, Help("Listen where other hosts can reach it, without keys or TLS: only behind something that guards it.")
-    ] = False
     drain_s: Annotated[NotNegative, Help("Time to serve on after SIGTERM, while not ready any more [s].")] = 2.0
     native: Annotated[str, Help("Also answer native clients here, as tcp://127.0.0.1:PORT.")] = ""
     record: Annotated[Path | None, Help("Record what happens in this file, for simulate --journal.")] = None
@@ -70,6 +74,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
+    guards: Guards = Guards()
 
 
 class Served(Struct):
@@ -105,7 +110,9 @@ def serve_until_stopped(
         _on_signals(stopped.set)
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
-        announce(f"{_addresses(options.http_host, plane, served.file.name)}{recorded}")
+        announce(f"{_addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))}{recorded}")
+        if served.shadows:
+            announce(f"what {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -114,6 +121,8 @@ def serve_until_stopped(
         stopped.wait(options.drain_s)
         plane.drain()
         tally = client.ledger().tally
+    for shadow in served.shadows:
+        announce(f"in figures: loki-rl simulate --journal {recording} --policy {shadow}")
     return _account(served, tally)
 
 
@@ -128,8 +137,10 @@ def _recording(served: Served, record: Path | None, logdir: Path | None) -> Path
 
 def prepared(run: RunOptions, options: ServeOptions) -> Served:
     """All that can be wrong is told before anything starts."""
-    check_addresses(options.http_host, options.native, options.public)
+    check_addresses(options.guards, options.http_host, options.native)
+    options.guards.check_files()
     run = replace(run, trace="live", initial_rps=run.initial_rps or 1.0)
+    shadows = _shadows(run, options.shadow)
     file = run.file
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     pipeline = with_load_s(file.pipeline, run.load_s)
@@ -138,9 +149,6 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     policy = policy_of(run, cluster)
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
-    shadows = tuple(dict.fromkeys(name.strip() for name in options.shadow.split(",") if name.strip()))
-    if run.calibration is not None and not shadows:
-        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
     for name in shadows:
         shadow = replace(run, policy=name, driver="twin")
         make_policy(name, pipeline, replace(policy, interval_s=interval_of(shadow)))
@@ -151,6 +159,17 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
             _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
     return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history, shadows)
+
+
+def _shadows(run: RunOptions, names: str) -> tuple[str, ...]:
+    """Their policies. A name is looked up before anything is compiled for the others. Raises RequestError for one that does
+    not exist, LiveError for a calibration that nobody would use."""
+    shadows = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if run.calibration is not None and not shadows:
+        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
+    for name in shadows:
+        kind_of(name)
+    return shadows
 
 
 def _history(run: RunOptions) -> Path | None:
@@ -175,12 +194,13 @@ def _plane(
         device=served.run.device,
         policy=served.run.policy,
         policy_options=on_plane(served.policy),
+        layout=options.layout,
         native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,
         http_processes=options.http_processes,
         grpc_port=options.grpc_port,
-        public=options.public,
+        guards=options.guards,
         journal=journal,
         recording=recording,
         beside={"shadows": shadows} if served.shadows else None,
@@ -190,10 +210,11 @@ def _plane(
     )
 
 
-def _addresses(host: str, plane: LocalPlane, name: str) -> str:
+def _addresses(host: str, plane: LocalPlane, name: str, secure: bool) -> str:
     native = f" and {plane.native}" if plane.native else ""
     rpc = "" if plane.grpc_port is None else f" and grpc://{host}:{plane.grpc_port}"
-    return f"{name} is ready at http://{host}:{plane.http_port}{rpc}{native}"
+    tls = "s" if secure else ""
+    return f"{name} is ready at http{tls}://{host}:{plane.http_port}{rpc}{native}"
 
 
 def _account(served: Served, tally: Tally) -> RunResult:

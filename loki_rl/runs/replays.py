@@ -16,6 +16,7 @@ from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.profiling.workload import make_workload
+from loki_rl.serving.security.credentials import Credentials
 from loki_rl.traces.arrivals import duration_s, made_up, requests
 from loki_rl.traces.trace import load_trace
 
@@ -24,14 +25,18 @@ class PayloadsError(UserError):
     """There is nothing to send; the message says why and what to do."""
 
 
-def replay_trace(url: str, run: RunOptions, payloads: Path | None = None) -> RunResult:
+def replay_trace(
+    url: str, run: RunOptions, payloads: Path | None = None, credentials: Credentials | None = None
+) -> RunResult:
     """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
-    order of their names. Raises TraceError, ReplayError, ClientError or PayloadsError."""
+    order of their names; credentials: what is shown to the server. Raises TraceError, ReplayError, ClientError, ApiKeyError,
+    TlsError, CurveKeyError or PayloadsError."""
     trace = load_trace(run.trace)
     times, wishes = requests(trace, run, run.seed)
     file = run.file
     pipeline = file.pipeline
-    seen = replay(url, pipeline.name, times, _payloads(payloads, run, file), pipeline.slo_s, wishes=wishes)
+    found = _payloads(payloads, run, file)
+    seen = replay(url, pipeline.name, times, found, pipeline.slo_s, wishes=wishes, credentials=credentials)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),

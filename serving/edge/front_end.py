@@ -9,6 +9,7 @@ import socket
 
 from loki_rl.serving.observe import logs
 from loki_rl.serving.process import parent_watch
+from loki_rl.serving.security.guards import FILES, Guards
 from loki_rl.serving.transport.listening import listen
 
 
@@ -18,9 +19,15 @@ def arguments(module: str, description: str | None, port: int) -> argparse.Argum
     parser.add_argument("--front", required=True, help="endpoint of the gateway's front, as ipc://PATH")
     parser.add_argument("--port", type=int, default=port)
     parser.add_argument("--host", default="127.0.0.1")
+    for name in FILES:
+        parser.add_argument(f"--{name.replace('_', '-')}", default="", help="as loki-rl serve has it")
     parser.add_argument("--tethered", action="store_true", help="to a launcher, which holds the port")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     return parser
+
+
+def guards(options: argparse.Namespace) -> Guards:
+    return Guards(**{name: getattr(options, name) for name in FILES})
 
 
 def listening(name: str, parser: argparse.ArgumentParser, options: argparse.Namespace) -> socket.socket:

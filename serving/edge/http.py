@@ -20,15 +20,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from loki_rl.errors import UserError
 from loki_rl.serving.edge import front_end, http_answers, limits, oip, oip_models
 from loki_rl.serving.edge.http_protocol import Connection, Door
-from loki_rl.serving.edge.limits import MAX_BODY_BYTES, Memory, Refusals
+from loki_rl.serving.edge.limits import MAX_BODY_BYTES, Memory, Refusals, Shares
 from loki_rl.serving.edge.oip import InferRequest
 from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.steps import Pace
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.observe import metrics
 from loki_rl.serving.process import parent_watch
+from loki_rl.serving.security.guards import Guards
+from loki_rl.serving.security.tls import Renewed
+from loki_rl.serving.security.tls_server import TlsServer
 from loki_rl.serving.transport.protocol import MSGPACK, Described, Infer, Refused
 
 _CONNECT_S = 0.5
@@ -39,14 +43,19 @@ class _IndexBody(msgspec.Struct):
 
 
 class HttpFront:
-    """The application's routes; `client` is there while it runs."""
+    """The application's routes; `client` is there while it runs. guards: TLS and keys. Raises ApiKeyError or TlsError."""
 
     client: AsyncClient
 
-    def __init__(self, endpoint: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, endpoint: str, max_body_bytes: int = MAX_BODY_BYTES, guards: Guards | None = None) -> None:
+        guards = guards or Guards()
+        certificate = guards.certificate()
         self._endpoint = endpoint
         self._max_body_bytes = max_body_bytes
         self._refusals = Refusals()
+        self._shares = Shares(limits.MAX_PER_CLIENT)
+        self._keys = guards.keys()
+        self._tls = None if certificate is None else Renewed(certificate)
 
     def application(self) -> ASGIApp:
         model = "/v2/models/{model}"
@@ -79,7 +88,7 @@ class HttpFront:
         self._pace = Pace()
         # One that is there should not look absent to the first request; one that is not must not hold up the start.
         await self.client.connected(_CONNECT_S)
-        door = Door(self._refusals, limits.connections())
+        door = Door(self._refusals, limits.connections(), self._keys)
         look = asyncio.create_task(self._look(door))
         yield {"door": door}
         look.cancel()
@@ -92,7 +101,15 @@ class HttpFront:
             await asyncio.sleep(limits.LOOK_S)
             await door.look()
             memory.look()
+            for renewed in (self._keys, self._tls):
+                if renewed is not None:
+                    renewed.look()
             self._refusals.tell(self.client.tell)
+
+    def server(self, config: uvicorn.Config) -> uvicorn.Server:
+        if self._tls is None:
+            return uvicorn.Server(config)
+        return TlsServer(config, self._tls, limits.HEAD_S, lambda: self._refusals.count("tls"))
 
     async def _refused(self, request: Request, fault: InferError) -> Response:
         self._refusals.count(fault.reason)
@@ -121,12 +138,17 @@ class HttpFront:
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
             wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self.client.infer(wanted, oip.take_payload(asked))
+            with self._shares.one(self._whose(request)):
+                answer = await self.client.infer(wanted, oip.take_payload(asked, self.client.memory))
         finally:
             watch.cancel()
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
         return http_answers.inferred(answer, asked, described, request.headers.get("accept-encoding", ""))
+
+    def _whose(self, request: Request) -> str:
+        """The name of its key, or its address."""
+        return getattr(request.state, "owner", "") or request.state.connection.peer
 
     async def _asked(self, request: Request, described: Described) -> InferRequest:
         connection: Connection = request.state.connection
@@ -250,7 +272,7 @@ def server(front: HttpFront) -> uvicorn.Server:
         timeout_keep_alive=limits.IDLE_S,
         timeout_graceful_shutdown=5,
     )
-    return uvicorn.Server(config)
+    return front.server(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,7 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     front_end.begin("http", options)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     bound = front_end.listening("http", parser, options)
-    serving = server(HttpFront(options.front))
+    try:
+        serving = server(HttpFront(options.front, guards=front_end.guards(options)))
+    except UserError as error:
+        parser.exit(2, f"http: {error}\n")
     gc.collect()
     gc.freeze()  # as in a node: what the start made stays for good
     uvloop.run(_serve(serving, bound, options.tethered))

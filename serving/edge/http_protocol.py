@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from loki_rl.serving.edge import limits
 from loki_rl.serving.edge.limits import Refusals
+from loki_rl.serving.security.api_keys import ApiKeys
 from loki_rl.serving.transport.protocol import Turning
 
 # What is answered when connections have run out.
@@ -35,10 +36,12 @@ class _RefusedError(Exception):
 
 
 class Door:
-    """All connections of a process. refusals: what was turned away. held: bytes of bodies that are not on their way yet."""
+    """All connections of a process. refusals: what was turned away. keys: that are asked for, except of PROBES; None: none.
+    held: bytes of bodies that are not on their way yet."""
 
-    def __init__(self, refusals: Refusals, most: int) -> None:
+    def __init__(self, refusals: Refusals, most: int, keys: ApiKeys | None = None) -> None:
         self.refusals = refusals
+        self.keys = keys
         self.held = 0
         self._most = most
         self._ordinary: set[Connection] = set()
@@ -220,12 +223,26 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self._ordinary and self.url.partition(b"?")[0] not in PROBES:
-            self.refuse("connections", 503, "there are too many connections", retry=True)
-            raise _RefusedError
+        if self.url.partition(b"?")[0] not in PROBES:
+            self._admit()
         self._framing = 0
         self._stage = _Stage.BODY
         super().on_headers_complete()
+
+    def _admit(self) -> None:
+        """Before a byte of the body is kept."""
+        if not self._ordinary:
+            self.refuse("connections", 503, "there are too many connections", retry=True)
+            raise _RefusedError
+        keys = self._door.keys
+        if keys is None:
+            return
+        shown = [value.decode("latin-1") for name, value in self.headers if name == b"authorization"]
+        owner = keys.owner(shown[0]) if len(shown) == 1 else ""
+        if not owner:
+            self.refuse("keys", 401, "an API key is needed here: send 'Authorization: Bearer KEY'")
+            raise _RefusedError
+        self.scope["state"]["owner"] = owner
 
     def on_body(self, body: bytes) -> None:
         self._framing = 0
@@ -299,4 +316,5 @@ def _answer(status: int, sentence: str, retry: bool) -> bytes:
     body = msgspec.json.encode({"error": sentence})
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
     more = "retry-after: 1\r\n" if retry else ""
+    more += "www-authenticate: Bearer\r\n" if status == HTTPStatus.UNAUTHORIZED else ""
     return f"{head}content-length: {len(body)}\r\n{more}connection: close\r\n\r\n".encode() + body

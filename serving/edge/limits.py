@@ -5,17 +5,18 @@ from __future__ import annotations
 import ctypes
 import resource
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, Turned, Turning
 
 # -- connections (HTTP) ----------------------------------------------------------------------------------------------------
 
 MAX_CONNECTIONS = 1000
-# Of one address. More than a load generator keeps open, less than all.
+# Of one address, and inferences with one API key. More than a load generator has, less than all.
 MAX_PER_CLIENT = 600
 # Beyond those, for whoever asks how we are: the longest there goes when another comes.
 RESERVED = 32
@@ -59,6 +60,8 @@ MAX_TERMS_BYTES = 256 << 10
 
 # Inferences under way. Twice as many calls of any kind: whoever asks how we are is answered beside them.
 MAX_CALLS = 4000
+# Of one API key, or of one address where no keys are asked for.
+MAX_CALLS_EACH = 3000
 MAX_METADATA_BYTES = 16 << 10
 # Of inputs, outputs and parameters, and of the fields of a message.
 MAX_LISTED = 1000
@@ -85,6 +88,27 @@ class Refusals:
             with suppress(GatewayGoneError):
                 told(Turned(dict(self._counts)))
                 self._counts.clear()
+
+
+class Shares:
+    """Inferences under way of each client, so that none has all the room there is. most: of one."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, client: str) -> Iterator[None]:
+        """Raises InferError beyond what one may have."""
+        if self._under_way[client] >= self._most:
+            raise InferError(429, f"{self._most} inferences of one client are under way", "calls")
+        self._under_way[client] += 1
+        try:
+            yield
+        finally:
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
 
 
 class Memory:

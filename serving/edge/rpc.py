@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import sys
@@ -18,12 +19,17 @@ from msgspec import Struct
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc as stubs
 
+from loki_rl.errors import UserError
 from loki_rl.serving.edge import front_end, limits, oip, oip_answers, oip_models, rpc_codec
 from loki_rl.serving.edge.limits import Refusals
 from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.steps import Pace
 from loki_rl.serving.gateway.async_client import AsyncClient
 from loki_rl.serving.gateway.connection import GatewayGoneError
+from loki_rl.serving.security import rpc_guard
+from loki_rl.serving.security.api_keys import ApiKeys
+from loki_rl.serving.security.guards import Guards
+from loki_rl.serving.security.rpc_guard import Doorkeeper
 from loki_rl.serving.transport.addresses import bracketed
 from loki_rl.serving.transport.protocol import Described, Infer, Refused
 from loki_rl.serving.transport.wire import WireError
@@ -129,10 +135,12 @@ def guarded(method: M) -> M:
 class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """The methods; those not here answer UNIMPLEMENTED."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, keys: ApiKeys | None = None) -> None:
         self.refusals = Refusals()
         self._client = client
         self._pace = Pace()
+        self._keeper = None if keys is None else Doorkeeper(keys, lambda: self.refusals.count("keys"))
+        self._shares = limits.Shares(limits.MAX_CALLS_EACH)
         # Inferences under way, and the bytes of their messages: gRPC keeps each until its call has ended.
         self._calls = self._held = 0
 
@@ -160,7 +168,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             yield answer
 
     async def _infer(self, request: Any, context: Context) -> Any:
-        with self._room(request.ByteSize()):
+        with self._shares.one(self._whose(context)), self._room(request.ByteSize()):
             described = await self._model(request.model_name, request.model_version)
             oip_models.check_pipeline(described, request.model_name)
             asked = await self._pace.finish(rpc_codec.read_request(request, described), lambda: not context.done())
@@ -168,13 +176,23 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
                 raise CallError(400, "the call has ended")
             timeout_s = asked.timeout_s or _remaining_s(context)
             wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self._client.infer(wanted, oip.take_payload(asked))
+            answer = await self._client.infer(wanted, oip.take_payload(asked, self._client.memory))
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
         verdict = oip_answers.verdict(answer)
         if verdict is not None:
             raise CallError(verdict.status, verdict.sentence, rpc_codec.metadata(answer, verdict.retry_after_s))
         return rpc_codec.write_response(answer, asked, described)
+
+    @property
+    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        return [Reader()] if self._keeper is None else [self._keeper, Reader()]
+
+    def _whose(self, context: Context) -> str:
+        """The name of its key, or its address."""
+        if self._keeper is not None:
+            return self._keeper.owner(context.invocation_metadata())
+        return str(context.peer()).rpartition(":")[0]
 
     @contextmanager
     def _room(self, size: int) -> Iterator[None]:
@@ -250,41 +268,55 @@ def _remaining_s(context: Context) -> float:
 
 
 async def serve(
-    front: str, host: str, port: int, started: Callable[[int], None], stop: asyncio.Event, shared: bool = False
+    front: str,
+    host: str,
+    port: int,
+    started: Callable[[int], None],
+    stop: asyncio.Event,
+    shared: bool = False,
+    guards: Guards | None = None,
 ) -> None:
-    """Serve until `stop`. started: is told the port. shared: as in `listen`. Raises OSError if it cannot be had."""
+    """Serve until `stop`. started: is told the port. shared: as in `listen`. guards: TLS and keys. Raises OSError if the
+    port cannot be had, ApiKeyError or TlsError for files that cannot be used."""
+    guards = guards or Guards()
+    keys, certificate = guards.keys(), guards.certificate()
+    credentials = None if certificate is None else rpc_guard.credentials(certificate)
     client = AsyncClient(front)
-    rpcs = RpcFront(client)
+    rpcs = RpcFront(client, keys)
     # A stranger's server on the same port must be an error, not a silent sharing of its clients.
     options = [*_OPTIONS, ("grpc.so_reuseport", int(shared))]
-    server = grpc.aio.server(interceptors=[Reader()], options=options, maximum_concurrent_rpcs=2 * limits.MAX_CALLS)
+    server = grpc.aio.server(interceptors=rpcs.interceptors, options=options, maximum_concurrent_rpcs=2 * limits.MAX_CALLS)
     stubs.add_GRPCInferenceServiceServicer_to_server(rpcs, server)
     try:
-        bound = server.add_insecure_port(f"{bracketed(host)}:{port}")
+        where = f"{bracketed(host)}:{port}"
+        bound = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
     except RuntimeError as error:
         client.close()
         raise OSError(str(error)) from None
     await client.connected(_CONNECT_S)
     await server.start()
     started(bound)
-    look = asyncio.create_task(_look(rpcs.refusals, client))
+    look = asyncio.create_task(_look(rpcs.refusals, client, keys))
     await stop.wait()
     look.cancel()
     await server.stop(_GRACE_S)
     client.close()
 
 
-async def _look(refusals: Refusals, client: AsyncClient) -> None:
-    """After memory, and what the gateway is to be told."""
+async def _look(refusals: Refusals, client: AsyncClient, keys: ApiKeys | None) -> None:
+    """After memory and keys, and what the gateway is to be told."""
     memory = limits.Memory()
     while True:
         await asyncio.sleep(limits.LOOK_S)
         memory.look()
+        if keys is not None:
+            keys.look()
         refusals.tell(client.tell)
 
 
-async def _until_told(front: str, host: str, port: int, tethered: bool) -> None:
-    await serve(front, host, port, lambda _: None, front_end.stopped(tethered), shared=tethered)
+async def _until_told(options: argparse.Namespace) -> None:
+    stop, where = front_end.stopped(options.tethered), (options.front, options.host, options.port)
+    await serve(*where, lambda _: None, stop, shared=options.tethered, guards=front_end.guards(options))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -292,7 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     front_end.begin("grpc", options)
     try:
-        uvloop.run(_until_told(options.front, options.host, options.port, options.tethered))
+        uvloop.run(_until_told(options))
+    except UserError as error:
+        parser.exit(2, f"grpc: {error}\n")
     except (OSError, OverflowError) as error:
         parser.exit(2, f"grpc: cannot listen on {options.host}:{options.port}: {error}\n")
     return 0

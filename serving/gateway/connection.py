@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from loki_rl.core.draws import RETRY, uniform
 from loki_rl.errors import UserError
+from loki_rl.serving.security.key_folder import ClientKeys
 from loki_rl.serving.transport import multipart, protocol
+from loki_rl.serving.transport.curve import secure_client
 from loki_rl.serving.transport.monitor import Monitor
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable
 from loki_rl.serving.transport.wire import MAX_PARTS, WireError, unpack
@@ -26,6 +28,9 @@ _MOST_QUEUED = 200_000
 PATIENCE_S = 1.0
 # A gateway that was lost is back after about this long, if it comes back.
 _BACK_S = 1.0
+
+_FOUND_AND_LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+_DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 
 Array = npt.NDArray[Any]
 
@@ -57,11 +62,13 @@ Received = Inference | protocol.Response | Lost
 
 class Connection:
     """Ids rise for as long as it lives, also over the loss of a gateway: an answer cannot be taken for that to another
-    request. losses: gateways that were lost. unasked: answers to what nobody waited for any more, or had an answer. Raises
-    zmq.ZMQError for an endpoint that is none."""
+    request. keys: for an endpoint that asks for them. losses: gateways that were lost. denied: the latest handshake failed:
+    the other end asks for other keys, or for none. unasked: answers to what nobody waited for any more, or had an answer.
+    Raises zmq.ZMQError for an endpoint that is none."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
+    def __init__(self, context: Context, endpoint: str, keys: ClientKeys | None = None) -> None:
         self.losses = 0
+        self.denied = False
         self.unasked = 0
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
@@ -69,7 +76,9 @@ class Connection:
         self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         self.socket.setsockopt(zmq.SNDHWM, _MOST_QUEUED)
         self.socket.setsockopt(zmq.RCVHWM, _MOST_QUEUED)
-        self._monitor = Monitor(context, self.socket, zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        if keys is not None:
+            secure_client(self.socket, keys.pair, keys.server)
+        self._monitor = Monitor(context, self.socket, _FOUND_AND_LOST | _DENIED)
         self._connected = False
         self._next_id = 0
         # When each inference was sent; None for a question.
@@ -152,7 +161,11 @@ class Connection:
     def _look(self) -> None:
         """Take notice of gateways that were lost and found."""
         for event in self._monitor.read():
+            if event & _DENIED:
+                self.denied = True
+                continue
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self.denied &= not self._connected
             if self._connected:
                 self._clear()
             else:

@@ -7,10 +7,11 @@ import http.client
 import json
 import selectors
 import socket
+import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -26,13 +27,15 @@ from loki_rl.core.requests.items import QoS
 from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
-from loki_rl.serving.transport.addresses import bracketed, http_server
+from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.transport.addresses import HttpServer, http_server
 from loki_rl.serving.transport.protocol import RunLedger, Tensor
 from loki_rl.serving.transport.wire import DATATYPES
 
 MAX_CONNECTIONS = 512
 _READ_BYTES = 1 << 18
 _CONTROL_S = 5.0
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class _Parameters(Struct):
@@ -55,13 +58,22 @@ class HttpSender:
     takes: the model's input, for a server that does not describe its models; others are asked."""
 
     def __init__(
-        self, url: str, model: str, payloads: Sequence[Array] | None, timeout_s: float, takes: Tensor | None = None
+        self,
+        url: str,
+        model: str,
+        payloads: Sequence[Array] | None,
+        timeout_s: float,
+        takes: Tensor | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         found = http_server(url)
         if found is None:
-            raise ReplayError(f"'{url}' is not an http://HOST:PORT address")
+            raise ReplayError(f"'{url}' is not an http://HOST:PORT (or https) address")
         self.grace_s = timeout_s
-        self._address = found
+        self._server = found
+        self._credentials = credentials or Credentials()
+        self._headers = self._credentials.headers()
+        self._context = self._credentials.context(found)
         path = f"/v2/models/{quote(model, safe='')}"
         self._path, self._timeout_s = f"{path}/infer", timeout_s
         self._metadata = self._control("GET", path) if takes is None else {"inputs": [asdict(takes)]}
@@ -94,13 +106,12 @@ class HttpSender:
         known = self._requests.get((payload, qos))
         if known is None:
             body = _body(self._payloads[payload], self._metadata, self._timeout_s, qos)
-            host = f"{bracketed(self._address[0])}:{self._address[1]}"
-            known = self._requests[payload, qos] = _request(self._path, host, body)
+            known = self._requests[payload, qos] = _request(self._path, {"Host": self._server.name, **self._headers}, body)
         return known
 
     def _connect(self, number: int, request: bytes, waited_s: float = 0.0) -> bool:
         try:
-            connection = _Connection(self, self._address)
+            connection = _Connection(self, self._server, self._context)
         except OSError:
             return False
         self._open.add(connection)
@@ -156,15 +167,11 @@ class HttpSender:
             if not self._connect(number, request, time.monotonic() - since):
                 self._seen.append(Seen(number, Outcome.FAILED, 0.0, told=False))
 
-    @property
-    def _server(self) -> str:
-        return f"http://{bracketed(self._address[0])}:{self._address[1]}"
-
     def _control(self, method: str, path: str, required: bool = True) -> Any:
         """A question outside the run, on a connection of its own. None if the server does not know it."""
-        connection = http.client.HTTPConnection(*self._address, timeout=_CONTROL_S)
+        connection = self._credentials.connection(self._server, _CONTROL_S)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers=self._headers)
             answer = connection.getresponse()
             content = answer.read()
             if answer.status == 200:
@@ -181,27 +188,33 @@ class HttpSender:
 
 
 class _Connection:
-    """One keep-alive connection with at most one request on it."""
+    """One keep-alive connection with at most one request on it. context: of TLS, None without."""
 
-    def __init__(self, sender: HttpSender, address: tuple[str, int]) -> None:
+    def __init__(self, sender: HttpSender, server: HttpServer, context: ssl.SSLContext | None) -> None:
         self._sender = sender
+        self._host = server.host
+        # Until there is somebody to shake hands with.
+        self._context = context
         self._number: int | None = None
         self._waited_s = 0.0
         self._complete = False
         self._left = memoryview(b"")
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
-        self.socket = _connecting(address)
+        self.socket = _connecting(server)
 
     def begin(self, number: int, request: bytes, waited_s: float = 0.0) -> None:
         self._number, self._waited_s = number, waited_s
         self._left = memoryview(request)
         self._body.clear()
         self._sender.watch(self, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        self._write()
+        if self._context is None:
+            self._write()
 
     def ready(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        if self._context is not None and not self._secure(self._context):
+            return
+        if self._left or events & selectors.EVENT_WRITE:
             self._write()
         if events & selectors.EVENT_READ and self.socket.fileno() >= 0:
             self._read()
@@ -210,11 +223,26 @@ class _Connection:
         self._sender.lost(self, self._number)
         self.socket.close()
 
+    def _secure(self, context: ssl.SSLContext) -> bool:
+        """It is connected, or cannot be; whether TLS is spoken from now on. The handshake comes with the first write."""
+        try:
+            self.socket = context.wrap_socket(self.socket, server_hostname=self._host, do_handshake_on_connect=False)
+        except OSError:
+            self.close()
+            return False
+        self._context = None
+        return True
+
     def _write(self) -> None:
         try:
             while self._left:
                 self._left = self._left[self.socket.send(self._left) :]
-        except BlockingIOError:
+        except ssl.SSLWantReadError:
+            # The handshake goes on when something comes.
+            self._sender.watch(self, selectors.EVENT_READ)
+            return
+        except _NOT_YET:
+            self._sender.watch(self, selectors.EVENT_READ | selectors.EVENT_WRITE)
             return
         except OSError:
             self.close()
@@ -222,10 +250,16 @@ class _Connection:
         self._sender.watch(self, selectors.EVENT_READ)
 
     def _read(self) -> None:
+        """TLS may hold more than one read gives, of which no descriptor tells."""
+        self._read_once()
+        while isinstance(self.socket, ssl.SSLSocket) and self.socket.fileno() >= 0 and self.socket.pending():
+            self._read_once()
+
+    def _read_once(self) -> None:
         try:
             data = self.socket.recv(_READ_BYTES)
             self._parser.feed_data(data)
-        except BlockingIOError:
+        except _NOT_YET:
             return
         except (OSError, httptools.HttpParserError):
             data = b""
@@ -251,9 +285,9 @@ class _Connection:
         self._complete = True
 
 
-def _connecting(address: tuple[str, int]) -> socket.socket:
+def _connecting(server: HttpServer) -> socket.socket:
     """A socket on its way; whether it arrives shows when it is written to."""
-    family, kind, protocol, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+    family, kind, protocol, _, where = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)[0]
     connection = socket.socket(family, kind, protocol)
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -262,10 +296,11 @@ def _connecting(address: tuple[str, int]) -> socket.socket:
     return connection
 
 
-def _request(path: str, host: str, body: tuple[bytes, int]) -> bytes:
+def _request(path: str, headers: Mapping[str, str], body: tuple[bytes, int]) -> bytes:
     content, header_length = body
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/octet-stream\r\n"
+        f"POST {path} HTTP/1.1\r\n{lines}Content-Type: application/octet-stream\r\n"
         f"Inference-Header-Content-Length: {header_length}\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content

@@ -10,14 +10,22 @@ from loki_rl.core.requests.items import QoS
 from loki_rl.serving.gateway.client import Array, Client, ClientError, Inference, pack_payload
 from loki_rl.serving.gateway.connection import LOST
 from loki_rl.serving.load.sender import ReplayError, Seen
+from loki_rl.serving.security.key_folder import ClientKeys
 from loki_rl.serving.transport.protocol import Refused, RunLedger
 
 
 class NativeSender:
     """A sender.Sender. Request n carries payload n modulo their number, packed once."""
 
-    def __init__(self, endpoint: str, pipeline: str, payloads: Sequence[Array] | None, timeout_s: float) -> None:
-        self._client = Client(endpoint)
+    def __init__(
+        self,
+        endpoint: str,
+        pipeline: str,
+        payloads: Sequence[Array] | None,
+        timeout_s: float,
+        keys: ClientKeys | None = None,
+    ) -> None:
+        self._client = Client(endpoint, keys=keys)
         # One descriptor for both of the client's: answers, and the loss of the gateway.
         self._selector = selectors.DefaultSelector()
         for fd in self._client.filenos():

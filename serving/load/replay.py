@@ -19,6 +19,7 @@ from loki_rl.serving.gateway.client import Array, ClientError, Inference
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.native_sender import NativeSender
 from loki_rl.serving.load.sender import ReplayError, Seen, Sender
+from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.transport.protocol import RunLedger
 from loki_rl.traces.demand import Wishes
 
@@ -79,20 +80,24 @@ def replay(
     warmup: int = 8,
     keep: Container[int] = (),
     wishes: Wishes | None = None,
+    credentials: Credentials | None = None,
 ) -> ReplayResult:
     """Send request i at arrivals_s[i] (rising, from 0) with payload i modulo their number, and await what becomes of it.
 
-    url: tcp:// or ipc:// (native) or http:// (Open Inference Protocol, any server). payloads: None where the engine is
-    emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
+    url: tcp:// or ipc:// (native), http:// or https:// (Open Inference Protocol, any server). payloads: None where the
+    engine is emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
     keep: numbers of the payloads whose answers the result holds. wishes: what each request asks for; nobody comes again.
-    Raises ReplayError or ClientError if the server is not there or refuses what is sent.
+    credentials: what is shown to the server. Raises ReplayError or ClientError if the server is not there or refuses what
+    is sent.
     """
     _check(arrivals_s, slo_s)
 
     def keeps(number: int) -> bool:
         return bool(payloads) and number % len(payloads or ()) in keep
 
-    return _play(_sender(url, pipeline, payloads, slo_s), arrivals_s, slo_s, warmup, keeps, wishes)
+    return _play(
+        _sender(url, pipeline, payloads, slo_s, credentials or Credentials()), arrivals_s, slo_s, warmup, keeps, wishes
+    )
 
 
 def replay_over(sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float, *, warmup: int = 8) -> ReplayResult:
@@ -127,12 +132,12 @@ def _check(arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float) -> None:
         raise ReplayError(f"the SLO must be above 0, not {slo_s:g} s")
 
 
-def _sender(url: str, pipeline: str, payloads: Sequence[Array] | None, slo_s: float) -> Sender:
+def _sender(url: str, pipeline: str, payloads: Sequence[Array] | None, slo_s: float, credentials: Credentials) -> Sender:
     if url.startswith(("tcp://", "ipc://")):
-        return NativeSender(url, pipeline, payloads, slo_s)
-    if url.startswith("http://"):
-        return HttpSender(url, pipeline, payloads, slo_s)
-    raise ReplayError(f"'{url}' is neither tcp://, ipc:// nor http://")
+        return NativeSender(url, pipeline, payloads, slo_s, credentials.native())
+    if url.startswith(("http://", "https://")):
+        return HttpSender(url, pipeline, payloads, slo_s, credentials=credentials)
+    raise ReplayError(f"'{url}' is neither tcp://, ipc:// nor http:// or https://")
 
 
 def _warm(sender: Sender, number: int, slo_s: float) -> None:

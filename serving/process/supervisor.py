@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from loki_rl.core.cluster import lose_worker
 from loki_rl.core.messages import GATEWAY, Event, number_of, worker
 from loki_rl.serving.folder import PRIVATE_FOLDER, claim
 from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
-from loki_rl.serving.process.child import Child, python, wait_for_end
+from loki_rl.serving.process.child import readable
 from loki_rl.serving.process.compile_time import CompileTime
 from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silent_s
+from loki_rl.serving.process.launcher import Launcher, LocalProcess, Process
 from loki_rl.serving.process.restart_budget import RestartBudget, told
 from loki_rl.serving.transport.event_queue import EventQueue
+from loki_rl.serving.transport.listening import free_port
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.troubles import Troubles, kind_of
 from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Troubled, Up, Warm
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 BURST = 64
 # How often signs of life are looked at [s].
 LOOK_S = 0.25
+# How long a host with room is waited for before the plane goes on without [s]; it may still come.
+PLACE_S = 10.0
 # How often what the plane does not need is started, and how long after its end [s].
 BESIDE_STARTS, BESIDE_DELAY_S = 4, 5.0
 # Ends of processes that are kept, with their last words.
@@ -43,15 +48,16 @@ ENDS = 20
 class Supervisor:
     """A process that ends before the plane is warm is a failure of the plane. Later each is started again: its end is
     announced at once, and one that keeps ending has to wait (see RestartBudget) while the plane goes on without it. One that
-    gives no sign of life is killed, and then is one that ended. node: module that is a node's process, and its
-    arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first sign of life
-    of a process that was started again. beside: what the plane does not need, name -> command: it is started when the plane
-    is warm, and a few times again; its end is a trouble.
+    gives no sign of life is killed, and then is one that ended. launcher: starts the nodes' processes; node: module that is
+    one, and its arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first
+    sign of life of a process that was started again. beside: what the plane does not need, name -> command: it is started
+    when the plane is warm, and a few times again; its end is a trouble.
 
-    up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
-    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
-    unexpectedly, and their last words. compile_time: of nodes that had to. failure: why the plane cannot go on, one
-    sentence; empty while it can. All of these are written by the thread and read under `wait`.
+    up: nodes that listen. absent: nodes of workers that no host has room for. warm: the first plan's models are loaded and
+    clients are served. idle: no request is open after Drain. byes: what nodes said when they stopped. restarted: starts
+    beyond the first. ended: processes that did so unexpectedly, and their last words. compile_time: of nodes that had to.
+    failure: why the plane cannot go on, one sentence; empty while it can. All of these are written by the thread and read
+    under `wait`.
     """
 
     def __init__(
@@ -61,9 +67,11 @@ class Supervisor:
         node: Sequence[str],
         others: Mapping[str, Sequence[str]],
         start_s: float,
+        launcher: Launcher,
         beside: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.up: set[str] = set()
+        self.absent: set[str] = set()
         self.warm = False
         self.idle = False
         self.byes: dict[str, Bye] = {}
@@ -71,7 +79,9 @@ class Supervisor:
         self.ended: deque[str] = deque(maxlen=ENDS)
         self.failure = ""
         self.compile_time = CompileTime()
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, Process] = {}
+        self._launcher = launcher
+        self._place_by = float("inf")
         self._folder = folder
         self._plane = plane
         self._node = node
@@ -90,7 +100,7 @@ class Supervisor:
         self._look_at = 0.0
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder))
+        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.outside(plane.launcher), plane.keys)
         self._errands: EventQueue[Callable[[], None]] = EventQueue()
         self._finished = False
         self._poller = zmq.Poller()
@@ -119,8 +129,8 @@ class Supervisor:
     def stop(self, names: Iterable[str], timeout_s: float) -> None:
         """End these processes in good order, and those that do not end in time by force; also when the watch has failed."""
         chosen = set(names)
-        for how in (Child.terminate, Child.kill):
-            self._errands.put(lambda how=how: self._end(chosen, how))  # type: ignore[misc]
+        for how in ("terminate", "kill"):
+            self._errands.put(partial(self._end, chosen, how))
             deadline = time.monotonic() + timeout_s
             with self._changed:
                 self._changed.wait_for(lambda: self._finished or not chosen & self.children.keys(), timeout_s)
@@ -143,11 +153,13 @@ class Supervisor:
         for one in self._claims:
             os.close(one)
 
-    def _end_unwatched(self, names: set[str], how: Callable[[Child], None], deadline: float) -> None:
+    def _end_unwatched(self, names: set[str], how: str, deadline: float) -> None:
         self._end(names, how)
         for name in names & self.children.keys():
-            if wait_for_end(self.children[name], deadline - time.monotonic()):
-                self.children.pop(name).reap()
+            while readable(self.children[name].handle, deadline - time.monotonic()):
+                if self.children[name].news() == "ended":
+                    self.children.pop(name).reap()
+                    break
 
     # -- the watch ----------------------------------------------------------------------------------------------------
 
@@ -179,6 +191,7 @@ class Supervisor:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._try(self._listen, now)
+                self._try(self._do_without, now)
                 self._try(self._stay_reachable)
             self._mailbox.flush()
             self._changed.notify_all()
@@ -191,9 +204,16 @@ class Supervisor:
             for errand in self._errands.collect(0.0):
                 self._try(errand)
         else:
-            for child in [child for child in self.children.values() if child.pidfd == handle]:
-                self._poller.unregister(child.pidfd)
-                self._try(self._reap, child)
+            for child in [child for child in self.children.values() if child.handle == handle]:
+                self._try(self._hear, child)
+
+    def _hear(self, child: Process) -> None:
+        match child.news():
+            case "placed":
+                self._settle(child)
+            case "ended":
+                self._poller.unregister(child.handle)
+                self._reap(child)
 
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -267,10 +287,10 @@ class Supervisor:
     def _finish(self) -> None:
         self._finished = True
 
-    def _end(self, names: set[str], how: Callable[[Child], None]) -> None:
+    def _end(self, names: set[str], how: str) -> None:
         self._stopping |= names
         for name in names & self.children.keys():
-            how(self.children[name])
+            getattr(self.children[name], how)()
 
     def _post(self, addresses: list[str], event: Event) -> None:
         for address in addresses:
@@ -279,6 +299,7 @@ class Supervisor:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
+        self._place_by = time.monotonic() + PLACE_S
         for name in [*(node.name for node in self._plane.nodes), *self._others]:
             try:
                 self._start(name)
@@ -288,14 +309,51 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         """Raises OSError."""
-        command = self._others.get(name) or self._beside.get(name) or python(*self._node, str(self._folder), name)
-        child = self.children[name] = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
-        self._poller.register(child.pidfd, zmq.POLLIN)
+        log = Path(self._plane.logs.folder or self._folder) / f"{name}.log"
+        command = self._others.get(name) or self._beside.get(name)
+        child = self.children[name] = (
+            LocalProcess(name, command, log)
+            if command is not None
+            else self._launcher.start(self._plane.node(name), self._node, self._folder, log)
+        )
+        self._poller.register(child.handle, zmq.POLLIN)
         self._starts[name] += 1
-        if name not in self._beside:
+        if name not in self._beside and child.place is not None:
             self._beats.expect(name, self._start_s)
 
-    def _reap(self, child: Child) -> None:
+    def _settle(self, child: Process) -> None:
+        """A host has room for it: it begins there, and the others hear where that is."""
+        place, known = child.place, self._plane.node(child.name)
+        if place is None or child.name in self._stopping:
+            return
+        device = place.device or known.device
+        node = self._replace(replace(known, host=place.host, port=place.port, device=device))
+        self._plane.write(self._folder)
+        self._tell_where(node)
+        self._mailbox.flush()
+        self.absent.discard(node.name)
+        child.begin(self._plane)
+        self._beats.expect(node.name, self._start_s)
+
+    def _do_without(self, now: float) -> None:
+        """Workers that no host has room for are planned without until one has."""
+        if now < self._place_by:
+            return
+        self._place_by = now + PLACE_S
+        waiting = [node for node in self._plane.nodes if self._waits(node.name)]
+        if not self.warm and waiting and len(waiting) == sum(node.is_worker for node in self._plane.nodes):
+            self._fail("no host of the cluster has room for a worker; see its resources with 'ray status'")
+        for node in waiting:
+            if node.name not in self.absent:
+                self.absent.add(node.name)
+                log.warning("no host of the cluster has room for '%s' yet; the plane goes on without it", node.name)
+                self._lose(node, "no host has room for it")
+        self._mailbox.flush()
+
+    def _waits(self, name: str) -> bool:
+        return name in self.children and self.children[name].place is None
+
+    def _reap(self, child: Process) -> None:
         """Tell first: batches in the hands of workers are given to others within milliseconds."""
         name, now, code = child.name, time.monotonic(), child.reap()
         del self.children[name]
@@ -328,10 +386,16 @@ class Supervisor:
         self._troubles.record(name, f"'{name}' is gone: {reason}; {said}: {words}")
 
     def _succeed(self, node: NodeSpec, reason: str) -> None:
-        successor = replace(node, incarnation=node.incarnation + 1)
-        nodes = tuple(successor if other.name == node.name else other for other in self._plane.nodes)
+        """A worker's next life has a place when there is one."""
+        port = free_port(self._plane.address) if self._plane.address and not node.is_worker else 0
+        successor = self._replace(replace(node, incarnation=node.incarnation + 1, host="", port=port))
+        self._announce(successor, reason)
+
+    def _replace(self, node: NodeSpec) -> NodeSpec:
+        """Describe a node anew."""
+        nodes = tuple(node if other.name == node.name else other for other in self._plane.nodes)
         self._plane = replace(self._plane, nodes=nodes)
-        self._announce(node, successor.endpoint(self._folder), reason)
+        return node
 
     def _start_again(self, name: str, now: float) -> None:
         """A disk that is full, or a host without room for a process, may have room later."""
@@ -352,19 +416,27 @@ class Supervisor:
         self.restarted += 1
         self._budgets[name].restarted(now)
 
-    def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
-        """This node is gone, and its workers with it; what is queued for it must not reach whoever listens there next."""
-        self._mailbox.forget(node.name, successor)
-        if node.name == self._plane.homes[GATEWAY]:
+    def _announce(self, successor: NodeSpec, reason: str) -> None:
+        """The former life of this node is gone, and its workers with it; what is queued for it must not reach whoever
+        listens there next."""
+        self._tell_where(successor)
+        if successor.name == self._plane.homes[GATEWAY]:
             self._troubles.tell_again()
+        if successor.is_worker:
+            self._lose(successor, reason)
+        self._mailbox.flush()
+
+    def _tell_where(self, node: NodeSpec) -> None:
+        """Each node hears where this one listens, as it is seen from there."""
+        self._mailbox.forget(node.name, self._plane.endpoint(node, self._folder, ""))
         for other in self._plane.nodes:
             if other.name != node.name:
-                self._mailbox.say(other.name, Gone(node.name, successor))
-        if node.is_worker:
-            for address in node.actors:
-                for told in lose_worker(self._plane.options, number_of(address), reason):
-                    self._post([told.to], told.message)
-        self._mailbox.flush()
+                self._mailbox.say(other.name, Gone(node.name, self._plane.endpoint(node, self._folder, other.host)))
+
+    def _lose(self, node: NodeSpec, reason: str) -> None:
+        for address in node.actors:
+            for one in lose_worker(self._plane.options, number_of(address), reason):
+                self._post([one.to], one.message)
 
     def _fail(self, sentence: str) -> None:
         """The first failure is the cause of the others."""

@@ -11,7 +11,7 @@ from loki_rl.errors import UserError
 
 
 class AddressError(UserError):
-    """An address is malformed, or must not be listened on; the message is one sentence for the user."""
+    """An address is malformed; the message is one sentence for the user."""
 
 
 class Address(Struct, frozen=True):
@@ -32,12 +32,29 @@ def read_address(text: str) -> Address:
         return Address()
 
 
-def http_server(text: str) -> tuple[str, int] | None:
-    """Host and port of http://HOST:PORT, None for anything else."""
+class HttpServer(Struct, frozen=True):
+    """Where a server listens, and whether it speaks TLS."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """As a Host header has it."""
+        return f"{bracketed(self.host)}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"http{'s' * self.tls}://{self.name}"
+
+
+def http_server(text: str) -> HttpServer | None:
+    """Of http://HOST:PORT or https://HOST:PORT, None for anything else."""
     found = read_address(text)
-    if found.scheme != "http" or not found.host or found.rest:
+    if found.scheme not in ("http", "https") or not found.host or found.rest:
         return None
-    return found.host, 80 if found.port is None else found.port
+    tls = found.scheme == "https"
+    return HttpServer(found.host, (443 if tls else 80) if found.port is None else found.port, tls)
 
 
 def native_server(text: str) -> tuple[str, int]:
@@ -59,12 +76,3 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def check_private(host: str) -> None:
-    """Raise AddressError for a host that others may reach."""
-    if not is_loopback(host):
-        raise AddressError(
-            f"'{host}' can be reached from other hosts, and a plane has neither keys nor TLS: listen on 127.0.0.1, "
-            "or give --public (public=True) where something in front of it guards it"
-        )

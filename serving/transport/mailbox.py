@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import zmq
 
 from loki_rl.serving.transport import wire
+from loki_rl.serving.transport.curve import Authenticator, KeyPair, bind_secured, on_network, secure_client
 from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
 from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, ControlWord, Frame, Letter, WireError
@@ -85,18 +86,23 @@ class HeldOutbox(Outbox):
 
 
 class Mailbox:
-    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there.
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. outside: another
+    address of the own one, for nodes of other hosts; keys: of all nodes, where hosts are several: nobody else gets in.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
     """
 
-    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str]) -> None:
+    def __init__(
+        self, context: Context, node: str, endpoints: Mapping[str, str], outside: str = "", keys: KeyPair | None = None
+    ) -> None:
         self.node = node
         self.malformed = 0
         self.sent = 0
         self.received = 0
         self._context = context
+        self._keys = keys
+        self._door: Authenticator | None = None
         self._endpoints = dict(endpoints)
         self._outboxes: dict[str, Outbox] = {}
         self._filled: list[Outbox] = []
@@ -106,8 +112,11 @@ class Mailbox:
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
         try:
             self.inbox.bind(endpoints[node])
+            if outside and keys is not None:
+                self._door = Authenticator(context, lambda key: key == keys.public)
+                bind_secured(self.inbox, outside, keys)
         except zmq.ZMQError:
-            self.inbox.close(linger=0)
+            self._shut()
             raise
 
     def post(self, node: str, letter: Letter, frames: Sequence[Frame]) -> None:
@@ -185,13 +194,21 @@ class Mailbox:
         for node, outbox in self._outboxes.items():
             outbox.socket.close(linger=round(1000 * linger_s) if node == last else 0)
         self._outboxes.clear()
+        self._shut()
+
+    def _shut(self) -> None:
         self.inbox.close(linger=0)
+        if self._door is not None:
+            self._door.close()
 
     def _connect(self, node: str) -> Outbox:
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.connect(self._endpoints[node])
+        endpoint = self._endpoints[node]
+        if self._keys is not None and on_network(endpoint):
+            secure_client(socket, self._keys, self._keys.public)
+        socket.connect(endpoint)
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
 

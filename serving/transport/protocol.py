@@ -30,9 +30,21 @@ MSGPACK = "application/msgpack"
 Id = Annotated[int, Meta(ge=0)]
 # Why a process in front of the gateway turns something away: connections, bodies under way and calls beyond what there is
 # room for; a head, a body or what is inflated too large; one that takes too long, or answers that nobody reads; what cannot
-# be understood; and what another site's page wants.
+# be understood; what another site's page wants; who shows no key, and who does not get through the handshake of TLS.
 Turning = Literal[
-    "calls", "connections", "expansion", "head", "malformed", "memory", "origin", "size", "slow", "unparsable", "unread"
+    "calls",
+    "connections",
+    "expansion",
+    "head",
+    "keys",
+    "malformed",
+    "memory",
+    "origin",
+    "size",
+    "slow",
+    "tls",
+    "unparsable",
+    "unread",
 ]
 
 
@@ -158,7 +170,8 @@ class TaskVariants(Struct, array_like=True, frozen=True):
 
 class Described(Struct, array_like=True, tag=True):
     """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: the models
-    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now)."""
+    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now). memory:
+    folder where clients of this host may leave large tensors (see shared_memory), empty if there is none."""
 
     id: int
     pipeline: str
@@ -169,6 +182,7 @@ class Described(Struct, array_like=True, tag=True):
     input: Tensor
     output: Tensor
     ready: bool = False
+    memory: str = ""
 
 
 class Begun(Struct, array_like=True, tag=True):

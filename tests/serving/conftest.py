@@ -39,6 +39,8 @@ from tests.reading.fetched import reading as reading
 from tests.reading.fetched import repository as repository
 from tests.serving.doubling import doubling as doubling
 from tests.serving.driving import eventually, patient
+from tests.serving.security.certificates import authority as authority
+from tests.serving.security.certificates import stranger as stranger
 from tests.serving.site import NOT_READY, Site
 
 ROW = {1: Latency(0.001, 0.001, 0.001)}

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from loki_rl.serving.edge.http import HttpFront, server
+from loki_rl.serving.security.guards import Guards
 from loki_rl.serving.transport.listening import listen
 
 INPUT = {"name": "image", "datatype": "UINT8", "shape": [3], "data": [1, 2, 3]}
@@ -18,11 +19,11 @@ INFER = "/v2/models/reading/infer"
 class Site:
     """A running HTTP server, and plain requests to it."""
 
-    def __init__(self, endpoint: str, max_body_bytes: int = 200_000) -> None:
+    def __init__(self, endpoint: str, max_body_bytes: int = 200_000, guards: Guards | None = None) -> None:
         bound = listen("127.0.0.1", 0)
         self.port = bound.getsockname()[1]
         self.url = f"127.0.0.1:{self.port}"
-        self._server = server(HttpFront(endpoint, max_body_bytes))
+        self._server = server(HttpFront(endpoint, max_body_bytes, guards))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [bound]}, daemon=True)
         bound.listen(128)
         self._thread.start()

@@ -26,6 +26,7 @@ from loki_rl.serving.edge import limits, rpc, rpc_codec
 from loki_rl.serving.edge.oip_tensors import InferError
 from loki_rl.serving.edge.rpc_codec import read_request
 from loki_rl.serving.edge.steps import at_once
+from loki_rl.serving.security.guards import Guards
 from loki_rl.serving.transport.listening import listen
 from loki_rl.serving.transport.protocol import Described, Tensor
 from loki_rl.serving.transport.wire import unpack
@@ -35,7 +36,8 @@ from tests.serving.driving import eventually
 class Site:
     """A running gRPC server in a thread of its own."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, guards: Guards | None = None) -> None:
+        self._guards = guards
         self._ports: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -44,7 +46,7 @@ class Site:
         self.url = f"127.0.0.1:{self._ports.get(timeout=60)}"
 
     def _run(self, endpoint: str) -> None:
-        self._loop.run_until_complete(rpc.serve(endpoint, "127.0.0.1", 0, self._ports.put, self._stop))
+        self._loop.run_until_complete(rpc.serve(endpoint, "127.0.0.1", 0, self._ports.put, self._stop, guards=self._guards))
         self._loop.close()
 
     def close(self) -> None:

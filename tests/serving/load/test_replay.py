@@ -90,7 +90,7 @@ def test_the_servers_of_the_last_second_are_waited_for(responder: Any) -> None:
 def test_a_gateway_that_dies_after_the_run_leaves_the_account_of_the_client(
     responder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loki_rl.serving.gateway.client.Client.__init__.__defaults__", (0.2,))
+    monkeypatch.setattr("loki_rl.serving.gateway.client.Client.__init__.__defaults__", (0.2, None))
     answer = responder.front.answer
     monkeypatch.setattr(responder.front, "answer", lambda to, what: isinstance(what, LedgerRead) or answer(to, what))
     result = replay(responder.endpoint, "reading", np.arange(5) / 100, PICTURES, slo_s=5.0)
@@ -182,7 +182,7 @@ def test_wrong_calls_are_said_clearly(url: str) -> None:
 
 @pytest.mark.parametrize("malformed", ["http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2/models", "http://"])
 def test_a_malformed_address_is_said_clearly(malformed: str) -> None:
-    with pytest.raises(ReplayError, match="is not an http://HOST:PORT address"):
+    with pytest.raises(ReplayError, match=r"is not an http://HOST:PORT \(or https\) address"):
         replay(malformed, "reading", np.zeros(1), PICTURES, slo_s=0.5)
 
 
@@ -212,7 +212,7 @@ def test_a_server_that_answers_nothing_is_said_clearly(responder: Any) -> None:
 def test_an_absent_server_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ReplayError, match="no answer to GET http://127"):
         replay("http://127.0.0.1:9", "reading", np.zeros(1), PICTURES, slo_s=0.5)
-    monkeypatch.setattr("loki_rl.serving.gateway.client.Client.__init__.__defaults__", (0.05,))
+    monkeypatch.setattr("loki_rl.serving.gateway.client.Client.__init__.__defaults__", (0.05, None))
     with pytest.raises(ClientError, match="no answer"):
         replay("tcp://127.0.0.1:9", "reading", np.zeros(1), PICTURES, slo_s=0.5)
 

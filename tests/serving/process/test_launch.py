@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zmq
@@ -28,7 +28,10 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.files.config import load_pipeline
 from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.observe.logs import LogOptions
-from loki_rl.serving.process.launch import LaunchError, LocalPlane, layout
+from loki_rl.serving.plane import Layout
+from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.process.layout import nodes_of
+from loki_rl.serving.security.guards import Guards
 from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 
 SERVERS = 6
@@ -91,8 +94,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(plane_of: Start, tmp_path: Path) -> None:
-    with plane_of(journal=tmp_path / "journal") as plane:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(
+    plane_of: Start, tmp_path: Path, layout: Layout
+) -> None:
+    with plane_of(journal=tmp_path / "journal", layout=layout) as plane:
         pids = plane.pids
         with Client(plane.front) as client:
             assert client.describe().ready
@@ -164,9 +170,10 @@ def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
     assert not any(map(alive, pids.values()))
 
 
-def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -> None:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start, layout: Layout) -> None:
     with contextlib.ExitStack() as stack:
-        with plane_of() as plane:
+        with plane_of(layout=layout) as plane:
             client = stack.enter_context(Client(plane.front))
             for _ in range(20):
                 client.submit()
@@ -186,9 +193,24 @@ def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -
         ({"native": "garbage"}, "^'garbage' is no address for native clients; write tcp://127.0.0.1:PORT$"),
         ({"native": "tcp://127.0.0.1"}, "is no address for native clients"),
         ({"native": "ipc:///tmp/front"}, "is no address for native clients"),
-        ({"native": "tcp://0.0.0.0:5555"}, "'0.0.0.0' can be reached from other hosts, .* or give --public"),
-        ({"native": "tcp://256.0.0.1:1", "public": True}, "cannot listen on 256.0.0.1:1: "),
-        ({"http_port": 8000, "http_host": "0.0.0.0"}, "'0.0.0.0' can be reached from other hosts"),
+        (
+            {"native": "tcp://0.0.0.0:5555"},
+            "'0.0.0.0' can be reached .*: give --native-keys, .*--behind-proxy",
+        ),
+        ({"native": "tcp://256.0.0.1:1", "guards": Guards(behind_proxy=True)}, "cannot listen on 256.0.0.1:1: "),
+        ({"http_port": 0, "guards": Guards(tls_cert="a.pem")}, "TLS needs both a certificate and its key"),
+        ({"http_port": 0, "guards": Guards(tls_client_ca="a.pem")}, "certificates of clients are asked for with TLS only"),
+        ({"http_port": 0, "guards": Guards(native_keys="keys")}, "--native-keys is for native clients"),
+        ({"http_port": 0, "guards": Guards(api_key_file="no-such-file")}, "no-such-file cannot be read"),
+        ({"http_port": 8000, "http_host": "0.0.0.0"}, "'0.0.0.0' can be reached from other hosts: give --tls-cert"),
+        (
+            {"http_port": 8000, "http_host": "0.0.0.0", "guards": Guards(api_key_file="keys")},
+            "'0.0.0.0' can be reached from other hosts: give --tls-cert, --tls-key and --api-key-file",
+        ),
+        (
+            {"http_port": 8000, "http_host": "0.0.0.0", "guards": Guards("a.pem", "b.pem")},
+            "'0.0.0.0' can be reached from other hosts: give --tls-cert, --tls-key and --api-key-file",
+        ),
         ({"grpc_port": 8001, "http_host": "::"}, "'::' can be reached from other hosts"),
         ({"http_port": 8000, "http_host": ""}, "'' can be reached from other hosts"),
     ],
@@ -255,8 +277,9 @@ def test_the_limit_of_a_start_is_for_what_is_not_compiled(plane_of: Start, tmp_p
 
 
 def test_a_plane_on_a_public_address_says_so_loudly_and_serves(plane_of: Start, caplog: pytest.LogCaptureFixture) -> None:
-    with plane_of(native="tcp://0.0.0.0:0", http_host="0.0.0.0", http_port=0, public=True) as plane:
-        assert caplog.text.count("listening on 0.0.0.0 without keys or TLS") == 1
+    guards = Guards(behind_proxy=True)
+    with plane_of(native="tcp://0.0.0.0:0", http_host="0.0.0.0", http_port=0, guards=guards) as plane:
+        assert caplog.text.count("listening on 0.0.0.0 without TLS or without keys") == 1
         with Client(plane.native.replace("0.0.0.0", "127.0.0.1")) as client:
             assert client.infer().outcome == "ok"
         assert "native" in plane.pids
@@ -322,7 +345,7 @@ with LocalPlane(options, policy="static", policy_options={"servers": 3, "demand_
 
 def test_nothing_survives_a_launcher_that_is_killed(options: ClusterOptions, base: Path) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", ORPHANS])
-    nodes = len(layout(replace(options, servers=3), "emulated"))
+    nodes = len(nodes_of(replace(options, servers=3), "emulated"))
     eventually(lambda: len(children(launcher.pid)) == nodes and len(sockets(base)) == nodes + 1, "not up")
     pids = children(launcher.pid)
     launcher.kill()

@@ -1,0 +1,32 @@
+"""Files that somebody replaces while a process lives: keys and certificates are renewed without a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Watched:
+    """By what the system says of each: a replaced file, one written over and a link turned elsewhere all show."""
+
+    def __init__(self, paths: Iterable[str | Path]) -> None:
+        self._paths = [Path(path) for path in paths]
+        self._seen = self._signs()
+
+    def changed(self) -> bool:
+        """Whether any differs from what it was when this was asked before."""
+        signs = self._signs()
+        changed, self._seen = signs != self._seen, signs
+        return changed
+
+    def _signs(self) -> list[tuple[int, int, int] | None]:
+        return [_sign(path) for path in self._paths]
+
+
+def _sign(path: Path) -> tuple[int, int, int] | None:
+    """None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
