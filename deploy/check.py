@@ -17,8 +17,8 @@ import kubernetes_validate
 import yaml
 
 HERE = Path(__file__).parent
-COMPOSED = (("compose.yaml",), ("compose.yaml", "compose.gpu.yaml"))
-OVERLAYS = ("kuberay/base", "kuberay/gpu")
+COMPOSED = (("compose.yaml",), ("compose.yaml", "compose.gpu.yaml"), ("compose.yaml", "compose.public.yaml"))
+OVERLAYS = ("kuberay/base", "kuberay/gpu", "kuberay/public")
 # As Debian's package brings it, or as a part of Docker.
 COMPOSE = ["docker-compose"] if which("docker-compose") else ["docker", "compose"]
 

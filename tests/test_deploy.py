@@ -27,8 +27,15 @@ HEAD_KEYS = {"serviceType", "rayStartParams", "template"}
 WORKER_KEYS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 
+class Loader(yaml.SafeLoader):
+    """With the tag that Compose has for what takes the place of a list instead of adding to it."""
+
+
+Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
 def read(name: str) -> Any:
-    return yaml.safe_load((DEPLOY / name).read_text())
+    return yaml.load((DEPLOY / name).read_text(), Loader)
 
 
 def cluster() -> dict[str, Any]:
@@ -50,13 +57,14 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     """File -> arguments of loki-rl in it."""
     (started,) = re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
     yield "Dockerfile", json.loads(started)
-    for name in ("compose.yaml", "compose.gpu.yaml"):
+    for name in ("compose.yaml", "compose.gpu.yaml", "compose.public.yaml"):
         yield name, compose_command(name)
     program, *first = plane_container()["command"]
     assert program == "loki-rl"
     yield "cluster.yaml", first + plane_container()["args"]
-    (patched,) = (one["value"] for one in read("kuberay/gpu/workers.yaml") if one["path"].endswith("/args"))
-    yield "workers.yaml", first + patched
+    for name in ("gpu/workers.yaml", "public/plane.yaml"):
+        (patched,) = (one["value"] for one in read(f"kuberay/{name}") if one["path"].endswith("/args"))
+        yield name, first + patched
     (unit,) = re.findall(r"^ExecStart=\S+/loki-rl (.*)$", (DEPLOY / "loki-rl.service").read_text(), re.MULTILINE)
     yield "loki-rl.service", unit.split()
 
@@ -89,8 +97,9 @@ def test_the_port_is_the_same_everywhere() -> None:
     assert all(words[words.index("--http-host") + 1] == "0.0.0.0" for words in containers.values())
     assert f"EXPOSE {PORT}" in DOCKERFILE
     assert f"http://127.0.0.1:{PORT}/v2/health/live" in DOCKERFILE
-    (job,) = read("compose/prometheus.yml")["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [f"plane:{PORT}"]}]
+    for name in ("prometheus", "prometheus.public"):
+        (job,) = read(f"compose/{name}.yml")["scrape_configs"]
+        assert (job["metrics_path"], job["static_configs"]) == ("/metrics", [{"targets": [f"plane:{PORT}"]}])
     assert plane_container()["ports"] == [{"name": "http", "containerPort": PORT}]
     (served,) = read("kuberay/base/service.yaml")["spec"]["ports"]
     assert (served["port"], served["targetPort"]) == (PORT, "http")
@@ -178,11 +187,47 @@ def test_everybody_selects_the_pods_that_there_are() -> None:
     assert read("kuberay/base/network.yaml")["spec"]["podSelector"]["matchLabels"] == labels[0]
 
 
-def test_a_patch_changes_what_is_there() -> None:
-    whole = read("kuberay/base/cluster.yaml")
-    for change in read("kuberay/gpu/workers.yaml"):
-        *above, last = change["path"].strip("/").split("/")
-        place = whole
-        for key in above:
-            place = place[int(key) if isinstance(place, list) else key]
-        assert (last in place) == (change["op"] == "replace"), change["path"]
+@pytest.mark.parametrize("overlay", ["gpu", "public"])
+def test_a_patch_changes_what_is_there(overlay: str) -> None:
+    """And names what it changes; `add` to a list ends with a dash."""
+    objects = [read(f"kuberay/base/{name}") for name in read("kuberay/base/kustomization.yaml")["resources"]]
+    whole = {one["kind"]: one for one in objects}
+    for patch in read(f"kuberay/{overlay}/kustomization.yaml")["patches"]:
+        for change in read(f"kuberay/{overlay}/{patch['path']}"):
+            *above, last = change["path"].strip("/").split("/")
+            place = whole[patch["target"]["kind"]]
+            for key in above:
+                place = place[int(key) if isinstance(place, list) else key]
+            assert (last in place) == (change["op"] != "add"), change["path"]
+            assert isinstance(place, list) == (last == "-"), change["path"]
+
+
+def test_whoever_others_reach_asks_for_keys_over_tls_or_is_guarded() -> None:
+    for file, words in COMMANDS.items():
+        if "0.0.0.0" in words:
+            keyed = {"--tls-cert", "--tls-key", "--api-key-file"} <= set(words)
+            assert keyed != ("--behind-proxy" in words), file
+    assert "0.0.0.0" not in COMMANDS["loki-rl.service"]
+
+
+def test_keys_are_files_that_are_mounted() -> None:
+    said = read("compose.public.yaml")
+    plane, watching = said["services"]["plane"], said["services"]["prometheus"]
+    named = {word.removeprefix("/run/secrets/") for word in plane["command"] if word.startswith("/run/secrets/")}
+    assert named == set(plane["secrets"])
+    shown = re.findall(r"/run/secrets/(\S+)", (DEPLOY / "compose/prometheus.public.yml").read_text())
+    assert set(shown) == set(watching["secrets"])
+    assert said["secrets"].keys() == named | set(shown)
+    assert all(one["file"].endswith(f"/{name}") for name, one in said["secrets"].items())
+    added = {
+        one["path"].rpartition("/")[0]: one["value"]
+        for one in read("kuberay/public/plane.yaml")
+        if one["path"].endswith("-")
+    }
+    mount = next(value for path, value in added.items() if path.endswith("volumeMounts"))
+    volume = next(value for path, value in added.items() if path.endswith("volumes"))
+    assert mount["name"] == volume["name"]
+    keys = [word for word in COMMANDS["public/plane.yaml"] if word.startswith("/")]
+    told = (DEPLOY / "kuberay/public/kustomization.yaml").read_text()
+    assert f"create secret generic {volume['secret']['secretName']} " in told
+    assert all(f"--from-file={Path(word).relative_to(mount['mountPath'])}" in told for word in keys)
