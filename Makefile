@@ -111,7 +111,7 @@ fuzz: install
 	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
 
 # One JSON object, kept in gpu-report.json: do the models run on the GPU, do they compute what a CPU does, how fast, and is the twin
-# like such a plane. A quarter of an hour at most; DEVICE_ASKED=cpu checks the check.
+# like such a plane. Up to 20 minutes; DEVICE_ASKED=cpu checks the check.
 DEVICE_ASKED ?= cuda
 gpu-check: models
 	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE_ASKED) --out gpu-report.json

@@ -154,9 +154,8 @@ STEPS = ("provider", "equality", "profile", "swap", "serve", "twin")
 
 def rows(report: Report) -> list[str]:
     """A report as lines of Markdown."""
-    title = (
-        f"{report.hardware or report.device}, {report.cores} cores, ONNX Runtime {report.onnxruntime}, {report.created[:10]}"
-    )
+    where = f"{report.hardware or report.device}, host with {report.cores} cores"
+    title = f"{where}, ONNX Runtime {report.onnxruntime}, {report.created[:10]}"
     lines = [
         f"{title} (commit {report.commit}): {'ok' if report.ok else 'NOT ok'}",
         "",
@@ -187,12 +186,13 @@ def _said(found: Provider | Equality | Profile | Swap | Serve | Twin) -> str:
         case Serve():
             return f"{found.sent_ok} of {found.sent} in time, accuracy {found.accuracy:.3f}, p99 {found.p99_ms:.0f} ms"
         case Twin():
-            beyond = [
-                f"{row.name}: {row.plane} beside {row.twin} {row.unit}"
-                for row in found.figures
-                if row.verdict not in (None, "within")
-            ]
+            beyond = [_beside(row) for row in found.figures if row.verdict not in (None, "within")]
             return f"{found.answer}; {'; '.join(beyond) or 'all figures within their bars'}"
+
+
+def _beside(row: Figure) -> str:
+    plane, twin = (("none" if value is None else f"{value:.4g}") for value in (row.plane, row.twin))
+    return f"{row.name} {row.verdict} ({plane} on the plane, {twin} in the twin)"
 
 
 def schema() -> bytes:

@@ -31,7 +31,11 @@ class Loader(yaml.SafeLoader):
     """With the tag that Compose has for what takes the place of a list instead of adding to it."""
 
 
-Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+def _instead(loader: Loader, node: yaml.SequenceNode) -> list[Any]:
+    return list(loader.construct_sequence(node))
+
+
+Loader.add_constructor("!override", _instead)
 
 
 def read(name: str) -> Any:

@@ -67,11 +67,15 @@ def test_what_is_not_so_is_not_ok(found: Struct) -> None:
 
 def test_a_report_is_told_by_step() -> None:
     told = rows(report())
-    assert told[0] == "cpu, 2 cores, ONNX Runtime 1.22, 2026-01-02 (commit abc): ok"
+    assert told[0] == "cpu, host with 2 cores, ONNX Runtime 1.22, 2026-01-02 (commit abc): ok"
     assert [line.split(" | ")[0] for line in told[4:]] == [
         f"| {name}" for name in ("provider", "equality", "profile", "swap", "serve", "twin")
     ]
     assert "outputs within 1.0e-06 of the CPU's" in told[5]
     assert "48 of 48 in time over 6 loads" in told[7]
+    apart = Twin("outside", 1, [Figure("p50", "ms", 40.0, None, None, None, None, 5.0, "outside")])
+    assert rows(replace(report(), twin=Step[Twin](False, 1.0, apart)))[-1] == (
+        "| twin | NOT ok | outside; p50 outside (40 on the plane, none in the twin) |"
+    )
     lost = replace(report(), ok=False, serve=Step[Serve](False, 2.0, error="EngineError: no port"), twin=None)
     assert rows(lost)[-2:] == ["| serve | NOT ok | EngineError: no port |", "| twin | not made |  |"]
