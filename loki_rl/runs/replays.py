@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
+from loki_rl.progress import Progress, unseen
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS
@@ -24,14 +25,17 @@ class PayloadsError(UserError):
     """There is nothing to send; the message says why and what to do."""
 
 
-def replay_trace(url: str, run: RunOptions, payloads: Path | None = None) -> RunResult:
+def replay_trace(
+    url: str, run: RunOptions, payloads: Path | None = None, progress: Progress = unseen
+) -> RunResult:
     """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
-    order of their names. Raises TraceError, ReplayError, ClientError or PayloadsError."""
+    order of their names. Raises AddressError, TraceError, ReplayError, ClientError or PayloadsError."""
     trace = load_trace(run.trace)
     times, wishes = requests(trace, run, run.seed)
     file = run.file
     pipeline = file.pipeline
-    seen = replay(url, pipeline.name, times, _payloads(payloads, run, file), pipeline.slo_s, wishes=wishes)
+    sent = _payloads(payloads, run, file)
+    seen = replay(url, pipeline.name, times, sent, pipeline.slo_s, wishes=wishes, progress=progress)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),

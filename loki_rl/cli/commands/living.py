@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -48,4 +49,6 @@ def replay(
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     writable(logdir)
-    finish(replay_trace(url, run, payloads), logdir, as_json)
+    with terminal.progress_bars() as bars:
+        done = replay_trace(url, run, payloads, partial(bars, "sending requests"))
+    finish(done, logdir, as_json)
