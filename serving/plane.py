@@ -56,15 +56,15 @@ class PlaneFile(Struct, frozen=True, dict=True):
     """cluster: ClusterOptions as msgpack (JSON has no place for paths as keys). engine: what workers run. device: where,
     if the type of their server does not say ("cuda:0,1" deals workers out in turn). pipeline_file: where the models of an
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
-    for clients. keys: of its nodes, for those of their addresses that are not files. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
+    for clients. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
     history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
-    requests, and where they go. check: validate every actor after every burst (tests).
+    requests, and where they go. keys: of its nodes, for addresses that are no files. check: validate every actor after every
+    burst (tests).
     """
 
     cluster: bytes
     nodes: tuple[NodeSpec, ...]
     front: str
-    keys: KeyPair | None = None
     engine: EngineKind = "emulated"
     device: str = "cpu"
     pipeline_file: str = ""
@@ -76,6 +76,7 @@ class PlaneFile(Struct, frozen=True, dict=True):
     history: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
+    keys: KeyPair | None = None
     check: bool = False
 
     @cached_property

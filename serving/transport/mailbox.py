@@ -207,10 +207,10 @@ class Mailbox:
             self._authenticator.close()
 
     def _connect(self, node: str) -> Outbox:
+        pair = self._pair(self._endpoints[node])
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        pair = self._pair(self._endpoints[node])
         if pair is not None:
             secure_client(socket, pair, pair.public)
         socket.connect(self._endpoints[node])
