@@ -67,6 +67,12 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "evaluate": Entry("learning:evaluate", "Set agents beside other policies."),
     "doctor": Entry("doctor:doctor", "Look for what is wrong with this installation."),
     "demo": Entry("demo:demo", "The main job, end to end."),
+    "keys": Table("keys", "Keys of planes and their clients.", {
+        "server": Entry("keys:keys_server", "Make a plane's pair, for native clients."),
+        "client": Entry("keys:keys_client", "Make a native client's pair."),
+        "allow": Entry("keys:keys_allow", "Let a native client come."),
+        "api": Entry("keys:keys_api", "Make an API key for HTTP and gRPC."),
+    }),
     "models": Table("models", "Model repositories.", {
         "fetch": Entry("measuring:models_fetch", "Fetch the models of a pipeline."),
     }),
