@@ -265,6 +265,7 @@ def run(device: str, seconds: float, steps: Sequence[str]) -> Report:
 
 
 def _made(check: Check, name: str) -> Step[Any]:
+    print(f"{name} ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     try:
         found = STEPS[name](check)

@@ -61,6 +61,7 @@ def main() -> None:
     if asked.only in (None, "plans"):
         for servers in CLUSTERS:
             print_plans(servers)
+        print_split()
     with TemporaryDirectory() as name:
         folder = Path(name)
         if asked.only in (None, "actors"):
@@ -71,6 +72,14 @@ def main() -> None:
 
 
 # -- plans ----------------------------------------------------------------------------------------------------------------
+
+
+def print_split() -> None:
+    """What is lost where several planes, each with its own servers, share the clients."""
+    whole = capacity(_pipeline(), SERVERS).capacity_rps
+    for planes in (2, 5, 10, 50):
+        parts = planes * capacity(_pipeline(), SERVERS // planes).capacity_rps
+        print(f"{SERVERS:,} servers in {planes} planes serve {parts / whole:.1%} of what one does", flush=True)
 
 
 class Asked(Struct):
