@@ -7,7 +7,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: install learn ray models demo test lint types contracts check wheel test-wheel parity reference bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 install: $(STAMP)
 
@@ -24,6 +24,10 @@ learn: $(LEARNED)
 $(LEARNED): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
+
+# What spreads planes and runs over several hosts; its tests skip without it.
+ray: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]'
 
 # A second call needs no network.
 models: install
