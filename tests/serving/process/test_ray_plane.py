@@ -176,7 +176,7 @@ def test_a_lost_host_costs_no_request_and_one_that_joins_is_used(hosts: Hosts, q
 
 def answers(options: ClusterOptions, file: PipelineFile, pictures: list[bytes], **rest: Any) -> list[list[bytes]]:
     """What a plane of real models says of each picture."""
-    static = {"policy": "static", "policy_options": {"servers": 2, "demand_rps": 0.5}}
+    static: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 2, "demand_rps": 0.5}}
     plane = LocalPlane(options, engine="onnx", pipeline_file=str(file.path), **static, **rest)
     with plane, Client(plane.front) as client:
         found = [client.infer(picture, timeout_s=PATIENCE_S) for picture in pictures]
