@@ -9,7 +9,7 @@ LEARNED := $(VENV)/.learned
 SITE := $(VENV)/.site
 
 .DEFAULT_GOAL := help
-.PHONY: help install learn models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: help install learn ray models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 # What stands behind ## at a target.
 help:
@@ -30,6 +30,10 @@ learn: $(LEARNED)  ## what training needs, too
 $(LEARNED): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
+
+# What spreads planes and runs over several hosts; its tests skip without it.
+ray: $(STAMP)  ## what several hosts need, too
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]'
 
 # A second call needs no network.
 models: install  ## fetch the models of pipeline reading
