@@ -28,6 +28,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.recording import begin_recording
 from loki_rl.serving.plane import Layout
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.launcher import Launcher
 
 LAYOUTS: tuple[Layout, ...] = ("compact", "spread")
 TASKS = 2
@@ -63,7 +64,7 @@ def main() -> None:
         report(layout, [run for run in runs if run.layout == layout])
 
 
-def measure(file: PipelineFile, layout: Layout, requests: int) -> Run:
+def measure(file: PipelineFile, layout: Layout, requests: int, launcher: Launcher | None = None) -> Run:
     """Start a plane, ask, stop it, and read what it recorded."""
     options = ClusterOptions(file.pipeline, 2)
     with TemporaryDirectory() as folder:
@@ -76,6 +77,7 @@ def measure(file: PipelineFile, layout: Layout, requests: int) -> Run:
             policy_options={"servers": 2, "demand_rps": 50.0},
             http_port=0,
             layout=layout,
+            launcher=launcher,
             recording=recording,
         )
         spent, rates = {}, {}

@@ -69,7 +69,9 @@ def members() -> dict[str, set[str]]:
 
 def files_named(name: str) -> list[Path]:
     given = [PROJECT / folder / name for folder in FOLDERS if (PROJECT / folder / name).is_file()]
-    return given or [path for top in (*CODE, "tests", "deploy", "examples") for path in (PROJECT / top).rglob(name) if "/" not in name]
+    if given or "/" in name:
+        return given
+    return [path for top in (*CODE, "tests", "deploy", "examples") for path in (PROJECT / top).rglob(name)]
 
 
 def headings(page: Path) -> set[str]:

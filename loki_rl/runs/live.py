@@ -26,6 +26,7 @@ from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
 from loki_rl.options import Help, NotNegative, Port
+from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 from loki_rl.runs.options import POLICY_NAMES, RunOptions
 from loki_rl.runs.recorded.recording import begin_recording, recording_in
 from loki_rl.runs.result import RunResult
@@ -40,6 +41,9 @@ from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.plane import EngineKind, Layout
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.launcher import Launcher, LocalLauncher
+from loki_rl.serving.process.layout import EMULATED_HOSTS
+from loki_rl.serving.process.ray_launcher import RayLauncher
 from loki_rl.serving.security.guards import Guards, check_addresses
 
 LayoutName = Annotated[
@@ -57,6 +61,10 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
 
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
     layout: LayoutName = "spread"
+    launcher: Annotated[
+        LauncherName, Help("Who places the workers: local (all on this host), or ray (on the hosts of a Ray cluster).")
+    ] = "local"
+    address: ClusterAddress = AUTO
     workers_per_gpu: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
     ] = None
@@ -87,6 +95,8 @@ class Served(Struct):
     policy: PolicyOptions
     history: Path | None
     shadows: tuple[str, ...]
+    launcher: Launcher
+    worker_processes: int
 
 
 def serve_until_stopped(
@@ -154,11 +164,22 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
         make_policy(name, pipeline, replace(policy, interval_s=interval_of(shadow)))
         habits_of(shadow, pipeline)
     if engine == "onnx":
-        check_hosting(cluster, run.device)
+        if options.launcher == "local":  # what other hosts have is for their cluster to say
+            check_hosting(cluster, run.device)
         if not options.any_profile:
             _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
-    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history, shadows)
+    served = replace(run, driver=engine, servers=servers)
+    return Served(served, engine, file, cluster, policy, history, shadows, *_launcher(options, cluster))
+
+
+def _launcher(options: ServeOptions, cluster: ClusterOptions) -> tuple[Launcher, int]:
+    """And how many processes emulated workers share. Raises ClusterError."""
+    if options.launcher == "local":
+        return LocalLauncher(), EMULATED_HOSTS
+    launcher = RayLauncher(cluster, options.address)
+    # Where servers differ a process has one, since no host need have them all.
+    return launcher, cluster.servers if cluster.pool else max(EMULATED_HOSTS, launcher.hosts)
 
 
 def _shadows(run: RunOptions, names: str) -> tuple[str, ...]:
@@ -195,6 +216,8 @@ def _plane(
         policy=served.run.policy,
         policy_options=on_plane(served.policy),
         layout=options.layout,
+        launcher=served.launcher,
+        worker_processes=served.worker_processes,
         native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,

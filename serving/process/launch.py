@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError, UserError
 from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
@@ -48,7 +48,7 @@ POLL_S = 0.02
 LOOK_S = 0.5
 
 
-class LaunchError(UserError):
+class LaunchError(FailureError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 
@@ -175,9 +175,9 @@ class LocalPlane:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process of each node."""
+        """Process of each node that is a child of this one."""
         children = {} if self._supervisor is None else self._supervisor.children
-        return {name: child.pid for name, child in children.items()}
+        return {name: child.pid for name, child in children.items() if child.pid}
 
     def check(self) -> None:
         """Raise LaunchError if the plane cannot go on."""
@@ -230,7 +230,8 @@ class LocalPlane:
         names = {node.name for node in plane.nodes}
         began = time.monotonic()
         if not self._in_time(supervisor, lambda: names - supervisor.absent <= supervisor.up, began):
-            self._give_up(f"{', '.join(sorted(names - supervisor.absent - supervisor.up))} did not come up")
+            missing = sorted(names - supervisor.absent - supervisor.up)
+            self._give_up(f"{', '.join(missing)} did not come up ({supervisor.last_words(missing[0])})")
         if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)

@@ -111,7 +111,7 @@ class RayProcess:
 
     def begin(self, plane: PlaneFile) -> None:
         self.started = time.monotonic()
-        folder = self._folder if self.place == Place(port=self._port) else ""
+        folder = "" if self.place is None or self.place.host else self._folder
         self._follow(self._actor.run.remote(msgspec.json.encode(plane), self.name, list(self._command), folder), self._ended)
 
     def terminate(self) -> None:
@@ -160,9 +160,9 @@ class RayProcess:
         reference.future().add_done_callback(ended)
 
     def _placed(self, found: tuple[str, int]) -> None:
-        host, self._port = found
+        host, port = found
         device = f"{self._node.device.partition(':')[0]}:0" if on_gpu(self._node.device) else self._node.device
-        self.place = Place("" if host == self._address else host, self._port, device)
+        self.place = Place("" if host == self._address else host, port, device)
         self._tell("placed")
 
     def _ended(self, found: tuple[int, str]) -> None:

@@ -14,23 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from msgspec.structs import replace
 
 from loki_rl.control.compiling import SENTENCE
-from loki_rl.core.cluster import lose_worker
-from loki_rl.core.messages import GATEWAY, Event, number_of, worker
+from loki_rl.core.messages import GATEWAY, Event, worker
 from loki_rl.serving.folder import PRIVATE_FOLDER, claim
-from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
+from loki_rl.serving.plane import LAUNCHER, PlaneFile
 from loki_rl.serving.process.child import readable
 from loki_rl.serving.process.compile_time import CompileTime
 from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silent_s
 from loki_rl.serving.process.launcher import Launcher, LocalProcess, Process
 from loki_rl.serving.process.restart_budget import RestartBudget, told
+from loki_rl.serving.process.roster import Roster
 from loki_rl.serving.transport.event_queue import EventQueue
-from loki_rl.serving.transport.listening import free_port
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.troubles import Troubles, kind_of
-from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Troubled, Up, Warm
+from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Hung, Idle, Troubled, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +81,6 @@ class Supervisor:
         self._launcher = launcher
         self._place_by = float("inf")
         self._folder = folder
-        self._plane = plane
         self._node = node
         self._others = others
         self._beside = dict(beside or {})
@@ -101,6 +98,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.outside(plane.launcher), plane.keys)
+        self._roster = Roster(plane, folder, self._mailbox)
         self._errands: EventQueue[Callable[[], None]] = EventQueue()
         self._finished = False
         self._poller = zmq.Poller()
@@ -120,11 +118,11 @@ class Supervisor:
 
     def tell(self, addresses: Iterable[str], event: Event) -> None:
         """Send an event to actors."""
-        self._errands.put(lambda: self._post(list(addresses), event))
+        self._errands.put(lambda: self._roster.post(list(addresses), event))
 
     def say(self, address: str, word: ControlWord) -> None:
         """Send a word to the node of an actor."""
-        self._errands.put(lambda: self._mailbox.say(self._plane.homes[address], word))
+        self._errands.put(lambda: self._mailbox.say(self._roster.plane.homes[address], word))
 
     def stop(self, names: Iterable[str], timeout_s: float) -> None:
         """End these processes in good order, and those that do not end in time by force; also when the watch has failed."""
@@ -227,7 +225,7 @@ class Supervisor:
             case Up(node):
                 self.up.add(node)
             case Alive(node, incarnation, patience_s):
-                known = self._plane.node(node)
+                known = self._roster.plane.node(node)
                 if incarnation == known.incarnation:
                     self._beats.renew(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
             case Hung(number, incarnation, reason):
@@ -248,7 +246,7 @@ class Supervisor:
 
     def _hung(self, number: int, incarnation: int, reason: str) -> None:
         """What is said of a former life of the process is no news."""
-        node = self._plane.node(self._plane.homes[worker(number)])
+        node = self._roster.plane.node(self._roster.plane.homes[worker(number)])
         if incarnation == node.incarnation:
             self._kill(node.name, reason)
 
@@ -268,13 +266,13 @@ class Supervisor:
                 self._troubles.record("folder", f"the run folder {self._folder} was removed; it is made again")
                 self._folder.mkdir(mode=PRIVATE_FOLDER)
                 self._claims.append(claim(self._folder))
-                self._plane.write(self._folder)
+                self._roster.plane.write(self._folder)
         except OSError as error:
             self._troubles.record(kind_of(error, "folder"), f"the run folder {self._folder} cannot be made: {error}")
         self._mailbox.bind_again()
         news = self._troubles.news()
         if news:
-            self._mailbox.say(self._plane.homes[GATEWAY], Troubled(LAUNCHER, news))
+            self._mailbox.say(self._roster.plane.homes[GATEWAY], Troubled(LAUNCHER, news))
 
     def _kill(self, name: str, reason: str) -> None:
         child = self.children.get(name)
@@ -292,15 +290,11 @@ class Supervisor:
         for name in names & self.children.keys():
             getattr(self.children[name], how)()
 
-    def _post(self, addresses: list[str], event: Event) -> None:
-        for address in addresses:
-            self._mailbox.post(self._plane.homes[address], Letter(address, event, ()), ())
-
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
         self._place_by = time.monotonic() + PLACE_S
-        for name in [*(node.name for node in self._plane.nodes), *self._others]:
+        for name in [*(node.name for node in self._roster.plane.nodes), *self._others]:
             try:
                 self._start(name)
             except OSError as error:
@@ -309,13 +303,13 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         """Raises OSError."""
-        log = Path(self._plane.logs.folder or self._folder) / f"{name}.log"
+        log = Path(self._roster.plane.logs.folder or self._folder) / f"{name}.log"
         command = self._others.get(name) or self._beside.get(name)
-        child = self.children[name] = (
-            LocalProcess(name, command, log)
-            if command is not None
-            else self._launcher.start(self._plane.node(name), self._node, self._folder, log)
-        )
+        if command is not None:
+            child: Process = LocalProcess(name, command, log)
+        else:
+            child = self._launcher.start(self._roster.plane.node(name), self._node, self._folder, log)
+        self.children[name] = child
         self._poller.register(child.handle, zmq.POLLIN)
         self._starts[name] += 1
         if name not in self._beside and child.place is not None:
@@ -323,35 +317,28 @@ class Supervisor:
 
     def _settle(self, child: Process) -> None:
         """A host has room for it: it begins there, and the others hear where that is."""
-        place, known = child.place, self._plane.node(child.name)
-        if place is None or child.name in self._stopping:
+        if child.place is None or child.name in self._stopping:
             return
-        device = place.device or known.device
-        node = self._replace(replace(known, host=place.host, port=place.port, device=device))
-        self._plane.write(self._folder)
-        self._tell_where(node)
-        self._mailbox.flush()
-        self.absent.discard(node.name)
-        child.begin(self._plane)
-        self._beats.expect(node.name, self._start_s)
+        self._roster.settle(child.name, child.place)
+        self.absent.discard(child.name)
+        child.begin(self._roster.plane)
+        self._beats.expect(child.name, self._start_s)
 
     def _do_without(self, now: float) -> None:
-        """Workers that no host has room for are planned without until one has."""
+        """Workers that no host has room for are planned without until one has; without any there is nothing to plan."""
         if now < self._place_by:
             return
         self._place_by = now + PLACE_S
-        waiting = [node for node in self._plane.nodes if self._waits(node.name)]
-        if not self.warm and waiting and len(waiting) == sum(node.is_worker for node in self._plane.nodes):
-            self._fail("no host of the cluster has room for a worker; see its resources with 'ray status'")
+        workers = [node for node in self._roster.plane.nodes if node.is_worker]
+        waiting = [node for node in workers if node.name in self.children and self.children[node.name].place is None]
+        if not self.warm and len(waiting) == len(workers):
+            return
         for node in waiting:
             if node.name not in self.absent:
                 self.absent.add(node.name)
                 log.warning("no host of the cluster has room for '%s' yet; the plane goes on without it", node.name)
-                self._lose(node, "no host has room for it")
+                self._roster.lose(node, "no host has room for it")
         self._mailbox.flush()
-
-    def _waits(self, name: str) -> bool:
-        return name in self.children and self.children[name].place is None
 
     def _reap(self, child: Process) -> None:
         """Tell first: batches in the hands of workers are given to others within milliseconds."""
@@ -372,7 +359,9 @@ class Supervisor:
             return
         self._due[name] = self._budgets[name].next_start(now - child.started, now)
         if name not in self._others:
-            self._try(self._succeed, self._plane.node(name), reason)
+            self._try(self._roster.succeed, self._roster.plane.node(name), reason)
+            if name == self._roster.plane.homes[GATEWAY]:
+                self._troubles.tell_again()
         self.ended.append(f"'{name}': {reason}: {words}")
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, told(self._due[name] - now), words)
 
@@ -385,18 +374,6 @@ class Supervisor:
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, said, words)
         self._troubles.record(name, f"'{name}' is gone: {reason}; {said}: {words}")
 
-    def _succeed(self, node: NodeSpec, reason: str) -> None:
-        """A worker's next life has a place when there is one."""
-        port = free_port(self._plane.address) if self._plane.address and not node.is_worker else 0
-        successor = self._replace(replace(node, incarnation=node.incarnation + 1, host="", port=port))
-        self._announce(successor, reason)
-
-    def _replace(self, node: NodeSpec) -> NodeSpec:
-        """Describe a node anew."""
-        nodes = tuple(node if other.name == node.name else other for other in self._plane.nodes)
-        self._plane = replace(self._plane, nodes=nodes)
-        return node
-
     def _start_again(self, name: str, now: float) -> None:
         """A disk that is full, or a host without room for a process, may have room later."""
         del self._due[name]
@@ -404,7 +381,7 @@ class Supervisor:
             return
         try:
             if name not in self._others and name not in self._beside:
-                self._plane.write(self._folder)
+                self._roster.plane.write(self._folder)
             self._start(name)
         except OSError as error:
             self._due[name] = self._budgets[name].next_start(0.0, now)
@@ -415,28 +392,6 @@ class Supervisor:
             return
         self.restarted += 1
         self._budgets[name].restarted(now)
-
-    def _announce(self, successor: NodeSpec, reason: str) -> None:
-        """The former life of this node is gone, and its workers with it; what is queued for it must not reach whoever
-        listens there next."""
-        self._tell_where(successor)
-        if successor.name == self._plane.homes[GATEWAY]:
-            self._troubles.tell_again()
-        if successor.is_worker:
-            self._lose(successor, reason)
-        self._mailbox.flush()
-
-    def _tell_where(self, node: NodeSpec) -> None:
-        """Each node hears where this one listens, as it is seen from there."""
-        self._mailbox.forget(node.name, self._plane.endpoint(node, self._folder, ""))
-        for other in self._plane.nodes:
-            if other.name != node.name:
-                self._mailbox.say(other.name, Gone(node.name, self._plane.endpoint(node, self._folder, other.host)))
-
-    def _lose(self, node: NodeSpec, reason: str) -> None:
-        for address in node.actors:
-            for one in lose_worker(self._plane.options, number_of(address), reason):
-                self._post([one.to], one.message)
 
     def _fail(self, sentence: str) -> None:
         """The first failure is the cause of the others."""

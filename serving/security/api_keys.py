@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 # Bytes of chance in a key that is made here.
 KEY_BYTES = 32
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64}):(?P<key>[!-~]{16,512})")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LINE = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<key>[!-~]{{16,512}})")
 _MOST_BYTES = 1 << 20
 _SCHEME = "bearer "
 
@@ -64,7 +65,7 @@ def own_key(path: Path) -> str:
 def add_key(path: Path, name: str) -> str:
     """A new key for this name, written behind those of the file, which is made if need be. Raises ApiKeyError."""
     key = secrets.token_urlsafe(KEY_BYTES)
-    if not _LINE.fullmatch(f"{name}:{key}"):
+    if not _NAME.fullmatch(name):
         raise ApiKeyError(f"'{name}' is no name for a key: use up to 64 letters, digits, dots, dashes and underscores")
     try:
         before = _text(path) if path.exists() else ""

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 import zmq
 
 from loki_rl.serving.transport import wire
-from loki_rl.serving.transport.curve import Authenticator, KeyPair, bind_secured, on_network, secure_client
+from loki_rl.serving.transport.curve import (
+    Authenticator,
+    CurveKeyError,
+    KeyPair,
+    bind_secured,
+    needs_keys,
+    on_network,
+    secure_client,
+)
 from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
 from loki_rl.serving.transport.wire import CONTROL, LETTERS, LETTERS_AND_FRAMES, ControlWord, Frame, Letter, WireError
@@ -88,6 +96,7 @@ class HeldOutbox(Outbox):
 class Mailbox:
     """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. outside: another
     address of the own one, for nodes of other hosts; keys: of all nodes, where hosts are several: nobody else gets in.
+    Raises CurveKeyError for an address that other hosts can reach where there are none, ZMQError for one that cannot be had.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
@@ -106,15 +115,16 @@ class Mailbox:
         self._endpoints = dict(endpoints)
         self._outboxes: dict[str, Outbox] = {}
         self._filled: list[Outbox] = []
+        own = self._pair(outside) if outside else None
         self.inbox = context.socket(zmq.PULL)
         self.inbox.setsockopt(zmq.RCVHWM, 0)
         self.inbox.setsockopt(zmq.LINGER, 0)
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
         try:
             self.inbox.bind(endpoints[node])
-            if outside and keys is not None:
-                self._door = Authenticator(context, lambda key: key == keys.public)
-                bind_secured(self.inbox, outside, keys)
+            if own is not None:
+                self._door = Authenticator(context, lambda key: key == own.public)
+                bind_secured(self.inbox, outside, own)
         except zmq.ZMQError:
             self._shut()
             raise
@@ -201,13 +211,20 @@ class Mailbox:
         if self._door is not None:
             self._door.close()
 
+    def _pair(self, endpoint: str) -> KeyPair | None:
+        """Of both ends of a connection there; None where files have owners, or nobody else can come."""
+        if self._keys is None and needs_keys(endpoint):
+            raise CurveKeyError(f"'{endpoint}' can be reached from other hosts, and this plane has no keys for its nodes")
+        return self._keys if on_network(endpoint) else None
+
     def _connect(self, node: str) -> Outbox:
+        endpoint = self._endpoints[node]
+        pair = self._pair(endpoint)
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        endpoint = self._endpoints[node]
-        if self._keys is not None and on_network(endpoint):
-            secure_client(socket, self._keys, self._keys.public)
+        if pair is not None:
+            secure_client(socket, pair, pair.public)
         socket.connect(endpoint)
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +17,18 @@ pytest.importorskip("ray", reason="Ray is not installed; run 'make ray'")
 from ray.cluster_utils import Cluster
 
 from loki_rl.core.options import ClusterOptions
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.reading.scenes import scenes
 from loki_rl.serving.gateway.client import Client, Inference
+from loki_rl.serving.process import supervisor
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from loki_rl.serving.process.ray_launcher import RayLauncher
 from loki_rl.serving.transport.curve import make_key_pair, secure_client
 from tests.serving.driving import PATIENCE_S, eventually
 
 CORE = {"num_cpus": 1, "include_dashboard": False}
+RPS = 80.0
+EXACT: dict[str, Any] = {"policy": "exact", "policy_options": {"initial_rps": RPS}, "check": True}
 STATIC: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 6, "demand_rps": 200.0}, "check": True}
 
 
@@ -46,8 +52,9 @@ class Hosts:
         return RayLauncher(options, self.cluster.address)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
+    """One host to begin with, where there is room for one process."""
     import ray
 
     ray.shutdown()  # of other tests
@@ -55,6 +62,12 @@ def hosts() -> Iterator[Hosts]:
     yield made
     ray.shutdown()
     made.cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no host after three seconds is not waited for."""
+    monkeypatch.setattr(supervisor, "PLACE_S", 3.0)
 
 
 class Crowd:
@@ -80,11 +93,11 @@ class Crowd:
         eventually(ready, what)
 
     def end(self) -> None:
-        def all_came() -> bool:
+        def ended() -> bool:
             self._take(0.05)
-            return sum(self.answers.values()) >= len(self.sent)
+            return self.answers.total() >= len(self.sent)
 
-        eventually(all_came, "an answer is missing")
+        eventually(ended, "an answer is missing")
 
     def _take(self, wait_s: float) -> None:
         for answer in self.client.poll(wait_s):
@@ -99,44 +112,11 @@ def serving(client: Client) -> int:
     return 0 if control is None else sum(bool(one.serving) for one in control.workers)
 
 
-@pytest.mark.timeout(120)
-def test_a_lost_host_costs_no_request_and_a_new_one_is_used(hosts: Hosts, quick_traffic: ClusterOptions) -> None:
-    hosts.add()
-    third = hosts.add()
-    plane = LocalPlane(quick_traffic, **STATIC, launcher=hosts.launcher(quick_traffic), worker_processes=3)
-    with plane, Client(plane.front) as client:
-        client.begin_run()
-        crowd = Crowd(client, 20.0)
-        crowd.until(lambda: serving(client) == 6 and len(crowd.answers) > 20, "not all serve")
-        hosts.lose(third)
-        crowd.until(lambda: plane.ended and serving(client) == 4, "the loss was not noticed")
-        crowd.until(lambda: plane.absent, "what was there has no host, and nobody says so")
-        hosts.add()
-        crowd.until(lambda: not plane.absent and serving(client) == 6, "the new host is not used")
-        crowd.end()
-        assert set(crowd.answers) == set(crowd.sent)
-        assert set(crowd.answers.values()) == {1}
-        assert client.unasked == 0
-        assert crowd.outcomes == {"ok": len(crowd.sent)}
-        counted = [second.outcomes for second in client.ledger().tally.seconds.values()]
-        assert sum(map(sum, counted)) == len(crowd.sent)
-
-
-def test_a_plane_begins_with_the_hosts_that_are_there(hosts: Hosts, quick_traffic: ClusterOptions) -> None:
-    plane = LocalPlane(quick_traffic, **STATIC, launcher=hosts.launcher(quick_traffic), worker_processes=2)
-    with plane, Client(plane.front) as client:
-        assert len(plane.absent) == 1
-        assert serving(client) == 3
-        assert client.infer(timeout_s=PATIENCE_S).outcome == "ok"
-        hosts.add()
-        eventually(lambda: not plane.absent and serving(client) == 6, "the new host is not used")
-
-
 def test_nobody_without_the_keys_of_a_plane_reaches_a_node(hosts: Hosts, quick_traffic: ClusterOptions) -> None:
     plane = LocalPlane(quick_traffic, **STATIC, launcher=hosts.launcher(quick_traffic), worker_processes=1)
     with plane, Client(plane.front) as client, zmq.Context() as context:
         assert plane._supervisor is not None
-        described = plane._supervisor._plane
+        described = plane._supervisor._roster.plane
         assert described.keys is not None
         stranger = make_key_pair()
         for node in (described.launcher, described.node("gateway"), described.node("workers-0")):
@@ -162,9 +142,56 @@ def test_a_cluster_without_room_is_one_sentence(hosts: Hosts, quick_traffic: Clu
     launcher = hosts.launcher(quick_traffic)
     taken = ray.remote(num_cpus=1)(Hold).remote()
     ray.get(taken.here.remote())
-    plane = LocalPlane(quick_traffic, **STATIC, launcher=launcher, worker_processes=1)
-    with pytest.raises(LaunchError, match="no host of the cluster has room for a worker"), plane:
+    plane = LocalPlane(quick_traffic, **STATIC, launcher=launcher, worker_processes=1, start_s=5.0)
+    with pytest.raises(LaunchError, match=r"workers-0 did not come up \(no host has room for it\) within 5 s"), plane:
         pass
+    ray.kill(taken)
+
+
+@pytest.mark.timeout(180)
+def test_a_lost_host_costs_no_request_and_one_that_joins_is_used(hosts: Hosts, quick_traffic: ClusterOptions) -> None:
+    """Three processes of two workers each: two hosts at first, then three, two, and three again."""
+    hosts.add()
+    plane = LocalPlane(quick_traffic, **EXACT, launcher=hosts.launcher(quick_traffic), worker_processes=3)
+    with plane, Client(plane.front) as client:
+        eventually(lambda: len(plane.absent) == 1 and serving(client) == 4, "a plane does not begin with what is there")
+        client.begin_run()
+        crowd = Crowd(client, RPS)
+        crowd.until(lambda: len(crowd.answers) > 20, "nothing is answered")
+        third = hosts.add()
+        crowd.until(lambda: not plane.absent and serving(client) == 6, "a host that joins is not used")
+        hosts.lose(third)
+        crowd.until(lambda: plane.ended and serving(client) == 4, "the loss was not noticed")
+        crowd.until(lambda: plane.absent, "what was there has no host, and nobody says so")
+        hosts.add()
+        crowd.until(lambda: not plane.absent and serving(client) == 6, "what was lost does not come back on a new host")
+        crowd.end()
+        assert set(crowd.answers) == set(crowd.sent)
+        assert set(crowd.answers.values()) == {1}
+        assert client.unasked == 0
+        assert crowd.outcomes == {"ok": len(crowd.sent)}
+        counted = [second.outcomes for second in client.ledger().tally.seconds.values()]
+        assert sum(map(sum, counted)) == len(crowd.sent)
+
+
+def answers(options: ClusterOptions, file: PipelineFile, pictures: list[bytes], **rest: Any) -> list[list[bytes]]:
+    """What a plane of real models says of each picture."""
+    static: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 2, "demand_rps": 0.5}}
+    plane = LocalPlane(options, engine="onnx", pipeline_file=str(file.path), **static, **rest)
+    with plane, Client(plane.front) as client:
+        found = [client.infer(picture, timeout_s=PATIENCE_S) for picture in pictures]
+    assert {one.outcome for one in found} == {"ok"}
+    return [[output.tobytes() for output in one.outputs] for one in found]
+
+
+@pytest.mark.timeout(180)
+def test_models_on_two_hosts_answer_as_on_one(hosts: Hosts, reading: PipelineFile, fonts: tuple[Path, ...]) -> None:
+    hosts.add()
+    options = ClusterOptions(load_pipeline(reading.path, slo_ms=10_000.0).pipeline, 2)
+    pictures = [scene.jpeg for scene in scenes(3, 7, fonts)]
+    placed = answers(options, reading, pictures, launcher=hosts.launcher(options))
+    assert placed == answers(options, reading, pictures)
+    assert any(placed)
 
 
 class Hold:
