@@ -19,14 +19,14 @@ import yaml
 HERE = Path(__file__).parent
 COMPOSED = (("compose.yaml",), ("compose.yaml", "compose.gpu.yaml"))
 OVERLAYS = ("kuberay/base", "kuberay/gpu")
-PROGRAMS = {"docker-compose": "docker-compose", "kubectl": "kubernetes-client"}
+# As Debian's package brings it, or as a part of Docker.
+COMPOSE = ["docker-compose"] if which("docker-compose") else ["docker", "compose"]
 
 
 def composed(files: tuple[str, ...]) -> None:
     """Raises CalledProcessError."""
-    subprocess.run(
-        ["docker-compose", *(part for file in files for part in ("-f", str(HERE / file))), "config", "--quiet"], check=True
-    )
+    named = [word for file in files for word in ("--file", str(HERE / file))]
+    subprocess.run([*COMPOSE, *named, "config", "--quiet"], check=True)
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
@@ -47,9 +47,9 @@ def checkable(made: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    missing = [package for program, package in PROGRAMS.items() if which(program) is None]
+    missing = [program for program in (COMPOSE[0], "kubectl") if which(program) is None]
     if missing:
-        print(f"{' and '.join(missing)} must be installed first: apt-get install {' '.join(missing)}")
+        print(f"{' and '.join(missing)} must be there; on Debian: apt-get install docker-compose kubernetes-client")
         return 1
     try:
         for files in COMPOSED:

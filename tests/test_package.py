@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,3 +56,15 @@ def test_commands_find_what_ships_by_its_name(installed: Path, tmp_path: Path) -
     planned = ("plan", "social", "--demand", "100", "--pool", "three-types", "--solver", "pulp")
     assert "accuracy" in called(installed, tmp_path, "-m", "loki_rl", *planned)
     assert "peak" in called(installed, tmp_path, "-m", "loki_rl", "trace", "stats", "azure_llm_code_2023")
+
+
+def test_ci_calls_targets_that_there_are() -> None:
+    """Of the Makefile, in .ci/run and in the workflow; only parity, which needs a quiet machine, is not in both."""
+    known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    steps = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
+    local, hosted = (
+        set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE)) for text in ((ROOT / ".ci" / "run").read_text(), steps)
+    )
+    assert local | hosted <= known
+    assert local - hosted == {"parity"}

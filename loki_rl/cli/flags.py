@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import fields
 
@@ -111,13 +112,21 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # the oldest that will 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return self.name
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What may stand here, for the shell."""
+        if get_origin(self.kind.base) is Literal:
+            return [CompletionItem(name) for name in get_args(self.kind.base) if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file")] if self.kind.base in (Path, str) else []
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or self.kind.base is str:
             return value
         try:
             checked = Annotated[self.kind.base, self.kind.limits] if self.kind.limits != Meta() else self.kind.base
-            found = msgspec.convert(value, checked, strict=False, dec_hook=lambda kind, text: kind(text))
-        except msgspec.ValidationError:
+            # Python reads .5, too.
+            read = float(value) if self.kind.base is float else value
+            found = msgspec.convert(read, checked, strict=False, dec_hook=lambda kind, text: kind(text))
+        except (msgspec.ValidationError, ValueError):
             found = None
         if found is None or (isinstance(found, float) and not isfinite(found)):
             raise UsageError(f"{self.flag} must be {self.kind.wanted}, not '{value}'")

@@ -15,7 +15,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.history import History
 from loki_rl.control.demand.history_file import read_history, write_history
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.named import kind_of, make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.ledger import Tally, summarise
@@ -121,6 +121,8 @@ def serve_until_stopped(
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
         announce(f"{_addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))}{recorded}")
+        if served.shadows:
+            announce(f"what {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -129,6 +131,8 @@ def serve_until_stopped(
         stopped.wait(options.drain_s)
         plane.drain()
         tally = client.ledger().tally
+    for shadow in served.shadows:
+        announce(f"in figures: loki-rl simulate --journal {recording} --policy {shadow}")
     return _account(served, tally)
 
 
@@ -146,6 +150,7 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     check_addresses(options.guards, options.http_host, options.native)
     options.guards.check_files()
     run = replace(run, trace="live", initial_rps=run.initial_rps or 1.0)
+    shadows = _shadows(run, options.shadow)
     file = run.file
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     pipeline = with_load_s(file.pipeline, run.load_s)
@@ -154,9 +159,6 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     policy = policy_of(run, cluster)
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
-    shadows = tuple(dict.fromkeys(name.strip() for name in options.shadow.split(",") if name.strip()))
-    if run.calibration is not None and not shadows:
-        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
     for name in shadows:
         shadow = replace(run, policy=name, driver="twin")
         make_policy(name, pipeline, replace(policy, interval_s=interval_of(shadow)))
@@ -178,6 +180,17 @@ def _launcher(options: ServeOptions, cluster: ClusterOptions) -> tuple[Launcher,
     launcher = RayLauncher(cluster, options.address)
     # Where servers differ a process has one, since no host need have them all.
     return launcher, cluster.servers if cluster.pool else max(EMULATED_HOSTS, launcher.hosts)
+
+
+def _shadows(run: RunOptions, names: str) -> tuple[str, ...]:
+    """Their policies. A name is looked up before anything is compiled for the others. Raises RequestError for one that does
+    not exist, LiveError for a calibration that nobody would use."""
+    shadows = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if run.calibration is not None and not shadows:
+        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
+    for name in shadows:
+        kind_of(name)
+    return shadows
 
 
 def _history(run: RunOptions) -> Path | None:

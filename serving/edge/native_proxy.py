@@ -2,7 +2,8 @@
 limits of the protocol.
 
 The gateway itself listens in the run folder only, where nobody but its user can reach it: nothing that a stranger sends is
-kept or read there before it has been looked at here.
+kept or read there before it has been looked at here. Where clients need keys, it comes to the gateway only from those that
+have shown theirs (see security/curve_gate.py).
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ import socket
 import sys
 from collections.abc import Sequence
 from math import inf
+from pathlib import Path
 from typing import cast
 
 import uvloop
+import zmq
 
+from loki_rl.errors import UserError
 from loki_rl.serving.edge import front_end
 from loki_rl.serving.edge.zmtp import Watch, ZmtpError
+from loki_rl.serving.security.curve_gate import SEALED_BYTES, CurveGate, Unlocked
+from loki_rl.serving.security.key_folder import ServerKeys
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, MAX_TENSORS
 
 log = logging.getLogger(__name__)
 
-# A connection takes two descriptors here and one of the gateway's, which has others for its own: of all that a process may
-# have. Of the 1024 that are usual it leaves room for these.
+# A connection takes two descriptors here (with keys six) and one of the gateway's, which has others for its own: of all
+# that a process may have. Of the 1024 that are usual it leaves room for these.
 MAX_CONNECTIONS, LEAST_CONNECTIONS = 400, 8
+FILES_EACH, FILES_EACH_WITH_KEYS = 2, 6
 OTHER_FILES = 200
+# Of one address: fewer than all.
+MAX_PER_ADDRESS = 300
 # Of all messages whose end has not come.
 MAX_UNFINISHED_BYTES = 256 << 20
 # Longest time from the first byte of a greeting or message to its last.
@@ -36,18 +45,31 @@ _LOOK_S = 1.0
 _LINGER_S = 0.5
 
 
-def most_connections(files: int) -> int:
-    """How many there may be where a process may open so many files (below 0: any number)."""
-    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, (files - OTHER_FILES) // 2))
+def most_connections(files: int, each: int = FILES_EACH) -> int:
+    """How many there may be where a process may open so many files (below 0: any number), `each` for a connection."""
+    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, max(LEAST_CONNECTIONS, (files - OTHER_FILES) // each))
+
+
+def room(each: int) -> int:
+    """How many connections there may be, once this process may have the descriptors for all, or as many as it is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS * each + OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return most_connections(-1 if soft == resource.RLIM_INFINITY else soft, each)
 
 
 class Proxy:
-    """The connections of one process. front: path of the gateway's socket. refused: connections closed for what they sent,
-    or for want of room. unfinished: bytes of all messages whose end has not come."""
+    """The connections of one process. front: path of the gateway's socket. keys: that are asked for, if any. refused:
+    connections closed for what they sent, or for want of room. unfinished: bytes of all messages whose end has not come."""
 
-    def __init__(self, front: str) -> None:
+    def __init__(self, front: str, keys: ServerKeys | None = None) -> None:
         self.front = front
-        self.most_connections = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.gate = None if keys is None else CurveGate(front, keys, 1 + MAX_TENSORS, MAX_MESSAGE_BYTES)
+        self.most_connections = room(FILES_EACH if keys is None else FILES_EACH_WITH_KEYS)
         self.refused = 0
         self.unfinished = 0
         self.connections: set[_Client] = set()
@@ -66,6 +88,11 @@ class Proxy:
         while self.connections and loop.time() < end:
             await asyncio.sleep(_LINGER_S / 50)
         look.cancel()
+        for client in tuple(self.connections):
+            client.abort()
+        if self.gate is not None:
+            await asyncio.sleep(0)  # those just aborted let go of their sockets
+            self.gate.close()
 
     def refuse(self, client: _Client, why: str) -> None:
         """End a connection at once; told at most once a second, whoever tries how often."""
@@ -96,7 +123,12 @@ class _Client(asyncio.Protocol):
         self._proxy = proxy
         self._loop = asyncio.get_running_loop()
         self.since = self._loop.time()
-        self._watch = Watch(1 + MAX_TENSORS, MAX_MESSAGE_BYTES)
+        # With keys a part is a frame of its own, sealed.
+        self._watch = Watch(1 + MAX_TENSORS, MAX_MESSAGE_BYTES + (0 if proxy.gate is None else SEALED_BYTES))
+        self._unlocked: Unlocked | None = None
+        # Of what is unfinished in all, this connection's share.
+        self._unfinished = 0
+        self.address = ""
         # What came before there was somewhere to write it.
         self._early = bytearray()
         self._gateway: asyncio.Transport | None = None
@@ -104,20 +136,45 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.peer = str(transport.get_extra_info("peername"))
+        name = transport.get_extra_info("peername")
+        self.peer, self.address = str(name), str(name[0]) if name else ""
         self._proxy.connections.add(self)
         most = self._proxy.most_connections
         if len(self._proxy.connections) > most:
             self._proxy.refuse(self, f"there are {most} already")
+        elif sum(other.address == self.address for other in self._proxy.connections) > MAX_PER_ADDRESS:
+            self._proxy.refuse(self, f"there are {MAX_PER_ADDRESS} of its address already")
         else:
             self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: _Gateway(self), self._proxy.front)
-        except OSError:
+            front = self._proxy.front if self._proxy.gate is None else await self._unlock(self._proxy.gate)
+            await self._loop.create_unix_connection(lambda: _Gateway(self), front)
+            if self._unlocked is not None:
+                self._unlocked.reached()
+        except (OSError, zmq.ZMQError):
             # The gateway is not there (yet); a client's socket tries again by itself.
             self.abort()
+
+    async def _unlock(self, gate: CurveGate) -> str:
+        """Where its handshake is, once the gateway is there. Raises OSError or ZMQError."""
+        unlocked = self._unlocked = Unlocked(gate, lambda why: self._proxy.refuse(self, why), self._drained)
+        await self._loop.create_unix_connection(lambda: unlocked, gate.front)
+        if not await unlocked.ready:
+            raise ConnectionResetError
+        unlocked.open()
+        return unlocked.path
+
+    def _drained(self) -> None:
+        """What came with a key has gone on."""
+        self._account()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Read on, unless so much came with a key that it has to go on first."""
+        if not self.transport.is_closing() and not (self._unlocked is not None and self._unlocked.crowded):
+            self.transport.resume_reading()
 
     def connected(self, gateway: asyncio.Transport) -> None:
         self._gateway = gateway
@@ -126,7 +183,7 @@ class _Client(asyncio.Protocol):
         else:
             gateway.write(bytes(self._early))
             self._early.clear()
-            self.transport.resume_reading()
+            self.go_on()
 
     def data_received(self, data: bytes) -> None:
         fault = self._look_at(data)
@@ -140,20 +197,30 @@ class _Client(asyncio.Protocol):
 
     def _look_at(self, data: bytes) -> str:
         """What is wrong with it, if anything is."""
-        watch, proxy, fault = self._watch, self._proxy, ""
-        unfinished, ended = watch.unfinished, watch.ended
+        watch, unlocked, fault = self._watch, self._unlocked, ""
+        ended = watch.ended
         try:
             watch.feed(data)
         except ZmtpError as error:
             fault = str(error)
-        proxy.unfinished += watch.unfinished - unfinished
-        if not watch.midway:
+        if unlocked is not None:
+            unlocked.fed(len(data), watch.ended - ended)
+            if unlocked.crowded:
+                self.transport.pause_reading()
+        self._account()
+        crowded = unlocked is not None and unlocked.crowded
+        if not watch.midway and not crowded:
             self.since = inf
-        elif self.since == inf or watch.ended > ended:
+        elif self.since == inf or (watch.ended > ended and not crowded):
             self.since = self._loop.time()
-        if proxy.unfinished > MAX_UNFINISHED_BYTES:
+        if self._proxy.unfinished > MAX_UNFINISHED_BYTES:
             fault = f"unfinished messages hold more than {MAX_UNFINISHED_BYTES >> 20} MB"
         return fault
+
+    def _account(self) -> None:
+        now = self._watch.unfinished if self._unlocked is None else max(0, self._unlocked.kept)
+        self._proxy.unfinished += now - self._unfinished
+        self._unfinished = now
 
     def pause_writing(self) -> None:
         if self._gateway is not None:
@@ -165,7 +232,9 @@ class _Client(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._proxy.connections.discard(self)
-        self._proxy.unfinished -= self._watch.unfinished
+        self._proxy.unfinished -= self._unfinished
+        if self._unlocked is not None:
+            self._unlocked.close()
         if self._connecting is not None:
             self._connecting.cancel()
         if self._gateway is not None:
@@ -196,14 +265,14 @@ class _Gateway(asyncio.Protocol):
         self._client.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._client.transport.resume_reading()
+        self._client.go_on()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._client.close()
 
 
-async def _serve(front: str, bound: socket.socket, tethered: bool) -> None:
-    await Proxy(front.removeprefix("ipc://")).serve(bound, front_end.stopped(tethered))
+async def _serve(front: str, keys: ServerKeys | None, bound: socket.socket, tethered: bool) -> None:
+    await Proxy(front.removeprefix("ipc://"), keys).serve(bound, front_end.stopped(tethered))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,7 +280,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     front_end.begin("native", options)
     bound = front_end.listening("native", parser, options)
-    uvloop.run(_serve(options.front, bound, options.tethered))
+    try:
+        keys = ServerKeys(Path(options.native_keys)) if options.native_keys else None
+    except UserError as error:
+        parser.exit(2, f"native: {error}\n")
+    uvloop.run(_serve(options.front, keys, bound, options.tethered))
     return 0
 
 

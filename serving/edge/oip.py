@@ -1,7 +1,7 @@
 """Requests of the Open Inference Protocol v2 with Triton's binary tensors: their bytes to one payload and its terms.
 
-One BYTES element (in JSON as base64) becomes uint8 [n], as an encoded picture is; numbers keep type and shape. Whether that
-is what the first model takes, its adapter says.
+One BYTES element (in JSON as base64, or as text where the tensor says so) becomes uint8 [n], as an encoded picture is;
+numbers keep type and shape, but for a batch axis of 1. Whether that is what the first model takes, its adapter says.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def _check_terms(header: memoryview) -> None:
 def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> Steps[InferRequest]:
     """What a request asks for. parts: the raw data of those inputs that have any. Raises InferError."""
     tensor = _only_input(request.inputs, described)
-    payload = None if tensor is None else (yield from oip_tensors.read(tensor, parts.get(tensor.name)))
+    payload = None
+    if tensor is not None:
+        payload = oip_tensors.unbatched((yield from oip_tensors.read(tensor, parts.get(tensor.name))), described.input)
     terms = request.parameters
     return InferRequest(
         request.id,

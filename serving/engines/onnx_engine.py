@@ -28,7 +28,7 @@ from loki_rl.serving.engines.cuda_events import CudaEvents, cuda_events
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import ModelError
-from loki_rl.serving.engines.model_repository import StoredModel, find_model
+from loki_rl.serving.engines.model_repository import Declared, StoredModel, find_model
 from loki_rl.serving.engines.providers import Shapes, engine_cache, providers
 from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session, ports, preload_libraries
 
@@ -223,8 +223,7 @@ def _adapted(
 ) -> tuple[Adapter, SessionIO]:
     """The adapter around a model's ports, as it is to run on `device`. Raises AdapterError or ModelError."""
     io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()), device.on_gpu)
-    declared = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
-    stored.check(declared, max(sizes))
+    stored.check({port.name: _declared(port) for port in (*session.get_inputs(), *session.get_outputs())}, max(sizes))
     return adapter_class(spec.adapter)(io, spec.options), io
 
 
@@ -234,6 +233,10 @@ def _alike(items: Sequence[Mapping[str, Array]]) -> list[list[int]]:
     for place, item in enumerate(items):
         groups.setdefault(tuple(tensor.shape for tensor in item.values()), []).append(place)
     return list(groups.values())
+
+
+def _declared(port: ort.NodeArg) -> Declared:
+    return Declared(port.type, tuple(size if isinstance(size, int) else -1 for size in port.shape))
 
 
 def _prepared(adapter: Adapter, payload: Array) -> Prepared | Produced:

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError, UserError
 from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
@@ -48,7 +48,7 @@ POLL_S = 0.02
 LOOK_S = 0.5
 
 
-class LaunchError(UserError):
+class LaunchError(FailureError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
 
 

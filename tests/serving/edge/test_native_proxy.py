@@ -18,6 +18,7 @@ import zmq
 from loki_rl.serving.edge import native_proxy
 from loki_rl.serving.edge.native_proxy import Proxy
 from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.security.key_folder import ServerKeys
 from loki_rl.serving.transport.listening import listen
 from tests.serving.driving import eventually
 from tests.serving.edge.test_zmtp import GREETING, frame
@@ -28,13 +29,13 @@ READY = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 class Running:
     """A proxy in a thread of its own."""
 
-    def __init__(self, front: str) -> None:
+    def __init__(self, front: str, keys: ServerKeys | None = None) -> None:
         self._loop = uvloop.new_event_loop()
         self._stop = asyncio.Event()
         bound = listen("127.0.0.1", 0)
         bound.listen()
         self.port = bound.getsockname()[1]
-        self.proxy = Proxy(front.removeprefix("ipc://"))
+        self.proxy = Proxy(front.removeprefix("ipc://"), keys)
         self._thread = threading.Thread(target=self._run, args=(bound,), daemon=True)
         self._thread.start()
         self.url = f"tcp://127.0.0.1:{self.port}"

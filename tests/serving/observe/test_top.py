@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 from rich.console import Console
 
+from loki_rl.cli.commands.top import TopError, Watch, percentile, source, view
+from loki_rl.cli.commands.top_screen import screen, sparkline
 from loki_rl.cli.main import app
-from loki_rl.cli.top import TopError, Watch, percentile, source, view
-from loki_rl.cli.top_screen import screen, sparkline
 from loki_rl.serving.gateway.client import Client, ClientError
 from loki_rl.serving.state import Control, Histogram, PlaneState
 from tests.serving.site import Site
@@ -170,7 +170,7 @@ def test_nobody_there_is_one_sentence() -> None:
 
 
 def test_a_native_gateway_that_is_not_there_is_a_client_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Client.__init__, "__defaults__", (0.01,))
+    monkeypatch.setattr(Client.__init__, "__defaults__", (0.01, None))
     with pytest.raises(ClientError, match="no answer"), source("tcp://127.0.0.1:9") as ask:
         ask()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -53,4 +54,6 @@ def replay(
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     writable(logdir)
-    finish(replay_trace(url, run, payloads, credentials), logdir, as_json)
+    with terminal.progress_bars() as bars:
+        done = replay_trace(url, run, payloads, credentials, partial(bars, "sending requests"))
+    finish(done, logdir, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.explain.prices import explain
 from loki_rl.control.formulation.request import Part, Request
 from loki_rl.core.plan import JointPlan
+from loki_rl.errors import FailureError
 from loki_rl.files.config import PipelineFile
 from loki_rl.options import Fraction, Help, Positive, Servers
 from loki_rl.reports.plots import phases_png
@@ -63,6 +65,8 @@ def plan(
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
     if len(files) > 1 and any(len(levels) > 1 for levels in demands):
         raise UsageError("a ladder of demands is for one pipeline; give each of several one rate")
+    if len(files) > 1 and servers is None and pool is None:
+        raise UsageError("several pipelines share a cluster; give its --servers or a --pool")
     at = cluster_for(files, servers, pool)
     floors = _each("--min-accuracy", min_accuracy, pipeline) or [0.0] * len(pipeline)
     requests = [
@@ -87,14 +91,16 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
-    joint = msgspec.structs.replace(joint, reasons=explain(parts, joint))
+    with terminal.progress_bars() as bars:
+        reasons = explain(parts, joint, partial(bars, "what more would be worth"))
+    joint = msgspec.structs.replace(joint, reasons=reasons)
     if len(parts) == 1:
         found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
         terminal.say(plan_row(found), as_json, lambda: terminal.plan(files[0].name, found))
     else:
         terminal.say(joint_row(parts, joint), as_json, lambda: terminal.joint_plan([file.name for file in files], joint))
     if joint.mode == "infeasible":
-        raise UsageError("; ".join(joint.reasons))
+        raise FailureError("; ".join(joint.reasons))
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:

@@ -64,7 +64,8 @@ def _seed_line(one: SeedRun) -> str:
 def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:
     """Agents beside `exact`, constants, the best rule of one threshold and clairvoyance, on windows no training saw."""
     writable(None if options.out is None else Path(options.out))
-    row, text = run_evaluate(options)
+    with terminal.progress_bars() as progress:
+        row, text = run_evaluate(options, progress)
     terminal.say(row, as_json, lambda: terminal.line(text))
 
 
