@@ -31,8 +31,8 @@ $(LEARNED): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
 
-# What spreads planes and runs over several hosts; its tests skip without it.
-ray: $(STAMP)  ## what several hosts need, too
+# Its tests skip without it.
+ray: $(STAMP)  ## what spreads planes and runs over several hosts
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]'
 
 # A second call needs no network.

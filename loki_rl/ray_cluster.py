@@ -34,7 +34,7 @@ def connect(address: str = AUTO) -> Any:
             ray.init(address, log_to_driver=False, logging_level="ERROR")
         # What Ray raises depends on how far it came: no cluster, no answer, other versions, not an address.
         except Exception as error:
-            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ClusterError(
                 f"no Ray cluster can be used at '{address}' ({why}); start one with 'ray start --head', or name one with "
                 "--address"

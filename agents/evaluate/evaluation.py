@@ -118,9 +118,7 @@ def bound(options: ClusterEnvOptions, progress: Progress = unseen) -> Played:
     )
 
 
-def _events(
-    options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked, progress: Progress
-) -> list[Verdict]:
+def _events(options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked, progress: Progress) -> list[Verdict]:
     """Every agent as its policy would play it, beside `exact` and `clairvoyant`."""
     of = RunOptions(options.pipeline, servers=options.servers, load_s=options.load_s, calibration=options.calibration)
     traces = {Path(name): asked.compress for name in asked.traces}

@@ -41,9 +41,7 @@ def split(feature: int, threshold: float, low: int, high: int, card: Card) -> Nu
     return NumpyAgent((inner, outer), (np.array([-STEEP * threshold], np.float32), preferred), card)
 
 
-def best_rules(
-    options: ClusterEnvOptions, windows: int, card: Card, progress: Progress = unseen
-) -> dict[str, NumpyAgent]:
+def best_rules(options: ClusterEnvOptions, windows: int, card: Card, progress: Progress = unseen) -> dict[str, NumpyAgent]:
     """The constant action that costs least on so many validation windows, and the threshold that is best of all on states of
     training windows. The keys say what they do."""
     validation = pool_for(replace(options, split="validation", windows=windows))

@@ -45,12 +45,10 @@ class TaskTable(Struct, frozen=True):
     """A task: `tasks: {NAME: ...}`."""
 
     variants: Annotated[dict[str, object], Help("Name to variant; see below.")]
-    parent: Annotated[
-        str | None, Help("The task whose items make those of this one; it stands above it in the file.")
-    ] = None
-    entry: Annotated[
-        float | None, Help("Mean items of this task per request, of a task without parent. Without: 1.")
-    ] = None
+    parent: Annotated[str | None, Help("The task whose items make those of this one; it stands above it in the file.")] = (
+        None
+    )
+    entry: Annotated[float | None, Help("Mean items of this task per request, of a task without parent. Without: 1.")] = None
     adapter: Annotated[
         str | None,
         Help("module:Class that turns items into tensors and back; without it the pipeline is served by emulated workers."),

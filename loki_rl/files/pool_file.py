@@ -37,8 +37,7 @@ class TypeTable(Struct, frozen=True):
     memory_mb: Annotated[
         float | None,
         Help(
-            "A variant that needs more cannot run on the type, and a session takes no more of a GPU [MB]. Without: no "
-            "limit."
+            "A variant that needs more cannot run on the type, and a session takes no more of a GPU [MB]. Without: no limit."
         ),
     ] = None
     speed: Annotated[

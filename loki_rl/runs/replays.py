@@ -41,9 +41,7 @@ def replay_trace(
     file = run.file
     pipeline = file.pipeline
     sent = _payloads(payloads, run, file)
-    seen = replay(
-        url, pipeline.name, times, sent, pipeline.slo_s, wishes=wishes, credentials=credentials, progress=progress
-    )
+    seen = replay(url, pipeline.name, times, sent, pipeline.slo_s, wishes=wishes, credentials=credentials, progress=progress)
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),

@@ -210,6 +210,9 @@ class NodeHost:
     def _run(self, folder: Path, name: str, command: list[str], logs: str) -> tuple[int, str]:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
+        # Ray's own tasks step back for all else on a host; what serves must not. A child has the niceness of this thread.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         child = self._child = Child(name, python(*command, str(folder), name), Path(logs or folder) / f"{name}.log")
         while not wait_for_end(child, LOOK_S):
             pass
