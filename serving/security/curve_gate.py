@@ -177,7 +177,7 @@ class Unlocked(asyncio.Protocol):
         if len(parts) > self._gate.most_parts or size > self._gate.most_bytes:
             self._wrong(f"a message has {len(parts)} parts and {size} bytes")
             return False
-        gateway.write(frames(parts))
+        gateway.writelines(frames(parts))
         self._drained()
         return True
 
