@@ -6,10 +6,16 @@ BIN := $(VENV)/bin
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
+SITE := $(VENV)/.site
 
-.PHONY: install learn models demo test lint types contracts check wheel test-wheel parity reference bench peers faults fuzz gpu-check clean
+.DEFAULT_GOAL := help
+.PHONY: help install learn ray models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
-install: $(STAMP)
+# What stands behind ## at a target.
+help:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 20
+
+install: $(STAMP)  ## everything but training, in .venv
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,77 +25,114 @@ $(STAMP): pyproject.toml
 	touch $@
 
 # What training needs: torch among it, which a serving host does without.
-learn: $(LEARNED)
+learn: $(LEARNED)  ## what training needs, too
 
 $(LEARNED): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train]'
 	touch $@
 
+# What spreads planes and runs over several hosts; its tests skip without it.
+ray: $(STAMP)  ## what several hosts need, too
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]'
+
 # A second call needs no network.
-models: install
+models: install  ## fetch the models of pipeline reading
 	$(BIN)/loki-rl models fetch reading
 
-demo: install
+demo: install  ## the main job, end to end: about six minutes
 	$(BIN)/loki-rl demo
 
-test: models
+test: models  ## all tests
 	$(BIN)/python -m pytest
 
-lint: install
+lint: install  ## ruff
 	$(BIN)/ruff check .
 
 # Types of what training imports are checked too.
-types: learn
+types: learn  ## mypy
 	$(BIN)/mypy
 
-contracts: install
+contracts: install  ## which module may import which
 	$(BIN)/lint-imports
 
-check: lint types contracts test
+check: lint types contracts test  ## lint, types, contracts and tests
 
-# Of all flags, from where they are declared; a test fails where it is not current.
-reference: install
-	$(BIN)/python -m loki_rl.cli.reference >docs/reference.md
+# Pages made from the code: flags, keys of files, metrics, environments; a test fails where one is not current.
+reference: install  ## pages made from the code
+	$(BIN)/python -m loki_rl.manual docs
+
+# The documentation as a site, at http://127.0.0.1:8001, made anew when a page changes.
+docs: $(SITE)  ## the documentation at http://127.0.0.1:8001
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+# Fails for a warning, a dead link or a page that the navigation lacks. Needs no network.
+docs-check: $(SITE)  ## build it, red for a warning or a dead link
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(SITE): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# Types every block of README, quick start and tutorials in a fresh clone of the last commit, for half an hour or more;
+# QUICK=--quick leaves out what takes long.
+test-docs:  ## type what README and tutorials say: half an hour
+	PYTHON=$(PYTHON) $(PYTHON) .ci/typed.py $(QUICK)
 
 # For deployment: the data plane's actors in it are machine code (mypyc; needs a C compiler). Made from the source archive, so
 # that nothing compiled comes to lie beside the sources.
-wheel: install
+wheel: install  ## source archive and wheel, in dist
 	rm -rf dist
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --outdir dist
 
 # What is tested of the sources, tested of the machine code.
-test-wheel: wheel models
+test-wheel: wheel models  ## the actors' tests on the wheel
 	rm -rf build/wheel
 	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
 	cp -r tests pipelines pyproject.toml build/wheel
 	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
 		tests/serving/transport/test_driver.py tests/serving/transport/test_mailbox.py tests/serving/observe/test_meter.py tests/serving/process/test_node.py
 
+# Wheel and source archive as users install them, each alone, and the main commands from an empty folder.
+test-packages: install  ## wheel and source archive, used from an empty folder
+	ls dist/*.whl dist/*.tar.gz >/dev/null || $(MAKE) wheel
+	.ci/packages $(BIN)/python dist
+
 # Is the twin like a plane of this host? Ten minutes at most, on a machine that does little else.
-parity: models
+parity: models  ## twin beside plane on this host: ten minutes
 	$(BIN)/python -m benchmarks.parity
 
-bench: install
-	for file in $(filter-out benchmarks/gpu_check.py benchmarks/parity.py benchmarks/fidelity.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: install  ## all benchmarks: hours
+	for file in $(filter-out benchmarks/gpu_check.py benchmarks/gpu_install.py benchmarks/parity.py benchmarks/fidelity.py benchmarks/soak.py benchmarks/host.py benchmarks/windows.py, $(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 # Hours, on a machine that does nothing else: beside Triton, Ray Serve and others, each from PyPI in an environment of its own.
-peers: models
+peers: models  ## beside Triton, Ray Serve and others: hours
 	$(BIN)/python -m benchmarks.peers all
 
 # A quarter of an hour, then half an hour, on a machine that does nothing else: what faults cost, and what grows.
-faults: install
+faults: install  ## what faults cost, and what grows: three quarters of an hour
 	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.soak
 
 # Every parser of what others wrote, for so many minutes of processor time each.
 FUZZ_MINUTES ?= 20
-fuzz: install
+fuzz: install  ## every parser, FUZZ_MINUTES each
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
 
-# One JSON object: do the models run on the GPU, do they compute what a CPU does, and how fast.
-gpu-check: models
-	$(BIN)/python -m benchmarks.gpu_check --device cuda
+# One JSON object, kept in gpu-report.json: do the models run on the GPU, do they compute what a CPU does, how fast, and is the twin
+# like such a plane. A quarter of an hour at most; DEVICE_ASKED=cpu checks the check.
+DEVICE_ASKED ?= cuda
+gpu-check: models  ## do the models run on the GPU, and how fast
+	$(BIN)/python -m benchmarks.gpu_check --device $(DEVICE_ASKED) --out gpu-report.json
 
-clean:
+# Does the extra for GPUs resolve, and does its ONNX Runtime install and answer where there is no CUDA? Needs the network.
+gpu-install-check: install  ## does the extra for GPUs install
+	$(BIN)/python -m benchmarks.gpu_install
+
+# The deployment files as Docker Compose, kubectl and Kubernetes' schemas read them, without Docker or a cluster (Debian: docker-compose, kubernetes-client).
+deploy-check: install  ## deployment files as their own tools read them
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+	$(BIN)/python deploy/check.py
+
+clean:  ## remove .venv and what was built
 	rm -rf $(VENV) demo dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

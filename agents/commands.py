@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from loki_rl.agents.train.validation import Score
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import NumpyAgent, check_use, load_agent
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, table_of
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError, UserError
 from loki_rl.options import (
     CalibrationFile,
     Count,
@@ -32,7 +33,11 @@ from loki_rl.options import (
     Servers,
     WindowTrace,
 )
+from loki_rl.progress import Steps, unseen_steps
 from loki_rl.traces.trace import TraceOptions
+
+# Without numba it would work, and take days.
+NEEDED = {"learned": ("numba", "onnx", "torch"), "ppo": ("numba", "onnx", "torch", "sb3_contrib")}
 
 
 class TrainFlags(TraceOptions, frozen=True, kw_only=True):
@@ -60,13 +65,25 @@ class TrainFlags(TraceOptions, frozen=True, kw_only=True):
     force: Annotated[bool, Help("Export the agent even where it is no better than what it began with.")] = False
 
 
-class LosingAgentError(UserError):
+class TrainingError(UserError):
+    """Training is not installed; the message says what is missing and how to get it."""
+
+
+class LosingAgentError(FailureError):
     """A trained agent is not better than what it began with, and is not exported; the message gives both figures."""
+
+
+def need_training(learner: str) -> None:
+    """Raise TrainingError where what training needs is not installed: that should not be learnt after minutes."""
+    absent = [name for name in NEEDED[learner] if find_spec(name) is None]
+    if absent:
+        raise TrainingError(f"training needs {', '.join(absent)}; install it with: pip install 'loki-rl[train]'")
 
 
 def run_train(flags: TrainFlags, quiet: bool) -> dict[str, Any]:
     """Train, then export what is better than its base, and of ppo than its teacher; a second call goes on where a killed one
     stopped. Returns the JSON of the command, in which `refused` says why an agent was not exported."""
+    need_training(flags.learner)
     options = teach_options(flags)
     name = table_of(options.env).fleet.pipeline.name
     folder = Path(flags.out) / name / flags.learner
@@ -147,14 +164,15 @@ class EvaluateFlags(TraceOptions, frozen=True, kw_only=True):
     out: Annotated[str | None, Help("Folder for report and TensorBoard files.")] = None
 
 
-def run_evaluate(flags: EvaluateFlags) -> tuple[dict[str, Any], str]:
-    """The report as JSON and as text. Raises RequestError if a model cannot be read or is for something else."""
+def run_evaluate(flags: EvaluateFlags, progress: Steps = unseen_steps) -> tuple[dict[str, Any], str]:
+    """The report as JSON and as text. progress: is told what is done, and its share. Raises RequestError if a model cannot
+    be read or is for something else."""
     agents = [_numpy(Path(path)) for path in flags.models]
     options = msgspec.convert(flags, ClusterEnvOptions, from_attributes=True)
     for agent in agents:
         check_use(agent.card, table_of(options).fleet.pipeline.name, options.interval_s)
     named = {f"{agent.card.learner} {place}": agent for place, agent in enumerate(agents)}
-    report = evaluate(options, named, msgspec.convert(flags, Asked, from_attributes=True))
+    report = evaluate(options, named, msgspec.convert(flags, Asked, from_attributes=True), progress)
     if flags.out is not None:
         write(report, Path(flags.out))
     return as_json(report), table(report)

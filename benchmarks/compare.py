@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from loki_rl.reports.compare import build_cases, compare
-from loki_rl.runs.batch_runner import cores
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import RUNNERS
+from loki_rl.runs.spreading import cores
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import save_trace
 

@@ -33,6 +33,7 @@ from loki_rl.reading.models import font_files
 from loki_rl.reading.scenes import scenes
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.plane import Layout
 from loki_rl.serving.process.launch import LocalPlane
 from loki_rl.serving.transport.listening import hold
 
@@ -44,6 +45,7 @@ LONG_MODEL_S = 0.013
 WARM = 50
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
+LAYOUTS: tuple[Layout, ...] = ("compact", "spread")
 READING = Path(__file__).with_name("reading.yaml")
 
 # Asks once.
@@ -69,6 +71,7 @@ class Row(Struct):
 
     case: str
     door: str
+    layout: Layout
     depth: int
     added: list[float]
     late_s: float
@@ -77,8 +80,10 @@ class Row(Struct):
     @property
     def hops(self) -> int:
         """Client and gateway, gateway and first router, router and worker at each task, router and next, last and gateway;
-        a front end stands between client and gateway."""
-        return 3 + 3 * self.depth + (0 if self.door == "native" else 2)
+        where gateway and routers share a process, client and gateway, and worker and router; a front end stands between
+        client and gateway."""
+        inside = 2 + 2 * self.depth if self.layout == "compact" else 3 + 3 * self.depth
+        return inside + (0 if self.door == "native" else 2)
 
     def p50_us(self) -> float:
         return 1e6 * (median(self.added) - self.late_s * self.depth)
@@ -174,7 +179,7 @@ with zmq.Context() as context, context.socket(zmq.PULL) as inbox, context.socket
 DOORS = {"native": native, "http": http, "grpc": grpc}
 
 
-def measure(case: Case, requests: int, think_s: float) -> list[Row]:
+def measure(case: Case, layout: Layout, requests: int, think_s: float) -> list[Row]:
     held = {name: hold("127.0.0.1", 0) for name in ("http", "grpc")}
     ports = {name: bound.getsockname()[1] for name, bound in held.items()}
     rows: list[Row] = []
@@ -182,6 +187,7 @@ def measure(case: Case, requests: int, think_s: float) -> list[Row]:
         case.options,
         engine="onnx" if case.file else "emulated",
         pipeline_file=case.file,
+        layout=layout,
         policy="static",
         policy_options={"servers": case.options.servers, "demand_rps": 2.0},
         http_port=ports["http"],
@@ -195,7 +201,7 @@ def measure(case: Case, requests: int, think_s: float) -> list[Row]:
                 added = added_s(case, witness, ask, requests, think_s)
                 after = cpu_s(plane)
             spent = {kind: 1e6 * (after[kind] - before[kind]) / requests for kind in after}
-            rows.append(Row(case.name, name, case.depth, added, 0.0, spent))
+            rows.append(Row(case.name, name, layout, case.depth, added, 0.0, spent))
     hosts = [bye for bye in plane.byes.values() if bye.timers]
     for row in rows if hosts else []:
         row.late_s = sum(bye.late_s for bye in hosts) / sum(bye.timers for bye in hosts)
@@ -275,7 +281,8 @@ def awake() -> Iterator[None]:
 
 def report(rows: list[Row]) -> None:
     print(
-        f"{'pipeline':12}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}{'timer':>7}{'per hop':>9}  limit"
+        f"{'pipeline':12}{'layout':9}{'door':8}{'n':>5}{'hops':>6}{'added p50':>11}{'p90':>8}{'p99':>8}"
+        f"{'timer':>7}{'per hop':>9}  limit"
     )
     for row in rows:
         p50 = row.p50_us()
@@ -283,13 +290,13 @@ def report(rows: list[Row]) -> None:
         limit = LIMITS_US.get(row.door)
         verdict = "" if limit is None else f"<= {limit:g} us {'met' if p50 / row.hops <= limit else 'MISSED'}"
         print(
-            f"{row.case:12}{row.door:8}{len(row.added):5}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}"
+            f"{row.case:12}{row.layout:9}{row.door:8}{len(row.added):5}{row.hops:6}{p50:11.0f}{high[89]:8.0f}{high[98]:8.0f}"
             f"{1e6 * row.late_s:7.0f}{p50 / row.hops:9.0f}  {verdict}"
         )
     print("\nCPU per request [us], idle (a wake-up costs the most; it falls with load)")
     for row in rows:
         kinds = "  ".join(f"{kind} {us:.0f}" for kind, us in sorted(row.cpu_us.items()) if us >= 1)
-        print(f"{row.case:12}{row.door:8}  all {sum(row.cpu_us.values()):.0f}:  {kinds}")
+        print(f"{row.case:12}{row.layout:9}{row.door:8}  all {sum(row.cpu_us.values()):.0f}:  {kinds}")
 
 
 def main() -> None:
@@ -303,7 +310,7 @@ def main() -> None:
     cases = [chain(1), chain(2), chain(2, LONG_MODEL_S), *([] if real is None else [real])]
     with awake() if chosen.awake else nullcontext():
         floor = floor_us(chosen.requests, think_s)
-        rows = [row for case in cases for row in measure(case, chosen.requests, think_s)]
+        rows = [row for case in cases for layout in LAYOUTS for row in measure(case, layout, chosen.requests, think_s)]
     print(f"load average {os.getloadavg()[0]:.1f}, {chosen.think_ms:g} ms between requests, bare hop {floor:.0f} us")
     report(rows)
     if real is None:

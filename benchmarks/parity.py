@@ -84,12 +84,17 @@ def emulated(folder: Path, seed: int) -> Fidelity:
 
 
 def onnx(folder: Path, seed: int) -> Fidelity:
+    """Real models, wherever this machine runs them."""
+    return real(RunOptions("reading", "", "static", "onnx"), folder, seed)
+
+
+def real(options: RunOptions, folder: Path, seed: int) -> Fidelity:
     """Steady demand, as much as this machine was seen to bear well: so many requests in a second that tails are known, and
-    so few that nothing hangs on how long a queue happens to be."""
-    pipeline = load_pipeline("reading").pipeline
+    so few that nothing hangs on how long a queue happens to be. options: pipeline, policy, device and profile."""
+    pipeline = options.file.pipeline
     chosen_rps = CHOSEN * capacity(pipeline, pipeline.servers).capacity_rps
     learning = trace(folder / "learning.csv", "ramp", LEARNING_REAL_S, LEARNING_RPS, 1.0)
-    like = RunOptions("reading", learning, "static", "onnx", seed + 1, slo_ms=SLO_MS, demand_rps=chosen_rps)
+    like = replace(options, trace=learning, seed=seed + 1, slo_ms=SLO_MS, demand_rps=chosen_rps)
     rps = REAL * chosen_rps / slowdown(read_run(record(like, folder)))
     seconds = min(LONGEST_S, max(SECONDS, round(REQUESTS / rps)))
     steady = trace(folder / "steady.csv", "ramp", seconds, rps, 1.0)

@@ -1,6 +1,5 @@
 """What the size of a picture costs the processes of a plane: processor time per request of *reading*, by process, for
-pictures of 4 KB to 1.8 MB sent as pixels. It decides whether tensors between processes of a host should go through shared
-memory: as long as this is a small part of what a request costs, arenas that must neither leak nor go stale do not pay."""
+pictures of 4 KB to 1.8 MB sent as pixels, which lie in shared memory from 64 KB on."""
 
 from __future__ import annotations
 

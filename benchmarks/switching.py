@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.core.requests.ledger import Summary
 from loki_rl.files.config import load_pipeline
-from loki_rl.runs.batch_runner import cores
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import run_twin
 from loki_rl.runs.run_folder import folder_of, load_current, save
+from loki_rl.runs.spreading import cores
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import DATA, load_trace, save_trace
 

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
+from typing import Annotated
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -15,6 +16,7 @@ from loki_rl.core.validation import require
 from loki_rl.env.histogram import FanoutRow, read_histogram
 from loki_rl.errors import UserError
 from loki_rl.files.tables import read_yaml, table
+from loki_rl.options import Help
 
 
 class FaultError(UserError):
@@ -22,47 +24,51 @@ class FaultError(UserError):
 
 
 class Crash(Struct, frozen=True, forbid_unknown_fields=True):
-    """A server's process is killed at at_s [s] of trace time and starts again, empty, down_s later (None: never)."""
+    """A server's process is killed, and starts again, empty."""
 
-    server: int
-    at_s: float
-    down_s: float | None = None
+    server: Annotated[int, Help("Its number, from 0.")]
+    at_s: Annotated[float, Help("When [s of trace time].")]
+    down_s: Annotated[float | None, Help("Until it starts again, empty [s]; at least 0.1. Without: never.")] = None
 
 
 class Slow(Struct, frozen=True, forbid_unknown_fields=True):
-    """Batches that a server begins in [from_s, to_s) of trace time [s] take factor times as long (to_s None: to the end)."""
+    """Batches that a server begins in [from_s, to_s) take `factor` times as long."""
 
-    server: int
-    factor: float
-    from_s: float = 0.0
-    to_s: float | None = None
+    server: Annotated[int, Help("Its number, from 0.")]
+    factor: Annotated[float, Help("How many times as long its batches take.")]
+    from_s: Annotated[float, Help("Batches that begin from then on [s of trace time].")] = 0.0
+    to_s: Annotated[float | None, Help("And before then [s]. Without: to the end.")] = None
 
 
 class Unloadable(Struct, frozen=True, forbid_unknown_fields=True):
-    """Loads of a variant that begin in [from_s, to_s) of trace time [s] fail, after the time that they usually take (to_s
-    None: to the end). from_s below 0: also those of the first plan, which is loaded before time 0."""
+    """Loads of a variant that begin in [from_s, to_s) fail, after the time that they usually take."""
 
-    task: str
-    variant: str
-    from_s: float = 0.0
-    to_s: float | None = None
+    task: Annotated[str, Help("Whose variant.")]
+    variant: Annotated[str, Help("Which.")]
+    from_s: Annotated[
+        float,
+        Help(
+            "Loads that begin from then on [s of trace time]; below 0 also those of the first plan, which is loaded before "
+            "time 0."
+        ),
+    ] = 0.0
+    to_s: Annotated[float | None, Help("And before then [s]. Without: to the end.")] = None
 
 
 class _Common(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    crashes: tuple[Crash, ...] = ()
-    slow: tuple[Slow, ...] = ()
-    unloadable: tuple[Unloadable, ...] = ()
-    metric_lag_s: float = 0.0
-    service_noise: float = 0.0
+    crashes: Annotated[tuple[Crash, ...], Help("Processes of servers that end; see below.")] = ()
+    slow: Annotated[tuple[Slow, ...], Help("Servers that are slow for a while; see below.")] = ()
+    unloadable: Annotated[tuple[Unloadable, ...], Help("Variants that cannot be loaded for a while; see below.")] = ()
+    metric_lag_s: Annotated[float, Help("Counts of arrivals and backlogs reach the controller this much later [s].")] = 0.0
+    service_noise: Annotated[
+        float,
+        Help("Standard deviation of the logarithm of a factor on every service time, mean 1 (0.1: about 10 %); at most 2."),
+    ] = 0.0
 
 
 class Faults(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All that a run adds to an undisturbed one.
-
-    metric_lag_s: counts of arrivals and backlogs reach the controller this much later [s]. service_noise: standard deviation
-    of the logarithm of a factor on every service time, mean 1 (0.1: about 10 %). fanout: measured numbers of children,
-    resampled instead of the profile's Poisson.
-    """
+    """All that a run adds to an undisturbed one. fanout: measured numbers of children, resampled instead of the profile's
+    Poisson."""
 
     fanout: tuple[FanoutRow, ...] = ()
 
@@ -71,13 +77,21 @@ NO_FAULTS = Faults()
 LEAST_DOWN_S = 0.1
 
 
-class _File(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    fanout: str | None = None
+class FaultsTable(_Common, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A faults file; every key may be left out."""
+
+    fanout: Annotated[
+        str | None,
+        Help(
+            "CSV file (columns task,variant,child,count,weight) of measured numbers of children, used instead of Poisson "
+            "ones; it starts at the folder of this file."
+        ),
+    ] = None
 
 
 def load_faults(path: Path) -> Faults:
     """Read a YAML file with the fields of Faults; `fanout` names a CSV file beside it. Raises ConfigError."""
-    data = table(read_yaml(path), _File, str(path))
+    data = table(read_yaml(path), FaultsTable, str(path))
     rows = () if data.fanout is None else read_histogram(path.parent / data.fanout)
     return Faults(**asdict(data) | {"fanout": rows})
 

@@ -17,6 +17,7 @@ from loki_rl.env.disturbed import DisturbedWorld
 from loki_rl.env.faults import NO_FAULTS, Faults, check_faults
 from loki_rl.env.histogram import counted, with_counts
 from loki_rl.env.world import Decide, Habits, Recorder, World, run, slowest_load_s
+from loki_rl.progress import Progress, unseen
 from loki_rl.traces.demand import Wishes
 
 
@@ -61,6 +62,7 @@ def simulate(
     faults: Faults = NO_FAULTS,
     wishes: Wishes | None = None,
     habits: Habits | None = None,
+    progress: Progress = unseen,
 ) -> Simulation:
     """Play arrivals (seconds from 0, sorted) against a policy. wishes: what each asks for; a request that comes again is
     another arrival. habits: of the plane that the twin stands for. Deterministic for equal input. Raises FaultError."""
@@ -74,7 +76,7 @@ def simulate(
         world = World(options, decide, start=-settle_s, record=record, check=check, habits=habits)
     else:
         world = DisturbedWorld(options, decide, faults, start=-settle_s, record=record, check=check, habits=habits)
-    run(world, arrivals.tolist(), duration_s, settle_s, None if wishes is None else Clients(wishes))
+    run(world, arrivals.tolist(), duration_s, settle_s, None if wishes is None else Clients(wishes), progress)
     tally = world.gateway.tally
     tally.validate()
     wall_s = perf_counter() - began

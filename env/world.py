@@ -25,6 +25,7 @@ from loki_rl.env.calibrated import Host
 from loki_rl.env.clients import Clients
 from loki_rl.env.kernel import Kernel
 from loki_rl.files.calibration_file import Calibration
+from loki_rl.progress import Progress, unseen
 
 Decide = Callable[[Snapshot], Plan]
 Recorder = Callable[[str, float, Event, list[Effect]], None]
@@ -276,8 +277,15 @@ def slowest_load_s(options: ClusterOptions, habits: Habits | None) -> float:
     return max([slowest_s, *seen_s]) / calibration.contention.speed(options.servers)
 
 
-def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: float, clients: Clients | None = None) -> None:
-    """Play a whole trace.
+def run(
+    world: World,
+    arrivals: Sequence[float],
+    duration_s: float,
+    settle_s: float,
+    clients: Clients | None = None,
+    progress: Progress = unseen,
+) -> None:
+    """Play a whole trace. progress: is told once a second of it.
 
     arrivals: times [s] in [0, duration_s), sorted. The cluster gets its first plan and settle_s to load it before time 0.
     Ends when every request that arrived has ended, down to its last part unless nothing can serve that any more, and nobody
@@ -288,7 +296,11 @@ def run(world: World, arrivals: Sequence[float], duration_s: float, settle_s: fl
     world.begin(0.0)
     gateway = world.slots[GATEWAY]
     world.run_until(0.0)
+    told = 0.0
     for key, time in enumerate(arrivals):
+        if time >= told:
+            progress(time / duration_s)
+            told = time + 1.0
         world.run_until(time)
         world.kernel.push(time, gateway, Arrived([key], [0.0]) if clients is None else clients.request(key))
     end = duration_s

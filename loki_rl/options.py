@@ -9,8 +9,8 @@ from msgspec import Meta
 
 
 class Help(NamedTuple):
-    """Makes a field of a struct, or a parameter of a command, a flag. text: what it means, its unit, its default.
-    flag: another name than that of the field; without dashes it is a positional argument."""
+    """What a key of a file means; a field of options, or a parameter of a command, it makes a flag. text: what it means, its
+    unit, its default. flag: another name than that of the field; without dashes it is a positional argument."""
 
     text: str
     flag: str = ""

@@ -15,6 +15,8 @@ LOCK = "lock"
 # In the lock file of every run directory: what else is called loki-something and holds a file named lock is somebody's own.
 MARK = b"run directory of a loki-rl plane; removed with it\n"
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
+# Where files live in memory.
+SHARED = Path("/dev/shm")
 # A socket's path may have 107 bytes; the longest name in the directory has to fit too.
 MAX_BASE = 60
 
@@ -23,8 +25,8 @@ class RunFolder:
     """Mode 0700. The lock file is held while this process lives, so that a live directory can be told from a left one.
     Raises OSError."""
 
-    def __init__(self) -> None:
-        base = base_folder()
+    def __init__(self, base: Path | None = None) -> None:
+        base = base_folder() if base is None else base
         sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         try:
@@ -38,6 +40,14 @@ class RunFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def memory_folder() -> RunFolder | None:
+    """One for tensors, where there is room in memory for them."""
+    try:
+        return RunFolder(SHARED)
+    except OSError:
+        return None
 
 
 def claim(folder: Path) -> int:

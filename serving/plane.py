@@ -17,12 +17,14 @@ from loki_rl.errors import UserError
 from loki_rl.serving.folder import private
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.transport.addresses import bracketed
 from loki_rl.serving.transport.curve import KeyPair
 
 FILE = "plane.json"
 LAUNCHER = "launcher"
 
 EngineKind = Literal["emulated", "onnx"]
+Layout = Literal["compact", "spread"]
 
 
 class PlaneError(UserError):
@@ -31,15 +33,19 @@ class PlaneError(UserError):
 
 class NodeSpec(Struct, frozen=True):
     """One process. incarnation: rises with every start of it. device: where the models of a worker run, as in
-    sessions.choose_device."""
+    sessions.choose_device. host: address of the host that it is on, empty for the launcher's; port: where it also listens
+    there for nodes of other hosts, 0 where it need not."""
 
     name: str
     actors: tuple[str, ...]
     incarnation: int = 0
     device: str = ""
+    host: str = ""
+    port: int = 0
 
     def endpoint(self, folder: Path) -> str:
-        """Each life has an address of its own, so that what was meant for the former one never arrives."""
+        """For nodes of its host, whose run directory this is. Each life has an address of its own, so that what was meant
+        for the former one never arrives."""
         return f"ipc://{folder}/{self.name}.{self.incarnation}"
 
     @property
@@ -58,8 +64,9 @@ class PlaneFile(Struct, frozen=True, dict=True):
     onnx engine are named. policy_factory: "module:function", called as f(policy, cluster, policy_options). front: endpoint
     for clients. journal: folder for one journal per node. recording: file of the flight recorder, which has a head already.
     history: file of what demand is like, which the controller's node keeps. logs: how processes log, and where. traces: of
-    requests, and where they go. keys: of its nodes, for addresses that are no files. check: validate every actor after every
-    burst (tests).
+    requests, and where they go. check: validate every actor after every burst (tests). memory: folder for large tensors (see
+    shared_memory), empty if they are sent. address: of the launcher's host for other hosts, empty where there are none;
+    port: where the launcher listens there; keys: of all nodes, for what they say to each other between hosts.
     """
 
     cluster: bytes
@@ -76,8 +83,11 @@ class PlaneFile(Struct, frozen=True, dict=True):
     history: str | None = None
     logs: LogOptions = LogOptions()
     traces: SpanOptions = SpanOptions()
-    keys: KeyPair | None = None
+    memory: str = ""
     check: bool = False
+    address: str = ""
+    port: int = 0
+    keys: KeyPair | None = None
 
     @cached_property
     def options(self) -> ClusterOptions:
@@ -94,10 +104,24 @@ class PlaneFile(Struct, frozen=True, dict=True):
             raise PlaneError(f"no node '{name}' in this plane, only {', '.join(node.name for node in self.nodes)}")
         return found
 
-    def endpoints(self, folder: Path) -> dict[str, str]:
-        """Name of a node, and of the launcher -> address of its inbox."""
-        nodes = (*self.nodes, NodeSpec(LAUNCHER, ()))
-        return {node.name: node.endpoint(folder) for node in nodes}
+    @property
+    def launcher(self) -> NodeSpec:
+        """As the nodes see it."""
+        return NodeSpec(LAUNCHER, (), port=self.port)
+
+    def endpoints(self, folder: Path, name: str = LAUNCHER) -> dict[str, str]:
+        """Name of a node, and of the launcher -> address of its inbox, as the node `name` reaches it; folder: its run
+        directory. Its own stands there as nodes of its host reach it."""
+        here = "" if name == LAUNCHER else self.node(name).host
+        return {node.name: self.endpoint(node, folder, here) for node in (*self.nodes, self.launcher)}
+
+    def endpoint(self, node: NodeSpec, folder: Path, here: str) -> str:
+        """Where a node is reached from the host `here`, with this run directory."""
+        return node.endpoint(folder) if node.host == here else self.outside(node)
+
+    def outside(self, node: NodeSpec) -> str:
+        """Where a node is reached from other hosts; empty if it is not."""
+        return f"tcp://{bracketed(node.host or self.address)}:{node.port}" if node.port else ""
 
     def write(self, folder: Path) -> None:
         """Replace the file in one step: a node that starts now reads the old one or the new one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +105,22 @@ def make_result(run_options: RunOptions) -> MakeResult:
 
 PLAN = Plan("hardware", (), 3, 1.0, 1.0, 10.0, 12.0, {"find": 0.5, "read": 1.0}, {})
 SHED = Plan("shed", (), 4, 0.5, 0.9, 50.0, 45.0, {"find": 0.5, "read": 1.0}, {})
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray cluster of two hosts with a core each, as far as one machine can be two: an address of loopback each, but not
+    127.0.0.1, of which Ray makes this host's own."""
+    pytest.importorskip("ray", reason="Ray is not installed; run 'make ray'")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster()
+    try:
+        for host in (2, 3):
+            cluster.add_node(node_ip_address=f"127.0.0.{host}", num_cpus=1, include_dashboard=False)
+        yield cluster.address
+    finally:
+        import ray
+
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,21 +1,26 @@
-"""What the documentation names is there: files, functions, classes, links and their headings."""
+"""What the documentation names is there: files, functions, classes, links and their headings; what is typed is shell."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-PAGES = [*sorted((PROJECT / "docs").glob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+PAGES = [*sorted((PROJECT / "docs").rglob("*.md")), PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
 CODE = ("agents", "env", "loki_rl", "serving", "traces", "benchmarks")
 # A name may be given from here.
-FOLDERS = (".", "loki_rl", "loki_rl/control", "docs")
-# Names of files that users or commands make.
-MADE = {"report.md", "card.md", "run.json", "classify.py", "score.py"}
+FOLDERS = (".", "loki_rl", "loki_rl/control", "docs", "docs/tutorials")
+# Names of files that users or commands make; what a page has its reader save is one, too.
+MADE = {"report.md", "card.md", "run.json", "classify.py", "score.py", "stripes.py"}
+SAVED = re.compile(r"<!-- typed: file (\S+) -->")
 
 FILE = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|yml|service))\b")
 MEMBER = re.compile(r"`([A-Z]+[a-z]\w*)\.(\w+)`")
@@ -64,7 +69,9 @@ def members() -> dict[str, set[str]]:
 
 def files_named(name: str) -> list[Path]:
     given = [PROJECT / folder / name for folder in FOLDERS if (PROJECT / folder / name).is_file()]
-    return given or [path for top in (*CODE, "tests", "deploy") for path in (PROJECT / top).rglob(name) if "/" not in name]
+    if given or "/" in name:
+        return given
+    return [path for top in (*CODE, "tests", "deploy", "examples") for path in (PROJECT / top).rglob(name)]
 
 
 def headings(page: Path) -> set[str]:
@@ -76,7 +83,7 @@ def headings(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    unknown = {name for name in FILE.findall(text) if name not in MADE and not files_named(name)}
+    unknown = {name for name in FILE.findall(text) if name not in MADE.union(SAVED.findall(text)) and not files_named(name)}
     unknown |= {f"{kind}.{name}" for kind, name in MEMBER.findall(text) if name not in members().get(kind, set())}
     for file, name in IN_FILE.findall(text):
         kind, _, member = name.rpartition(".")
@@ -95,3 +102,40 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         if not file.exists() or (anchor and anchor not in headings(file)):
             broken.add(f"{target}#{anchor}")
     assert broken == set()
+
+
+@pytest.fixture(scope="module")
+def typed() -> ModuleType:
+    """The script that types what pages say."""
+    spec = spec_from_file_location("typed", PROJECT / ".ci" / "typed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_tutorial_is_typed(typed: ModuleType) -> None:
+    assert {f"docs/tutorials/{page.name}" for page in (PROJECT / "docs" / "tutorials").glob("*.md")} <= set(typed.PAGES)
+
+
+def test_what_is_typed_is_shell_and_what_is_saved_parses(typed: ModuleType) -> None:
+    for page in typed.PAGES:
+        for number, block in enumerate(typed.blocks(PROJECT / page)):
+            word = block.note.partition(" ")[0]
+            assert word in ("", "slow", "not", "file", "background"), f"{page}: {block.note}"
+            if text := typed.typed(number, block, quick=False):
+                done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+                assert (done.returncode, done.stderr) == (0, ""), f"{page}: {block.text}"
+            if word == "file" and block.note.endswith(".py"):
+                ast.parse(block.text)
+
+
+def test_a_block_that_fails_is_named(typed: ModuleType, tmp_path: Path) -> None:
+    page = "# Page\n\n```sh\ntrue\n```\n\n<!-- typed: slow -->\n```sh\nfalse # slow\n```\n\n```sh\nfalse # told\n```\n"
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "page.md").write_text(page)
+    with pytest.raises(SystemExit, match=r"page\.md: this block ended with 1:\n\nfalse # told"):
+        typed.type_page("page.md", tmp_path / "clone", dict(os.environ), quick=True)
+    with pytest.raises(SystemExit, match="false # slow"):
+        typed.type_page("page.md", tmp_path / "clone", dict(os.environ), quick=False)

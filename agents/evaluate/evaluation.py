@@ -4,6 +4,7 @@ in the twin that agents are trained in and before the judge."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +16,12 @@ from msgspec.structs import asdict, replace
 from loki_rl.agents.evaluate.families import cut, generated
 from loki_rl.agents.evaluate.guarded_agent import GuardedAgent
 from loki_rl.agents.evaluate.judge import BASE, IDEAL, Verdict, played, verdicts
-from loki_rl.agents.evaluate.rollouts import Means, Played, base, greedy, means, play
+from loki_rl.agents.evaluate.rollouts import Decide, Means, Played, base, greedy, means, play
 from loki_rl.agents.evaluate.rules import best_rules, constant
 from loki_rl.control.learned.agent import LEARNED, NumpyAgent, open_card
 from loki_rl.control.learned.observation import ACTIONS
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for, table_of
+from loki_rl.progress import Progress, Steps, unseen, unseen_steps
 from loki_rl.reports.statistics import Interval, gap_closed, mean_gain
 from loki_rl.runs.options import RunOptions
 
@@ -55,24 +57,38 @@ class Report(Struct, frozen=True, kw_only=True):
     events: list[Verdict]
 
 
-def evaluate(options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked) -> Report:
-    """Rules, agents (by name) and clairvoyance on test windows."""
+def evaluate(
+    options: ClusterEnvOptions,
+    agents: Mapping[str, NumpyAgent],
+    asked: Asked,
+    progress: Steps = unseen_steps,
+) -> Report:
+    """Rules, agents (by name) and clairvoyance on test windows. progress: is told what is done, and its share."""
     card = open_card(table_of(options).fleet.pipeline.name, options.interval_s)
-    rules = best_rules(options, asked.validation, card)
+    rules = best_rules(options, asked.validation, card, partial(progress, "choosing rules"))
+    test = replace(options, split="test", windows=asked.windows)
     return Report(
         pipeline=options.pipeline,
         windows=asked.windows,
-        fluid=_fluid(replace(options, split="test", windows=asked.windows), rules, agents),
-        events=_events(options, {**rules, **agents}, asked) if asked.events else [],
+        fluid=_fluid(test, rules, agents, partial(progress, "fluid twin")),
+        events=_events(options, {**rules, **agents}, asked, partial(progress, "event twin")) if asked.events else [],
     )
 
 
-def _fluid(test: ClusterEnvOptions, rules: Mapping[str, NumpyAgent], agents: Mapping[str, NumpyAgent]) -> list[Row]:
+def _fluid(
+    test: ClusterEnvOptions, rules: Mapping[str, NumpyAgent], agents: Mapping[str, NumpyAgent], progress: Progress
+) -> list[Row]:
     pool = pool_for(test)
-    found = {BASE: play(pool, base)}
-    found |= {name: play(pool, greedy(one.weights, one.biases, 0.0)) for name, one in rules.items()}
-    found |= {name: play(pool, GuardedAgent(one)) for name, one in agents.items()}
-    found["bound"] = bound(test)
+    # The bound plays every constant action.
+    methods: dict[str, Decide] = {BASE: base}
+    plays = 1 + len(rules) + len(agents) + ACTIONS
+    methods |= {name: greedy(one.weights, one.biases, 0.0) for name, one in rules.items()}
+    methods |= {name: GuardedAgent(one) for name, one in agents.items()}
+    found = {}
+    for number, (name, method) in enumerate(methods.items()):
+        progress(number / plays)
+        found[name] = play(pool, method)
+    found["bound"] = bound(test, lambda share: progress(1 - ACTIONS / plays * (1 - share)))
     costs = {name: one.cost_j for name, one in found.items()}
     return [
         Row(
@@ -85,11 +101,14 @@ def _fluid(test: ClusterEnvOptions, rules: Mapping[str, NumpyAgent], agents: Map
     ]
 
 
-def bound(options: ClusterEnvOptions) -> Played:
+def bound(options: ClusterEnvOptions, progress: Progress = unseen) -> Played:
     """Of each window the cheapest of all constant actions on what clairvoyance believes, chosen in hindsight."""
     pool, card = pool_for(replace(options, base=IDEAL)), open_card("", options.interval_s)
     constants = [constant(action, card) for action in range(ACTIONS)]
-    runs = [play(pool, greedy(one.weights, one.biases, 0.0)) for one in constants]
+    runs = []
+    for one in constants:
+        runs.append(play(pool, greedy(one.weights, one.biases, 0.0)))
+        progress(len(runs) / ACTIONS)
     best = np.argmin([one.cost_j for one in runs], axis=0)
     return Played(
         **{
@@ -99,7 +118,9 @@ def bound(options: ClusterEnvOptions) -> Played:
     )
 
 
-def _events(options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked) -> list[Verdict]:
+def _events(
+    options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked: Asked, progress: Progress
+) -> list[Verdict]:
     """Every agent as its policy would play it, beside `exact` and `clairvoyant`."""
     of = RunOptions(options.pipeline, servers=options.servers, load_s=options.load_s, calibration=options.calibration)
     traces = {Path(name): asked.compress for name in asked.traces}
@@ -108,8 +129,14 @@ def _events(options: ClusterEnvOptions, agents: Mapping[str, NumpyAgent], asked:
         for place, (method, agent) in enumerate(agents.items()):
             agent.save(folder / f"{place}.npz")
             methods[method] = (LEARNED, str(folder / f"{place}.npz"))
-        windows = chain.from_iterable(
-            chain(generated(folder, of, asked.level, number), cut(traces, of, asked.level, number, asked.events))
-            for number in range(asked.events)
+        windows = list(
+            chain.from_iterable(
+                chain(generated(folder, of, asked.level, number), cut(traces, of, asked.level, number, asked.events))
+                for number in range(asked.events)
+            )
         )
-        return verdicts(list(played(windows, methods)))
+        runs = []
+        for one in played(windows, methods):
+            runs.append(one)
+            progress(len(runs) / (len(windows) * len(methods)))
+        return verdicts(runs)

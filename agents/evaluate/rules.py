@@ -12,6 +12,7 @@ from loki_rl.control.learned.agent import Card, NumpyAgent
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION, ODDS
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
 from loki_rl.env.gym.spaces import NAMES
+from loki_rl.progress import Progress, unseen
 
 # States of training windows that the threshold is chosen on.
 STATES = 4000
@@ -40,12 +41,17 @@ def split(feature: int, threshold: float, low: int, high: int, card: Card) -> Nu
     return NumpyAgent((inner, outer), (np.array([-STEEP * threshold], np.float32), preferred), card)
 
 
-def best_rules(options: ClusterEnvOptions, windows: int, card: Card) -> dict[str, NumpyAgent]:
+def best_rules(
+    options: ClusterEnvOptions, windows: int, card: Card, progress: Progress = unseen
+) -> dict[str, NumpyAgent]:
     """The constant action that costs least on so many validation windows, and the threshold that is best of all on states of
     training windows. The keys say what they do."""
     validation = pool_for(replace(options, split="validation", windows=windows))
     constants = [constant(action, card) for action in range(ACTIONS)]
-    costs = [float(play(validation, greedy(one.weights, one.biases, 0.0)).cost_j.mean()) for one in constants]
+    costs = []
+    for one in constants:
+        costs.append(float(play(validation, greedy(one.weights, one.biases, 0.0)).cost_j.mean()))
+        progress(len(costs) / ACTIONS)
     best = int(np.argmin(costs))
     states = judged(pool_for(replace(options, split="train")), base, Judging(), STATES, 0)
     feature, threshold, low, high = best_split(states)

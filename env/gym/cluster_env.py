@@ -52,7 +52,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     interval is over. It is truncated after `intervals` decisions; nothing terminates it. A step before the first reset, or
     after the end, raises ResetNeeded.
 
-    **Options** (keywords): those of `loki_rl.env.gym.cluster_options.ClusterEnvOptions`. `reset(options={"window": n})`
+    **Options.** Keywords: those of `loki_rl.env.gym.cluster_options.ClusterEnvOptions`. `reset(options={"window": n})`
     chooses the window. With fidelity `event` the core's own actors play and the exact allocator plans (slower by far), and
     at reset the base plays the window once; with `reset(options={"paired": False})` it does not, and the reward is minus the
     cost.

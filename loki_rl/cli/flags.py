@@ -13,11 +13,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 from msgspec import NODEFAULT, Meta, Struct
 from msgspec.structs import fields
 
 from loki_rl.errors import UserError
 from loki_rl.options import Help
+from loki_rl.ray_cluster import LauncherName, connect
 
 Json = Annotated[bool, Help("Print one JSON object and nothing else.", "--json")]
 Logdir = Annotated[Path | None, Help("Write a run folder for TensorBoard below this folder.")]
@@ -110,13 +112,21 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # the oldest that will 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return self.name
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What may stand here, for the shell."""
+        if get_origin(self.kind.base) is Literal:
+            return [CompletionItem(name) for name in get_args(self.kind.base) if name.startswith(incomplete)]
+        return [CompletionItem(incomplete, type="file")] if self.kind.base in (Path, str) else []
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or self.kind.base is str:
             return value
         try:
             checked = Annotated[self.kind.base, self.kind.limits] if self.kind.limits != Meta() else self.kind.base
-            found = msgspec.convert(value, checked, strict=False, dec_hook=lambda kind, text: kind(text))
-        except msgspec.ValidationError:
+            # Python reads .5, too.
+            read = float(value) if self.kind.base is float else value
+            found = msgspec.convert(read, checked, strict=False, dec_hook=lambda kind, text: kind(text))
+        except (msgspec.ValidationError, ValueError):
             found = None
         if found is None or (isinstance(found, float) and not isfinite(found)):
             raise UsageError(f"{self.flag} must be {self.kind.wanted}, not '{value}'")
@@ -237,3 +247,16 @@ def alone(why: str, heard: Collection[str]) -> None:
     for name in typed(click.get_current_context().params.keys() - set(heard)):
         flag = name if name == "pipeline" else f"--{name.replace('_', '-')}"
         raise UsageError(f"{why}; leave {flag} out")
+
+
+def cluster_of(launcher: LauncherName, address: str) -> str:
+    """The address of the Ray cluster that was asked for, which is there; empty for this host. Raises ClusterError, or
+    UsageError for flags that would not be heard."""
+    if launcher == "ray":
+        if typed(["jobs"]):
+            raise UsageError("--launcher ray uses the cores of the cluster; leave --jobs out")
+        connect(address)
+        return address
+    if typed(["address"]):
+        raise UsageError("--address is that of a Ray cluster; add --launcher ray")
+    return ""

@@ -10,9 +10,10 @@ from typing import NamedTuple, NoReturn
 
 import click
 
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError, UserError
 
-HERE = "loki_rl.cli"
+HERE = "loki_rl.cli.commands"
+FAILURE, USAGE = 1, 2
 # What this host has not enough of is no fault of ours.
 SHORTAGES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE))
 
@@ -28,7 +29,7 @@ class Table(click.Group):
     """Commands by name, in order."""
 
     def __init__(self, name: str, help: str, commands: dict[str, Entry | Table]) -> None:
-        super().__init__(name, help=help, no_args_is_help=False)
+        super().__init__(name, help=help, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
         self.table = commands
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,7 +39,8 @@ class Table(click.Group):
         found = self.table.get(cmd_name)
         if not isinstance(found, Entry):
             return found
-        made: click.Command = resolve_name(f"{HERE}.flags:make_command")(resolve_name(f"{HERE}.{found.function}"), cmd_name)
+        make = resolve_name("loki_rl.cli.flags:make_command")
+        made: click.Command = make(resolve_name(f"{HERE}.{found.function}"), cmd_name)
         return made
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -63,6 +65,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "calibrate": Entry("calibrating:calibrate", "Make the twin take the times that a recorded plane took."),
     "train": Entry("learning:train", "Train an agent."),
     "evaluate": Entry("learning:evaluate", "Set agents beside other policies."),
+    "doctor": Entry("doctor:doctor", "Look for what is wrong with this installation."),
     "demo": Entry("demo:demo", "The main job, end to end."),
     "keys": Table("keys", "Keys of planes and their clients.", {
         "server": Entry("keys:keys_server", "Make a plane's pair, for native clients."),
@@ -88,26 +91,46 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
 })  # fmt: skip
 
 
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"loki-rl {version('loki-rl')}")
+        except PackageNotFoundError:
+            click.echo("loki-rl, not installed: run from its sources")
+        ctx.exit()
+
+
+app.params.append(
+    click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+)
+
+
 def main() -> NoReturn:
-    """Entry point. A mistake of the user ends with exit code 2 and one sentence; a fault of ours with its traceback."""
+    """Entry point. One sentence and exit code 2 for a mistake in what was typed or in a file that it names, 1 for what did
+    not succeed; a fault of ours ends with its traceback."""
     try:
         code = app.main(sys.argv[1:] or ["--help"], prog_name="loki-rl", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except click.UsageError as error:
+        see = "" if error.ctx is None else f"; see '{error.ctx.command_path} --help'"
+        _die(error.format_message().rstrip(".") + see, USAGE)
     except click.ClickException as error:
-        _die(error.format_message())
+        _die(error.format_message(), USAGE)
     except UserError as error:
-        _die(str(error))
+        _die(str(error), FAILURE if isinstance(error, FailureError) else USAGE)
     except OSError as error:
         if error.errno not in SHORTAGES:
             raise
-        _die(f"{error.strerror} for what this command has to write or open; make room, then run it again")
+        _die(f"{error.strerror} for what this command has to write or open; make room, then run it again", FAILURE)
     sys.exit(code or 0)
 
 
-def _die(message: str) -> NoReturn:
+def _die(message: str, code: int) -> NoReturn:
     print(f"loki-rl: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

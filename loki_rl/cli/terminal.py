@@ -12,13 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from loki_rl.core.plan import Certificate, JointPlan, Plan
 
 if TYPE_CHECKING:  # commands without runs need none of what makes them
     from loki_rl.runs.batch_runner import Progress as Runs
+
+
+# Wider than any table [characters].
+WIDEST = 1000
+# What takes less than this needs no bar, and between two lines for people who read a log there is as much time [s].
+MOMENT_S, LINE_S = 1.0, 10.0
 
 
 def say(row: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
@@ -42,12 +59,20 @@ def finite(value: Any) -> Any:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, float], None]]:
-    """Bars on stderr, one per kind of work; the function takes what is done and the share that is done."""
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    bars = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+    """Bars on stderr with rate and time left, one per kind of work, a line now and then where nobody looks at a terminal;
+    what is over in a moment shows nothing. The function takes what is done and the share that is done, 0..1."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), _Rate())
+    bars = Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
     known: dict[str, TaskID] = {}
+    began = time.monotonic()
 
     def show(what: str, share: float) -> None:
+        if time.monotonic() - began < MOMENT_S:
+            return
         bars.start()
         if what not in known:
             known[what] = bars.add_task(what, total=1.0)
@@ -58,6 +83,29 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
     finally:
         if known:  # without any bar it would leave an empty line
             bars.stop()
+
+
+class _Rate(ProgressColumn):
+    """How fast it goes."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{100 * task.speed:.2g} %/s")
+
+
+def _lines() -> Callable[[str, float], None]:
+    """A line every LINE_S, none for what is over by then."""
+    began: dict[str, float] = {}
+    told: dict[str, float] = {}
+
+    def show(what: str, share: float) -> None:
+        now = time.monotonic()
+        begin = began.setdefault(what, now)
+        if now - told.setdefault(what, now) >= LINE_S and share > 0:
+            told[what] = now
+            left_s = (now - begin) * (1 - share) / share
+            note(f"{what}: {share:.0%}, {left_s:.0f} s left")
+
+    return show
 
 
 @contextmanager
@@ -79,8 +127,25 @@ def run_bar() -> Iterator[Callable[[Runs], None]]:
 
 
 def shown(what: RenderableType, stderr: bool = False) -> None:
-    """A table, or text with markup."""
-    Console(stderr=stderr, highlight=False, soft_wrap=isinstance(what, str)).print(what)
+    """A table, or text with markup. Of a table that is too wide for the terminal the last columns are left out, and named: a
+    figure that is cut would be another figure."""
+    console = Console(stderr=stderr, highlight=False, soft_wrap=isinstance(what, str))
+    dropped = _fit(what, console) if isinstance(what, Table) else []
+    console.print(what)
+    if dropped:
+        console.print(f"not shown, for want of room: {', '.join(dropped)}", soft_wrap=True, markup=False)
+
+
+def _fit(table: Table, console: Console) -> list[str]:
+    """Leave columns out from the end until the others fit, and return their names."""
+    title, caption = table.title, table.caption
+    # These are wrapped, whatever the width.
+    table.title = table.caption = None
+    free, dropped = console.options.update(max_width=WIDEST), list[str]()
+    while len(table.columns) > 1 and Measurement.get(console, free, table).minimum > console.width:
+        dropped.insert(0, " ".join(str(table.columns.pop().header).split()))
+    table.title, table.caption = title, caption
+    return dropped
 
 
 def live(again: Callable[[], RenderableType], first: RenderableType, interval_s: float) -> None:
@@ -135,7 +200,7 @@ def _placements(name: str, found: Plan) -> None:
     for place in found.placements:
         kind = [place.server_type] if typed else []
         table.add_row(place.task, place.variant, *kind, str(place.batch), str(place.replicas))
-    Console().print(table)
+    shown(table)
     price = f"  price {found.price:g}" if typed else ""
     line(
         f"servers {found.servers}{price}  accuracy {found.accuracy:.4f}  served {found.served_fraction:.1%}  "
@@ -155,7 +220,7 @@ def ladder(name: str, plans: list[Plan]) -> None:
     for one in plans:
         served, gap = f"{one.served_fraction:.1%}", f"{one.certificate.gap:.0e}"
         table.add_row(f"{one.demand_rps:g}", one.mode, str(one.servers), f"{one.accuracy:.4f}", served, gap)
-    Console().print(table)
+    shown(table)
 
 
 def profile(row: dict[str, Any]) -> None:
@@ -164,9 +229,30 @@ def profile(row: dict[str, Any]) -> None:
     table = new_table("service times", "task", "variant", "batch>", "p50 ms>", "error>", "p95 ms>", "p99 ms>", "waited>")
     for one in row["variants"]:
         p50, p95, p99 = (f"{one[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
-        error, waited = (f"{one[key]:.1%}" for key in ("error", "waited"))
+        error, waited = ("" if one[key] is None else f"{one[key]:.1%}" for key in ("error", "waited"))
         table.add_row(one["task"], one["variant"], str(one["batch"]), p50, error, p95, p99, waited)
-    Console().print(table)
+    shown(table)
+    _accuracies(row)
+    if (found := row["capacity"]) is not None:
+        best, fastest = f"{found['most_accurate_rps']:.1f}/s", f"{found['cheapest_rps']:.1f}/s"
+        line(f"a plane of {found['servers']} servers on this host completed at its limit")
+        line(f"{best} with the most accurate variants, {fastest} with the fastest ones")
+
+
+def _accuracies(row: dict[str, Any]) -> None:
+    """Of variants on their own, and of whole paths, the best first."""
+    fanouts: dict[tuple[str, str], list[str]] = {}
+    for one in row["fanouts"]:
+        fanouts.setdefault((one["task"], one["variant"]), []).append(f"{one['child']} {one['mean']:.2f}")
+    accuracies = new_table("accuracies, and items made for each next task", "task", "variant", "accuracy %>", "makes")
+    for one in row["accuracies"]:
+        made = ", ".join(fanouts.get((one["task"], one["variant"]), []))
+        accuracies.add_row(one["task"], one["variant"], f"{100 * one['accuracy']:.1f}", made)
+    shown(accuracies)
+    paths = new_table("accuracy end to end", "path", "accuracy %>")
+    for one in sorted(row["paths"], key=lambda one: -float(one["accuracy"])):
+        paths.add_row(", ".join(one["path"]), f"{100 * one['accuracy']:.1f}")
+    shown(paths)
 
 
 def new_table(title: str, *columns: str) -> Table:

@@ -64,6 +64,7 @@ class Controller:
         self.pipeline = options.pipeline
         self.servers = Servers(options)
         self.machines: dict[int, ServerRecord] = {}
+        self.absent: set[int] = set()
         self.history = History(self.pipeline)
         self.seconds = Seconds()
         self.plan: Plan | None = None
@@ -99,8 +100,10 @@ class Controller:
             case Tick():
                 self._tick(now, effects)
             case WorkerGone(number):
+                self.absent.add(number)
                 if self.machines.pop(number, None) is not None:
                     self._replan(now)  # its share is missing until it comes back
+                self._begin_planning(now, effects)
             case Begin(origin):
                 self._begin(origin)
             case Resume():
@@ -241,7 +244,12 @@ class Controller:
                 self._adopt(now, effects)
             return
         self._order(now, effects)
-        if self.plan is None and not self.solving and len(self.machines) == self.options.servers:
+        self._begin_planning(now, effects)
+
+    def _begin_planning(self, now: float, effects: list[Effect]) -> None:
+        """The first plan is for all servers that are there, once it is known of each whether it is."""
+        known = len(self.machines) + len(self.absent)
+        if self.plan is None and not self.solving and not self.adopting and self.machines and known == self.options.servers:
             self._solve(now, effects)
 
     def _load_ended(self, event: Report, machine: ServerRecord, model: Model, now: float) -> None:
@@ -263,6 +271,7 @@ class Controller:
         known = self.machines.get(event.worker)
         if known is not None and event.incarnation <= known.incarnation:
             return known
+        self.absent.discard(event.worker)
         fresh = self.machines[event.worker] = ServerRecord(event.incarnation, self.servers.type_of(event.worker))
         if self.adopting:
             fresh.loads = event.loads  # those of before are counted

@@ -18,7 +18,8 @@ __all__ = ["ConfigError", "ModelSpec", "PipelineFile", "TaskSpec", "find_pipelin
 
 FOLDER = "pipelines"
 # In a checkout a link to the folder at its top.
-PACKAGED = Path(__file__).parent / FOLDER
+PACKAGE = Path(__file__).parents[1]
+PACKAGED = PACKAGE / FOLDER
 
 Key = tuple[str, str]
 
@@ -106,18 +107,18 @@ def load_pipeline(
 
 
 def find_pipeline(name: str | Path) -> Path:
-    """The file of a path, or of a bare name: pipelines/NAME.yaml of the working folder, then of the project.
+    """The file of a path, or of a bare name: pipelines/NAME.yaml of the working folder, then of the package.
 
     Raises ConfigError if there is none; it suggests the nearest name."""
     return find_file(name, FOLDER, "pipeline")
 
 
 def find_file(name: str | Path, place: str, what: str) -> Path:
-    """The YAML file of a path, or of a bare name in a folder `place` of the working folder, then of the project.
+    """The YAML file of a path, or of a bare name in a folder `place` of the working folder, then of the package.
 
     Raises ConfigError, about `what` it is, if there is none."""
     given = Path(expanduser(name))
-    folders = (Path(place), (Path(__file__).parents[2] / place).resolve())
+    folders = (Path(place), (PACKAGE / place).resolve())
     if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
         if isfile(given):
             return given

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
 
 from msgspec import Struct
 
 from loki_rl.core.pipeline import Provenance, Swap
 from loki_rl.files.tables import ConfigError, nearest, read_yaml, require, table
+from loki_rl.options import Help
 
 C = TypeVar("C", bound=str)
 
@@ -18,44 +19,91 @@ _NAMED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class VariantTable(Struct, frozen=True):
-    """latency_ms: batch -> p50, [p50, p95] or [p50, p95, p99]; what is left out must be in the profile."""
+    """A variant of a task. What is left out of its figures must be in the profile."""
 
-    model: str | None = None
-    options: dict[str, object] = {}
-    accuracy: float | None = None
-    latency_ms: dict[int, float | list[float]] = {}
-    fanout: dict[str, float] = {}
-    load_s: float | None = None
-    memory_mb: float | None = None
+    model: Annotated[
+        str | None,
+        Help(
+            "Folder of the model in the repository (MODEL/VERSION/model.onnx), or MODEL/VERSION; only with an adapter, and "
+            "needed there."
+        ),
+    ] = None
+    options: Annotated[dict[str, object], Help("Arguments of the adapter.")] = {}
+    accuracy: Annotated[
+        float | None, Help("Of the variant on its own, 0 to 1, relative to the best known; else the profile's.")
+    ] = None
+    latency_ms: Annotated[
+        dict[int, float | list[float]],
+        Help("Batch size to p50, [p50, p95] or [p50, p95, p99] of its service time [ms]; else the profile's."),
+    ] = {}
+    fanout: Annotated[dict[str, float], Help("Child task to mean children of one item; else the profile's.")] = {}
+    load_s: Annotated[float | None, Help("From the order to the first batch [s]; else the profile's, or 0.")] = None
+    memory_mb: Annotated[float | None, Help("While resident [MB]; else the profile's, or 0.")] = None
 
 
 class TaskTable(Struct, frozen=True):
-    variants: dict[str, object]
-    parent: str | None = None
-    entry: float | None = None
-    adapter: str | None = None
+    """A task: `tasks: {NAME: ...}`."""
+
+    variants: Annotated[dict[str, object], Help("Name to variant; see below.")]
+    parent: Annotated[
+        str | None, Help("The task whose items make those of this one; it stands above it in the file.")
+    ] = None
+    entry: Annotated[
+        float | None, Help("Mean items of this task per request, of a task without parent. Without: 1.")
+    ] = None
+    adapter: Annotated[
+        str | None,
+        Help("module:Class that turns items into tensors and back; without it the pipeline is served by emulated workers."),
+    ] = None
 
 
 class PathTable(Struct, frozen=True):
-    path: list[str]
-    accuracy: float
+    """The accuracy of one path, where that is not the product of its variants."""
+
+    path: Annotated[list[str], Help("One variant of each task, from an entry task to a leaf.")]
+    accuracy: Annotated[float, Help("End to end, 0 to 1.")]
 
 
 class FileTable(Struct, frozen=True):
-    name: str
-    slo_ms: float
-    provenance: str
-    tasks: dict[str, object]
-    source: str = ""
-    servers: int = 1
-    swap: str = "break"
-    hop_ms: float = 0.5
-    repository: str | None = None
-    profile: str | None = None
-    workload: str | None = None
-    padded: bool | None = None
-    leaf_weights: dict[str, float] = {}
-    path_accuracy: list[object] = []
+    """A pipeline file."""
+
+    name: Annotated[str, Help("One word; clients ask for it.")]
+    slo_ms: Annotated[float, Help("End-to-end deadline of a request that names none [ms].")]
+    provenance: Annotated[
+        str, Help("Where the figures come from: measured, published or assumed. It is said beside every result.")
+    ]
+    tasks: Annotated[dict[str, object], Help("Name to task, parents first; see below.")]
+    source: Annotated[str, Help("Where exactly, in words.")] = ""
+    servers: Annotated[int, Help("How many there are unless a command says otherwise.")] = 1
+    swap: Annotated[
+        str,
+        Help(
+            "How a server changes its model: break (unload, then load) or make (serve on until the new one is warm, where "
+            "memory holds both)."
+        ),
+    ] = "break"
+    hop_ms: Annotated[float, Help("What one message between two processes takes, for twin and plans [ms].")] = 0.5
+    repository: Annotated[
+        str | None, Help("Folder of the models; it starts at the folder of this file. Else the user's models.")
+    ] = None
+    profile: Annotated[
+        str | None, Help("File of measured figures, from and for 'loki-rl profile'; it starts at the folder of this file.")
+    ] = None
+    workload: Annotated[str | None, Help("module:Class that makes payloads with known answers.")] = None
+    padded: Annotated[
+        bool | None,
+        Help(
+            "Whether the engine runs the next larger listed batch size and fills it up (GPU); else times between sizes are "
+            "interpolated. Not beside a profile, which knows."
+        ),
+    ] = None
+    leaf_weights: Annotated[
+        dict[str, float], Help("Leaf task to its weight in a request's accuracy; they sum to 1. Only one leaf needs none.")
+    ] = {}
+    path_accuracy: Annotated[
+        list[object],
+        Help("Accuracies of whole paths; see below. A path that is not listed has the product of its variants."),
+    ] = []
 
 
 class PipelineText(Struct, frozen=True):

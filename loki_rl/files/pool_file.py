@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -14,27 +15,55 @@ from loki_rl.core.servers.server_type import Figures, ServerType, TypeProfile, a
 from loki_rl.files.config import PipelineFile, beside, find_file
 from loki_rl.files.profile_file import ProfileFile, by_variant, load_profile
 from loki_rl.files.tables import ConfigError, nearest, read_yaml, require, table
+from loki_rl.options import Help
 
 FOLDER = "pipelines/pools"
 
 # What comes after a plus is for whoever runs on it to know.
-_DEVICE = re.compile(r"cpu|(cuda|tensorrt)(\+\w+)?:\d+")
+_DEVICE = re.compile(r"cpu(\+\d+)?|(cuda|tensorrt)(\+\w+)?:\d+")
 
 
 class TypeTable(Struct, frozen=True):
-    """speed: how many times as fast as the pipeline's own figures say. profile: what 'loki-rl profile' measured there: a
-    file, or one per pipeline."""
+    """A type of servers: `types: {NAME: ...}`."""
 
-    count: int
-    price: float = 1.0
-    memory_mb: float | None = None
-    speed: float | None = None
-    profile: str | dict[str, str] | None = None
-    devices: list[str] = []
+    count: Annotated[int, Help("Servers of the type; 0 for none now.")]
+    price: Annotated[
+        float,
+        Help(
+            "Of one server, in any unit that all types share. A plan that serves all with the most accurate models is the "
+            "cheapest one that does."
+        ),
+    ] = 1.0
+    memory_mb: Annotated[
+        float | None,
+        Help(
+            "A variant that needs more cannot run on the type, and a session takes no more of a GPU [MB]. Without: no "
+            "limit."
+        ),
+    ] = None
+    speed: Annotated[
+        float | None, Help("How many times as fast as the pipeline's own figures say. Without a profile: 1.")
+    ] = None
+    profile: Annotated[
+        str | dict[str, str] | None,
+        Help(
+            "What 'loki-rl profile' measured there: a file, or one per pipeline; it starts at the folder of this file. "
+            "Variants that it does not have cannot run there."
+        ),
+    ] = None
+    devices: Annotated[
+        list[str],
+        Help(
+            "Where 'loki-rl serve' runs their models, in turn: cpu, cuda:N, cuda+graphs:N, tensorrt:N or tensorrt+fp16:N. "
+            "Without: as its --device says."
+        ),
+    ] = []
 
 
 class PoolTable(Struct, frozen=True):
-    types: dict[str, object]
+    """A pool file."""
+
+    types: Annotated[dict[str, object], Help("Name (one word) to type; see below.")]
 
 
 class Pool(Struct, frozen=True):
@@ -102,7 +131,7 @@ def _check(text: TypeTable, name: str, where: str) -> None:
         require(value is None or value > 0, where, f"{key} must be above 0, not {value}")
     for device in text.devices:
         formed = _DEVICE.fullmatch(device) is not None
-        require(formed, where, f"the device '{device}' must be cpu, cuda:N or tensorrt:N, as in cuda:0")
+        require(formed, where, f"the device '{device}' must be cpu, cpu+N, cuda:N or tensorrt:N, as in cuda:0")
     kinds = {device.partition(":")[0] for device in text.devices}
     require(
         len(kinds) < 2, where, f"servers of one type are alike: name devices of one kind, not {' and '.join(sorted(kinds))}"

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 from PIL import Image
-from scipy import ndimage
 
 from loki_rl.reading.pictures import Box, check_picture, cut, decode, normalised, pack, shrunk
+from loki_rl.reading.regions import regions
 from loki_rl.serving.engines.adapter import AdapterError, Array, Prepared, Produced, SessionIO, parse_options
 
 # ImageNet statistics in the order blue, green, red, for pixels 0..255: (pixel / 255 - mean) / deviation.
@@ -69,29 +69,18 @@ class TextDetection:
 
 
 def find_boxes(probabilities: npt.NDArray[np.float32], options: DetectionOptions) -> list[Box]:
-    """Boxes x0, y0, x1, y1 [pixels of the map] of the text in a map [H, W], top to bottom."""
+    """Boxes x0, y0, x1, y1 [pixels of the map] of the text in a map [H, W], top to bottom. Each is a region grown by
+    area * unclip / perimeter on every side."""
     height, width = probabilities.shape
-    labels, _ = ndimage.label(probabilities > options.threshold)
-    boxes: list[Box] = []
-    # Labels have no gaps, so no object is None.
-    objects = [found for found in ndimage.find_objects(labels)[: 4 * options.limit] if found is not None]
-    for number, found in enumerate(objects, start=1):
-        region = probabilities[found]
-        if region.shape[0] < 2 or region.shape[1] < 3:
-            continue
-        if region[labels[found] == number].mean() >= options.score:
-            boxes.append(_unclipped(found, options.unclip, width, height))
-    return boxes[: options.limit]
-
-
-def _unclipped(found: tuple[slice, ...], ratio: float, width: int, height: int) -> Box:
-    """The box grown by area * ratio / perimeter on every side."""
-    rows, columns = found
-    w, h = columns.stop - columns.start, rows.stop - rows.start
-    margin = w * h * ratio / (2 * (w + h))
-    return (
-        max(0.0, columns.start - margin),
-        max(0.0, rows.start - margin),
-        min(float(width), columns.stop + margin),
-        min(float(height), rows.stop + margin),
+    found = regions(probabilities, options.threshold)
+    w, h = found.right - found.left, found.bottom - found.top
+    text = (h >= 2) & (w >= 3) & (found.mean >= options.score)
+    margin = w * h * options.unclip / (2 * (w + h))
+    edges = (
+        np.maximum(0.0, found.left - margin),
+        np.maximum(0.0, found.top - margin),
+        np.minimum(float(width), found.right + margin),
+        np.minimum(float(height), found.bottom + margin),
     )
+    kept = np.flatnonzero(text[: 4 * options.limit])[: options.limit]
+    return list(zip(*(edge[kept].tolist() for edge in edges), strict=True))

@@ -123,4 +123,4 @@ def _calibration(fonts: tuple[Path, ...]) -> Iterator[np.ndarray]:
     """Batches of one crop, from scenes that no evaluation uses."""
     crops = (crop(scene, line) for scene in scenes(CALIBRATION_CROPS, CALIBRATION_SEED, fonts) for line in scene.lines)
     for _, picture in zip(range(CALIBRATION_CROPS), crops, strict=False):
-        yield recogniser_input(picture, CALIBRATION_WIDTH)[np.newaxis]
+        yield recogniser_input(picture, CALIBRATION_WIDTH, CALIBRATION_WIDTH)[np.newaxis]

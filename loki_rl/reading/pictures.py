@@ -78,7 +78,9 @@ def shrunk(picture: Image.Image, width: int, height: int, resampling: Image.Resa
     """Resized, with a cheap average first where the picture is at least twice as large."""
     if picture.size == (width, height):
         return picture
-    return picture.resize((width, height), resampling, reducing_gap=1.0)
+    # Asking for the average costs a small crop as much as its resizing, even where none is made.
+    gap = 1.0 if picture.width >= 2 * width or picture.height >= 2 * height else None
+    return picture.resize((width, height), resampling, reducing_gap=gap)
 
 
 # -- crops ------------------------------------------------------------------------------------------------------------

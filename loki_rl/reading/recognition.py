@@ -10,22 +10,25 @@ import numpy as np
 from msgspec import Struct
 from PIL import Image
 
-from loki_rl.reading.pictures import CROP_HEIGHT, CROP_WIDTH, Box, Crop, check_crop, normalised, pack, shrunk, unpack
+from loki_rl.reading.pictures import CROP_HEIGHT, CROP_WIDTH, Box, Crop, check_crop, pack, shrunk, unpack
 from loki_rl.serving.engines.adapter import AdapterError, Array, Prepared, Produced, SessionIO, parse_options
 
 HEIGHT = 48
 # (pixel / 255 - 0.5) / 0.5
-SCALE = np.full(3, 2 / 255, np.float32)
-BIAS = np.full(3, -1, np.float32)
+SCALE, BIAS = np.float32(2 / 255), np.float32(-1)
 BLANK = 0
+# The last sign of a line wants some ground behind it, and lines of a few widths form larger batches than of many [pixels].
+MARGIN, STEP = 8, 16
 
 
 class RecognitionOptions(Struct, frozen=True, forbid_unknown_fields=True):
-    """width: of the model's input; a longer line is squeezed into it, a shorter one padded on the right.
-    dictionary: file beside the model's versions, one sign a line."""
+    """width: most of the model's input; a longer line is squeezed into it, a shorter one padded on the right. tight: pad a
+    line only to a multiple of STEP, where device and model allow it; what the model computes grows with its input, but one
+    that reads best at one width may read less. dictionary: file beside the model's versions, one sign a line."""
 
     width: int
     dictionary: str
+    tight: bool = False
 
 
 class Reading(Struct, frozen=True):
@@ -37,8 +40,8 @@ class Reading(Struct, frozen=True):
 
 
 class TextRecognition:
-    """Payload: a packed crop. Output: uint8 [n], JSON of a Reading. Model: float32 [N, 3, 48, width] -> softmax
-    [N, steps, signs]; class 0 is the blank, the last one the space."""
+    """Payload: a packed crop. Output: uint8 [n], JSON of a Reading. Model: float32 [N, 3, 48, up to width] ->
+    softmax [N, steps, signs]; class 0 is the blank, the last one the space."""
 
     def __init__(self, io: SessionIO, options: Mapping[str, object]) -> None:
         parsed = parse_options(options, RecognitionOptions)
@@ -48,6 +51,8 @@ class TextRecognition:
         if len(io.inputs) != 1 or len(io.outputs) != 1 or len(io.outputs[0].shape) != 3:
             raise AdapterError("text recognition needs a model with one input and one output [N, steps, signs]")
         self.input, self.output = io.inputs[0].name, io.outputs[0].name
+        tight = parsed.tight and not io.fixed and not isinstance(io.inputs[0].shape[-1], int)
+        self.step = STEP if tight else self.width
         self.signs = read_signs(io.folder / parsed.dictionary)
         signs = io.outputs[0].shape[2]
         if isinstance(signs, int) and signs != len(self.signs):
@@ -63,7 +68,7 @@ class TextRecognition:
 
     def prepare(self, payload: Array) -> Prepared:
         crop = unpack(payload)
-        return Prepared({self.input: recogniser_input(Image.fromarray(crop.pixels), self.width)}, crop.box)
+        return Prepared({self.input: recogniser_input(Image.fromarray(crop.pixels), self.width, self.step)}, crop.box)
 
     def finish(self, outputs: Mapping[str, Array], kept: Box) -> Produced:
         text, score = self.decode(outputs[self.output])
@@ -81,11 +86,16 @@ class TextRecognition:
         return "".join(self.signs[sign] for sign in best[kept]).strip(), score
 
 
-def recogniser_input(picture: Image.Image, width: int) -> Array:
-    """float32 [3, HEIGHT, width]: the picture scaled to the height, padded with the middle grey (0) on the right."""
-    natural = max(1, min(width, round(picture.width * HEIGHT / picture.height)))
-    planes = np.zeros((3, HEIGHT, width), np.float32)
-    planes[:, :, :natural] = normalised(shrunk(picture, natural, HEIGHT, Image.Resampling.BILINEAR), SCALE, BIAS)
+def recogniser_input(picture: Image.Image, widest: int, step: int) -> Array:
+    """float32 [3, HEIGHT, width] in the order blue, green, red: the picture scaled to the height and squeezed into the
+    widest if need be, padded with the middle grey (0) on the right up to a multiple of `step`, the widest at most."""
+    natural = max(1, min(widest, round(picture.width * HEIGHT / picture.height)))
+    planes = np.zeros((3, HEIGHT, min(widest, -(-(natural + MARGIN) // step) * step)), np.float32)
+    pixels = np.asarray(shrunk(picture, natural, HEIGHT, Image.Resampling.BILINEAR))
+    # All bands at once: of so few pixels each call costs more than its arithmetic.
+    text = planes[:, :, :natural]
+    np.multiply(pixels.transpose(2, 0, 1)[::-1], SCALE, out=text)
+    text += BIAS
     return planes
 
 

@@ -88,13 +88,14 @@ def compare(
     progress: Callable[[Progress], None] | None = None,
     fresh: bool = False,
     recorded: RunResult | None = None,
+    cluster: str = "",
 ) -> Comparison:
     """Run all cases and write their folders, results.csv and report.md with its plots into the log folder. recorded: as in
     Comparison.
 
     The rest is as in `play`.
     """
-    played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh)
+    played = play([Case(options, logdir) for options in cases], run, jobs, progress, fresh, cluster)
     results = [played.results[place] for place in sorted(played.results)]
     failures = [played.failures[place] for place in sorted(played.failures)]
     beside = [] if recorded is None else [recorded]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loki_rl.reports.paired import Contrast
-from loki_rl.reports.plots import COLOURS, PlotError, drawing
+from loki_rl.reports.plots import COLOURS, PlotError, Target, drawing
 from loki_rl.reports.statistics import Interval
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 ROW = 0.34
 
 
-def costs_png(found: Sequence[Contrast], path: Path, title: str) -> None:
+def costs_png(found: Sequence[Contrast], path: Target, title: str) -> None:
     """For each driver J of every policy on the left, its differences from the cheapest on the right. Raises PlotError
     without matplotlib or policies, or if it cannot write."""
     found = [one for one in found if one.estimates]
@@ -36,11 +35,12 @@ def _costs(axis: Axes, one: Contrast, driver: str) -> None:
     n = one.estimates[0].n
     axis.set_xlabel("cost J (less is better)")
     axis.set_xlim(left=0)
-    axis.set_title(f"{driver} mean of {n} windows{', 95 % interval' if n > 1 else ''}".strip(), loc="left")
+    counted = f"mean of {n} windows, 95 % interval" if n > 1 else "one window, so no interval"
+    axis.set_title(f"{driver} {counted}".strip(), loc="left")
 
 
 def _differences(axis: Axes, one: Contrast) -> None:
-    axis.set_title(f"J less that of {one.estimates[0].policy}, same requests", loc="left")
+    axis.set_title(f"J minus J of {one.estimates[0].policy}, same requests", loc="left")
     axis.axvline(0, color="#888888", linewidth=0.9)
     _points(axis, one, {found.policy: found.cost for found in one.differences})
     axis.set_xlabel("difference in J")

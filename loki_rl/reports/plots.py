@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from msgspec import Struct
@@ -51,6 +51,10 @@ STYLE = {
 }
 
 
+# A file to write, or one that is open.
+Target = Path | BinaryIO
+
+
 class PlotError(UserError):
     """Nothing can be drawn here; the message is one sentence that says what to install or give."""
 
@@ -67,7 +71,7 @@ class Curve(Struct):
     happenings: list[Happening]
 
 
-def timeline_png(results: Sequence[RunResult], path: Path) -> None:
+def timeline_png(results: Sequence[RunResult], path: Target) -> None:
     """Demand and goodput, servers, accuracy, violations and what happens over time: a colour for each policy, a column for
     each driver. All results are of one trace. Raises PlotError without matplotlib or results, or if it cannot write."""
     drivers = [driver for driver in DRIVERS if any(done.options.driver == driver for done in results)]
@@ -90,7 +94,7 @@ def timeline_png(results: Sequence[RunResult], path: Path) -> None:
 
 
 @contextmanager
-def drawing(path: Path, title: str, size: tuple[float, float]) -> Iterator[Figure]:
+def drawing(path: Target, title: str, size: tuple[float, float]) -> Iterator[Figure]:
     """A figure of this size [inches] that needs no screen, written under its title as PNG when the block ends. Raises
     PlotError without matplotlib, or if it cannot be written."""
     try:
@@ -101,7 +105,7 @@ def drawing(path: Path, title: str, size: tuple[float, float]) -> Iterator[Figur
     with rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", wrap=True)
         try:
             figure.savefig(path, format="png", dpi=130)
         except OSError as error:
@@ -147,7 +151,9 @@ def _scales(column: Any, results: Sequence[RunResult], policies: Sequence[str]) 
     rates, servers, _, violations, strips = column
     rates.set_ylim(bottom=0)
     servers.set_ylim(0, 1.08 * max(done.servers for done in results))
-    violations.set_ylim(bottom=-1.5)
+    # A little room at the bottom, so that a line at 0 is seen.
+    most = max(1.0, violations.get_ylim()[1])
+    violations.set_ylim(-0.03 * most, most)
     strips.set_yticks([-number for number in range(len(policies))], policies, fontsize=8)
     strips.set_xlim(0, max(done.duration_s for done in results))
 
@@ -216,7 +222,7 @@ def _legend(figure: Figure, axes: Any, policies: Sequence[str]) -> None:
 # -- plans ----------------------------------------------------------------------------------------------------------------
 
 
-def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
+def phases_png(plans: Sequence[Plan], path: Target, title: str = "") -> None:
     """Accuracy, servers and served share against demand for a ladder of plans, the modes behind them. Raises PlotError
     without matplotlib or plans, or if it cannot write."""
     if not plans:
@@ -239,6 +245,26 @@ def phases_png(plans: Sequence[Plan], path: Path, title: str = "") -> None:
         axes[2].set_xlabel("demand [requests/s]")
         figure.align_ylabels(axes)
         _mode_names(axes[0], ordered)
+
+
+def placements_png(plan: Plan, path: Target, title: str = "") -> None:
+    """The servers of every variant of a plan. Raises PlotError without matplotlib or placements, or if it cannot write."""
+    if not plan.placements:
+        raise PlotError("this plan places nothing; see its reasons")
+    names = [f"{place.task}: {place.variant} {place.server_type}".rstrip() for place in plan.placements]
+    tasks = list(dict.fromkeys(place.task for place in plan.placements))
+    with drawing(path, title, (9.0, 1.0 + 0.32 * len(names))) as figure:
+        axis = figure.subplots()
+        rows = range(len(names))
+        colours = [_colour(tasks.index(place.task)) for place in plan.placements]
+        bars = axis.barh(rows, [place.replicas for place in plan.placements], color=colours)
+        labels = [f"{place.replicas}, batches of {place.batch}" for place in plan.placements]
+        axis.bar_label(bars, labels, padding=3, fontsize=8)
+        axis.set_yticks(rows, names)
+        axis.invert_yaxis()
+        axis.margins(x=0.25)
+        axis.locator_params(axis="x", integer=True)
+        axis.set_xlabel("servers")
 
 
 def _phases(plans: Sequence[Plan]) -> list[tuple[str, float, float]]:

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from signal import SIG_DFL, SIGINT, default_int_handler, signal
-from threading import Thread
-from types import FrameType
 from typing import Literal
 
 from msgspec import Struct
@@ -26,6 +17,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import interval_of, prepare
 from loki_rl.runs.run_folder import folder_of, load, load_current, save
+from loki_rl.runs.spreading import cores, spread
 
 log = logging.getLogger(__name__)
 
@@ -91,19 +83,21 @@ def play(
     jobs: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     fresh: bool = False,
+    cluster: str = "",
 ) -> Played:
     """Run all cases and write their folders. What was killed goes on where it stopped when it is asked for again.
 
     run: driver -> what makes a run, importable by another process. Cases of the twin share `jobs` processes (default: one
-    for each core; 1 stays in this process); then the others run one after another, since each needs the machine for
-    itself. A case whose folder holds exactly this run is read back, unless fresh. A failed case does not stop the others,
-    but what is wrong with the options of any is raised before the first one runs: CasesError, ConfigError, TraceError or
-    RequestError.
+    for each core; 1 stays in this process), or the cores of the Ray cluster at the address `cluster`; then the others run
+    here one after another, since each needs the machine for itself. A case whose folder holds exactly this run is read
+    back, unless fresh. A failed case does not stop the others, but what is wrong with the options of any is raised before
+    the first one runs: CasesError, ConfigError, TraceError, RequestError or ClusterError.
     """
     check(cases)
     work = Played(cases, run, progress)
     waiting = work.open(fresh)
-    work.together([place for place in waiting if cases[place].options.driver == "twin"], jobs or cores())
+    twins = [place for place in waiting if cases[place].options.driver == "twin"]
+    work.afar(twins, cluster) if cluster else work.together(twins, jobs or cores())
     work.in_turn([place for place in waiting if cases[place].options.driver != "twin"])
     return work
 
@@ -124,11 +118,6 @@ def check(cases: Sequence[Case]) -> None:
     asked = ((case.options.policy, case.options.pipeline, interval_of(case.options)) for case in cases)
     for policy, pipeline, interval_s in dict.fromkeys(asked):
         make_policy(policy, scenes[pipeline].pipeline, replace(scenes[pipeline].policy, interval_s=interval_s))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Played:
@@ -160,9 +149,15 @@ class Played:
         if jobs == 1 or len(places) < 2:
             self.in_turn(places)
             return
-        with _remembered() as pressed, ProcessPoolExecutor(min(jobs, len(places)), get_context("spawn"), _tie) as pool:
-            for place, end in _as_they_end(pool, {place: self._attempt(place) for place in places}, pressed):
-                self._end(place, end)
+        for place, end in spread({place: self._attempt(place) for place in places}, jobs):
+            self._end(place, end)
+
+    def afar(self, places: Sequence[int], cluster: str) -> None:
+        """Wherever the cluster has room. Folders are written here: another host has others."""
+        asked = {place: self.cases[place] for place in places}
+        work = {place: partial(result, self.run[case.options.driver], case.options) for place, case in asked.items()}
+        for place, end in spread(work, cores(), cluster):
+            self._end(place, end if isinstance(end, str) else kept(end, asked[place].logdir))
 
     def in_turn(self, places: Sequence[int]) -> None:
         for place in places:
@@ -194,55 +189,24 @@ class Played:
             self.progress(Progress(self.cases[place].options, state, ended, len(self.cases), self.reused, why))
 
 
-def _tie() -> None:
-    """A process of the pool ends with the one that started it, however that ends; and Ctrl-C, which reaches it too, ends it
-    at once instead of passing for the failure of one run."""
-    signal(SIGINT, SIG_DFL)
-    Thread(target=_follow, args=(parent_process(),), daemon=True).start()
-
-
-def _follow(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _remembered() -> Iterator[list[int]]:
-    """Filled by Ctrl-C. Its exception is lost where it strikes within a callback, and then the processes that it ended too
-    would pass for failures of their runs."""
-    pressed: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        pressed.append(number)
-        default_int_handler(number, frame)
-
-    former = signal(SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal(SIGINT, former)
-
-
-def _as_they_end(
-    pool: Executor, work: Mapping[int, Callable[[], Path | str]], pressed: Sequence[int]
-) -> Iterator[tuple[int, Path | str]]:
-    futures: dict[Future[Path | str], int] = {pool.submit(task): place for place, task in work.items()}
-    try:
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenProcessPool:
-                if pressed:
-                    raise KeyboardInterrupt from None
-                yield futures[future], "its process died, perhaps for want of memory; run again with fewer jobs to resume"
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
 def attempt(run: Runner, options: RunOptions, logdir: Path) -> Path | str:
     """The folder of a finished run, or one sentence."""
+    end = result(run, options, folder_of(options, logdir))
+    return end if isinstance(end, str) else kept(end, logdir)
+
+
+def result(run: Runner, options: RunOptions, folder: Path | None = None) -> RunResult | str:
+    """A finished run, or one sentence."""
     try:
-        return save(run(options, folder_of(options, logdir)), logdir)
+        return run(options, folder)
+    except Exception as error:
+        return sentence(error)
+
+
+def kept(done: RunResult, logdir: Path) -> Path | str:
+    """The folder that it was written to, or one sentence."""
+    try:
+        return save(done, logdir)
     except Exception as error:
         return sentence(error)
 

@@ -15,7 +15,7 @@ from loki_rl.control.allocator.allocate import allocate
 from loki_rl.control.demand.history import History
 from loki_rl.control.demand.history_file import read_history, write_history
 from loki_rl.control.formulation.request import Request
-from loki_rl.control.policies.named import make_policy
+from loki_rl.control.policies.named import kind_of, make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.requests.ledger import Tally, summarise
@@ -26,6 +26,7 @@ from loki_rl.files.config import PipelineFile
 from loki_rl.files.pool_file import Pool
 from loki_rl.files.profile_file import ProfileFile
 from loki_rl.options import Help, NotNegative, Port
+from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 from loki_rl.runs.options import POLICY_NAMES, RunOptions
 from loki_rl.runs.recorded.recording import begin_recording, recording_in
 from loki_rl.runs.result import RunResult
@@ -38,9 +39,17 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.observe import logs
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanOptions
-from loki_rl.serving.plane import EngineKind
+from loki_rl.serving.plane import EngineKind, Layout
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.launcher import Launcher, LocalLauncher
+from loki_rl.serving.process.layout import EMULATED_HOSTS
+from loki_rl.serving.process.ray_launcher import RayLauncher
 from loki_rl.serving.security.guards import Guards, check_addresses
+
+LayoutName = Annotated[
+    Layout,
+    Help("compact: gateway and routers in one process, so that requests change processes less; spread: a process for each."),
+]
 
 
 class LiveError(UserError):
@@ -51,6 +60,11 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     """What only a plane that stays up may be told."""
 
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    layout: LayoutName = "spread"
+    launcher: Annotated[
+        LauncherName, Help("Who places the workers: local (all on this host), or ray (on the hosts of a Ray cluster).")
+    ] = "local"
+    address: ClusterAddress = AUTO
     workers_per_gpu: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None, Help("Workers on each GPU of --device, instead of --workers.")
     ] = None
@@ -81,6 +95,8 @@ class Served(Struct):
     policy: PolicyOptions
     history: Path | None
     shadows: tuple[str, ...]
+    launcher: Launcher
+    worker_processes: int
 
 
 def serve_until_stopped(
@@ -105,6 +121,8 @@ def serve_until_stopped(
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
         announce(f"{_addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))}{recorded}")
+        if served.shadows:
+            announce(f"what {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -113,6 +131,8 @@ def serve_until_stopped(
         stopped.wait(options.drain_s)
         plane.drain()
         tally = client.ledger().tally
+    for shadow in served.shadows:
+        announce(f"in figures: loki-rl simulate --journal {recording} --policy {shadow}")
     return _account(served, tally)
 
 
@@ -130,6 +150,7 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     check_addresses(options.guards, options.http_host, options.native)
     options.guards.check_files()
     run = replace(run, trace="live", initial_rps=run.initial_rps or 1.0)
+    shadows = _shadows(run, options.shadow)
     file = run.file
     engine: EngineKind = options.engine or ("onnx" if file.models else "emulated")
     pipeline = with_load_s(file.pipeline, run.load_s)
@@ -138,19 +159,38 @@ def prepared(run: RunOptions, options: ServeOptions) -> Served:
     policy = policy_of(run, cluster)
     history = _history(run)
     make_policy(run.policy, pipeline, policy)
-    shadows = tuple(dict.fromkeys(name.strip() for name in options.shadow.split(",") if name.strip()))
-    if run.calibration is not None and not shadows:
-        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
     for name in shadows:
         shadow = replace(run, policy=name, driver="twin")
         make_policy(name, pipeline, replace(policy, interval_s=interval_of(shadow)))
         habits_of(shadow, pipeline)
     if engine == "onnx":
-        check_hosting(cluster, run.device)
+        if options.launcher == "local":  # what other hosts have is for their cluster to say
+            check_hosting(cluster, run.device)
         if not options.any_profile:
             _check_profiles(file, pool, run.device)
     _check_feasible(cluster, policy)
-    return Served(replace(run, driver=engine, servers=servers), engine, file, cluster, policy, history, shadows)
+    served = replace(run, driver=engine, servers=servers)
+    return Served(served, engine, file, cluster, policy, history, shadows, *_launcher(options, cluster))
+
+
+def _launcher(options: ServeOptions, cluster: ClusterOptions) -> tuple[Launcher, int]:
+    """And how many processes emulated workers share. Raises ClusterError."""
+    if options.launcher == "local":
+        return LocalLauncher(), EMULATED_HOSTS
+    launcher = RayLauncher(cluster, options.address)
+    # Where servers differ a process has one, since no host need have them all.
+    return launcher, cluster.servers if cluster.pool else max(EMULATED_HOSTS, launcher.hosts)
+
+
+def _shadows(run: RunOptions, names: str) -> tuple[str, ...]:
+    """Their policies. A name is looked up before anything is compiled for the others. Raises RequestError for one that does
+    not exist, LiveError for a calibration that nobody would use."""
+    shadows = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if run.calibration is not None and not shadows:
+        raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
+    for name in shadows:
+        kind_of(name)
+    return shadows
 
 
 def _history(run: RunOptions) -> Path | None:
@@ -175,6 +215,9 @@ def _plane(
         device=served.run.device,
         policy=served.run.policy,
         policy_options=on_plane(served.policy),
+        layout=options.layout,
+        launcher=served.launcher,
+        worker_processes=served.worker_processes,
         native=options.native,
         http_port=options.http_port,
         http_host=options.http_host,

@@ -34,7 +34,10 @@ QueueingName = Annotated[Queueing | None, Help("Latency model (default: the poli
 SolverName = Annotated[Solver, Help("Who plans: our own search, or HiGHS on the model written down in PuLP.")]
 Headroom = Annotated[NotNegative | None, Help("Share of demand added before planning (default: the policy's own).")]
 ProfileName = Annotated[str | None, Help("Profile to use instead of the one that the pipeline file names.")]
-Device = Annotated[str, Help("auto, cpu, cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0.")]
+Device = Annotated[
+    str,
+    Help("auto, cpu, cpu+4 (threads a worker), cuda, cuda:0,1, cuda+graphs:0 (CUDA graphs), tensorrt:0 or tensorrt+fp16:0."),
+]
 POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, learned, ppo, clairvoyant"
 
 

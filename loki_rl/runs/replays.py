@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile
+from loki_rl.progress import Progress, unseen
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS
@@ -26,17 +27,23 @@ class PayloadsError(UserError):
 
 
 def replay_trace(
-    url: str, run: RunOptions, payloads: Path | None = None, credentials: Credentials | None = None
+    url: str,
+    run: RunOptions,
+    payloads: Path | None = None,
+    credentials: Credentials | None = None,
+    progress: Progress = unseen,
 ) -> RunResult:
     """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
-    order of their names; credentials: what is shown to the server. Raises TraceError, ReplayError, ClientError, ApiKeyError,
-    TlsError, CurveKeyError or PayloadsError."""
+    order of their names; credentials: what is shown to the server. Raises AddressError, TraceError, ReplayError,
+    ClientError, ApiKeyError, TlsError, CurveKeyError or PayloadsError."""
     trace = load_trace(run.trace)
     times, wishes = requests(trace, run, run.seed)
     file = run.file
     pipeline = file.pipeline
-    found = _payloads(payloads, run, file)
-    seen = replay(url, pipeline.name, times, found, pipeline.slo_s, wishes=wishes, credentials=credentials)
+    sent = _payloads(payloads, run, file)
+    seen = replay(
+        url, pipeline.name, times, sent, pipeline.slo_s, wishes=wishes, credentials=credentials, progress=progress
+    )
     servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),

@@ -25,6 +25,7 @@ from loki_rl.env.world import Habits
 from loki_rl.files.calibration_file import load_calibration
 from loki_rl.files.config import ConfigError, PipelineFile
 from loki_rl.files.pool_file import Pool, load_pool
+from loki_rl.progress import Progress, unseen
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.traces.arrivals import clock_s, duration_s, made_up, requests
@@ -153,8 +154,8 @@ def _policy_options(
     )
 
 
-def run_twin(options: RunOptions, _folder: Path | None = None) -> RunResult:
-    """Play the run in the event twin, which can be repeated: nothing is recorded."""
+def run_twin(options: RunOptions, _folder: Path | None = None, progress: Progress = unseen) -> RunResult:
+    """Play the run in the event twin, which can be repeated: nothing is recorded. progress: of the trace."""
     scene = prepare(options)
     policy = make_policy(options.policy, scene.pipeline, scene.policy)
     done = simulate(
@@ -165,6 +166,7 @@ def run_twin(options: RunOptions, _folder: Path | None = None) -> RunResult:
         faults=options.faults,
         wishes=scene.wishes,
         habits=scene.habits,
+        progress=progress,
     )
     return result(scene, done.summary, done.tally, done.wall_s)
 
@@ -184,10 +186,10 @@ def result(scene: Scene, summary: Summary, tally: Tally, wall_s: float) -> RunRe
     )
 
 
-def run_plane(options: RunOptions, folder: Path | None = None) -> RunResult:
+def run_plane(options: RunOptions, folder: Path | None = None, progress: Progress = unseen) -> RunResult:
     """Play the run on a plane of this host, recorded in its run folder where it has one. Raises as `play` does."""
     scene = prepare(options)
-    seen = play(scene, None if options.driver == "emulated" else payloads(scene), folder)
+    seen = play(scene, None if options.driver == "emulated" else payloads(scene), folder, progress=progress)
     return result(scene, seen.figures, seen.tally, seen.wall_s)
 
 
@@ -196,6 +198,7 @@ def play(
     sent: Sequence[NDArray[Any]] | None,
     folder: Path | None = None,
     keep: Container[int] = (),
+    progress: Progress = unseen,
 ) -> ReplayResult:
     """Start a plane, replay the scene's arrivals against it, stop it. folder: where it is recorded. keep: numbers of the
     payloads whose answers are kept. Raises LaunchError, ReplayError, FlightError or EngineError with one clear sentence."""
@@ -215,7 +218,7 @@ def play(
         recording=recording,
     ) as plane:
         name, slo_s = scene.pipeline.name, scene.pipeline.slo_s
-        seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes)
+        seen = replay(plane.front, name, scene.times, sent, slo_s, keep=keep, wishes=scene.wishes, progress=progress)
         plane.check()
     return seen
 

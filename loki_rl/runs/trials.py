@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from loki_rl.control.allocator.allocate import capacity
 from loki_rl.files.config import PipelineFile
 from loki_rl.options import Count, Help, Positive
-from loki_rl.runs.live import Served, ServeOptions, prepared
+from loki_rl.runs.live import LayoutName, Served, ServeOptions, prepared
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import PAYLOADS, on_plane
 from loki_rl.serving.chaos.schedule import KINDS, Kind, TrialError
@@ -37,6 +37,7 @@ class TrialOptions(Struct, frozen=True, kw_only=True):
     kinds: Annotated[str, Help(f"Kinds of faults, separated by commas (default: {','.join(KINDS)}).")] = ""
     rps: Annotated[Positive | None, Help(f"Requests per second (default: {SHARE:g} of what the plane could serve).")] = None
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
+    layout: LayoutName = "spread"
 
 
 def try_plane(
@@ -61,6 +62,7 @@ def try_plane(
         device=served.run.device,
         policy=run.policy,
         policy_options=on_plane(served.policy),
+        layout=options.layout,
     )
     return hold(ordeal, progress)
 

@@ -24,8 +24,9 @@ from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.native_sender import NativeSender
 from loki_rl.serving.load.open_loop import LOST_S, OpenLoop, Record, lag_ms
 from loki_rl.serving.load.sender import Sender
-from loki_rl.serving.plane import EngineKind
-from loki_rl.serving.process.launch import LocalPlane, layout
+from loki_rl.serving.plane import EngineKind, Layout
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.process.restart_budget import WINDOW_S
 from loki_rl.serving.state import Requests
 from loki_rl.serving.transport.wire import Array
@@ -58,6 +59,7 @@ class Ordeal(Struct, frozen=True):
     device: str = "cpu"
     policy: str = "exact"
     policy_options: dict[str, object] = {}
+    layout: Layout = "spread"
 
 
 class Verdict(Struct):
@@ -81,7 +83,7 @@ class Verdict(Struct):
 
 
 def targets(ordeal: Ordeal) -> Targets:
-    nodes = layout(ordeal.cluster, ordeal.engine, ordeal.device, ordeal.cluster.servers)
+    nodes = nodes_of(ordeal.cluster, ordeal.engine, ordeal.device, ordeal.cluster.servers, ordeal.layout)
     return Targets(
         nodes=tuple(node.name for node in nodes),
         workers=tuple(node.name for node in nodes if node.is_worker),
@@ -122,6 +124,7 @@ def _plane(ordeal: Ordeal, site: Path) -> LocalPlane:
         policy_options=ordeal.policy_options,
         http_port=0,
         http_processes=HTTP_PROCESSES,
+        layout=ordeal.layout,
         worker_processes=ordeal.cluster.servers,
         node=(MODULE, "--site", str(site)),
         check=True,

@@ -139,7 +139,7 @@ class HttpFront:
         try:
             wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
             with self._shares.one(self._whose(request)):
-                answer = await self.client.infer(wanted, oip.take_payload(asked))
+                answer = await self.client.infer(wanted, oip.take_payload(asked, self.client.memory))
         finally:
             watch.cancel()
         if isinstance(answer, Refused):

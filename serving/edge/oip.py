@@ -1,7 +1,7 @@
 """Requests of the Open Inference Protocol v2 with Triton's binary tensors: their bytes to one payload and its terms.
 
-One BYTES element (in JSON as base64) becomes uint8 [n], as an encoded picture is; numbers keep type and shape. Whether that
-is what the first model takes, its adapter says.
+One BYTES element (in JSON as base64, or as text where the tensor says so) becomes uint8 [n], as an encoded picture is;
+numbers keep type and shape, but for a batch axis of 1. Whether that is what the first model takes, its adapter says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from loki_rl.serving.edge.limits import MAX_BODY_BYTES, MAX_EXPANSION, MAX_TERMS
 from loki_rl.serving.edge.oip_tensors import Array, InferError, InputTensor, Parameters
 from loki_rl.serving.edge.steps import Steps
 from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor
-from loki_rl.serving.transport.wire import pack
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
+from loki_rl.serving.transport.wire import MAX_HEAD_BYTES
 
 VERSION = "1"
 # Inflated at a time: about a millisecond.
@@ -79,13 +80,12 @@ def read(body: bytes, encoding: str, header_length: str | None, limit: int, desc
     return (yield from parse(body, header_length, described))
 
 
-def take_payload(asked: InferRequest) -> bytes | None:
+def take_payload(asked: InferRequest, memory: SharedMemory) -> bytes | None:
     """The payload as it travels; it is not kept here. Raises InferError for one that no message holds."""
     array, asked.payload = asked.payload, None
-    payload = None if array is None else pack(array)
-    if payload is not None and len(payload) > MAX_BODY_BYTES:
+    if array is not None and array.nbytes > MAX_BODY_BYTES - MAX_HEAD_BYTES:
         raise too_large(MAX_BODY_BYTES)
-    return payload
+    return None if array is None else memory.pack(GATEWAY_KEEPS, array)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> Steps[bytes]:
@@ -149,7 +149,9 @@ def _check_terms(header: memoryview) -> None:
 def understand(request: InferBody, parts: Mapping[str, memoryview], described: Described) -> Steps[InferRequest]:
     """What a request asks for. parts: the raw data of those inputs that have any. Raises InferError."""
     tensor = _only_input(request.inputs, described)
-    payload = None if tensor is None else (yield from oip_tensors.read(tensor, parts.get(tensor.name)))
+    payload = None
+    if tensor is not None:
+        payload = oip_tensors.unbatched((yield from oip_tensors.read(tensor, parts.get(tensor.name))), described.input)
     terms = request.parameters
     return InferRequest(
         request.id,

@@ -15,8 +15,13 @@ from msgspec import Meta, Raw, Struct
 
 from loki_rl.serving.edge import json_data
 from loki_rl.serving.edge.steps import Steps
-from loki_rl.serving.transport.protocol import Turning, shortened
+from loki_rl.serving.transport.protocol import Tensor, Turning, shortened
 from loki_rl.serving.transport.wire import DTYPES, MAX_DIMENSIONS, MAX_SIZE, indexable
+
+# A tensor's parameter: its BYTES are base64 (the usual case), or text as it is.
+BASE64 = "base64"
+# Of what stands for BYTES: an encoded file, or pixels.
+PICTURE_RANKS = {1, 3}
 
 Parameters = dict[str, str | int | float | bool | None]
 Array = npt.NDArray[Any]
@@ -70,12 +75,24 @@ def _bytes_from_json(tensor: InputTensor) -> bytes:
         require_one_element(tensor, commas + 1)
     elements = np.asarray(_json_data(tensor), dtype=object).ravel()
     require_one_element(tensor, len(elements))
+    plain = tensor.parameters.get(BASE64, True) is False
     try:
-        return base64.b64decode(elements[0], validate=True)
-    except (binascii.Error, TypeError, ValueError):
+        return elements[0].encode() if plain else base64.b64decode(elements[0], validate=True)
+    except (AttributeError, binascii.Error, TypeError, ValueError):
         raise InferError(
-            400, f"input '{tensor.name}': BYTES in JSON are base64; other bytes go as a binary tensor"
+            400,
+            f"input '{tensor.name}': BYTES in JSON are base64, or text with the tensor's parameter '{BASE64}' false; other "
+            "bytes go as a binary tensor",
         ) from None
+
+
+def unbatched(array: Array, takes: Tensor) -> Array:
+    """Without the batch axis of 1 that Triton's clients put before the shape of a single request."""
+    ranks = {len(takes.shape)}
+    if takes.datatype == "BYTES":
+        ranks = PICTURE_RANKS if array.dtype == np.uint8 else set()
+    one = array.ndim > 1 and array.shape[0] == 1 and array.ndim not in ranks and array.ndim - 1 in ranks
+    return array[0] if one else array
 
 
 def _bytes_from_binary(tensor: InputTensor, part: memoryview) -> memoryview:

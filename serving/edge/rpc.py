@@ -176,7 +176,7 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
                 raise CallError(400, "the call has ended")
             timeout_s = asked.timeout_s or _remaining_s(context)
             wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
-            answer = await self._client.infer(wanted, oip.take_payload(asked))
+            answer = await self._client.infer(wanted, oip.take_payload(asked, self._client.memory))
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
         verdict = oip_answers.verdict(answer)

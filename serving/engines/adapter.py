@@ -36,15 +36,17 @@ class Port(Struct, frozen=True):
 
 
 class SessionIO(Struct, frozen=True):
-    """What an adapter may know of its model. folder: where the model and files beside it (a dictionary) lie."""
+    """What an adapter may know of its model. folder: where the model and files beside it (a dictionary) lie. fixed: whether
+    all items should have one shape, as on a GPU, which prepares itself for every shape anew."""
 
     folder: Path
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    fixed: bool = False
 
 
 class Prepared(Struct, frozen=True):
-    """inputs: input name -> tensor of one item, without the batch axis, of the same shape for every item. kept: whatever
+    """inputs: input name -> tensor of one item, without the batch axis; items of one shape run together. kept: whatever
     `finish` wants back."""
 
     inputs: dict[str, Array]

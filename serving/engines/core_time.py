@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import threading
+from contextlib import suppress
 from time import perf_counter, thread_time
 from typing import NamedTuple
 
 # Of the thread that reads it: time on a core [ns], time ready to run without one [ns], turns on a core.
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
+SCHEDSTAT = "/proc/thread-self/schedstat"
+LONGEST = 128
 
 
 class ThreadTime(NamedTuple):
@@ -41,10 +44,38 @@ def busy_time_of_now() -> ThreadTime:
     return ThreadTime(wall, wall - thread_time())
 
 
+class Schedstat:
+    """The file of the thread that makes this, opened once: opening takes most of the time of a look, and what is read is of
+    whoever opened it. Closed with the last reference, which is the thread's."""
+
+    def __init__(self, path: str) -> None:
+        self._handle: int | None = None
+        with suppress(OSError):
+            self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def waited_s(self) -> float | None:
+        """None where the kernel does not tell."""
+        if self._handle is None:
+            return None
+        try:
+            figures = os.pread(self._handle, LONGEST, 0).split()
+        except OSError:
+            return None
+        # A thread that reads this has had a turn: where none is counted, nothing is.
+        return int(figures[1]) / 1e9 if len(figures) == 3 and int(figures[2]) else None
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.schedstat = Schedstat(SCHEDSTAT)
+
+
+_here = _OfThread()
+
+
 def _waited_s() -> float | None:
-    try:
-        figures = SCHEDSTAT.read_bytes().split()
-    except OSError:
-        return None
-    # A thread that reads this has had a turn: where none is counted, nothing is.
-    return int(figures[1]) / 1e9 if len(figures) == 3 and int(figures[2]) else None
+    return _here.schedstat.waited_s()

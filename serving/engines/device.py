@@ -15,14 +15,15 @@ Kind = Literal["cpu", "cuda", "tensorrt"]
 PROVIDERS: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 # What a kind may be asked to do: run captured graphs, compute in half precision.
 GRAPHS, FP16 = "graphs", "fp16"
-OPTIONS: dict[str, tuple[str, ...]] = {"cpu": (), "cuda": (GRAPHS,), "tensorrt": (FP16,)}
+OPTIONS: dict[str, tuple[str, ...]] = {"cuda": (GRAPHS,), "tensorrt": (FP16,)}
+MOST_THREADS = 256
 
 _WORD = re.compile(r"(?P<kind>[a-z]+)(\+(?P<option>\w+))?(:(?P<numbers>\d+(,\d+)*))?")
-WORDS = "auto, cpu, cuda, cuda:N, cuda:0,1, cuda+graphs:N, tensorrt:N or tensorrt+fp16:N"
+WORDS = "auto, cpu, cpu+N, cuda, cuda:N, cuda:0,1, cuda+graphs:N, tensorrt:N or tensorrt+fp16:N"
 
 
 class Device(Struct, frozen=True):
-    """Where sessions run. index: of the GPU, 0 on a CPU. option: one of OPTIONS, or empty."""
+    """Where sessions run. index: of the GPU, 0 on a CPU. option: one of OPTIONS, on a CPU a number of threads, or empty."""
 
     kind: Kind
     index: int = 0
@@ -31,6 +32,11 @@ class Device(Struct, frozen=True):
     @property
     def on_gpu(self) -> bool:
         return self.kind != "cpu"
+
+    @property
+    def threads(self) -> int:
+        """Of a session."""
+        return int(self.option) if self.option and not self.on_gpu else 1
 
     @property
     def provider(self) -> str:
@@ -44,7 +50,7 @@ class Device(Struct, frozen=True):
     @property
     def name(self) -> str:
         option = f"+{self.option}" if self.option else ""
-        return f"{self.kind}{option}:{self.index}" if self.on_gpu else self.kind
+        return f"{self.kind}{option}:{self.index}" if self.on_gpu else f"{self.kind}{option}"
 
 
 def named(wanted: str) -> tuple[Device, ...]:
@@ -53,13 +59,22 @@ def named(wanted: str) -> tuple[Device, ...]:
     kind, option = (word["kind"], word["option"] or "") if word else ("", "")
     if word is None or kind not in PROVIDERS or (kind == "cpu" and word["numbers"]):
         raise EngineError(f"device '{wanted}' is unknown; use {WORDS}")
+    if kind == "cpu":
+        return (_cpu(wanted, option),)
     if option and option not in OPTIONS[kind]:
-        known = f"knows {', '.join(OPTIONS[kind])}" if OPTIONS[kind] else "knows none"
-        raise EngineError(f"device '{wanted}': '{option}' is no option of {kind}, which {known}")
+        raise EngineError(f"device '{wanted}': '{option}' is no option of {kind}, which knows {', '.join(OPTIONS[kind])}")
     indices = [int(number) for number in (word["numbers"] or "0").split(",")]
     if len(set(indices)) < len(indices):
         raise EngineError(f"device '{wanted}' names a GPU twice; --workers-per-gpu puts several workers on each")
     return tuple(Device(kind, index, option) for index in indices)  # type: ignore[arg-type]
+
+
+def _cpu(wanted: str, option: str) -> Device:
+    """One thread is what a CPU has without an option."""
+    if option and not (option.isdecimal() and 1 <= int(option) <= MOST_THREADS):
+        raise EngineError(f"device '{wanted}': a worker on a CPU has 1 to {MOST_THREADS} threads, as in cpu+4")
+    threads = int(option or 1)
+    return Device("cpu", option=str(threads) if threads > 1 else "")
 
 
 def dealt(devices: str, place: int) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError
 from loki_rl.serving.engines.adapter import Array, Produced
 
 
-class EngineError(UserError):
+class EngineError(FailureError):
     """The host cannot run a model as asked; the message is one sentence on what is wrong and what to do."""
 
 

@@ -23,21 +23,37 @@ ONNX_TYPES = {f"tensor({_NAMES.get(dtype.name, dtype.name)})": dtype for dtype i
 TYPES = {"TYPE_STRING": "tensor(string)"} | {f"TYPE_{DATATYPES[dtype]}": name for name, dtype in ONNX_TYPES.items()}
 
 
+class Declared(Struct, frozen=True):
+    """An input or output: its type in the words of ONNX Runtime, and its sizes, the batch first; -1 where one is open."""
+
+    datatype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.datatype} {list(self.shape)}"
+
+    def fits(self, other: Declared) -> bool:
+        """Whether no size contradicts one of the other's."""
+        sizes = zip(self.shape, other.shape, strict=False)
+        alike = len(self.shape) == len(other.shape) and all(-1 in (a, b) or a == b for a, b in sizes)
+        return self.datatype == other.datatype and alike
+
+
 class StoredModel(Struct, frozen=True):
-    """folder: of the model, with files beside its versions. max_batch: 0 for no limit. ports: input or output -> type, as
-    far as the configuration names them."""
+    """folder: of the model, with files beside its versions. max_batch: 0 for no limit. ports: inputs and outputs, as far as
+    the configuration names them."""
 
     folder: Path
     file: Path
     max_batch: int = 0
-    ports: dict[str, str] = {}
+    ports: dict[str, Declared] = {}
 
-    def check(self, ports: Mapping[str, str], largest_batch: int) -> None:
+    def check(self, ports: Mapping[str, Declared], largest_batch: int) -> None:
         """Raise ModelError unless the model has the ports that its configuration names, and may take such a batch."""
-        for name, datatype in self.ports.items():
-            if ports.get(name) != datatype:
+        for name, declared in self.ports.items():
+            if name not in ports or not declared.fits(ports[name]):
                 has = f"is {ports[name]}" if name in ports else f"is none of its {', '.join(sorted(ports))}"
-                raise ModelError(f"{self.folder / CONFIG} names '{name}' as {datatype}, but in {self.file} it {has}")
+                raise ModelError(f"{self.folder / CONFIG} names '{name}' as {declared}, but in {self.file} it {has}")
         if 0 < self.max_batch < largest_batch:
             raise ModelError(
                 f"{self.folder / CONFIG} allows batches of {self.max_batch}, the profile has {largest_batch}; leave the "
@@ -57,7 +73,8 @@ def find_model(repository: Path, model: str) -> StoredModel:
         raise ModelError(f"there is no model {_expected(repository, name, slash, wanted, file_name)}")
     if config is None:
         return StoredModel(folder, file)
-    ports = {port.name: TYPES.get(_type(port), "of a type that ONNX has not") for port in (*config.input, *config.output)}
+    batch = (-1,) if config.max_batch_size else ()
+    ports = {port.name: _declared(port, batch) for port in (*config.input, *config.output)}
     return StoredModel(folder, file, config.max_batch_size, ports)
 
 
@@ -94,6 +111,12 @@ def _read_config(path: Path) -> Any:
     if Path(file).name != file:
         raise ModelError(f"{path}: default_model_filename must be a file's name alone, not '{file}'")
     return config
+
+
+def _declared(port: Any, batch: tuple[int, ...]) -> Declared:
+    """batch: the axis that stands in no configuration of a model that batches."""
+    sizes = port.reshape.shape if port.HasField("reshape") else port.dims
+    return Declared(TYPES.get(_type(port), "of a type that ONNX has not"), (*batch, *map(int, sizes)))
 
 
 def _type(port: Any) -> str:

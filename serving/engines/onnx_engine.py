@@ -28,7 +28,7 @@ from loki_rl.serving.engines.cuda_events import CudaEvents, cuda_events
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import ModelError
-from loki_rl.serving.engines.model_repository import StoredModel, find_model
+from loki_rl.serving.engines.model_repository import Declared, StoredModel, find_model
 from loki_rl.serving.engines.providers import Shapes, engine_cache, providers
 from loki_rl.serving.engines.sessions import BoundSession, choose_device, open_session, ports, preload_libraries
 
@@ -146,8 +146,8 @@ class OnnxEngine:
         if self.device.kind != "tensorrt":
             stream = 0 if self.events is None else self.events.stream
             session = open_session(stored.file, self.device, providers(self.device, self.memory_mb, stream=stream))
-            return session, *_adapted(session, stored, spec, sizes)
-        adapter, io = _adapted(open_session(stored.file, Device("cpu")), stored, spec, sizes)
+            return session, *_adapted(session, stored, spec, sizes, self.device)
+        adapter, io = _adapted(open_session(stored.file, Device("cpu")), stored, spec, sizes, self.device)
         shapes = Shapes({name: item.shape for name, item in adapter.prepare(adapter.sample()).inputs.items()}, sizes)
         with engine_cache(self.repository, stored.folder.name, shapes) as cache:
             asked = providers(self.device, self.memory_mb, shapes, cache)
@@ -174,18 +174,26 @@ class OnnxEngine:
     def _rows(
         self, resident: Resident, items: Sequence[Mapping[str, Array]], padded: Callable[[int], int]
     ) -> Sequence[Rows | EngineError]:
-        """For each item its rows of the outputs. A batch that fails is run item by item: those that fail alone have failed.
-        Raises EngineError if all do."""
+        """For each item its rows of the outputs; items of one shape run together. Raises EngineError if all fail."""
+        found: dict[int, Rows | EngineError] = {}
+        for places in _alike(items):
+            found |= zip(places, self._together(resident, [items[place] for place in places], padded), strict=True)
+        rows = [found[place] for place in range(len(items))]
+        failures = [row for row in rows if isinstance(row, EngineError)]
+        if failures and len(failures) == len(rows):
+            raise failures[0]
+        return rows
+
+    def _together(
+        self, resident: Resident, items: Sequence[Mapping[str, Array]], padded: Callable[[int], int]
+    ) -> Sequence[Rows | EngineError]:
+        """The rows of items of one shape. A batch that fails is run item by item: those that fail alone have failed."""
         try:
             return self.infer(resident, items, padded(len(items)))
-        except EngineError:
+        except EngineError as error:
             if len(items) < 2:
-                raise
-        alone = [self._alone(resident, item, padded(1)) for item in items]
-        failures = [rows for rows in alone if isinstance(rows, EngineError)]
-        if len(failures) == len(items):
-            raise failures[0]
-        return alone
+                return [error]
+        return [self._alone(resident, item, padded(1)) for item in items]
 
     def _alone(self, resident: Resident, item: Mapping[str, Array], size: int) -> Rows | EngineError:
         try:
@@ -195,8 +203,6 @@ class OnnxEngine:
 
     def infer(self, resident: Resident, items: Sequence[Mapping[str, Array]], size: int) -> list[Rows]:
         """For each prepared item its rows of the outputs, of a batch of this size. Raises EngineError."""
-        if not items:
-            return []
         try:
             inputs = {name: _batch([item[name] for item in items], size) for name in resident.inputs}
             outputs = resident.bound.run(inputs) if resident.bound else resident.session.run(None, inputs)
@@ -213,13 +219,24 @@ def _events(device: Device) -> CudaEvents | None:
 
 
 def _adapted(
-    session: ort.InferenceSession, stored: StoredModel, spec: ModelSpec, sizes: Sequence[int]
+    session: ort.InferenceSession, stored: StoredModel, spec: ModelSpec, sizes: Sequence[int], device: Device
 ) -> tuple[Adapter, SessionIO]:
-    """The adapter around a model's ports. Raises AdapterError or ModelError."""
-    io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()))
-    declared = {port.name: port.type for port in (*session.get_inputs(), *session.get_outputs())}
-    stored.check(declared, max(sizes))
+    """The adapter around a model's ports, as it is to run on `device`. Raises AdapterError or ModelError."""
+    io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()), device.on_gpu)
+    stored.check({port.name: _declared(port) for port in (*session.get_inputs(), *session.get_outputs())}, max(sizes))
     return adapter_class(spec.adapter)(io, spec.options), io
+
+
+def _alike(items: Sequence[Mapping[str, Array]]) -> list[list[int]]:
+    """The places of items whose tensors have the same shapes, group by group."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(tuple(tensor.shape for tensor in item.values()), []).append(place)
+    return list(groups.values())
+
+
+def _declared(port: ort.NodeArg) -> Declared:
+    return Declared(port.type, tuple(size if isinstance(size, int) else -1 for size in port.shape))
 
 
 def _prepared(adapter: Adapter, payload: Array) -> Prepared | Produced:

@@ -68,7 +68,7 @@ def cuda_answers() -> bool:
 
 
 def open_session(model: Path, device: Device, asked: Sequence[Provider] = ()) -> ort.InferenceSession:
-    """A session with one thread that runs on `device`. asked: its providers, the usual ones without.
+    """A session that runs on `device`. asked: its providers, the usual ones without.
 
     Raises EngineError if the file is missing or broken, or if ONNX Runtime fell back to another provider, which it does
     without an error."""
@@ -77,7 +77,7 @@ def open_session(model: Path, device: Device, asked: Sequence[Provider] = ()) ->
     if device.on_gpu:
         preload_libraries()
     try:
-        session = ort.InferenceSession(str(model), session_options(), providers=list(asked or providers(device)))
+        session = ort.InferenceSession(str(model), session_options(device), providers=list(asked or providers(device)))
     except Exception as error:  # the runtime raises a class of its own per error code, without a common public base
         raise EngineError(f"model {model} cannot be loaded on {device.name}: {_sentence(error)}") from error
     check_provider(session, device)
@@ -91,10 +91,10 @@ def check_provider(session: ort.InferenceSession, device: Device) -> None:
         raise EngineError(f"{device.name} was asked for, but ONNX Runtime runs on {got}; {ADVICE.get(device.kind, '')}")
 
 
-def session_options() -> ort.SessionOptions:
-    """One thread, no spinning: several workers share the cores, and a thread that spins takes them from its neighbours."""
+def session_options(device: Device) -> ort.SessionOptions:
+    """No spinning: several workers share the cores, and a thread that spins takes them from its neighbours."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = device.threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Planned memory makes the first runs of every new batch size three times as slow, and no later one faster (measured).

@@ -10,6 +10,7 @@ import zmq
 from loki_rl.serving.gateway.connection import LOST, PATIENCE_S, Connection, GatewayGoneError, Inference, Lost, Received
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport import protocol
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, NOWHERE, SharedMemory
 
 # A lost wake-up costs at most this much, instead of a hang.
 _FALLBACK_S = 0.1
@@ -23,8 +24,8 @@ Future = asyncio.Future[Inference | protocol.Response]
 
 
 class AsyncClient:
-    """Made and used inside one event loop. zmq.asyncio would cost three times as much per request. leaving: the plane is
-    about to stop, as far as its last answer told."""
+    """Made and used inside one event loop, on the plane's host. zmq.asyncio would cost three times as much per request.
+    leaving: the plane is about to stop, as far as its last answer told. memory: where it takes large tensors."""
 
     def __init__(self, endpoint: str) -> None:
         self.leaving = False
@@ -39,6 +40,7 @@ class AsyncClient:
             self._loop.add_reader(fd, self._pump)
         self._timer = self._loop.call_later(_FALLBACK_S, self._tick)
         self._description: protocol.Described | None = None
+        self.memory = NOWHERE
         self._probe = asyncio.Lock()
         self._readiness = ""
         self._fresh_until = 0.0
@@ -91,6 +93,7 @@ class AsyncClient:
         """What is served, asked for once per gateway (so `ready` is that of then)."""
         if self._description is None:
             self._description = await self._question(protocol.Describe(self.take_id()), protocol.Described)
+            self.memory = SharedMemory(self._description.memory)
         return self._description
 
     async def begin_run(self) -> float:
@@ -119,7 +122,12 @@ class AsyncClient:
 
     def _send(self, request: protocol.Request, payload: bytes | None) -> Future:
         """Raises GatewayGoneError."""
-        self._connection.send(request, payload)
+        try:
+            self._connection.send(request, payload)
+        except GatewayGoneError:
+            if payload is not None:
+                self.memory.free(payload, GATEWAY_KEEPS)
+            raise
         self._look_soon()
         self._waiting[request.id] = future = self._loop.create_future()
         return future

@@ -19,7 +19,8 @@ from loki_rl.serving.gateway.connection import Inference as Inference
 from loki_rl.serving.security.key_folder import ClientKeys
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport import protocol
-from loki_rl.serving.transport.wire import WireError, pack
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, NOWHERE, SharedMemory
+from loki_rl.serving.transport.wire import WireError
 
 _BURST = 64
 
@@ -45,6 +46,7 @@ class Client:
         self._context.linger = 0
         self._description: protocol.Described | None = None
         self._arrived: list[Inference | protocol.Refused] = []
+        self._memory = NOWHERE
         try:
             self._connection = Connection(self._context, endpoint, keys)
         except zmq.ZMQError as error:
@@ -87,8 +89,7 @@ class Client:
         (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO. The rest: as in protocol.Infer. A
         request whose answer does not come in time is cancelled."""
         served = self.description
-        packed = None if payload is None else pack_payload(payload)
-        id = self.submit_packed(packed, timeout_s, min_accuracy=min_accuracy, priority=priority)
+        id = self._submit(self._frame(payload), timeout_s, min_accuracy, priority)
         limit_s = (timeout_s or served.slo_s) + served.grace_s + PATIENCE_S
         answer = self._await(id, limit_s, limit_s)
         if isinstance(answer, Inference):
@@ -97,19 +98,31 @@ class Client:
 
     def submit(self, payload: Array | bytes | None = None, timeout_s: float | None = None) -> int:
         """Send one request and return its id at once; `poll` gives the answer."""
-        return self.submit_packed(None if payload is None else pack_payload(payload), timeout_s)
+        return self._submit(self._frame(payload), timeout_s)
 
     def submit_packed(
         self, payload: bytes | None, timeout_s: float | None = None, *, min_accuracy: float = 0.0, priority: int = 0
     ) -> int:
-        """As submit, for a payload that `pack_payload` made before."""
+        """As submit, for a payload that `pack_payload` made before; it may be sent again."""
+        return self._submit(payload, timeout_s, min_accuracy, priority)
+
+    def _submit(self, payload: bytes | None, timeout_s: float | None, min_accuracy: float = 0.0, priority: int = 0) -> int:
         id = self._connection.take_id()
         request = protocol.Infer(id, self.description.pipeline, timeout_s or 0.0, min_accuracy, priority)
         try:
             self._connection.send(request, payload)
         except GatewayGoneError:
+            if payload is not None:
+                self._memory.free(payload, GATEWAY_KEEPS)
             raise GatewayGoneError(f"no gateway is at '{self.endpoint}' now") from None
         return id
+
+    def _frame(self, payload: Array | bytes | None) -> bytes | None:
+        """What is sent of a payload, once: a large one is left in the plane's memory. Raises ClientError."""
+        if payload is None:
+            return None
+        self._memory = SharedMemory(self.description.memory if self.endpoint.startswith("ipc://") else "")
+        return pack_payload(payload, self._memory)
 
     def cancel(self, id: int) -> None:
         """Want the result of a request no more; it is answered with outcome 'cancelled' unless it has ended already."""
@@ -219,9 +232,10 @@ class Client:
         return ClientError(f"no answer from '{self.endpoint}' within {limit_s:g} s")
 
 
-def pack_payload(payload: Array | bytes) -> bytes:
-    """The tensor frame of a payload; bytes are an encoded picture. Raises ClientError for arrays that cannot be sent."""
+def pack_payload(payload: Array | bytes, memory: SharedMemory = NOWHERE) -> bytes:
+    """The tensor frame of a payload; bytes are an encoded picture. memory: where a large one is left for the plane, which
+    then frees it. Raises ClientError for arrays that cannot be sent."""
     try:
-        return pack(np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
+        return memory.pack(GATEWAY_KEEPS, np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
     except WireError as error:
         raise ClientError(str(error)) from None

@@ -13,7 +13,7 @@ import zmq
 from msgspec import Struct
 
 from loki_rl.core.draws import RETRY, uniform
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError
 from loki_rl.serving.security.key_folder import ClientKeys
 from loki_rl.serving.transport import multipart, protocol
 from loki_rl.serving.transport.curve import secure_client
@@ -37,7 +37,7 @@ Array = npt.NDArray[Any]
 LOST = "the gateway was lost before it answered"
 
 
-class ClientError(UserError):
+class ClientError(FailureError):
     """The gateway refused the request, does not answer, or is not what was expected; the message says which."""
 
 

@@ -23,6 +23,7 @@ from loki_rl.serving.state import Control, Part, PlaneState, Stage, Trouble
 from loki_rl.serving.transport import protocol
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.payloads import GatewayPayloads
+from loki_rl.serving.transport.shared_memory import size_of
 from loki_rl.serving.transport.wire import Letter
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ class GatewayAdapter:
 def _arrived(entered: list[Entered]) -> Delivery:
     qos = {one.key: QoS(one.min_accuracy, one.priority) for one in entered if one.min_accuracy or one.priority}
     with_payload = [(one.key, one.payload) for one in entered if one.payload is not None]
-    sizes = {key: len(payload) for key, payload in with_payload}
+    sizes = {key: size_of(payload) for key, payload in with_payload}
     event = Arrived([one.key for one in entered], [one.timeout_s for one in entered], qos, sizes)
     return Letter(GATEWAY, event, [key for key, _ in with_payload]), [payload for _, payload in with_payload]
 

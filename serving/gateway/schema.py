@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 import zmq
+from msgspec.structs import replace
 
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.files.config import load_pipeline
@@ -13,6 +14,7 @@ from loki_rl.serving.engines.adapter import Adapter, PayloadError, adapter_class
 from loki_rl.serving.gateway.client_socket import Check
 from loki_rl.serving.plane import PlaneFile
 from loki_rl.serving.transport.protocol import NO_ID, Described, TaskVariants, Tensor
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
 from loki_rl.serving.transport.wire import Array, WireError, unpack
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ def described(plane: PlaneFile) -> Described:
     if plane.engine != "emulated":
         source = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.entries), "takes", PICTURE)
         result = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.leaves), "gives", TEXT)
-    return describe(pipeline, plane.engine, source, result, plane.options.grace_s)
+    return replace(describe(pipeline, plane.engine, source, result, plane.options.grace_s), memory=plane.memory)
 
 
 def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:
@@ -51,7 +53,7 @@ def payload_check(plane: PlaneFile) -> Check:
     pipeline = plane.options.pipeline
     emulated = plane.engine == "emulated"
     adapters = [] if emulated else adapters_of(pipeline, plane.pipeline_file, pipeline.entries)
-    return PayloadCheck(adapters)
+    return PayloadCheck(adapters, SharedMemory(plane.memory))
 
 
 def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[type[Adapter]]:
@@ -63,17 +65,24 @@ def adapters_of(pipeline: Pipeline, file: str, tasks: Sequence[int]) -> list[typ
 
 class PayloadCheck:
     """What these adapters say of a payload. They are code of the pipeline's author: whatever they raise refuses the request
-    and nothing else."""
+    and nothing else. memory: where large ones are; one that is refused goes from there."""
 
-    def __init__(self, adapters: Sequence[type[Adapter]]) -> None:
+    def __init__(self, adapters: Sequence[type[Adapter]], memory: SharedMemory) -> None:
         self._adapters = adapters
+        self._memory = memory
         self._told: set[tuple[type[Adapter], type[Exception]]] = set()
 
     def __call__(self, frame: zmq.Frame | None) -> str | None:
         if frame is None:
             return "a tensor is missing" if self._adapters else None
+        fault = self._fault(frame)
+        if fault is not None:
+            self._memory.free(frame, GATEWAY_KEEPS)
+        return fault
+
+    def _fault(self, frame: zmq.Frame) -> str | None:
         try:
-            payload = unpack(frame)
+            payload = unpack(self._memory.read(frame))
         except WireError as error:
             return str(error)
         return next((fault for adapter in self._adapters if (fault := self._of(adapter, payload)) is not None), None)

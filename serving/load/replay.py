@@ -15,11 +15,13 @@ from msgspec import Struct
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
 from loki_rl.core.requests.ledger import Summary, Tally, summarise
+from loki_rl.progress import Progress, unseen
 from loki_rl.serving.gateway.client import Array, ClientError, Inference
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.native_sender import NativeSender
 from loki_rl.serving.load.sender import ReplayError, Seen, Sender
 from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.transport.addresses import AddressError
 from loki_rl.serving.transport.protocol import RunLedger
 from loki_rl.traces.demand import Wishes
 
@@ -27,6 +29,8 @@ from loki_rl.traces.demand import Wishes
 PATIENCE_S = 1.0
 # Longest way of a second's count from the end of that second into the ledger.
 _REPORT_S = 0.1
+# Between two words of how far the run is.
+TOLD_S = 1.0
 # Sends in a row, at most, before answers are looked at.
 _BURST = 32
 
@@ -81,29 +85,29 @@ def replay(
     keep: Container[int] = (),
     wishes: Wishes | None = None,
     credentials: Credentials | None = None,
+    progress: Progress = unseen,
 ) -> ReplayResult:
     """Send request i at arrivals_s[i] (rising, from 0) with payload i modulo their number, and await what becomes of it.
 
     url: tcp:// or ipc:// (native), http:// or https:// (Open Inference Protocol, any server). payloads: None where the
     engine is emulated. slo_s: deadline of each request. warmup: requests sent and answered one by one before the run begins.
     keep: numbers of the payloads whose answers the result holds. wishes: what each request asks for; nobody comes again.
-    credentials: what is shown to the server. Raises ReplayError or ClientError if the server is not there or refuses what
-    is sent.
+    credentials: what is shown to the server. progress: is told how much of the trace is over. Raises AddressError for
+    another URL, ReplayError or ClientError if the server is not there or refuses what is sent.
     """
     _check(arrivals_s, slo_s)
 
     def keeps(number: int) -> bool:
         return bool(payloads) and number % len(payloads or ()) in keep
 
-    return _play(
-        _sender(url, pipeline, payloads, slo_s, credentials or Credentials()), arrivals_s, slo_s, warmup, keeps, wishes
-    )
+    sender = _sender(url, pipeline, payloads, slo_s, credentials or Credentials())
+    return _play(sender, arrivals_s, slo_s, warmup, keeps, wishes, progress)
 
 
 def replay_over(sender: Sender, arrivals_s: npt.NDArray[np.floating[Any]], slo_s: float, *, warmup: int = 8) -> ReplayResult:
     """As `replay`, over a sender that the caller made; it is closed at the end."""
     _check(arrivals_s, slo_s)
-    return _play(sender, arrivals_s, slo_s, warmup, lambda _: False, None)
+    return _play(sender, arrivals_s, slo_s, warmup, lambda _: False, None, unseen)
 
 
 def _play(
@@ -113,13 +117,14 @@ def _play(
     warmup: int,
     keeps: Callable[[int], bool],
     wishes: Wishes | None,
+    progress: Progress,
 ) -> ReplayResult:
     try:
         for number in range(-warmup, 0):
             _warm(sender, number, slo_s)
         run = _Run(sender, arrivals_s, slo_s, keeps, wishes)
         has_ledger = run.begin()
-        run.play()
+        run.play(progress)
         return run.result(run.ledger() if has_ledger else None)
     finally:
         sender.close()
@@ -137,7 +142,7 @@ def _sender(url: str, pipeline: str, payloads: Sequence[Array] | None, slo_s: fl
         return NativeSender(url, pipeline, payloads, slo_s, credentials.native())
     if url.startswith(("http://", "https://")):
         return HttpSender(url, pipeline, payloads, slo_s, credentials=credentials)
-    raise ReplayError(f"'{url}' is neither tcp://, ipc:// nor http:// or https://")
+    raise AddressError(f"'{url}' is neither tcp://, ipc:// nor http:// or https://")
 
 
 def _warm(sender: Sender, number: int, slo_s: float) -> None:
@@ -192,11 +197,15 @@ class _Run:
         self._zero = (before + time.monotonic()) / 2
         return has_ledger
 
-    def play(self) -> None:
+    def play(self, progress: Progress) -> None:
         following, n = 0, len(self._intended)
         end = self._intended[-1] + self._limit_s if n else 0.0
+        told = 0.0
         while self._open and self._now() < end:
             following = self._send_due(following)
+            if self._wall_s >= told:
+                progress(min(1.0, self._wall_s / end))
+                told = self._wall_s + TOLD_S
             seen = self._sender.poll()
             now = self._now()
             for answer in seen:

@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.items import QoS
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError
 from loki_rl.serving.gateway.client import Inference
 from loki_rl.serving.transport.protocol import RunLedger
 
 
-class ReplayError(UserError):
+class ReplayError(FailureError):
     """The replay cannot go on, because of what it was told to send or where; the message says which."""
 
 

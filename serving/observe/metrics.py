@@ -43,14 +43,18 @@ class _Snapshot(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        state = self._state
-        yield from _requests(state)
-        yield from _stages(state)
-        yield from _answering(state)
-        yield _troubles(state)
-        if state.control is not None:
-            yield from _control(state.pipeline, state.control)
-        yield from _triton(state)
+        return families(self._state)
+
+
+def families(state: PlaneState) -> Iterator[Metric]:
+    """All metrics of a state."""
+    yield from _requests(state)
+    yield from _stages(state)
+    yield from _answering(state)
+    yield _troubles(state)
+    if state.control is not None:
+        yield from _control(state.pipeline, state.control)
+    yield from _triton(state)
 
 
 # -- own names ------------------------------------------------------------------------------------------------------------
@@ -124,7 +128,7 @@ def _control(name: str, control: Control) -> Iterator[Metric]:
     loading = sum(bool(worker.loading) for worker in workers)
     yield _gauge("loki_servers_loading", "Servers that load a model.", _PIPELINE, [(own, loading)])
     loads = [((name, str(worker.number)), worker.loads) for worker in workers]
-    yield _gauge("loki_model_loads", "Models loaded since the worker's process began.", ("pipeline", "worker"), loads)
+    yield _counter("loki_model_loads", "Models loaded since the worker's process began.", ("pipeline", "worker"), loads)
     slow = [((name, one.task, one.variant, one.server_type), one.slowdown) for one in control.drift]
     help = "Measured over profiled service time, where that drifts."
     yield _gauge("loki_drift_slowdown", help, (*_VARIANT, "server_type"), slow)

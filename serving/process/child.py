@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import loki_rl
 from loki_rl.serving.folder import private
 
 # glibc maps and trims blocks above 128 KB anew each time; measured, that is 12-40 times the cost of copying a tensor.
@@ -110,14 +109,19 @@ def _allow_files(pid: int) -> None:
 
 def wait_for_end(child: Child, timeout_s: float) -> bool:
     """Whether it ends within this time; it still has to be reaped."""
+    return readable(child.pidfd, timeout_s)
+
+
+def readable(handle: int, timeout_s: float) -> bool:
+    """Whether it becomes so within this time."""
     poll = select.poll()
-    poll.register(child.pidfd, select.POLLIN)
+    poll.register(handle, select.POLLIN)
     return bool(poll.poll(max(0.0, 1000 * timeout_s)))
 
 
 def _environment() -> dict[str, str]:
     """Where this package is not installed but found in a folder, the child finds it there too."""
-    folder = str(Path(loki_rl.__path__[0]).parent)
+    folder = str(Path(__file__).parents[3])
     path = [] if folder in site.getsitepackages() else [folder]
     path += filter(None, [os.environ.get("PYTHONPATH")])
     return os.environ | MALLOC | THREADS | ({"PYTHONPATH": os.pathsep.join(path)} if path else {})

@@ -18,15 +18,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain, router, worker
+from loki_rl.core.messages import CONTROLLER, GATEWAY, Drain
 from loki_rl.core.options import ClusterOptions
-from loki_rl.errors import UserError
-from loki_rl.serving.engines.engine_factory import device_of
-from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder
+from loki_rl.errors import FailureError, UserError
+from loki_rl.serving.folder import PRIVATE_FOLDER, RunFolder, base_folder, memory_folder
 from loki_rl.serving.observe.logs import LogOptions
 from loki_rl.serving.observe.span_options import SpanError, SpanOptions, check_spans
-from loki_rl.serving.plane import EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.plane import EngineKind, Layout, PlaneFile, pack_options
 from loki_rl.serving.process.child import python
+from loki_rl.serving.process.launcher import Launcher, LocalLauncher
+from loki_rl.serving.process.layout import EMULATED_HOSTS, nodes_of, reachable
 from loki_rl.serving.process.supervisor import Supervisor
 from loki_rl.serving.security.guards import Guards, check_addresses
 from loki_rl.serving.transport.addresses import bracketed, native_server
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 HTTP, GRPC, NATIVE = "http", "grpc", "native"
 NODE = ("loki_rl.serving.process.node",)
-# Emulated workers need no core each; two processes keep the loss of one visible without losing all.
-EMULATED_HOSTS = 2
 # Open files of a process: its own beside those that are open already, and what one connection to another process of the
 # plane takes at most.
 OWN_FILES, FILES_EACH = 14, 4
@@ -49,27 +48,8 @@ POLL_S = 0.02
 LOOK_S = 0.5
 
 
-class LaunchError(UserError):
+class LaunchError(FailureError):
     """The plane did not start, or one of its processes failed; the message is one sentence for the user."""
-
-
-def layout(
-    options: ClusterOptions, engine: EngineKind, device: str = "", worker_processes: int = EMULATED_HOSTS
-) -> tuple[NodeSpec, ...]:
-    """One process each for gateway, controller and every router. A real engine has a process per worker; its device: see
-    engine_factory.device_of. worker_processes: that emulated workers share."""
-    nodes = [NodeSpec(GATEWAY, (GATEWAY,)), NodeSpec(CONTROLLER, (CONTROLLER,))]
-    nodes += [NodeSpec(f"router-{task}", (router(task),)) for task in range(len(options.pipeline.tasks))]
-    if engine == "emulated":
-        hosts = min(options.servers, worker_processes)
-        dealt = (tuple(map(worker, range(host, options.servers, hosts))) for host in range(hosts))
-        nodes += [NodeSpec(f"workers-{host}", workers) for host, workers in enumerate(dealt)]
-    else:
-        nodes += [
-            NodeSpec(f"workers-{number}", (worker(number),), device=device_of(options, device, number))
-            for number in range(options.servers)
-        ]
-    return tuple(nodes)
 
 
 class LocalPlane:
@@ -79,11 +59,11 @@ class LocalPlane:
     and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
     these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
-    beside: name -> module and arguments of a process that the plane does not need. worker_processes: that emulated workers
-    share. node: what a node's process runs, as in Supervisor. start_s: longest wait
-    for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an install; later, for a
-    process that is started again. byes: after the end, what each node said that stopped in good order. Entering raises
-    LaunchError.
+    beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
+    launcher: what starts the nodes' processes (default: all on this host); node: what such a process runs, as in Supervisor.
+    start_s: longest wait for all nodes to be up and the first plan's models to be loaded, beside what is compiled after an
+    install; later, for a process that is started again. byes: after the end, what each node said that stopped in good
+    order. Entering raises LaunchError.
     """
 
     def __init__(
@@ -108,12 +88,15 @@ class LocalPlane:
         history: Path | None = None,
         logs: LogOptions | None = None,
         traces: SpanOptions | None = None,
+        layout: Layout = "spread",
         worker_processes: int = EMULATED_HOSTS,
         start_s: float = 60.0,
+        launcher: Launcher | None = None,
         node: Sequence[str] = NODE,
         check: bool = False,
     ) -> None:
         self._start_s = start_s
+        self._launcher = launcher or LocalLauncher()
         self._node = node
         self._host = http_host
         self.http_port = http_port
@@ -125,7 +108,7 @@ class LocalPlane:
         self._logs = logs or LogOptions()
         self._settings: dict[str, Any] = {
             "cluster": pack_options(options),
-            "nodes": layout(options, engine, device, worker_processes),
+            "nodes": nodes_of(options, engine, device, worker_processes, layout),
             "engine": engine,
             "pipeline_file": pipeline_file,
             "device": device,
@@ -149,6 +132,7 @@ class LocalPlane:
             self._folder = RunFolder()
         except OSError as error:
             raise LaunchError(f"no run folder can be made in {base_folder()}: {error}; see XDG_RUNTIME_DIR") from None
+        self._memory = memory_folder() if self._launcher.shares_memory else None
         try:
             self._launch()
         except BaseException:
@@ -175,6 +159,11 @@ class LocalPlane:
         return self._supervisor is not None and self._supervisor.warm
 
     @property
+    def absent(self) -> set[str]:
+        """Nodes of workers that no host has room for."""
+        return set() if self._supervisor is None else set(self._supervisor.absent)
+
+    @property
     def restarted(self) -> int:
         """How often a process was started again."""
         return 0 if self._supervisor is None else self._supervisor.restarted
@@ -186,9 +175,9 @@ class LocalPlane:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process of each node."""
+        """Process of each node that is a child of this one."""
         children = {} if self._supervisor is None else self._supervisor.children
-        return {name: child.pid for name, child in children.items()}
+        return {name: child.pid for name, child in children.items() if child.pid}
 
     def check(self) -> None:
         """Raise LaunchError if the plane cannot go on."""
@@ -217,14 +206,15 @@ class LocalPlane:
             check_spans(self._settings["traces"])
         except SpanError as error:
             raise LaunchError(str(error)) from None
-        plane = PlaneFile(front=self.front, **self._settings)
-        self._nodes = plane.nodes
+        memory = "" if self._memory is None else str(self._memory.path)
         host = None if (self.http_port, self.grpc_port) == (None, None) else self._host
         try:
+            plane = reachable(PlaneFile(front=self.front, memory=memory, **self._settings), self._launcher.address)
             bare = check_addresses(self._guards, host, self.native)
             self._guards.check_files()
         except UserError as error:
             raise LaunchError(str(error)) from None
+        self._nodes = plane.nodes
         for one in bare:
             log.warning("listening on %s without TLS or without keys: whoever reaches it can use and stop it", one)
         self._commands = self._front_ends()
@@ -233,12 +223,15 @@ class LocalPlane:
             plane.write(folder)
         except OSError as error:
             raise LaunchError(f"the plane cannot be written down in {folder}: {error}") from None
-        supervisor = self._supervisor = Supervisor(folder, plane, self._node, self._commands, self._start_s, self._beside)
+        supervisor = self._supervisor = Supervisor(
+            folder, plane, self._node, self._commands, self._start_s, self._launcher, self._beside
+        )
         supervisor.start()
         names = {node.name for node in plane.nodes}
         began = time.monotonic()
-        if not self._in_time(supervisor, lambda: names <= supervisor.up, began):
-            self._give_up(f"{', '.join(sorted(names - supervisor.up))} did not come up")
+        if not self._in_time(supervisor, lambda: names - supervisor.absent <= supervisor.up, began):
+            missing = sorted(names - supervisor.absent - supervisor.up)
+            self._give_up(f"{', '.join(missing)} did not come up ({supervisor.last_words(missing[0])})")
         if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)
@@ -313,6 +306,8 @@ class LocalPlane:
             bound.close()
         self._held.clear()
         self._folder.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def _stop(self, supervisor: Supervisor) -> None:
         for names in self._stages():
@@ -321,7 +316,7 @@ class LocalPlane:
         self.byes = supervisor.byes
 
     def _stages(self) -> list[list[str]]:
-        routers = [node.name for node in self._nodes if node.is_router]
+        routers = [node.name for node in self._nodes if node.is_router and node.name != GATEWAY]
         workers = [node.name for node in self._nodes if node.is_worker]
         # The last answers pass through the proxy when the gateway has written them.
         passing = [NATIVE] if NATIVE in self._commands else []

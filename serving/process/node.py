@@ -52,6 +52,7 @@ from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.payloads import GatewayPayloads, RouterPayloads, WorkerPayloads
+from loki_rl.serving.transport.shared_memory import SharedMemory
 from loki_rl.serving.transport.timers import Timers
 from loki_rl.serving.transport.wire import (
     Alive,
@@ -71,6 +72,8 @@ from loki_rl.serving.transport.wire import (
 
 log = logging.getLogger(__name__)
 
+# How often arenas whose writers ended are looked for [s].
+SWEEP_S = 60.0
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
 JOURNAL_BUFFER = 1 << 16
@@ -91,6 +94,8 @@ class Node:
         self._context = context
         self._closing: list[Callable[[], None]] = []
         self._parts: list[Callable[[], Part]] = []
+        self._memory = SharedMemory(plane.memory)
+        self._sweep_at = 0.0
         self._state_query: StateQuery | None = None
         self._gateway_adapter: GatewayAdapter | None = None
         self._keeper: LedgerKeeper | None = None
@@ -98,10 +103,11 @@ class Node:
         self._gateway: Gateway | None = None
         self._controller: Controller | None = None
         self._patience: list[Callable[[], float]] = []
+        self._engines: list[ThreadedEngine] = []
         self._beat_at = 0.0
         self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
-        self.mailbox = Mailbox(context, name, plane.endpoints(folder), plane.keys)
+        self.mailbox = Mailbox(context, name, plane.endpoints(folder, name), plane.outside(self.spec), plane.keys)
         # What others must be able to find, also if somebody removes its file.
         self._reachable = [self.mailbox.bind_again]
         self._flight_log: FlightLog | None = None
@@ -167,7 +173,7 @@ class Node:
             actor = cast(Router, build(address, self.plane.options, self.spec.incarnation))
             meter = StageMeter(actor)
             self._parts.append(meter.state)
-            payloads = RouterPayloads(actor.pipeline, actor.task)
+            payloads = RouterPayloads(actor.pipeline, actor.task, self._memory)
             self.driver.host(address, actor, payloads, self._kill, self._traced(actor, meter))
         else:
             self._host_worker(address, int(number))
@@ -177,7 +183,7 @@ class Node:
         gateway = self._gateway = cast(Gateway, build(GATEWAY, plane.options, self.spec.incarnation))
         what = described(plane)
         front = ClientSocket(self._context, plane.front, plane.options.pipeline, what, payload_check(plane))
-        payloads = GatewayPayloads(gateway)
+        payloads = GatewayPayloads(gateway, self._memory)
         others = [address for address in addresses(plane.options) if not address.startswith(("worker", GATEWAY))]
         homes = {address: plane.homes[address] for address in others}
         meter, timers = RequestMeter(gateway), Timers()
@@ -240,7 +246,8 @@ class Node:
             self.driver.host(address, actor, payloads, self.emulated_carry(address, payloads))
             return
         pipeline = plane.options.pipeline
-        engine = ThreadedEngine(address, pipeline, self.real_engine(number), payloads, self._finished)
+        engine = ThreadedEngine(address, pipeline, self.real_engine(number), payloads, self._finished, self._memory)
+        self._engines.append(engine)
         longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
         self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
         self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
@@ -281,6 +288,9 @@ class Node:
         for bind_again in self._reachable:
             bind_again()
         self._tell_troubles()
+        if self._beat_at >= self._sweep_at:
+            self._sweep_at = self._beat_at + SWEEP_S
+            self._memory.sweep(self._beat_at)
 
     def _tell_troubles(self) -> None:
         news = self.driver.troubles.news()
@@ -325,6 +335,8 @@ class Node:
     def _look(self) -> None:
         """Say that this node lives; once that the first plan's models are loaded, and once that no request is open after
         Drain."""
+        for engine in self._engines:
+            engine.run_short()
         # What it asked for ends with what it was for: it may stop in the next moment.
         if time.monotonic() >= self._beat_at or (self._asked_s and self._asked_s > self._patience_s()):
             self._beat()

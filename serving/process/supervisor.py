@@ -8,32 +8,35 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import zmq
-from msgspec.structs import replace
 
 from loki_rl.control.compiling import SENTENCE
-from loki_rl.core.cluster import lose_worker
-from loki_rl.core.messages import GATEWAY, Event, number_of, worker
+from loki_rl.core.messages import GATEWAY, Event, worker
 from loki_rl.serving.folder import PRIVATE_FOLDER, claim
-from loki_rl.serving.plane import LAUNCHER, NodeSpec, PlaneFile
-from loki_rl.serving.process.child import Child, python, wait_for_end
+from loki_rl.serving.plane import LAUNCHER, PlaneFile
+from loki_rl.serving.process.child import readable
 from loki_rl.serving.process.compile_time import CompileTime
 from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silent_s
+from loki_rl.serving.process.launcher import Launcher, LocalProcess, Process
 from loki_rl.serving.process.restart_budget import RestartBudget, told
+from loki_rl.serving.process.roster import Roster
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.troubles import Troubles, kind_of
-from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Gone, Hung, Idle, Letter, Troubled, Up, Warm
+from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Hung, Idle, Troubled, Up, Warm
 
 log = logging.getLogger(__name__)
 
 BURST = 64
 # How often signs of life are looked at [s].
 LOOK_S = 0.25
+# How long a host with room is waited for before the plane goes on without [s]; it may still come.
+PLACE_S = 10.0
 # How often what the plane does not need is started, and how long after its end [s].
 BESIDE_STARTS, BESIDE_DELAY_S = 4, 5.0
 # Ends of processes that are kept, with their last words.
@@ -43,15 +46,16 @@ ENDS = 20
 class Supervisor:
     """A process that ends before the plane is warm is a failure of the plane. Later each is started again: its end is
     announced at once, and one that keeps ending has to wait (see RestartBudget) while the plane goes on without it. One that
-    gives no sign of life is killed, and then is one that ended. node: module that is a node's process, and its
-    arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first sign of life
-    of a process that was started again. beside: what the plane does not need, name -> command: it is started when the plane
-    is warm, and a few times again; its end is a trouble.
+    gives no sign of life is killed, and then is one that ended. launcher: starts the nodes' processes; node: module that is
+    one, and its arguments before folder and name. others: front ends, name -> command. start_s: longest wait for the first
+    sign of life of a process that was started again. beside: what the plane does not need, name -> command: it is started
+    when the plane is warm, and a few times again; its end is a trouble.
 
-    up: nodes that listen. warm: the first plan's models are loaded and clients are served. idle: no request is open after
-    Drain. byes: what nodes said when they stopped. restarted: starts beyond the first. ended: processes that did so
-    unexpectedly, and their last words. compile_time: of nodes that had to. failure: why the plane cannot go on, one
-    sentence; empty while it can. All of these are written by the thread and read under `wait`.
+    up: nodes that listen. absent: nodes of workers that no host has room for. warm: the first plan's models are loaded and
+    clients are served. idle: no request is open after Drain. byes: what nodes said when they stopped. restarted: starts
+    beyond the first. ended: processes that did so unexpectedly, and their last words. compile_time: of nodes that had to.
+    failure: why the plane cannot go on, one sentence; empty while it can. All of these are written by the thread and read
+    under `wait`.
     """
 
     def __init__(
@@ -61,9 +65,11 @@ class Supervisor:
         node: Sequence[str],
         others: Mapping[str, Sequence[str]],
         start_s: float,
+        launcher: Launcher,
         beside: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.up: set[str] = set()
+        self.absent: set[str] = set()
         self.warm = False
         self.idle = False
         self.byes: dict[str, Bye] = {}
@@ -71,9 +77,10 @@ class Supervisor:
         self.ended: deque[str] = deque(maxlen=ENDS)
         self.failure = ""
         self.compile_time = CompileTime()
-        self.children: dict[str, Child] = {}
+        self.children: dict[str, Process] = {}
+        self._launcher = launcher
+        self._place_by = float("inf")
         self._folder = folder
-        self._plane = plane
         self._node = node
         self._others = others
         self._beside = dict(beside or {})
@@ -90,7 +97,8 @@ class Supervisor:
         self._look_at = 0.0
         self._changed = threading.Condition()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.keys)
+        self._mailbox = Mailbox(self._context, LAUNCHER, plane.endpoints(folder), plane.outside(plane.launcher), plane.keys)
+        self._roster = Roster(plane, folder, self._mailbox)
         self._errands: EventQueue[Callable[[], None]] = EventQueue()
         self._finished = False
         self._poller = zmq.Poller()
@@ -110,17 +118,17 @@ class Supervisor:
 
     def tell(self, addresses: Iterable[str], event: Event) -> None:
         """Send an event to actors."""
-        self._errands.put(lambda: self._post(list(addresses), event))
+        self._errands.put(lambda: self._roster.post(list(addresses), event))
 
     def say(self, address: str, word: ControlWord) -> None:
         """Send a word to the node of an actor."""
-        self._errands.put(lambda: self._mailbox.say(self._plane.homes[address], word))
+        self._errands.put(lambda: self._mailbox.say(self._roster.plane.homes[address], word))
 
     def stop(self, names: Iterable[str], timeout_s: float) -> None:
         """End these processes in good order, and those that do not end in time by force; also when the watch has failed."""
         chosen = set(names)
-        for how in (Child.terminate, Child.kill):
-            self._errands.put(lambda how=how: self._end(chosen, how))  # type: ignore[misc]
+        for how in ("terminate", "kill"):
+            self._errands.put(partial(self._end, chosen, how))
             deadline = time.monotonic() + timeout_s
             with self._changed:
                 self._changed.wait_for(lambda: self._finished or not chosen & self.children.keys(), timeout_s)
@@ -143,11 +151,13 @@ class Supervisor:
         for one in self._claims:
             os.close(one)
 
-    def _end_unwatched(self, names: set[str], how: Callable[[Child], None], deadline: float) -> None:
+    def _end_unwatched(self, names: set[str], how: str, deadline: float) -> None:
         self._end(names, how)
         for name in names & self.children.keys():
-            if wait_for_end(self.children[name], deadline - time.monotonic()):
-                self.children.pop(name).reap()
+            while readable(self.children[name].handle, deadline - time.monotonic()):
+                if self.children[name].news() == "ended":
+                    self.children.pop(name).reap()
+                    break
 
     # -- the watch ----------------------------------------------------------------------------------------------------
 
@@ -179,6 +189,7 @@ class Supervisor:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._try(self._listen, now)
+                self._try(self._do_without, now)
                 self._try(self._stay_reachable)
             self._mailbox.flush()
             self._changed.notify_all()
@@ -191,9 +202,16 @@ class Supervisor:
             for errand in self._errands.collect(0.0):
                 self._try(errand)
         else:
-            for child in [child for child in self.children.values() if child.pidfd == handle]:
-                self._poller.unregister(child.pidfd)
-                self._try(self._reap, child)
+            for child in [child for child in self.children.values() if child.handle == handle]:
+                self._try(self._hear, child)
+
+    def _hear(self, child: Process) -> None:
+        match child.news():
+            case "placed":
+                self._settle(child)
+            case "ended":
+                self._poller.unregister(child.handle)
+                self._reap(child)
 
     def _try(self, action: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -207,7 +225,7 @@ class Supervisor:
             case Up(node):
                 self.up.add(node)
             case Alive(node, incarnation, patience_s):
-                known = self._plane.node(node)
+                known = self._roster.plane.node(node)
                 if incarnation == known.incarnation:
                     self._beats.renew(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
             case Hung(number, incarnation, reason):
@@ -228,7 +246,7 @@ class Supervisor:
 
     def _hung(self, number: int, incarnation: int, reason: str) -> None:
         """What is said of a former life of the process is no news."""
-        node = self._plane.node(self._plane.homes[worker(number)])
+        node = self._roster.plane.node(self._roster.plane.homes[worker(number)])
         if incarnation == node.incarnation:
             self._kill(node.name, reason)
 
@@ -248,13 +266,13 @@ class Supervisor:
                 self._troubles.record("folder", f"the run folder {self._folder} was removed; it is made again")
                 self._folder.mkdir(mode=PRIVATE_FOLDER)
                 self._claims.append(claim(self._folder))
-                self._plane.write(self._folder)
+                self._roster.plane.write(self._folder)
         except OSError as error:
             self._troubles.record(kind_of(error, "folder"), f"the run folder {self._folder} cannot be made: {error}")
         self._mailbox.bind_again()
         news = self._troubles.news()
         if news:
-            self._mailbox.say(self._plane.homes[GATEWAY], Troubled(LAUNCHER, news))
+            self._mailbox.say(self._roster.plane.homes[GATEWAY], Troubled(LAUNCHER, news))
 
     def _kill(self, name: str, reason: str) -> None:
         child = self.children.get(name)
@@ -267,19 +285,16 @@ class Supervisor:
     def _finish(self) -> None:
         self._finished = True
 
-    def _end(self, names: set[str], how: Callable[[Child], None]) -> None:
+    def _end(self, names: set[str], how: str) -> None:
         self._stopping |= names
         for name in names & self.children.keys():
-            how(self.children[name])
-
-    def _post(self, addresses: list[str], event: Event) -> None:
-        for address in addresses:
-            self._mailbox.post(self._plane.homes[address], Letter(address, event, ()), ())
+            getattr(self.children[name], how)()
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
-        for name in [*(node.name for node in self._plane.nodes), *self._others]:
+        self._place_by = time.monotonic() + PLACE_S
+        for name in [*(node.name for node in self._roster.plane.nodes), *self._others]:
             try:
                 self._start(name)
             except OSError as error:
@@ -288,14 +303,44 @@ class Supervisor:
 
     def _start(self, name: str) -> None:
         """Raises OSError."""
-        command = self._others.get(name) or self._beside.get(name) or python(*self._node, str(self._folder), name)
-        child = self.children[name] = Child(name, command, Path(self._plane.logs.folder or self._folder) / f"{name}.log")
-        self._poller.register(child.pidfd, zmq.POLLIN)
+        log = Path(self._roster.plane.logs.folder or self._folder) / f"{name}.log"
+        command = self._others.get(name) or self._beside.get(name)
+        if command is not None:
+            child: Process = LocalProcess(name, command, log)
+        else:
+            child = self._launcher.start(self._roster.plane.node(name), self._node, self._folder, log)
+        self.children[name] = child
+        self._poller.register(child.handle, zmq.POLLIN)
         self._starts[name] += 1
-        if name not in self._beside:
+        if name not in self._beside and child.place is not None:
             self._beats.expect(name, self._start_s)
 
-    def _reap(self, child: Child) -> None:
+    def _settle(self, child: Process) -> None:
+        """A host has room for it: it begins there, and the others hear where that is."""
+        if child.place is None or child.name in self._stopping:
+            return
+        self._roster.settle(child.name, child.place)
+        self.absent.discard(child.name)
+        child.begin(self._roster.plane)
+        self._beats.expect(child.name, self._start_s)
+
+    def _do_without(self, now: float) -> None:
+        """Workers that no host has room for are planned without until one has; without any there is nothing to plan."""
+        if now < self._place_by:
+            return
+        self._place_by = now + PLACE_S
+        workers = [node for node in self._roster.plane.nodes if node.is_worker]
+        waiting = [node for node in workers if node.name in self.children and self.children[node.name].place is None]
+        if not self.warm and len(waiting) == len(workers):
+            return
+        for node in waiting:
+            if node.name not in self.absent:
+                self.absent.add(node.name)
+                log.warning("no host of the cluster has room for '%s' yet; the plane goes on without it", node.name)
+                self._roster.lose(node, "no host has room for it")
+        self._mailbox.flush()
+
+    def _reap(self, child: Process) -> None:
         """Tell first: batches in the hands of workers are given to others within milliseconds."""
         name, now, code = child.name, time.monotonic(), child.reap()
         del self.children[name]
@@ -314,7 +359,9 @@ class Supervisor:
             return
         self._due[name] = self._budgets[name].next_start(now - child.started, now)
         if name not in self._others:
-            self._try(self._succeed, self._plane.node(name), reason)
+            self._try(self._roster.succeed, self._roster.plane.node(name), reason)
+            if name == self._roster.plane.homes[GATEWAY]:
+                self._troubles.tell_again()
         self.ended.append(f"'{name}': {reason}: {words}")
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, told(self._due[name] - now), words)
 
@@ -327,12 +374,6 @@ class Supervisor:
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, said, words)
         self._troubles.record(name, f"'{name}' is gone: {reason}; {said}: {words}")
 
-    def _succeed(self, node: NodeSpec, reason: str) -> None:
-        successor = replace(node, incarnation=node.incarnation + 1)
-        nodes = tuple(successor if other.name == node.name else other for other in self._plane.nodes)
-        self._plane = replace(self._plane, nodes=nodes)
-        self._announce(node, successor.endpoint(self._folder), reason)
-
     def _start_again(self, name: str, now: float) -> None:
         """A disk that is full, or a host without room for a process, may have room later."""
         del self._due[name]
@@ -340,7 +381,7 @@ class Supervisor:
             return
         try:
             if name not in self._others and name not in self._beside:
-                self._plane.write(self._folder)
+                self._roster.plane.write(self._folder)
             self._start(name)
         except OSError as error:
             self._due[name] = self._budgets[name].next_start(0.0, now)
@@ -351,20 +392,6 @@ class Supervisor:
             return
         self.restarted += 1
         self._budgets[name].restarted(now)
-
-    def _announce(self, node: NodeSpec, successor: str, reason: str) -> None:
-        """This node is gone, and its workers with it; what is queued for it must not reach whoever listens there next."""
-        self._mailbox.forget(node.name, successor)
-        if node.name == self._plane.homes[GATEWAY]:
-            self._troubles.tell_again()
-        for other in self._plane.nodes:
-            if other.name != node.name:
-                self._mailbox.say(other.name, Gone(node.name, successor))
-        if node.is_worker:
-            for address in node.actors:
-                for told in lose_worker(self._plane.options, number_of(address), reason):
-                    self._post([told.to], told.message)
-        self._mailbox.flush()
 
     def _fail(self, sentence: str) -> None:
         """The first failure is the cause of the others."""

@@ -59,6 +59,15 @@ def secure_server(socket: zmq.Socket[bytes], pair: KeyPair) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
 
 
+def bind_secured(socket: zmq.Socket[bytes], endpoint: str, pair: KeyPair) -> None:
+    """Bind one endpoint of a socket so that keys are asked for there; what is bound to it otherwise has none. Raises
+    ZMQError."""
+    secure_server(socket, pair)
+    socket.bind(endpoint)
+    # What a socket is set to counts for what is bound from then on.
+    socket.setsockopt(zmq.CURVE_SERVER, 0)
+
+
 def secure_client(socket: zmq.Socket[bytes], pair: KeyPair, server: str) -> None:
     """Before it is connected. server: public key of the one that is meant: nobody else can answer in its place."""
     socket.setsockopt_string(zmq.CURVE_SERVERKEY, server)

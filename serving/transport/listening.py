@@ -35,6 +35,13 @@ def hold(host: str, port: int) -> socket.socket:
     return bound
 
 
+def free_port(host: str) -> int:
+    """One that nobody has in this moment. Raises OSError."""
+    with listen(host, 0) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def bind_again(bound: zmq.Socket[bytes], endpoint: str) -> None:
     """Where the file of an endpoint was removed, connections live on, but nobody new can come: let them. Not in a folder of
     somebody else. Raises ZMQError."""

@@ -11,10 +11,10 @@ from loki_rl.serving.transport.curve import (
     Authenticator,
     CurveKeyError,
     KeyPair,
+    bind_secured,
     needs_keys,
     on_network,
     secure_client,
-    secure_server,
 )
 from loki_rl.serving.transport.listening import bind_again
 from loki_rl.serving.transport.multipart import NOBLOCK, SEND_MORE, Context, readable, receive_bytes, rest, send
@@ -94,37 +94,39 @@ class HeldOutbox(Outbox):
 
 
 class Mailbox:
-    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. keys: of the plane,
-    all of whose nodes have them: an inbox on tcp takes letters from who has them, and no others. Raises CurveKeyError for an
-    address that other hosts can reach where there are none, zmq.ZMQError for one that cannot be had.
+    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. outside: another
+    address of the own one, for nodes of other hosts; keys: of all nodes, where hosts are several: nobody else gets in.
+    Raises CurveKeyError for an address that other hosts can reach where there are none, ZMQError for one that cannot be had.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
     """
 
-    def __init__(self, context: Context, node: str, endpoints: Mapping[str, str], keys: KeyPair | None = None) -> None:
+    def __init__(
+        self, context: Context, node: str, endpoints: Mapping[str, str], outside: str = "", keys: KeyPair | None = None
+    ) -> None:
         self.node = node
         self.malformed = 0
         self.sent = 0
         self.received = 0
         self._context = context
+        self._keys = keys
+        self._door: Authenticator | None = None
         self._endpoints = dict(endpoints)
         self._outboxes: dict[str, Outbox] = {}
         self._filled: list[Outbox] = []
-        self._keys = keys
-        self._authenticator: Authenticator | None = None
-        own = self._pair(endpoints[node])
+        own = self._pair(outside) if outside else None
         self.inbox = context.socket(zmq.PULL)
         self.inbox.setsockopt(zmq.RCVHWM, 0)
         self.inbox.setsockopt(zmq.LINGER, 0)
         self.inbox.setsockopt(zmq.MAXMSGSIZE, wire.MAX_PART_BYTES)
-        if own is not None:
-            self._authenticator = Authenticator(context, lambda public: public == own.public)
-            secure_server(self.inbox, own)
         try:
             self.inbox.bind(endpoints[node])
+            if own is not None:
+                self._door = Authenticator(context, lambda key: key == own.public)
+                bind_secured(self.inbox, outside, own)
         except zmq.ZMQError:
-            self.close()
+            self._shut()
             raise
 
     def post(self, node: str, letter: Letter, frames: Sequence[Frame]) -> None:
@@ -202,26 +204,30 @@ class Mailbox:
         for node, outbox in self._outboxes.items():
             outbox.socket.close(linger=round(1000 * linger_s) if node == last else 0)
         self._outboxes.clear()
+        self._shut()
+
+    def _shut(self) -> None:
         self.inbox.close(linger=0)
-        if self._authenticator is not None:
-            self._authenticator.close()
+        if self._door is not None:
+            self._door.close()
+
+    def _pair(self, endpoint: str) -> KeyPair | None:
+        """Of both ends of a connection there; None where files have owners, or nobody else can come."""
+        if self._keys is None and needs_keys(endpoint):
+            raise CurveKeyError(f"'{endpoint}' can be reached from other hosts, and this plane has no keys for its nodes")
+        return self._keys if on_network(endpoint) else None
 
     def _connect(self, node: str) -> Outbox:
-        pair = self._pair(self._endpoints[node])
+        endpoint = self._endpoints[node]
+        pair = self._pair(endpoint)
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         if pair is not None:
             secure_client(socket, pair, pair.public)
-        socket.connect(self._endpoints[node])
+        socket.connect(endpoint)
         outbox = self._outboxes[node] = Outbox(socket)
         return outbox
-
-    def _pair(self, endpoint: str) -> KeyPair | None:
-        """Of this end of a connection there; None where files have owners, or nobody else can come."""
-        if self._keys is None and needs_keys(endpoint):
-            raise CurveKeyError(f"'{endpoint}' can be reached from other hosts, and this plane has no keys for its nodes")
-        return self._keys if on_network(endpoint) else None
 
     def _sort(self, message: bytes, letters: list[Received], words: list[ControlWord]) -> None:
         """A part that no kind announces is read as a message of its own, and is none."""

@@ -11,7 +11,8 @@ from loki_rl.core.gateway import Gateway
 from loki_rl.core.messages import Arrived, BatchDone, Ended, Event, Execute, Result, Submit
 from loki_rl.core.pipeline import Pipeline, root_of
 from loki_rl.core.requests.items import Family, members
-from loki_rl.serving.transport.wire import Frame
+from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory, of_task
+from loki_rl.serving.transport.wire import Frame, WireError
 
 Attached = tuple[Sequence[int], Sequence[Frame]]
 
@@ -40,13 +41,15 @@ class Payloads(Protocol):
 
 class RouterPayloads:
     """held: frames of queued and leased items; a lease may be given a second time, so they stay until Drop. staged: frames
-    of the result being handled, which the router may still refuse."""
+    of the result being handled, which the router may still refuse. memory: where large ones are."""
 
-    def __init__(self, pipeline: Pipeline, task: int) -> None:
+    def __init__(self, pipeline: Pipeline, task: int, memory: SharedMemory) -> None:
         self.held: dict[int, Frame] = {}
         self.staged: dict[int, Frame] = {}
         self._pipeline = pipeline
         self._task = task
+        self._memory = memory
+        self._owner = of_task(task)
 
     def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
         (self.staged if type(event) is Result else self.held).update(zip(ids, frames, strict=True))
@@ -59,18 +62,23 @@ class RouterPayloads:
                 case Submit() if self.staged:
                     # All child tasks number their items alike.
                     child = self._pipeline.children[self._task][0]
-                    return pick(self.staged, members(self._pipeline, child, message.families))
+                    return take(self.staged, members(self._pipeline, child, message.families))
                 case Ended() if self.staged:
-                    return pick(self.staged, members(self._pipeline, self._task, message.families))
+                    return take(self.staged, members(self._pipeline, self._task, message.families))
         return NOTHING
 
     def drop(self, families: list[Family]) -> None:
         if self.held:
             for item in members(self._pipeline, self._task, families):
-                self.held.pop(item, None)
+                frame = self.held.pop(item, None)
+                if frame is not None:
+                    self._memory.free(frame, self._owner)
 
     def ended(self) -> None:
         if self.staged:
+            for frame in self.staged.values():
+                for owner in (GATEWAY_KEEPS, *map(of_task, self._pipeline.children[self._task])):
+                    self._memory.free(frame, owner)
             self.staged.clear()
 
     def __len__(self) -> int:
@@ -112,12 +120,14 @@ class WorkerPayloads:
 
 class GatewayPayloads:
     """requests: key -> frame of a request in flight; every entry item of the request carries it, also when it is sent again.
-    outputs: request in flight -> frames of its finished leaves; what comes after the reply is let go."""
+    outputs: request in flight -> frames of its finished leaves; what comes after the reply is let go. memory: where large
+    ones are."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, memory: SharedMemory) -> None:
         self.requests: dict[int, Frame] = {}
         self.outputs: dict[int, dict[int, Frame]] = {}
         self._gateway = gateway
+        self._memory = memory
 
     def arrive(self, event: Event, ids: Sequence[int], frames: Sequence[Frame]) -> None:
         if type(event) is Arrived:
@@ -125,7 +135,9 @@ class GatewayPayloads:
             return
         for item, frame in zip(ids, frames, strict=True):
             kept = self.outputs.get(root_of(item))
-            if kept is not None:
+            if kept is None:
+                self._memory.free(frame, GATEWAY_KEEPS)
+            else:
                 kept[item] = frame
 
     def attach(self, message: Event) -> Attached:
@@ -144,26 +156,49 @@ class GatewayPayloads:
                 frames += [frame] * family.count
         return ids, frames
 
-    def answer(self, reply: Reply) -> list[Frame]:
-        """The outputs of a request, in the order of its leaves; none are kept. Either every leaf has one or none."""
+    def answer(self, reply: Reply) -> list[Frame | memoryview]:
+        """The outputs of a request, in the order of its leaves; none are kept. Either every leaf has one or none. Clients
+        get them themselves, wherever they are."""
         if self.requests:
-            self.requests.pop(reply.key, None)
+            payload = self.requests.pop(reply.key, None)
+            if payload is not None:
+                self._memory.free(payload, GATEWAY_KEEPS)
         kept = self.outputs.pop(reply.root, {})
         if not kept:
             return []
         pipeline = self._gateway.pipeline
-        return [kept[item] for leaf in reply.leaves for item in pipeline.members(leaf.task, leaf.id, leaf.count)]
+        wanted = [kept[item] for leaf in reply.leaves for item in pipeline.members(leaf.task, leaf.id, leaf.count)]
+        outputs = [self._read(frame) for frame in wanted]
+        self._free(kept)
+        return outputs
 
     def drop(self, families: list[Family]) -> None:
         """Requests that others have taken the place of."""
         for family in families:
-            self.outputs.pop(root_of(family.id), None)
+            self._free(self.outputs.pop(root_of(family.id), {}))
+
+    def _read(self, frame: Frame) -> Frame | memoryview:
+        """One that is gone, which nobody but an outsider can have removed, is an empty output."""
+        try:
+            return self._memory.read(frame)
+        except WireError:
+            return b""
+
+    def _free(self, frames: Mapping[int, Frame]) -> None:
+        for frame in frames.values():
+            self._memory.free(frame, GATEWAY_KEEPS)
 
     def ended(self) -> None:
         """Payloads are let go with the answer."""
 
     def __len__(self) -> int:
         return len(self.requests) + len(self.outputs)
+
+
+def take(frames: dict[int, Frame], ids: list[int]) -> Attached:
+    """As pick, and they are kept no longer."""
+    found = [item for item in ids if item in frames]
+    return found, [frames.pop(item) for item in found]
 
 
 def pick(frames: Mapping[int, Frame], ids: list[int]) -> Attached:

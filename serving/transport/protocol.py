@@ -170,7 +170,8 @@ class TaskVariants(Struct, array_like=True, frozen=True):
 
 class Described(Struct, array_like=True, tag=True):
     """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: the models
-    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now)."""
+    of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now). memory:
+    folder where clients of this host may leave large tensors (see shared_memory), empty if there is none."""
 
     id: int
     pipeline: str
@@ -181,6 +182,7 @@ class Described(Struct, array_like=True, tag=True):
     input: Tensor
     output: Tensor
     ready: bool = False
+    memory: str = ""
 
 
 class Begun(Struct, array_like=True, tag=True):

@@ -193,6 +193,8 @@ _MAX_STRIDE = 1 << 60
 # The data starts at a multiple of this, so that reading in place gives an aligned array.
 _ALIGN = 16
 _HEAD = struct.Struct("<BBBB")
+# What a frame has before its data, at most.
+MAX_HEAD_BYTES = _HEAD.size + 4 * MAX_DIMENSIONS + _ALIGN
 # Datatype of the Open Inference Protocol -> ours; its place here is its code in a frame.
 DTYPES = {
     name: np.dtype(form)
@@ -207,7 +209,13 @@ _CODES = {dtype: code for code, dtype in enumerate(_TYPES)}
 
 
 def pack(array: Array) -> bytes:
-    """One self-describing frame: magic, version, type code, number of dimensions, sizes as u32, padding, data."""
+    """One self-describing frame: magic, version, type code, number of dimensions, sizes as u32, padding, data. Raises
+    WireError for an array that cannot be sent."""
+    return b"".join(packed_parts(array))
+
+
+def packed_parts(array: Array) -> tuple[bytes, memoryview]:
+    """The frame of an array before its data, and the data. Raises WireError."""
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     code = _CODES.get(array.dtype)
     if code is None:
@@ -216,7 +224,7 @@ def pack(array: Array) -> bytes:
         raise WireError(f"an array of shape {array.shape} cannot be sent")
     head = _HEAD.pack(_MAGIC, _TENSOR_VERSION, code, array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return b"".join((head, bytes(-len(head) % _ALIGN), data.data))
+    return head + bytes(-len(head) % _ALIGN), data.data
 
 
 def indexable(shape: Sequence[int]) -> bool:

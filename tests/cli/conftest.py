@@ -32,9 +32,19 @@ class Said(Struct):
 
     @property
     def sentence(self) -> str:
-        """The one sentence on stderr, after the name of the program."""
-        (line,) = self.err.splitlines()
+        """The one sentence on stderr about a mistake, after the name of the program."""
         assert self.code == 2
+        return self._sentence
+
+    @property
+    def failure(self) -> str:
+        """The one sentence about what was asked for rightly and did not succeed."""
+        assert self.code == 1
+        return self._sentence
+
+    @property
+    def _sentence(self) -> str:
+        (line,) = self.err.splitlines()
         assert line.startswith("loki-rl: ")
         assert "Traceback" not in line
         return line.removeprefix("loki-rl: ")

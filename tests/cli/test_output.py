@@ -65,7 +65,7 @@ def test_a_ladder_of_plans_with_its_picture(call: Call, small: Path, tmp_path: P
 def test_an_infeasible_plan_prints_its_json_and_fails(call: Call, small: Path) -> None:
     said = call("plan", small, "--demand", 20, "--servers", 1, "--json")
     assert said.json["mode"] == "infeasible"
-    assert said.json["reasons"][0] in said.sentence
+    assert said.json["reasons"][0] in said.failure
 
 
 def test_a_plan_for_a_pool(call: Call, small: Path) -> None:
@@ -183,7 +183,7 @@ def test_run_json_of_a_plane_starts_a_plane(call: Call, make_result: Any, tmp_pa
     from loki_rl.runs import run, run_folder
 
     done = make_result(driver="emulated")
-    monkeypatch.setitem(run.RUNNERS, "emulated", lambda options, _: {done.options: done}[options])
+    monkeypatch.setitem(run.RUNNERS, "emulated", lambda options, *_: {done.options: done}[options])
     folder = run_folder.save(done, tmp_path)
     assert call("simulate", "--config", folder / "run.json", "--json").json["driver"] == "emulated"
 

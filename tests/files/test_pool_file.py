@@ -103,7 +103,7 @@ MISTAKES = {
     "types: {a: {count: 1, memory_mb: -5}}": "memory_mb must be above 0, not -5",
     "types: {a: {count: 1, speed: .nan}}": ".nan is not a finite number",
     "types: {a: {count: 1, speed: 0}}": "speed must be above 0, not 0",
-    "types: {a: {count: 1, devices: [gpu]}}": "the device 'gpu' must be cpu, cuda:N or tensorrt:N",
+    "types: {a: {count: 1, devices: [gpu]}}": "the device 'gpu' must be cpu, cpu+N, cuda:N or tensorrt:N",
     "types: {a: {count: 2, devices: [cpu, 'cuda:0']}}": "name devices of one kind, not cpu and cuda",
     "types: {a: {count: 2, devices: ['cuda:0', 'cuda:0']}}": "a device stands twice",
     "types: {a: {count: 1, devices: ['cuda:0', 'cuda:1']}}": "2 devices for 1 servers; raise count",

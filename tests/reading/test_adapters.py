@@ -29,11 +29,11 @@ def picture(width: int = 96, height: int = 64, kind: str = "PNG") -> Array:
     return np.frombuffer(out.getvalue(), np.uint8)
 
 
-def recognition(folder: Path, signs: str = "ab", width: int = 96) -> TextRecognition:
+def recognition(folder: Path, signs: str = "ab", width: int = 96, **options: object) -> TextRecognition:
     (folder / "signs.txt").write_text("\n".join(signs) + "\n", encoding="utf-8")
     outputs = (Port("y", ("N", "T", len(signs) + 2), "float32"),)
     inputs = (Port("x", ("N", 3, 48, "W"), "float32"),)
-    return TextRecognition(SessionIO(folder, inputs, outputs), {"width": width, "dictionary": "signs.txt"})
+    return TextRecognition(SessionIO(folder, inputs, outputs), {"width": width, "dictionary": "signs.txt"} | options)
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------------
@@ -205,8 +205,26 @@ def test_recognition_answers_with_text_score_and_box(tmp_path: Path) -> None:
     assert msgspec.json.decode(output.tobytes(), type=Reading) == Reading("ab", 1.0, (1.0, 2.0, 3.0, 4.0))
 
 
-def test_a_long_line_is_squeezed() -> None:
-    assert recogniser_input(Image.new("RGB", (900, 30), "white"), 96)[:, :, -1] == pytest.approx(1.0)
+@pytest.mark.parametrize(("width", "looked_at"), [(1, 16), (3, 16), (5, 32), (56, 144), (99, 240), (900, 240)])
+def test_a_model_looks_at_as_much_as_a_line_needs_and_a_long_line_is_squeezed(width: int, looked_at: int) -> None:
+    line = Image.new("RGB", (width, 20), "white")
+    planes = recogniser_input(line, 240, 16)
+    white = min(240, round(width * 2.4))
+    assert planes.shape == (3, 48, looked_at)
+    assert planes[:, :, :white] == pytest.approx(1.0)
+    assert not planes[:, :, white:].any()
+    assert recogniser_input(line, 240, 240).shape == (3, 48, 240), "all alike where the step is the whole"
+
+
+def test_all_inputs_are_alike_where_the_device_or_the_model_wants_it(tmp_path: Path) -> None:
+    adapter = recognition(tmp_path, tight=True)
+    short = pack(Crop((0.0, 0.0, 1.0, 1.0), np.zeros((20, 8, 3), np.uint8)))
+    assert adapter.prepare(short).inputs["x"].shape == (3, 48, 32)
+    outputs, options = (Port("y", ("N", "T", 4), "float32"),), {"width": 96, "dictionary": "signs.txt", "tight": True}
+    fixed = SessionIO(tmp_path, (Port("x", ("N", 3, 48, "W"), "float32"),), outputs, fixed=True)
+    static = SessionIO(tmp_path, (Port("x", ("N", 3, 48, 96), "float32"),), outputs)
+    for whole in (TextRecognition(fixed, options), TextRecognition(static, options), recognition(tmp_path)):
+        assert whole.prepare(short).inputs["x"].shape == (3, 48, 96)
 
 
 def test_recognition_options(tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.files.config import ConfigError
 from loki_rl.reports import report
 from loki_rl.reports.compare import Comparison, build_cases, compare, document
-from loki_rl.runs.batch_runner import CasesError, Progress, Runner, _as_they_end, attempt, label
+from loki_rl.runs.batch_runner import CasesError, Progress, Runner, attempt, label
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS, run_twin
 from loki_rl.runs.run_folder import save
+from loki_rl.runs.spreading import as_they_end
 from loki_rl.traces.trace import TraceError
 
 
@@ -216,13 +217,13 @@ def test_processes_give_the_same_results_as_one(cases: list[RunOptions], tmp_pat
 
 def test_a_process_that_dies_is_a_failed_run_and_no_traceback() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        ends = list(_as_they_end(pool, {7: partial(os._exit, 1)}, []))
+        ends = list(as_they_end(pool, {7: partial(os._exit, 1)}, []))
     assert ends == [(7, "its process died, perhaps for want of memory; run again with fewer jobs to resume")]
 
 
 def test_a_process_that_ctrl_c_ended_is_no_failed_run() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(KeyboardInterrupt):
-        list(_as_they_end(pool, {7: partial(os._exit, 1)}, [SIGINT]))
+        list(as_they_end(pool, {7: partial(os._exit, 1)}, [SIGINT]))
 
 
 # -- what comes out -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@ changed. A control loop has no time for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -14,6 +15,7 @@ from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Part, with_count
 from loki_rl.core.plan import JointPlan, Plan
 from loki_rl.core.servers.server_type import ServerType
+from loki_rl.progress import Progress, unseen
 
 MORE_S = 0.010
 POINT = 0.01
@@ -22,22 +24,26 @@ SEEN = 1e-6
 MOST_TIMES = 1024
 
 
-def explain(parts: Sequence[Part], joint: JointPlan) -> tuple[str, ...]:
+def explain(parts: Sequence[Part], joint: JointPlan, progress: Progress = unseen) -> tuple[str, ...]:
     """What binds, then the prices of a server of each type, of 10 ms of SLO and of a point of accuracy; an infeasible plan's
-    own reasons.
+    own reasons. Each is found by planning once more, which takes its time on several types of servers.
 
     Servers are taken as empty, whatever runs.
     """
     if joint.mode == "infeasible":
         return joint.reasons
     asked = [replace(part, request=replace(part.request, current=(), horizon_s=None)) for part in parts]
-    return (
-        *dict.fromkeys(reason for plan in joint.plans for reason in plan.reasons),
-        *_binding(asked, joint),
-        *_more_servers(asked, joint),
-        *_more_time(asked, joint),
-        *_points(asked, joint),
-    )
+    steps: list[Callable[[], list[str]]] = [
+        partial(_binding, asked, joint),
+        *(partial(_one_more_server, asked, joint, kind) for kind in _types(asked)),
+        *(partial(_more_time, asked, joint, place) for place in range(len(asked))),
+        partial(_points, asked, joint),
+    ]
+    found = list(dict.fromkeys(reason for plan in joint.plans for reason in plan.reasons))
+    for number, step in enumerate(steps):
+        found += step()
+        progress((number + 1) / len(steps))
+    return tuple(found)
 
 
 def _types(parts: Sequence[Part]) -> tuple[ServerType, ...]:
@@ -57,24 +63,20 @@ def _with_servers(parts: Sequence[Part], kind: ServerType, count: int) -> list[P
     return [changed(part) for part in parts]
 
 
-def _more_servers(parts: Sequence[Part], joint: JointPlan) -> list[str]:
-    found = []
-    for kind in _types(parts):
-        richer = allocate_jointly(_with_servers(parts, kind, kind.count + 1))
-        of = f" of type '{kind.name}'" if kind.name else ""
-        found.append(f"one more server{of}: {_change(parts, joint, richer)}")
-    return found
+def _one_more_server(parts: Sequence[Part], joint: JointPlan, kind: ServerType) -> list[str]:
+    richer = allocate_jointly(_with_servers(parts, kind, kind.count + 1))
+    of = f" of type '{kind.name}'" if kind.name else ""
+    return [f"one more server{of}: {_change(parts, joint, richer)}"]
 
 
-def _more_time(parts: Sequence[Part], joint: JointPlan) -> list[str]:
-    found = []
-    for i, part in enumerate(parts):
-        slo_s = part.pipeline.slo_s if part.request.slo_s is None else part.request.slo_s
-        patient = replace(part, request=replace(part.request, slo_s=slo_s + MORE_S))
-        of = f" of '{part.pipeline.name}'" if len(parts) > 1 else ""
-        slower = allocate_jointly([*parts[:i], patient, *parts[i + 1 :]])
-        found.append(f"{1000 * MORE_S:g} ms more SLO{of}: {_change(parts, joint, slower)}")
-    return found
+def _more_time(parts: Sequence[Part], joint: JointPlan, place: int) -> list[str]:
+    """For the pipeline at this place."""
+    part = parts[place]
+    slo_s = part.pipeline.slo_s if part.request.slo_s is None else part.request.slo_s
+    patient = replace(part, request=replace(part.request, slo_s=slo_s + MORE_S))
+    of = f" of '{part.pipeline.name}'" if len(parts) > 1 else ""
+    slower = allocate_jointly([*parts[:place], patient, *parts[place + 1 :]])
+    return [f"{1000 * MORE_S:g} ms more SLO{of}: {_change(parts, joint, slower)}"]
 
 
 def _binding(parts: Sequence[Part], joint: JointPlan) -> list[str]:

@@ -271,7 +271,7 @@ def test_many_at_once_get_their_own_answers(site: Site, responder: Any, ending: 
         (
             "POST",
             INFER,
-            json.dumps({"inputs": [{**INPUT, "shape": [1, 3]}]}).encode(),
+            json.dumps({"inputs": [{**INPUT, "shape": [3, 1]}]}).encode(),
             {},
             400,
             "a picture is UINT8 [n] or [height, width, 3]",

@@ -56,6 +56,19 @@ def test_bytes_in_json_are_base64() -> None:
         assert bytes(payload(body({"datatype": "BYTES", "shape": [1], "data": data}))) == b"\xff\x00P"
 
 
+def test_bytes_in_json_are_text_where_the_tensor_says_so() -> None:
+    plain = {"datatype": "BYTES", "shape": [1], "data": ["wörd"], "parameters": {"base64": False}}
+    assert bytes(payload(body(plain))).decode() == "wörd"
+
+
+def test_a_batch_axis_of_one_is_left_out() -> None:
+    pixels = body({"shape": [1, 1, 2, 3], "data": [1, 2, 3, 4, 5, 6]})
+    assert payload(pixels).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    assert payload(body({"shape": [1, 3], "data": [1, 2, 3]})).tolist() == [1, 2, 3]
+    assert payload(body({"shape": [1, 1, 1, 1, 3], "data": [1, 2, 3]})).shape == (1, 1, 1, 1, 3)
+    assert payload(body({"shape": [2, 1, 1, 3], "data": [1, 2, 3, 4, 5, 6]})).shape == (2, 1, 1, 3)
+
+
 def test_binary_tensors() -> None:
     part = struct.pack("<I", 3) + b"abc"
     header = body({"datatype": "BYTES", "shape": [1], "data": None, "parameters": {"binary_data_size": 7}})

@@ -9,6 +9,8 @@ from loki_rl.serving.engines.engine import EngineError
 
 WORDS = {
     "cpu": (Device("cpu"),),
+    "cpu+1": (Device("cpu"),),
+    "cpu+4": (Device("cpu", option="4"),),
     "cuda": (Device("cuda"),),
     "cuda:3": (Device("cuda", 3),),
     "cuda:2,0": (Device("cuda", 2), Device("cuda", 0)),
@@ -26,21 +28,22 @@ def test_a_word_and_its_devices(word: str) -> None:
 
 
 def test_what_a_profile_is_keyed_by() -> None:
-    ways = [named(word)[0].way for word in ("cpu", "cuda:1", "cuda+graphs:1", "tensorrt", "tensorrt+fp16")]
-    assert ways == [CPU, CUDA, f"{CUDA}+graphs", TENSORRT, f"{TENSORRT}+fp16"]
+    ways = [named(word)[0].way for word in ("cpu", "cpu+4", "cuda:1", "cuda+graphs:1", "tensorrt", "tensorrt+fp16")]
+    assert ways == [CPU, f"{CPU}+4", CUDA, f"{CUDA}+graphs", TENSORRT, f"{TENSORRT}+fp16"]
 
 
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("gpu", "device 'gpu' is unknown; use auto, cpu, cuda"),
+        ("gpu", "device 'gpu' is unknown; use auto, cpu, cpu+N, cuda"),
         ("cpu:0", "is unknown"),
         ("cuda:", "is unknown"),
         ("cuda:0,", "is unknown"),
         ("", "is unknown"),
         ("cuda+fp16:0", "'fp16' is no option of cuda, which knows graphs"),
         ("tensorrt+graphs", "'graphs' is no option of tensorrt, which knows fp16"),
-        ("cpu+fp16", "'fp16' is no option of cpu, which knows none"),
+        ("cpu+fp16", "a worker on a CPU has 1 to 256 threads, as in cpu+4"),
+        ("cpu+0", "has 1 to 256 threads"),
         ("cuda:1,1", "names a GPU twice"),
     ],
 )

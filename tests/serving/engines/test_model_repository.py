@@ -13,7 +13,7 @@ import pytest
 from loki_rl.files.config import ModelSpec
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import ModelError
-from loki_rl.serving.engines.model_repository import CONFIG, find_model
+from loki_rl.serving.engines.model_repository import CONFIG, Declared, find_model
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
 
 KEY = ("double", "only")
@@ -54,7 +54,7 @@ def test_a_configuration_chooses_versions_file_and_batch(tmp_path: Path) -> None
     put(tmp_path, 1, 9, 10, config=f'{GOOD} {policy} default_model_filename: "net.onnx"', file="net.onnx")
     stored = find_model(tmp_path, "twice")
     assert stored.file == tmp_path / "twice" / "9" / "net.onnx"
-    assert (stored.max_batch, stored.ports["y"]) == (8, "tensor(float)")
+    assert (stored.max_batch, stored.ports["y"]) == (8, Declared("tensor(float)", (-1, 2)))
 
 
 @pytest.mark.parametrize("model", ["absent", "twice/3", "twice/x", "twice/"])
@@ -92,6 +92,13 @@ def engine(spec: ModelSpec, repository: Path, *sizes: int) -> OnnxEngine:
     return OnnxEngine({KEY: spec}, repository, "cpu", sizes={KEY: sizes or (1,)})
 
 
+@pytest.mark.parametrize("dims", ["dims: [-1]", "dims: [1, 2] reshape: { shape: [2] }"])
+def test_open_and_reshaped_sizes_contradict_nothing(doubling: Spec, tmp_path: Path, dims: str) -> None:
+    spec = doubling()
+    (tmp_path / "twice" / CONFIG).write_text(GOOD.replace("dims: [2]", dims, 1))
+    engine(spec, tmp_path, 1, 8).load(*KEY)
+
+
 def test_a_repository_of_triton_drops_in(doubling: Spec, tmp_path: Path) -> None:
     spec = doubling()
     (tmp_path / "twice" / "1").rename(tmp_path / "twice" / "3")
@@ -108,7 +115,10 @@ def test_a_repository_of_triton_drops_in(doubling: Spec, tmp_path: Path) -> None
     ("config", "sentence"),
     [
         (GOOD.replace('"x"', '"image"'), "names 'image' as .*, but in .* it is none of its size, x, y"),
-        (GOOD.replace("TYPE_FP32", "TYPE_INT8", 1), r"names 'x' as tensor\(int8\), but in .* it is tensor\(float\)"),
+        (GOOD.replace("TYPE_FP32", "TYPE_INT8", 1), r"names 'x' as tensor\(int8\) .*, but in .* it is tensor\(float\)"),
+        (GOOD.replace("dims: [2]", "dims: [3]", 1), r"names 'x' as tensor\(float\) \[-1, 3\], .* tensor\(float\) \[-1, 2\]"),
+        (GOOD.replace("dims: [2]", "dims: [2, 1]", 1), r"names 'x' as tensor\(float\) \[-1, 2, 1\]"),
+        (GOOD.replace("8", "0"), r"names 'x' as tensor\(float\) \[2\]"),
         (GOOD.replace("8", "4"), "allows batches of 4, the profile has 8"),
     ],
 )

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from loki_rl.files.config import ModelSpec, PipelineFile
+from loki_rl.reading.pictures import Crop, pack
 from loki_rl.reading.quality import encoded, same_text, true_crops
 from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import render
@@ -92,6 +93,18 @@ def test_a_batch_that_fails_is_run_item_by_item(doubling: Spec, tmp_path: Path) 
     assert [other.output.tolist() for other in others if other.output is not None] == [[2.0, 2.0, 1.0], [4.0, 4.0, 1.0]]
 
 
+def test_items_of_another_shape_run_apart(doubling: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine(doubling(), tmp_path)
+    made.load(*KEY)
+    monkeypatch.setattr(type(made.residents[KEY].adapter), "check", staticmethod(lambda _: None))
+    first, wrong, last = made.run(*KEY, [pair(1), np.zeros(3, np.float32), pair(2)])
+    assert wrong.error is not None
+    assert wrong.error.startswith("the model failed on a batch of 1")
+    assert [one.output.tolist() for one in (first, last) if one.output is not None] == [[2.0, 2.0, 2.0], [4.0, 4.0, 2.0]]
+    with pytest.raises(EngineError, match="the model failed on a batch of 1"):
+        made.run(*KEY, [np.zeros(3, np.float32), np.zeros(4, np.float32)])
+
+
 @pytest.mark.parametrize("step", ["prepare", "finish"])
 def test_an_adapter_that_breaks_on_an_item_spares_the_others(
     step: str, doubling: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,7 +167,7 @@ def test_cuda_on_a_host_without_it(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:x", "cuda:", "cpu:0", ""])
 def test_unknown_device(wanted: str) -> None:
-    with pytest.raises(EngineError, match="use auto, cpu, cuda, cuda:N, cuda:0,1"):
+    with pytest.raises(EngineError, match=r"use auto, cpu, cpu\+N, cuda, cuda:N, cuda:0,1"):
         choose_device(wanted)
 
 
@@ -193,9 +206,10 @@ def test_two_wheels_clash(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("auto")
 
 
-def test_sessions_use_one_thread_and_do_not_spin() -> None:
-    options = sessions.session_options()
-    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+@pytest.mark.parametrize(("option", "threads"), [("", 1), ("4", 4)])
+def test_sessions_use_the_threads_of_their_device_and_do_not_spin(option: str, threads: int) -> None:
+    options = sessions.session_options(Device("cpu", option=option))
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (threads, 1)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
@@ -238,6 +252,16 @@ def test_a_text_does_not_depend_on_its_batch(reading: PipelineFile, fonts: tuple
         assert together == [_text(made.run("recognition", variant, [crop])[0].output) for crop in crops]
 
 
+@pytest.mark.parametrize("variant", ["rt160", "rs240q", "rs240"])
+def test_lines_of_any_width_are_read_in_one_batch(variant: str, reading: PipelineFile) -> None:
+    made = OnnxEngine(reading.models, reading.repository, "cpu")
+    made.load("recognition", variant)
+    widths = (1, 2, 9, 30, 480)
+    crops = [pack(Crop((0.0, 0.0, float(width), 48.0), np.full((48, width, 3), 200, np.uint8))) for width in widths]
+    read = [msgspec.json.decode(_bytes(result.output), type=Reading) for result in made.run("recognition", variant, crops)]
+    assert [reading.box[2] for reading in read] == list(widths)
+
+
 def test_a_wrong_tensor_among_real_ones(reading: PipelineFile, fonts: tuple[Path, ...]) -> None:
     made = OnnxEngine(reading.models, reading.repository, "cpu")
     made.load("detection", "d320")
@@ -251,5 +275,9 @@ def test_a_wrong_tensor_among_real_ones(reading: PipelineFile, fonts: tuple[Path
 
 
 def _text(output: np.ndarray | None) -> str:
+    return msgspec.json.decode(_bytes(output), type=Reading).text
+
+
+def _bytes(output: np.ndarray | None) -> bytes:
     assert output is not None
-    return msgspec.json.decode(output.tobytes(), type=Reading).text
+    return output.tobytes()

@@ -21,6 +21,7 @@ from loki_rl.serving.engines.threaded import MOST_S, ThreadedEngine, collect
 from loki_rl.serving.transport.driver import Delivery
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.payloads import WorkerPayloads
+from loki_rl.serving.transport.shared_memory import NOWHERE
 from loki_rl.serving.transport.wire import pack, unpack
 
 ROWS = {1: Latency(0.01, 0.01, 0.01)}
@@ -76,7 +77,7 @@ class Bench:
         self.mirror = Mirror()
         self.payloads = WorkerPayloads()
         self.bell: EventQueue[Delivery] = EventQueue()
-        self.engine = ThreadedEngine("worker:3", pipeline, self.mirror, self.payloads, self.bell)
+        self.engine = ThreadedEngine("worker:3", pipeline, self.mirror, self.payloads, self.bell, NOWHERE)
 
     def execute(self, batch: int, *ids: int, frames: bool = True) -> None:
         items = [Family(item, 0.0, 1.0, 0) for item in ids]
@@ -110,6 +111,39 @@ def make() -> Iterator[Make]:
         bench.mirror.gate.set()
         bench.engine.close(60.0)
         bench.bell.close()
+
+
+def short(pipeline: Pipeline) -> tuple[Task, ...]:
+    """Its tasks, with variants that end at once."""
+    quick = {1: Latency(0.0001, 0.0001, 0.0001)}
+    return tuple(
+        replace(task, variants=tuple(replace(one, latency=quick) for one in task.variants)) for task in pipeline.tasks
+    )
+
+
+def test_short_batches_run_in_the_loop_in_the_order_given(make: Make) -> None:
+    bench = make(tasks=short(PIPELINE))
+    bench.mirror.gate.set()
+    bench.execute(1, 5)
+    bench.execute(2, 6)
+    assert bench.mirror.calls == [], "before what the burst sends is on its way"
+    bench.engine.run_short()
+    assert bench.mirror.calls == ["run cut v 1"] * 2
+    assert [done(report).batch for report in bench.reports(2)] == [1, 2]
+    bench.execute(3, 7)
+    bench.engine.carry(Unload(0, 0), 0.0)
+    assert [done(report).batch for report in bench.reports(1)] == [3], "its model goes after it"
+    bench.engine.close(60.0)
+    assert bench.mirror.calls[2:] == ["run cut v 1", "unload cut v"]
+
+
+def test_a_short_batch_waits_for_what_the_thread_has(make: Make) -> None:
+    bench = make(tasks=short(PIPELINE), swap="break")
+    bench.mirror.gate.set()
+    bench.engine.carry(Load(0, 0), 0.0)
+    bench.execute(1, 5)
+    bench.engine.run_short()
+    assert [type(letter.message) for letter, _ in bench.reports(2)] == [Loaded, BatchDone]
 
 
 def done(delivery: Delivery) -> BatchDone:
@@ -187,17 +221,19 @@ def test_more_children_than_an_id_can_hold_are_left_out() -> None:
     )
     deep = Pipeline(name="deep", slo_s=1.0, tasks=chain, leaf_weights={"f": 1.0})
     item = deep.entry_id(1, 0)
-    made = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))])
+    made = collect(deep, 0, [item], [Produced(children=([np.zeros(1)] * 100,))], NOWHERE)
     assert made.fanouts == [(deep.max_children,)]
     assert len(set(made.ids)) == len(made.frames) == deep.max_children
 
 
 def test_a_leaf_always_has_an_output_and_an_item_at_fault_spares_its_batch() -> None:
     items = [PIPELINE.entry_id(number, 0) for number in range(3)]
-    made = collect(PIPELINE, 1, items, [Produced(), Produced(error="not a picture"), Produced(output=np.ones(2))])
+    made = collect(PIPELINE, 1, items, [Produced(), Produced(error="not a picture"), Produced(output=np.ones(2))], NOWHERE)
     assert (made.fanouts, made.ids, made.faults) == ([], [items[0], items[2]], {1: Fault("not a picture")})
     assert [unpack(frame).size for frame in made.frames] == [0, 2]
-    broken = collect(PIPELINE, 0, items[:2], [Produced(error="it broke", to_blame=False), Produced(children=([], []))])
+    broken = collect(
+        PIPELINE, 0, items[:2], [Produced(error="it broke", to_blame=False), Produced(children=([], []))], NOWHERE
+    )
     assert (broken.fanouts, broken.faults) == ([(), (0, 0)], {0: Fault("it broke", False)})
 
 

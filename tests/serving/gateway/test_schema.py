@@ -8,6 +8,7 @@ import zmq
 
 from loki_rl.serving.engines.adapter import Adapter, Array, PayloadError
 from loki_rl.serving.gateway.schema import PayloadCheck
+from loki_rl.serving.transport.shared_memory import NOWHERE
 from loki_rl.serving.transport.wire import pack
 
 
@@ -31,16 +32,16 @@ def frame(*values: int) -> zmq.Frame:
 
 
 def test_a_payload_is_right_or_a_sentence_says_why_not() -> None:
-    check = PayloadCheck([Picky])  # type: ignore[type-abstract]
+    check = PayloadCheck([Picky], NOWHERE)  # type: ignore[type-abstract]
     assert check(frame(1, 2)) is None
     assert check(frame(3, 3)) == "too much"
     assert check(None) == "a tensor is missing"
     assert check(zmq.Frame(b"noise")) == "not a packed tensor of this version"
-    assert PayloadCheck([])(None) is None
+    assert PayloadCheck([], NOWHERE)(None) is None
 
 
 def test_what_an_adapter_raises_by_mistake_is_refused_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    check = PayloadCheck([Picky, Careless])  # type: ignore[type-abstract]
+    check = PayloadCheck([Picky, Careless], NOWHERE)  # type: ignore[type-abstract]
     for _ in range(3):
         assert check(frame(1)) == "Careless cannot check this payload (IndexError); the server's log says more"
     assert check(zmq.Frame(pack(np.zeros((1, 1))))) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
+from loki_rl.manual.metrics import metrics_page
 from loki_rl.serving.observe.metrics import exposition
 from loki_rl.serving.state import PlaneState, Requests, Stage
 
@@ -27,6 +29,12 @@ def read(plane_state: PlaneState) -> Any:
     """The value of a sample, its labels as keywords."""
     found = samples(plane_state)
     return lambda name, **labels: found[name, tuple(sorted(labels.items()))]
+
+
+def test_every_metric_is_on_the_page_of_metrics(plane_state: PlaneState) -> None:
+    known = set(re.findall(r"^\| `(\w+)` \|", metrics_page(), re.MULTILINE))
+    for family in text_string_to_metric_families(exposition(plane_state).decode()):
+        assert {family.name, f"{family.name}_total"} & known, family.name
 
 
 def test_requests_have_ends_latencies_and_accuracy(read: Any) -> None:
@@ -60,7 +68,7 @@ def test_the_plan_and_the_workers(read: Any) -> None:
     assert read("loki_plan_replicas", pipeline="reading", stage="read", variant="slow", batch="2") == 1
     assert read("loki_servers_used", pipeline="reading") == 2
     assert read("loki_servers_loading", pipeline="reading") == 1
-    assert read("loki_model_loads", pipeline="reading", worker="1") == 2
+    assert read("loki_model_loads_total", pipeline="reading", worker="1") == 2
 
 
 def test_what_cannot_be_loaded_is_marked(read: Any) -> None:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zmq
@@ -28,7 +28,9 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.files.config import load_pipeline
 from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.observe.logs import LogOptions
-from loki_rl.serving.process.launch import LaunchError, LocalPlane, layout
+from loki_rl.serving.plane import Layout
+from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.security.guards import Guards
 from tests.serving.driving import PATIENCE_S, drive, eventually, patient
 
@@ -92,8 +94,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(plane_of: Start, tmp_path: Path) -> None:
-    with plane_of(journal=tmp_path / "journal") as plane:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_a_plane_serves_and_stops_every_node_is_content_and_its_journal_replays(
+    plane_of: Start, tmp_path: Path, layout: Layout
+) -> None:
+    with plane_of(journal=tmp_path / "journal", layout=layout) as plane:
         pids = plane.pids
         with Client(plane.front) as client:
             assert client.describe().ready
@@ -165,9 +170,10 @@ def test_http_is_part_of_the_plane_when_asked_for(plane_of: Start) -> None:
     assert not any(map(alive, pids.values()))
 
 
-def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start) -> None:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_requests_in_flight_are_answered_before_a_plane_stops(plane_of: Start, layout: Layout) -> None:
     with contextlib.ExitStack() as stack:
-        with plane_of() as plane:
+        with plane_of(layout=layout) as plane:
             client = stack.enter_context(Client(plane.front))
             for _ in range(20):
                 client.submit()
@@ -339,7 +345,7 @@ with LocalPlane(options, policy="static", policy_options={"servers": 3, "demand_
 
 def test_nothing_survives_a_launcher_that_is_killed(options: ClusterOptions, base: Path) -> None:
     launcher = subprocess.Popen([sys.executable, "-c", ORPHANS])
-    nodes = len(layout(replace(options, servers=3), "emulated"))
+    nodes = len(nodes_of(replace(options, servers=3), "emulated"))
     eventually(lambda: len(children(launcher.pid)) == nodes and len(sockets(base)) == nodes + 1, "not up")
     pids = children(launcher.pid)
     launcher.kill()

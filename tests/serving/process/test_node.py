@@ -26,10 +26,12 @@ from loki_rl.serving.plane import LAUNCHER, EngineKind, NodeSpec, PlaneFile, pac
 from loki_rl.serving.process import node as node_module
 from loki_rl.serving.process.heartbeat import LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.process.node import Node
+from loki_rl.serving.transport import shared_memory
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.multipart import Context
 from loki_rl.serving.transport.protocol import Tensor
 from loki_rl.serving.transport.wire import Alive, Bye, ControlWord, Idle, Letter, Up, Warm
+from tests.serving.transport.test_shared_memory import in_use
 
 MS = 0.001
 FAST = {n: Latency(n * MS, n * MS, 2 * n * MS) for n in (1, 2, 4)}
@@ -91,12 +93,12 @@ class Arithmetic:
 class Plane:
     """All nodes, each in a thread of its own, and the launcher's end of their words."""
 
-    def __init__(self, context: Context, folder: Path, engine: EngineKind, pipeline: Pipeline) -> None:
+    def __init__(self, context: Context, folder: Path, engine: EngineKind, pipeline: Pipeline, memory: str) -> None:
         names = [GATEWAY, CONTROLLER, *map(router, range(3)), *map(worker, range(3))]
         specs = tuple(NodeSpec(name.replace(":", "-"), (name,)) for name in names)
         self.front = f"ipc://{folder}/front"
         PlaneFile(
-            pack_options(ClusterOptions(pipeline, servers=3)), specs, self.front, engine, policy="fixed",
+            pack_options(ClusterOptions(pipeline, servers=3)), specs, self.front, engine, memory=memory, policy="fixed",
             policy_factory="here:make_fixed", policy_options={"a": 1}, check=True,
         ).write(folder)  # fmt: skip
         plane = PlaneFile.read(folder)
@@ -137,24 +139,31 @@ class Plane:
 Start = Callable[..., Plane]
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Closing asks of every node: no fault, no stray, and no frame left."""
+@pytest.fixture(params=["sent", "shared"])
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Closing asks of every node: no fault, no stray, and no frame left, nor any in shared memory, where all are if they
+    are not sent."""
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    shared = str(memory) if request.param == "shared" else ""
+    monkeypatch.setattr(shared_memory, "LEAST_BYTES", 0)
     monkeypatch.setattr(node_module, "resolve", lambda entry: {"here:make_fixed": make_fixed}[entry])
     monkeypatch.setattr(node_module, "make_engine", lambda *_: Arithmetic())
     monkeypatch.setattr(node_module, "payload_check", lambda _: lambda _: None)
-    monkeypatch.setattr(node_module, "described", lambda plane: describe(plane.options.pipeline, plane.engine, ARRAY, ARRAY))
+    made_of = lambda plane: replace(describe(plane.options.pipeline, plane.engine, ARRAY, ARRAY), memory=shared)  # noqa: E731
+    monkeypatch.setattr(node_module, "described", made_of)
     planes: list[Plane] = []
     with zmq.Context() as context:
 
         def make(engine: EngineKind = "onnx", pipeline: Pipeline = PIPELINE) -> Plane:
-            planes.append(Plane(context, tmp_path, engine, pipeline))
+            planes.append(Plane(context, tmp_path, engine, pipeline, shared))
             planes[-1].hear(lambda words: Warm() in words)
             return planes[-1]
 
         yield make
         for plane in planes:
             assert [(bye.frames, bye.faults, bye.strays, bye.malformed) for bye in plane.close()] == [(0, 0, 0, 0)] * 8
+            assert in_use(memory) == 0
 
 
 def answers(client: Client, count: int) -> list[Inference]:

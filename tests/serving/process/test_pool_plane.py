@@ -25,7 +25,8 @@ from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.plane import PlaneFile, pack_options
-from loki_rl.serving.process.launch import LocalPlane, layout
+from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.profiling.worker_log import read_workers
 from loki_rl.serving.state import Control as ControlState
 from tests.serving.driving import drive, eventually
@@ -72,9 +73,9 @@ def test_an_emulated_worker_takes_as_long_as_its_type() -> None:
 
 def test_workers_start_on_the_devices_of_their_type() -> None:
     options = replace(OPTIONS, servers=7, pool=(replace(POOL[0], count=3), *POOL[1:]))
-    nodes = layout(options, "onnx", "cpu")
+    nodes = nodes_of(options, "onnx", "cpu")
     assert [node.device for node in nodes if node.is_worker] == ["cuda:1", "cuda:0", "cuda:1", "cpu", "cpu", "cpu", "cpu"]
-    alike = layout(replace(OPTIONS, pool=()), "onnx", "cuda:0,2")
+    alike = nodes_of(replace(OPTIONS, pool=()), "onnx", "cuda:0,2")
     assert [node.device for node in alike if node.is_worker] == ["cuda:0", "cuda:2"] * 3
     plane = msgspec.json.decode(msgspec.json.encode(PlaneFile(pack_options(options), nodes, "")), type=PlaneFile)
     assert plane.options == options

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import zmq
@@ -21,9 +21,11 @@ from msgspec.structs import replace
 from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.gateway.client import Client, Inference
+from loki_rl.serving.plane import Layout
 from loki_rl.serving.process import supervisor
 from loki_rl.serving.process.heartbeat import SILENT_S
-from loki_rl.serving.process.launch import LaunchError, LocalPlane, layout
+from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.process.layout import nodes_of
 from loki_rl.serving.process.restart_budget import RESTARTS
 from loki_rl.serving.process.supervisor import BESIDE_STARTS
 from loki_rl.serving.transport import wire
@@ -97,19 +99,26 @@ def test_what_a_plane_does_not_need_is_started_a_few_times_and_its_ends_are_trou
         plane.check()
 
 
-@pytest.mark.parametrize("name", ["workers-1", "router-2", "gateway", "controller"])
-def test_whatever_ends_is_started_again_and_the_plane_goes_on(start: Start, name: str) -> None:
-    with start() as plane:
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [("workers-1", "spread"), ("router-2", "spread"), ("gateway", "spread"), ("controller", "spread"),
+     ("workers-1", "compact"), ("gateway", "compact"), ("controller", "compact")],
+)  # fmt: skip
+def test_whatever_ends_is_started_again_and_the_plane_goes_on(start: Start, name: str, layout: Layout) -> None:
+    with start(layout=layout) as plane, Client(plane.front) as client:
         follow(plane, name, end(plane, name))
         plane.check()
         assert plane.restarted == 1
         (ended,) = plane.ended
         assert ended.startswith(f"'{name}': its process ended with signal 9: ")
+        client.wait_ready(60.0)
+        assert client.infer(timeout_s=PATIENCE_S).outcome == "ok"
     assert name in plane.byes
 
 
-def test_a_gateway_that_was_started_again_serves_clients_at_once(start: Start) -> None:
-    with start() as plane:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_a_gateway_that_was_started_again_serves_clients_at_once(start: Start, layout: Layout) -> None:
+    with start(layout=layout) as plane:
         follow(plane, "gateway", end(plane, "gateway"))
         with Client(plane.front) as again:
             assert again.describe().ready
@@ -133,8 +142,9 @@ def test_a_worker_that_is_killed_again_and_again_is_started_more_rarely_and_the_
         plane.check()
 
 
-def test_a_worker_process_that_stands_still_is_found_killed_and_started_again(start: Start) -> None:
-    with start() as plane, Client(plane.front) as client:
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_a_worker_process_that_stands_still_is_found_killed_and_started_again(start: Start, layout: Layout) -> None:
+    with start(layout=layout) as plane, Client(plane.front) as client:
         client.begin_run()
         former = end(plane, "workers-1", signal.SIGSTOP)
         ended = drive(client, 4.0, 20.0)
@@ -267,7 +277,7 @@ def test_what_fails_on_one_errand_costs_only_that(start: Start, caplog: pytest.L
 
 def test_emulated_workers_share_as_many_processes_as_asked_for(quick_traffic: ClusterOptions) -> None:
     def workers(count: int, servers: int = 6) -> list[int]:
-        nodes = layout(replace(quick_traffic, servers=servers), "emulated", worker_processes=count)
+        nodes = nodes_of(replace(quick_traffic, servers=servers), "emulated", worker_processes=count)
         return [len(node.actors) for node in nodes if node.is_worker]
 
     assert workers(6) == [1] * 6

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ from loki_rl.reading.recognition import Reading
 from loki_rl.reading.scenes import Scene, render
 from loki_rl.serving.engines import core_time
 from loki_rl.serving.engines.adapter import Array, Produced
-from loki_rl.serving.engines.core_time import ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
+from loki_rl.serving.engines.core_time import Schedstat, ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.profiling.profile import Request, batch_sizes, profile, quick_request
 from loki_rl.serving.profiling.timing import Effort, Measurement, measure_latencies
@@ -97,14 +99,30 @@ def test_this_thread_waits_for_a_core_beside_others_or_nobody_tells() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "0 0 0\n", ""])
-def test_a_kernel_that_does_not_tell_is_believed(text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_time, "SCHEDSTAT", tmp_path / "schedstat")
+def test_a_kernel_that_does_not_tell_is_believed(text: str | None, tmp_path: Path) -> None:
     if text is not None:
         (tmp_path / "schedstat").write_text(text)
+    assert Schedstat(str(tmp_path / "schedstat")).waited_s() is None
+    (tmp_path / "schedstat").write_text("5000000 2000000000 7\n")
+    assert Schedstat(str(tmp_path / "schedstat")).waited_s() == 2.0
+
+
+def test_where_the_kernel_does_not_tell_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_time, "_waited_s", lambda: None)
     assert not waits_are_told()
     assert thread_time_of_now().waited == 0.0
-    (tmp_path / "schedstat").write_text("5000000 2000000000 7\n")
-    assert thread_time_of_now().waited == 2.0
+
+
+def test_threads_that_end_leave_no_file_open() -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = open_files()
+    for _ in range(3):
+        thread = Thread(target=thread_time_of_now)
+        thread.start()
+        thread.join()
+    assert open_files() <= before + 1, "that of this thread"
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ class Host:
 
     def __init__(self, name: str, endpoints: dict[str, str], keys: KeyPair | None = KEYS) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.box = Mailbox(self.context, name, endpoints, keys)
+        # For nodes of its own host, too, where files have owners.
+        self.box = Mailbox(self.context, name, {**endpoints, name: f"inproc://{name}"}, endpoints[name], keys)
         self.words: list[ControlWord] = []
 
     def heard(self) -> list[ControlWord]:
@@ -110,8 +111,8 @@ def test_without_keys_no_inbox_is_open_to_other_hosts(endpoint: str) -> None:
     assert needs_keys(endpoint)
     with zmq.Context() as context:
         with pytest.raises(CurveKeyError, match="has no keys for its nodes"):
-            Mailbox(context, "a", {"a": endpoint})
-        box = Mailbox(context, "b", {"b": f"tcp://127.0.0.1:{held_port()}", "a": endpoint})
+            Mailbox(context, "a", {"a": "inproc://a"}, endpoint)
+        box = Mailbox(context, "b", {"b": "inproc://b", "a": endpoint})
         with pytest.raises(CurveKeyError, match="has no keys for its nodes"):
             box.say("a", Up("b"))
         box.close()

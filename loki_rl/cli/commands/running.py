@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec.structs import replace
 
+from loki_rl.cli import terminal
 from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone, writable
 from loki_rl.cli.results import finish, need_models, played_again
 from loki_rl.decoding import UNREADABLE
@@ -43,7 +45,9 @@ def simulate(
     if options.driver == "onnx":
         need_models(options.pipeline, options.driver)
     folder = None if logdir is None else folder_of(options, logdir)
-    finish(RUNNERS[options.driver](options, folder), logdir, as_json, recorded)
+    with terminal.progress_bars() as bars:
+        done = RUNNERS[options.driver](options, folder, partial(bars, "playing the trace"))
+    finish(done, logdir, as_json, recorded)
 
 
 def _read_config(path: Path) -> RunOptions:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
 from loki_rl.decoding import UNREADABLE
-from loki_rl.errors import UserError
+from loki_rl.errors import FailureError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
@@ -27,7 +27,7 @@ WINDOW = 10
 HISTORY = 60
 
 
-class TopError(UserError):
+class TopError(FailureError):
     """The plane cannot be asked; the message says why."""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Fields, Json, Logdir, writable
+from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of, writable
 from loki_rl.cli.results import finish, need_models
 from loki_rl.options import Help
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
@@ -33,8 +34,9 @@ def serve(
     logdir: Logdir = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a pipeline on this host until SIGTERM or Ctrl-C."""
+    """Serve a pipeline on this host, or on the hosts of a Ray cluster, until SIGTERM or Ctrl-C."""
     writable(logdir)
+    cluster_of(options.launcher, options.address)
     need_models(run.pipeline, options.engine)
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
@@ -52,4 +54,6 @@ def replay(
 ) -> None:
     """Send a trace's requests to a running server, open loop, and account for every one."""
     writable(logdir)
-    finish(replay_trace(url, run, payloads, credentials), logdir, as_json)
+    with terminal.progress_bars() as bars:
+        done = replay_trace(url, run, payloads, credentials, partial(bars, "sending requests"))
+    finish(done, logdir, as_json)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from loki_rl.api.planning import capacity as largest
+from loki_rl.api.planning import cluster_for, plan_row, question, read
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
 from loki_rl.control.allocator.allocate import allocate_jointly
-from loki_rl.control.allocator.allocate import capacity as largest
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.explain.prices import explain
 from loki_rl.control.formulation.request import Part, Request
-from loki_rl.core.plan import JointPlan, Plan
-from loki_rl.core.servers.server_type import ServerType
-from loki_rl.files.config import PipelineFile, load_pipeline
-from loki_rl.files.pool_file import load_pool
+from loki_rl.core.plan import JointPlan
+from loki_rl.errors import FailureError
+from loki_rl.files.config import PipelineFile
 from loki_rl.options import Fraction, Help, Positive, Servers
 from loki_rl.reports.plots import phases_png
 from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions, SolverName
@@ -57,25 +58,25 @@ def plan(
     """
     if profile is not None and len(pipeline) > 1:
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
-    measured = None if profile is None else Path(profile)
     slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
-    files = [load_pipeline(name, profile=measured, slo_ms=slo) for name, slo in zip(pipeline, slos, strict=True)]
+    files = [read(name, slo, profile) for name, slo in zip(pipeline, slos, strict=True)]
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
     if len(files) > 1 and any(len(levels) > 1 for levels in demands):
         raise UsageError("a ladder of demands is for one pipeline; give each of several one rate")
-    types = _pool(pool, files)
+    if len(files) > 1 and servers is None and pool is None:
+        raise UsageError("several pipelines share a cluster; give its --servers or a --pool")
+    at = cluster_for(files, servers, pool)
     floors = _each("--min-accuracy", min_accuracy, pipeline) or [0.0] * len(pipeline)
     requests = [
-        Request(
-            demand_rps=levels[0],
-            servers=_servers(servers, types, files),
+        question(
+            at,
+            levels[0],
             min_accuracy=floor,
             queueing=queueing or "tail",
-            solver=solver,
             headroom=headroom or 0.0,
-            pool=types,
+            solver=solver,
         )
         for levels, floor in zip(demands, floors, strict=True)
     ]
@@ -90,14 +91,16 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
-    joint = msgspec.structs.replace(joint, reasons=explain(parts, joint))
+    with terminal.progress_bars() as bars:
+        reasons = explain(parts, joint, partial(bars, "what more would be worth"))
+    joint = msgspec.structs.replace(joint, reasons=reasons)
     if len(parts) == 1:
         found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
         terminal.say(plan_row(found), as_json, lambda: terminal.plan(files[0].name, found))
     else:
         terminal.say(joint_row(parts, joint), as_json, lambda: terminal.joint_plan([file.name for file in files], joint))
     if joint.mode == "infeasible":
-        raise UsageError("; ".join(joint.reasons))
+        raise FailureError("; ".join(joint.reasons))
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
@@ -111,26 +114,17 @@ def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plo
 def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = False) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     file = options.file
-    types = _pool(options.pool, [file])
     found = largest(
-        file.pipeline,
-        _servers(options.servers, types, [file]),
+        file,
+        options.servers,
+        pool=options.pool,
         min_accuracy=options.min_accuracy,
         queueing=options.queueing or "tail",
-        solver=options.solver,
         headroom=options.headroom or 0.0,
-        pool=types,
+        solver=options.solver,
     )
     row = {"max_qps": found.capacity_rps, **plan_row(found)}
     terminal.say(row, as_json, lambda: terminal.plan(file.name, found))
-
-
-def plan_row(found: Plan) -> dict[str, Any]:
-    """The JSON of a plan: the contract's keys, then the rest."""
-    row: dict[str, Any] = msgspec.to_builtins(found)
-    certificate = row.pop("certificate")
-    del row["epoch"]
-    return {**row, **certificate}
 
 
 def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
@@ -150,21 +144,6 @@ def joint_row(parts: Sequence[Part], joint: JointPlan) -> dict[str, Any]:
         "reasons": list(joint.reasons),
         "plans": rows,
     }
-
-
-def _pool(path: str | None, files: Sequence[PipelineFile]) -> tuple[ServerType, ...]:
-    return () if path is None else load_pool(path, files).types
-
-
-def _servers(servers: int | None, types: Sequence[ServerType], files: Sequence[PipelineFile]) -> int:
-    """As typed, else as many as the pool has, else as in the pipeline file."""
-    if servers is not None:
-        return servers
-    if types:
-        return sum(kind.count for kind in types)
-    if len(files) > 1:
-        raise UsageError("several pipelines share a cluster; give its --servers or a --pool")
-    return files[0].pipeline.servers
 
 
 def _each(flag: str, values: Sequence[T] | None, pipelines: Sequence[str], shared: bool = True) -> list[T] | None:

@@ -10,11 +10,12 @@ import click
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, split_names, writable
+from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names, writable
 from loki_rl.cli.results import need_models, played_again
 from loki_rl.env.faults import load_faults
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
+from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 from loki_rl.reports.compare import Comparison, build_cases, document
 from loki_rl.reports.compare import compare as side_by_side
 from loki_rl.reports.report import summary_lines, table
@@ -25,7 +26,7 @@ from loki_rl.runs.run import RUNNERS
 # What a suite heeds; it brings traces, policies and all else of its own.
 OF_A_SUITE = {
     "suite", "pipeline", "seeds", "seed", "servers", "interval_s", "load_s", "profile", "jobs", "logdir", "fresh",
-    "as_json",
+    "as_json", "launcher", "address",
 }  # fmt: skip
 
 
@@ -44,11 +45,16 @@ def compare(
     journal: RecordingFile = None,
     logdir: Annotated[Path, Help("Folder for run folders and report.")] = Path("runs"),
     jobs: Annotated[Count | None, Help("Runs of the twin at once (default: one per core).")] = None,
+    launcher: Annotated[
+        LauncherName, Help("Where runs of the twin are made: on this host (local), or on a Ray cluster (ray).")
+    ] = "local",
+    address: ClusterAddress = AUTO,
     fresh: Annotated[bool, Help("Run again what the log folder already holds.")] = False,
     as_json: Json = False,
 ) -> None:
     """Play the same requests against several policies, in the twin or on planes of this host, and set them side by side."""
     writable(logdir)
+    cluster = cluster_of(launcher, address)
     recorded = None
     if journal is not None:
         options, recorded = played_again(journal)
@@ -61,7 +67,7 @@ def compare(
     if suite is not None:
         alone("--suite brings its own runs", OF_A_SUITE)
         with terminal.run_bar() as progress:
-            play_all = partial(play, run=RUNNERS, jobs=jobs, progress=progress, fresh=fresh)
+            play_all = partial(play, run=RUNNERS, jobs=jobs, progress=progress, fresh=fresh, cluster=cluster)
             report = paper_suite(replace(options, trace="diurnal", policy="loki"), logdir, each, play_all)
         terminal.say(report, as_json, lambda: terminal.line(Path(str(report["report"])).read_text(encoding="utf-8")))
         return
@@ -70,7 +76,7 @@ def compare(
         need_models(options.pipeline, "onnx")
     cases = build_cases(options, policies=names, traces=trace, seeds=each, drivers=cast("list[Driver]", drivers))
     with terminal.run_bar() as progress:
-        found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh, recorded)
+        found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh, recorded, cluster)
     terminal.say(document(found), as_json, lambda: _show_comparison(found, logdir))
     if found.failures:
         terminal.note("\n".join(f"failed: {failure}" for failure in found.failures))

@@ -70,11 +70,13 @@ def profile(
         if file.measured is not None
         else Request(device, samples, seed, Effort(budget_s=budget_s), labelled=labelled)
     )
+    target = out or file.own_profile
+    if target is None:
+        raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
+    if out is None and target.exists():
+        terminal.note(f"{target} will be replaced; keep it by naming another file with --out")
     with terminal.progress_bars() as progress:
         measured = measure(file, request, progress)
-        target = out or file.own_profile
-        if target is None:
-            raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
         measured.save(target)
         if as_served:
             measured = rescale(file.path, target, device, progress)
