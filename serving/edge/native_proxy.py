@@ -72,7 +72,8 @@ class Proxy:
         self.most_connections = room(FILES_EACH if keys is None else FILES_EACH_WITH_KEYS)
         self.refused = 0
         self.unfinished = 0
-        self.connections: set[_Client] = set()
+        # In the order in which they came.
+        self.connections: dict[_Client, None] = {}
         self._told = -inf
 
     async def serve(self, bound: socket.socket, stop: asyncio.Event) -> None:
@@ -94,6 +95,17 @@ class Proxy:
             await asyncio.sleep(0)  # those just aborted let go of their sockets
             self.gate.close()
 
+    def crowded_out(self, newcomer: _Client) -> tuple[_Client, str] | None:
+        """Who has to go, and why, if there is no room for another: with keys the oldest who has not shown any, so that
+        strangers take no room from clients."""
+        crowd, why = list(self.connections), f"there are {self.most_connections} already"
+        if len(crowd) <= self.most_connections:
+            crowd = [one for one in crowd if one.address == newcomer.address]
+            why = f"there are {MAX_PER_ADDRESS} of its address already"
+            if len(crowd) <= MAX_PER_ADDRESS:
+                return None
+        return next((one for one in crowd if self.gate is not None and not one.known), newcomer), why
+
     def refuse(self, client: _Client, why: str) -> None:
         """End a connection at once; told at most once a second, whoever tries how often."""
         self.refused += 1
@@ -101,6 +113,7 @@ class Proxy:
         if now >= self._told + _LOOK_S:
             self._told = now
             log.warning("the connection of %s is closed: %s (%d so far)", client.peer, why, self.refused)
+        self.connections.pop(client, None)
         client.abort()
 
     async def _look(self) -> None:
@@ -138,13 +151,11 @@ class _Client(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         name = transport.get_extra_info("peername")
         self.peer, self.address = str(name), str(name[0]) if name else ""
-        self._proxy.connections.add(self)
-        most = self._proxy.most_connections
-        if len(self._proxy.connections) > most:
-            self._proxy.refuse(self, f"there are {most} already")
-        elif sum(other.address == self.address for other in self._proxy.connections) > MAX_PER_ADDRESS:
-            self._proxy.refuse(self, f"there are {MAX_PER_ADDRESS} of its address already")
-        else:
+        self._proxy.connections[self] = None
+        crowded_out = self._proxy.crowded_out(self)
+        if crowded_out is not None:
+            self._proxy.refuse(*crowded_out)
+        if crowded_out is None or crowded_out[0] is not self:
             self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -170,6 +181,11 @@ class _Client(asyncio.Protocol):
         """What came with a key has gone on."""
         self._account()
         self.go_on()
+
+    @property
+    def known(self) -> bool:
+        """Whether it has said something with a key that may come."""
+        return self._unlocked is not None and self._unlocked.known
 
     def go_on(self) -> None:
         """Read on, unless so much came with a key that it has to go on first."""
@@ -231,7 +247,7 @@ class _Client(asyncio.Protocol):
             self._gateway.resume_reading()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self._proxy.connections.discard(self)
+        self._proxy.connections.pop(self, None)
         self._proxy.unfinished -= self._unfinished
         if self._unlocked is not None:
             self._unlocked.close()

@@ -71,11 +71,13 @@ class CurveGate:
 
 class Unlocked(asyncio.Protocol):
     """One connection from its handshake on: the gateway's side of it. wrong: is called with what is wrong with what the
-    client sent. drained: is called when less is kept of the client than before. kept: bytes of it that have not gone on, and
-    what keeping them costs. Its handshake and its heartbeats are among them for good: they end nothing that shows."""
+    client sent. drained: is called when less is kept of the client than before. known: something has come with a key. kept:
+    bytes of it that have not gone on, and what keeping them costs. Its handshake and its heartbeats are among them for good:
+    they end nothing that shows."""
 
     def __init__(self, gate: CurveGate, wrong: Callable[[str], None], drained: Callable[[], None]) -> None:
         self.kept = 0
+        self.known = False
         self.path = ""
         self._gate = gate
         self._wrong = wrong
@@ -172,12 +174,13 @@ class Unlocked(asyncio.Protocol):
             parts = socket.recv_multipart(NOBLOCK)
         except zmq.Again:
             return False
+        self.known = True
         size = sum(map(len, parts))
         self.kept -= sum(_on_the_wire(len(part)) + _KEEPING_BYTES for part in parts)
         if len(parts) > self._gate.most_parts or size > self._gate.most_bytes:
             self._wrong(f"a message has {len(parts)} parts and {size} bytes")
             return False
-        gateway.write(frames(parts))
+        gateway.writelines(frames(parts))
         self._drained()
         return True
 

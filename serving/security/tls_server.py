@@ -19,7 +19,7 @@ _PAUSE_S = 0.1
 
 
 class TlsServer(uvicorn.Server):
-    """limit_s: longest handshake. refused: told of every connection that did not get through."""
+    """limit_s: longest handshake, and longest farewell. refused: told of every connection that did not get through."""
 
     def __init__(self, config: uvicorn.Config, tls: Renewed, limit_s: float, refused: Callable[[], None]) -> None:
         super().__init__(config)
@@ -66,7 +66,11 @@ class TlsServer(uvicorn.Server):
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._connection, peer, ssl=self._tls.context, ssl_handshake_timeout=self._limit_s
+                self._connection,
+                peer,
+                ssl=self._tls.context,
+                ssl_handshake_timeout=self._limit_s,
+                ssl_shutdown_timeout=self._limit_s,
             )
         except OSError:  # a plain peer, a wrong certificate, one that left or is too slow
             self._refused()

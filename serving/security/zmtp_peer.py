@@ -13,17 +13,15 @@ HELLO = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(
 HELLO += b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 
 
-def frames(parts: Sequence[bytes]) -> bytes:
-    """Of one message."""
-    whole = bytearray()
+def frames(parts: Sequence[bytes]) -> list[bytes]:
+    """Of one message, to be written one after the other."""
+    found: list[bytes] = []
     for place, part in enumerate(parts, 1):
         flags = _MORE if place < len(parts) else 0
-        if len(part) > _SMALL:
-            whole += bytes((flags | _LONG,)) + len(part).to_bytes(8, "big")
-        else:
-            whole += bytes((flags, len(part)))
-        whole += part
-    return bytes(whole)
+        long = len(part) > _SMALL
+        found.append(bytes((flags | _LONG,)) + len(part).to_bytes(8, "big") if long else bytes((flags, len(part))))
+        found.append(part)
+    return found
 
 
 class Reader:

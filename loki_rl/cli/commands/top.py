@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPException
 from itertools import accumulate
 
@@ -164,7 +165,9 @@ def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
         connection.request("GET", "/loki/state", headers={"Accept": MSGPACK, **credentials.headers()})
         answer = connection.getresponse()
         content = answer.read()
-        if answer.status != 200:
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            raise TopError(f"{server} asks for an API key; give one that it knows with --api-key-file")
+        if answer.status != HTTPStatus.OK:
             raise TopError(f"{server} was asked for its state and answered with status {answer.status}")
         return msgspec.msgpack.decode(content, type=PlaneState)
     except OSError as error:

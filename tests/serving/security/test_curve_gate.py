@@ -198,6 +198,18 @@ def test_a_client_that_leaves_is_seen_to_leave(running: Running, gateway: Any, f
     eventually(lambda: not running.proxy.connections, "a connection is left")
 
 
+def test_strangers_take_no_room_from_clients(running: Running, folder: Path) -> None:
+    running.proxy.most_connections = 2
+    with Client(running.url, keys=folder / "alice") as client:
+        assert client.infer(PICTURE).outcome == "ok"
+        silent = [running.stranger() for _ in range(5)]
+        assert all(closed(peer) for peer in silent[:-1])
+        assert client.infer(PICTURE).outcome == "ok"
+        served(running, folder)
+        assert closed(silent[-1])
+        assert client.infer(PICTURE).outcome == "ok"
+
+
 def test_many_at_once(running: Running, gateway: Any, folder: Path) -> None:
     faults: list[object] = []
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loki_rl.cli.top import TopError, source
 from loki_rl.errors import UserError
 from loki_rl.serving.edge import limits
 from loki_rl.serving.load.http_sender import HttpSender
@@ -80,6 +81,16 @@ def test_whoever_shows_a_key_is_served_and_probes_need_none(keyed: Site, respond
     first = key_file.read_text().split(":")[1].split()[0]
     assert keyed.ask("GET", "/loki/state", headers=bearer(first))[0] == 200
     assert not responder.entered
+
+
+def test_top_says_that_a_key_is_missing(keyed: Site, key_file: Path) -> None:
+    with source(f"http://127.0.0.1:{keyed.port}", Credentials(api_key_file=key_file)) as ask:
+        assert ask().pipeline == "reading"
+    with (
+        pytest.raises(TopError, match="asks for an API key; give one that it knows with --api-key-file"),
+        source(f"http://127.0.0.1:{keyed.port}") as ask,
+    ):
+        ask()
 
 
 def test_a_key_that_is_taken_out_is_refused_and_a_file_that_is_none_changes_nothing(keyed: Site, key_file: Path) -> None:
