@@ -69,6 +69,6 @@ def write(report: Report, folder: Path) -> None:
     for row in report.fluid:
         run = folder / "fluid" / re.sub(r"[^\w.]+", "_", row.method)
         run.mkdir(parents=True, exist_ok=True)
-        figures = {"eval/cost_j": row.cost_j, "eval/gap_closed": row.share.value}
-        figures |= {f"serving/{name}": getattr(row, name) for name in ("slo_violation_ratio", "accuracy", "servers")}
+        figures = {"final/cost_j": row.cost_j, "final/gap_closed": row.share.value}
+        figures |= {f"final/{name}": getattr(row, name) for name in ("slo_violation_ratio", "accuracy", "servers")}
         replace_events(run, [scalars(0, figures)])

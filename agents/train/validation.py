@@ -71,4 +71,4 @@ def curve_of(score: Score, played: Played) -> dict[str, float]:
     serving = {"slo_violation_ratio": score.violations}
     serving |= {name: float(getattr(played, name).mean()) for name in ("accuracy", "servers")}
     judged = {"j_minus_baseline": -score.gain, "gap_closed": score.gap, "excess_violations": score.excess}
-    return {f"eval/{name}": value for name, value in judged.items()} | {f"serving/{name}": v for name, v in serving.items()}
+    return {f"train/{name}": value for name, value in (judged | serving).items()}

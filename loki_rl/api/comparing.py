@@ -16,6 +16,7 @@ from loki_rl.reports.cost_chart import costs_png
 from loki_rl.reports.paired import contrasts
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.reports.report import result_row
+from loki_rl.runs.experiment import experiment_folder
 from loki_rl.runs.options import Driver
 from loki_rl.runs.run import RUNNERS
 
@@ -71,9 +72,10 @@ def compare(
     """Play the same requests against several policies, and set them side by side.
 
     traces: one or several files or names. policies: names. seeds: runs of each policy on each trace, with seeds from the
-    option `seed` (0) on. drivers: of "twin", "emulated" and "onnx". logdir: folder for run folders and report; runs that it
-    holds already, made with the same options and code, are not made again unless fresh. jobs: runs of the twin at once; a
-    script that asks for more than one needs `if __name__ == "__main__":` around the call. options: as in `simulate`.
+    option `seed` (0) on. drivers: of "twin", "emulated" and "onnx". logdir: folder for run folders and report, or for one
+    with these where it holds another experiment; runs that are there, made with the same options and code, are not made again
+    unless fresh. jobs: runs of the twin at once; a script that asks for more than one needs `if __name__ == "__main__":`
+    around the call. options: as in `simulate`.
 
     A run that fails stands in `failures` and stops no other. Raises ConfigError, TraceError, RequestError, FaultError or
     CasesError, one sentence, for what is wrong with the arguments or the files that they name.
@@ -82,5 +84,5 @@ def compare(
     asked = options_of(pipeline, {**with_faults(faults), **options}, "compare")
     each = range(asked.seed, asked.seed + seeds)
     cases = reports.build_cases(asked, policies=policies, traces=names, seeds=each, drivers=drivers)
-    found = reports.compare(cases, RUNNERS, Path(logdir), jobs, fresh=fresh)
+    found = reports.compare(cases, RUNNERS, experiment_folder(asked, Path(logdir)), jobs, fresh=fresh)
     return Comparison([*map(run_of, found.results)], found.summary, found.failures, found.reused, found.report)

@@ -15,6 +15,7 @@ from loki_rl.files.tables import table
 from loki_rl.reports.phases import phases
 from loki_rl.reports.plots import timeline_png
 from loki_rl.runs.curves import curves
+from loki_rl.runs.experiment import experiment_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS
@@ -69,7 +70,8 @@ def simulate(
 
     pipeline: file, name of one that ships, or what `load_pipeline` gave. trace: file, or the name of one that ships. policy:
     its name, such as "exact". seed: of all that is drawn at random. faults: YAML file of what goes wrong in the twin.
-    logdir: keep a run folder for TensorBoard below this folder. options: any other field of
+    logdir: keep a run folder for TensorBoard below this folder, in one of its own where that holds another experiment.
+    options: any other field of
     `loki_rl.runs.options.RunOptions`, such as servers, rate_scale, mean_rps [1/s], from_s, to_s, slo_ms, interval_s and
     min_accuracy.
 
@@ -78,9 +80,9 @@ def simulate(
     """
     given = {"trace": str(trace), "policy": policy, "seed": seed, "driver": driver}
     asked = options_of(pipeline, {**given, **with_faults(faults), **options}, "simulate")
-    folder = None if logdir is None else folder_of(asked, Path(logdir))
-    done = RUNNERS[asked.driver](asked, folder)
-    return run_of(done, None if logdir is None else save(done, Path(logdir)))
+    home = None if logdir is None else experiment_folder(asked, Path(logdir))
+    done = RUNNERS[asked.driver](asked, None if home is None else folder_of(asked, home))
+    return run_of(done, None if home is None else save(done, home))
 
 
 def options_of(pipeline: Named, given: Mapping[str, object], where: str) -> RunOptions:

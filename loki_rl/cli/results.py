@@ -1,13 +1,15 @@
-"""Before a run and after it: whether its models are there, and what becomes of its result."""
+"""Before a run and after it: whether its models are there, where it belongs, and what becomes of its result."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import UsageError, typed
+from loki_rl.cli.flags import UsageError, typed, writable
 from loki_rl.files.config import load_pipeline
+from loki_rl.reports.board import show_run
 from loki_rl.reports.report import table
+from loki_rl.runs.experiment import differences, experiment_folder
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.what_if import recording_of, what_if
 from loki_rl.runs.result import RunResult, row
@@ -15,6 +17,16 @@ from loki_rl.runs.run_folder import save
 from loki_rl.serving.engines.adapter import adapter_class
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import find_model
+
+
+def own_folder(options: RunOptions, logdir: Path) -> Path:
+    """The log folder, or one in it where it holds another experiment, which is said. Raises UsageError as `writable`."""
+    writable(logdir)
+    folder = experiment_folder(options, logdir)
+    if folder != logdir:
+        why = differences(options, logdir)
+        terminal.note(f"{logdir} holds another experiment ({why}); these runs go to {folder}")
+    return folder
 
 
 def need_models(pipeline: str, engine: str | None) -> None:
@@ -42,7 +54,7 @@ def finish(done: RunResult, logdir: Path | None, as_json: bool, recorded: RunRes
     """Write the folder of a run, where one was asked for, and tell what came out. recorded: the run whose requests it
     played, to be set beside it."""
     if logdir is not None:
-        save(done, logdir)
+        show_run(done, save(done, logdir))
     told = row(done) if recorded is None else row(done) | {"recorded": row(recorded)}
     rows = [done] if recorded is None else [recorded, done]
     terminal.say(told, as_json, lambda: terminal.shown(table(rows)))

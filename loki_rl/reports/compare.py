@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+from loki_rl.reports.board import show_comparison
 from loki_rl.reports.report import result_row, write_report
 from loki_rl.reports.summary import Average, averages
 from loki_rl.runs.batch_runner import Case, Failure, Progress, Runner, play
@@ -90,7 +91,8 @@ def compare(
     recorded: RunResult | None = None,
     cluster: str = "",
 ) -> Comparison:
-    """Run all cases and write their folders, results.csv and report.md with its plots into the log folder. recorded: as in
+    """Run all cases and write their folders, results.csv, report.md with its plots, and what TensorBoard shows of
+    all of them into the log folder. recorded: as in
     Comparison.
 
     The rest is as in `play`.
@@ -100,4 +102,5 @@ def compare(
     failures = [played.failures[place] for place in sorted(played.failures)]
     beside = [] if recorded is None else [recorded]
     report = write_report([*results, *beside], logdir, [str(failure) for failure in failures])
+    show_comparison(results, logdir)
     return Comparison(results, averages([*results, *beside]), failures, played.reused, report, recorded)

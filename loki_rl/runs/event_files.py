@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
+from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 # Every run claims to begin at this instant (2000-01-01 UTC): so the curves of two runs overlay on TensorBoard's wall-clock
@@ -27,8 +29,9 @@ Value = str | int | float | bool
 
 
 def replace_events(folder: Path, events: Iterable[Event]) -> None:
-    """Write the only event file of a folder. Its name is new each time, since a TensorBoard that is looking reads a
-    file of a known name on from where it stopped."""
+    """Write the only event file of a folder, which is made if need be. Its name is new each time, since a TensorBoard
+    that is looking reads a file of a known name on from where it stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
     old = list(folder.glob(f"{PREFIX}.*"))
     _write(folder / f"{PREFIX}.{time.time_ns()}.loki-rl", events)
     for path in old:
@@ -78,27 +81,61 @@ def _version() -> bytes:
     return bytes(event_pb2.Event(wall_time=ORIGIN_S, file_version="brain.Event:2").SerializeToString())
 
 
-def scalars(step: int, values: Mapping[str, float]) -> Event:
-    """The points of all tags at one step, a second of trace time."""
-    summary = summary_pb2.Summary(
-        value=[summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    )
+def scalars(step: int, values: Mapping[str, float], described: Mapping[str, str] | None = None) -> Event:
+    """The points of all tags at one step, a second of trace time. described: what they mean, which TensorBoard takes from
+    the first point of a tag."""
+    summary = summary_pb2.Summary()
+    for tag, value in values.items():
+        point = summary.value.add(tag=tag, simple_value=value)
+        if described is not None and tag in described:
+            point.metadata.summary_description = described[tag]
     return event_pb2.Event(wall_time=ORIGIN_S + step, step=step, summary=summary)
 
 
-def layout(title: str, charts: Mapping[str, Sequence[str]]) -> Event:
-    """The custom-scalars page: title of a chart -> its tags."""
-    content = layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(
-                title=title,
-                chart=[
-                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=list(tags)))
-                    for chart, tags in charts.items()
-                ],
-            )
-        ]
+def text(tag: str, markdown: str, description: str = "") -> Event:
+    """A card on the text page."""
+    summary = summary_pb2.Summary()
+    value = summary.value.add(tag=tag, metadata=text_metadata.create_summary_metadata("", description))
+    value.tensor.dtype = 7  # DT_STRING
+    value.tensor.tensor_shape.SetInParent()
+    value.tensor.string_val.append(markdown.encode())
+    return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
+
+
+def image(tag: str, png: bytes, description: str = "") -> Event:
+    """A picture on the images page."""
+    # A PNG begins with its signature and the header that tells its size.
+    width, height = struct.unpack(">II", png[16:24])
+    summary = summary_pb2.Summary()
+    value = summary.value.add(tag=tag)
+    value.image.width, value.image.height, value.image.colorspace = width, height, 4
+    value.image.encoded_image_string = png
+    value.metadata.summary_description = description
+    return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
+
+
+def layout(lines: Mapping[str, Sequence[str]], margins: Mapping[str, tuple[str, str, str]]) -> Event:
+    """The custom-scalars page. lines: title of a chart -> its tags, of every run that is chosen; margins: title of a chart
+    -> tags of the middle, the lower and the upper end of a band."""
+    policies = layout_pb2.Category(
+        title="policies side by side",
+        chart=[
+            layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=list(tags)))
+            for title, tags in lines.items()
+        ],
     )
+    series = layout_pb2.MarginChartContent.Series
+    seeds = layout_pb2.Category(
+        title="over seeds",
+        chart=[
+            layout_pb2.Chart(
+                title=title,
+                margin=layout_pb2.MarginChartContent(series=[series(value=middle, lower=lower, upper=upper)]),
+            )
+            for title, (middle, lower, upper) in margins.items()
+        ],
+    )
+    content = layout_pb2.Layout(category=[policies, seeds])
     summary = summary_pb2.Summary()
     value = summary.value.add(tag=layout_metadata.CONFIG_SUMMARY_TAG, metadata=layout_metadata.create_summary_metadata())
     value.tensor.dtype = 7  # DT_STRING
@@ -107,18 +144,18 @@ def layout(title: str, charts: Mapping[str, Sequence[str]]) -> Event:
     return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
 
 
-def experiment(options: Iterable[str], metrics: Iterable[str]) -> Event:
-    """What the hparams page shows: names of the options, tags of the metrics."""
+def experiment(options: Iterable[str], metrics: Mapping[str, str]) -> Event:
+    """What the hparams page shows: names of the options, tags of the metrics and what they mean."""
     summary = hparams_config_pb(
         hparams=[HParam(name) for name in options],
-        metrics=[Metric(tag) for tag in metrics],
+        metrics=[Metric(tag, description=meaning) for tag, meaning in metrics.items()],
         time_created_secs=ORIGIN_S,
     )
     return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
 
 
 def session_start(options: Mapping[str, Value], group: str) -> Event:
-    """The options of a run. Runs of one group share them and are averaged on the hparams page."""
+    """The options of a run; group: which run it is on the hparams page."""
     summary = hparams_pb(dict(options), trial_id=group, start_time_secs=ORIGIN_S)
     return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
 

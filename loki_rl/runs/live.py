@@ -120,9 +120,8 @@ def serve_until_stopped(
         _on_signals(stopped.set)
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
-        announce(f"{_addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))}{recorded}")
-        if served.shadows:
-            announce(f"what {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}")
+        where = _addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))
+        announce(f"{where}{recorded}{_beside(served, recording, logdir)}")
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -131,9 +130,17 @@ def serve_until_stopped(
         stopped.wait(options.drain_s)
         plane.drain()
         tally = client.ledger().tally
-    for shadow in served.shadows:
-        announce(f"in figures: loki-rl simulate --journal {recording} --policy {shadow}")
     return _account(served, tally)
+
+
+def _beside(served: Served, recording: Path | None, logdir: Path | None) -> str:
+    """Where shadows say what they would do."""
+    if not served.shadows:
+        return ""
+    return (
+        f"\nwhat {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}, and when it is "
+        f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}"
+    )
 
 
 def _recording(served: Served, record: Path | None, logdir: Path | None) -> Path | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict
 
-from loki_rl.core.requests.ledger import Summary
 from loki_rl.runs.curves import curves
 from loki_rl.runs.event_files import (
     Event,
@@ -19,11 +18,24 @@ from loki_rl.runs.event_files import (
     scalars,
     session_end,
     session_start,
+    text,
     write_once,
 )
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.tags import DESCRIPTIONS, FIGURES, FINAL
 
+# The hparams page shows the first few.
+FIRST = ("policy", "trace", "seed", "driver", "servers", "pipeline")
+MARGINS = {
+    f"{title} (mean, lowest and highest of the seeds)": (f"seeds/{tag}", f"seeds/{tag}_low", f"seeds/{tag}_high")
+    for title, tag in (
+        ("SLO violations", "slo_violation_ratio"),
+        ("accuracy", "accuracy"),
+        ("servers in use", "servers_used"),
+        ("goodput [requests/s]", "goodput_rps"),
+    )
+}
 CHARTS = {
     "SLO violations (share of the requests that arrived in the second)": ["serving/slo_violation_ratio"],
     "accuracy (of those answered in time)": ["serving/accuracy"],
@@ -47,23 +59,34 @@ def write_overview(logdir: Path) -> None:
 def _events(done: RunResult) -> Iterator[Event]:
     points = curves(done.tally, done.duration_s, cluster=done.summary.servers_mean is not None)
     options = done.options
-    yield session_start(_session_options(done), group=f"{options.driver}/{options.policy}/{done.trace}")
+    yield session_start(_session_options(done), f"{options.driver}/{options.policy}/{done.trace}/seed{options.seed}")
+    yield text("run/card", _card(done), "What was played, and what came out.")
     for step, point in enumerate(points):
-        yield scalars(step, point)
-    final = {f"eval/{name}": value for name, value in asdict(done.summary).items() if value is not None}
-    yield scalars(len(points), final)
+        yield scalars(step, point, None if step else DESCRIPTIONS)
+    final = {f"final/{name}": value for name, value in asdict(done.summary).items() if value is not None}
+    yield scalars(len(points), final, DESCRIPTIONS)
     yield session_end(done.duration_s)
 
 
 def _overview() -> Iterator[Event]:
     """What TensorBoard needs to know once for all runs."""
-    yield layout("serving", CHARTS)
-    names = ["trace", *(name for name in RunOptions.__struct_fields__ if name not in {"trace", "seed"})]
-    yield experiment(names, [f"eval/{name}" for name in Summary.__struct_fields__])
+    yield layout(CHARTS, MARGINS)
+    names = [*FIRST, *(name for name in RunOptions.__struct_fields__ if name not in FIRST)]
+    yield experiment(names, {f"final/{name}": FINAL[name] for name in FIGURES})
+
+
+def _card(done: RunResult) -> str:
+    """The run in words, as Markdown."""
+    asked, found = done.options, done.summary
+    figures = [(name, getattr(found, name)) for name in FIGURES]
+    rows = [f"| {name} | {value:.4g} | {FINAL[name]} |" for name, value in figures if value is not None]
+    what = f"**{asked.policy}** on **{done.trace}**, seed {asked.seed}, {asked.driver}: {Path(asked.pipeline).stem}"
+    return "\n".join([
+        f"{what} on {done.servers} servers, {done.duration_s:g} s.", "", "| figure | value | meaning |", "|---|---|---|",
+        *rows, "", f"Figures of models: {done.provenance or 'not known'}. {done.synthetic}",
+    ])  # fmt: skip
 
 
 def _session_options(done: RunResult) -> dict[str, Value]:
-    """The seed is left out: seeds are samples of the same run, which the hparams page then averages."""
     options = msgspec.to_builtins(done.options) | {"trace": done.trace, "servers": done.servers}
-    del options["seed"]
     return {name: value for name, value in options.items() if isinstance(value, (str, int, float, bool))}

@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from loki_rl.cli import main as cli
 
+PIXEL = (Path(__file__).parents[1] / "data" / "pixel.png").read_bytes()
+
 
 class Said(Struct):
     """How a command ended."""
@@ -62,7 +64,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots have tests of their own, and take longer than the rest of a short comparison."""
-    monkeypatch.setattr("loki_rl.reports.report.timeline_png", lambda _, path: path.write_bytes(b""))
+    monkeypatch.setattr("loki_rl.reports.report.timeline_png", lambda _, path: path.write_bytes(PIXEL))
 
 
 @pytest.fixture

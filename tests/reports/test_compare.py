@@ -43,11 +43,14 @@ class Made:
         return replace(self.make_result(), options=options)
 
 
+PIXEL = (Path(__file__).parents[1] / "data" / "pixel.png").read_bytes()
+
+
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots have tests of their own, and take longer than everything else here."""
-    monkeypatch.setattr(report, "timeline_png", lambda _, path: path.write_bytes(b""))
-    monkeypatch.setattr(report, "costs_png", lambda _, path, __: path.write_bytes(b""))
+    monkeypatch.setattr(report, "timeline_png", lambda _, path: path.write_bytes(PIXEL))
+    monkeypatch.setattr(report, "costs_png", lambda _, path, __: path.write_bytes(PIXEL))
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Certificate, Plan
-from loki_rl.core.requests.ledger import PlanRecord, Second, Summary, Tally
+from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
 from loki_rl.runs.curves import curves, plans_in_force, whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_twin
 from loki_rl.runs.run_folder import RunFolderError, folder_of, is_complete, load, load_current, save
+from loki_rl.runs.tags import DESCRIPTIONS, FIGURES
 
 SERVING = {
     f"serving/{name}"
@@ -85,15 +86,15 @@ def test_twin_and_plane_write_the_same_tags_at_the_same_steps(written: Folders) 
     assert steps.keys() > SERVING
     for tag, found in steps.items():
         # One point a second of trace time; the final figures stand at its end.
-        assert found == ([LENGTH] if tag.startswith("eval/") else list(range(LENGTH))), tag
+        assert found == ([LENGTH] if tag.startswith("final/") else list(range(LENGTH))), tag
 
 
 def test_the_curves_add_up_to_the_run(written: Folders) -> None:
     for driver, done in written.results.items():
         found = points(written.folders[driver])
-        assert sum(found["serving/demand_rps"].values()) == done.summary.arrivals == found["eval/arrivals"][LENGTH]
-        assert sum(found["serving/goodput_rps"].values()) == done.summary.ok == found["eval/ok"][LENGTH]
-        assert found["eval/slo_violation_ratio"][LENGTH] == pytest.approx(done.summary.slo_violation_ratio)
+        assert sum(found["serving/demand_rps"].values()) == done.summary.arrivals == found["final/arrivals"][LENGTH]
+        assert sum(found["serving/goodput_rps"].values()) == done.summary.ok == found["final/ok"][LENGTH]
+        assert found["final/slo_violation_ratio"][LENGTH] == pytest.approx(done.summary.slo_violation_ratio)
         assert max(found["serving/servers_used"].values()) <= done.servers
     twin, plane = (points(written.folders[driver])["serving/demand_rps"] for driver in ("twin", "emulated"))
     assert twin == plane
@@ -102,22 +103,35 @@ def test_the_curves_add_up_to_the_run(written: Folders) -> None:
 def test_the_hparams_page_knows_options_and_figures(written: Folders) -> None:
     config = plugin_data(written.logdir, metadata.EXPERIMENT_TAG).experiment
     assert {"driver", "policy", "trace"} <= {one.name for one in config.hparam_infos}
-    assert {one.name.tag for one in config.metric_infos} == {f"eval/{name}" for name in Summary.__struct_fields__}
+    assert {one.name.tag for one in config.metric_infos} == {f"final/{name}" for name in FIGURES}
     for driver, folder in written.folders.items():
         start = plugin_data(folder, metadata.SESSION_START_INFO_TAG).session_start_info
-        assert start.group_name == f"{driver}/exact/crowd"
+        assert start.group_name == f"{driver}/exact/crowd/seed3"
         assert start.hparams["driver"].string_value == driver
         assert start.hparams["servers"].number_value == 4
-        assert "seed" not in start.hparams
+        assert start.hparams["seed"].number_value == 3
         assert plugin_data(folder, metadata.SESSION_END_INFO_TAG).session_end_info.status == 1
 
 
 def test_the_custom_scalars_page_shows_tags_that_exist(written: Folders) -> None:
     (value,) = [one for event in events(written.logdir) for one in event.summary.value if "custom_scalars" in one.tag]
-    (category,) = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
+    category, seeds = layout_pb2.Layout.FromString(value.tensor.string_val[0]).category
+    assert all(chart.margin.series[0].lower for chart in seeds.chart)
     shown = {tag for chart in category.chart for tag in chart.multiline.tag}
     assert shown <= points(written.folders["twin"]).keys()
     assert {"serving/slo_violation_ratio", "serving/accuracy", "serving/servers_used"} <= shown
+
+
+def test_every_tag_says_what_it_means_and_a_run_has_a_card(written: Folders) -> None:
+    for folder in written.folders.values():
+        said: dict[str, str] = {}
+        for event in events(folder):
+            for value in event.summary.value:
+                said.setdefault(value.tag, value.metadata.summary_description)
+        scalars = points(folder).keys()
+        assert all(said[tag] == DESCRIPTIONS[tag] for tag in scalars)
+        (card,) = [v for event in events(folder) for v in event.summary.value if v.tag.startswith("run/card")]
+        assert "**exact** on **crowd**, seed 3" in card.tensor.string_val[0].decode()
 
 
 def test_a_folder_gives_the_result_back(written: Folders) -> None:
@@ -136,7 +150,7 @@ def test_a_new_run_takes_the_place_of_the_old_one(make_result: Any, tmp_path: Pa
     folder = save(first, tmp_path)
     old = {path.name for path in folder.glob("events*")}
     assert save(again, tmp_path) == folder
-    assert points(folder)["eval/ok"] == {4: 18.0}
+    assert points(folder)["final/ok"] == {4: 18.0}
     # A TensorBoard that is looking would take a file of the same name for a longer version of what it has read.
     assert old.isdisjoint(path.name for path in folder.glob("events*"))
     assert not list(tmp_path.rglob(".*")), "a draft was left behind"

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names, writable
-from loki_rl.cli.results import need_models, played_again
+from loki_rl.cli.results import need_models, own_folder, played_again
 from loki_rl.env.faults import load_faults
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
@@ -75,6 +75,7 @@ def compare(
     if "onnx" in drivers:
         need_models(options.pipeline, "onnx")
     cases = build_cases(options, policies=names, traces=trace, seeds=each, drivers=cast("list[Driver]", drivers))
+    logdir = own_folder(options, logdir)
     with terminal.run_bar() as progress:
         found = side_by_side(cases, RUNNERS, logdir, jobs, progress, fresh, recorded, cluster)
     terminal.say(document(found), as_json, lambda: _show_comparison(found, logdir))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone, writable
-from loki_rl.cli.results import finish, need_models, played_again
+from loki_rl.cli.results import finish, need_models, own_folder, played_again
 from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import wording
@@ -44,6 +44,7 @@ def simulate(
         options = replace(options, faults=load_faults(faults))
     if options.driver == "onnx":
         need_models(options.pipeline, options.driver)
+    logdir = None if logdir is None else own_folder(options, logdir)
     folder = None if logdir is None else folder_of(options, logdir)
     with terminal.progress_bars() as bars:
         done = RUNNERS[options.driver](options, folder, partial(bars, "playing the trace"))

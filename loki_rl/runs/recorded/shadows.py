@@ -36,6 +36,7 @@ from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.what_if import LiveTally, options_of
 from loki_rl.runs.run import habits_of, interval_of, policy_of
 from loki_rl.runs.run_folder import folder_for
+from loki_rl.runs.tags import DESCRIPTIONS
 from loki_rl.runs.telemetry import write_overview
 from loki_rl.serving.process import parent_watch
 
@@ -68,7 +69,7 @@ class Curve:
             ok = second.outcomes[Outcome.OK]
             self._accuracy = second.accuracy_sum / ok if ok else self._accuracy
             values = point(second, self._accuracy, _in_force(tally, self._next + 1.0))
-            self._stream.write(scalars(self._next, values | more))
+            self._stream.write(scalars(self._next, values | more, None if self._next else DESCRIPTIONS))
             self._next += 1
         tally.trim(self._next - KEEP_S, KEEP_PLANS)
 

@@ -36,7 +36,7 @@ def test_it_leaves_checkpoints_and_curves(tuned: Any) -> None:
     found = EventAccumulator(str(tuned.folder))
     found.Reload()
     tags = set(found.Tags()["scalars"])
-    assert {"rollout/ep_rew_mean", "train/loss", "eval/gap_closed", "serving/slo_violation_ratio"} <= tags
+    assert {"rollout/ep_rew_mean", "train/loss", "train/gap_closed", "train/slo_violation_ratio"} <= tags
 
 
 def test_it_begins_as_the_first_member_of_the_teacher(tuned: Any, learned: Any) -> None:

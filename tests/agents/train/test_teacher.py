@@ -42,8 +42,8 @@ def test_curves_have_the_names_of_every_other_run(learned: Any) -> None:
 
     found = EventAccumulator(str(learned.folder))
     found.Reload()
-    assert {"eval/gap_closed", "eval/j_minus_baseline", "serving/slo_violation_ratio"} <= set(found.Tags()["scalars"])
-    assert len(found.Scalars("eval/gap_closed")) == 2
+    assert {"train/gap_closed", "train/j_minus_baseline", "train/slo_violation_ratio"} <= set(found.Tags()["scalars"])
+    assert len(found.Scalars("train/gap_closed")) == 2
 
 
 def test_a_second_call_goes_on_and_a_finished_one_does_nothing(learned: Any, tmp_path: Path) -> None:
