@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loki_rl.cli.top import TopError, source
+from loki_rl.cli.commands.top import TopError, source
 from loki_rl.errors import UserError
 from loki_rl.serving.edge import limits
 from loki_rl.serving.load.http_sender import HttpSender
