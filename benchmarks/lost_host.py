@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from threading import Thread
 
 import ray
 from msgspec.structs import replace
@@ -40,10 +41,10 @@ def main() -> None:
         left = [seconds, 2 * seconds]
         while (age := time.monotonic() - began) < 3 * seconds:
             if len(left) == 2 and age > left[0]:
-                cluster.remove_node(hosts[-1], allow_graceful=False)
+                Thread(target=cluster.remove_node, args=(hosts[-1], False)).start()
                 left.pop(0)
             elif left and age > left[0]:
-                join(cluster, HOSTS)
+                Thread(target=join, args=(cluster, HOSTS)).start()  # takes seconds, and clients go on
                 left.pop(0)
             while sent < age * rps:
                 client.submit()
