@@ -142,9 +142,9 @@ def test_a_cluster_without_room_is_one_sentence(hosts: Hosts, quick_traffic: Clu
     launcher = hosts.launcher(quick_traffic)
     taken = ray.remote(num_cpus=1)(Hold).remote()
     ray.get(taken.here.remote())
-    plane = LocalPlane(quick_traffic, **STATIC, launcher=launcher, worker_processes=1, start_s=15.0)
+    plane = LocalPlane(quick_traffic, **STATIC, launcher=launcher, worker_processes=1, start_s=10.0)
     try:
-        with pytest.raises(LaunchError, match=r"workers-0 did not come up \(no host has room for it\) within 15 s"), plane:
+        with pytest.raises(LaunchError, match=r"workers-0 did not come up \(no host has room for it\) within 10 s"), plane:
             pass
     finally:
         ray.kill(taken)
