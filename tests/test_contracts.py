@@ -50,7 +50,7 @@ def test_the_contracts_hold(tree: Path) -> None:
     assert "0 broken" in output
 
 
-LAYERS = "Layers: cli > agents > env | serving > control | traces > core"
+LAYERS = "Layers: manual > cli > agents > env | serving > control | traces > core"
 PURE = "The core is pure: no clock, chance, socket, log or array library"
 TWIN = "The twin needs no serving stack and no torch"
 PLANE = "The serving plane needs no twin and no learning stack"
