@@ -71,7 +71,8 @@ def progress_bars() -> Iterator[Callable[[str, float], None]]:
     began = time.monotonic()
 
     def show(what: str, share: float) -> None:
-        if time.monotonic() - began < MOMENT_S:
+        # What says that it begins may say nothing more until it ends.
+        if share > 0 and not known and time.monotonic() - began < MOMENT_S:
             return
         bars.start()
         if what not in known:

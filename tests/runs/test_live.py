@@ -24,6 +24,7 @@ from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.transport.addresses import AddressError
 from loki_rl.traces.demand import MONDAY_S
 from tests.serving.driving import held_port
 
@@ -132,7 +133,7 @@ def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: 
 
 
 def test_a_url_of_no_known_kind_is_refused(small: Path, crowd: Path) -> None:
-    with pytest.raises(ReplayError, match="neither tcp://, ipc:// nor http://"):
+    with pytest.raises(AddressError, match="neither tcp://, ipc:// nor http://"):
         replay_trace("ftp://host", RunOptions(str(small), str(crowd)))
 
 

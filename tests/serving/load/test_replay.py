@@ -18,6 +18,7 @@ from loki_rl.serving.load import http_sender
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.replay import replay, replay_over
 from loki_rl.serving.load.sender import ReplayError
+from loki_rl.serving.transport.addresses import AddressError
 from loki_rl.serving.transport.protocol import LedgerRead, Tensor
 from loki_rl.serving.transport.wire import unpack
 from loki_rl.traces.demand import Wishes
@@ -176,7 +177,7 @@ def test_wrong_calls_are_said_clearly(url: str) -> None:
         replay(url, "reading", np.array([1.0, 0.5]), PICTURES, slo_s=0.5)
     with pytest.raises(ReplayError, match="SLO must be above 0"):
         replay(url, "reading", np.zeros(1), PICTURES, slo_s=0.0)
-    with pytest.raises(ReplayError, match="is neither tcp://"):
+    with pytest.raises(AddressError, match="is neither tcp://"):
         replay("ftp://x", "reading", np.zeros(1), PICTURES, slo_s=0.5)
 
 
