@@ -64,7 +64,3 @@ def _default(one: click.Parameter) -> str:
     if one.required or value is None or value is False or value in ("", ()):
         return "required" if one.required else ""
     return f"`{', '.join(value) if isinstance(value, tuple) else value}`"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")
