@@ -14,7 +14,7 @@ from loki_rl.files.profile_file import Measured, ProfileFile, by_variant, load_p
 from loki_rl.files.tables import ConfigError, nearest
 from loki_rl.files.user_folders import models_folder, profiles_folder
 
-__all__ = ["ConfigError", "ModelSpec", "PipelineFile", "TaskSpec", "find_pipeline", "load_pipeline"]
+__all__ = ["ConfigError", "ModelSpec", "PipelineFile", "TaskSpec", "find_pipeline", "is_path", "load_pipeline"]
 
 FOLDER = "pipelines"
 # In a checkout a link to the folder at its top.
@@ -119,7 +119,7 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
     Raises ConfigError, about `what` it is, if there is none."""
     given = Path(expanduser(name))
     folders = (Path(place), (PACKAGE / place).resolve())
-    if given.suffix in {".yaml", ".yml"} or len(given.parts) != 1:
+    if is_path(name):
         if isfile(given):
             return given
         raise ConfigError(f"{given}: no such {what} file; check the path")
@@ -128,6 +128,12 @@ def find_file(name: str | Path, place: str, what: str) -> Path:
             return folder / f"{given}.yaml"
     known = {file.stem for folder in folders for file in folder.glob("*.yaml")}
     raise ConfigError(f"no {what} '{given}' in {folders[0]}/ or {folders[1]}/{nearest(str(given), known)}")
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether a file is meant, not a bare name."""
+    given = Path(expanduser(name))
+    return given.suffix in {".yaml", ".yml"} or len(given.parts) != 1
 
 
 def beside(folder: Path, name: str) -> Path:

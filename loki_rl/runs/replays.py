@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from loki_rl.errors import UserError
-from loki_rl.files.config import PipelineFile
+from loki_rl.files.config import ConfigError, find_pipeline, is_path
 from loki_rl.progress import Progress, unseen
-from loki_rl.runs.options import RunOptions
+from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS
+from loki_rl.serving.gateway.remote_state import NoStateError, source
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.profiling.workload import make_workload
 from loki_rl.serving.security.credentials import Credentials
@@ -26,6 +28,23 @@ class PayloadsError(UserError):
     """There is nothing to send; the message says why and what to do."""
 
 
+class TargetError(UserError):
+    """What is to be sent to is not known well enough; the message says what is missing."""
+
+
+class Target(Struct):
+    """What requests are sent to. payloads: None where nothing looks at any. servers, best_accuracy: what costs are relative
+    to where the server keeps no ledger. provenance: of the accuracies that the pipeline file gives."""
+
+    name: str
+    slo_s: float
+    driver: Driver
+    payloads: list[NDArray[Any]] | None
+    servers: int
+    best_accuracy: float
+    provenance: str = ""
+
+
 def replay_trace(
     url: str,
     run: RunOptions,
@@ -33,36 +52,85 @@ def replay_trace(
     credentials: Credentials | None = None,
     progress: Progress = unseen,
 ) -> RunResult:
-    """Replay a trace against a running server. run: its trace, pipeline, SLO and seed; payloads: folder of files to send, in
-    order of their names; credentials: what is shown to the server. Raises AddressError, TraceError, ReplayError,
-    ClientError, ApiKeyError, TlsError, CurveKeyError or PayloadsError."""
+    """Replay a trace against a running server. run: its trace, SLO and seed, and the pipeline: a file, or the name that the
+    server has for it. payloads: folder of files to send, in order of their names; credentials: what is shown to the server.
+    Raises AddressError, TraceError, ConfigError, ReplayError, ClientError, StateError, TargetError, ApiKeyError, TlsError,
+    CurveKeyError or PayloadsError."""
     trace = load_trace(run.trace)
     times, wishes = requests(trace, run, run.seed)
-    file = run.file
-    pipeline = file.pipeline
-    sent = _payloads(payloads, run, file)
-    seen = replay(url, pipeline.name, times, sent, pipeline.slo_s, wishes=wishes, credentials=credentials, progress=progress)
-    servers = pipeline.servers if seen.ledger is None else seen.ledger.servers
+    files = None if payloads is None else _read(payloads)
+    target = _of_file(run, files) if _has_file(run.pipeline) else _told(url, run, files, credentials)
+    seen = replay(
+        url, target.name, times, target.payloads, target.slo_s, wishes=wishes, credentials=credentials, progress=progress
+    )
+    servers = target.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
-        options=replace(run, policy="served", driver="onnx" if file.models else "emulated", servers=servers),
+        options=replace(run, policy="served", driver=target.driver, servers=servers),
         trace=trace.name,
         summary=seen.figures,
         tally=seen.tally,
         servers=servers,
-        best_accuracy=pipeline.best_accuracy,
+        best_accuracy=target.best_accuracy,
         # Of the models of another server the pipeline file knows nothing.
-        provenance="" if seen.figures.accuracy is None else file.provenance,
+        provenance="" if seen.figures.accuracy is None else target.provenance,
         duration_s=duration_s(trace, run),
         wall_s=seen.wall_s,
         synthetic=made_up(trace, run),
     )
 
 
-def _payloads(folder: Path | None, run: RunOptions, file: PipelineFile) -> list[NDArray[Any]] | None:
-    if folder is not None:
-        files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
-        if not files:
-            raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
-        return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
-    workload = make_workload(file, PAYLOADS, run.seed)
-    return None if workload is None else workload.payloads(file.tree[0])
+def _has_file(pipeline: str) -> bool:
+    """Whether a pipeline is known here. A path is always meant as one; a name may be the server's own."""
+    try:
+        find_pipeline(pipeline)
+    except ConfigError:
+        return is_path(pipeline)
+    return True
+
+
+def _of_file(run: RunOptions, files: list[NDArray[Any]] | None) -> Target:
+    file = run.file
+    pipeline = file.pipeline
+    if files is None:
+        workload = make_workload(file, PAYLOADS, run.seed)
+        files = None if workload is None else workload.payloads(file.tree[0])
+    driver: Driver = "onnx" if file.models else "emulated"
+    known = pipeline.servers, pipeline.best_accuracy, file.provenance
+    return Target(pipeline.name, pipeline.slo_s, driver, files, *known)
+
+
+def _told(url: str, run: RunOptions, files: list[NDArray[Any]] | None, credentials: Credentials | None) -> Target:
+    """What the server says of a pipeline whose file is not here."""
+    try:
+        with source(url, credentials) as ask:
+            state = ask()
+    except NoStateError:
+        return _unknown(url, run, files)
+    if state.pipeline != run.pipeline:
+        raise TargetError(f"{url} serves pipeline '{state.pipeline}', not '{run.pipeline}', of which there is no file here")
+    emulated = state.engine == "emulated"
+    if files is None and not emulated:
+        raise PayloadsError(
+            f"{url} runs the models of '{run.pipeline}', and what they take is not known here; add --payloads FOLDER, or "
+            "name its pipeline file with --pipeline"
+        )
+    slo_s = state.slo_s if run.slo_ms is None else run.slo_ms / 1000
+    driver: Driver = "emulated" if emulated else "onnx"
+    return Target(run.pipeline, slo_s, driver, files, state.servers, state.best_accuracy)
+
+
+def _unknown(url: str, run: RunOptions, files: list[NDArray[Any]] | None) -> Target:
+    """Of another kind of server nothing is known but what the user says."""
+    if files is None or run.slo_ms is None:
+        missing = " and ".join(["--payloads FOLDER"] * (files is None) + ["--slo-ms MS"] * (run.slo_ms is None))
+        raise TargetError(
+            f"{url} does not tell how '{run.pipeline}' is served; add {missing}, or name its pipeline file with --pipeline"
+        )
+    return Target(run.pipeline, run.slo_ms / 1000, "onnx", files, 1, 1.0)
+
+
+def _read(folder: Path) -> list[NDArray[Any]]:
+    files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
+    if not files:
+        raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
+    return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]

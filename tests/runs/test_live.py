@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ from msgspec.structs import replace
 from loki_rl.control.demand.history_file import HistoryError, read_history
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.core.messages import Outcome
+from loki_rl.files.config import ConfigError
 from loki_rl.runs.live import LiveError, ServeOptions, _workers, serve_until_stopped
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.replays import PayloadsError, replay_trace
+from loki_rl.runs.replays import PayloadsError, TargetError, replay_trace
 from loki_rl.runs.result import RunResult
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
@@ -39,12 +42,13 @@ def handlers() -> Iterator[None]:
 
 
 class Day(Struct):
-    """A served plane, what it said, and what two clients in turn saw of it."""
+    """A served plane, what it said, and what clients in turn saw of it. named: by those that know its name and no file."""
 
     said: list[str]
     served: RunResult
     over_http: RunResult
     native: RunResult
+    named: list[RunResult]
     history: Path
 
 
@@ -73,11 +77,21 @@ def day(small: Path, crowd: Path, tmp_path_factory: pytest.TempPathFactory) -> D
     options = ServeOptions(native=native, http_port=http, drain_s=0.0)
     sent = RunOptions(str(small), str(crowd), to_s=2.0)
 
-    def work() -> list[RunResult]:
-        return [replay_trace(f"http://127.0.0.1:{http}", sent), replay_trace(native, replace(sent, rate_scale=2.0))]
+    by_name = replace(sent, pipeline="small", to_s=1.0)
 
-    served, said, (over_http, natively) = while_served(run, options, work)
-    return Day(said, served, over_http, natively, history)
+    def work() -> list[RunResult]:
+        for url in (f"http://127.0.0.1:{http}", native):
+            with pytest.raises(TargetError, match="serves pipeline 'small', not 'smal', of which there is no file here"):
+                replay_trace(url, replace(by_name, pipeline="smal"))
+        named = [replay_trace(f"http://127.0.0.1:{http}", by_name), replay_trace(native, replace(by_name, slo_ms=400.0))]
+        over_http, natively = (
+            replay_trace(f"http://127.0.0.1:{http}", sent),
+            replay_trace(native, replace(sent, rate_scale=2.0)),
+        )
+        return [over_http, natively, *named]
+
+    served, said, (over_http, natively, *named) = while_served(run, options, work)
+    return Day(said, served, over_http, natively, named, history)
 
 
 def test_addresses_are_told_once_the_plane_is_ready(day: Day) -> None:
@@ -101,7 +115,7 @@ def test_server_and_client_count_the_same_requests(day: Day) -> None:
 
 def test_what_was_counted_is_in_the_history_that_began_with_it(day: Day) -> None:
     found = read_history(day.history)
-    assert 0 < sum(found.recent) <= 90
+    assert 0 < sum(found.recent) <= 110
     assert abs(found.until_s - (time.time() - MONDAY_S)) < 600
 
 
@@ -119,6 +133,55 @@ def test_a_replay_tells_what_its_server_counted(day: Day) -> None:
     assert day.native.summary.servers_mean is not None
     assert day.native.summary.servers_mean > 0
     assert (day.native.trace, day.native.provenance, day.native.duration_s) == ("crowd", "assumed", 2.0)
+
+
+def test_the_name_that_the_server_has_is_enough(day: Day) -> None:
+    for done in day.named:
+        assert done.summary.arrivals == sum(map(done.tally.outcome, Outcome)) == 10
+        assert (done.options.driver, done.servers, done.best_accuracy) == ("emulated", 4, day.over_http.best_accuracy)
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A server of another kind, with a model."""
+
+    def do_GET(self) -> None:
+        known = self.path == "/v2/models/tones"
+        self._answer(200 if known else 404, b'{"inputs": [{"name": "in", "datatype": "BYTES", "shape": [1]}]}')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200 if self.path == "/v2/models/tones/infer" else 404, b'{"outputs": []}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_of_another_kind_of_server_what_is_missing_is_asked_for(crowd: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.bin").write_bytes(b"tone")
+    sent = RunOptions("tones", str(crowd), to_s=0.5)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as other:
+        other.daemon_threads = True
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        with pytest.raises(TargetError, match="how 'tones' is served; add --payloads FOLDER and --slo-ms MS, or name"):
+            replay_trace(url, sent)
+        with pytest.raises(TargetError, match="add --slo-ms MS, or name its pipeline file"):
+            replay_trace(url, sent, tmp_path)
+        done = replay_trace(url, replace(sent, slo_ms=2000.0), tmp_path)
+        other.shutdown()
+    assert done.summary.arrivals == done.summary.ok > 0
+    assert done.summary.accuracy is None
+
+
+def test_a_path_to_no_pipeline_file_is_no_name(crowd: Path) -> None:
+    with pytest.raises(ConfigError, match="no such pipeline file"):
+        replay_trace("tcp://127.0.0.1:1", RunOptions("absent.yaml", str(crowd)))
 
 
 def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:

@@ -52,7 +52,9 @@ def replay(
     logdir: Logdir = None,
     as_json: Json = False,
 ) -> None:
-    """Send a trace's requests to a running server, open loop, and account for every one."""
+    """Send a trace's requests to a running server, open loop, and account for every one.
+
+    A pipeline of which there is no file here goes by the name that the server has for it."""
     writable(logdir)
     with terminal.progress_bars() as bars:
         done = replay_trace(url, run, payloads, credentials, partial(bars, "sending requests"))

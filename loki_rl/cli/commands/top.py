@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http import HTTPStatus
-from http.client import HTTPException
 from itertools import accumulate
 
-import msgspec
 from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
-from loki_rl.decoding import UNREADABLE
-from loki_rl.errors import FailureError
-from loki_rl.serving.gateway.client import Client
-from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
-from loki_rl.serving.transport.addresses import HttpServer, http_server
-from loki_rl.serving.transport.protocol import MSGPACK
 
 # Figures are over this many intervals, so that they neither jump nor lag.
 WINDOW = 10
 HISTORY = 60
-
-
-class TopError(FailureError):
-    """The plane cannot be asked; the message says why."""
 
 
 class VariantView(Struct):
@@ -139,42 +124,3 @@ def percentile(histogram: Histogram, share: float) -> float:
         return 0.0
     place = bisect_left(list(accumulate(histogram.counts)), share * histogram.count)
     return BOUNDS_S[place] if place < len(BOUNDS_S) else float("inf")
-
-
-# -- where states come from -----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def source(url: str, credentials: Credentials | None = None) -> Iterator[Callable[[], PlaneState]]:
-    """A function that asks the plane at http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH. Asking raises TopError
-    or ClientError; credentials that cannot be used raise ApiKeyError, TlsError or CurveKeyError."""
-    shown = credentials or Credentials()
-    address = http_server(url)
-    if address is not None:
-        yield lambda: _ask_http(address, shown)
-    elif url.startswith(("tcp://", "ipc://")):
-        with Client(url, keys=shown.native()) as client:
-            yield client.state
-    else:
-        raise TopError(f"'{url}' is not http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH")
-
-
-def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
-    connection = credentials.connection(server, 5.0)
-    try:
-        connection.request("GET", "/loki/state", headers={"Accept": MSGPACK, **credentials.headers()})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status == HTTPStatus.UNAUTHORIZED:
-            raise TopError(f"{server} asks for an API key; give one that it knows with --api-key-file")
-        if answer.status != HTTPStatus.OK:
-            raise TopError(f"{server} was asked for its state and answered with status {answer.status}")
-        return msgspec.msgpack.decode(content, type=PlaneState)
-    except OSError as error:
-        raise TopError(f"nobody answers at {server}: {error}") from None
-    except HTTPException:
-        raise TopError(f"what answers at {server.name} is not an HTTP server") from None
-    except UNREADABLE as error:
-        raise TopError(f"{server} is not a plane of this version: {error}") from None
-    finally:
-        connection.close()

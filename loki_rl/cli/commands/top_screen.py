@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loki_rl.cli import terminal
-from loki_rl.cli.commands.top import View, Watch, source
+from loki_rl.cli.commands.top import View, Watch
 from loki_rl.cli.flags import Json
 from loki_rl.options import Help
 from loki_rl.serving.controlling.control_log import missing, sentence
+from loki_rl.serving.gateway.remote_state import source
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.state import Control, Stage, Trouble, WorkerState
 

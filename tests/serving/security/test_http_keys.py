@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loki_rl.cli.commands.top import TopError, source
 from loki_rl.errors import UserError
 from loki_rl.serving.edge import limits
+from loki_rl.serving.gateway.remote_state import StateError, source
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.load.sender import ReplayError
@@ -87,7 +87,7 @@ def test_top_says_that_a_key_is_missing(keyed: Site, key_file: Path) -> None:
     with source(f"http://127.0.0.1:{keyed.port}", Credentials(api_key_file=key_file)) as ask:
         assert ask().pipeline == "reading"
     with (
-        pytest.raises(TopError, match="asks for an API key; give one that it knows with --api-key-file"),
+        pytest.raises(StateError, match="asks for an API key; give one that it knows with --api-key-file"),
         source(f"http://127.0.0.1:{keyed.port}") as ask,
     ):
         ask()
