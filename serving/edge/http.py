@@ -137,7 +137,8 @@ class HttpFront:
         id = self.client.take_id()
         watch = asyncio.create_task(self._cancel_when_gone(request, id))
         try:
-            wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority)
+            parent = oip.traceparent(request.headers.getlist("traceparent")) if described.traced else ""
+            wanted = Infer(id, described.pipeline, asked.timeout_s, asked.min_accuracy, asked.priority, parent)
             with self._shares.one(self._whose(request)):
                 answer = await self.client.infer(wanted, oip.take_payload(asked, self.client.memory))
         finally:

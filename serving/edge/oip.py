@@ -7,7 +7,7 @@ numbers keep type and shape, but for a batch axis of 1. Whether that is what the
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,7 +17,7 @@ from loki_rl.serving.edge import oip_tensors
 from loki_rl.serving.edge.limits import MAX_BODY_BYTES, MAX_EXPANSION, MAX_TERMS_BYTES, MAX_TEXT_BYTES, SMALL_BYTES
 from loki_rl.serving.edge.oip_tensors import Array, InferError, InputTensor, Parameters
 from loki_rl.serving.edge.steps import Steps
-from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, Described, Tensor
+from loki_rl.serving.transport.protocol import MAX_TIMEOUT_S, MAX_TRACEPARENT, Described, Tensor
 from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
 from loki_rl.serving.transport.wire import MAX_HEAD_BYTES
 
@@ -78,6 +78,12 @@ def read(body: bytes, encoding: str, header_length: str | None, limit: int, desc
     """A request as it came. limit: of its body, inflated [bytes]. Raises InferError."""
     body = yield from inflate(body, encoding, limit)
     return (yield from parse(body, header_length, described))
+
+
+def traceparent(said: Sequence[str]) -> str:
+    """Which trace a request goes on from, as its headers of that name say; several of them, or one that is too long, count
+    as none."""
+    return said[0] if len(said) == 1 and len(said[0]) <= MAX_TRACEPARENT else ""
 
 
 def take_payload(asked: InferRequest, memory: SharedMemory) -> bytes | None:

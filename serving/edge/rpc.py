@@ -175,7 +175,8 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
             if asked is None:
                 raise CallError(400, "the call has ended")
             timeout_s = asked.timeout_s or _remaining_s(context)
-            wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority)
+            parent = _traceparent(context, described)
+            wanted = Infer(self._client.take_id(), described.pipeline, timeout_s, asked.min_accuracy, asked.priority, parent)
             answer = await self._client.infer(wanted, oip.take_payload(asked, self._client.memory))
         if isinstance(answer, Refused):
             raise InferError(400, answer.message)
@@ -256,6 +257,12 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         raise InferError(400, "models are loaded and unloaded by the plan, not by clients")
 
     RepositoryModelUnload = RepositoryModelLoad
+
+
+def _traceparent(context: Context, described: Described) -> str:
+    if not described.traced:
+        return ""
+    return oip.traceparent([str(value) for name, value in context.invocation_metadata() or () if name == "traceparent"])
 
 
 def _remaining_s(context: Context) -> float:

@@ -37,6 +37,7 @@ class Entered(Struct, gc=False):
     payload: zmq.Frame | None
     min_accuracy: float = 0.0
     priority: int = 0
+    traceparent: str = ""
 
 
 class Withdrawn(Struct, gc=False):
@@ -193,7 +194,7 @@ class ClientSocket:
         if request.timeout_s:
             self._timeouts[key] = request.timeout_s
         payload = tensors[0] if tensors else None
-        return Entered(key, request.timeout_s, payload, request.min_accuracy, request.priority)
+        return Entered(key, request.timeout_s, payload, request.min_accuracy, request.priority, request.traceparent)
 
     def _fault(self, client: bytes, request: protocol.Infer, tensors: list[zmq.Frame]) -> str | None:
         if request.pipeline != self._described.pipeline:

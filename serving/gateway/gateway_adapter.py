@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import msgspec
@@ -34,7 +34,7 @@ BURST = 64
 class GatewayAdapter:
     """A source of events for the gateway's driver, and where its Reply effects go. homes: address -> node of the other
     actors but workers. meter: of the same gateway. opened: since when clients are served [s], None as long as they are
-    not."""
+    not. expect: is told which trace a request goes on from before it arrives, by its key, where requests are traced."""
 
     def __init__(
         self,
@@ -56,6 +56,7 @@ class GatewayAdapter:
         self._state_query = state_query
         self._troubles: dict[str, list[Trouble]] = {}
         self.opened: float | None = None
+        self.expect: Callable[[int, str], None] | None = None
 
     @property
     def handle(self) -> zmq.Socket[bytes]:
@@ -66,6 +67,8 @@ class GatewayAdapter:
         events = self._front.receive(BURST)
         entered = [event for event in events if isinstance(event, Entered)]
         if entered:
+            if self.expect is not None:
+                self._expect(entered, self.expect)
             yield _arrived(entered)
         withdrawn = [event.key for event in events if isinstance(event, Withdrawn)]
         if withdrawn:
@@ -129,6 +132,11 @@ class GatewayAdapter:
                 self._state_query.ask(self._routers, partial(self._tell_readiness, event))
             case protocol.ReadState():
                 self._state_query.ask(self._nodes, partial(self._tell_state, event))
+
+    def _expect(self, entered: list[Entered], expect: Callable[[int, str], None]) -> None:
+        for one in entered:
+            if one.traceparent:
+                expect(one.key, one.traceparent)
 
     def _tell_readiness(self, question: Question, parts: list[Part]) -> None:
         reason = self._unready([part for part in parts if isinstance(part, Stage)])

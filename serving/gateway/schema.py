@@ -30,7 +30,8 @@ def described(plane: PlaneFile) -> Described:
     if plane.engine != "emulated":
         source = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.entries), "takes", PICTURE)
         result = _named(adapters_of(pipeline, plane.pipeline_file, pipeline.leaves), "gives", TEXT)
-    return replace(describe(pipeline, plane.engine, source, result, plane.options.grace_s), memory=plane.memory)
+    told = describe(pipeline, plane.engine, source, result, plane.options.grace_s)
+    return replace(told, memory=plane.memory, traced=bool(plane.traces.endpoint))
 
 
 def describe(pipeline: Pipeline, engine: str, input: Tensor, output: Tensor, grace_s: float | None = None) -> Described:

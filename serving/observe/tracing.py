@@ -2,7 +2,8 @@
 Imported only where traces are asked for.
 
 No id travels: every process derives those of a request from what it knows anyway (plane, request number, arrival time, item
-id), so that spans made in different processes fit together, and all agree on which requests are sampled.
+id), so that spans made in different processes fit together, and all agree on which requests are sampled. Only what a client
+says of its own trace is told (trace_parents.py); whether that is sampled decides then.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from loki_rl.core.requests.items import Family, members
 from loki_rl.core.router import Router
 from loki_rl.serving.observe.names import PathNames
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.observe.trace_parents import Parents
 from loki_rl.serving.transport.driver import Meter
 
 _WORD = 1 << 53
@@ -44,10 +46,14 @@ class Passing(Struct):
 
 
 class Tracer:
-    """Makes spans of one process. exporter: where they go (None: OTLP over HTTP to the endpoint of the options)."""
+    """Makes spans of one process. parents: traces of clients. exporter: where spans go (None: OTLP over HTTP to the endpoint
+    of the options)."""
 
-    def __init__(self, options: SpanOptions, pipeline: Pipeline, process: str, exporter: SpanExporter | None = None) -> None:
+    def __init__(
+        self, options: SpanOptions, pipeline: Pipeline, process: str, parents: Parents, exporter: SpanExporter | None = None
+    ) -> None:
         self.pipeline = pipeline
+        self.parents = parents
         self._options = options
         resource = Resource.create(
             {"service.name": "loki-rl", "service.instance.id": process, "loki.pipeline": pipeline.name}
@@ -58,6 +64,9 @@ class Tracer:
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def sampled(self, root: int, t0: float) -> bool:
+        parent = self.parents.get(root, t0)
+        if parent is not None:
+            return parent.trace_flags.sampled
         return uniform(self._seed(t0), root, SAMPLE) < self._options.ratio
 
     def request_context(self, root: int, t0: float) -> SpanContext:
@@ -89,7 +98,7 @@ class Tracer:
             parent=parent,
             resource=self._resource,
             attributes=attributes,
-            kind=SpanKind.SERVER if parent is None else SpanKind.INTERNAL,
+            kind=SpanKind.SERVER if parent is None or parent.is_remote else SpanKind.INTERNAL,
             status=Status(StatusCode.ERROR, failed) if failed else Status(StatusCode.OK),
             start_time=self._nanoseconds(start),
             end_time=self._nanoseconds(end),
@@ -102,8 +111,8 @@ class Tracer:
         self._processor.shutdown()
 
     def _context(self, root: int, t0: float, item: int) -> SpanContext:
-        seed = self._seed(t0)
-        trace = int(uniform(seed, root, TRACE_HIGH) * _WORD) << 64 | int(uniform(seed, root, TRACE_LOW) * _WORD) | 1
+        seed, parent = self._seed(t0), self.parents.get(root, t0)
+        trace = _trace_id(seed, root) if parent is None else parent.trace_id
         span = int((uniform(seed, item, SPAN) if item else uniform(seed, root, ROOT_SPAN)) * _WORD) | 1
         return SpanContext(trace, span, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
@@ -113,6 +122,10 @@ class Tracer:
 
     def _nanoseconds(self, at: float) -> int:
         return round(at * 1e9) + self._epoch_ns
+
+
+def _trace_id(seed: int, root: int) -> int:
+    return int(uniform(seed, root, TRACE_HIGH) * _WORD) << 64 | int(uniform(seed, root, TRACE_LOW) * _WORD) | 1
 
 
 class StageTracer:
@@ -206,7 +219,8 @@ class RequestTracer:
         }
         context = self._tracer.request_context(reply.root, t0)
         name = self._gateway.pipeline.name
-        self._tracer.emit(name, context, None, t0, now, attributes, "" if reply.outcome is Outcome.OK else reply.reason)
+        parent = self._tracer.parents.get(reply.root, t0)
+        self._tracer.emit(name, context, parent, t0, now, attributes, "" if reply.outcome is Outcome.OK else reply.reason)
 
 
 class Both:

@@ -46,8 +46,9 @@ from loki_rl.serving.process import parent_watch
 from loki_rl.serving.process.compile_time import CompileNotice
 from loki_rl.serving.process.flight_log import RECORDING, FlightLog
 from loki_rl.serving.process.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
+from loki_rl.serving.process.untraced import traced
 from loki_rl.serving.state import Part
-from loki_rl.serving.transport.driver import Carry, Delivery, Driver, Meter
+from loki_rl.serving.transport.driver import Carry, Delivery, Driver
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.multipart import Context
@@ -65,6 +66,7 @@ from loki_rl.serving.transport.wire import (
     Leave,
     PartsRead,
     ReadParts,
+    TraceParents,
     Troubled,
     Up,
     Warm,
@@ -113,6 +115,8 @@ class Node:
         self._flight_log: FlightLog | None = None
         self.driver = Driver(self.mailbox, plane.homes, check=plane.check)
         self._record()
+        self._traced = traced(plane, name, self.mailbox.say)
+        self._closing.append(self._traced.close)
         self._finished: EventQueue[Delivery] = EventQueue()
         self.driver.listen(self._finished)
         for address in self.spec.actors:
@@ -174,7 +178,7 @@ class Node:
             meter = StageMeter(actor)
             self._parts.append(meter.state)
             payloads = RouterPayloads(actor.pipeline, actor.task, self._memory)
-            self.driver.host(address, actor, payloads, self._kill, self._traced(actor, meter))
+            self.driver.host(address, actor, payloads, self._kill, self._traced.meter(actor, meter))
         else:
             self._host_worker(address, int(number))
 
@@ -189,7 +193,8 @@ class Node:
         meter, timers = RequestMeter(gateway), Timers()
         state_query = self._state_query = StateQuery(self.mailbox.say, self.spec.name, timers)
         gateway_adapter = self._gateway_adapter = GatewayAdapter(front, what, gateway, payloads, homes, meter, state_query)
-        self.driver.host(GATEWAY, gateway, payloads, gateway_adapter.carry, self._traced(gateway, meter))
+        actor, meters = self._traced.gateway(gateway, gateway_adapter), self._traced.meter(gateway, meter)
+        self.driver.host(GATEWAY, actor, payloads, gateway_adapter.carry, meters)
         for source in (gateway_adapter, timers, Departures(front, timers)):
             self.driver.listen(source)
         troubles = self.driver.troubles
@@ -199,17 +204,6 @@ class Node:
             self.driver.bring(keeper.restore())
         # The last answers have just been written.
         self._closing += [partial(keeper.close, LINGER_S), partial(front.close, LINGER_S), timers.close]
-
-    def _traced(self, actor: Router | Gateway, meter: Meter) -> Meter:
-        """What counts an actor's events, and makes spans of them where that is asked for."""
-        plane = self.plane
-        if not plane.traces.endpoint:
-            return meter
-        from loki_rl.serving.observe.tracing import Both, RequestTracer, StageTracer, Tracer
-
-        tracer = Tracer(plane.traces, plane.options.pipeline, self.spec.name)
-        self._closing.append(tracer.close)
-        return Both(meter, StageTracer(tracer, actor) if isinstance(actor, Router) else RequestTracer(tracer, actor))
 
     def _host_controller(self) -> None:
         plane = self.plane
@@ -325,6 +319,8 @@ class Node:
             self._state_query.record(word)
         elif isinstance(word, Troubled) and self._gateway_adapter is not None:
             self._gateway_adapter.note(word.process, word.troubles)
+        elif isinstance(word, TraceParents):
+            self._traced.hear(word)
         elif isinstance(word, Leave) and self._gateway_adapter is not None:
             self._gateway_adapter.leave()
         elif isinstance(word, Warm) and self._gateway_adapter is not None and self._gateway_adapter.opened is None:

@@ -20,6 +20,8 @@ MAX_TIMEOUT_S = 3600.0
 # How far from now a run may begin: what lies before is counted in whole seconds, one by one.
 MAX_ORIGIN_S = 3600.0
 MAX_MESSAGE_BYTES = 32 << 20
+# What a version to come may append included [characters].
+MAX_TRACEPARENT = 512
 # One more than a request has, to tell that there are too many.
 MAX_TENSORS = 2
 # Of a sentence that says what is wrong with a request [characters].
@@ -54,13 +56,15 @@ Turning = Literal[
 class Infer(Struct, array_like=True, tag=True):
     """Run the pipeline on the tensor in the next frame (none at all where the engine is emulated). id: the client's own,
     unique among its requests in flight. timeout_s: end-to-end deadline, 0 = the pipeline's SLO. min_accuracy: of every
-    variant path that serves it. priority: 1 is the highest, 0 the default."""
+    variant path that serves it. priority: 1 is the highest, 0 the default. traceparent: of a trace that this request goes on
+    from (W3C Trace Context), empty for none; only a plane that is traced looks at it, and a malformed one counts as none."""
 
     id: Id
     pipeline: str
     timeout_s: Annotated[float, Meta(ge=0, le=MAX_TIMEOUT_S)] = 0.0
     min_accuracy: Annotated[float, Meta(ge=0, le=1)] = 0.0
     priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = 0
+    traceparent: Annotated[str, Meta(max_length=MAX_TRACEPARENT)] = ""
 
 
 class Cancel(Struct, array_like=True, tag=True):
@@ -171,7 +175,8 @@ class TaskVariants(Struct, array_like=True, frozen=True):
 class Described(Struct, array_like=True, tag=True):
     """The pipeline that is served. grace_s: an answer comes at the latest this long after the deadline. ready: the models
     of the first plan have been warm, and the server is not about to stop (PlaneState.ready: they are warm now). memory:
-    folder where clients of this host may leave large tensors (see shared_memory), empty if there is none."""
+    folder where clients of this host may leave large tensors (see shared_memory), empty if there is none. traced: whether
+    requests are traced."""
 
     id: int
     pipeline: str
@@ -183,6 +188,7 @@ class Described(Struct, array_like=True, tag=True):
     output: Tensor
     ready: bool = False
     memory: str = ""
+    traced: bool = False
 
 
 class Begun(Struct, array_like=True, tag=True):

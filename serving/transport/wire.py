@@ -144,6 +144,20 @@ class Troubled(Struct, array_like=True, tag=True):
     troubles: list[Trouble]
 
 
+class TraceParent(Struct, array_like=True):
+    """root, t0: number and arrival of a request. traceparent: of its client (W3C Trace Context)."""
+
+    root: int
+    t0: float
+    traceparent: str
+
+
+class TraceParents(Struct, array_like=True, tag=True):
+    """Gateway's node to the routers', before the items of these requests: they go on from traces of their clients."""
+
+    parents: list[TraceParent]
+
+
 class Bye(Struct, array_like=True, tag=True):
     """Node to launcher: stopped in good order. frames: payload frames left over; faults, strays: as in Driver; malformed:
     messages dropped. timers: batches and loads that an emulated engine ended, late_s: how late in all, latest_s: at
@@ -159,7 +173,9 @@ class Bye(Struct, array_like=True, tag=True):
     latest_s: float = 0.0
 
 
-ControlWord = Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Troubled | Bye
+ControlWord = (
+    Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Troubled | TraceParents | Bye
+)
 
 _control: msgspec.msgpack.Decoder[ControlWord] = msgspec.msgpack.Decoder(ControlWord)
 

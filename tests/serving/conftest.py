@@ -113,12 +113,13 @@ def check_nothing(_frame: zmq.Frame | None) -> str | None:
 class Responder:
     """`script` decides how each request ends (None: it is left open). Everything seen is recorded."""
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:0", engine: str = "onnx") -> None:
+    def __init__(self, endpoint: str = "tcp://127.0.0.1:0", engine: str = "onnx", traced: bool = False) -> None:
         self.reached = threading.Condition()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         emulated = engine == "emulated"
         input = protocol.Tensor("input" if emulated else "image", "BYTES", (1,), optional=emulated)
         described = describe(PIPELINE, engine, input, protocol.Tensor("path" if emulated else "text", "BYTES", (-1,)))
+        described = replace(described, traced=traced)
         self.front = ClientSocket(self.context, endpoint, PIPELINE, described, check_nothing if emulated else check_picture)
         self.renew()
         self.endpoint = self.front.socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -253,6 +254,14 @@ def site(web: Site, responder: Responder) -> Site:  # noqa: ARG001  (what is beh
 def emulated() -> Iterator[Responder]:
     """The same pipeline without payloads."""
     running = Responder(engine="emulated")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def traced() -> Iterator[Responder]:
+    """As `emulated`, of a plane that is traced."""
+    running = Responder(engine="emulated", traced=True)
     yield running
     running.close()
 

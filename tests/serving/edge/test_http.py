@@ -22,6 +22,8 @@ from loki_rl.serving.transport.wire import unpack
 from tests.serving.driving import eventually
 from tests.serving.site import INFER, INPUT, Site
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 @pytest.fixture
 def client(site: Site) -> Iterator[triton.InferenceServerClient]:
@@ -183,6 +185,20 @@ def test_a_long_answer_is_compressed_on_request(
 def test_an_accuracy_floor_and_a_priority_reach_the_gateway(client: triton.InferenceServerClient, responder: Any) -> None:
     client.infer("reading", picture(True), priority=2, parameters={"min_accuracy": 0.75})
     assert (responder.entered[0].min_accuracy, responder.entered[0].priority) == (0.75, 2)
+
+
+def test_the_trace_of_a_client_reaches_a_gateway_that_traces(site: Site, responder: Any, traced: Any) -> None:
+    headers = http.client.HTTPMessage()
+    headers["TraceParent"] = PARENT
+    assert site.ask("POST", INFER, json.dumps({"inputs": [INPUT]}).encode(), headers)[0] == 200
+    assert responder.entered[0].traceparent == ""
+    tracing = Site(traced.endpoint)
+    assert tracing.ask("POST", INFER, b'{"inputs": []}', headers)[0] == 200
+    headers["TraceParent"] = PARENT
+    assert tracing.ask("POST", INFER, b'{"inputs": []}', headers)[0] == 200
+    assert tracing.ask("POST", INFER, b'{"inputs": []}', {"traceparent": "0" * 600})[0] == 200
+    assert [entered.traceparent for entered in traced.entered] == [PARENT, "", ""]
+    tracing.close()
 
 
 def test_metrics_and_state(site: Site) -> None:

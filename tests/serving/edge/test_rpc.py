@@ -173,6 +173,21 @@ def message(**changes: Any) -> Any:
     return request
 
 
+def test_the_trace_of_a_client_reaches_a_gateway_that_traces(
+    stub: stubs.GRPCInferenceServiceStub, responder: Any, traced: Any
+) -> None:
+    parent = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    stub.ModelInfer(message(), metadata=[parent])
+    assert responder.entered[0].traceparent == ""
+    site = Site(traced.endpoint)
+    with grpc.insecure_channel(site.url) as channel:
+        tracing = stubs.GRPCInferenceServiceStub(channel)
+        for metadata in ([parent], [("traceparent", "0" * 600)], []):
+            tracing.ModelInfer(pb.ModelInferRequest(model_name="reading"), metadata=metadata)
+    assert [entered.traceparent for entered in traced.entered] == [parent[1], "", ""]
+    site.close()
+
+
 def test_typed_contents_are_as_good_as_raw_ones(stub: stubs.GRPCInferenceServiceStub, responder: Any) -> None:
     stub.ModelInfer(message())
     request = pb.ModelInferRequest(model_name="reading")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +13,7 @@ pytest.importorskip("opentelemetry.sdk", reason="the extra [otel] is not install
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from opentelemetry.trace.status import StatusCode
 
 from loki_rl.core.cluster import build
@@ -23,9 +25,13 @@ from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.core.requests.items import size
 from loki_rl.core.router import Router
 from loki_rl.serving.gateway.client import Client
+from loki_rl.serving.observe import trace_parents
 from loki_rl.serving.observe.span_options import SpanOptions
+from loki_rl.serving.observe.trace_parents import ContinuingGateway, Parents
 from loki_rl.serving.observe.tracing import RequestTracer, StageTracer, Tracer
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
+from loki_rl.serving.transport.wire import TraceParent, TraceParents, decode_control, encode_control
+from tests.serving.driving import held_port
 
 ROW = {1: Latency(0.01, 0.01, 0.01), 4: Latency(0.02, 0.02, 0.02)}
 PIPELINE = Pipeline(
@@ -43,21 +49,32 @@ class Traced:
     """Gateway and routers by hand, with a tracer each, as in processes of their own."""
 
     def __init__(self, ratio: float) -> None:
-        options = ClusterOptions(PIPELINE, 2)
-        self.actors = {address: build(address, options) for address in (GATEWAY, router(0), router(1))}
+        cluster = ClusterOptions(PIPELINE, 2)
+        self.actors = {address: build(address, cluster) for address in (GATEWAY, router(0), router(1))}
         self.exporters = {address: InMemorySpanExporter() for address in self.actors}
+        self.parents = {address: Parents() for address in self.actors}
+        gateway = self.actors[GATEWAY]
+        assert isinstance(gateway, Gateway)
+        self.continuing = ContinuingGateway(gateway, self._announce)
         self.tracers: dict[str, RequestTracer | StageTracer] = {}
         self._made: list[Tracer] = []
         for address, actor in self.actors.items():
-            tracer = Tracer(SpanOptions("http://x", ratio, plane=77), PIPELINE, address, self.exporters[address])
+            options = SpanOptions("http://x", ratio, plane=77)
+            tracer = Tracer(options, PIPELINE, address, self.parents[address], self.exporters[address])
             self._made.append(tracer)
             if isinstance(actor, Gateway):
                 self.tracers[address] = RequestTracer(tracer, actor)
             elif isinstance(actor, Router):
                 self.tracers[address] = StageTracer(tracer, actor)
 
+    def _announce(self, told: TraceParents) -> None:
+        """To every process, as it arrives there."""
+        for parents in self.parents.values():
+            parents.add(decoded(told))
+
     def tell(self, address: str, event: Event, now: float) -> list[Effect]:
-        effects = self.actors[address].handle(event, now)
+        actor = self.continuing if address == GATEWAY else self.actors[address]
+        effects = actor.handle(event, now)
         self.tracers[address].record(event, effects, now)
         return effects
 
@@ -83,6 +100,12 @@ class Traced:
         for tracer in self._made:
             tracer.close()
         return [span for exporter in self.exporters.values() for span in exporter.get_finished_spans()]
+
+
+def decoded(told: TraceParents) -> TraceParents:
+    word = decode_control(memoryview(encode_control(told))[1:])
+    assert isinstance(word, TraceParents)
+    return word
 
 
 def _submit(effects: list[Effect]) -> Submit:
@@ -142,17 +165,75 @@ def test_a_sampled_request_is_sampled_in_every_process() -> None:
     assert all(sorted(names) == ["chain", "find", "read", "read"] for names in of.values())
 
 
+CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize("more", ["00-{}-{}-01", "cc-{}-{}-03-what-comes-later"])
+def test_a_request_goes_on_from_its_clients_trace(more: str) -> None:
+    traced = Traced(0.0)
+    traced.continuing.expect(5, more.format(*CLIENT))
+    traced.run([4, 5])
+    spans = traced.spans()
+    assert sorted(span.name for span in spans) == ["chain", "find", "read", "read"]
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {CLIENT[0]}
+    (root,) = (span for span in spans if span.name == "chain")
+    assert root.parent is not None
+    assert (f"{root.parent.span_id:016x}", root.parent.is_remote, root.kind) == (CLIENT[1], True, SpanKind.SERVER)
+    (find,) = (span for span in spans if span.name == "find")
+    assert find.parent is not None
+    assert (find.parent.span_id, find.kind) == (root.context.span_id, SpanKind.INTERNAL)
+
+
+def test_what_the_client_does_not_sample_is_not_sampled() -> None:
+    traced = Traced(1.0)
+    traced.continuing.expect(5, "00-{}-{}-00".format(*CLIENT))
+    traced.run([5])
+    assert traced.spans() == []
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        "x",
+        "00-{}-{}".format(*CLIENT),
+        "00-{}-{}-01-more".format(*CLIENT),
+        "ff-{}-{}-01".format(*CLIENT),
+        f"00-{'0' * 32}-{CLIENT[1]}-01",
+        f"00-{CLIENT[0]}-{'0' * 16}-01",
+        f"00-{CLIENT[0].upper()}-{CLIENT[1]}-01",
+    ],
+)
+def test_what_is_malformed_counts_as_absent(malformed: str) -> None:
+    traced = Traced(1.0)
+    traced.continuing.expect(5, malformed)
+    traced.run([5])
+    (root,) = (span for span in traced.spans() if span.name == "chain")
+    assert root.parent is None
+    assert f"{root.context.trace_id:032x}" != CLIENT[0]
+
+
+def test_traces_of_clients_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_parents, "MOST", 3)
+    parents, header = Parents(), "00-{}-{}-01".format(*CLIENT)
+    for number in range(5):
+        parents.add(TraceParents([TraceParent(number, 1.0, header)]))
+    assert [parents.get(number, 1.0) is None for number in range(5)] == [True, True, False, False, False]
+    # Request numbers begin anew with every run.
+    assert parents.get(4, 2.0) is None
+
+
 class Collector:
-    """An OTLP collector: keeps the names of the spans that came."""
+    """An OTLP collector: keeps name, trace and parent of the spans that came."""
 
     def __init__(self) -> None:
-        seen = self.seen = list[tuple[str, bytes]]()
+        seen = self.seen = list[tuple[str, bytes, bytes]]()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    seen.extend((span.name, span.trace_id) for scope in resource.scope_spans for span in scope.spans)
+                    spans = [span for scope in resource.scope_spans for span in scope.spans]
+                    seen.extend((span.name, span.trace_id, span.parent_span_id) for span in spans)
                 self.send_response(200)
                 self.end_headers()
 
@@ -175,16 +256,24 @@ def test_a_plane_sends_its_traces_to_a_collector(collector: Collector) -> None:
     options = ClusterOptions(PIPELINE, 2)
     traces = SpanOptions(f"http://127.0.0.1:{collector.server.server_address[1]}")
     settings = {"servers": 2, "demand_rps": 5.0}
+    port = held_port()
     with (
-        LocalPlane(options, policy="static", policy_options=settings, traces=traces) as plane,
+        LocalPlane(options, policy="static", policy_options=settings, traces=traces, http_port=port) as plane,
         Client(plane.front) as client,
     ):
         client.wait_ready()
         served = [client.infer() for _ in range(3)]
-    names = [name for name, _ in collector.seen]
-    assert (names.count("chain"), names.count("find")) == (3, 3)
-    assert names.count("read") == sum(len(answer.served) for answer in served)
-    assert len({trace for _, trace in collector.seen}) == 3
+        headers = {"traceparent": "00-{}-{}-01".format(*CLIENT)}
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/v2/models/chain/infer", b'{"inputs": []}', headers)
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert answer.status == 200
+    names = [name for name, _, _ in collector.seen]
+    assert (names.count("chain"), names.count("find")) == (4, 4)
+    own = [(name, parent) for name, trace, parent in collector.seen if trace.hex() == CLIENT[0]]
+    assert dict(own)["chain"].hex() == CLIENT[1]
+    assert sorted({name for name, _ in own}) == ["chain", "find", "read"]
+    assert names.count("read") == sum(len(answer.served) for answer in served) + len(own) - 2
+    assert len({trace for _, trace, _ in collector.seen}) == 4
 
 
 @pytest.mark.parametrize(
