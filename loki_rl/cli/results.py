@@ -11,6 +11,7 @@ from loki_rl.reports.board import show_run
 from loki_rl.reports.report import table
 from loki_rl.runs.experiment import differences, experiment_folder
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recorded.shadow_figures import Beside
 from loki_rl.runs.recorded.what_if import recording_of, what_if
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run_folder import save
@@ -50,11 +51,18 @@ def played_again(recording: Path) -> tuple[RunOptions, RunResult]:
     return what_if(recording_of(recording), typed(RunOptions.__struct_fields__))
 
 
-def finish(done: RunResult, logdir: Path | None, as_json: bool, recorded: RunResult | None = None) -> None:
+def finish(
+    done: RunResult, logdir: Path | None, as_json: bool, recorded: RunResult | None = None, shadows: Beside | None = None
+) -> None:
     """Write the folder of a run, where one was asked for, and tell what came out. recorded: the run whose requests it
-    played, to be set beside it."""
+    played, to be set beside it; shadows: who met the same requests in the twin."""
     if logdir is not None:
         show_run(done, save(done, logdir))
     told = row(done) if recorded is None else row(done) | {"recorded": row(recorded)}
     rows = [done] if recorded is None else [recorded, done]
+    if shadows is not None:
+        told |= {"shadows": [row(one) for one in shadows.done], "notes": shadows.notes(done.summary.arrivals)}
+        rows += shadows.done
+        for note in shadows.notes(done.summary.arrivals):
+            terminal.note(note)
     terminal.say(told, as_json, lambda: terminal.shown(table(rows)))

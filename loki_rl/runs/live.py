@@ -29,6 +29,7 @@ from loki_rl.options import Help, NotNegative, Port
 from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 from loki_rl.runs.options import POLICY_NAMES, RunOptions
 from loki_rl.runs.recorded.recording import begin_recording, recording_in
+from loki_rl.runs.recorded.shadow_figures import Beside, forget_figures, read_figures
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, habits_of, interval_of, on_plane, policy_of, pool_of
 from loki_rl.runs.run_folder import folder_for
@@ -77,7 +78,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     record: Annotated[Path | None, Help("Record what happens in this file, for simulate --journal.")] = None
     shadow: Annotated[
         str,
-        Help(f"Policies, separated by commas, that meet the same requests in the twin, for TensorBoard ({POLICY_NAMES})."),
+        Help(f"Policies, separated by commas, that meet the same requests in the twin, with curves ({POLICY_NAMES})."),
     ] = ""
     any_profile: Annotated[bool, Help("Use a profile that was measured elsewhere.")] = False
     logs: LogOptions = LogOptions()
@@ -112,6 +113,8 @@ def serve_until_stopped(
     HistoryError, FlightError, LiveError or EngineError with one clear sentence.
     """
     served = prepared(run, options)
+    if logdir is not None:
+        forget_figures(served.run, served.shadows, logdir)
     logs.start("launcher", options.logs)
     recording = _recording(served, options.record, logdir)
     stopped, plane = threading.Event(), _plane(options, served, journal, recording, logdir)
@@ -141,6 +144,11 @@ def _beside(served: Served, recording: Path | None, logdir: Path | None) -> str:
         f"\nwhat {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}, and when it is "
         f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}"
     )
+
+
+def beside(options: ServeOptions, served: RunResult, logdir: Path) -> Beside:
+    """What the shadows of a plane that has stopped would have done. served: what it did; logdir: that of its shadows."""
+    return read_figures(served, _names(options.shadow), logdir)
 
 
 def _recording(served: Served, record: Path | None, logdir: Path | None) -> Path | None:
@@ -192,12 +200,16 @@ def _launcher(options: ServeOptions, cluster: ClusterOptions) -> tuple[Launcher,
 def _shadows(run: RunOptions, names: str) -> tuple[str, ...]:
     """Their policies. A name is looked up before anything is compiled for the others. Raises RequestError for one that does
     not exist, LiveError for a calibration that nobody would use."""
-    shadows = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    shadows = _names(names)
     if run.calibration is not None and not shadows:
         raise LiveError("a calibration is for the twins of shadows; add --shadow POLICIES, or leave --calibration out")
     for name in shadows:
         kind_of(name)
     return shadows
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
 
 
 def _history(run: RunOptions) -> Path | None:

@@ -12,7 +12,7 @@ from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of, writable
 from loki_rl.cli.results import finish, need_models
 from loki_rl.options import Help
-from loki_rl.runs.live import ServeOptions, serve_until_stopped
+from loki_rl.runs.live import ServeOptions, beside, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.serving.observe.logs import LogOptions
@@ -41,7 +41,11 @@ def serve(
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
     options = replace(options, logs=logs, traces=traces, guards=guards)
-    finish(serve_until_stopped(run, options, journal, announce, logdir), logdir, as_json)
+    done = serve_until_stopped(run, options, journal, announce, logdir)
+    if options.shadow and logdir is not None:
+        finish(done, logdir, as_json, shadows=beside(options, done, logdir))
+    else:
+        finish(done, logdir, as_json)
 
 
 def replay(

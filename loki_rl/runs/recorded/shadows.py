@@ -24,7 +24,7 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.items import QoS
-from loki_rl.core.requests.ledger import Second, Tally
+from loki_rl.core.requests.ledger import Second, Tally, summarise
 from loki_rl.env.stepped import SteppedTwin
 from loki_rl.errors import UserError
 from loki_rl.flight.file import Head, Tail, read_head
@@ -33,6 +33,7 @@ from loki_rl.flight.rows import Answer, Arrival, Begun, Usage
 from loki_rl.runs.curves import point
 from loki_rl.runs.event_files import Stream, scalars
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.recorded.shadow_figures import shadow_folder, write_figures
 from loki_rl.runs.recorded.what_if import LiveTally, options_of
 from loki_rl.runs.run import habits_of, interval_of, policy_of
 from loki_rl.runs.run_folder import folder_for
@@ -100,7 +101,8 @@ class Shadow:
 
 
 class Follower:
-    """Of one recording. Raises RequestError for a policy that cannot be a shadow, OSError where curves cannot be written."""
+    """Of one recording. Once it is closed, figures of all that each shadow did are in a file. Raises RequestError for a
+    policy that cannot be a shadow, OSError where files cannot be written."""
 
     def __init__(self, head: Head, recorded: RunOptions, policies: Sequence[str], logdir: Path) -> None:
         self._cluster = head.cluster
@@ -135,6 +137,7 @@ class Follower:
             for shadow in self._shadows:
                 shadow.twin.run_until(self._known)
             self._write(self._live.origin, last=True)
+            self._sum_up()
         self._end()
 
     def _begin(self) -> None:
@@ -149,6 +152,16 @@ class Follower:
         for curve in self._curves:
             curve.close()
         self._curves = []
+
+    def _sum_up(self) -> None:
+        """What each does in all: the plane answers what it has before it stops, and so do they."""
+        best, servers = self._cluster.pipeline.best_accuracy, self._cluster.servers
+        for shadow in self._shadows:
+            shadow.twin.run_until(self._known + self._wait_s)
+            tally = shadow.twin.tally
+            tally.fail_open()
+            folder = shadow_folder(self._recorded, shadow.options.policy, self._logdir)
+            write_figures(folder, summarise(tally, best, servers))
 
     def _play(self, twin: SteppedTwin, part: Part, origin: float) -> None:
         if Arrival in part.columns:

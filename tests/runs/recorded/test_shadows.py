@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import threading
@@ -11,16 +12,20 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
+from rich.table import Table
 from tensorboard.compat.tensorflow_stub.errors import NotFoundError
 
 from loki_rl.control.formulation.request import RequestError
 from loki_rl.flight.columns import read_flight
 from loki_rl.flight.file import Tail, Writer, read_head
 from loki_rl.flight.rows import AnyRow, Arrival, Begun, Usage
+from loki_rl.reports.report import table
 from loki_rl.runs.curves import curves
-from loki_rl.runs.live import LiveError, ServeOptions, serve_until_stopped
+from loki_rl.runs.live import LiveError, ServeOptions, beside, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded import shadows
+from loki_rl.runs.recorded.shadow_figures import FIGURES, forget_figures, read_figures, shadow_folder
 from loki_rl.runs.recorded.shadows import Follower, follow
 from loki_rl.runs.recorded.what_if import options_of, what_if
 from loki_rl.runs.replays import replay_trace
@@ -77,6 +82,46 @@ def test_its_figures_are_those_of_a_run_on_the_same_requests(record: Record, tmp
     for number, point in enumerate(curves(done.tally, done.duration_s)):
         for tag in SERVING:
             assert shown[tag][number] == pytest.approx(point[tag]), (tag, number)
+
+
+def test_its_figures_in_all_stand_beside_the_planes(record: Record, tmp_path: Path) -> None:
+    file, _ = record(initial_rps=20.0)
+    _, live = what_if(file, {})
+    live = replace(live, options=options_of(file, read_head(file)))
+    logdir = tmp_path / "runs"
+    followed(file, ["loki", "hardware"], logdir).close()
+    told = read_figures(live, ["loki", "hardware"], logdir)
+    assert told.notes(live.summary.arrivals) == []
+    assert [(one.options.policy, one.options.driver) for one in told.done] == [("loki", "twin"), ("hardware", "twin")]
+    for one in told.done:
+        alone = run_twin(what_if(file, {"policy": one.options.policy})[0]).summary
+        assert (one.summary.arrivals, one.summary.ok) == (alone.arrivals, alone.ok)
+        assert one.summary.accuracy == pytest.approx(alone.accuracy)
+        assert one.summary.servers_mean == pytest.approx(alone.servers_mean)
+    lines = row_of(table([live, *told.done]), "hardware")
+    assert f"{100 * told.done[1].summary.slo_violation_ratio:.2f}" in lines
+
+
+def test_who_left_no_figures_is_told_of(record: Record, tmp_path: Path) -> None:
+    file, _ = record()
+    _, live = what_if(file, {})
+    live = replace(live, options=options_of(file, read_head(file)))
+    names, logdir = ["loki", "hardware", "exact"], tmp_path / "runs"
+    followed(file, names, logdir).close()
+    (shadow_folder(live.options, "hardware", logdir) / FIGURES).write_text("{")
+    (shadow_folder(live.options, "exact", logdir) / FIGURES).unlink()
+    told = read_figures(live, names, logdir)
+    behind, missing = told.notes(live.summary.arrivals + 5)
+    assert behind == f"loki fell behind and met {live.summary.arrivals} of the {live.summary.arrivals + 5} requests"
+    assert missing.startswith("what hardware, exact would have done is not known")
+    forget_figures(live.options, names, logdir)
+    assert read_figures(live, names, logdir).missing == names
+
+
+def row_of(shown: Table, policy: str) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(shown)
+    return next(line for line in console.export_text().splitlines() if policy in line)
 
 
 def test_when_a_run_begins_anew_so_do_its_shadows(record: Record, tmp_path: Path) -> None:
@@ -146,6 +191,9 @@ def test_shadows_of_a_plane_that_serves(small: Path, crowd: Path, tmp_path: Path
         return [done]
 
     served, _, (seen,) = while_served(run, options, work, tmp_path)
+    told = beside(options, served, tmp_path)
+    assert told.notes(100) == []
+    assert [(one.options.policy, one.summary.arrivals) for one in told.done] == [("exact", 100), ("loki", 100)]
     assert served.summary.arrivals == seen.summary.arrivals == 100
     live = tmp_path / "emulated/loki/live/seed0"
     assert len(read_flight(live / "flight")[1].arrivals) >= 100
