@@ -9,7 +9,7 @@ LEARNED := $(VENV)/.learned
 SITE := $(VENV)/.site
 
 .DEFAULT_GOAL := help
-.PHONY: help install learn ray models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: help install learn ray models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check screenshots test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 # What stands behind ## at a target.
 help:
@@ -72,6 +72,10 @@ docs-check: $(SITE)  ## build it, red for a warning or a dead link
 $(SITE): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
+
+# Pictures of TensorBoard in docs, as a headless Chromium sees it.
+screenshots: install  ## pictures of TensorBoard in docs
+	LOKI_SCREENSHOTS=docs $(BIN)/python -m pytest tests/reports/test_tensorboard.py
 
 # Types every block of README, quick start and tutorials in a fresh clone of the last commit, for half an hour or more;
 # QUICK=--quick leaves out what takes long.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import asdict
 
 from loki_rl.runs.curves import curves
@@ -21,12 +20,11 @@ from loki_rl.runs.event_files import (
     text,
     write_once,
 )
-from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.tags import DESCRIPTIONS, FIGURES, FINAL
 
-# The hparams page shows the first few.
-FIRST = ("policy", "trace", "seed", "driver", "servers", "pipeline")
+# What runs of a log folder differ in: the hparams page shows five columns, in alphabetical order. All are in run.json.
+ASKED = ("driver", "policy", "seed", "servers", "trace")
 MARGINS = {
     f"{title} (mean, lowest and highest of the seeds)": (f"seeds/{tag}", f"seeds/{tag}_low", f"seeds/{tag}_high")
     for title, tag in (
@@ -71,8 +69,7 @@ def _events(done: RunResult) -> Iterator[Event]:
 def _overview() -> Iterator[Event]:
     """What TensorBoard needs to know once for all runs."""
     yield layout(CHARTS, MARGINS)
-    names = [*FIRST, *(name for name in RunOptions.__struct_fields__ if name not in FIRST)]
-    yield experiment(names, {f"final/{name}": FINAL[name] for name in FIGURES})
+    yield experiment(ASKED, {f"final/{name}": FINAL[name] for name in FIGURES})
 
 
 def _card(done: RunResult) -> str:
@@ -88,5 +85,6 @@ def _card(done: RunResult) -> str:
 
 
 def _session_options(done: RunResult) -> dict[str, Value]:
-    options = msgspec.to_builtins(done.options) | {"trace": done.trace, "servers": done.servers}
-    return {name: value for name, value in options.items() if isinstance(value, (str, int, float, bool))}
+    asked = done.options
+    found = (asked.driver, asked.policy, asked.seed, done.servers, done.trace)
+    return dict(zip(ASKED, found, strict=True))

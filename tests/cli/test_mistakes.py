@@ -99,7 +99,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("plan SMALL --demand 5 --pool BAD/key.yaml", "unknown key 'name'"),
     ("plan SMALL --demand 5 --pool three-types --servers 5", "the types have 20 servers together, not 5"),
     ("plan SMALL traffic --demand 5 --servers 9", "--demand stands 1 times; give it once for each of 2 pipelines"),
-    ("plan SMALL traffic --demand 5 --demand 6", "give its servers or a pool"),
+    ("plan SMALL traffic --demand 5 --demand 6", "give its --servers or a --pool"),
     ("plan SMALL traffic --demand 5 --demand 1:5:1 --servers 9", "a ladder of demands is for one pipeline"),
     ("plan SMALL traffic --demand 5 --demand 6 --weight 1 --servers 9", "--weight stands 1 times"),
     ("plan SMALL --demand 5 --weight 0", "the weight of 'small' must be above 0, not 0"),
