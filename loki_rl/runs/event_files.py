@@ -15,6 +15,8 @@ from tensorboard.plugins.custom_scalar import metadata as layout_metadata
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import HParam, Metric, hparams_config_pb, hparams_pb
+from tensorboard.plugins.image import metadata as image_metadata
+from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -88,7 +90,9 @@ def scalars(step: int, values: Mapping[str, float], described: Mapping[str, str]
     for tag, value in values.items():
         point = summary.value.add(tag=tag, simple_value=value)
         if described is not None and tag in described:
-            point.metadata.summary_description = described[tag]
+            # TensorBoard forgets what has no class of data.
+            point.metadata.CopyFrom(scalar_metadata.create_summary_metadata("", described[tag]))
+            point.metadata.data_class = summary_pb2.DATA_CLASS_SCALAR
     return event_pb2.Event(wall_time=ORIGIN_S + step, step=step, summary=summary)
 
 
@@ -110,7 +114,8 @@ def image(tag: str, png: bytes, description: str = "") -> Event:
     value = summary.value.add(tag=tag)
     value.image.width, value.image.height, value.image.colorspace = width, height, 4
     value.image.encoded_image_string = png
-    value.metadata.summary_description = description
+    value.metadata.CopyFrom(image_metadata.create_summary_metadata("", description))
+    value.metadata.data_class = summary_pb2.DATA_CLASS_BLOB_SEQUENCE
     return event_pb2.Event(wall_time=ORIGIN_S, summary=summary)
 
 
