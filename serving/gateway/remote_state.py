@@ -17,6 +17,9 @@ from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport.addresses import HttpServer, http_server
 from loki_rl.serving.transport.protocol import MSGPACK
 
+# What other servers of the protocol say to a path that they do not know; Triton's says 400.
+_NO_SUCH_ROUTE = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+
 
 class StateError(FailureError):
     """The plane cannot be asked; the message says why."""
@@ -49,7 +52,7 @@ def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
         content = answer.read()
         if answer.status == HTTPStatus.UNAUTHORIZED:
             raise StateError(f"{server} asks for an API key; give one that it knows with --api-key-file")
-        if answer.status == HTTPStatus.NOT_FOUND:
+        if answer.status in _NO_SUCH_ROUTE:
             raise NoStateError(f"{server} is a server of another kind: it tells no state")
         if answer.status != HTTPStatus.OK:
             raise StateError(f"{server} was asked for its state and answered with status {answer.status}")

@@ -60,15 +60,18 @@ class ContinuingGateway:
             self._coming[key] = traceparent
 
     def handle(self, event: Event, now: float) -> list[Effect]:
+        coming = self._taken(event) if self._coming and type(event) is Arrived else {}
         effects = self._gateway.handle(event, now)
-        if self._coming and type(event) is Arrived:
-            self._announce(event)
+        if coming:
+            self._announce(coming)
         return effects
 
-    def _announce(self, event: Arrived) -> None:
+    def _taken(self, event: Arrived) -> dict[int, str]:
+        return {key: self._coming.pop(key) for key in event.keys if key in self._coming}
+
+    def _announce(self, coming: dict[int, str]) -> None:
         """One that was refused at once makes no items."""
-        by_key = self._gateway.by_key
-        coming = [(by_key.get(key), self._coming.pop(key)) for key in event.keys if key in self._coming]
-        parents = [TraceParent(root.number, root.t0, traceparent) for root, traceparent in coming if root is not None]
+        roots = ((self._gateway.by_key.get(key), traceparent) for key, traceparent in coming.items())
+        parents = [TraceParent(root.number, root.t0, traceparent) for root, traceparent in roots if root is not None]
         if parents:
             self._tell(TraceParents(parents))

@@ -142,15 +142,15 @@ def test_the_name_that_the_server_has_is_enough(day: Day) -> None:
 
 
 class _Other(BaseHTTPRequestHandler):
-    """A server of another kind, with a model."""
+    """A server of another kind, with a model; it answers as Triton's does."""
 
     def do_GET(self) -> None:
         known = self.path == "/v2/models/tones"
-        self._answer(200 if known else 404, b'{"inputs": [{"name": "in", "datatype": "BYTES", "shape": [1]}]}')
+        self._answer(200 if known else 400, b'{"inputs": [{"name": "in", "datatype": "BYTES", "shape": [1]}]}')
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(200 if self.path == "/v2/models/tones/infer" else 404, b'{"outputs": []}')
+        self._answer(200 if self.path == "/v2/models/tones/infer" else 400, b'{"outputs": []}')
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -6,6 +6,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from loki_rl.serving.observe import trace_parents
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.observe.trace_parents import ContinuingGateway, Parents
 from loki_rl.serving.observe.tracing import RequestTracer, StageTracer, Tracer
+from loki_rl.serving.plane import Layout
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from loki_rl.serving.transport.wire import TraceParent, TraceParents, decode_control, encode_control
 from tests.serving.driving import held_port
@@ -252,13 +254,14 @@ def collector() -> Iterator[Collector]:
     made.server.server_close()
 
 
-def test_a_plane_sends_its_traces_to_a_collector(collector: Collector) -> None:
+@pytest.mark.parametrize("layout", ["spread", "compact"])
+def test_a_plane_sends_its_traces_to_a_collector(collector: Collector, layout: Layout) -> None:
     options = ClusterOptions(PIPELINE, 2)
     traces = SpanOptions(f"http://127.0.0.1:{collector.server.server_address[1]}")
-    settings = {"servers": 2, "demand_rps": 5.0}
     port = held_port()
+    told: dict[str, Any] = {"policy": "static", "policy_options": {"servers": 2, "demand_rps": 5.0}, "layout": layout}
     with (
-        LocalPlane(options, policy="static", policy_options=settings, traces=traces, http_port=port) as plane,
+        LocalPlane(options, traces=traces, http_port=port, **told) as plane,
         Client(plane.front) as client,
     ):
         client.wait_ready()
