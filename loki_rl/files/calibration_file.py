@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loki_rl.core.pipeline import Pipeline
+from loki_rl.core.validation import MAX_BATCH
 from loki_rl.decoding import UNREADABLE
 from loki_rl.files.tables import ConfigError, convert, keyed, nearest, read_text, require
 
@@ -37,7 +38,7 @@ Delay = Literal["dispatch", "result", "message", "handover", "handover_next", "t
 class Median(Struct, frozen=True, forbid_unknown_fields=True):
     """Profiled service time of a batch size [ms]."""
 
-    batch: Size
+    batch: Annotated[int, Meta(ge=1, le=MAX_BATCH)]
     p50_ms: AboveZero
 
 

@@ -84,6 +84,7 @@ def _wrong(tmp_path: Path, change: Any) -> str:
         (lambda c: c["fanouts"][0].update(task="find"), "the pipeline has no task 'find'"),
         (lambda c: c["fanouts"][0].update(items=[0]), "no items, or too many children, of 'yolov5x'"),
         (lambda c: c["fanouts"][0].update(items=[-1]), "at 'fanouts[0].items[0]'"),
+        (lambda c: c["services"][0]["profiled"][0].update(batch=1 << 31), "at 'services[0].profiled[0].batch'"),
         (lambda c: c["delays"][0].update(kind="post"), "at 'delays[0].kind'"),
         (lambda c: c["contention"].update(speeds=[1.0, 0.5, 0.8]), "must begin with 1 and not rise"),
         (lambda c: c["contention"].update(speeds=[0.9]), "must begin with 1 and not rise"),
