@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 from msgspec import Struct
@@ -34,9 +35,10 @@ CROWD_BASE, CROWD_CASES = 0.6, 6
 # Of the seconds in which the crowd's trace is at its base.
 BASE_S = 60
 TIMEOUT_S = 30.0
-# What a server can do shows with three requests in flight for each core.
-IN_FLIGHT = 3 * len(os.sched_getaffinity(0))
-CLOSED = f"{IN_FLIGHT} in flight"
+# What a server can do in time shows with one, two or three requests in flight for each core: one that batches does more with
+# more, until all are late.
+CORES = len(os.sched_getaffinity(0))
+CLOSED = {f"{each * CORES} in flight": each * CORES for each in (1, 2, 3)}
 
 
 class Case(Struct):
@@ -60,7 +62,7 @@ def _null(protocol: Protocol, concurrency: int, seconds: float, standard: bool) 
     def measure(contestant: Contestant) -> Figures:
         port = contestant.ports.http if protocol == "http" else contestant.ports.grpc
         if not standard:
-            return _looped(contestant, concurrency, seconds)
+            return _looped(contestant, concurrency, seconds, TIMEOUT_S)
         seen = analyze(contestant.work.kind, protocol, port, concurrency, seconds / WINDOWS)
         return {"rps": seen.rps, "p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms}
 
@@ -78,14 +80,18 @@ def idle(seconds: float) -> Case:
     return Case("idle", measure)
 
 
-def closed(seconds: float) -> Case:
-    """What a contestant can do."""
-    return Case(CLOSED, lambda contestant: _with_cpu(contestant, lambda one: _looped(one, IN_FLIGHT, seconds)))
+def closed(seconds: float) -> list[Case]:
+    """What a contestant can do within the SLO."""
+
+    def measure(contestant: Contestant, concurrency: int) -> Figures:
+        return _with_cpu(contestant, lambda one: _looped(one, concurrency, seconds, one.work.slo_s))
+
+    return [Case(name, partial(measure, concurrency=concurrency)) for name, concurrency in CLOSED.items()]
 
 
-def _looped(contestant: Contestant, concurrency: int, seconds: float) -> Figures:
-    with closing(contestant.sender(TIMEOUT_S)) as sender:
-        seen = closed_loop(sender, concurrency, seconds)
+def _looped(contestant: Contestant, concurrency: int, seconds: float, limit_s: float) -> Figures:
+    with closing(contestant.sender(limit_s)) as sender:
+        seen = closed_loop(sender, concurrency, seconds, limit_s)
     figures = {"rps": seen.served / seconds, "served": seen.served, "failed": seen.failed}
     return figures | ({"p50_ms": seen.p50_ms, "p99_ms": seen.p99_ms} if seen.served else {})
 

@@ -18,7 +18,7 @@ PATIENCE_S = 30.0
 
 
 class Looped(Struct):
-    """served: answered well, in so many seconds. failed: all others."""
+    """served: answered well and in time, in so many seconds. failed: all others."""
 
     served: int
     p50_ms: float
@@ -26,9 +26,10 @@ class Looped(Struct):
     failed: int
 
 
-def closed_loop(sender: HttpSender, concurrency: int, seconds: float) -> Looped:
-    """Each answer makes room for the next request, for so long; what is answered later does not count."""
-    loop = _Loop(sender)
+def closed_loop(sender: HttpSender, concurrency: int, seconds: float, limit_s: float) -> Looped:
+    """Each answer makes room for the next request, for so long; what is answered later does not count, nor what takes longer
+    than limit_s."""
+    loop = _Loop(sender, limit_s)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         loop.fill(concurrency)
@@ -43,7 +44,8 @@ def closed_loop(sender: HttpSender, concurrency: int, seconds: float) -> Looped:
 class _Loop:
     """sent: number of a request in flight -> when. failed: answered otherwise than well, or not even sent."""
 
-    def __init__(self, sender: HttpSender) -> None:
+    def __init__(self, sender: HttpSender, limit_s: float) -> None:
+        self._limit_s = limit_s
         self.sent: dict[int, float] = {}
         self.latencies: list[float] = []
         self.failed = 0
@@ -65,7 +67,7 @@ class _Loop:
         now = time.monotonic()
         for seen in self._sender.poll():
             latency = now - self.sent.pop(seen.number)
-            if seen.outcome is not Outcome.OK:
+            if seen.outcome is not Outcome.OK or latency > self._limit_s:
                 self.failed += 1
             elif now < end:
                 self.latencies.append(latency)

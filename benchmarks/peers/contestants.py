@@ -96,7 +96,7 @@ def _warm(contestant: Contestant) -> None:
     limit = time.monotonic() + PATIENCE_S
     while time.monotonic() < limit:
         with closing(contestant.sender(PATIENCE_S)) as sender:
-            if closed_loop(sender, contestant.work.replicas, WARM_S).served:
+            if closed_loop(sender, contestant.work.replicas, WARM_S, PATIENCE_S).served:
                 return
     raise PeerError(f"'{contestant.name}' answered no request well for {PATIENCE_S:g} s")
 

@@ -73,7 +73,7 @@ def reading_duel(peer: Peer, plan: Plan, tell: Callable[[Row], None]) -> None:
     same = Entry(f"{OURS}, same models", best, layout=plan.layout)
     theirs, their_fastest = Entry(f"{peer.name}, best", best, peer), Entry(f"{peer.name}, fastest", fastest, peer)
 
-    rows = play(bout, [theirs, their_fastest, same], [cases.closed(plan.seconds)])
+    rows = play(bout, [theirs, their_fastest, same], cases.closed(plan.seconds))
     demands = _demands(plan, _capacity(rows, theirs.name))
     play(bout, [theirs, their_fastest, same, free], demands)
     if "overload" in plan.loads:
@@ -97,11 +97,14 @@ def _all_models(work: Work, pipeline: Path) -> Work:
 
 
 def _capacity(rows: Sequence[Row], name: str) -> float:
-    """What it did with some requests in flight [1/s]. Raises PeerError if that was nothing."""
-    found = [row.figures["rps"] for row in rows if row.contestant == name and row.case == cases.CLOSED and row.figures]
-    if not found or not median(found):
-        raise PeerError(f"'{name}' served nothing with some requests in flight, so there is nothing to overload it by")
-    return median(found)
+    """The most that it served in time with some requests in flight [1/s]. Raises PeerError if that was nothing."""
+    found = [
+        median([row.figures["rps"] for row in rows if (row.contestant, row.case) == (name, case) and row.figures] or [0.0])
+        for case in cases.CLOSED
+    ]
+    if not max(found):
+        raise PeerError(f"'{name}' serves nothing in time with some requests in flight: there is nothing to overload it by")
+    return max(found)
 
 
 def play(bout: Bout, entries: Sequence[Entry], chosen: Sequence[Case]) -> list[Row]:

@@ -72,7 +72,7 @@ def test_our_own_plane_serves_the_null_chain_and_leaves_nothing_behind(
     monkeypatch.setattr(contestants, "FOLDER", tmp_path)
     with started(Entry("loki-rl", null_chain(tmp_path / "work")), ()) as contestant:
         with closing(contestant.sender(5.0)) as sender:
-            seen = closed_loop(sender, 4, 0.5)
+            seen = closed_loop(sender, 4, 0.5, 5.0)
         assert seen.served
         assert not seen.failed
         assert len(contestant.tree.pids()) > 4
@@ -119,8 +119,9 @@ def test_who_does_not_start_has_rows_that_say_so(tmp_path: Path, monkeypatch: py
     broken = null_chain(tmp_path / "work")
     broken.pipeline.write_text("name: nothing\n")
     told: list[Row] = []
-    rows = play(Bout("null", (), 2, told.append), [Entry("loki-rl", broken)], [cases.idle(1), cases.closed(1)])
-    assert [(row.case, row.round) for row in rows] == [("idle", 0), (cases.CLOSED, 0), ("idle", 1), (cases.CLOSED, 1)]
+    chosen = [cases.idle(1), *cases.closed(1)]
+    rows = play(Bout("null", (), 2, told.append), [Entry("loki-rl", broken)], chosen)
+    assert [(row.case, row.round) for row in rows] == [(case.name, number) for number in range(2) for case in chosen]
     assert all("does not serve" in row.error for row in rows)
     assert told == rows
 
