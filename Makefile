@@ -77,7 +77,7 @@ $(SITE): $(STAMP)
 screenshots: install  ## pictures of TensorBoard in docs
 	LOKI_SCREENSHOTS=docs $(BIN)/python -m pytest tests/reports/test_tensorboard.py
 
-# Types every block of README, quick start and tutorials in a fresh clone of the last commit, for half an hour or more;
+# Types every block of README, quick start and tutorials in a copy of these files, for half an hour or more;
 # QUICK=--quick leaves out what takes long.
 test-docs:  ## type what README and tutorials say: half an hour
 	PYTHON=$(PYTHON) $(PYTHON) .ci/typed.py $(QUICK)

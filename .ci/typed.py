@@ -1,4 +1,4 @@
-"""Types what README, quick start and tutorials say, in a fresh clone of the last commit and a fresh virtual environment.
+"""Types what README, quick start and tutorials say, in a copy of these files and a fresh virtual environment.
 
     python .ci/typed.py [--quick] [README.md PAGE ...]
 
@@ -38,6 +38,9 @@ PAGES = (
 NOTE, FENCE = r"(?:^<!-- typed: (?P<note>.*?) -->\n)?", r"^```(?P<language>\w*)\n(?P<text>.*?)^```$"
 BLOCK = re.compile(NOTE + FENCE, re.MULTILINE | re.DOTALL)
 READY_S = 300
+# What commands have made, which a fresh clone has not: folders of the project, and anywhere.
+MADE = {".git", ".venv", "build", "dist", "demo", "runs", "models", ".hypothesis"}
+CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
 PRELUDE = f"""\
 set -eu -o pipefail
 behind=
@@ -95,11 +98,15 @@ def type_page(page: str, clone: Path, environment: dict[str, str], quick: bool) 
     print(f"== {page}: {time.monotonic() - began:.0f} s", flush=True)
 
 
+def made_here(folder: str, names: list[str]) -> set[str]:
+    return CACHES(folder, names) | (MADE & set(names) if Path(folder) == ROOT else set())
+
+
 def main(words: list[str]) -> None:
     quick, pages = "--quick" in words, [word for word in words if not word.startswith("--")]
     with tempfile.TemporaryDirectory(prefix="typed-") as folder:
         clone, python = Path(folder) / "loki-rl", Path(folder) / "bin" / "python3"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        shutil.copytree(ROOT, clone, symlinks=True, ignore=made_here)
         python.parent.mkdir()
         found = shutil.which(os.environ.get("PYTHON", "python3")) or sys.executable
         python.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@"\n')
