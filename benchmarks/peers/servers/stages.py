@@ -48,6 +48,16 @@ class Adapted:
         return produced
 
     def _run(self, items: list[Prepared]) -> list[Produced]:
+        """As our own engine does it, those of one shape together: a short line costs less than a long one."""
+        alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for place, item in enumerate(items):
+            alike.setdefault(tuple(tensor.shape for tensor in item.inputs.values()), []).append(place)
+        found: dict[int, Produced] = {}
+        for places in alike.values():
+            found |= zip(places, self._together([items[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(items))]
+
+    def _together(self, items: list[Prepared]) -> list[Produced]:
         inputs = {name: np.stack([item.inputs[name] for item in items]) for name in items[0].inputs}
         outputs = self._session.run(None, inputs)
         rows = [dict(zip(self._names, row, strict=True)) for row in zip(*outputs, strict=True)]
