@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -115,3 +115,11 @@ def parse_options(options: Mapping[str, object], kind: type[T]) -> T:
         return msgspec.convert(dict(options), kind)
     except msgspec.ValidationError as error:
         raise AdapterError(f"adapter options: {error}") from error
+
+
+def alike(items: Sequence[Mapping[str, Array]]) -> list[list[int]]:
+    """The places of items whose tensors have the same shapes, group by group."""
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(tuple(tensor.shape for tensor in item.values()), []).append(place)
+    return list(groups.values())

@@ -22,6 +22,7 @@ from loki_rl.serving.engines.adapter import (
     Produced,
     SessionIO,
     adapter_class,
+    alike,
 )
 from loki_rl.serving.engines.core_time import ThreadTime, busy_time_of_now, thread_time_of_now, waits_are_told
 from loki_rl.serving.engines.cuda_events import CudaEvents, cuda_events
@@ -176,7 +177,7 @@ class OnnxEngine:
     ) -> Sequence[Rows | EngineError]:
         """For each item its rows of the outputs; items of one shape run together. Raises EngineError if all fail."""
         found: dict[int, Rows | EngineError] = {}
-        for places in _alike(items):
+        for places in alike(items):
             found |= zip(places, self._together(resident, [items[place] for place in places], padded), strict=True)
         rows = [found[place] for place in range(len(items))]
         failures = [row for row in rows if isinstance(row, EngineError)]
@@ -225,14 +226,6 @@ def _adapted(
     io = SessionIO(stored.folder, ports(session.get_inputs()), ports(session.get_outputs()), device.on_gpu)
     stored.check({port.name: _declared(port) for port in (*session.get_inputs(), *session.get_outputs())}, max(sizes))
     return adapter_class(spec.adapter)(io, spec.options), io
-
-
-def _alike(items: Sequence[Mapping[str, Array]]) -> list[list[int]]:
-    """The places of items whose tensors have the same shapes, group by group."""
-    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-    for place, item in enumerate(items):
-        groups.setdefault(tuple(tensor.shape for tensor in item.values()), []).append(place)
-    return list(groups.values())
 
 
 def _declared(port: ort.NodeArg) -> Declared:

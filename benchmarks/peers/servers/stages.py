@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from benchmarks.peers.servers.spec import StageSpec
-from loki_rl.serving.engines.adapter import Adapter, Port, Prepared, Produced, SessionIO, adapter_class
+from loki_rl.serving.engines.adapter import Adapter, Port, Prepared, Produced, SessionIO, adapter_class, alike
 
 Array = npt.NDArray[Any]
 
@@ -49,11 +49,8 @@ class Adapted:
 
     def _run(self, items: list[Prepared]) -> list[Produced]:
         """As our own engine does it, those of one shape together: a short line costs less than a long one."""
-        alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
-        for place, item in enumerate(items):
-            alike.setdefault(tuple(tensor.shape for tensor in item.inputs.values()), []).append(place)
         found: dict[int, Produced] = {}
-        for places in alike.values():
+        for places in alike([item.inputs for item in items]):
             found |= zip(places, self._together([items[place] for place in places]), strict=True)
         return [found[place] for place in range(len(items))]
 
