@@ -14,6 +14,7 @@ from loki_rl.api.planning import capacity as largest
 from loki_rl.api.planning import cluster_for, plan_row, question, read
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.control.allocator.allocate import allocate_jointly
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.explain.prices import explain
@@ -60,6 +61,8 @@ def plan(
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
     slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
     files = [read(name, slo, profile) for name, slo in zip(pipeline, slos, strict=True)]
+    for file in files:
+        tell_profile(file)
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -114,6 +117,7 @@ def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plo
 def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = False) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     file = options.file
+    tell_profile(file)
     found = largest(
         file,
         options.servers,
