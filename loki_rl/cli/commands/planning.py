@@ -91,11 +91,13 @@ def plan(
 
 
 def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
-
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
     with terminal.progress_bars() as bars:
-        reasons = explain(parts, joint, partial(bars, "what more would be worth"))
+        progress = partial(bars, "what more would be worth")
+        if requests[0].pool:  # where there are several types of servers each plan takes a second or two
+            progress(0.0)
+        reasons = explain(parts, joint, progress)
     joint = msgspec.structs.replace(joint, reasons=reasons)
     if len(parts) == 1:
         found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
@@ -107,8 +109,8 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
-
-    plans = ladder(file.pipeline, request, demands)
+    with terminal.progress_bars() as bars:
+        plans = ladder(file.pipeline, request, demands, partial(bars, "plans"))
     if plot is not None:
         phases_png(plans, plot, f"{file.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
