@@ -12,6 +12,7 @@ from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally, summarise
+from loki_rl.files.user_folders import MODELS_VARIABLE, models_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_plane, run_twin
@@ -20,6 +21,15 @@ from loki_rl.runs.run import run_plane, run_twin
 def pytest_sessionstart() -> None:
     """Compile the solver before any test's time runs."""
     warm()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shipped_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What whoever runs the tests has measured of the shipped pipelines counts in none of them; their models do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MODELS_VARIABLE, str(models_folder()))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 PIPELINE = """\

@@ -14,12 +14,12 @@ from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import table
 from loki_rl.reports.phases import phases
 from loki_rl.reports.plots import timeline_png
-from loki_rl.runs.curves import curves
 from loki_rl.runs.experiment import experiment_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS
 from loki_rl.runs.run_folder import folder_of, save
+from loki_rl.runs.tensorboard.curves import curves
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -60,7 +60,7 @@ app = Table("loki-rl", "Serve ML inference pipelines under a latency SLO when de
     "serve": Entry("living:serve", "Serve a pipeline on this host."),
     "replay": Entry("living:replay", "Send the requests of a trace to a running server."),
     "chaos": Entry("chaos:chaos", "Hurt a plane of its own, and account for every request."),
-    "top": Entry("top_screen:top", "Watch a running server."),
+    "top": Entry("top:top", "Watch a running server."),
     "profile": Entry("measuring:profile", "Measure every model on this device."),
     "calibrate": Entry("calibrating:calibrate", "Make the twin take the times that a recorded plane took."),
     "train": Entry("learning:train", "Train an agent."),

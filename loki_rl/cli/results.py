@@ -16,6 +16,8 @@ from loki_rl.runs.recorded.what_if import recording_of, what_if
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run_folder import save
 from loki_rl.serving.engines.adapter import adapter_class
+from loki_rl.serving.engines.device import check_word
+from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import ModelError
 from loki_rl.serving.engines.model_repository import find_model
 
@@ -30,9 +32,14 @@ def own_folder(options: RunOptions, logdir: Path) -> Path:
     return folder
 
 
-def need_models(pipeline: str, engine: str | None) -> None:
-    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
-    file = load_pipeline(pipeline, need_profile=False)
+def need_models(run: RunOptions, engine: str | None) -> None:
+    """Models that are not there, or a device that is none, would only be missed by workers, after a minute of waiting for
+    them. Raises UsageError, ConfigError."""
+    try:
+        check_word(run.device)
+    except EngineError as error:
+        raise UsageError(str(error)) from None
+    file = load_pipeline(run.pipeline, need_profile=False)
     if engine == "onnx" and not file.models:
         raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
     for spec in file.models.values():

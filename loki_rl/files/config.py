@@ -45,9 +45,9 @@ class TaskSpec(Struct, frozen=True):
 class PipelineFile(Struct, frozen=True):
     """A pipeline file with everything that it refers to.
 
-    path, profile: the files read (profile: None if the file names none). own_profile: where a profile measured here is kept,
-    which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
-    folder of the models, need not exist.
+    path, profile: the files read (profile: None if there is none). named_profile: what the file names. own_profile: where a
+    profile measured here is kept, which then counts: the same file, or for a pipeline that comes with the package one in the
+    user's data folder. repository: folder of the models, need not exist.
     tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
     figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's content, None if
     it was not asked for or there is none.
@@ -59,12 +59,18 @@ class PipelineFile(Struct, frozen=True):
     models: dict[Key, ModelSpec]
     repository: Path
     profile: Path | None
+    named_profile: Path | None
     own_profile: Path | None
     provenance: Provenance
     source: str
     workload: str | None = None
     measured: ProfileFile | None = None
     known: Pipeline | None = None
+
+    @property
+    def in_place_of_shipped(self) -> bool:
+        """Whether the figures are the user's own, of a pipeline that comes with others."""
+        return self.profile == self.own_profile != self.named_profile
 
     @property
     def pipeline(self) -> Pipeline:
@@ -87,7 +93,8 @@ def load_pipeline(
     """
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent
-    own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
+    named = None if text.head.profile is None else beside(folder, text.head.profile)
+    own = profiles_folder() / named.name if named is not None and _is_shipped(text.path) else named
     source = profile or (own if own is not None and isfile(own) else named)
     measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
     return PipelineFile(
@@ -97,6 +104,7 @@ def load_pipeline(
         models=_models(text),
         repository=models_folder() if text.head.repository is None else beside(folder, text.head.repository),
         profile=source,
+        named_profile=named,
         own_profile=own,
         provenance=text.provenance,
         source=text.head.source,
@@ -141,12 +149,10 @@ def beside(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder / Path(expanduser(name))))
 
 
-def _own_profile(text: PipelineText) -> Path | None:
-    """Where a profile measured here is kept: nothing is written into an installed package."""
-    if text.head.profile is None:
-        return None
-    installed = not PACKAGED.is_symlink() and text.path.resolve().is_relative_to(PACKAGED.resolve())
-    return profiles_folder() / Path(text.head.profile).name if installed else beside(text.path.parent, text.head.profile)
+def _is_shipped(path: Path) -> bool:
+    """Whether it comes with an installed package or lies in a checkout, of which a measurement changes nothing."""
+    folder = path.resolve().parent
+    return folder in (PACKAGED.resolve(), (folder.parent / PACKAGE.name / FOLDER).resolve())
 
 
 def _task_spec(text: PipelineText, name: str) -> TaskSpec:

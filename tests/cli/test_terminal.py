@@ -74,6 +74,9 @@ def test_where_nobody_looks_a_line_says_how_far_it_is_and_short_work_none(
         progress("short work", 0.5)
         progress("short work", 1.0)
     assert capsys.readouterr().err == ""
+    with terminal.progress_bars() as progress:
+        progress("work that takes its time", 0.0)
+        assert capsys.readouterr().err == "work that takes its time ...\n"
     monkeypatch.setattr(terminal, "LINE_S", 0.0)
     with terminal.progress_bars() as progress:
         progress("long work", 0.5)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of, writable
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import finish, need_models
 from loki_rl.options import Help
 from loki_rl.runs.live import ServeOptions, beside, serve_until_stopped
@@ -37,7 +38,8 @@ def serve(
     """Serve a pipeline on this host, or on the hosts of a Ray cluster, until SIGTERM or Ctrl-C."""
     writable(logdir)
     cluster_of(options.launcher, options.address)
-    need_models(run.pipeline, options.engine)
+    need_models(run, options.engine)
+    tell_profile(run.file)
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
     options = replace(options, logs=logs, traces=traces, guards=guards)

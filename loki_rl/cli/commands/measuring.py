@@ -9,10 +9,12 @@ import msgspec
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models
 from loki_rl.files.config import load_pipeline
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
+from loki_rl.serving.engines.sessions import choose_device
 from loki_rl.serving.profiling.as_served import doubt, rescale
 from loki_rl.serving.profiling.labelled import load_labelled
 from loki_rl.serving.profiling.profile import Request, quick_request
@@ -58,7 +60,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
-    need_models(options.pipeline, "onnx")
+    need_models(options, "onnx")
+    choose_device(options.device)
     file, device = load_pipeline(options.pipeline, need_profile=quick), options.device
     if quick and file.measured is None:
         raise UsageError(f"pipeline '{file.name}' names no profile file whose accuracies --quick could take")
@@ -83,5 +86,6 @@ def profile(
             measured.save(target)
     if unsure := doubt(measured):
         terminal.note(unsure)
+    tell_profile(load_pipeline(options.pipeline, need_profile=False))
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))
