@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from loki_rl.runs.run import run_plane, run_twin
 def pytest_sessionstart() -> None:
     """Compile the solver before any test's time runs."""
     warm()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 PIPELINE = """\
