@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,9 @@ BLOCK = re.compile(NOTE + FENCE, re.MULTILINE | re.DOTALL)
 READY_S = 300
 # What commands have made, which a fresh clone has not: folders of the project, and anywhere.
 MADE = {".git", ".venv", "build", "dist", "demo", "runs", "models", ".hypothesis"}
-CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
+CACHES = shutil.ignore_patterns("*.egg-info", ".*_cache")
+# What numba has compiled of these sources, which takes it longer than the quick blocks of a page.
+COMPILED = (".nbi", ".nbc")
 PRELUDE = f"""\
 set -eu -o pipefail
 behind=
@@ -102,7 +105,9 @@ def type_page(page: str, clone: Path, environment: dict[str, str], quick: bool) 
     print(f"== {page}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def made_here(folder: str, names: list[str]) -> set[str]:
+def made_here(folder: str, names: list[str], quick: bool) -> set[str]:
+    if Path(folder).name == "__pycache__":
+        return {name for name in names if not (quick and name.endswith(COMPILED))}
     return CACHES(folder, names) | (MADE & set(names) if Path(folder) == ROOT else set())
 
 
@@ -110,14 +115,16 @@ def main(words: list[str]) -> None:
     quick, pages = "--quick" in words, [word for word in words if not word.startswith("--")]
     with tempfile.TemporaryDirectory(prefix="typed-") as folder:
         clone, python = Path(folder) / "loki-rl", Path(folder) / "bin" / "python3"
-        shutil.copytree(ROOT, clone, symlinks=True, ignore=made_here)
+        shutil.copytree(ROOT, clone, symlinks=True, ignore=partial(made_here, quick=quick))
         python.parent.mkdir()
         found = shutil.which(os.environ.get("PYTHON", "python3")) or sys.executable
         python.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@"\n')
         python.chmod(0o755)
         own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "XDG_DATA_HOME": f"{folder}/data"}
+        # What make told its own children, where make started this.
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         for page in pages or PAGES:
-            type_page(page, clone, os.environ | own, quick)
+            type_page(page, clone, outside | own, quick)
 
 
 if __name__ == "__main__":

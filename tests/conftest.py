@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def shipped_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         patch.setenv(MODELS_VARIABLE, str(models_folder()))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 PIPELINE = """\
