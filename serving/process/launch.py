@@ -56,7 +56,7 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
-    and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
+    and gRPC there too, on http_host, HTTP with http_processes of them. Of a port 0 a free one is taken, which then stands in
     these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
