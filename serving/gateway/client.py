@@ -247,6 +247,10 @@ class Client:
 def pack_payload(payload: Array | bytes, memory: SharedMemory = NOWHERE) -> bytes:
     """The tensor frame of a payload; bytes are an encoded picture. memory: where a large one is left for the plane, which
     then frees it. Raises ClientError for arrays that cannot be sent."""
+    if not isinstance(payload, bytes | np.ndarray):
+        raise ClientError(
+            f"a payload is an array or bytes, not {type(payload).__name__}; numpy.asarray makes arrays of lists"
+        )
     try:
         return memory.pack(GATEWAY_KEEPS, np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload)
     except WireError as error:

@@ -285,7 +285,7 @@ class LocalPlane:
         try:
             self._held.append(hold(host, port))
         except (OSError, OverflowError) as error:
-            raise LaunchError(f"cannot listen on {host}:{port}: {error}") from None
+            raise LaunchError(f"cannot listen on {host}:{port}: {error}; choose another address or port") from None
         port = self._held[-1].getsockname()[1]
         where = ["--front", self.front, "--host", host, "--port", str(port), *self._guards.flags()]
         return python(module, "--tethered", *where, *self._logs.flags()), port
