@@ -63,7 +63,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
     layout: LayoutName = "spread"
     launcher: Annotated[
-        LauncherName, Help("Who places the workers: local (all on this host), or ray (on the hosts of a Ray cluster).")
+        LauncherName, Help("Who places the processes: local (all on this host), or ray (on the hosts of a Ray cluster).")
     ] = "local"
     address: ClusterAddress = AUTO
     workers_per_gpu: Annotated[
