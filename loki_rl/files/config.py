@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from os.path import expanduser, isfile
 from pathlib import Path
 
@@ -76,8 +77,13 @@ class PipelineFile(Struct, frozen=True):
     def pipeline(self) -> Pipeline:
         """The pipeline with all figures. Raises ConfigError if the file was loaded without its profile."""
         if self.known is None:
-            raise ConfigError(f"{self.path}: no figures yet; run 'loki-rl profile {self.name}'")
+            raise ConfigError(f"{self.path}: no figures yet; run 'loki-rl profile {self.argument}'")
         return self.known
+
+    @property
+    def argument(self) -> str:
+        """What a command is given to find this file."""
+        return _argument(self.path)
 
 
 def load_pipeline(
@@ -96,7 +102,7 @@ def load_pipeline(
     named = None if text.head.profile is None else beside(folder, text.head.profile)
     own = profiles_folder() / named.name if named is not None and _is_shipped(text.path) else named
     source = profile or (own if own is not None and isfile(own) else named)
-    measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
+    measured = load_profile(source, str(text.path), _argument(text.path)) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
         path=text.path,
@@ -153,6 +159,10 @@ def _is_shipped(path: Path) -> bool:
     """Whether it comes with an installed package or lies in a checkout, of which a measurement changes nothing."""
     folder = path.resolve().parent
     return folder in (PACKAGED.resolve(), (folder.parent / PACKAGE.name / FOLDER).resolve())
+
+
+def _argument(path: Path) -> str:
+    return path.stem if _is_shipped(path) else shlex.quote(str(path))
 
 
 def _task_spec(text: PipelineText, name: str) -> TaskSpec:
@@ -249,9 +259,16 @@ def _variant(text: PipelineText, key: Key, file: Path | None, figures: dict[Key,
 
 
 def _missing(text: PipelineText, where: str, what: str, file: Path | None) -> str:
+    command = f"loki-rl profile {_argument(text.path)}"
     if file is None:
-        return f"{where}: {what} is missing; add it, or name a 'profile' and run 'loki-rl profile {text.head.name}'"
-    return f"{where}: {what} is neither here nor in {file}; run 'loki-rl profile {text.head.name}'"
+        return f"{where}: {what} is missing; add it, or name a 'profile' and run '{command}'"
+    if what.startswith(("accuracy", "fanout")) and text.head.workload is None:
+        # Times are measured on any payload, these only on labelled ones.
+        return (
+            f"{where}: {what} is neither here nor in {file}; write it there, or measure it on labelled files: "
+            f"'{command} --data FOLDER --scorer MODULE:FUNCTION'"
+        )
+    return f"{where}: {what} is neither here nor in {file}; run '{command}'"
 
 
 def _latency(row: float | list[float], where: str) -> Latency:

@@ -187,9 +187,7 @@ class Connection(HttpToolsProtocol):
             self._stage, self._since = _Stage.HEAD, self.loop.time()
         self._framing += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # nobody here speaks anything else: the request is answered as if it had not asked
+            self._parse(data)
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self.refuse("unparsable", 400, "this is not HTTP/1.1")
@@ -197,6 +195,16 @@ class Connection(HttpToolsProtocol):
         # A head, a trailer or the frame of a chunk that does not end is kept by the parser, piece by piece.
         if self._framing > limits.MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Whoever asks for another protocol, which nobody speaks here, is answered as if they had not, and so is what comes
+        after it, where the parser stops each time."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
 
     # -- told by the parser -------------------------------------------------------------------------------------------
 
@@ -225,6 +233,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.url.partition(b"?")[0] not in PROBES:
             self._admit()
+        self._check_upgrade()
         self._framing = 0
         self._stage = _Stage.BODY
         super().on_headers_complete()
@@ -243,6 +252,13 @@ class Connection(HttpToolsProtocol):
             self.refuse("keys", 401, "an API key is needed here: send 'Authorization: Bearer KEY'")
             raise _RefusedError
         self.scope["state"]["owner"] = owner
+
+    def _check_upgrade(self) -> None:
+        """Behind such a head the parser looks for another request, where somebody in front of us sees a body."""
+        fields = dict(self.headers)
+        if self.parser.should_upgrade() and (b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"):
+            self.refuse("malformed", 400, "a request with a body cannot ask for another protocol: send it without 'Upgrade'")
+            raise _RefusedError
 
     def on_body(self, body: bytes) -> None:
         self._framing = 0

@@ -104,6 +104,8 @@ def named(name: str) -> Any:
         return getattr(import_module(module), attribute)
     except AttributeError as error:
         raise ImportError(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{error}; is its folder on PYTHONPATH?") from error
 
 
 def adapter_class(name: str) -> type[Adapter]:
@@ -111,7 +113,7 @@ def adapter_class(name: str) -> type[Adapter]:
     try:
         return cast("type[Adapter]", named(name))
     except ImportError as error:
-        raise AdapterError(f"adapter '{name}' cannot be loaded: {error}; is its folder on PYTHONPATH?") from error
+        raise AdapterError(f"adapter '{name}' cannot be loaded: {error}") from error
 
 
 def parse_options(options: Mapping[str, object], kind: type[T]) -> T:

@@ -72,7 +72,7 @@ class Connection:
     """Ids rise for as long as it lives, also over the loss of a gateway: an answer cannot be taken for that to another
     request. keys: for an endpoint that asks for them. losses: gateways that were lost. denied: the latest handshake failed:
     the other end asks for other keys, or for none. unasked: answers to what nobody waited for any more, or had an answer.
-    Raises zmq.ZMQError for an endpoint that is none."""
+    Raises zmq.ZMQError or TypeError for an endpoint that is none."""
 
     def __init__(self, context: Context, endpoint: str, keys: ClientKeys | None = None) -> None:
         self.losses = 0
@@ -96,7 +96,7 @@ class Connection:
         self._lost: list[int] = []
         try:
             self.socket.connect(endpoint)
-        except zmq.ZMQError:
+        except (zmq.ZMQError, TypeError):
             self.close()
             raise
 

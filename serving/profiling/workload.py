@@ -58,9 +58,7 @@ def workload_class(file: PipelineFile) -> Callable[[PipelineFile, int, int, Prog
     try:
         return cast("Callable[[PipelineFile, int, int, Progress], Workload]", named(file.workload))
     except ImportError as error:
-        raise EngineError(
-            f"{file.path}: workload '{file.workload}' cannot be loaded: {error}; is its folder on PYTHONPATH?"
-        ) from error
+        raise EngineError(f"{file.path}: workload '{file.workload}' cannot be loaded: {error}") from error
 
 
 def make_workload(file: PipelineFile, count: int, seed: int, progress: Progress = quiet) -> Workload | None:

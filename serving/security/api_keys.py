@@ -108,7 +108,7 @@ def _text(path: Path) -> str:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ApiKeyError(f"{path} is larger than any file of API keys; name the file that is meant")
-        return data.decode()
+        return data.decode("utf-8-sig")  # as some editors write it
     except UnicodeDecodeError:
         raise ApiKeyError(f"{path} is not UTF-8 text; name the file that is meant") from None
     except OSError as error:

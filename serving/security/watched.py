@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+Sign = tuple[int, int, int]
+
 
 class Watched:
     """By what the system says of each: a replaced file, one written over and a link turned elsewhere all show."""
@@ -19,12 +21,12 @@ class Watched:
         changed, self._seen = signs != self._seen, signs
         return changed
 
-    def _signs(self) -> list[tuple[int, int, int] | None]:
-        return [_sign(path) for path in self._paths]
+    def _signs(self) -> list[Sign | None]:
+        return [sign(path) for path in self._paths]
 
 
-def _sign(path: Path) -> tuple[int, int, int] | None:
-    """None where it is not there."""
+def sign(path: Path) -> Sign | None:
+    """What the system says of a file, which changes with it; None where it is not there."""
     try:
         found = path.stat()
     except OSError:

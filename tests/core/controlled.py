@@ -109,5 +109,3 @@ def snapshots(effects: list[Effect]) -> list[Snapshot]:
 
 def samples(effects: list[Effect]) -> list[Sample]:
     return [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Sample)]
-
-

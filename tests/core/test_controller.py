@@ -164,8 +164,6 @@ def test_a_server_that_was_restarted_before_it_was_missed_gets_its_target_again(
     assert not cluster.controller.converged
 
 
-
-
 def test_drift_makes_a_new_plan_at_once_and_is_in_its_snapshot() -> None:
     cluster = Cluster(4)
     cluster.up(plan(f0=1, r1=2))
@@ -232,8 +230,6 @@ def test_servers_and_loads_of_a_second_survive_the_loss_of_a_server() -> None:
     cluster.loads[1] = 1
     cluster.report(1, loads="r1", life=1, now=2.2)
     assert samples(cluster.tell(Tick(), 4.0)) == [Sample(2, 2, 1), Sample(3, 2, 0)]
-
-
 
 
 def test_an_event_for_somebody_else_is_refused() -> None:

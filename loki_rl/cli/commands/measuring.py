@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Fields, Json, UsageError, writable
+from loki_rl.cli.flags import Fields, Json, UsageError
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models
 from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.engines.sessions import choose_device

@@ -19,7 +19,7 @@ from loki_rl.serving.gateway.remote_state import StateError, source
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.load.sender import ReplayError
-from loki_rl.serving.security.api_keys import add_key
+from loki_rl.serving.security.api_keys import ApiKeys, add_key
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.security.guards import Guards
 from tests.serving.driving import eventually
@@ -177,12 +177,20 @@ def test_plain_peers_get_nothing_where_tls_is_spoken(responder: Any, authority: 
         site.close()
 
 
-def test_the_oldest_handshake_makes_room(responder: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loki_rl.serving.security.tls_server.MAX_HANDSHAKES", 2)
+def test_the_oldest_handshake_of_who_has_most_makes_room(
+    responder: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loki_rl.serving.security.tls_server.MAX_HANDSHAKES", 3)
     site = Site(responder.endpoint, guards=authority.guards())
     try:
-        silent = [socket.create_connection(("127.0.0.1", site.port), timeout=60) for _ in range(3)]
+        addresses = ("127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1")
+        place = ("127.0.0.1", site.port)
+        patient, *silent = [socket.create_connection(place, 60, source_address=(one, 0)) for one in addresses]
         assert silent[0].recv(1) == b""
+        with ssl.create_default_context(cafile=str(authority.ca)).wrap_socket(
+            patient, server_hostname="localhost"
+        ) as client:
+            assert client.version() == "TLSv1.3"
         for peer in silent:
             peer.close()
     finally:
@@ -216,6 +224,13 @@ def test_what_is_no_file_of_keys_is_told_in_a_sentence(tmp_path: Path, written: 
         Guards(api_key_file=str(tmp_path / "keys")).check_files()
     assert sentence in str(caught.value)
     assert "0123456789abcd" not in str(caught.value)
+
+
+def test_a_file_of_keys_may_come_from_another_system(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf# ours\r\nalice:" + b"a" * 43 + b"\r\n")
+    keys = ApiKeys(tmp_path / "keys")
+    assert keys.owner("Bearer " + "a" * 43) == "alice"
+    assert not keys.owner("Bearer " + "a" * 42)
 
 
 def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path, authority: Authority) -> None:
