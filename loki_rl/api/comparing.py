@@ -59,7 +59,7 @@ class Comparison(reports.Comparison):
 def compare(
     pipeline: Named,
     traces: str | Path | Sequence[str | Path] = "flash_crowd",
-    policies: Sequence[str] = ("static", "hardware", "loki", "exact"),
+    policies: str | Sequence[str] = ("static", "hardware", "loki", "exact"),
     *,
     seeds: int = 1,
     drivers: Sequence[Driver] = ("twin",),
@@ -71,18 +71,19 @@ def compare(
 ) -> Comparison:
     """Play the same requests against several policies, and set them side by side.
 
-    traces: one or several files or names. policies: names. seeds: runs of each policy on each trace, with seeds from the
-    option `seed` (0) on. drivers: of "twin", "emulated" and "onnx". logdir: folder for run folders and report, or for one
-    with these where it holds another experiment; runs that are there, made with the same options and code, are not made
-    again unless fresh. jobs: runs of the twin at once; a script that asks for more than one needs
-    `if __name__ == "__main__":` around the call. options: as in `simulate`.
+    traces: one or several files or names. policies: one name or several. seeds: runs of each policy on each trace, with
+    seeds from the option `seed` (0) on. drivers: of "twin", "emulated" and "onnx". logdir: folder for run folders and
+    report, or for one with these where it holds another experiment; runs that are there, made with the same options and
+    code, are not made again unless fresh. jobs: runs of the twin at once; a script that asks for more than one needs `if
+    __name__ == "__main__":` around the call. options: as in `simulate`.
 
     A run that fails stands in `failures` and stops no other. Raises ConfigError, TraceError, RequestError, FaultError or
     CasesError, one sentence, for what is wrong with the arguments or the files that they name.
     """
+    chosen = [policies] if isinstance(policies, str) else policies
     names = [str(traces)] if isinstance(traces, str | Path) else [str(one) for one in traces]
     asked = options_of(pipeline, {**with_faults(faults), **options}, "compare")
     each = range(asked.seed, asked.seed + seeds)
-    cases = reports.build_cases(asked, policies=policies, traces=names, seeds=each, drivers=drivers)
+    cases = reports.build_cases(asked, policies=chosen, traces=names, seeds=each, drivers=drivers)
     found = reports.compare(cases, RUNNERS, experiment_folder(asked, Path(logdir)), jobs, fresh=fresh)
     return Comparison([*map(run_of, found.results)], found.summary, found.failures, found.reused, found.report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from loki_rl.control.allocator.allocate import allocate_jointly
 from loki_rl.control.allocator.allocate import capacity as largest
 from loki_rl.control.allocator.ladder import ladder as plans_of
 from loki_rl.control.explain.prices import explain
-from loki_rl.control.formulation.request import Part, Queueing, Request, RequestError, Solver
+from loki_rl.control.formulation.request import Part, Queueing, Request, RequestError, Solver, positive
 from loki_rl.core.plan import Plan
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import PipelineFile, load_pipeline
@@ -156,8 +155,8 @@ def read(pipeline: Named, slo_ms: float | None = None, profile: str | None = Non
         if slo_ms is None and profile is None:
             return pipeline
         pipeline = pipeline.path
-    if slo_ms is not None and not (isfinite(slo_ms) and slo_ms > 0):
-        raise RequestError(f"slo_ms must be finite and above 0, not {slo_ms}")
+    if slo_ms is not None and not positive(slo_ms):
+        raise RequestError(f"slo_ms must be finite and above 0, not {slo_ms!r}")
     return load_pipeline(pipeline, profile=None if profile is None else Path(profile), slo_ms=slo_ms)
 
 

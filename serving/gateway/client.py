@@ -51,7 +51,7 @@ class Client:
             self._connection = Connection(self._context, endpoint, keys)
         except zmq.ZMQError as error:
             self._context.term()
-            raise ClientError(f"cannot connect to '{endpoint}': {error}") from None
+            raise ClientError(f"cannot connect to '{endpoint}': {error}; it is tcp://HOST:PORT or ipc://PATH") from None
         self._poller = zmq.Poller()
         for handle in self._connection.handles:
             self._poller.register(handle, zmq.POLLIN)

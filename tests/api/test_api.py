@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import loki_rl
@@ -130,6 +131,31 @@ def test_without_pandas_a_table_is_refused_in_a_sentence(small: Path, monkeypatc
 def test_what_is_wrong_is_a_sentence_that_names_it(small: Path, options: dict[str, object], says: str) -> None:
     with pytest.raises(loki_rl.UserError, match=says):
         loki_rl.simulate(small, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"demand": "20"}, "demand must be a number above 0 requests/s, not '20'"),
+        ({"demand": None}, "demand must be a number above 0 requests/s, not None"),
+        ({"servers": 2.5}, "servers must be a whole number, not 2.5"),
+        ({"min_accuracy": "0.9"}, "min_accuracy must lie in 0..1, not '0.9'"),
+        ({"slo_ms": "200"}, "slo_ms must be finite and above 0, not '200'"),
+    ],
+)
+def test_what_is_no_number_is_refused(small: Path, options: dict[str, object], says: str) -> None:
+    with pytest.raises(loki_rl.UserError, match=says):
+        loki_rl.plan(small, **{"demand": 20.0, **options})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers(small: Path) -> None:
+    plain = loki_rl.plan(small, 20.0, 4)
+    assert loki_rl.plan(small, np.float32(20.0), np.int64(4)).placements == plain.placements  # type: ignore[arg-type]
+
+
+def test_one_policy_is_compared_by_its_name_alone(small: Path, tmp_path: Path) -> None:
+    (run,) = loki_rl.compare(small, policies="hardware", to_s=2, logdir=tmp_path).results
+    assert run.options.policy == "hardware"
 
 
 def test_an_slo_that_no_plan_can_have_is_refused(small: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -92,7 +93,7 @@ def check_parts(parts: Sequence[Part]) -> None:
     _require(bool(parts), "name at least one pipeline")
     for part in parts:
         check(part.request)
-        _require(_positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
+        _require(positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
         alone = len(parts) == 1 or part.request.horizon_s is None
         _require(alone, "several pipelines are planned for empty servers only, without a horizon")
     shared = [(one.servers, one.pool, one.time_limit_s, one.solver) for one in (part.request for part in parts)]
@@ -103,18 +104,20 @@ def check_parts(parts: Sequence[Part]) -> None:
 def check(request: Request) -> None:
     """Raise RequestError where the request contradicts itself."""
     _check_pool(request)
-    _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
+    _require(positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps!r}")
+    _require(isinstance(request.servers, Integral), f"servers must be a whole number, not {request.servers!r}")
     _require(request.servers <= MOST_SERVERS, f"servers must be at most {MOST_SERVERS}, not {request.servers}")
     _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
-    _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
-    _require(isfinite(request.headroom) and request.headroom >= 0, f"headroom must be >= 0, not {request.headroom}")
+    share = _nonnegative(request.min_accuracy) and request.min_accuracy <= 1
+    _require(share, f"min_accuracy must lie in 0..1, not {request.min_accuracy!r}")
+    _require(_nonnegative(request.headroom), f"headroom must be >= 0, not {request.headroom!r}")
     _require(request.queueing in QUEUEINGS, f"queueing must be one of {', '.join(QUEUEINGS)}, not '{request.queueing}'")
-    _require(_positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
+    _require(positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
     for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
-        _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
+        _require(seconds is None or positive(seconds), f"{name} must be above 0 s, not {seconds}")
     _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
     mean = request.mean_rps
-    _require(mean is None or _positive(mean), f"mean_rps must be above 0, not {mean}")
+    _require(mean is None or positive(mean), f"mean_rps must be above 0, not {mean}")
     _check_slices(request)
     _require(request.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{request.solver}'")
 
@@ -135,17 +138,18 @@ def _check_pool(request: Request) -> None:
     for kind in request.pool:
         where = f"server type '{kind.name}'"
         _require(kind.count >= 0, f"{where}: count must be at least 0, not {kind.count}")
-        _require(_positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
+        _require(positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
         _require(kind.memory_mb > 0, f"{where}: memory_mb must be above 0, not {kind.memory_mb}")
-        _require(kind.speed is None or _positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
+        _require(kind.speed is None or positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
 
 
-def _positive(number: float) -> bool:
-    return isfinite(number) and number > 0
+def positive(number: object) -> bool:
+    """Whether it is a finite number above 0."""
+    return isinstance(number, Real) and isfinite(number) and float(number) > 0
 
 
-def _nonnegative(number: float) -> bool:
-    return isfinite(number) and number >= 0
+def _nonnegative(number: object) -> bool:
+    return isinstance(number, Real) and isfinite(number) and float(number) >= 0
 
 
 _require = partial(require, error=RequestError)

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving.gateway.client import Client, ClientError, Inference
+from loki_rl.serving.gateway.client import Client, ClientError, Inference, pack_payload
 from loki_rl.serving.transport.protocol import VERSION, Refused
 from loki_rl.serving.transport.wire import unpack
 
@@ -98,8 +98,14 @@ def test_an_absent_gateway_is_said_clearly() -> None:
             client.infer(PICTURE)
         with pytest.raises(ClientError, match=r"was not ready within 0\.1 s"):
             client.wait_ready(0.1)
-    with pytest.raises(ClientError, match="cannot connect to 'nowhere'"):
+    with pytest.raises(ClientError, match=r"cannot connect to 'nowhere': .*; it is tcp://HOST:PORT or ipc://PATH"):
         Client("nowhere")
+
+
+@pytest.mark.parametrize("payload", ["text", [1, 2], {"image": b""}, 7])
+def test_what_is_no_payload_is_said_clearly(payload: object) -> None:
+    with pytest.raises(ClientError, match=f"a payload is an array or bytes, not {type(payload).__name__}; "):
+        pack_payload(payload)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("frames", [[b"\x09x"], [b""], [bytes((VERSION,)) + b"\xc1"]])
