@@ -22,6 +22,7 @@ from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.security.api_keys import ApiKeys, add_key
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.security.guards import Guards
+from loki_rl.serving.security.watched import MOST_BYTES
 from tests.serving.driving import eventually
 from tests.serving.security.certificates import Authority
 from tests.serving.site import INFER, Site
@@ -237,6 +238,8 @@ def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path,
     cert, key = authority.sign("third")
     other = authority.sign("fourth")[1]
     (tmp_path / "none").write_text("nothing")
+    (tmp_path / "vast").write_bytes(bytes(MOST_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe")
     wrong = [
         (Guards(str(cert), str(other)), "are not a certificate and its key in PEM: "),
         (Guards(str(tmp_path / "none"), str(key)), "are not a certificate and its key in PEM"),
@@ -244,6 +247,10 @@ def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path,
         (Guards(str(cert), str(key), str(tmp_path / "none")), "none holds no certificates of authorities in PEM"),
         (Guards(api_key_file=str(tmp_path / "absent")), "absent cannot be read: No such file"),
         (Guards(native_keys=str(tmp_path)), "server.key_secret cannot be read"),
+        (Guards(api_key_file=str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards(str(cert), str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards("/dev/zero", str(key)), "/dev/zero cannot be read: it is no regular file"),
+        (Guards(str(cert), str(key), str(tmp_path / "vast")), "vast cannot be read: it is larger than any that is meant"),
     ]
     for guards, sentence in wrong:
         with pytest.raises(UserError) as caught:
