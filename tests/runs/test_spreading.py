@@ -1,4 +1,4 @@
-"""Calls spread over processes, and over a Ray cluster: what they return, and what happens to those whose process or host is lost."""
+"""Calls over processes or a Ray cluster: what they return, and what becomes of those whose process or host is lost."""
 
 from __future__ import annotations
 

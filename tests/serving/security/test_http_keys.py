@@ -106,6 +106,34 @@ def test_a_key_that_is_taken_out_is_refused_and_a_file_that_is_none_changes_noth
     assert keyed.ask("GET", "/v2", headers=bearer(first))[0] == 401
 
 
+@pytest.mark.parametrize("limit", ["in all", "of an address"])
+def test_strangers_take_no_room_from_who_has_shown_a_key(
+    responder: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "in all":
+        monkeypatch.setattr(limits, "connections", lambda: 3)
+    else:
+        monkeypatch.setattr(limits, "MAX_PER_CLIENT", 3)
+    site = Site(responder.endpoint, guards=Guards(api_key_file=str(key_file)))
+    key = key_file.read_text().split(":")[1].strip()
+    known = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
+    strangers = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(4)]
+    try:
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().read()
+        for one in strangers:
+            one.request("GET", "/v2/health/live")
+            assert one.getresponse().status == 200
+        assert site.ask("GET", "/v2", headers=bearer(key))[0] == 200, "somebody else who has a key finds room"
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().status == 200, "who has shown one stays"
+        assert strangers[0].sock.recv(1) == b""
+    finally:
+        for one in (known, *strangers):
+            one.close()
+        site.close()
+
+
 def test_a_body_without_a_key_is_not_read(keyed: Site, responder: Any) -> None:
     """The answer comes before the body has been sent."""
     with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as peer:
