@@ -23,6 +23,7 @@ def pytest_sessionstart() -> None:
     warm()
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
     return len(os.sched_getaffinity(0)) + 2
