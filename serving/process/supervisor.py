@@ -333,7 +333,7 @@ class Supervisor:
             name = node.name
             if self.waits(name) and name not in self.absent and now - self.children[name].started > PLACE_S:
                 self.absent.add(name)
-                said = f"no host of the cluster has room for '{name}' yet"
+                said = f"'{name}' has waited {PLACE_S:g} s for a host of the cluster with room"
                 log.warning("%s", said)
                 self._troubles.record("room", said)
                 if node.is_worker:
