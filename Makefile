@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 STAMP := $(VENV)/.installed-$(DEVICE)
 LEARNED := $(VENV)/.learned
+SPREAD := $(VENV)/.ray
 SITE := $(VENV)/.site
+FUZZING := $(VENV)/.fuzz
+# Tests start some thousand interpreters: what they import is compiled once, also where the environment says otherwise.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install learn ray models demo test lint types contracts check wheel test-wheel test-packages parity reference docs docs-check screenshots test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
+.PHONY: help install learn ray site fuzzing models demo compiled test lint types contracts check wheel test-wheel test-packages test-lowest test-newest parity reference docs docs-check screenshots test-docs bench peers faults fuzz gpu-check gpu-install-check deploy-check clean
 
 # What stands behind ## at a target.
 help:
@@ -32,8 +36,11 @@ $(LEARNED): $(STAMP)
 	touch $@
 
 # Its tests skip without it.
-ray: $(STAMP)  ## what spreads planes and runs over several hosts
+ray: $(SPREAD)  ## what spreads planes and runs over several hosts
+
+$(SPREAD): $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	touch $@
 
 # A second call needs no network.
 models: install  ## fetch the models of pipeline reading
@@ -42,8 +49,13 @@ models: install  ## fetch the models of pipeline reading
 demo: install  ## the main job, end to end: about six minutes
 	$(BIN)/loki-rl demo
 
-test: models  ## all tests
-	$(BIN)/python -m pytest
+# Once after an install or an update: two minutes.
+compiled: install  ## what tests and benchmarks have compiled
+	$(BIN)/python -m tests.compiling
+
+# Files of tests side by side: so many as tests/conftest.py says. `.venv/bin/python -m pytest FILE` runs one by itself.
+test: models compiled  ## all tests
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: install  ## ruff
 	$(BIN)/ruff check .
@@ -61,12 +73,15 @@ check: lint types contracts test  ## lint, types, contracts and tests
 reference: install  ## pages made from the code
 	$(BIN)/python -m loki_rl.manual docs
 
+site: $(SITE)
+fuzzing: $(FUZZING)
+
 # The documentation as a site, at http://127.0.0.1:8001, made anew when a page changes.
-docs: $(SITE)  ## the documentation at http://127.0.0.1:8001
+docs: site  ## the documentation at http://127.0.0.1:8001
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 # Fails for a warning, a dead link or a page that the navigation lacks. Needs no network.
-docs-check: $(SITE)  ## build it, red for a warning or a dead link
+docs-check: site  ## build it, red for a warning or a dead link
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 $(SITE): $(STAMP)
@@ -93,13 +108,21 @@ test-wheel: wheel models  ## the actors' tests on the wheel
 	rm -rf build/wheel
 	$(BIN)/python -m zipfile -e dist/*.whl build/wheel
 	cp -r tests pipelines pyproject.toml build/wheel
+	# What numba has compiled of the same sources holds there, too.
+	find -L loki_rl -name '*.nb[ic]' | tar --create --dereference --files-from - | tar --extract --directory build/wheel
 	cd build/wheel && PYTHONPATH=. $(abspath $(BIN))/python -m pytest tests/core tests/env/test_world.py tests/env/test_faults.py tests/env/test_pool_world.py \
 		tests/serving/transport/test_driver.py tests/serving/transport/test_mailbox.py tests/serving/observe/test_meter.py tests/serving/process/test_node.py
 
 # Wheel and source archive as users install them, each alone, and the main commands from an empty folder.
-test-packages: install  ## wheel and source archive, used from an empty folder
-	ls dist/*.whl dist/*.tar.gz >/dev/null || $(MAKE) wheel
+test-packages: wheel  ## wheel and source archive, used from an empty folder
 	.ci/packages $(BIN)/python dist
+
+# Where nothing but libraries or Python differ: the main commands, and the tests of what that could break.
+test-lowest: install  ## with the lowest versions that pyproject.toml allows
+	.ci/versions lowest $(BIN)/python
+
+test-newest: install  ## on the newest Python of this host
+	.ci/versions newest $(BIN)/python
 
 # Is the twin like a plane of this host? Ten minutes at most, on a machine that does little else.
 parity: models  ## twin beside plane on this host: ten minutes
@@ -119,9 +142,12 @@ faults: install  ## what faults cost, and what grows: three quarters of an hour
 
 # Every parser of what others wrote, for so many minutes of processor time each.
 FUZZ_MINUTES ?= 20
-fuzz: install  ## every parser, FUZZ_MINUTES each
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+fuzz: fuzzing  ## every parser, FUZZ_MINUTES each
 	$(BIN)/python -m fuzz --minutes $(FUZZ_MINUTES)
+
+$(FUZZING): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
 
 # One JSON object, kept in gpu-report.json: do the models run on the GPU, do they compute what a CPU does, how fast, and is the twin
 # like such a plane. Up to 20 minutes; DEVICE_ASKED=cpu checks the check.

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +41,19 @@ BLOCK = re.compile(NOTE + FENCE, re.MULTILINE | re.DOTALL)
 READY_S = 300
 # What commands have made, which a fresh clone has not: folders of the project, and anywhere.
 MADE = {".git", ".venv", "build", "dist", "demo", "runs", "models", ".hypothesis"}
-CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
+CACHES = shutil.ignore_patterns("*.egg-info", ".*_cache")
+# What numba has compiled of these sources, which takes it longer than the quick blocks of a page.
+COMPILED = (".nbi", ".nbc")
 PRELUDE = f"""\
 set -eu -o pipefail
 behind=
 leave() {{ for one in $behind; do kill -TERM "$one" 2>/dev/null || true; done; wait; }}
 trap leave EXIT
 begin() {{ echo "$1" >"$MARK"; }}
+# What answers already is another program's, which would be asked in place of ours.
+vacant() {{
+    if curl --silent --max-time 5 --output /dev/null "$1"; then echo "another program answers at $1; stop it"; return 1; fi
+}}
 ready() {{
     for _ in $(seq {READY_S}); do
         kill -0 "${{behind##* }}" || return 1
@@ -82,7 +89,7 @@ def typed(number: int, block: Block, quick: bool) -> str:
         return ""
     if word == "background":
         url = shlex.quote(rest.removeprefix("until "))
-        return f'begin {number}\nexec {block.text.strip()} &\nbehind="$behind $!"\nready {url}'
+        return f'begin {number}\nvacant {url}\nexec {block.text.strip()} &\nbehind="$behind $!"\nready {url}'
     return f"begin {number}\n{block.text}"
 
 
@@ -98,7 +105,9 @@ def type_page(page: str, clone: Path, environment: dict[str, str], quick: bool) 
     print(f"== {page}: {time.monotonic() - began:.0f} s", flush=True)
 
 
-def made_here(folder: str, names: list[str]) -> set[str]:
+def made_here(folder: str, names: list[str], quick: bool) -> set[str]:
+    if Path(folder).name == "__pycache__":
+        return {name for name in names if not (quick and name.endswith(COMPILED))}
     return CACHES(folder, names) | (MADE & set(names) if Path(folder) == ROOT else set())
 
 
@@ -106,14 +115,16 @@ def main(words: list[str]) -> None:
     quick, pages = "--quick" in words, [word for word in words if not word.startswith("--")]
     with tempfile.TemporaryDirectory(prefix="typed-") as folder:
         clone, python = Path(folder) / "loki-rl", Path(folder) / "bin" / "python3"
-        shutil.copytree(ROOT, clone, symlinks=True, ignore=made_here)
+        shutil.copytree(ROOT, clone, symlinks=True, ignore=partial(made_here, quick=quick))
         python.parent.mkdir()
         found = shutil.which(os.environ.get("PYTHON", "python3")) or sys.executable
         python.write_text(f'#!/bin/sh\nexec {shlex.quote(found)} "$@"\n')
         python.chmod(0o755)
         own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "XDG_DATA_HOME": f"{folder}/data"}
+        # What make told its own children, where make started this.
+        outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         for page in pages or PAGES:
-            type_page(page, clone, os.environ | own, quick)
+            type_page(page, clone, outside | own, quick)
 
 
 if __name__ == "__main__":

@@ -84,11 +84,11 @@ def compare(
 ) -> Comparison:
     """Play the same requests against several policies, and set them side by side.
 
-    traces: one or several files or names. policies: one or several names. seeds: runs of each policy on each trace, with
-    seeds from the option `seed` (0) on. drivers: one or several of "twin", "emulated" and "onnx". logdir: folder for run
-    folders and report, or for one with these where it holds another experiment; runs that are there, made with the same
-    options and code, are not made again unless fresh. jobs: runs of the twin at once; a script that asks for more than one
-    needs `if __name__ == "__main__":` around the call. options: as in `simulate`.
+    pipeline: as in `simulate`. traces: one or several files or names. policies: one or several names. seeds: runs of each
+    policy on each trace, with seeds from the option `seed` (0) on. drivers: one or several of "twin", "emulated" and "onnx".
+    logdir: folder for run folders and report, or for one with these where it holds another experiment; runs that are there,
+    made with the same options and code, are not made again unless fresh. faults: as in `simulate`. jobs: runs of the twin at
+    once; a script that asks for more than one needs `if __name__ == "__main__":` around the call. options: as in `simulate`.
 
     A run that fails stands in `failures` and stops no other. Raises ConfigError, TraceError, RequestError, FaultError,
     FolderError or CasesError, one sentence, for what is wrong with the arguments or the files that they name.

@@ -14,12 +14,12 @@ from loki_rl.api.shown import Picture, frame, picture
 from loki_rl.env.faults import load_faults
 from loki_rl.reports.phases import phases
 from loki_rl.reports.plots import timeline_png
-from loki_rl.runs.curves import curves
 from loki_rl.runs.experiment import experiment_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS
 from loki_rl.runs.run_folder import folder_of, save
+from loki_rl.runs.tensorboard.curves import curves
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,9 +71,8 @@ def simulate(
     pipeline: file, name of one that ships, or what `load_pipeline` gave. trace: file, or the name of one that ships. policy:
     its name, such as "exact". seed: of all that is drawn at random. faults: YAML file of what goes wrong in the twin.
     logdir: keep a run folder for TensorBoard below this folder, in one of its own where that holds another experiment.
-    options: any other field of
-    `loki_rl.runs.options.RunOptions`, such as servers, rate_scale, mean_rps [1/s], from_s, to_s, slo_ms, interval_s and
-    min_accuracy.
+    options: any other field of `loki_rl.runs.options.RunOptions`, such as servers, rate_scale, mean_rps [1/s], from_s, to_s,
+    slo_ms, interval_s and min_accuracy.
 
     A run of the twin is repeated exactly by the same arguments. Raises ConfigError, TraceError, RequestError, FaultError or
     FolderError, one sentence, for what is wrong with the arguments or the files that they name.

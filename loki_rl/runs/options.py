@@ -47,7 +47,8 @@ POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, learned, ppo, 
 
 
 class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
-    """Everything that determines a run; `run.json` holds exactly this, and repeats it."""
+    """Everything that determines a run; `run.json` holds exactly this, and repeats it. faults: what goes wrong in the
+    twin."""
 
     pipeline: PipelineName
     trace: Annotated[str, Help("Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp).")] = "flash_crowd"

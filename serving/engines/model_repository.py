@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from loki_rl.files.tables import MAX_YAML_BYTES, ConfigError, read_text
-from loki_rl.serving.engines.files import ModelError, model_path
+from loki_rl.serving.engines.files import ModelError, NoModelError, model_path
 from loki_rl.serving.transport.wire import DATATYPES
 
 CONFIG = "config.pbtxt"
@@ -74,7 +74,7 @@ def find_model(repository: Path, model: str) -> StoredModel:
     version = wanted if slash else _version(folder, config)
     file = folder / str(version) / file_name
     if version is None or (slash and not wanted.isdecimal()) or not isfile(file):
-        raise ModelError(f"there is no model {_expected(repository, name, slash, wanted, file_name)}")
+        raise NoModelError(f"there is no model {_expected(repository, name, slash, wanted, file_name)}")
     if config is None:
         return StoredModel(folder, file)
     batch = (-1,) if config.max_batch_size else ()

@@ -44,8 +44,9 @@ class Client:
     """
 
     def __init__(self, endpoint: str, timeout_s: float = 5.0, keys: str | Path | ClientKeys | None = None) -> None:
-        """timeout_s: for questions other than inference. Nothing is sent yet; an absent gateway shows at the first call.
-        Raises CurveKeyError for keys that cannot be used."""
+        """endpoint: tcp://HOST:PORT, or ipc://PATH on the plane's own host. timeout_s: longest wait for what is no inference
+        [s]. keys: a folder of keys, or what was read of one. Nothing is sent yet; an absent gateway shows at the first call.
+        Raises ClientError for an endpoint that is none, CurveKeyError for keys that cannot be used."""
         if keys is not None and not isinstance(keys, ClientKeys):
             keys = ClientKeys(Path(keys))
         self.endpoint = endpoint
@@ -60,7 +61,7 @@ class Client:
             self._connection = Connection(self._context, endpoint, keys)
         except (zmq.ZMQError, TypeError) as error:
             self._context.term()
-            raise ClientError(f"cannot connect to '{endpoint}': {error}") from None
+            raise ClientError(f"cannot connect to '{endpoint}': {error}; it is tcp://HOST:PORT or ipc://PATH") from None
         self._poller = zmq.Poller()
         for handle in self._connection.handles:
             self._poller.register(handle, zmq.POLLIN)
@@ -72,7 +73,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Once is enough; what a fork inherited is its parent's to close."""
+        """Free the sockets; requests in flight are cancelled. Once is enough; a fork leaves it to its parent."""
         if not (self.owner.closed or self.owner.elsewhere):
             self._close()
 
@@ -103,9 +104,14 @@ class Client:
         min_accuracy: float = 0.0,
         priority: int = 0,
     ) -> Inference:
-        """Send one request and wait for its answer, whatever the outcome. payload: what numpy makes an array of; bytes: an
-        encoded picture; None: no payload (emulated engines). timeout_s: end-to-end deadline, default the pipeline's SLO. The
-        rest: as in protocol.Infer. A request whose answer does not come in time is cancelled."""
+        """Send one request and wait for its answer, whatever the outcome.
+
+        payload: an array of the type and shape that `description.input` says, without a batch axis; bytes: an encoded
+        picture; None: none (emulated engines). timeout_s: end-to-end deadline [s], the pipeline's SLO if None. min_accuracy:
+        0..1, of every path of models that serves it. priority: 1 is the highest, 0 the default. A request whose answer does
+        not come in time is cancelled. Raises ClientError for what cannot be sent, where no gateway is, and where no
+        answer comes.
+        """
         served, timeout_s = self.description, _number("timeout_s", timeout_s or 0.0, protocol.MAX_TIMEOUT_S)
         id = self._submit(self._frame(payload), timeout_s, min_accuracy, priority)
         limit_s = (timeout_s or served.slo_s) + served.grace_s + PATIENCE_S
@@ -116,14 +122,15 @@ class Client:
 
     @alone
     def submit(self, payload: Array | bytes | None = None, timeout_s: float | None = None) -> int:
-        """Send one request and return its id at once; `poll` gives the answer."""
+        """Send one request and return its id at once; `poll` gives the answer. payload, timeout_s, and what it raises: as in
+        `infer`."""
         return self._submit(self._frame(payload), timeout_s)
 
     @alone
     def submit_packed(
         self, payload: bytes | None, timeout_s: float | None = None, *, min_accuracy: float = 0.0, priority: int = 0
     ) -> int:
-        """As submit, for a payload that `pack_payload` made before; it may be sent again."""
+        """As submit, for a payload that `pack_payload` made before; it may be sent again. The rest is as in `infer`."""
         return self._submit(payload, timeout_s, min_accuracy, priority)
 
     def _submit(self, payload: bytes | None, timeout_s: float | None, min_accuracy: float = 0.0, priority: int = 0) -> int:
@@ -150,12 +157,13 @@ class Client:
 
     @alone
     def cancel(self, id: int) -> None:
-        """Want the result of a request no more; it is answered with outcome 'cancelled' unless it has ended already."""
+        """Want the result of the request `id` no more; it is answered with outcome 'cancelled' unless it has ended
+        already."""
         self._connection.cancel(id)
 
     @alone
     def poll(self, timeout_s: float = 0.0) -> list[Inference | protocol.Refused]:
-        """Everything that has arrived for submitted requests; waits up to timeout_s for the first."""
+        """Everything that has arrived for submitted requests; waits up to timeout_s [s] for the first."""
         self._keep(self._connection.receive(_BURST))
         deadline = time.monotonic() + timeout_s
         while not self._arrived and (left := deadline - time.monotonic()) > 0:
@@ -170,17 +178,19 @@ class Client:
     @property
     @alone
     def description(self) -> protocol.Described:
-        """What is served, asked for once (so `ready` is that of then)."""
+        """What is served, asked for once (so `ready` is that of then). Raises ClientError as `describe` does."""
         if self._description is None:
             self._description = self.describe()
         return self._description
 
     def describe(self, timeout_s: float | None = None) -> protocol.Described:
+        """What is served, and whether it is ready. timeout_s: longest wait [s], the client's own if None. Raises ClientError
+        where no answer comes."""
         return self._call(protocol.Describe(self._connection.take_id()), protocol.Described, timeout_s)
 
     @alone
     def wait_ready(self, timeout_s: float = 60.0) -> protocol.Described:
-        """Return when every task has a warm variant; raises ClientError after timeout_s."""
+        """Return when every task has a warm variant; raises ClientError after timeout_s [s]."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -194,16 +204,17 @@ class Client:
         raise ClientError(f"'{self.endpoint}' was not ready within {timeout_s:g} s")
 
     def begin_run(self, origin_s: float | None = None) -> float:
-        """Empty the gateway's ledger; returns trace time 0 on the gateway's monotonic clock."""
+        """Empty the gateway's ledger; returns trace time 0 on the gateway's monotonic clock [s]: origin_s, now if None.
+        Raises ClientError where no answer comes."""
         return self._call(protocol.BeginRun(self._connection.take_id(), origin_s), protocol.Begun).origin_s
 
     def ledger(self) -> protocol.RunLedger:
-        """What the gateway counted since the run began."""
+        """What the gateway counted since the run began. Raises ClientError where no answer comes."""
         data = self._call(protocol.ReadLedger(self._connection.take_id()), protocol.LedgerRead).data
         return msgspec.json.decode(data, type=protocol.RunLedger)
 
     def state(self) -> PlaneState:
-        """The plane now: requests, stages, plan and workers."""
+        """The plane now: requests, stages, plan and workers. Raises ClientError where no answer comes."""
         return self._call(protocol.ReadState(self._connection.take_id()), protocol.StateRead).state
 
     # -- messages -----------------------------------------------------------------------------------------------------
@@ -268,8 +279,12 @@ class Client:
 def pack_payload(payload: Array | bytes, memory: SharedMemory = NOWHERE) -> bytes:
     """The tensor frame of a payload; bytes are an encoded picture. memory: where a large one is left for the plane, which
     then frees it. Raises ClientError for arrays that cannot be sent."""
+    if not isinstance(payload, bytes | np.ndarray):
+        raise ClientError(
+            f"a payload is an array or bytes, not {type(payload).__name__}; numpy.asarray makes arrays of lists"
+        )
     try:
-        array = np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else np.asarray(payload)
+        array = np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload
         frame = memory.pack(GATEWAY_KEEPS, array)
     except (ValueError, OverflowError) as error:
         raise ClientError(str(error)) from None

@@ -46,7 +46,15 @@ class GatewayGoneError(ClientError):
 
 
 class Inference(protocol.Answer):
-    """How a request ended, with one array per finished leaf, in the order of `served`."""
+    """How a request ended.
+
+    id: of the request. outcome: ok, late, dropped, rejected, cancelled or failed. latency_s: from its arrival to its answer
+    [s]. accuracy: of what served it, 0..1. served: names of the variants of each finished leaf, first task first. outputs:
+    an array for each of these; its shape is the adapter's. missing: items dropped or unfinished. reason: why it is not ok.
+    slack_s: time left until the deadline, below 0 after it [s]. retry_s: where the plane had no room, when it may have some
+    again [s]; 0 where asking again is no use. refusal: what is known of the first item that has no result. leaving: the
+    plane is about to stop, go elsewhere.
+    """
 
     outputs: list[Array] = msgspec.field(default_factory=list)
 

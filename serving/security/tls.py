@@ -110,3 +110,8 @@ def _read(path: str) -> bytes:
         return content(Path(path)) if path else b""
     except OSError as error:
         raise TlsError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def untrusted(server: object, error: ssl.SSLCertVerificationError) -> str:
+    """A sentence for a client that takes a server for another one."""
+    return f"the certificate of {server} is not trusted ({error.verify_message}); name who signed it with --ca"

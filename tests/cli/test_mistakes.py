@@ -192,7 +192,10 @@ MISTAKES: list[tuple[str, str]] = [
     ("compare --journal BAD/file", "BAD/file is not a recording"),
     ("compare", "name a pipeline (or a recording to play with --journal)"),
     ("replay --url ftp://x --pipeline SMALL", "neither tcp://, ipc:// nor http://"),
+    ("replay --url http://x:99999 --pipeline SMALL", "'http://x:99999' is not an http://HOST:PORT (or https) address"),
     ("replay --pipeline SMALL", "--url"),
+    ("top --once --url localhost:8000", "'localhost:8000' is not http://HOST:PORT (or https), tcp://HOST:PORT or ipc://"),
+    ("top --once --url http://x:99999", "'http://x:99999' is not http://HOST:PORT"),
     ("trace stats flash_crowd --compress -1", "--compress must be a number above 0, not '-1'"),
     ("history show absent.json", "there is no history absent.json; make it with 'loki-rl history fit'"),
     ("history show BAD/file", "is no history of demand: "),
@@ -233,7 +236,35 @@ def test_a_missing_model_is_missed_before_anything_starts(
     command, *rest = words
     said = call(command, pipeline, *rest, "--logdir", tmp_path / "runs")
     assert said.out == ""
-    assert f"there is no model {model_path(tmp_path / 'models', 'm')}; run 'loki-rl models fetch" in said.sentence
+    missing = model_path(tmp_path / "models", "m")
+    assert f"there is no model {missing}; put it there, or correct 'model' or 'repository' in {pipeline}" in said.sentence
+
+
+def test_models_that_can_be_fetched_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOKI_MODELS", str(tmp_path / "none"))
+    assert "; run 'loki-rl models fetch reading', or correct 'repository'" in call("serve", "reading").sentence
+
+
+@pytest.mark.parametrize("device", ["cpu+0", "gpu", "cuda:0,0"])
+@pytest.mark.parametrize("command", ["serve", "profile"])
+def test_a_mistyped_device_is_a_mistake(call: Call, small: Path, tmp_path: Path, command: str, device: str) -> None:
+    said = call(command, with_models(small, tmp_path), "--device", device)
+    assert said.out == ""
+    assert f"device '{device}'" in said.sentence
+
+
+def test_ctrl_c_in_compiled_code_is_ctrl_c(call: Call, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba makes a SystemError of it, and another one of that."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+        except SystemError as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("loki_rl.runs.options.load_pipeline", interrupted)
+    said = call("capacity", small)
+    assert (said.code, said.out, said.err) == (130, "", "")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

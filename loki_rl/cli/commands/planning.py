@@ -13,6 +13,7 @@ from loki_rl.api.planning import capacity as largest
 from loki_rl.api.planning import cluster_for, plan_row, question, read
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.control.allocator.allocate import allocate_jointly
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.explain.prices import explain
@@ -59,6 +60,8 @@ def plan(
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
     slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
     files = [read(name, slo, profile) for name, slo in zip(pipeline, slos, strict=True)]
+    for file in files:
+        tell_profile(file)
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -87,11 +90,13 @@ def plan(
 
 
 def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
-
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
     with terminal.progress_bars() as bars:
-        reasons = explain(parts, joint, partial(bars, "what more would be worth"))
+        progress = partial(bars, "what more would be worth")
+        if requests[0].pool:  # where there are several types of servers each plan takes a second or two
+            progress(0.0)
+        reasons = explain(parts, joint, progress)
     joint = msgspec.structs.replace(joint, reasons=reasons)
     if len(parts) == 1:
         found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
@@ -103,8 +108,8 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
-
-    plans = ladder(file.pipeline, request, demands)
+    with terminal.progress_bars() as bars:
+        plans = ladder(file.pipeline, request, demands, partial(bars, "plans"))
     if plot is not None:
         phases_png(plans, plot, f"{file.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
@@ -113,6 +118,7 @@ def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plo
 def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = False) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     file = options.file
+    tell_profile(file)
     found = largest(
         file,
         options.servers,

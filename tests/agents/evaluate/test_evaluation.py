@@ -75,8 +75,10 @@ def test_the_bound_is_cheaper_than_the_base_on_the_mean_and_than_clairvoyance_on
 @pytest.fixture(scope="module")
 def report(learned: Any, small: Path) -> Report:
     card = replace(learned.agent.card, pipelines=("small",))
-    asked = Asked(windows=4, validation=4, events=1, level=30.0)
-    return evaluate(replace(PLAYED, pipeline=str(small)), {"learned 0": replace(learned.agent, card=card)}, asked)
+    asked = Asked(windows=4, validation=4, events=1, level=10.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("loki_rl.agents.evaluate.families.WINDOW_S", 120)
+        return evaluate(replace(PLAYED, pipeline=str(small)), {"learned 0": replace(learned.agent, card=card)}, asked)
 
 
 def test_a_report_has_rules_agents_and_the_bound(report: Report) -> None:

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 from loki_rl.serving.security.api_keys import add_key
 from loki_rl.serving.security.guards import Guards
 from tests.serving.driving import eventually
-from tests.serving.edge.test_rpc import Site
+from tests.serving.edge.rpc_site import Site
 from tests.serving.security.certificates import Authority
 
 Metadata = tuple[tuple[str, str], ...]
