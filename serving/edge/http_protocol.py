@@ -146,6 +146,8 @@ class Connection(HttpToolsProtocol):
         self._stage = _Stage.HEAD
         self._since = self.loop.time()
         self._unread_since: float | None = None
+        # What is said once all that came before has been answered; nothing is read any more.
+        self._last_word = b""
         # Of the message's head: bytes and fields. Since its last sign of getting on: bytes.
         self._head = 0
         self._fields = 0
@@ -195,7 +197,7 @@ class Connection(HttpToolsProtocol):
             self._flow.release()
 
     def _feed(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._last_word:
             self._unread = b""
             return
         self._unset_keepalive_if_required()
@@ -205,7 +207,7 @@ class Connection(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
-            if not self.transport.is_closing():
+            if not (self.transport.is_closing() or self._last_word):
                 self.refuse("unparsable", 400, "this is not HTTP/1.1")
             return
         # A head, a trailer or the frame of a chunk that does not end is kept by the parser, piece by piece.
@@ -295,6 +297,9 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.release()
         super().on_response_complete()
+        if self._last_word and self.cycle.response_complete:
+            self.transport.write(self._last_word)
+            self.transport.close()
         self._continue()
 
     # -- told by others -----------------------------------------------------------------------------------------------
@@ -313,7 +318,7 @@ class Connection(HttpToolsProtocol):
         elif now > self._unread_since + limits.RECEIPT_S:
             self.drop("unread")
             return
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._last_word:
             return
         if self.pipeline:
             self._since = now  # it is not read while others are answered
@@ -323,11 +328,14 @@ class Connection(HttpToolsProtocol):
             self.refuse("slow", 408, f"the request did not end within {limits.RECEIPT_S:g} s")
 
     def refuse(self, reason: Turning, status: int, sentence: str, retry: bool = False) -> None:
-        """Say why, unless an answer is under way, and close."""
+        """Say why, unless an answer is under way, and close. What a client sent before that is answered first."""
         self._door.refusals.count(reason)
-        self.release()
         cycle = self.cycle
         answering = cycle is not None and not cycle.response_complete
+        if answering and self._stage is _Stage.HEAD:
+            self._last_word = _answer(status, sentence, retry)
+            return
+        self.release()
         if not (answering and cycle.response_started):
             self.transport.write(_answer(status, sentence, retry))
         if answering:

@@ -134,6 +134,21 @@ def test_strangers_take_no_room_from_who_has_shown_a_key(
         site.close()
 
 
+def test_who_shows_no_key_takes_no_answer_from_who_did(keyed: Site, responder: Any, key_file: Path) -> None:
+    """Both on one connection, in one read, as something in front of the plane may send them."""
+    body = b'{"inputs":[{"name":"image","datatype":"UINT8","shape":[3],"data":[1,2,3]}]}'
+    head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    key = key_file.read_text().split(":")[1].strip()
+    first = f"{head}Authorization: Bearer {key}\r\n\r\n".encode() + body
+    with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as peer:
+        peer.sendall(first + first + f"{head}\r\n".encode() + body + first)
+        said = b""
+        while part := peer.recv(1 << 16):
+            said += part
+    assert [int(one[:3]) for one in said.split(b"HTTP/1.1 ")[1:]] == [200, 200, 401]
+    assert len(responder.entered) == 2
+
+
 def test_a_body_without_a_key_is_not_read(keyed: Site, responder: Any) -> None:
     """The answer comes before the body has been sent."""
     with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as peer:
