@@ -50,6 +50,10 @@ behind=
 leave() {{ for one in $behind; do kill -TERM "$one" 2>/dev/null || true; done; wait; }}
 trap leave EXIT
 begin() {{ echo "$1" >"$MARK"; }}
+# What answers already is another program's, which would be asked in place of ours.
+vacant() {{
+    if curl --silent --max-time 5 --output /dev/null "$1"; then echo "another program answers at $1; stop it"; return 1; fi
+}}
 ready() {{
     for _ in $(seq {READY_S}); do
         kill -0 "${{behind##* }}" || return 1
@@ -85,7 +89,7 @@ def typed(number: int, block: Block, quick: bool) -> str:
         return ""
     if word == "background":
         url = shlex.quote(rest.removeprefix("until "))
-        return f'begin {number}\nexec {block.text.strip()} &\nbehind="$behind $!"\nready {url}'
+        return f'begin {number}\nvacant {url}\nexec {block.text.strip()} &\nbehind="$behind $!"\nready {url}'
     return f"begin {number}\n{block.text}"
 
 

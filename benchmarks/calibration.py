@@ -73,7 +73,7 @@ def main() -> None:
         if asked.only not in ("", first.pipeline):
             continue
         try:
-            need_models(first.pipeline, first.driver)
+            need_models(first, first.driver)
         except UserError as error:
             print(f"{case.name}: {error}")
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -13,9 +14,13 @@ from loki_rl.control.allocator.implicit_model import warm
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Plan
 from loki_rl.core.requests.ledger import PlanRecord, Tally, summarise
+from loki_rl.files.user_folders import MODELS_VARIABLE, models_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_plane, run_twin
+
+if TYPE_CHECKING:
+    from tests.ray_hosts import RayHosts
 
 
 def pytest_sessionstart() -> None:
@@ -23,7 +28,15 @@ def pytest_sessionstart() -> None:
     warm()
 
 
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+@pytest.fixture(scope="session", autouse=True)
+def shipped_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What whoever runs the tests has measured of the shipped pipelines counts in none of them; their models do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MODELS_VARIABLE, str(models_folder()))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
     return len(os.sched_getaffinity(0)) + 2
@@ -115,19 +128,16 @@ SHED = Plan("shed", (), 4, 0.5, 0.9, 50.0, 45.0, {"find": 0.5, "read": 1.0}, {})
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """A Ray cluster of two hosts with a core each, as far as one machine can be two: an address of loopback each, but not
-    127.0.0.1, of which Ray makes this host's own."""
+def ray_hosts() -> Iterator[RayHosts]:
+    """A Ray cluster of at least two hosts, for all tests that need one."""
     pytest.importorskip("ray", reason="Ray is not installed; run 'make ray'")
-    from ray.cluster_utils import Cluster
+    from tests.ray_hosts import RayHosts
 
-    cluster = Cluster()
-    try:
-        for host in (2, 3):
-            cluster.add_node(node_ip_address=f"127.0.0.{host}", num_cpus=1, include_dashboard=False)
-        yield cluster.address
-    finally:
-        import ray
+    made = RayHosts()
+    yield made
+    made.close()
 
-        ray.shutdown()
-        cluster.shutdown()
+
+@pytest.fixture
+def ray_address(ray_hosts: RayHosts) -> str:
+    return ray_hosts.address

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from loki_rl.agents.evaluate.families import Window
 from loki_rl.control.fast.model_arrays import Floats
 from loki_rl.reports.statistics import Interval, gap_closed, mean_interval
-from loki_rl.runs.curves import curves
 from loki_rl.runs.run import run_twin
+from loki_rl.runs.tensorboard.curves import curves
 
 BASE, IDEAL = "exact", "clairvoyant"
 

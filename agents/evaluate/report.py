@@ -12,7 +12,7 @@ import msgspec
 from loki_rl.agents.evaluate.evaluation import Report, Row
 from loki_rl.agents.evaluate.judge import Verdict
 from loki_rl.reports.statistics import Interval
-from loki_rl.runs.event_files import replace_events, scalars
+from loki_rl.runs.tensorboard.event_files import replace_events, scalars
 
 
 def table(report: Report) -> str:

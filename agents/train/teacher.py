@@ -16,7 +16,7 @@ from loki_rl.agents.train.regression import FitOptions, fit
 from loki_rl.agents.train.validation import NOTHING, Score, Validation, curve_of
 from loki_rl.control.demand.tanh_network import Layers, layers_in, named
 from loki_rl.env.gym.cluster_options import ClusterEnvOptions, pool_for
-from loki_rl.runs.event_files import replace_events, scalars
+from loki_rl.runs.tensorboard.event_files import replace_events, scalars
 
 EXAMPLES, NETWORK = "examples.npz", "network.npz"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import UsageError, typed, writable
-from loki_rl.files.config import load_pipeline
+from loki_rl.cli.flags import UsageError, typed
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.reports.board import show_run
 from loki_rl.reports.report import table
 from loki_rl.runs.experiment import differences, experiment_folder
@@ -16,12 +17,15 @@ from loki_rl.runs.recorded.what_if import recording_of, what_if
 from loki_rl.runs.result import RunResult, row
 from loki_rl.runs.run_folder import save
 from loki_rl.serving.engines.adapter import adapter_class
-from loki_rl.serving.engines.files import ModelError
+from loki_rl.serving.engines.device import check_word
+from loki_rl.serving.engines.engine import EngineError
+from loki_rl.serving.engines.files import NoModelError
 from loki_rl.serving.engines.model_repository import find_model
+from loki_rl.serving.profiling.workload import workload_class
 
 
 def own_folder(options: RunOptions, logdir: Path) -> Path:
-    """The log folder, or one in it where it holds another experiment, which is said. Raises UsageError as `writable`."""
+    """The log folder, or one in it where it holds another experiment, which is said. Raises FolderError as `writable`."""
     writable(logdir)
     folder = experiment_folder(options, logdir)
     if folder != logdir:
@@ -30,9 +34,14 @@ def own_folder(options: RunOptions, logdir: Path) -> Path:
     return folder
 
 
-def need_models(pipeline: str, engine: str | None) -> None:
-    """Models that are not there would only be missed by workers, after a minute of waiting for them."""
-    file = load_pipeline(pipeline, need_profile=False)
+def need_models(run: RunOptions, engine: str | None) -> None:
+    """Models that are not there, or a device that is none, would only be missed by workers, after a minute of waiting for
+    them. Raises UsageError, ConfigError."""
+    try:
+        check_word(run.device)
+    except EngineError as error:
+        raise UsageError(str(error)) from None
+    file = load_pipeline(run.pipeline, need_profile=False)
     if engine == "onnx" and not file.models:
         raise UsageError(f"pipeline '{file.name}' names no models, so nothing but emulated workers can serve it")
     for spec in file.models.values():
@@ -40,8 +49,15 @@ def need_models(pipeline: str, engine: str | None) -> None:
         try:
             if engine != "emulated":
                 find_model(file.repository, spec.model)
-        except ModelError as error:
-            raise UsageError(f"{error}; run 'loki-rl models fetch reading', or correct 'repository'") from None
+        except NoModelError as error:
+            raise UsageError(f"{error}; {_remedy(file)}") from None
+
+
+def _remedy(file: PipelineFile) -> str:
+    """What helps where a model of this pipeline is not there."""
+    if hasattr(workload_class(file), "fetch"):
+        return f"run 'loki-rl models fetch {file.argument}', or correct 'repository'"
+    return f"put it there, or correct 'model' or 'repository' in {file.path}"
 
 
 def played_again(recording: Path) -> tuple[RunOptions, RunResult]:

@@ -60,7 +60,8 @@ def finite(value: Any) -> Any:
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, float], None]]:
     """Bars on stderr with rate and time left, one per kind of work, a line now and then where nobody looks at a terminal;
-    what is over in a moment shows nothing. The function takes what is done and the share that is done, 0..1."""
+    what is over in a moment shows nothing, unless it says with a share of 0 that it begins. The function takes what is done
+    and the share that is done, 0..1."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines()
@@ -94,13 +95,15 @@ class _Rate(ProgressColumn):
 
 
 def _lines() -> Callable[[str, float], None]:
-    """A line every LINE_S, none for what is over by then."""
+    """A line every LINE_S, none for what is over by then, and one for what says that it begins."""
     began: dict[str, float] = {}
     told: dict[str, float] = {}
 
     def show(what: str, share: float) -> None:
         now = time.monotonic()
         begin = began.setdefault(what, now)
+        if share == 0:
+            note(f"{what} ...")
         if now - told.setdefault(what, now) >= LINE_S and share > 0:
             told[what] = now
             left_s = (now - begin) * (1 - share) / share
@@ -241,7 +244,10 @@ def profile(row: dict[str, Any]) -> None:
 
 
 def _accuracies(row: dict[str, Any]) -> None:
-    """Of variants on their own, and of whole paths, the best first."""
+    """Of variants on their own, and of whole paths, the best first; none are measured without data or a workload."""
+    if not row["accuracies"]:
+        line("accuracies and fan-outs stay as the pipeline file has them; --data and --scorer measure them")
+        return
     fanouts: dict[tuple[str, str], list[str]] = {}
     for one in row["fanouts"]:
         fanouts.setdefault((one["task"], one["variant"]), []).append(f"{one['child']} {one['mean']:.2f}")

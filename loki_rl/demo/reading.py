@@ -19,13 +19,13 @@ from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import Capacity
 from loki_rl.reading.workload import RenderedScenes
 from loki_rl.reports.phases import phase_of
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.recording import RECORDING
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS, RUNNERS, prepare, result
 from loki_rl.runs.run import play as play_scene
 from loki_rl.runs.run_folder import folder_of
+from loki_rl.runs.tensorboard.curves import whole_seconds
 from loki_rl.serving.profiling.as_served import DOUBTFUL
 
 POLICIES = (PLAIN, PLANNED)

@@ -16,10 +16,10 @@ from loki_rl.demo.crowd import Crowd
 from loki_rl.demo.stage import PLAIN, PLANNED, Stage, play_all
 from loki_rl.files.config import load_pipeline
 from loki_rl.reports.phases import Happening, Phase, phase_of, phases
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import RUNNERS
+from loki_rl.runs.tensorboard.curves import whole_seconds
 
 POLICIES = (PLAIN, "loki", PLANNED)
 # The least mean accuracy that plans may have. Without one the fastest models would serve several times the crowd.

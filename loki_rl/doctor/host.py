@@ -35,7 +35,7 @@ def host() -> Iterator[Finding]:
     yield _files()
     yield _compiled()
     yield _folder("models", models_folder(), f"loki-rl models fetch reading (or set {MODELS_VARIABLE})")
-    yield _folder("own profiles", profiles_folder(), "loki-rl profile reading --as-served")
+    yield _profiles()
 
 
 def _cores() -> Finding:
@@ -110,6 +110,15 @@ def _compiled() -> Finding:
     advice = "set NUMBA_CACHE_DIR to a folder that this user may write, so that code is compiled only once"
     found = f"{PACKAGE} is read-only; kept in {cache or 'the cache folder of the user'}"
     return Finding("compiled code", "note", found, "" if cache else advice)
+
+
+def _profiles() -> Finding:
+    """They count without being named, so they are."""
+    folder, what = profiles_folder(), "own profiles"
+    own = sorted(file.name for file in folder.glob("*.json"))
+    if not own:
+        return Finding(what, "ok", f"none in {folder}: shipped pipelines have the figures that they come with")
+    return Finding(what, "ok", f"{folder} has {', '.join(own)}, used instead of what is shipped until you delete it")
 
 
 def _folder(what: str, folder: Path, how: str) -> Finding:

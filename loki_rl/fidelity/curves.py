@@ -10,7 +10,7 @@ import numpy as np
 from loki_rl.fidelity.figures import Figure
 from loki_rl.fidelity.measure import Fidelity
 from loki_rl.fidelity.observation import Floats, Sums
-from loki_rl.runs.event_files import Event, replace_events, scalars
+from loki_rl.runs.tensorboard.event_files import Event, replace_events, scalars
 
 PLANE, TWIN = "plane", "twin"
 # Figure -> its tag and unit in the curves of any run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from os.path import expanduser, isfile
 from pathlib import Path
 
@@ -45,12 +46,12 @@ class TaskSpec(Struct, frozen=True):
 class PipelineFile(Struct, frozen=True):
     """A pipeline file with everything that it refers to.
 
-    path, profile: the files read (profile: None if the file names none). own_profile: where a profile measured here is kept,
-    which then counts: as the file names it, or for a pipeline of the installed package the user's data folder. repository:
-    folder of the models, need not exist.
-    tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
-    figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's content, None if
-    it was not asked for or there is none.
+    name, provenance, source: as it says; provenance: of its figures. path, profile: the files read (profile: None if there
+    is none). named_profile: what the file names. own_profile: where a profile measured here is kept, which then counts: the
+    same file, or for a pipeline that comes with the package one in the user's data folder. repository: folder of the models,
+    need not exist. tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline
+    known by its figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's
+    content, None if it was not asked for or there is none. known: with all figures, see `pipeline`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PipelineFile(Struct, frozen=True):
     models: dict[Key, ModelSpec]
     repository: Path
     profile: Path | None
+    named_profile: Path | None
     own_profile: Path | None
     provenance: Provenance
     source: str
@@ -67,11 +69,21 @@ class PipelineFile(Struct, frozen=True):
     known: Pipeline | None = None
 
     @property
+    def in_place_of_shipped(self) -> bool:
+        """Whether the figures are the user's own, of a pipeline that comes with others."""
+        return self.profile == self.own_profile != self.named_profile
+
+    @property
     def pipeline(self) -> Pipeline:
         """The pipeline with all figures. Raises ConfigError if the file was loaded without its profile."""
         if self.known is None:
-            raise ConfigError(f"{self.path}: no figures yet; run 'loki-rl profile {self.name}'")
+            raise ConfigError(f"{self.path}: no figures yet; run 'loki-rl profile {self.argument}'")
         return self.known
+
+    @property
+    def argument(self) -> str:
+        """What a command is given to find this file."""
+        return _argument(self.path)
 
 
 def load_pipeline(
@@ -79,17 +91,18 @@ def load_pipeline(
 ) -> PipelineFile:
     """Load a pipeline file, or a bare name such as "traffic".
 
-    A figure written in the file counts; what it leaves out is taken from the profile. profile: use this file instead of
-    the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open the profile; `.pipeline`
-    then raises unless all figures stand in the file. Relative paths in the file start at the file's own folder; without
-    `repository` the models are the user's.
-    Raises ConfigError, one sentence, for everything that is wrong with the file, the profile or the two together.
+    path: the one or the other. A figure written in the file counts; what it leaves out is taken from the profile. profile:
+    use this file instead of the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open
+    the profile; `.pipeline` then raises unless all figures stand in the file. Relative paths in the file start at the file's
+    own folder; without `repository` the models are the user's. Raises ConfigError, one sentence, for everything that is
+    wrong with the file, the profile or the two together.
     """
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent
-    own, named = _own_profile(text), None if text.head.profile is None else beside(folder, text.head.profile)
+    named = None if text.head.profile is None else beside(folder, text.head.profile)
+    own = profiles_folder() / named.name if named is not None and _is_shipped(text.path) else named
     source = profile or (own if own is not None and isfile(own) else named)
-    measured = load_profile(source, str(text.path), text.head.name) if source is not None and need_profile else None
+    measured = load_profile(source, str(text.path), _argument(text.path)) if source is not None and need_profile else None
     return PipelineFile(
         name=text.head.name,
         path=text.path,
@@ -97,6 +110,7 @@ def load_pipeline(
         models=_models(text),
         repository=models_folder() if text.head.repository is None else beside(folder, text.head.repository),
         profile=source,
+        named_profile=named,
         own_profile=own,
         provenance=text.provenance,
         source=text.head.source,
@@ -141,12 +155,14 @@ def beside(folder: Path, name: str) -> Path:
     return Path(os.path.normpath(folder / Path(expanduser(name))))
 
 
-def _own_profile(text: PipelineText) -> Path | None:
-    """Where a profile measured here is kept: nothing is written into an installed package."""
-    if text.head.profile is None:
-        return None
-    installed = not PACKAGED.is_symlink() and text.path.resolve().is_relative_to(PACKAGED.resolve())
-    return profiles_folder() / Path(text.head.profile).name if installed else beside(text.path.parent, text.head.profile)
+def _is_shipped(path: Path) -> bool:
+    """Whether it comes with an installed package or lies in a checkout, of which a measurement changes nothing."""
+    folder = path.resolve().parent
+    return folder in (PACKAGED.resolve(), (folder.parent / PACKAGE.name / FOLDER).resolve())
+
+
+def _argument(path: Path) -> str:
+    return path.stem if _is_shipped(path) else shlex.quote(str(path))
 
 
 def _task_spec(text: PipelineText, name: str) -> TaskSpec:
@@ -243,9 +259,16 @@ def _variant(text: PipelineText, key: Key, file: Path | None, figures: dict[Key,
 
 
 def _missing(text: PipelineText, where: str, what: str, file: Path | None) -> str:
+    command = f"loki-rl profile {_argument(text.path)}"
     if file is None:
-        return f"{where}: {what} is missing; add it, or name a 'profile' and run 'loki-rl profile {text.head.name}'"
-    return f"{where}: {what} is neither here nor in {file}; run 'loki-rl profile {text.head.name}'"
+        return f"{where}: {what} is missing; add it, or name a 'profile' and run '{command}'"
+    if what.startswith(("accuracy", "fanout")) and text.head.workload is None:
+        # Times are measured on any payload, these only on labelled ones.
+        return (
+            f"{where}: {what} is neither here nor in {file}; write it there, or measure it on labelled files: "
+            f"'{command} --data FOLDER --scorer MODULE:FUNCTION'"
+        )
+    return f"{where}: {what} is neither here nor in {file}; run '{command}'"
 
 
 def _latency(row: float | list[float], where: str) -> Latency:

@@ -132,7 +132,8 @@ _KEYS = {
 
 
 def load_profile(path: Path, where: str, pipeline: str) -> ProfileFile:
-    """The profile that a file names. where: the start of a sentence about it. Raises ConfigError."""
+    """The profile that a file names. where: the start of a sentence about it; pipeline: name or file that `loki-rl profile`
+    would be given. Raises ConfigError."""
     if not isfile(path):
         raise ConfigError(f"{where}: its profile {path} does not exist; run 'loki-rl profile {pipeline}'")
     return ProfileFile.load(path)

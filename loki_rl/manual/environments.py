@@ -27,16 +27,18 @@ tutorial](tutorials/train.md) how the commands train them. The first `make` comp
 
 ```python
 import gymnasium as gym
-import loki_rl.env
 
-env = gym.make("LokiRL/Cluster-v1", intervals=60)        # traffic, 20 servers, fluid twin, bursty generator
+env = gym.make("loki_rl.env:LokiRL/Cluster-v1", intervals=60)        # traffic, 20 servers, fluid twin, bursty generator
 observation, info = env.reset(seed=1)
 done = False
 while not done:
     action = env.action_space.sample(info["action_mask"].astype("int8"))
     observation, reward, _, done, info = env.step(action)
-batch = gym.make_vec("LokiRL/Cluster-v1", num_envs=256)  # the same, natively batched
+batch = gym.make_vec("loki_rl.env:LokiRL/Cluster-v1", num_envs=256)  # the same, natively batched
 ```
+
+gymnasium has no entry points by which packages could make their environments known. What stands before the colon of a name
+is the module that it imports first; after `import loki_rl.env` the name alone does.
 """
 HEADINGS = re.compile(r"\*\*(.+?)\.\*\* ")
 

@@ -14,10 +14,10 @@ from loki_rl.control.formulation.request import Request
 from loki_rl.core.options import DROPS
 from loki_rl.core.requests.ledger import Summary
 from loki_rl.paper.study import Chart, Claim, Making, Row, Runs, Study, Subject, means
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_twin
+from loki_rl.runs.tensorboard.curves import whole_seconds
 from loki_rl.traces.generate import generate
 from loki_rl.traces.trace import save_trace
 

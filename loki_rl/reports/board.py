@@ -11,9 +11,9 @@ from loki_rl.reports.page import table
 from loki_rl.reports.phases import phases
 from loki_rl.reports.plots import PlotError, timeline_png
 from loki_rl.reports.summary import groups
-from loki_rl.runs.curves import curves
-from loki_rl.runs.event_files import Event, image, replace_events, scalars, text
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.tensorboard.curves import curves
+from loki_rl.runs.tensorboard.event_files import Event, image, replace_events, scalars, text
 
 # Folders beside those of runs.
 COMPARISON, SEEDS = "comparison", "seeds"

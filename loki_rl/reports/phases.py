@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.ledger import Second
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.tensorboard.curves import whole_seconds
 
 Happening = Literal["fewer servers", "cheaper ones step in", "all servers", "cheaper models", "requests lost"]
 HAPPENINGS: tuple[Happening, ...] = (

@@ -18,8 +18,8 @@ from loki_rl.core.requests.ledger import Second
 from loki_rl.errors import UserError
 from loki_rl.reports.phases import HAPPENINGS, Happening, happenings
 from loki_rl.reports.summary import DRIVERS
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.tensorboard.curves import whole_seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -63,7 +63,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
     layout: LayoutName = "spread"
     launcher: Annotated[
-        LauncherName, Help("Who places the workers: local (all on this host), or ray (on the hosts of a Ray cluster).")
+        LauncherName, Help("Who places the processes: local (all on this host), or ray (on the hosts of a Ray cluster).")
     ] = "local"
     address: ClusterAddress = AUTO
     workers_per_gpu: Annotated[
@@ -333,8 +333,8 @@ def _check_profile(file: PipelineFile, kind: str, there: ProfileFile, device: st
         which = f"the profile of server type '{kind}'" if kind else str(file.profile)
         raise LiveError(
             f"{which} was measured on {there.device} ({there.provider}, ONNX Runtime {there.ort_version}), this is "
-            f"{here[0]} ({here[1]}, ONNX Runtime {here[2]}); run 'loki-rl profile {file.name} --as-served', or serve with "
-            "--any-profile"
+            f"{here[0]} ({here[1]}, ONNX Runtime {here[2]}); run 'loki-rl profile {file.argument} --as-served', or serve "
+            "with --any-profile"
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -18,14 +17,11 @@ from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import PAYLOADS
 from loki_rl.serving.gateway.remote_state import NoStateError, source
 from loki_rl.serving.load.replay import replay
+from loki_rl.serving.profiling.payload_files import PayloadsError, read_payloads
 from loki_rl.serving.profiling.workload import make_workload
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.traces.arrivals import duration_s, made_up, requests
 from loki_rl.traces.trace import load_trace
-
-
-class PayloadsError(UserError):
-    """There is nothing to send; the message says why and what to do."""
 
 
 class TargetError(UserError):
@@ -58,8 +54,9 @@ def replay_trace(
     CurveKeyError or PayloadsError."""
     trace = load_trace(run.trace)
     times, wishes = requests(trace, run, run.seed)
-    files = None if payloads is None else _read(payloads)
-    target = _of_file(run, files) if _has_file(run.pipeline) else _told(url, run, files, credentials)
+    files = None if payloads is None else list(read_payloads(payloads, "--payloads").values())
+    by_file = _has_file(run.pipeline)
+    target = _of_file(url, run, files, credentials) if by_file else _told(url, run, files, credentials)
     seen = replay(
         url, target.name, times, target.payloads, target.slo_s, wishes=wishes, credentials=credentials, progress=progress
     )
@@ -88,15 +85,28 @@ def _has_file(pipeline: str) -> bool:
     return True
 
 
-def _of_file(run: RunOptions, files: list[NDArray[Any]] | None) -> Target:
+def _of_file(url: str, run: RunOptions, files: list[NDArray[Any]] | None, credentials: Credentials | None) -> Target:
     file = run.file
     pipeline = file.pipeline
     if files is None:
         workload = make_workload(file, PAYLOADS, run.seed)
         files = None if workload is None else workload.payloads(file.tree[0])
+    if files is None and file.models and not _is_emulated(url, credentials):
+        raise PayloadsError(
+            f"what the models of {file.path} take is not known here; add --payloads FOLDER, or name a 'workload' in the file"
+        )
     driver: Driver = "onnx" if file.models else "emulated"
     known = pipeline.servers, pipeline.best_accuracy, file.provenance
     return Target(pipeline.name, pipeline.slo_s, driver, files, *known)
+
+
+def _is_emulated(url: str, credentials: Credentials | None) -> bool:
+    """Whether nothing there looks at payloads."""
+    try:
+        with source(url, credentials) as ask:
+            return ask().engine == "emulated"
+    except NoStateError:
+        return False
 
 
 def _told(url: str, run: RunOptions, files: list[NDArray[Any]] | None, credentials: Credentials | None) -> Target:
@@ -127,10 +137,3 @@ def _unknown(url: str, run: RunOptions, files: list[NDArray[Any]] | None) -> Tar
             f"{url} does not tell how '{run.pipeline}' is served; add {missing}, or name its pipeline file with --pipeline"
         )
     return Target(run.pipeline, run.slo_ms / 1000, "onnx", files, 1, 1.0)
-
-
-def _read(folder: Path) -> list[NDArray[Any]]:
-    files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
-    if not files:
-        raise PayloadsError(f"--payloads {folder} is not a folder with files in it")
-    return [np.frombuffer(path.read_bytes(), np.uint8) for path in files]

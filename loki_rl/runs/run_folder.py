@@ -16,7 +16,7 @@ from loki_rl.errors import UserError
 from loki_rl.runs.fingerprint import fingerprint
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.result import Head, RunResult
-from loki_rl.runs.telemetry import write_events
+from loki_rl.runs.tensorboard.telemetry import write_events
 from loki_rl.traces.trace import load_trace
 
 T = TypeVar("T")

@@ -17,6 +17,8 @@ PROVIDERS: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 GRAPHS, FP16 = "graphs", "fp16"
 OPTIONS: dict[str, tuple[str, ...]] = {"cuda": (GRAPHS,), "tensorrt": (FP16,)}
 MOST_THREADS = 256
+# CUDA where it is, else the CPU.
+AUTO = "auto"
 
 _WORD = re.compile(r"(?P<kind>[a-z]+)(\+(?P<option>\w+))?(:(?P<numbers>\d+(,\d+)*))?")
 WORDS = "auto, cpu, cpu+N, cuda, cuda:N, cuda:0,1, cuda+graphs:N, tensorrt:N or tensorrt+fp16:N"
@@ -67,6 +69,12 @@ def named(wanted: str) -> tuple[Device, ...]:
     if len(set(indices)) < len(indices):
         raise EngineError(f"device '{wanted}' names a GPU twice; --workers-per-gpu puts several workers on each")
     return tuple(Device(kind, index, option) for index in indices)  # type: ignore[arg-type]
+
+
+def check_word(wanted: str) -> None:
+    """Raise EngineError for a word that stands for no device, wherever that would be."""
+    if wanted != AUTO:
+        named(wanted)
 
 
 def _cpu(wanted: str, option: str) -> Device:

@@ -16,6 +16,10 @@ class ModelError(UserError):
     """Models or fonts are missing, damaged or cannot be had; the message is one sentence on what to do."""
 
 
+class NoModelError(ModelError):
+    """A model is not where it should lie; the sentence says where."""
+
+
 def model_path(repository: Path, model: str) -> Path:
     return repository / model / "1" / "model.onnx"
 

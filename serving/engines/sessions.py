@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from loki_rl.serving.engines.adapter import Array, Port
 from loki_rl.serving.engines.cuda_events import CudaEvents
-from loki_rl.serving.engines.device import CUDA, GRAPHS, Device, named
+from loki_rl.serving.engines.device import AUTO, CUDA, GRAPHS, Device, named
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.model_repository import ONNX_TYPES
 from loki_rl.serving.engines.providers import Provider, providers
@@ -41,7 +41,7 @@ def choose_device(wanted: str) -> Device:
 def choose_devices(wanted: str) -> tuple[Device, ...]:
     """As choose_device, and several GPUs for cuda:0,1: workers are dealt out to them in turn."""
     check_wheels()
-    if wanted == "auto":
+    if wanted == AUTO:
         return (Device("cuda" if cuda_answers() else "cpu"),)
     devices = named(wanted)
     if devices[0].provider not in ort.get_available_providers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -13,8 +14,9 @@ from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import FailureError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.security.tls import untrusted
 from loki_rl.serving.state import PlaneState
-from loki_rl.serving.transport.addresses import HttpServer, http_server
+from loki_rl.serving.transport.addresses import AddressError, HttpServer, http_server
 from loki_rl.serving.transport.protocol import MSGPACK
 
 # What other servers of the protocol say to a path that they do not know; Triton's says 400.
@@ -32,7 +34,8 @@ class NoStateError(StateError):
 @contextmanager
 def source(url: str, credentials: Credentials | None = None) -> Iterator[Callable[[], PlaneState]]:
     """A function that asks the plane at http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH. Asking raises StateError
-    or ClientError; credentials that cannot be used raise ApiKeyError, TlsError or CurveKeyError."""
+    or ClientError; another URL raises AddressError, and credentials that cannot be used ApiKeyError, TlsError or
+    CurveKeyError."""
     shown = credentials or Credentials()
     address = http_server(url)
     if address is not None:
@@ -41,7 +44,7 @@ def source(url: str, credentials: Credentials | None = None) -> Iterator[Callabl
         with Client(url, keys=shown.native()) as client:
             yield client.state
     else:
-        raise StateError(f"'{url}' is not http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH")
+        raise AddressError(f"'{url}' is not http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH")
 
 
 def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
@@ -57,6 +60,8 @@ def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
         if answer.status != HTTPStatus.OK:
             raise StateError(f"{server} was asked for its state and answered with status {answer.status}")
         return msgspec.msgpack.decode(content, type=PlaneState)
+    except ssl.SSLCertVerificationError as error:
+        raise StateError(untrusted(server, error)) from None
     except OSError as error:
         raise StateError(f"nobody answers at {server}: {error}") from None
     except HTTPException:

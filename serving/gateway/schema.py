@@ -15,7 +15,7 @@ from loki_rl.serving.gateway.client_socket import Check
 from loki_rl.serving.plane import PlaneFile
 from loki_rl.serving.transport.protocol import NO_ID, Described, TaskVariants, Tensor
 from loki_rl.serving.transport.shared_memory import GATEWAY_KEEPS, SharedMemory
-from loki_rl.serving.transport.wire import Array, WireError, unpack
+from loki_rl.serving.transport.wire import DATATYPES, Array, WireError, unpack
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ class PayloadCheck:
         return next((fault for adapter in self._adapters if (fault := self._of(adapter, payload)) is not None), None)
 
     def _of(self, adapter: type[Adapter], payload: Array) -> str | None:
+        if (fault := _unlike(getattr(adapter, "takes", PICTURE), payload)) is not None:
+            return fault
         try:
             adapter.check(payload)
         except PayloadError as error:
@@ -99,3 +101,13 @@ class PayloadCheck:
                 log.exception("%s.check failed; its requests are refused, and this is told once", adapter.__name__)
             return f"{adapter.__name__} cannot check this payload ({type(error).__name__}); the server's log says more"
         return None
+
+
+def _unlike(takes: Tensor, payload: Array) -> str | None:
+    """What is wrong with an array for which numbers of a type and shape are declared. What bytes may hold, `check` knows."""
+    datatype = DATATYPES.get(payload.dtype, str(payload.dtype))
+    sizes = zip(takes.shape, payload.shape, strict=False)
+    alike = len(takes.shape) == payload.ndim and all(declared in (-1, size) for declared, size in sizes)
+    if takes.datatype == "BYTES" or (datatype == takes.datatype and alike):
+        return None
+    return f"'{takes.name}' is {takes.datatype} of shape {list(takes.shape)}, not {datatype} of shape {list(payload.shape)}"

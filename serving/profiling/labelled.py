@@ -6,19 +6,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from msgspec import Struct
 
+from loki_rl.errors import UserError
 from loki_rl.files.config import PipelineFile, TaskSpec
 from loki_rl.files.profile_file import Fanout, PathAccuracy, StageAccuracy
 from loki_rl.serving.engines.adapter import Array, Produced, named
 from loki_rl.serving.engines.engine import Engine, EngineError
+from loki_rl.serving.profiling.payload_files import read_payloads
 from loki_rl.serving.profiling.workload import Progress, Quality, sound
 
 # A profile has no accuracy of 0: a variant that is always wrong is still one that runs.
 LEAST = 0.001
 
 Scorer = Callable[[str, str, list[Array]], float]
+
+
+class ScorerError(UserError):
+    """There is no such function; the message says why."""
 
 
 class Labelled(Struct, frozen=True):
@@ -50,16 +55,13 @@ class Labelled(Struct, frozen=True):
 
 
 def load_labelled(folder: Path, scorer: str) -> Labelled:
-    """All files of a folder, in order of their names. scorer: "module:function". Raises EngineError."""
-    files = sorted(path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else []
-    if not files:
-        raise EngineError(f"--data {folder} is not a folder with files in it")
+    """All files of a folder, in order of their names. scorer: "module:function". Raises PayloadsError or ScorerError."""
+    files = read_payloads(folder, "--data")
     try:
         score: Scorer = named(scorer)
     except ImportError as error:
-        raise EngineError(f"--scorer {scorer} cannot be loaded: {error}; is its folder on PYTHONPATH?") from error
-    contents = tuple(np.frombuffer(path.read_bytes(), np.uint8) for path in files)
-    return Labelled(tuple(path.name for path in files), contents, score, f"--data {folder} --scorer {scorer}")
+        raise ScorerError(f"--scorer {scorer} cannot be loaded: {error}") from error
+    return Labelled(tuple(files), tuple(files.values()), score, f"--data {folder} --scorer {scorer}")
 
 
 class _Walk:

@@ -165,10 +165,10 @@ def _timing(task: str, variant: str, size: int, row: Measurement) -> Timing:
 
 def _command(file: PipelineFile, request: Request) -> str:
     if request.known is not None:
-        return f"loki-rl profile {file.name} --quick --device {request.device}"
+        return f"loki-rl profile {file.argument} --quick --device {request.device}"
     shown = f"--samples {request.samples} --seed {request.seed}" if request.labelled is None else request.labelled.chosen
     chosen = f"--device {request.device} {shown}"
-    return f"loki-rl profile {file.name} {chosen} --budget-s {request.effort.budget_s:g}"
+    return f"loki-rl profile {file.argument} {chosen} --budget-s {request.effort.budget_s:g}"
 
 
 def _provenance(workload: Workload | None, request: Request, on_gpu: bool) -> str:

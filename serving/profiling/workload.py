@@ -44,7 +44,7 @@ class Workload(Protocol):
         """Real payloads of a task; none where only the adapter's sample is known."""
 
     def quality(self, file: PipelineFile, engine: Engine, progress: Progress) -> Quality:
-        """Accuracy of every variant and path, and fan-outs. Raises EngineError."""
+        """Accuracy of every variant and path, 0..1, and fan-outs, as the engine answers. Raises EngineError."""
 
 
 def quiet(_what: str, _share: float) -> None:
@@ -58,9 +58,7 @@ def workload_class(file: PipelineFile) -> Callable[[PipelineFile, int, int, Prog
     try:
         return cast("Callable[[PipelineFile, int, int, Progress], Workload]", named(file.workload))
     except ImportError as error:
-        raise EngineError(
-            f"{file.path}: workload '{file.workload}' cannot be loaded: {error}; is its folder on PYTHONPATH?"
-        ) from error
+        raise EngineError(f"{file.path}: workload '{file.workload}' cannot be loaded: {error}") from error
 
 
 def make_workload(file: PipelineFile, count: int, seed: int, progress: Progress = quiet) -> Workload | None:

@@ -57,10 +57,14 @@ def test_a_wrong_trace(call: Call, small: Path, bad: Path, name: str, command: s
 
 
 MISTAKES: list[tuple[str, str]] = [
-    ("plan SMALL --demand 0", "--demand must be a rate above 0"),
-    ("plan SMALL --demand -5", "--demand must be a rate above 0"),
-    ("plan SMALL --demand nan", "--demand must be a rate above 0"),
-    ("plan SMALL --demand many", "--demand must be a rate above 0 or FROM:TO:STEP, not 'many'"),
+    ("plan SMALL --demand 0", "--demand must be a rate from 1e-06 to 1e+09 requests/s"),
+    ("plan SMALL --demand -5", "--demand must be a rate from 1e-06 to 1e+09 requests/s"),
+    ("plan SMALL --demand nan", "--demand must be a rate from 1e-06 to 1e+09 requests/s"),
+    ("plan SMALL --demand many", "--demand must be a rate from 1e-06 to 1e+09 requests/s or FROM:TO:STEP, not 'many'"),
+    ("plan SMALL --demand 1e-300", "--demand must be a rate from 1e-06 to 1e+09 requests/s"),
+    ("plan SMALL --demand 1:2:1e-320", "--demand must be a rate from 1e-06 to 1e+09 requests/s"),
+    ("plan SMALL --demand 5 --slo-ms 1e308", "--slo-ms must be a number above 0 and at most 86400000"),
+    ("plan SMALL --demand 5 --headroom 1e308", "--headroom must be a number from 0 to 1000"),
     ("plan SMALL --demand 5:1:1", "FROM:TO:STEP"),
     ("plan SMALL --demand 1:1e9:1e-3", "take a larger step"),
     ("plan SMALL", "--demand"),
@@ -76,13 +80,13 @@ MISTAKES: list[tuple[str, str]] = [
     ("evaluate one-task --compress 2", "from_s, to_s, compress, rate_scale are of a trace; name one or leave them out"),
     ("evaluate one-task --trace flash_crowd --to-s 900", "trace 'flash_crowd' runs from 0 to 180 s; the window 0 to 900 s"),
     ("evaluate one-task --trace flash_crowd", "of which 52 s are for validation; an episode needs 316 s: take fewer"),
-    ("evaluate one-task --load-s -1", "--load-s must be a number of at least 0, not '-1'"),
+    ("evaluate one-task --load-s -1", "--load-s must be a number from 0 to 86400.0, not '-1'"),
     ("serve SMALL --workers 999999999", "--workers must be a whole number from 1 to 100000"),
     ("serve SMALL --pool BAD/crowded.yaml", "servers must be at most 100000"),
     ("plan SMALL --demand 5 --slo-ms 5", "an SLO of 5 ms cannot be met, since the fastest path takes"),
-    ("plan SMALL --demand 5 --slo-ms nan", "--slo-ms must be a number above 0, not 'nan'"),
+    ("plan SMALL --demand 5 --slo-ms nan", "--slo-ms must be a number above 0 and at most 86400000.0, not 'nan'"),
     ("plan SMALL --demand 5 --min-accuracy 1.5", "--min-accuracy must be a number from 0 to 1, not '1.5'"),
-    ("plan SMALL --demand 5 --headroom -1", "--headroom must be a number of at least 0, not '-1'"),
+    ("plan SMALL --demand 5 --headroom -1", "--headroom must be a number from 0 to 1000.0, not '-1'"),
     ("plan SMALL --demand 5 --queueing tial", "--queueing must be one of half-slo, tail, not 'tial'"),
     ("plan SMALL --demand 5 --plot BAD/x.png", "give --demand as FROM:TO:STEP"),
     ("plan SMALL --demand 5:6:1 --plot BAD/file/x.png", "cannot be written"),
@@ -124,8 +128,8 @@ MISTAKES: list[tuple[str, str]] = [
     ("simulate SMALL --slo-ms 5", "cannot be met"),
     ("simulate SMALL --interval-s 0", "--interval-s must be a number of at least 0.1, not '0'"),
     ("simulate SMALL --interval-s nan", "--interval-s must be a number of at least 0.1, not 'nan'"),
-    ("simulate SMALL --load-s -1", "--load-s must be a number of at least 0, not '-1'"),
-    ("simulate SMALL --load-s inf", "--load-s must be a number of at least 0, not 'inf'"),
+    ("simulate SMALL --load-s -1", "--load-s must be a number from 0 to 86400.0, not '-1'"),
+    ("simulate SMALL --load-s inf", "--load-s must be a number from 0 to 86400.0, not 'inf'"),
     ("simulate SMALL --mean-rps 0", "--mean-rps must be a number above 0, not '0'"),
     ("simulate SMALL --mean-rps 5 --rate-scale 2", "exclude each other"),
     ("simulate SMALL --compress 0", "--compress must be a number above 0, not '0'"),
@@ -188,7 +192,10 @@ MISTAKES: list[tuple[str, str]] = [
     ("compare --journal BAD/file", "BAD/file is not a recording"),
     ("compare", "name a pipeline (or a recording to play with --journal)"),
     ("replay --url ftp://x --pipeline SMALL", "neither tcp://, ipc:// nor http://"),
+    ("replay --url http://x:99999 --pipeline SMALL", "'http://x:99999' is not an http://HOST:PORT (or https) address"),
     ("replay --pipeline SMALL", "--url"),
+    ("top --once --url localhost:8000", "'localhost:8000' is not http://HOST:PORT (or https), tcp://HOST:PORT or ipc://"),
+    ("top --once --url http://x:99999", "'http://x:99999' is not http://HOST:PORT"),
     ("trace stats flash_crowd --compress -1", "--compress must be a number above 0, not '-1'"),
     ("history show absent.json", "there is no history absent.json; make it with 'loki-rl history fit'"),
     ("history show BAD/file", "is no history of demand: "),
@@ -229,7 +236,35 @@ def test_a_missing_model_is_missed_before_anything_starts(
     command, *rest = words
     said = call(command, pipeline, *rest, "--logdir", tmp_path / "runs")
     assert said.out == ""
-    assert f"there is no model {model_path(tmp_path / 'models', 'm')}; run 'loki-rl models fetch" in said.sentence
+    missing = model_path(tmp_path / "models", "m")
+    assert f"there is no model {missing}; put it there, or correct 'model' or 'repository' in {pipeline}" in said.sentence
+
+
+def test_models_that_can_be_fetched_are_said_to_be(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LOKI_MODELS", str(tmp_path / "none"))
+    assert "; run 'loki-rl models fetch reading', or correct 'repository'" in call("serve", "reading").sentence
+
+
+@pytest.mark.parametrize("device", ["cpu+0", "gpu", "cuda:0,0"])
+@pytest.mark.parametrize("command", ["serve", "profile"])
+def test_a_mistyped_device_is_a_mistake(call: Call, small: Path, tmp_path: Path, command: str, device: str) -> None:
+    said = call(command, with_models(small, tmp_path), "--device", device)
+    assert said.out == ""
+    assert f"device '{device}'" in said.sentence
+
+
+def test_ctrl_c_in_compiled_code_is_ctrl_c(call: Call, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba makes a SystemError of it, and another one of that."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+        except SystemError as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("loki_rl.runs.options.load_pipeline", interrupted)
+    said = call("capacity", small)
+    assert (said.code, said.out, said.err) == (130, "", "")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

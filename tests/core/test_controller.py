@@ -1,108 +1,29 @@
-"""The controller: when it asks for a plan and what it knows then, and how servers get from one plan to the next."""
+"""The controller: when it asks for a plan, and what it knows then."""
 
 from __future__ import annotations
 
 from math import inf, nan
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from loki_rl.core.controller import COUNTED_S, FAILURES, RETRY_S, Controller
-from loki_rl.core.effects import Effect, Send, Solve
+from loki_rl.core.controller import COUNTED_S
+from loki_rl.core.effects import Send
 from loki_rl.core.messages import (
     GATEWAY,
-    Assign,
     Backlog,
     Begin,
     Counted,
-    Event,
     PlanChanged,
     Planned,
-    Report,
     Sample,
     Submit,
     Tick,
     WorkerGone,
 )
-from loki_rl.core.options import ClusterOptions
-from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
-from loki_rl.core.plan import Drift, Placement, Plan, Server, Snapshot
+from loki_rl.core.plan import Drift, Server
 from loki_rl.core.requests import seconds
-
-FAST = {1: Latency(0.01, 0.02, 0.03)}
-PIPELINE = Pipeline(
-    name="pair",
-    slo_s=0.2,
-    tasks=(
-        Task("find", (Variant("f0", 0.5, FAST, {"read": 1.0}, load_s=5.0),), entry=1.0),
-        Task("read", (Variant("r0", 0.5, FAST, load_s=5.0), Variant("r1", 0.9, FAST, load_s=5.0)), parent="find"),
-    ),
-    leaf_weights={"read": 1.0},
-)
-MODELS = {"f0": (0, 0), "r0": (1, 0), "r1": (1, 1), "": (-1, -1)}
-
-
-def plan(**replicas: int) -> Plan:
-    places = [Placement("find" if name == "f0" else "read", name, 1, count) for name, count in replicas.items()]
-    return Plan("accuracy", tuple(places), sum(replicas.values()), 0.5, 1.0, 1.0, 1.0, {"find": 0.5, "read": 1.0}, {})
-
-
-class Cluster:
-    """A controller and servers that say what a test wants."""
-
-    def __init__(self, servers: int, **options: Any) -> None:
-        self.controller = Controller(ClusterOptions(PIPELINE, servers, **options))
-        self.loads = [0] * servers
-        self.now = 0.0
-
-    def tell(self, event: Event, now: float | None = None) -> list[Effect]:
-        self.now = self.now if now is None else now
-        effects = self.controller.handle(event, self.now)
-        self.controller.validate()
-        return effects
-
-    def report(
-        self,
-        number: int,
-        serves: str = "",
-        loads: str = "",
-        life: int = 0,
-        ends: str = "",
-        error: str = "",
-        now: float | None = None,
-    ) -> list[Effect]:
-        started = self.now if now is None else now
-        serving, loading, ended = MODELS[serves], MODELS[loads], MODELS[ends]
-        return self.tell(Report(number, life, 1, *serving, 1, *loading, started, self.loads[number], *ended, error), now)
-
-    def begins(self, number: int, model: str, now: float | None = None) -> list[Effect]:
-        self.loads[number] += 1
-        return self.report(number, loads=model, now=now)
-
-    def up(self, first: Plan) -> list[Effect]:
-        """Every server reports, the first plan is made."""
-        for number in range(len(self.loads)):
-            effects = self.report(number)
-        assert [type(effect) for effect in effects] == [Solve], "the first plan, when all servers are there"
-        return self.tell(Planned(first))
-
-    def serve(self, first: Plan, *names: str) -> None:
-        """The first plan is in force, its models warm, trace time begins at 0."""
-        self.up(first)
-        for number, name in enumerate(names):
-            if name:
-                self.begins(number, name)
-                self.report(number, serves=name)
-        assert self.controller.converged
-        self.tell(Begin(0.0))
-
-
-def asked(effects: list[Effect]) -> Snapshot:
-    """The question of the one plan that is asked for."""
-    found, *more = [effect.snapshot for effect in effects if isinstance(effect, Solve)]
-    assert not more
-    return found
+from tests.core.controlled import Cluster, asked, orders, plan, samples, snapshots
 
 
 def test_the_age_of_the_counts_is_that_of_the_last_one_told() -> None:
@@ -117,27 +38,6 @@ def test_the_age_of_the_counts_is_that_of_the_last_one_told() -> None:
     for second in range(7, 20):
         cluster.tell(Counted(second, 5), max(cluster.now, second + 1.0))
     assert asked(cluster.tell(Tick(), 20.0 + COUNTED_S)).age_s == pytest.approx(COUNTED_S)
-
-
-def orders(effects: list[Effect]) -> dict[int, str]:
-    """Server -> variant it is told to serve."""
-    names = {model: name for name, model in MODELS.items()}
-    return {
-        int(effect.to.split(":")[1]): names[effect.message.task, effect.message.variant]
-        for effect in effects
-        if isinstance(effect, Send) and isinstance(effect.message, Assign)
-    }
-
-
-def snapshots(effects: list[Effect]) -> list[Snapshot]:
-    return [effect.snapshot for effect in effects if isinstance(effect, Solve)]
-
-
-def samples(effects: list[Effect]) -> list[Sample]:
-    return [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Sample)]
-
-
-# -- when it asks ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_plan_waits_for_all_servers_and_goes_to_everybody() -> None:
@@ -264,9 +164,6 @@ def test_a_server_that_was_restarted_before_it_was_missed_gets_its_target_again(
     assert not cluster.controller.converged
 
 
-# -- what it tells the policy and the ledger ------------------------------------------------------------------------------
-
-
 def test_drift_makes_a_new_plan_at_once_and_is_in_its_snapshot() -> None:
     cluster = Cluster(4)
     cluster.up(plan(f0=1, r1=2))
@@ -333,70 +230,6 @@ def test_servers_and_loads_of_a_second_survive_the_loss_of_a_server() -> None:
     cluster.loads[1] = 1
     cluster.report(1, loads="r1", life=1, now=2.2)
     assert samples(cluster.tell(Tick(), 4.0)) == [Sample(2, 2, 1), Sample(3, 2, 0)]
-
-
-# -- the transition -------------------------------------------------------------------------------------------------------
-
-
-def test_only_servers_that_must_change_are_told() -> None:
-    cluster = Cluster(3)
-    cluster.serve(plan(f0=1, r0=2), "f0", "r0", "r0")
-    assert orders(cluster.tell(Planned(plan(f0=1, r0=1, r1=1)))) == {2: "r1"}
-
-
-def test_a_server_without_a_target_is_parked() -> None:
-    cluster = Cluster(2)
-    cluster.serve(plan(f0=1, r0=1), "f0", "r0")
-    assert orders(cluster.tell(Planned(plan(f0=1)))) == {1: ""}
-
-
-def test_no_more_servers_swap_at_once_than_allowed() -> None:
-    """A server that was told but has not begun counts too: it may say something else first."""
-    cluster = Cluster(4, parallel_loads=2)
-    cluster.serve(plan(f0=1, r0=3), "f0", "r0", "r0", "r0")
-    assert orders(cluster.tell(Planned(plan(f0=1, r1=3)))) == {1: "r1", 2: "r1"}
-    assert orders(cluster.report(1)) == {}, "it ends its batch first"
-    assert orders(cluster.begins(1, "r1")) == {}
-    assert orders(cluster.begins(2, "r1")) == {}
-    assert orders(cluster.report(1, serves="r1")) == {3: "r1"}
-
-
-def test_a_parked_server_loads_at_any_time() -> None:
-    cluster = Cluster(4, parallel_loads=1)
-    cluster.serve(plan(f0=1, r0=2), "f0", "r0", "r0")
-    assert orders(cluster.tell(Planned(plan(f0=1, r1=3)))) == {1: "r1", 3: "r1"}
-
-
-def test_a_failed_load_of_the_only_variant_is_tried_again_after_a_while_and_does_not_hold_up_others() -> None:
-    cluster = Cluster(3)
-    cluster.up(plan(f0=2, r1=1))
-    cluster.begins(0, "f0")
-    cluster.begins(1, "f0")
-    assert orders(cluster.report(0, ends="f0", error="out of memory")) == {}
-    assert cluster.controller.failures == ["worker 0: out of memory"]
-    assert orders(cluster.report(2, serves="r1", now=0.2)) == {}, "a word of another server is no reason to hurry"
-    assert orders(cluster.report(1, ends="f0", error="out of memory", now=0.5)) == {}
-    wake = cluster.controller.wake_at()
-    assert wake == RETRY_S, "no other plan could do without it"
-    assert orders(cluster.tell(Tick(), wake)) == {0: "f0"}
-    assert cluster.controller.wake_at() == 0.5 + RETRY_S
-    assert orders(cluster.tell(Tick(), 0.5 + RETRY_S)) == {1: "f0"}
-
-
-def test_a_new_target_does_not_wait_for_the_failure_of_the_old_one() -> None:
-    cluster = Cluster(2)
-    cluster.up(plan(f0=1, r1=1))
-    cluster.begins(1, "r1")
-    cluster.report(1, ends="r1", error="out of memory")
-    assert orders(cluster.tell(Planned(plan(f0=1, r0=1)))) == {1: "r0"}
-
-
-def test_the_list_of_failures_does_not_grow_for_ever() -> None:
-    cluster = Cluster(1)
-    cluster.up(plan(f0=1))
-    for _ in range(2 * FAILURES):
-        cluster.report(0, ends="f0", error="out of memory")
-    assert len(cluster.controller.failures) == FAILURES
 
 
 def test_an_event_for_somebody_else_is_refused() -> None:

@@ -26,7 +26,7 @@ from loki_rl.core.messages import (
 )
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Drift
-from tests.core.test_controller import PIPELINE, Cluster, orders, plan
+from tests.core.controlled import PIPELINE, Cluster, orders, plan
 
 IN_FORCE = replace(plan(f0=1, r1=2), epoch=7)
 NOW = 43.5  # of a run that began at 0, with a plan each 10 s

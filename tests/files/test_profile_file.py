@@ -93,12 +93,12 @@ def test_another_profile_can_be_given(tmp_path: Path) -> None:
 
 def test_without_a_profile_the_models_are_known_and_the_figures_are_not(tmp_path: Path) -> None:
     path = _write(tmp_path, None)
-    with pytest.raises(ConfigError, match=r"small\.json does not exist; run 'loki-rl profile small'"):
+    with pytest.raises(ConfigError, match=rf"small\.json does not exist; run 'loki-rl profile {path}'"):
         load_pipeline(path)
     file = load_pipeline(path, need_profile=False)
     assert set(file.models) == {("find", "f1"), ("read", "r1"), ("read", "r2")}
     assert file.tree[1].parent == "find"
-    with pytest.raises(ConfigError, match="run 'loki-rl profile small'"):
+    with pytest.raises(ConfigError, match=f"run 'loki-rl profile {path}'"):
         _ = file.pipeline
 
 
@@ -112,14 +112,36 @@ def test_a_file_that_names_no_profile_yet_can_be_profiled(tmp_path: Path) -> Non
     ("profile", "what"),
     [
         (replace(PROFILE, variants=PROFILE.variants[:3]), "task 'read', variant 'r2': latency_ms"),
-        (replace(PROFILE, fanouts=()), "task 'find', variant 'f1': fanout to 'read'"),
         (replace(PROFILE, loads=PROFILE.loads[:2]), "task 'read', variant 'r2': load_s"),
+    ],
+)
+def test_a_profile_that_lacks_a_time_must_be_measured_again(tmp_path: Path, profile: ProfileFile, what: str) -> None:
+    path = _write(tmp_path, profile)
+    with pytest.raises(ConfigError, match=rf"{what} is neither here nor in .*; run 'loki-rl profile {path}'"):
+        load_pipeline(path)
+
+
+@pytest.mark.parametrize(
+    ("profile", "what"),
+    [
+        (replace(PROFILE, fanouts=()), "task 'find', variant 'f1': fanout to 'read'"),
         (replace(PROFILE, accuracies=()), "task 'find', variant 'f1': accuracy"),
     ],
 )
-def test_a_profile_that_lacks_a_figure_must_be_measured_again(tmp_path: Path, profile: ProfileFile, what: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{what} is neither here nor in .*; run 'loki-rl profile small'"):
-        load_pipeline(_write(tmp_path, profile))
+def test_what_only_labelled_data_tell_is_written_down_or_measured_on_them(
+    tmp_path: Path, profile: ProfileFile, what: str
+) -> None:
+    path = _write(tmp_path, profile)
+    told = rf"{what} is neither here nor in .*; write it there, or measure .* 'loki-rl profile {path} --data FOLDER --scorer"
+    with pytest.raises(ConfigError, match=told):
+        load_pipeline(path)
+    drawn = _write(tmp_path, profile, "workload: mine:Made\n" + TEXT)
+    with pytest.raises(ConfigError, match=rf"{what} is neither here nor in .*; run 'loki-rl profile {path}'"):
+        load_pipeline(drawn)
+
+
+def test_a_command_is_told_of_a_file_that_ships_by_its_name() -> None:
+    assert load_pipeline("reading", need_profile=False).argument == "reading"
 
 
 @pytest.mark.parametrize(

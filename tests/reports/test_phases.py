@@ -11,9 +11,9 @@ import pytest
 from loki_rl.core.messages import Outcome
 from loki_rl.core.requests.ledger import Tally, summarise
 from loki_rl.reports.phases import happenings, phase_of, phases
-from loki_rl.runs.curves import whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
+from loki_rl.runs.tensorboard.curves import whole_seconds
 
 BEST, SERVERS = 0.9, 4
 

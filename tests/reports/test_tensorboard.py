@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import loki_rl
-from loki_rl.runs.tags import DESCRIPTIONS, FIGURES, FINAL
+from loki_rl.runs.tensorboard.tags import DESCRIPTIONS, FIGURES, FINAL
 from tests.serving.driving import eventually, held_port
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

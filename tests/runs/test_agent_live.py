@@ -19,12 +19,12 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import ILLEGAL, METADATA, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.files.pool_file import Pool
-from loki_rl.runs.curves import curves
 from loki_rl.runs.live import ServeOptions, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, run_twin
+from loki_rl.runs.tensorboard.curves import curves
 from loki_rl.serving.controlling.policy import named_policy
 from loki_rl.serving.plane import PlaneError
 from tests.control.cards import always, made_up

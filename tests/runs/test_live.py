@@ -21,12 +21,13 @@ from loki_rl.core.messages import Outcome
 from loki_rl.files.config import ConfigError
 from loki_rl.runs.live import LiveError, ServeOptions, _workers, serve_until_stopped
 from loki_rl.runs.options import RunOptions
-from loki_rl.runs.replays import PayloadsError, TargetError, replay_trace
+from loki_rl.runs.replays import TargetError, replay_trace
 from loki_rl.runs.result import RunResult
 from loki_rl.serving.engines.device import Device
 from loki_rl.serving.gateway.client import ClientError
 from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.process.launch import LocalPlane
+from loki_rl.serving.profiling.payload_files import PayloadsError
 from loki_rl.serving.transport.addresses import AddressError
 from loki_rl.traces.demand import MONDAY_S
 from tests.serving.driving import held_port
@@ -187,6 +188,21 @@ def test_a_path_to_no_pipeline_file_is_no_name(crowd: Path) -> None:
 def test_a_wrong_policy_is_told_before_anything_starts(small: Path) -> None:
     with pytest.raises(RequestError, match="did you mean 'exact'"):
         serve_until_stopped(RunOptions(str(small), policy="exat"), ServeOptions(), None, lambda _: None)
+
+
+def test_of_models_without_a_workload_somebody_must_say_what_they_take(crowd: Path, tmp_path: Path) -> None:
+    modelled = tmp_path / "tones.yaml"
+    modelled.write_text(
+        "name: tones\nslo_ms: 200\nprovenance: assumed\ntasks:\n  one:\n    adapter: nowhere:Tones\n    variants:\n"
+        "      big: {model: big, accuracy: 1.0, latency_ms: {1: 10}}\n"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as other:
+        other.daemon_threads = True
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_address[1]}"
+        with pytest.raises(PayloadsError, match=rf"of {modelled} take is not known here; add --payloads FOLDER"):
+            replay_trace(url, RunOptions(str(modelled), str(crowd), to_s=0.5))
+        other.shutdown()
 
 
 def test_payloads_must_be_files_in_a_folder(small: Path, crowd: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, split_names
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.trials import TrialOptions, try_plane
@@ -30,7 +31,8 @@ def chaos(
     crash, are slow, damaged or missing, a full disk, messages that do not arrive. Ends with 1 if a request was lost,
     answered twice or cannot be explained, or the plane is not whole at the end."""
     kinds = cast("tuple[Kind, ...]", tuple(split_names("--kinds", options.kinds, KINDS)) if options.kinds else KINDS)
-    need_models(run.pipeline, options.engine)
+    need_models(run, options.engine)
+    tell_profile(run.file)
     with terminal.progress_bars() as bar:
         found = try_plane(run, options, kinds, lambda done, of: bar("faults", done / of))
     terminal.say(document(found), as_json, lambda: show(found))

@@ -10,9 +10,11 @@ import click
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names, writable
+from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models, own_folder, played_again
 from loki_rl.env.faults import load_faults
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
 from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
@@ -66,6 +68,7 @@ def compare(
     each = range(options.seed, options.seed + seeds)
     if suite is not None:
         alone("--suite brings its own runs", OF_A_SUITE)
+        tell_profile(options.file)
         with terminal.run_bar() as progress:
             play_all = partial(play, run=RUNNERS, jobs=jobs, progress=progress, fresh=fresh, cluster=cluster)
             report = paper_suite(replace(options, trace="diurnal", policy="loki"), logdir, each, play_all)
@@ -73,7 +76,8 @@ def compare(
         return
     names, drivers = split_names("--policies", policies), split_names("--driver", driver, get_args(Driver))
     if "onnx" in drivers:
-        need_models(options.pipeline, "onnx")
+        need_models(options, "onnx")
+    tell_profile(options.file)
     cases = build_cases(options, policies=names, traces=trace, seeds=each, drivers=cast("list[Driver]", drivers))
     logdir = own_folder(options, logdir)
     with terminal.run_bar() as progress:

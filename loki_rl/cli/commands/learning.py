@@ -11,7 +11,11 @@ from loki_rl.agents.commands import EvaluateFlags, TrainFlags, check_exported, r
 from loki_rl.agents.forecast_commands import ForecasterFlags, ScoreFlags, run_score, run_train_forecaster
 from loki_rl.agents.seeds import SeedRun, best_of, train_seeds
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, cluster_of, writable
+from loki_rl.cli.flags import Json, cluster_of
+from loki_rl.cli.provenance import tell_profile
+from loki_rl.env.gym.cluster_options import ONE_TASK
+from loki_rl.files.config import load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help
 from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 
@@ -29,6 +33,7 @@ def train(
     """Train an agent in the fluid twin, and export it where it is worth more than the policy that it adjusts; a second call
     goes on where a killed one stopped."""
     writable(Path(options.out))
+    _tell_profiles(options.pipeline, *options.pipelines)
     cluster = cluster_of(launcher, address)
     if seeds > 1 or cluster:
         runs = train_seeds(options, seeds, jobs, cluster, lambda one: terminal.note(_seed_line(one)))
@@ -38,6 +43,12 @@ def train(
     told = {name: value for name, value in row.items() if value not in ("", None)}
     terminal.say(row, as_json, lambda: terminal.pairs(told))
     check_exported(row)
+
+
+def _tell_profiles(*pipelines: str) -> None:
+    for name in pipelines:
+        if name != ONE_TASK:  # which is no file
+            tell_profile(load_pipeline(name, need_profile=False))
 
 
 def _say_seeds(runs: list[SeedRun], as_json: bool) -> None:
@@ -64,6 +75,7 @@ def _seed_line(one: SeedRun) -> str:
 def evaluate(options: EvaluateFlags, as_json: Json = False) -> None:
     """Agents beside `exact`, constants, the best rule of one threshold and clairvoyance, on windows no training saw."""
     writable(None if options.out is None else Path(options.out))
+    _tell_profiles(options.pipeline)
     with terminal.progress_bars() as progress:
         row, text = run_evaluate(options, progress)
     terminal.say(row, as_json, lambda: terminal.line(text))

@@ -9,8 +9,10 @@ from typing import Annotated
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of, writable
+from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import finish, need_models
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.live import ServeOptions, beside, serve_until_stopped
 from loki_rl.runs.options import RunOptions
@@ -37,7 +39,8 @@ def serve(
     """Serve a pipeline on this host, or on the hosts of a Ray cluster, until SIGTERM or Ctrl-C."""
     writable(logdir)
     cluster_of(options.launcher, options.address)
-    need_models(run.pipeline, options.engine)
+    need_models(run, options.engine)
+    tell_profile(run.file)
     # stdout is for the result when it is JSON.
     announce = terminal.note if as_json else terminal.line
     options = replace(options, logs=logs, traces=traces, guards=guards)
@@ -52,7 +55,9 @@ def replay(
     url: Annotated[str, Help("http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH.")],
     run: Annotated[RunOptions, Fields(only=("pipeline", *TRACE, "slo_ms", "seed"), flags={"pipeline": "--pipeline"})],
     credentials: Credentials,
-    payloads: Annotated[Path | None, Help("Folder of files to send, by their names (default: rendered scenes).")] = None,
+    payloads: Annotated[
+        Path | None, Help("Folder of files to send, by their names; .npy holds an array (default: those of the workload).")
+    ] = None,
     logdir: Logdir = None,
     as_json: Json = False,
 ) -> None:

@@ -9,10 +9,13 @@ import msgspec
 
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models
-from loki_rl.files.config import load_pipeline
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
+from loki_rl.serving.engines.sessions import choose_device
 from loki_rl.serving.profiling.as_served import doubt, rescale
 from loki_rl.serving.profiling.labelled import load_labelled
 from loki_rl.serving.profiling.profile import Request, quick_request
@@ -45,7 +48,9 @@ def profile(
     samples: Annotated[Count, Help("Payloads that the pipeline's own workload makes, with known answers.")] = 60,
     seed: Seed = 1,
     budget_s: Annotated[Positive, Help("Time per variant and batch size [s].")] = 0.3,
-    data: Annotated[Path | None, Help("Folder of files to measure accuracy and fan-out on, with --scorer.")] = None,
+    data: Annotated[
+        Path | None, Help("Folder of files to measure accuracy and fan-out on, with --scorer; .npy holds an array.")
+    ] = None,
     scorer: Annotated[
         str | None, Help("module:function that gives 0..1 for (leaf task, name of the file, outputs).")
     ] = None,
@@ -58,7 +63,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure latency, load time, accuracy and fan-out of every variant on this device."""
-    need_models(options.pipeline, "onnx")
+    need_models(options, "onnx")
+    choose_device(options.device)
     file, device = load_pipeline(options.pipeline, need_profile=quick), options.device
     if quick and file.measured is None:
         raise UsageError(f"pipeline '{file.name}' names no profile file whose accuracies --quick could take")
@@ -70,11 +76,7 @@ def profile(
         if file.measured is not None
         else Request(device, samples, seed, Effort(budget_s=budget_s), labelled=labelled)
     )
-    target = out or file.own_profile
-    if target is None:
-        raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
-    if out is None and target.exists():
-        terminal.note(f"{target} will be replaced; keep it by naming another file with --out")
+    target = _target(file, out)
     with terminal.progress_bars() as progress:
         measured = measure(file, request, progress)
         measured.save(target)
@@ -83,5 +85,19 @@ def profile(
             measured.save(target)
     if unsure := doubt(measured):
         terminal.note(unsure)
+    tell_profile(load_pipeline(options.pipeline, need_profile=False))
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))
+
+
+def _target(file: PipelineFile, out: Path | None) -> Path:
+    """Where the profile is written: better to know before a measurement than after it. Raises UsageError."""
+    target = out or file.own_profile
+    if target is None:
+        raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file in it with --out")
+    writable(target.parent)
+    if out is None and target.exists():
+        terminal.note(f"{target} will be replaced; keep it by naming another file with --out")
+    return target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +13,7 @@ from loki_rl.api.planning import capacity as largest
 from loki_rl.api.planning import cluster_for, plan_row, question, read
 from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.control.allocator.allocate import allocate_jointly
 from loki_rl.control.allocator.ladder import ladder
 from loki_rl.control.explain.prices import explain
@@ -21,7 +21,7 @@ from loki_rl.control.formulation.request import Part, Request
 from loki_rl.core.plan import JointPlan
 from loki_rl.errors import FailureError
 from loki_rl.files.config import PipelineFile
-from loki_rl.options import Fraction, Help, Positive, Servers
+from loki_rl.options import LEAST_RPS, MOST_RPS, Fraction, Help, Servers, Slo
 from loki_rl.reports.plots import phases_png
 from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions, SolverName
 
@@ -41,7 +41,7 @@ def plan(
     weight: Annotated[
         list[float] | None, Help("How much a pipeline counts beside the others; one for each pipeline.")
     ] = None,
-    slo_ms: Annotated[list[Positive] | None, Help("End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
+    slo_ms: Annotated[list[Slo] | None, Help("End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
     min_accuracy: Annotated[
         list[Fraction] | None, Help("Least mean accuracy of what is served; for all, or for each pipeline.")
     ] = None,
@@ -60,6 +60,8 @@ def plan(
         raise UsageError("--profile is for one pipeline; name profiles in a --pool file")
     slos: Sequence[float | None] = _each("--slo-ms", slo_ms, pipeline) or [None] * len(pipeline)
     files = [read(name, slo, profile) for name, slo in zip(pipeline, slos, strict=True)]
+    for file in files:
+        tell_profile(file)
     demands = [_demands(text) for text in _each("--demand", demand, pipeline, shared=False) or []]
     if plot is not None and len(demands[0]) == 1:
         raise UsageError("--plot draws a ladder of plans; give --demand as FROM:TO:STEP")
@@ -88,11 +90,13 @@ def plan(
 
 
 def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weights: Sequence[float], as_json: bool) -> None:
-
     parts = [Part(*one) for one in zip((file.pipeline for file in files), requests, weights, strict=True)]
     joint = allocate_jointly(parts)
     with terminal.progress_bars() as bars:
-        reasons = explain(parts, joint, partial(bars, "what more would be worth"))
+        progress = partial(bars, "what more would be worth")
+        if requests[0].pool:  # where there are several types of servers each plan takes a second or two
+            progress(0.0)
+        reasons = explain(parts, joint, progress)
     joint = msgspec.structs.replace(joint, reasons=reasons)
     if len(parts) == 1:
         found = msgspec.structs.replace(joint.plans[0], reasons=joint.reasons)
@@ -104,8 +108,8 @@ def _plan_once(files: Sequence[PipelineFile], requests: Sequence[Request], weigh
 
 
 def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plot: Path | None, as_json: bool) -> None:
-
-    plans = ladder(file.pipeline, request, demands)
+    with terminal.progress_bars() as bars:
+        plans = ladder(file.pipeline, request, demands, partial(bars, "plans"))
     if plot is not None:
         phases_png(plans, plot, f"{file.name}: optimal plans by demand")
     terminal.say({"plans": [plan_row(one) for one in plans]}, as_json, lambda: terminal.ladder(file.name, plans))
@@ -114,6 +118,7 @@ def _plan_ladder(file: PipelineFile, request: Request, demands: list[float], plo
 def capacity(options: Annotated[RunOptions, Fields(ASKED)], as_json: Json = False) -> None:
     """The most requests per second that the servers can serve at an accuracy floor."""
     file = options.file
+    tell_profile(file)
     found = largest(
         file,
         options.servers,
@@ -162,12 +167,13 @@ def _demands(text: str) -> list[float]:
         numbers = [float(part) for part in text.split(":")]
     except ValueError:
         numbers = []
-    if len(numbers) == 1 and numbers[0] > 0 and isfinite(numbers[0]):
+    if len(numbers) == 1 and LEAST_RPS <= numbers[0] <= MOST_RPS:
         return numbers
-    if len(numbers) == 3 and 0 < numbers[0] <= numbers[1] < float("inf") and numbers[2] > 0:
+    if len(numbers) == 3 and LEAST_RPS <= numbers[0] <= numbers[1] <= MOST_RPS and numbers[2] >= LEAST_RPS:
         first, last, step = numbers
         count = int((last - first) / step + 1e-9) + 1
         if count > MAX_LADDER:
             raise UsageError(f"--demand {text} asks for {count} plans, more than {MAX_LADDER}; take a larger step")
         return [first + k * step for k in range(count)]
-    raise UsageError(f"--demand must be a rate above 0 or FROM:TO:STEP, not '{text}'")
+    rate = f"a rate from {LEAST_RPS:g} to {MOST_RPS:g} requests/s"
+    raise UsageError(f"--demand must be {rate} or FROM:TO:STEP, not '{text}'")

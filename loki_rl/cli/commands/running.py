@@ -10,11 +10,13 @@ import msgspec
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone, writable
+from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone
+from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import finish, need_models, own_folder, played_again
 from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import wording
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.run import RUNNERS
@@ -43,7 +45,8 @@ def simulate(
     if faults is not None:
         options = replace(options, faults=load_faults(faults))
     if options.driver == "onnx":
-        need_models(options.pipeline, options.driver)
+        need_models(options, options.driver)
+    tell_profile(options.file)
     logdir = None if logdir is None else own_folder(options, logdir)
     folder = None if logdir is None else folder_of(options, logdir)
     with terminal.progress_bars() as bars:

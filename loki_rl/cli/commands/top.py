@@ -1,126 +1,187 @@
-"""What a running plane does, told from two of its states."""
+"""The command `top`, and its screen: a plane's figures as tables in a terminal."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter, deque
-from itertools import accumulate
+from math import isinf
+from typing import Annotated
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
-from loki_rl.core.messages import Outcome
-from loki_rl.serving.state import BOUNDS_S, Histogram, PlaneState, Requests, Stage, VariantCount
+from loki_rl.cli import terminal
+from loki_rl.cli.flags import Json
+from loki_rl.options import Help
+from loki_rl.serving.controlling.control_log import missing, sentence
+from loki_rl.serving.gateway.remote_state import source
+from loki_rl.serving.observe.watch import View, Watch
+from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.state import Control, Stage, Trouble, WorkerState
 
-# Figures are over this many intervals, so that they neither jump nor lag.
-WINDOW = 10
-HISTORY = 60
-
-
-class VariantView(Struct):
-    """One variant over the window. workers: that pull now; planned: of the plan; batch: mean size; the rest per item [s]."""
-
-    stage: str
-    variant: str
-    planned: int
-    workers: int
-    items_rps: float
-    batch: float
-    queue_s: float
-    compute_s: float
+# Share of violations that is worth a look.
+ALARMING = 0.01
+BARS = " ▁▂▃▄▅▆▇█"
 
 
-class View(Struct):
-    """A plane over the window. p50_s, p99_s: at most this (a bound of the histogram). accuracy: 0 when nothing was ok."""
-
-    state: PlaneState
-    seconds: float
-    arrivals_rps: float
-    outcomes_rps: dict[str, float]
-    violation_ratio: float
-    accuracy: float
-    p50_s: float
-    p99_s: float
-    variants: list[VariantView]
-    demand: list[float]
-
-
-class Watch:
-    """The states of the last while, and the view of them."""
-
-    def __init__(self) -> None:
-        self._states: deque[PlaneState] = deque(maxlen=WINDOW + 1)
-        self._demand: deque[float] = deque(maxlen=HISTORY)
-
-    def see(self, state: PlaneState) -> View:
-        if self._states and state.uptime_s < self._states[-1].uptime_s:
-            self._states.clear()  # another plane answers now
-        self._states.append(state)
-        self._demand.append(0.0 if state.control is None else state.control.demand_rps)
-        return view(self._states[0], state, list(self._demand))
+def top(
+    credentials: Credentials,
+    url: Annotated[str, Help("http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH.")] = "http://127.0.0.1:8000",
+    interval_s: Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between two looks [s].")] = 1.0,
+    once: Annotated[bool, Help("Show the figures since the start, and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Watch a running plane: demand, plan, queues, violations, accuracy and workers, until Ctrl-C."""
+    watch = Watch()
+    with source(url, credentials) as ask:
+        seen = watch.see(ask())
+        if once or as_json:
+            terminal.say(msgspec.to_builtins(seen), as_json, lambda: terminal.shown(screen(seen)))
+            return
+        terminal.live(lambda: screen(watch.see(ask())), screen(seen), interval_s)
 
 
-def view(before: PlaneState, after: PlaneState, demand: list[float]) -> View:
-    """before == after: since the plane began."""
-    same = before is after
-    then = Requests() if same else before.requests
-    now, seconds = after.requests, after.uptime_s - (0.0 if same else before.uptime_s)
-    seconds = max(seconds, 1e-9)
-    ends = [new - old for new, old in zip(now.outcomes, then.outcomes, strict=True)]
-    ok, ended = ends[Outcome.OK], sum(ends)
-    latency = _since(now.latency, then.latency)
-    return View(
-        state=after,
-        seconds=seconds,
-        arrivals_rps=(now.arrivals - then.arrivals) / seconds,
-        outcomes_rps={outcome.name.lower(): ends[outcome] / seconds for outcome in Outcome},
-        violation_ratio=1 - ok / ended if ended else 0.0,
-        accuracy=(now.accuracy_sum - then.accuracy_sum) / ok if ok else 0.0,
-        p50_s=percentile(latency, 0.5),
-        p99_s=percentile(latency, 0.99),
-        variants=_variants([] if same else before.stages, after, seconds),
-        demand=demand,
+def screen(view: View) -> RenderableType:
+    """80 characters wide."""
+    parts: list[RenderableType] = [_head(view), _requests(view), _quality(view)]
+    control = view.state.control
+    parts.append(_plan(control))
+    parts += [_stages(view), _variants(view)]
+    if control is not None:
+        parts += [_workers(control), *(Text(sentence(drift), "yellow") for drift in control.drift)]
+        parts += [Text(f"planned without: {missing(one)}", "yellow") for one in control.excluded]
+        parts += [Text(failure, "red") for failure in control.failures]
+    parts += [Text(f"stage '{task}' does not answer", "red") for task in view.state.silent]
+    parts += [Text(_trouble(one, view.state.uptime_s), "red") for one in view.state.troubles]
+    return Group(*parts)
+
+
+def _trouble(one: Trouble, uptime_s: float) -> str:
+    times = f"{one.count} times, " if one.count > 1 else ""
+    return f"{one.process}: {one.said} ({times}{_duration(max(0.0, uptime_s - one.at_s))} ago)"
+
+
+def _head(view: View) -> Text:
+    state = view.state
+    ready = ("ready", "green") if state.ready else ("not ready", "bold red")
+    text = Text.assemble((state.pipeline, "bold"), f" ({state.engine}, SLO {1000 * state.slo_s:g} ms) ", ready)
+    text.append(f": {state.unready}" if state.unready else "", "red")
+    text.append(f", up {_duration(state.uptime_s)}, {state.requests.in_flight} in flight\n")
+    text.append(f"demand {view.demand[-1] if view.demand else 0.0:6.1f}/s ")
+    return text.append(sparkline(view.demand), "cyan")
+
+
+def sparkline(values: list[float]) -> str:
+    top = max(values, default=0.0)
+    return "".join(BARS[round((len(BARS) - 1) * value / top)] if top else BARS[0] for value in values)
+
+
+def _requests(view: View) -> Table:
+    table = _table(f"requests per second, last {view.seconds:.0f} s")
+    for name in ("arrived", *view.outcomes_rps):
+        table.add_column(name, justify="right")
+    table.add_row(f"{view.arrivals_rps:.1f}", *(f"{rate:.1f}" for rate in view.outcomes_rps.values()))
+    return table
+
+
+def _quality(view: View) -> Text:
+    bad = f"{100 * view.violation_ratio:.1f} %"
+    text = Text.assemble("violations ", (bad, "bold red" if view.violation_ratio > ALARMING else "green"), ", accuracy ")
+    text.append(f"{100 * view.accuracy:.1f} %" if view.accuracy else "-", "bold")
+    return text.append(f", p50 <= {_milliseconds(view.p50_s)}, p99 <= {_milliseconds(view.p99_s)}")
+
+
+def _plan(control: Control | None) -> Text:
+    if control is None:
+        return Text("the controller does not answer; its last plan stays in force", "red")
+    busy = sum(bool(worker.serving or worker.loading) for worker in control.workers)
+    loading = sum(bool(worker.loading) for worker in control.workers)
+    servers = f"\nservers {busy} of {len(control.workers)} in use, {loading} loading"
+    plan = control.plan
+    if plan is None:
+        return Text(f"no plan yet{servers}")
+    figures = f"for {plan.demand_rps:.1f}/s of {plan.capacity_rps:.1f}/s, accuracy {100 * plan.accuracy:.1f} %"
+    spare = f", some stand by up to {plan.standby_rps:.1f}/s" if plan.standby_rps else ""
+    return Text(f"plan {plan.epoch}: {plan.mode}, {figures}{servers}{spare}")
+
+
+def _stages(view: View) -> Table:
+    table = _table("queues")
+    table.add_column("task")
+    for name in ("queued", "drain", "workers", "lost"):
+        table.add_column(name, justify="right")
+    for stage in view.state.stages:
+        table.add_row(stage.task, str(stage.queued), _drain(stage), str(sum(stage.pulling.values())), _lost(stage))
+    return table
+
+
+def _drain(stage: Stage) -> str:
+    return "never" if stage.drain_s is None else _milliseconds(stage.drain_s)
+
+
+def _lost(stage: Stage) -> str:
+    return ", ".join(f"{items} {outcome}" for outcome, items in sorted(stage.lost.items())) or "-"
+
+
+def _variants(view: View) -> Table:
+    table = _table("variants (times per item)")
+    table.add_column("task")
+    table.add_column("variant")
+    for name in ("plan", "pull", "items/s", "batch", "queue", "run"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in view.variants:
+        table.add_row(
+            row.stage,
+            row.variant,
+            str(row.planned),
+            str(row.workers),
+            f"{row.items_rps:.1f}",
+            f"{row.batch:.1f}" if row.batch else "-",
+            _milliseconds(row.queue_s) if row.batch else "-",
+            _milliseconds(row.compute_s) if row.batch else "-",
+        )
+    return table
+
+
+def _workers(control: Control) -> Table:
+    """Workers in the same state share a line: there may be more of them than lines."""
+    alike: dict[tuple[str, str, int, str], list[WorkerState]] = {}
+    for worker in control.workers:
+        key = (worker.server_type, worker.serving, worker.batch, worker.loading)
+        alike.setdefault(key, []).append(worker)
+    typed = any(worker.server_type for worker in control.workers)
+    table = _table("workers (models loaded so far)")
+    if typed:
+        table.add_column("type")
+    table.add_column("serves")
+    table.add_column("batch", justify="right")
+    table.add_column("loads now")
+    table.add_column("workers")
+    for (kind, serving, batch, loading), workers in sorted(alike.items()):
+        numbers = " ".join(f"{worker.number}({worker.loads})" for worker in workers)
+        table.add_row(*([kind] if typed else []), serving or "parked", str(batch), loading or "-", numbers)
+    return table
+
+
+def _table(title: str) -> Table:
+    """Without a box, which would take two more characters a column."""
+    return Table(
+        title=f"\n{title}",
+        title_style="bold",
+        title_justify="left",
+        header_style="dim",
+        box=None,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
 
 
-def _variants(before: list[Stage], after: PlaneState, seconds: float) -> list[VariantView]:
-    """Every variant that is planned, pulls, or served something in the window."""
-    old = {(stage.task, name): count for stage in before for name, count in stage.variants.items()}
-    planned: Counter[tuple[str, str]] = Counter()
-    if after.control is not None and after.control.plan is not None:
-        for place in after.control.plan.placements:
-            planned[place.task, place.variant] += place.replicas
-    rows: list[VariantView] = []
-    for stage in after.stages:
-        names = {*stage.variants, *stage.pulling, *(variant for task, variant in planned if task == stage.task)}
-        for name in sorted(names):
-            key = stage.task, name
-            counts = stage.variants.get(name, VariantCount()), old.get(key, VariantCount())
-            rows.append(_variant(key, planned[key], stage.pulling.get(name, 0), *counts, seconds))
-    return [row for row in rows if row.planned or row.workers or row.items_rps]
+def _milliseconds(seconds: float) -> str:
+    return "long" if isinf(seconds) else f"{1000 * seconds:.3g} ms"
 
 
-def _variant(
-    key: tuple[str, str], planned: int, workers: int, new: VariantCount, old: VariantCount, seconds: float
-) -> VariantView:
-    items, batches = new.items - old.items, new.compute.count - old.compute.count
-    return VariantView(
-        *key,
-        planned,
-        workers,
-        items_rps=items / seconds,
-        batch=items / batches if batches else 0.0,
-        queue_s=(new.queue.sum_s - old.queue.sum_s) / items if items else 0.0,
-        compute_s=(new.item_seconds - old.item_seconds) / items if items else 0.0,
-    )
-
-
-def _since(new: Histogram, old: Histogram) -> Histogram:
-    return Histogram([a - b for a, b in zip(new.counts, old.counts, strict=True)], new.sum_s - old.sum_s)
-
-
-def percentile(histogram: Histogram, share: float) -> float:
-    """The upper bound of the bucket that it lies in; 0.0 of nothing, infinite beyond the last bound."""
-    if not histogram.count:
-        return 0.0
-    place = bisect_left(list(accumulate(histogram.counts)), share * histogram.count)
-    return BOUNDS_S[place] if place < len(BOUNDS_S) else float("inf")
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -15,7 +15,7 @@ from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
 from loki_rl.core.validation import require
 from loki_rl.errors import UserError
-from loki_rl.options import MOST_SERVERS
+from loki_rl.options import LEAST_RPS, MOST_HEADROOM, MOST_RPS, MOST_SERVERS
 
 Queueing = Literal["half-slo", "tail"]
 # Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
@@ -103,11 +103,12 @@ def check_parts(parts: Sequence[Part]) -> None:
 def check(request: Request) -> None:
     """Raise RequestError where the request contradicts itself."""
     _check_pool(request)
-    _require(_positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps}")
+    within = LEAST_RPS <= request.demand_rps <= MOST_RPS
+    _require(within, f"demand must lie between {LEAST_RPS:g} and {MOST_RPS:g} requests/s, not {request.demand_rps}")
     _require(request.servers <= MOST_SERVERS, f"servers must be at most {MOST_SERVERS}, not {request.servers}")
     _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
     _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
-    _require(isfinite(request.headroom) and request.headroom >= 0, f"headroom must be >= 0, not {request.headroom}")
+    _require(0 <= request.headroom <= MOST_HEADROOM, f"headroom must lie in 0..{MOST_HEADROOM:g}, not {request.headroom}")
     _require(request.queueing in QUEUEINGS, f"queueing must be one of {', '.join(QUEUEINGS)}, not '{request.queueing}'")
     _require(_positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
     for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):

@@ -30,15 +30,15 @@ from loki_rl.errors import UserError
 from loki_rl.flight.file import Head, Tail, read_head
 from loki_rl.flight.packing import Part
 from loki_rl.flight.rows import Answer, Arrival, Begun, Usage
-from loki_rl.runs.curves import point
-from loki_rl.runs.event_files import Stream, scalars
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded.shadow_figures import shadow_folder, write_figures
 from loki_rl.runs.recorded.what_if import LiveTally, options_of
 from loki_rl.runs.run import habits_of, interval_of, policy_of
 from loki_rl.runs.run_folder import folder_for
-from loki_rl.runs.tags import DESCRIPTIONS
-from loki_rl.runs.telemetry import write_overview
+from loki_rl.runs.tensorboard.curves import point
+from loki_rl.runs.tensorboard.event_files import Stream, scalars
+from loki_rl.runs.tensorboard.tags import DESCRIPTIONS
+from loki_rl.runs.tensorboard.telemetry import write_overview
 from loki_rl.serving.process import parent_watch
 
 NICE = 10

@@ -20,7 +20,10 @@ CLOSE = 2e-6
 
 
 def agrees(pipeline: Pipeline, request: Request, demands: list[float]) -> None:
-    plans = ladder(pipeline, request, demands)
+    done = list[float]()
+    plans = ladder(pipeline, request, demands, done.append)
+    assert done == sorted(done)
+    assert done[-1] == 1
     assert [plan.demand_rps for plan in plans] == demands
     for demand, plan in zip(demands, plans, strict=True):
         asked = Request(demand, request.servers, min_accuracy=request.min_accuracy, queueing=request.queueing)

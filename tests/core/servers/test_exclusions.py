@@ -6,7 +6,7 @@ from loki_rl.core.controller import RETRY_S
 from loki_rl.core.messages import Planned, Tick
 from loki_rl.core.plan import Exclusion
 from loki_rl.core.servers.exclusions import FIRST_S, LONGEST_S
-from tests.core.test_controller import Cluster, orders, plan, snapshots
+from tests.core.controlled import Cluster, orders, plan, snapshots
 
 
 def excluded(cluster: Cluster) -> list[str]:

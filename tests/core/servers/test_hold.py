@@ -13,7 +13,7 @@ from loki_rl.core.messages import Planned, Resume, Tick, WorkerGone
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.plan import Plan
 from loki_rl.core.servers.rollout import HOLD_S
-from tests.core.test_controller import PIPELINE, Cluster, orders, plan, snapshots
+from tests.core.controlled import PIPELINE, Cluster, orders, plan, snapshots
 
 CALM, CROWD = plan(f0=1, r1=3), plan(f0=1, r1=1, r0=2)
 

@@ -50,6 +50,14 @@ def test_registering_twice_changes_nothing() -> None:
     assert dict(gym.envs.registration.registry) == before
 
 
+@pytest.mark.parametrize("make", ["make", "make_vec"])
+def test_a_name_with_its_module_needs_no_import(make: str) -> None:
+    """There is no other way without one: gymnasium asks for no entry points."""
+    script = f"import gymnasium; print(gymnasium.{make}('loki_rl.env:{ONE}', windows=2, intervals=4).unwrapped.spec.id)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{ONE}\n"), done.stderr
+
+
 @pytest.mark.skipif(njit is None, reason="numba is not installed: nothing is compiled")
 def test_the_first_environment_says_on_standard_error_that_it_compiles(tmp_path: Path) -> None:
     script = f"import gymnasium, loki_rl.env; gymnasium.make('{ONE}')"

@@ -21,7 +21,6 @@ from loki_rl.flight.columns import read_flight
 from loki_rl.flight.file import Tail, Writer, read_head
 from loki_rl.flight.rows import AnyRow, Arrival, Begun, Usage
 from loki_rl.reports.report import table
-from loki_rl.runs.curves import curves
 from loki_rl.runs.live import LiveError, ServeOptions, beside, serve_until_stopped
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.recorded import shadows
@@ -31,9 +30,10 @@ from loki_rl.runs.recorded.what_if import options_of, what_if
 from loki_rl.runs.replays import replay_trace
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_twin
+from loki_rl.runs.tensorboard.curves import curves
 from tests.runs.recorded.conftest import Record
+from tests.runs.tensorboard.test_telemetry import SERVING, points
 from tests.runs.test_live import while_served
-from tests.runs.test_telemetry import SERVING, points
 from tests.serving.driving import eventually, held_port
 
 Points = dict[str, dict[int, float]]

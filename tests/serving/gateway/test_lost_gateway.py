@@ -22,9 +22,9 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.gateway.client import Client, ClientError, GatewayGoneError, Inference
 from tests.serving.driving import eventually
+from tests.serving.edge.rpc_site import Site as RpcSite
+from tests.serving.edge.rpc_site import message
 from tests.serving.edge.test_native_proxy import Running
-from tests.serving.edge.test_rpc import Site as RpcSite
-from tests.serving.edge.test_rpc import message
 from tests.serving.gateway_process import HOLD_S, GatewayProcess
 from tests.serving.site import Site
 

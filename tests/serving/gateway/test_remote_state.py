@@ -8,6 +8,7 @@ import pytest
 
 from loki_rl.serving.gateway.client import Client, ClientError
 from loki_rl.serving.gateway.remote_state import StateError, source
+from loki_rl.serving.transport.addresses import AddressError
 from tests.serving.site import Site
 
 
@@ -28,7 +29,7 @@ def test_http_gives_the_state(site: Site) -> None:
     "url", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2"]
 )
 def test_other_addresses_are_refused(url: str) -> None:
-    with pytest.raises(StateError, match="is not http://HOST:PORT"), source(url):
+    with pytest.raises(AddressError, match="is not http://HOST:PORT"), source(url):
         pass
 
 

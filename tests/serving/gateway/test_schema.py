@@ -8,6 +8,7 @@ import zmq
 
 from loki_rl.serving.engines.adapter import Adapter, Array, PayloadError
 from loki_rl.serving.gateway.schema import PayloadCheck
+from loki_rl.serving.transport.protocol import Tensor
 from loki_rl.serving.transport.shared_memory import NOWHERE
 from loki_rl.serving.transport.wire import pack
 
@@ -38,6 +39,31 @@ def test_a_payload_is_right_or_a_sentence_says_why_not() -> None:
     assert check(None) == "a tensor is missing"
     assert check(zmq.Frame(b"noise")) == "not a packed tensor of this version"
     assert PayloadCheck([], NOWHERE)(None) is None
+
+
+class Numbers(Adapter):
+    takes = Tensor("rows", "FP32", (-1, 4))
+
+    @staticmethod
+    def check(payload: Array) -> None:
+        if payload.sum() > 5:
+            raise PayloadError("too much")
+
+
+@pytest.mark.parametrize(
+    ("payload", "fault"),
+    [
+        (np.zeros((3, 4), np.float32), None),
+        (np.ones((3, 4), np.float32), "too much"),
+        (np.zeros((3, 5), np.float32), "'rows' is FP32 of shape [-1, 4], not FP32 of shape [3, 5]"),
+        (np.zeros(4, np.float32), "'rows' is FP32 of shape [-1, 4], not FP32 of shape [4]"),
+        (np.zeros((3, 4), np.float64), "'rows' is FP32 of shape [-1, 4], not FP64 of shape [3, 4]"),
+        (np.zeros(4, np.uint8), "'rows' is FP32 of shape [-1, 4], not UINT8 of shape [4]"),
+    ],
+)
+def test_numbers_have_the_type_and_shape_that_an_adapter_declares(payload: Array, fault: str | None) -> None:
+    check = PayloadCheck([Numbers], NOWHERE)  # type: ignore[type-abstract]
+    assert check(zmq.Frame(pack(payload))) == fault
 
 
 def test_what_an_adapter_raises_by_mistake_is_refused_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

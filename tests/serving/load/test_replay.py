@@ -183,7 +183,7 @@ def test_wrong_calls_are_said_clearly(url: str) -> None:
 
 @pytest.mark.parametrize("malformed", ["http://x:99999", "http://x:y", "http://[::1", "http://x:80/v2/models", "http://"])
 def test_a_malformed_address_is_said_clearly(malformed: str) -> None:
-    with pytest.raises(ReplayError, match=r"is not an http://HOST:PORT \(or https\) address"):
+    with pytest.raises(AddressError, match=r"is not an http://HOST:PORT \(or https\) address"):
         replay(malformed, "reading", np.zeros(1), PICTURES, slo_s=0.5)
 
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 from rich.console import Console
 
-from loki_rl.cli.commands.top import Watch, percentile, view
-from loki_rl.cli.commands.top_screen import screen, sparkline
+from loki_rl.cli.commands.top import screen, sparkline
 from loki_rl.cli.main import app
+from loki_rl.serving.observe.watch import Watch, percentile, view
 from loki_rl.serving.state import Control, Histogram, PlaneState
 from tests.serving.site import Site
 

@@ -211,6 +211,7 @@ FILE = PipelineFile(
     models={},
     repository=Path("models"),
     profile=None,
+    named_profile=None,
     own_profile=None,
     provenance="measured",
     source="",

@@ -28,7 +28,8 @@ from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.gateway.schema import described
 from loki_rl.serving.plane import PlaneFile, pack_options
 from loki_rl.serving.process.launch import LocalPlane
-from loki_rl.serving.profiling.labelled import Labelled, load_labelled
+from loki_rl.serving.profiling.labelled import Labelled, ScorerError, load_labelled
+from loki_rl.serving.profiling.payload_files import PayloadsError
 from loki_rl.serving.profiling.profile import Request, profile
 from loki_rl.serving.profiling.timing import Effort
 from loki_rl.serving.profiling.workload import entry_payloads, quiet
@@ -275,8 +276,9 @@ def test_data_or_a_scorer_that_is_not_there(
     site: Path, monkeypatch: pytest.MonkeyPatch, folder: str, scorer: str, sentence: str
 ) -> None:
     monkeypatch.syspath_prepend(str(site))
-    with pytest.raises(EngineError, match=sentence):
+    with pytest.raises((PayloadsError, ScorerError), match=sentence) as told:
         load_labelled(site / folder, scorer)
+    assert ("PYTHONPATH" in str(told.value)) == scorer.startswith("scoer")
 
 
 def test_what_a_scorer_or_an_adapter_cannot_take_is_told(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

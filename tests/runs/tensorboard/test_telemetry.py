@@ -17,12 +17,12 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from loki_rl.core.messages import Outcome
 from loki_rl.core.plan import Certificate, Plan
 from loki_rl.core.requests.ledger import PlanRecord, Second, Tally
-from loki_rl.runs.curves import curves, plans_in_force, whole_seconds
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_twin
 from loki_rl.runs.run_folder import RunFolderError, folder_of, is_complete, load, load_current, save
-from loki_rl.runs.tags import DESCRIPTIONS, FIGURES
+from loki_rl.runs.tensorboard.curves import curves, plans_in_force, whole_seconds
+from loki_rl.runs.tensorboard.tags import DESCRIPTIONS, FIGURES
 
 SERVING = {
     f"serving/{name}"

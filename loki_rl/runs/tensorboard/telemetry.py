@@ -7,8 +7,9 @@ from pathlib import Path
 
 from msgspec.structs import asdict
 
-from loki_rl.runs.curves import curves
-from loki_rl.runs.event_files import (
+from loki_rl.runs.result import RunResult
+from loki_rl.runs.tensorboard.curves import curves
+from loki_rl.runs.tensorboard.event_files import (
     Event,
     Value,
     experiment,
@@ -20,8 +21,7 @@ from loki_rl.runs.event_files import (
     text,
     write_once,
 )
-from loki_rl.runs.result import RunResult
-from loki_rl.runs.tags import DESCRIPTIONS, FIGURES, FINAL
+from loki_rl.runs.tensorboard.tags import DESCRIPTIONS, FIGURES, FINAL
 
 # What runs of a log folder differ in: the hparams page shows five columns, in alphabetical order. All are in run.json.
 ASKED = ("driver", "policy", "seed", "servers", "trace")
