@@ -6,9 +6,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from loki_rl.runs.event_files import Stream, replace_events
 from loki_rl.runs.experiment import FILE, differences, experiment_folder
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.tensorboard.event_files import Stream, replace_events
 
 OPTIONS = RunOptions("traffic")
 
