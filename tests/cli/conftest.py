@@ -87,7 +87,7 @@ def typed() -> Call:
 
     def typed(*words: object) -> Said:
         command = [sys.executable, "-m", "loki_rl", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
         return Said(done.returncode, done.stdout, done.stderr)
 
     return typed

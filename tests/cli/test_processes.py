@@ -78,7 +78,7 @@ def test_an_interrupted_comparison_leaves_no_process(
             assert running.stderr is not None
             assert running.stderr.readline().startswith("[1/")
             send(running.pid, number)
-            out, err = running.communicate(timeout=30)  # returns when nobody holds the pipes any more
+            out, err = running.communicate(timeout=120)  # returns when nobody holds the pipes any more
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -90,26 +91,26 @@ def test_a_large_message_is_read_slice_by_slice(stub: stubs.GRPCInferenceService
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "sentence"),
+    ("written", "sentence"),
     [
-        (large(9 << 20).SerializeToString(), "typed contents are larger than 8388608 bytes; send them raw"),
-        (b"\x2a\x00" * 200_000, "more than 1000 fields"),
-        (b"\x2a\xe0\xa7\x12" + b"\x22\x00" * 150_000, "more than 1000 fields"),
-        (b"\x0a\x80\x89\x7a" + b"a" * 2_000_000, "larger than 262144 bytes beside the data of its input"),
-        (b"\x0b" * 300_000, "is not the message that this method takes"),
-        (b"\x3a\xff\xff\xff\xff\x7f" + bytes(300_000), "is not the message that this method takes"),
-        (message(inputs=[{"name": "image"}] * 1001).SerializeToString(), "more than 1000 of something"),
-        (large(0, parameters={f"p{n}": {} for n in range(1001)}).SerializeToString(), "more than 1000 of something"),
+        (lambda: large(9 << 20).SerializeToString(), "typed contents are larger than 8388608 bytes; send them raw"),
+        (lambda: b"\x2a\x00" * 200_000, "more than 1000 fields"),
+        (lambda: b"\x2a\xe0\xa7\x12" + b"\x22\x00" * 150_000, "more than 1000 fields"),
+        (lambda: b"\x0a\x80\x89\x7a" + b"a" * 2_000_000, "larger than 262144 bytes beside the data of its input"),
+        (lambda: b"\x0b" * 300_000, "is not the message that this method takes"),
+        (lambda: b"\x3a\xff\xff\xff\xff\x7f" + bytes(300_000), "is not the message that this method takes"),
+        (lambda: message(inputs=[{"name": "image"}] * 1001).SerializeToString(), "more than 1000 of something"),
+        (lambda: large(0, parameters={f"p{n}": {} for n in range(1001)}).SerializeToString(), "more than 1000 of something"),
     ],
 )
 def test_objects_are_built_only_of_what_is_small(
-    rpc_site: Site, responder: Any, request_bytes: bytes, sentence: str
+    rpc_site: Site, responder: Any, written: Callable[[], bytes], sentence: str
 ) -> None:
     before = responder.front.turned.copy()
     with grpc.insecure_channel(rpc_site.url) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError, match=sentence) as caught:
-            call(request_bytes, timeout=30)
+            call(written(), timeout=30)
     assert caught.value.code().name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
     eventually(lambda: responder.front.turned != before, "nobody counts it")
 
