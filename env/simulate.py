@@ -22,7 +22,8 @@ from loki_rl.traces.demand import Wishes
 
 
 class Simulation(Struct):
-    """What a run leaves behind. wall_s and events tell how fast the twin was."""
+    """What a run leaves behind. summary: its figures; tally: what was counted. wall_s and events tell how fast the twin
+    was."""
 
     summary: Summary
     tally: Tally
@@ -64,8 +65,13 @@ def simulate(
     habits: Habits | None = None,
     progress: Progress = unseen,
 ) -> Simulation:
-    """Play arrivals (seconds from 0, sorted) against a policy. wishes: what each asks for; a request that comes again is
-    another arrival. habits: of the plane that the twin stands for. Deterministic for equal input. Raises FaultError."""
+    """Play requests against a policy, in virtual time. Deterministic for equal input.
+
+    options: the cluster. decide: the policy's. arrivals: [n] times of the requests [s from 0], sorted. duration_s: of the
+    trace, whose seconds are counted. record: is told every call of an actor. check: whether actors validate themselves after
+    each. faults: what goes wrong. wishes: what each request asks for; one that comes again is another arrival. habits: of
+    the plane that the twin stands for. progress: is told the share of the trace that is played. Raises FaultError.
+    """
     check_faults(faults, options.pipeline, options.servers)
     settle_s = slowest_load_s(options, habits) + 1.0
     began = perf_counter()

@@ -18,10 +18,17 @@ class Help(NamedTuple):
 
 # Every server is a record of its own in plane and twin.
 MOST_SERVERS = 100_000
+# Demand of which plans can be made [1/s], and what may be added to it.
+LEAST_RPS, MOST_RPS = 1e-6, 1e9
+MOST_HEADROOM = 1000.0
+# Whoever waits for longer than a day is not served.
+MOST_S = 86_400.0
 
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Rate = Annotated[float, Meta(ge=LEAST_RPS, le=MOST_RPS)]
+Slo = Annotated[float, Meta(gt=0, le=1000 * MOST_S)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -31,7 +38,9 @@ Servers = Annotated[
 ]
 Seed = Annotated[Annotated[int, Meta(ge=0)], Help("Seed of all that is drawn at random.")]
 MeanRate = Annotated[Positive | None, Help("Scale the trace to this mean rate [1/s].")]
-LoadTime = Annotated[NotNegative | None, Help("Time to load any model [s] (default: as in the pipeline file).")]
+LoadTime = Annotated[
+    Annotated[float, Meta(ge=0, le=MOST_S)] | None, Help("Time to load any model [s] (default: as in the pipeline file).")
+]
 # Far below a solve it would never let the controller rest.
 Interval = Annotated[Annotated[float, Meta(ge=0.1)], Help("Time between plans [s].")]
 CalibrationFile = Annotated[

@@ -13,7 +13,7 @@ LauncherName = Literal["local", "ray"]
 AUTO = "auto"
 ClusterAddress = Annotated[
     str,
-    Help("Ray cluster of --launcher ray: auto (the one that this host is in), HOST:PORT of its head, or ray://HOST:PORT."),
+    Help("Ray cluster of --launcher ray, which this host is in: auto, or HOST:PORT of its head."),
 ]
 
 
@@ -22,9 +22,15 @@ class ClusterError(UserError):
 
 
 def connect(address: str = AUTO) -> Any:
-    """The module ray, connected to a cluster; as it is where it already was. Raises ClusterError."""
+    """The module ray, connected to a cluster that this host is in; as it is where it already was. Raises ClusterError."""
     if find_spec("ray") is None:
         raise ClusterError("the launcher ray needs the extra loki-rl[ray]; install it, or leave --launcher out")
+    if "://" in address:
+        # A plane's processes must reach the launcher, and what a client of Ray began ends with its connection.
+        raise ClusterError(
+            f"'{address}' is no address of a cluster's head; run this on a host of the cluster, with --address auto or "
+            "HOST:PORT, or let 'ray job submit' run it there"
+        )
     # Read at the import: nothing is told to anybody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

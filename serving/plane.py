@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from loki_rl.core.messages import GATEWAY
 from loki_rl.core.options import ClusterOptions
 from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import UserError
@@ -34,7 +35,7 @@ class PlaneError(UserError):
 class NodeSpec(Struct, frozen=True):
     """One process. incarnation: rises with every start of it. device: where the models of a worker run, as in
     sessions.choose_device. host: address of the host that it is on, empty for the launcher's; port: where it also listens
-    there for nodes of other hosts, 0 where it need not."""
+    there for nodes of other hosts, 0 where it need not or has no place yet; folder: its run directory on another host."""
 
     name: str
     actors: tuple[str, ...]
@@ -42,11 +43,17 @@ class NodeSpec(Struct, frozen=True):
     device: str = ""
     host: str = ""
     port: int = 0
+    folder: str = ""
 
     def endpoint(self, folder: Path) -> str:
-        """For nodes of its host, whose run directory this is. Each life has an address of its own, so that what was meant
-        for the former one never arrives."""
-        return f"ipc://{folder}/{self.name}.{self.incarnation}"
+        """For nodes of its host. folder: run directory of the launcher's host. Each life has an address of its own, so that
+        what was meant for the former one never arrives."""
+        return f"ipc://{self.folder or folder}/{self.name}.{self.incarnation}"
+
+    @property
+    def stays(self) -> bool:
+        """Whether it is where the launcher is, whose front ends ask it."""
+        return GATEWAY in self.actors
 
     @property
     def is_worker(self) -> bool:
@@ -110,14 +117,20 @@ class PlaneFile(Struct, frozen=True, dict=True):
         return NodeSpec(LAUNCHER, (), port=self.port)
 
     def endpoints(self, folder: Path, name: str = LAUNCHER) -> dict[str, str]:
-        """Name of a node, and of the launcher -> address of its inbox, as the node `name` reaches it; folder: its run
-        directory. Its own stands there as nodes of its host reach it."""
+        """Name of a node, and of the launcher -> address of its inbox, as the node `name` reaches it; folder: run directory
+        of the launcher's host. Its own stands there as nodes of its host reach it."""
         here = "" if name == LAUNCHER else self.node(name).host
         return {node.name: self.endpoint(node, folder, here) for node in (*self.nodes, self.launcher)}
 
     def endpoint(self, node: NodeSpec, folder: Path, here: str) -> str:
-        """Where a node is reached from the host `here`, with this run directory."""
+        """Where a node is reached from the host `here`; empty while it has no place. folder: as of `endpoints`."""
+        if not self.placed(node):
+            return ""
         return node.endpoint(folder) if node.host == here else self.outside(node)
+
+    def placed(self, node: NodeSpec) -> bool:
+        """Whether this life of it has a host."""
+        return bool(node.port) or not self.address
 
     def outside(self, node: NodeSpec) -> str:
         """Where a node is reached from other hosts; empty if it is not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +18,9 @@ from loki_rl.files.user_folders import MODELS_VARIABLE, models_folder
 from loki_rl.runs.options import Driver, RunOptions
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import run_plane, run_twin
+
+if TYPE_CHECKING:
+    from tests.ray_hosts import RayHosts
 
 
 def pytest_sessionstart() -> None:
@@ -33,6 +37,7 @@ def shipped_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
     return len(os.sched_getaffinity(0)) + 2
@@ -124,19 +129,16 @@ SHED = Plan("shed", (), 4, 0.5, 0.9, 50.0, 45.0, {"find": 0.5, "read": 1.0}, {})
 
 
 @pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """A Ray cluster of two hosts with a core each, as far as one machine can be two: an address of loopback each, but not
-    127.0.0.1, of which Ray makes this host's own."""
+def ray_hosts() -> Iterator[RayHosts]:
+    """A Ray cluster of at least two hosts, for all tests that need one."""
     pytest.importorskip("ray", reason="Ray is not installed; run 'make ray'")
-    from ray.cluster_utils import Cluster
+    from tests.ray_hosts import RayHosts
 
-    cluster = Cluster()
-    try:
-        for host in (2, 3):
-            cluster.add_node(node_ip_address=f"127.0.0.{host}", num_cpus=1, include_dashboard=False)
-        yield cluster.address
-    finally:
-        import ray
+    made = RayHosts()
+    yield made
+    made.close()
 
-        ray.shutdown()
-        cluster.shutdown()
+
+@pytest.fixture
+def ray_address(ray_hosts: RayHosts) -> str:
+    return ray_hosts.address

@@ -40,9 +40,10 @@ class Wishes(Struct, frozen=True, eq=False):
 class Trace(Struct, frozen=True, eq=False):
     """Demand over time.
 
-    starts_s: [n] start of each bin [s], rising. counts: [n] requests in each. bin_s: width of every bin [s]; 0 means that
-    `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words. wishes: of
-    exact arrivals, where any asks for anything. clock_s: when its time 0 was [s since Monday 00:00 UTC], 0 if nobody says.
+    name: in words. starts_s: [n] start of each bin [s], rising. counts: [n] requests in each. bin_s: width of every bin [s];
+    0 means that `starts_s` are the exact times of arrivals, one request each. source: where the figures come from, in words.
+    wishes: of exact arrivals, where any asks for anything. clock_s: when its time 0 was [s since Monday 00:00 UTC], 0 if
+    nobody says.
     """
 
     name: str

@@ -35,7 +35,7 @@ WISHES: dict[str, tuple[type[int] | type[float], int]] = {
 
 
 def load_trace(path: str | Path) -> Trace:
-    """Read a CSV or CSV.gz file, a recording, or a shipped trace by its bare name such as "flash_crowd".
+    """Read a CSV or CSV.gz file, a recording, or a shipped trace by its bare name such as "flash_crowd". path: any of these.
 
     The header says which format it is: `t_seconds,requests`, one row a bin of equal width (one single row is a bin of 1 s);
     `t_ms` or `t_seconds`, one arrival a line in order of time, and any of WISHES after it; or one of sources.FORMATS. Raises

@@ -52,10 +52,11 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
     interval is over. It is truncated after `intervals` decisions; nothing terminates it. A step before the first reset, or
     after the end, raises ResetNeeded.
 
-    **Options.** Keywords: those of `loki_rl.env.gym.cluster_options.ClusterEnvOptions`. `reset(options={"window": n})`
-    chooses the window. With fidelity `event` the core's own actors play and the exact allocator plans (slower by far), and
-    at reset the base plays the window once; with `reset(options={"paired": False})` it does not, and the reward is minus the
-    cost.
+    **Options.** Keywords: those of `loki_rl.env.gym.cluster_options.ClusterEnvOptions`; `render_mode`, of a single cluster:
+    `ansi` (text) or `rgb_array` (a picture, [height, width, 3]). Raises OptionError for others.
+    `reset(options={"window": n})` chooses the window. With fidelity `event` the core's own actors play and the exact
+    allocator plans (slower by far), and at reset the base plays the window once; with `reset(options={"paired": False})` it
+    does not, and the reward is minus the cost.
 
     **Version history.** v1: a decision each second on the belief of `exact`, and servers that stay until plans have wanted
     them elsewhere for a while (v0: every ten seconds on a forecast).
@@ -79,6 +80,7 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         self._last = NO_ADJUSTMENT
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode: its first observation [len(NAMES)], and its infos. seed: of the window; options: as above."""
         super().reset(seed=seed)
         chosen = None if options is None else options.get("window")
         drawn = self.np_random.integers(self.pool.size) if chosen is None else chosen
@@ -93,6 +95,8 @@ class ClusterEnv(gym.Env[Observation, np.int64]):
         return self._twin.observations[0].copy(), self._info()
 
     def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play one control interval: observation [len(NAMES)], reward, terminated (never), truncated, infos. Raises
+        ResetNeeded, and InvalidAction for an action outside of the space."""
         if not 0 < self._k <= self.options.intervals:
             raise ResetNeeded("no episode is under way: it has not begun or is over; call reset before the next step")
         self._last = known_action(action)

@@ -71,6 +71,9 @@ class ClusterVectorEnv(VectorEnv[Observations, NDArray[np.int64], Array]):
         self._over[which] = False
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Observations, Array, Array, Array, dict[str, Any]]:
+        """Play one control interval in every cluster. actions: [num_envs]. Observations [num_envs, len(NAMES)]; rewards,
+        terminated (never) and truncated, [num_envs] each; infos. Raises ResetNeeded before the first reset, and
+        InvalidAction for actions outside of the space."""
         if not self._begun:
             raise ResetNeeded("no episode has begun; call reset before the first step")
         fresh, moved = np.flatnonzero(self._over), known_actions(actions, self.num_envs)

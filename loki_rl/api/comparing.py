@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
+from loki_rl.api.arguments import checked, folder, listed
 from loki_rl.api.planning import Named
 from loki_rl.api.running import options_of, run_of, with_faults
 from loki_rl.api.shown import Picture, frame, picture
+from loki_rl.options import Count
 from loki_rl.reports import compare as reports
 from loki_rl.reports.cost_chart import costs_png
 from loki_rl.reports.paired import contrasts
@@ -56,13 +59,23 @@ class Comparison(reports.Comparison):
         return picture(lambda file: timeline_png(played, file))
 
 
+class Wanted(Struct, frozen=True):
+    """Of which runs a comparison consists, as `compare` has it."""
+
+    traces: Annotated[list[str], Meta(min_length=1)]
+    policies: Annotated[list[str], Meta(min_length=1)]
+    drivers: Annotated[list[Driver], Meta(min_length=1)]
+    seeds: Count
+    jobs: Count
+
+
 def compare(
     pipeline: Named,
     traces: str | Path | Sequence[str | Path] = "flash_crowd",
     policies: str | Sequence[str] = ("static", "hardware", "loki", "exact"),
     *,
     seeds: int = 1,
-    drivers: Sequence[Driver] = ("twin",),
+    drivers: Driver | Sequence[Driver] = ("twin",),
     faults: str | Path | None = None,
     logdir: str | Path = "runs",
     jobs: int = 1,
@@ -71,19 +84,20 @@ def compare(
 ) -> Comparison:
     """Play the same requests against several policies, and set them side by side.
 
-    traces: one or several files or names. policies: one name or several. seeds: runs of each policy on each trace, with
-    seeds from the option `seed` (0) on. drivers: of "twin", "emulated" and "onnx". logdir: folder for run folders and
-    report, or for one with these where it holds another experiment; runs that are there, made with the same options and
-    code, are not made again unless fresh. jobs: runs of the twin at once; a script that asks for more than one needs `if
-    __name__ == "__main__":` around the call. options: as in `simulate`.
+    pipeline: as in `simulate`. traces: one or several files or names. policies: one or several names. seeds: runs of each
+    policy on each trace, with seeds from the option `seed` (0) on. drivers: one or several of "twin", "emulated" and "onnx".
+    logdir: folder for run folders and report, or for one with these where it holds another experiment; runs that are there,
+    made with the same options and code, are not made again unless fresh. faults: as in `simulate`. jobs: runs of the twin at
+    once; a script that asks for more than one needs `if __name__ == "__main__":` around the call. options: as in `simulate`.
 
-    A run that fails stands in `failures` and stops no other. Raises ConfigError, TraceError, RequestError, FaultError or
-    CasesError, one sentence, for what is wrong with the arguments or the files that they name.
+    A run that fails stands in `failures` and stops no other. Raises ConfigError, TraceError, RequestError, FaultError,
+    FolderError or CasesError, one sentence, for what is wrong with the arguments or the files that they name.
     """
-    chosen = [policies] if isinstance(policies, str) else policies
-    names = [str(traces)] if isinstance(traces, str | Path) else [str(one) for one in traces]
+    several = {"traces": listed(traces), "policies": listed(policies), "drivers": listed(drivers)}
+    wanted = checked({**several, "seeds": seeds, "jobs": jobs}, Wanted, "compare")
     asked = options_of(pipeline, {**with_faults(faults), **options}, "compare")
-    each = range(asked.seed, asked.seed + seeds)
-    cases = reports.build_cases(asked, policies=chosen, traces=names, seeds=each, drivers=drivers)
-    found = reports.compare(cases, RUNNERS, experiment_folder(asked, Path(logdir)), jobs, fresh=fresh)
+    each = range(asked.seed, asked.seed + wanted.seeds)
+    cases = reports.build_cases(asked, policies=wanted.policies, traces=wanted.traces, seeds=each, drivers=wanted.drivers)
+    home = experiment_folder(asked, folder(logdir, "logdir"))
+    found = reports.compare(cases, RUNNERS, home, wanted.jobs, fresh=fresh)
     return Comparison([*map(run_of, found.results)], found.summary, found.failures, found.reused, found.report)

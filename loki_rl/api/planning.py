@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
+from loki_rl.api.arguments import checked, listed, path
 from loki_rl.api.shown import Picture, frame, picture
 from loki_rl.control.allocator.allocate import allocate_jointly
 from loki_rl.control.allocator.allocate import capacity as largest
 from loki_rl.control.allocator.ladder import ladder as plans_of
 from loki_rl.control.explain.prices import explain
-from loki_rl.control.formulation.request import Part, Queueing, Request, RequestError, Solver, positive
+from loki_rl.control.formulation.request import Part, Queueing, Request, RequestError, Solver
 from loki_rl.core.plan import Plan
 from loki_rl.core.servers.server_type import ServerType
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.files.pool_file import load_pool
+from loki_rl.options import MOST_HEADROOM, Fraction, Rate, Servers, Slo
 from loki_rl.reports.plots import phases_png, placements_png
 
 if TYPE_CHECKING:
@@ -78,6 +80,36 @@ class Cluster(Struct, frozen=True):
     types: tuple[ServerType, ...] = ()
 
 
+class Terms(Struct, frozen=True):
+    """What a plan is made for, as `plan` has it."""
+
+    demand: Rate = 1.0
+    servers: Servers = None
+    pool: str | None = None
+    slo_ms: Slo | None = None
+    min_accuracy: Fraction = 0.0
+    queueing: Queueing = "tail"
+    headroom: Annotated[float, Meta(ge=0, le=MOST_HEADROOM)] = 0.0
+    solver: Solver = "search"
+
+    def request(self, file: PipelineFile) -> Request:
+        """To the allocator. Raises ConfigError for a pool that is wrong."""
+        return question(
+            cluster_for([file], self.servers, self.pool),
+            self.demand,
+            min_accuracy=self.min_accuracy,
+            queueing=self.queueing,
+            headroom=self.headroom,
+            solver=self.solver,
+        )
+
+
+class Demands(Struct, frozen=True):
+    """Of a ladder [1/s]."""
+
+    demands: Annotated[list[Rate], Meta(min_length=1)]
+
+
 def plan(
     pipeline: Named,
     demand: float,
@@ -98,12 +130,11 @@ def plan(
     share of demand added before planning. solver: "search", or "pulp" for HiGHS on the written model.
 
     A demand that cannot be served at all gives a plan of mode "infeasible", whose reasons say why. Raises ConfigError for a
-    file that is wrong, RequestError for a question that makes no sense.
+    file or an argument that is wrong.
     """
-    file = read(pipeline, slo_ms)
-    at = cluster_for([file], servers, pool)
-    request = question(at, demand, min_accuracy=min_accuracy, queueing=queueing, headroom=headroom, solver=solver)
-    part = Part(file.pipeline, request)
+    terms = _terms("plan", demand, servers, pool, slo_ms, min_accuracy, queueing, headroom, solver)
+    file = read(pipeline, terms.slo_ms)
+    part = Part(file.pipeline, terms.request(file))
     joint = allocate_jointly([part])
     return named(file, replace(joint.plans[0], reasons=explain([part], joint)))
 
@@ -121,12 +152,10 @@ def ladder(
     solver: Solver = "search",
 ) -> Ladder:
     """The best plan for each of these demands [1/s], at least one; the rest is as in `plan`, and so is what it raises."""
-    if not len(demands):
-        raise RequestError("there is no demand to plan for; give at least one")
-    file = read(pipeline, slo_ms)
-    at = cluster_for([file], servers, pool)
-    asked = question(at, 1.0, min_accuracy=min_accuracy, queueing=queueing, headroom=headroom, solver=solver)
-    plans = plans_of(file.pipeline, asked, sorted(float(demand) for demand in demands))
+    terms = _terms("ladder", 1.0, servers, pool, slo_ms, min_accuracy, queueing, headroom, solver)
+    rising = sorted(checked({"demands": listed(demands)}, Demands, "ladder").demands)
+    file = read(pipeline, terms.slo_ms)
+    plans = plans_of(file.pipeline, terms.request(file), rising)
     return Ladder(file.name, tuple(named(file, one) for one in plans))
 
 
@@ -143,10 +172,16 @@ def capacity(
 ) -> PlanResult:
     """The most that the servers can serve at an accuracy floor, as a plan whose capacity_rps [1/s] that is. The rest is as
     in `plan`, and so is what it raises."""
-    file = read(pipeline, slo_ms)
-    at = cluster_for([file], servers, pool)
-    found = largest(file.pipeline, at.servers, min_accuracy, queueing, headroom=headroom, pool=at.types, solver=solver)
-    return named(file, found)
+    terms = _terms("capacity", 1.0, servers, pool, slo_ms, min_accuracy, queueing, headroom, solver)
+    file = read(pipeline, terms.slo_ms)
+    asked = terms.request(file)
+    shared = (asked.servers, asked.min_accuracy, asked.queueing)
+    return named(file, largest(file.pipeline, *shared, headroom=asked.headroom, pool=asked.pool, solver=asked.solver))
+
+
+def _terms(where: str, *given: object) -> Terms:
+    """In the order of their fields. Raises ConfigError that names the one at fault."""
+    return checked(dict(zip(Terms.__struct_fields__, given, strict=True)), Terms, where)
 
 
 def read(pipeline: Named, slo_ms: float | None = None, profile: str | None = None) -> PipelineFile:
@@ -155,9 +190,7 @@ def read(pipeline: Named, slo_ms: float | None = None, profile: str | None = Non
         if slo_ms is None and profile is None:
             return pipeline
         pipeline = pipeline.path
-    if slo_ms is not None and not positive(slo_ms):
-        raise RequestError(f"slo_ms must be finite and above 0, not {slo_ms!r}")
-    return load_pipeline(pipeline, profile=None if profile is None else Path(profile), slo_ms=slo_ms)
+    return load_pipeline(path(pipeline, "pipeline"), profile=None if profile is None else Path(profile), slo_ms=slo_ms)
 
 
 def cluster_for(files: Sequence[PipelineFile], servers: int | None, pool: str | None) -> Cluster:

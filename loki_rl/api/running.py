@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
+from loki_rl.api.arguments import checked, folder, path
 from loki_rl.api.planning import Named, read
 from loki_rl.api.shown import Picture, frame, picture
 from loki_rl.env.faults import load_faults
-from loki_rl.files.tables import table
 from loki_rl.reports.phases import phases
 from loki_rl.reports.plots import timeline_png
 from loki_rl.runs.experiment import experiment_folder
@@ -71,33 +71,31 @@ def simulate(
     pipeline: file, name of one that ships, or what `load_pipeline` gave. trace: file, or the name of one that ships. policy:
     its name, such as "exact". seed: of all that is drawn at random. faults: YAML file of what goes wrong in the twin.
     logdir: keep a run folder for TensorBoard below this folder, in one of its own where that holds another experiment.
-    options: any other field of
-    `loki_rl.runs.options.RunOptions`, such as servers, rate_scale, mean_rps [1/s], from_s, to_s, slo_ms, interval_s and
-    min_accuracy.
+    options: any other field of `loki_rl.runs.options.RunOptions`, such as servers, rate_scale, mean_rps [1/s], from_s, to_s,
+    slo_ms, interval_s and min_accuracy.
 
-    A run of the twin is repeated exactly by the same arguments. Raises ConfigError, TraceError, RequestError or FaultError,
-    one sentence, for what is wrong with the arguments or the files that they name.
+    A run of the twin is repeated exactly by the same arguments. Raises ConfigError, TraceError, RequestError, FaultError or
+    FolderError, one sentence, for what is wrong with the arguments or the files that they name.
     """
-    given = {"trace": str(trace), "policy": policy, "seed": seed, "driver": driver}
+    given = {"trace": trace, "policy": policy, "seed": seed, "driver": driver}
     asked = options_of(pipeline, {**given, **with_faults(faults), **options}, "simulate")
-    home = None if logdir is None else experiment_folder(asked, Path(logdir))
+    home = None if logdir is None else experiment_folder(asked, folder(logdir, "logdir"))
     done = RUNNERS[asked.driver](asked, None if home is None else folder_of(asked, home))
     return run_of(done, None if home is None else save(done, home))
 
 
 def options_of(pipeline: Named, given: Mapping[str, object], where: str) -> RunOptions:
     """The options of a run, checked as those of a run.json are. Raises ConfigError that names what is at fault."""
-    known = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
     file = read(pipeline)
     if isinstance(pipeline, str | Path):
-        return table({"pipeline": str(pipeline), **known}, RunOptions, where)
-    profile = {} if file.profile is None else {"profile": str(file.profile)}
-    return table({"pipeline": str(file.path), "slo_ms": 1000 * file.pipeline.slo_s, **profile, **known}, RunOptions, where)
+        return checked({"pipeline": pipeline, **given}, RunOptions, where)
+    profile = {} if file.profile is None else {"profile": file.profile}
+    return checked({"pipeline": file.path, "slo_ms": 1000 * file.pipeline.slo_s, **profile, **given}, RunOptions, where)
 
 
 def with_faults(file: str | Path | None) -> dict[str, object]:
     """The option of a faults file, where there is one. Raises ConfigError."""
-    return {} if file is None else {"faults": load_faults(Path(file))}
+    return {} if file is None else {"faults": load_faults(path(file, "faults"))}
 
 
 def run_of(done: RunResult, folder: Path | None = None) -> Run:

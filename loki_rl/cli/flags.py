@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from math import isfinite
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -211,17 +210,6 @@ def _parameter(name: str, kind: Kind, default: Any, help: Help) -> click.Paramet
     if flag.startswith("-"):
         return click.Option([name, flag], multiple=kind.many, show_default=default not in (None, "", (), NODEFAULT), **rest)
     return Argument(param_decls=[name], metavar=flag.upper() + "..." * kind.many, nargs=-1 if kind.many else 1, **rest)
-
-
-def writable(folder: Path | None) -> None:
-    """Make the folder if need be: it is better to know before a run than after it. Raises UsageError."""
-    if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise UsageError(f"nothing can be written to {folder}: {error.strerror}; name another folder") from error
 
 
 def split_names(flag: str, text: str, allowed: Collection[str] = ()) -> list[str]:

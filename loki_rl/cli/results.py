@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import UsageError, typed, writable
+from loki_rl.cli.flags import UsageError, typed
 from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.reports.board import show_run
 from loki_rl.reports.report import table
 from loki_rl.runs.experiment import differences, experiment_folder
@@ -24,7 +25,7 @@ from loki_rl.serving.profiling.workload import workload_class
 
 
 def own_folder(options: RunOptions, logdir: Path) -> Path:
-    """The log folder, or one in it where it holds another experiment, which is said. Raises UsageError as `writable`."""
+    """The log folder, or one in it where it holds another experiment, which is said. Raises FolderError as `writable`."""
     writable(logdir)
     folder = experiment_folder(options, logdir)
     if folder != logdir:

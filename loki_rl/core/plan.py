@@ -10,7 +10,8 @@ Mode = Literal["hardware", "accuracy", "shed", "infeasible"]
 
 
 class Placement(Struct, frozen=True, order=True):
-    """`replicas` servers of a type run one variant of a task and pull batches of at most `batch` items."""
+    """`replicas` servers of a type run one variant of a task and pull batches of at most `batch` items. server_type: its
+    name, empty where all servers are alike."""
 
     task: str
     variant: str
@@ -22,11 +23,12 @@ class Placement(Struct, frozen=True, order=True):
 class Certificate(Struct, frozen=True):
     """How good the plan is proven to be.
 
-    objective and bound: value reached and best value possible, in the unit of the mode (price, accuracy, or served fraction;
-    or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| / max(|objective|,
-    1e-9). status: the solver's own word, of the first question that it did not settle if there was one: then what the gap
-    does not cover, as the least price of an accuracy, is not proven. solver: who proved it, the own search or
-    HiGHS on the model written down in PuLP, or both; empty: nobody did. build_ms, solve_ms: time to make and solve models.
+    objective and bound: value reached and best value possible, in the unit of the mode (price, accuracy 0..1, or served
+    fraction 0..1; or the switch-aware objective); of several pipelines the mean by weight. gap: |bound - objective| /
+    max(|objective|, 1e-9), a share. status: the solver's own word, of the first question that it did not settle if there was
+    one: then what the gap does not cover, as the least price of an accuracy, is not proven. solver: who proved it, the own
+    search or HiGHS on the model written down in PuLP, or both; empty: nobody did. build_ms, solve_ms: time to make and solve
+    models.
     """
 
     objective: float = 0.0
@@ -58,12 +60,15 @@ class Adjustment(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """The answer of a policy.
 
-    servers: used of the cluster; price: of these. accuracy: expected, 0..1, of the served requests. served_fraction: of the
-    demand. demand_rps: the demand planned for. capacity_rps: what the placements can serve with this mix. split: task ->
-    cumulative share of the SLO by which the task should end (1 at a leaf). flows: task -> variant -> share of that task's
-    items which the variant should serve. routes: the same flow by whole paths; per leaf the shares sum to 1. epoch: set by
-    the controller, rises with every plan. adjustment: of an agent, where the policy asks one. standby_rps: demand up to
-    which variants that have servers but no share stand by, 0 if none does [1/s].
+    mode: hardware (the most accurate variants do), accuracy (cheaper ones have to), shed (not all can be served) or
+    infeasible (nothing can). placements: what the servers run. certificate: how good it is proven to be. reasons: what
+    limits it, in sentences. servers: used of the cluster; price: of these, in the pool's own unit, 1 each without a pool.
+    accuracy: expected of the served requests, 0..1. served_fraction: of the demand. demand_rps: the demand planned for.
+    capacity_rps: what the placements can serve with this mix. split: task -> cumulative share of the SLO by which the task
+    should end (1 at a leaf). flows: task -> variant -> share of that task's items which the variant should serve. routes:
+    the same flow by whole paths; per leaf the shares sum to 1. epoch: set by the controller, rises with every plan.
+    adjustment: of an agent, where the policy asks one. standby_rps: demand up to which variants that have servers but no
+    share stand by, 0 if none does [1/s].
     """
 
     mode: Mode
@@ -137,8 +142,8 @@ class Snapshot(Struct, frozen=True):
     now [s]; interval_s: time until it is asked again. arrivals: requests in each whole past second, oldest first. age_s:
     time since the last of these seconds ended, more than a second where counts are late or lost. backlog_s: task ->
     predicted drain time of its queue [s]. items: task -> items that came to its queue in each past second, oldest first.
-    drift: what differs from the profile. exclusions: what nobody should be told to load now; servers that have it may go
-    on.
+    plan: the one in force, None before the first. drift: what differs from the profile. exclusions: what nobody should be
+    told to load now; servers that have it may go on.
     """
 
     now: float

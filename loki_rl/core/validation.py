@@ -14,6 +14,8 @@ MAX_ENTRIES = 15  # what Pipeline.entry_id has bits for
 MAX_BATCH = 4096  # a row is kept for every size up to the largest
 MAX_TASKS = 64
 MAX_PATHS = 100_000  # accuracies are looked up over all of them
+LEAST_ENTRY = 1e-6  # mean items: below, shares of demand are lost in rounding
+MAX_S = 86_400.0  # a day: whoever waits longer is not served, and microseconds of it still fit a whole number
 MAX_FANOUT = 500.0  # far above any real mean, and low enough for the draws to be exact
 
 
@@ -27,7 +29,7 @@ def check(pipeline: Pipeline) -> None:
     require(bool(names), "a pipeline needs at least one task")
     require(len(names) <= MAX_TASKS, f"{len(names)} tasks; at most {MAX_TASKS} are supported")
     require(len(set(names)) == len(names), f"a task name stands twice in {', '.join(names)}")
-    require(0 < pipeline.slo_s < inf, f"the SLO must be above 0, not {pipeline.slo_s} s")
+    require(0 < pipeline.slo_s <= MAX_S, f"the SLO must be above 0 and at most a day, not {pipeline.slo_s} s")
     require(pipeline.servers >= 1, f"servers must be at least 1, not {pipeline.servers}")
     for position, task in enumerate(pipeline.tasks):
         where = f"task '{task.name}'"
@@ -35,7 +37,8 @@ def check(pipeline: Pipeline) -> None:
             require(task.parent in names[:position], f"{where}: parent '{task.parent}' is not a task above it")
             require(task.entry == 0, f"{where}: only a task without a parent can be an entry")
         else:
-            require(0 < task.entry < inf, f"{where}: a task without a parent needs a rate per request above 0")
+            fits = LEAST_ENTRY <= task.entry < inf
+            require(fits, f"{where}: a task without a parent needs a rate per request of {LEAST_ENTRY} or more")
         require(bool(task.variants), f"{where} has no variants")
         below = {other.name for other in pipeline.tasks if other.parent == task.name}
         seen: set[str] = set()
@@ -86,14 +89,16 @@ def _check_variant(variant: Variant, where: str, children: set[str]) -> None:
     for batch, row in variant.latency.items():
         require(batch >= 1, f"{where}: batch {batch} is not a size")
         require(batch <= MAX_BATCH, f"{where}: a batch of {batch}; at most {MAX_BATCH} items are supported")
-        require(0 < row.p50 <= row.p95 <= row.p99 < inf, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99")
+        rising = 0 < row.p50 <= row.p95 <= row.p99 <= MAX_S
+        require(rising, f"{where}, batch {batch}: need 0 < p50 <= p95 <= p99, and no more than a day")
     require(set(variant.fanout) == children, f"{where}: fanout must name exactly the child tasks {sorted(children)}")
     require(all(mean >= 0 for mean in variant.fanout.values()), f"{where}: a fanout below 0")
     for child, weights in variant.fanout_counts.items():
         require(child in children, f"{where}: fanout_counts of '{child}', which is not a child task")
         fits = bool(weights) and min(weights) >= 0 and 0 < sum(weights) < inf
         require(fits, f"{where}: the fanout_counts of '{child}' must be at least 0 and not all 0")
-    require(0 <= variant.load_s < inf, f"{where}: load_s must be at least 0, not {variant.load_s}")
+    require(0 <= variant.load_s <= MAX_S, f"{where}: load_s must be at least 0 and at most a day, not {variant.load_s}")
+    require(0 <= variant.memory_mb < inf, f"{where}: memory_mb must be at least 0, not {variant.memory_mb}")
     require(0 <= variant.sample_s < inf, f"{where}: sample_s must be at least 0, not {variant.sample_s}")
 
 

@@ -46,12 +46,12 @@ class TaskSpec(Struct, frozen=True):
 class PipelineFile(Struct, frozen=True):
     """A pipeline file with everything that it refers to.
 
-    path, profile: the files read (profile: None if there is none). named_profile: what the file names. own_profile: where a
-    profile measured here is kept, which then counts: the same file, or for a pipeline that comes with the package one in the
-    user's data folder. repository: folder of the models, need not exist.
-    tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline known by its
-    figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's content, None if
-    it was not asked for or there is none.
+    name, provenance, source: as it says; provenance: of its figures. path, profile: the files read (profile: None if there
+    is none). named_profile: what the file names. own_profile: where a profile measured here is kept, which then counts: the
+    same file, or for a pipeline that comes with the package one in the user's data folder. repository: folder of the models,
+    need not exist. tree: its tasks, in the order of the file. models: (task, variant) -> what to run; empty for a pipeline
+    known by its figures only. workload: "module:Class" of what it is measured and played with. measured: the profile's
+    content, None if it was not asked for or there is none. known: with all figures, see `pipeline`.
     """
 
     name: str
@@ -91,11 +91,11 @@ def load_pipeline(
 ) -> PipelineFile:
     """Load a pipeline file, or a bare name such as "traffic".
 
-    A figure written in the file counts; what it leaves out is taken from the profile. profile: use this file instead of
-    the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open the profile; `.pipeline`
-    then raises unless all figures stand in the file. Relative paths in the file start at the file's own folder; without
-    `repository` the models are the user's.
-    Raises ConfigError, one sentence, for everything that is wrong with the file, the profile or the two together.
+    path: the one or the other. A figure written in the file counts; what it leaves out is taken from the profile. profile:
+    use this file instead of the one named. slo_ms: use this SLO [ms] instead of the file's. need_profile=False: do not open
+    the profile; `.pipeline` then raises unless all figures stand in the file. Relative paths in the file start at the file's
+    own folder; without `repository` the models are the user's. Raises ConfigError, one sentence, for everything that is
+    wrong with the file, the profile or the two together.
     """
     text = read_pipeline_text(find_pipeline(path))
     folder = text.path.parent

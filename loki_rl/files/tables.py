@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -75,7 +75,7 @@ def convert(data: object, kind: type[T], where: str, known: Iterable[str]) -> T:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(wording(error, where, known)) from error
+        raise ConfigError(f"{wording(error, where, known)}{_choices(error, kind)}") from error
 
 
 def keyed(data: object, where: str) -> dict[str, object]:
@@ -115,6 +115,16 @@ def wording(error: msgspec.ValidationError, where: str, known: Iterable[str]) ->
         return f"{place}: the key '{name[1]}' is missing; add it"
     plain = re.sub(r"`([^`]*)`", lambda match: _phrase(match[1]), what)
     return f"{place}: {plain[:1].lower()}{plain[1:]}"
+
+
+def _choices(error: msgspec.ValidationError, kind: type[msgspec.Struct]) -> str:
+    """The end of a sentence about a word that a key does not take: those that it does."""
+    what, _, key = str(error).partition(" - at `$.")
+    if not what.startswith("Invalid enum value"):
+        return ""
+    hint = get_type_hints(kind).get(key.rstrip("`"))
+    words = [word for part in (hint, *get_args(hint)) if get_origin(part) is Literal for word in get_args(part)]
+    return f"; it is one of {', '.join(words)}" if words else ""
 
 
 def _phrase(types: str) -> str:

@@ -17,8 +17,8 @@ from loki_rl.runs.result import RunResult
 
 
 class Comparison(Struct):
-    """All that came out, in the order of the cases. report: the Markdown file, a page of the same name beside it. recorded:
-    the run whose requests all of them played, if there was one."""
+    """All that came out, in the order of the cases. reused: runs that were there already. report: the Markdown file, a page
+    of the same name beside it. recorded: the run whose requests all of them played, if there was one."""
 
     results: list[RunResult]
     summary: list[Average]

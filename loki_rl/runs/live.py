@@ -65,7 +65,7 @@ class ServeOptions(Struct, frozen=True, kw_only=True):
     engine: Annotated[EngineKind | None, Help("onnx, or emulated (default: onnx if the file names models).")] = None
     layout: LayoutName = "spread"
     launcher: Annotated[
-        LauncherName, Help("Who places the workers: local (all on this host), or ray (on the hosts of a Ray cluster).")
+        LauncherName, Help("Who places the processes: local (all on this host), or ray (on the hosts of a Ray cluster).")
     ] = "local"
     address: ClusterAddress = AUTO
     workers_per_gpu: Annotated[
@@ -150,9 +150,10 @@ def _beside(served: Served, recording: Path | None, logdir: Path | None) -> str:
     """Where shadows say what they would do."""
     if not served.shadows:
         return ""
+    agent = "" if served.run.model is None else f" --model {served.run.model}"
     return (
         f"\nwhat {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}, and when it is "
-        f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}"
+        f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}{agent}"
     )
 
 

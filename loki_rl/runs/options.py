@@ -13,6 +13,7 @@ from loki_rl.core.options import DropPolicy, Routing
 from loki_rl.env.faults import NO_FAULTS, Faults
 from loki_rl.files.config import PipelineFile, load_pipeline
 from loki_rl.options import (
+    MOST_HEADROOM,
     CalibrationFile,
     Fraction,
     Help,
@@ -20,9 +21,10 @@ from loki_rl.options import (
     LoadTime,
     NotNegative,
     PipelineName,
-    Positive,
+    Rate,
     Seed,
     Servers,
+    Slo,
 )
 from loki_rl.traces.trace import TraceOptions
 
@@ -32,7 +34,10 @@ PoolName = Annotated[
 ]
 QueueingName = Annotated[Queueing | None, Help("Latency model (default: the policy's own; tail where there is none).")]
 SolverName = Annotated[Solver, Help("Who plans: our own search, or HiGHS on the model written down in PuLP.")]
-Headroom = Annotated[NotNegative | None, Help("Share of demand added before planning (default: the policy's own).")]
+Headroom = Annotated[
+    Annotated[float, Meta(ge=0, le=MOST_HEADROOM)] | None,
+    Help("Share of demand added before planning (default: the policy's own)."),
+]
 ProfileName = Annotated[str | None, Help("Profile to use instead of the one that the pipeline file names.")]
 Device = Annotated[
     str,
@@ -42,7 +47,8 @@ POLICY_NAMES = "static, hardware, proteus, loki, exact, forecast, learned, ppo, 
 
 
 class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
-    """Everything that determines a run; `run.json` holds exactly this, and repeats it."""
+    """Everything that determines a run; `run.json` holds exactly this, and repeats it. faults: what goes wrong in the
+    twin."""
 
     pipeline: PipelineName
     trace: Annotated[str, Help("Trace file, or the name of one that ships (flash_crowd, diurnal, mmpp).")] = "flash_crowd"
@@ -51,7 +57,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     seed: Seed = 0
     servers: Servers = None
     pool: PoolName = None
-    slo_ms: Annotated[Positive | None, Help("End-to-end deadline [ms] (default: as in the pipeline file).")] = None
+    slo_ms: Annotated[Slo | None, Help("End-to-end deadline [ms] (default: as in the pipeline file).")] = None
     interval_s: Annotated[
         Interval | None,
         Help("Time between plans [s] (default: the policy's own, 1 for exact, learned, ppo and clairvoyant, else 10)."),
@@ -66,7 +72,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
     headroom: Headroom = None
     min_accuracy: Annotated[Fraction, Help("Least mean accuracy of what is served.")] = 0.0
     initial_rps: Annotated[
-        Positive | None,
+        Rate | None,
         Help("Demand of the first plan [1/s] (default: the rate of the first 10 s of the trace; without a trace 1)."),
     ] = None
     caution: Annotated[
@@ -77,7 +83,7 @@ class RunOptions(TraceOptions, frozen=True, forbid_unknown_fields=True):
         None
     )
     demand_rps: Annotated[
-        Positive | None, Help("Demand that policy static plans for [1/s] (default: that of the trace's busiest 10 s).")
+        Rate | None, Help("Demand that policy static plans for [1/s] (default: that of the trace's busiest 10 s).")
     ] = None
     parallel_loads: Annotated[
         Annotated[int, Meta(ge=0)], Help("Servers that may leave their model at once (0: as many as can be spared).")

@@ -10,8 +10,9 @@ from loki_rl.runs.options import RunOptions
 
 
 class Head(Struct, kw_only=True):
-    """A finished run in short. trace: its short name; best_accuracy, servers: what `cost_j` is relative to; wall_s: how long
-    the run took; synthetic: what about its arrivals was not observed, in words."""
+    """A finished run in short. trace: its short name; summary: its figures; best_accuracy (0..1), servers: what `cost_j` is
+    relative to; provenance: of the pipeline's figures; duration_s: of the trace; wall_s: how long the run took; synthetic:
+    what about its arrivals was not observed, in words."""
 
     trace: str
     summary: Summary
@@ -24,7 +25,8 @@ class Head(Struct, kw_only=True):
 
 
 class RunResult(Head, kw_only=True):
-    """All of a run. A folder does not keep the latencies of single requests in its tally."""
+    """All of a run. options: what it was made of; tally: what was counted in every second; a folder does not keep the
+    latencies of single requests in it."""
 
     options: RunOptions
     tally: Tally

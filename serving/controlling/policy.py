@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from loki_rl.control.policies.named import make_policy
 from loki_rl.control.policies.options import PolicyOptions
 from loki_rl.core.options import ClusterOptions
+from loki_rl.serving.clock import clock
 from loki_rl.serving.controlling.planner import Policy
 from loki_rl.serving.plane import PlaneError
 from loki_rl.traces.demand import MONDAY_S
@@ -18,7 +19,7 @@ from loki_rl.traces.demand import MONDAY_S
 
 def named_policy(name: str, cluster: ClusterOptions, options: dict[str, Any]) -> Policy:
     """options: fields of PolicyOptions, but for the servers, their types and the interval, which the cluster tells, and for
-    the clock, which is this process' own. Raises PlaneError."""
+    the clock, which is the plane's. Raises PlaneError."""
     known = {"servers": cluster.servers, **options}
     try:
         told = replace(
@@ -33,5 +34,5 @@ def named_policy(name: str, cluster: ClusterOptions, options: dict[str, Any]) ->
 
 
 def wall_clock_s() -> float:
-    """What UTC is at time 0 of this process' clock [s since Monday, 5 January 1970]."""
-    return time.time() - time.monotonic() - MONDAY_S
+    """What UTC is at time 0 of the plane's clock [s since Monday, 5 January 1970]."""
+    return time.time() - clock() - MONDAY_S

@@ -44,16 +44,18 @@ class Door:
         self.keys = keys
         self.held = 0
         self._most = most
-        self._ordinary: set[Connection] = set()
         self._per_client: Counter[str] = Counter()
         # In the order in which they came.
+        self._ordinary: dict[Connection, None] = {}
         self._reserved: dict[Connection, None] = {}
 
     def enter(self, connection: Connection) -> bool:
         """Whether it may ask for anything; else for what PROBES has."""
         client = connection.peer
-        if len(self._ordinary) < self._most and self._per_client[client] < limits.MAX_PER_CLIENT:
-            self._ordinary.add(connection)
+        if self._crowded(client):
+            self._make_room(client)
+        if not self._crowded(client):
+            self._ordinary[connection] = None
             self._per_client[client] += 1
             return True
         if len(self._reserved) >= limits.RESERVED:
@@ -63,10 +65,23 @@ class Door:
         self._reserved[connection] = None
         return False
 
+    def _crowded(self, client: str) -> bool:
+        return len(self._ordinary) >= self._most or self._per_client[client] >= limits.MAX_PER_CLIENT
+
+    def _make_room(self, client: str) -> None:
+        """Where keys are asked for, strangers take no room from those who have shown one: the oldest of them goes, of this
+        client's address if it has too many."""
+        alone = self._per_client[client] >= limits.MAX_PER_CLIENT
+        strangers = (one for one in self._ordinary if not one.known and (one.peer == client or not alone))
+        oldest = next(strangers, None) if self.keys is not None else None
+        if oldest is not None:
+            self.leave(oldest)
+            oldest.drop("connections")
+
     def leave(self, connection: Connection) -> None:
         self._reserved.pop(connection, None)
         if connection in self._ordinary:
-            self._ordinary.remove(connection)
+            del self._ordinary[connection]
             self._per_client[connection.peer] -= 1
             if not self._per_client[connection.peer]:
                 del self._per_client[connection.peer]
@@ -112,7 +127,7 @@ class _Flow(FlowControl):
 
 class Connection(HttpToolsProtocol):
     """The state of the application's lifespan has the `door`; requests find their connection as `connection` in theirs.
-    held: bytes of its body that are not on their way yet."""
+    held: bytes of its body that are not on their way yet. known: it has shown a key."""
 
     def __init__(
         self,
@@ -123,6 +138,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.held = 0
+        self.known = False
         self.peer = ""
         self._door = cast(Door, app_state["door"])
         self._ordinary = True
@@ -187,9 +203,7 @@ class Connection(HttpToolsProtocol):
             self._stage, self._since = _Stage.HEAD, self.loop.time()
         self._framing += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # nobody here speaks anything else: the request is answered as if it had not asked
+            self._parse(data)
         except httptools.HttpParserError:
             if not self.transport.is_closing():
                 self.refuse("unparsable", 400, "this is not HTTP/1.1")
@@ -197,6 +211,16 @@ class Connection(HttpToolsProtocol):
         # A head, a trailer or the frame of a chunk that does not end is kept by the parser, piece by piece.
         if self._framing > limits.MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse_head()
+
+    def _parse(self, data: bytes) -> None:
+        """Whoever asks for another protocol, which nobody speaks here, is answered as if they had not, and so is what comes
+        after it, where the parser stops each time."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
 
     # -- told by the parser -------------------------------------------------------------------------------------------
 
@@ -225,6 +249,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.url.partition(b"?")[0] not in PROBES:
             self._admit()
+        self._check_upgrade()
         self._framing = 0
         self._stage = _Stage.BODY
         super().on_headers_complete()
@@ -242,7 +267,15 @@ class Connection(HttpToolsProtocol):
         if not owner:
             self.refuse("keys", 401, "an API key is needed here: send 'Authorization: Bearer KEY'")
             raise _RefusedError
+        self.known = True
         self.scope["state"]["owner"] = owner
+
+    def _check_upgrade(self) -> None:
+        """Behind such a head the parser looks for another request, where somebody in front of us sees a body."""
+        fields = dict(self.headers)
+        if self.parser.should_upgrade() and (b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0"):
+            self.refuse("malformed", 400, "a request with a body cannot ask for another protocol: send it without 'Upgrade'")
+            raise _RefusedError
 
     def on_body(self, body: bytes) -> None:
         self._framing = 0

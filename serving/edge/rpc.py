@@ -29,7 +29,7 @@ from loki_rl.serving.gateway.connection import GatewayGoneError
 from loki_rl.serving.security import rpc_guard
 from loki_rl.serving.security.api_keys import ApiKeys
 from loki_rl.serving.security.guards import Guards
-from loki_rl.serving.security.rpc_guard import Doorkeeper
+from loki_rl.serving.security.rpc_guard import KEY_WANTED, Doorkeeper
 from loki_rl.serving.transport.addresses import bracketed
 from loki_rl.serving.transport.protocol import Described, Infer, Refused
 from loki_rl.serving.transport.wire import WireError
@@ -157,8 +157,11 @@ class RpcFront(stubs.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return await self._infer(request, context)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:  # noqa: N802
-        """One answer per request, in their order; a failed one does not end the stream."""
+        """One answer per request, in their order; a failed one does not end the stream, a key that was taken out does."""
         async for request in requests:
+            if self._keeper is not None and not self._whose(context):
+                self.refusals.count("keys")
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, KEY_WANTED)
             try:
                 answer = pb.ModelStreamInferResponse(infer_response=await self._infer(understood(request), context))
             except Exception as error:

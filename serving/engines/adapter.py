@@ -28,7 +28,8 @@ class AdapterError(UserError):
 
 
 class Port(Struct, frozen=True):
-    """One input or output of a model. shape: a str or None where the model leaves the size open; axis 0 is the batch."""
+    """One input or output of a model, by its name. dtype: numpy's name of its type. shape: a str or None where the model
+    leaves the size open; axis 0 is the batch."""
 
     name: str
     shape: tuple[int | str | None, ...]
@@ -36,8 +37,9 @@ class Port(Struct, frozen=True):
 
 
 class SessionIO(Struct, frozen=True):
-    """What an adapter may know of its model. folder: where the model and files beside it (a dictionary) lie. fixed: whether
-    all items should have one shape, as on a GPU, which prepares itself for every shape anew."""
+    """What an adapter may know of its model. inputs, outputs: what it takes and gives, in its own order. folder: where the
+    model and files beside it (a dictionary) lie. fixed: whether all items should have one shape, as on a GPU, which prepares
+    itself for every shape anew."""
 
     folder: Path
     inputs: tuple[Port, ...]
@@ -56,8 +58,8 @@ class Prepared(Struct, frozen=True):
 class Produced(Struct, frozen=True):
     """What became of one payload: children, or an output at a leaf, or what went wrong with it.
 
-    children: for each child task, in the order of the pipeline file, the payloads for it. output: any array. error: one
-    sentence; then there are no children and no output. to_blame: whether it is the payload that is at fault.
+    children: for each child task, in the order of the pipeline file, the payloads for it. output: an array of any shape.
+    error: one sentence; then there are no children and no output. to_blame: whether it is the payload that is at fault.
     """
 
     children: tuple[list[Array], ...] = ()
@@ -67,7 +69,8 @@ class Produced(Struct, frozen=True):
 
 
 class Adapter(Protocol):
-    """Translates single items; the engine makes batches of them. It keeps no state between calls.
+    """Translates single items; the engine makes batches of them. It keeps no state between calls. A payload is an array of
+    whatever shape clients send, or the adapter of the parent task makes for it.
 
     The class may say what clients send and get, as protocol.Tensor: `takes`, of an entry task (else a picture, "image";
     numbers of another type or shape are refused), and `gives`, of a leaf task (else "text"; always BYTES, one element per
@@ -75,20 +78,22 @@ class Adapter(Protocol):
     """
 
     def __init__(self, io: SessionIO, options: Mapping[str, object]) -> None:
-        """Raise AdapterError if options or model do not fit."""
+        """io: what is known of the model. options: as the pipeline file has them. Raise AdapterError if they do not fit."""
 
     @staticmethod
     def check(payload: Array) -> None:
-        """Raise PayloadError for what `prepare` would refuse; cheap and without a model, so that a gateway can ask."""
+        """Raise PayloadError for a payload that `prepare` would refuse; cheap and without a model, so that a gateway can
+        ask."""
 
     def sample(self) -> Array:
         """A valid payload, for warm-up and for measuring."""
 
     def prepare(self, payload: Array) -> Prepared:
-        """Input tensors of one item. Raises PayloadError."""
+        """Input tensors of one item. payload: what a client sent, or the parent task's adapter made for it. Raises
+        PayloadError."""
 
     def finish(self, outputs: Mapping[str, Array], kept: Any) -> Produced:
-        """Result of one item, from its rows of the output tensors (without the batch axis) and what `prepare` kept."""
+        """Result of one item. outputs: output name -> its rows, without the batch axis. kept: what `prepare` kept."""
 
 
 def named(name: str) -> Any:

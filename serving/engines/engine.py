@@ -14,7 +14,8 @@ class EngineError(FailureError):
 
 
 class Engine(Protocol):
-    """Executes variants of one pipeline on one server. A thread may load one variant while another thread runs a second."""
+    """Executes variants of one pipeline on one server, each by the names of its task and its own. A thread may load one
+    variant while another thread runs a second."""
 
     def load(self, task: str, variant: str) -> float:
         """Make a variant ready, warm-up included; at once if it is resident. How long that took [s]. Raises EngineError."""
@@ -23,12 +24,12 @@ class Engine(Protocol):
         """Free a variant; nothing happens if it is not resident."""
 
     def look(self, task: str, variant: str, count: int, budget_s: float) -> list[float]:
-        """How long so many sample items take one by one, without waiting for a core [s]; fewer, but at least one, where the
-        budget [s] is spent, and the first one, which warms up, not counted.
+        """How long `count` sample items take one by one, without waiting for a core [s]; fewer, but at least one, where
+        budget_s is spent, and the first one, which warms up, not counted.
 
         Raises EngineError as `run` does."""
 
     def run(self, task: str, variant: str, payloads: Sequence[Array]) -> list[Produced]:
-        """One result per payload, in order. One that goes wrong gets `Produced.error` and spares the others.
+        """One result for each of the payloads, in order. One that goes wrong gets `Produced.error` and spares the others.
 
         Raises EngineError if the variant is not resident or the model fails."""

@@ -46,7 +46,15 @@ class GatewayGoneError(ClientError):
 
 
 class Inference(protocol.Answer):
-    """How a request ended, with one array per finished leaf, in the order of `served`."""
+    """How a request ended.
+
+    id: of the request. outcome: ok, late, dropped, rejected, cancelled or failed. latency_s: from its arrival to its answer
+    [s]. accuracy: of what served it, 0..1. served: names of the variants of each finished leaf, first task first. outputs:
+    an array for each of these; its shape is the adapter's. missing: items dropped or unfinished. reason: why it is not ok.
+    slack_s: time left until the deadline, below 0 after it [s]. retry_s: where the plane had no room, when it may have some
+    again [s]; 0 where asking again is no use. refusal: what is known of the first item that has no result. leaving: the
+    plane is about to stop, go elsewhere.
+    """
 
     outputs: list[Array] = msgspec.field(default_factory=list)
 
@@ -64,7 +72,7 @@ class Connection:
     """Ids rise for as long as it lives, also over the loss of a gateway: an answer cannot be taken for that to another
     request. keys: for an endpoint that asks for them. losses: gateways that were lost. denied: the latest handshake failed:
     the other end asks for other keys, or for none. unasked: answers to what nobody waited for any more, or had an answer.
-    Raises zmq.ZMQError for an endpoint that is none."""
+    Raises zmq.ZMQError or TypeError for an endpoint that is none."""
 
     def __init__(self, context: Context, endpoint: str, keys: ClientKeys | None = None) -> None:
         self.losses = 0
@@ -88,7 +96,7 @@ class Connection:
         self._lost: list[int] = []
         try:
             self.socket.connect(endpoint)
-        except zmq.ZMQError:
+        except (zmq.ZMQError, TypeError):
             self.close()
             raise
 

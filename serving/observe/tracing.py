@@ -25,6 +25,7 @@ from loki_rl.core.messages import Arrived, Ended, Event, Execute, Outcome, Resul
 from loki_rl.core.pipeline import PATH_BITS, Pipeline, root_of
 from loki_rl.core.requests.items import Family, members
 from loki_rl.core.router import Router
+from loki_rl.serving.clock import clock
 from loki_rl.serving.observe.names import PathNames
 from loki_rl.serving.observe.span_options import SpanOptions
 from loki_rl.serving.observe.trace_parents import Parents
@@ -60,8 +61,8 @@ class Tracer:
         )
         self._resource = resource
         self._processor: SpanProcessor = BatchSpanProcessor(exporter or _otlp(options.endpoint))
-        # Spans carry wall time, actors monotonic time.
-        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+        # Spans carry wall time, actors the plane's.
+        self._epoch_ns = time.time_ns() - round(1e9 * clock())
 
     def sampled(self, root: int, t0: float) -> bool:
         parent = self.parents.get(root, t0)

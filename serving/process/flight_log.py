@@ -1,9 +1,10 @@
-"""What a node's actors do, as rows in the file that all nodes of the plane append to."""
+"""What is kept of what a node's actors do: rows in the file that all nodes of the plane append to, and its journal."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import BinaryIO
 
 from loki_rl.core.effects import Effect
 from loki_rl.core.messages import Event
@@ -11,11 +12,13 @@ from loki_rl.core.pipeline import Pipeline
 from loki_rl.flight.file import Writer
 from loki_rl.flight.rows import AnyRow
 from loki_rl.flight.sifter import Sifter
+from loki_rl.serving.plane import NodeSpec, PlaneError
 from loki_rl.serving.transport.troubles import Troubles
 
 log = logging.getLogger(__name__)
 
 RECORDING = "recording"
+JOURNAL_BUFFER = 1 << 16
 
 
 class FlightLog:
@@ -62,3 +65,13 @@ class FlightLog:
         if self._writer is not None:
             self._writer.drop()
             self._writer = None
+
+
+def begin_journal(folder: Path, node: NodeSpec) -> BinaryIO:
+    """The file of this life of a node. Raises PlaneError."""
+    file = folder / f"{node.name}.{node.incarnation}.journal"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("wb", buffering=JOURNAL_BUFFER)
+    except OSError as error:
+        raise PlaneError(f"the journal {file} cannot be written: {error}") from error

@@ -1,9 +1,18 @@
-"""Signs of life of a plane's processes: how often they are given, how long each may be silent, and who was for longer."""
+"""What a plane's nodes and its launcher tell each other all the time. Signs of life: how often they are given, how long each
+process may be silent, and who was for longer. And what time it is, where a node's host is another."""
 
 from __future__ import annotations
 
+import time
+
+from msgspec import Struct, field
+
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.servers.servers import Servers
+from loki_rl.serving.clock import clock
+from loki_rl.serving.plane import LAUNCHER
+from loki_rl.serving.transport.mailbox import Mailbox, Received
+from loki_rl.serving.transport.wire import ClockRead, ControlWord, ReadClock
 
 # How often a process says that its loop runs, at least [s]. An idle loop turns every driver.REST_S, a little more.
 BEAT_S = 0.45
@@ -21,6 +30,10 @@ SOLVE_PATIENCE_S = 120.0
 # Of the time between two looks no more than this counts [s]. A launcher that stood still itself has not read what the others
 # said meanwhile.
 COUNTED_S = 0.5
+# How often a node asks what time it is before it begins (the first answer makes the connection), and how long it waits for
+# each answer.
+QUESTIONS, ANSWER_MS = 5, 1000
+BURST = 64
 
 
 class Heartbeats:
@@ -60,3 +73,33 @@ def worker_silent_s(options: ClusterOptions) -> float:
     times_s = [row.p99 for variant in variants if variant.runnable for row in variant.latency.values()]
     longest_s = max((time_s for time_s in times_s if time_s <= options.pipeline.slo_s), default=0.0)
     return max(WORKER_SILENT_S, BATCHES * longest_s)
+
+
+class Came(Struct):
+    """What came in meanwhile."""
+
+    letters: list[Received] = field(default_factory=list)
+    words: list[ControlWord] = field(default_factory=list)
+
+
+def ask(mailbox: Mailbox, node: str) -> None:
+    """For the time; the answer is for `Clock.hear`."""
+    mailbox.say(LAUNCHER, ReadClock(node, time.monotonic()))
+
+
+def agree(mailbox: Mailbox, node: str) -> Came:
+    """Wait until this process has the plane's time. Who never gets it is ended by the launcher as one that gives no sign."""
+    came, heard = Came(), 0
+    while heard < QUESTIONS:
+        ask(mailbox, node)
+        answered = False
+        while not answered and mailbox.inbox.poll(ANSWER_MS):
+            letters, words = mailbox.take(BURST)
+            came.letters += letters
+            for word in words:
+                if isinstance(word, ClockRead):
+                    clock.hear(word.asked, word.now)
+                    heard, answered = heard + 1, True
+                else:
+                    came.words.append(word)
+    return came

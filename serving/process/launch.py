@@ -56,7 +56,7 @@ class LocalPlane:
     """`with LocalPlane(options, engine="emulated", policy="exact") as plane: Client(plane.front) ...`
 
     native: tcp://HOST:PORT for native clients, beside the endpoint in the run directory. http_port, grpc_port: answer HTTP
-    and gRPC there too, on http_host, HTTP with this many processes. Of a port 0 a free one is taken, which then stands in
+    and gRPC there too, on http_host, HTTP with http_processes of them. Of a port 0 a free one is taken, which then stands in
     these three. guards: who may come, as hosts that others can reach need it.
     policy_factory, policy_options, pipeline_file, device, journal, recording, history, logs, traces, check: as in PlaneFile.
     beside: name -> module and arguments of a process that the plane does not need. layout, worker_processes: as in nodes_of.
@@ -160,7 +160,7 @@ class LocalPlane:
 
     @property
     def absent(self) -> set[str]:
-        """Nodes of workers that no host has room for."""
+        """Nodes that no host has room for."""
         return set() if self._supervisor is None else set(self._supervisor.absent)
 
     @property
@@ -227,11 +227,9 @@ class LocalPlane:
             folder, plane, self._node, self._commands, self._start_s, self._launcher, self._beside
         )
         supervisor.start()
-        names = {node.name for node in plane.nodes}
         began = time.monotonic()
-        if not self._in_time(supervisor, lambda: names - supervisor.absent <= supervisor.up, began):
-            missing = sorted(names - supervisor.absent - supervisor.up)
-            self._give_up(f"{', '.join(missing)} did not come up ({supervisor.last_words(missing[0])})")
+        if not self._in_time(supervisor, lambda: not self._missing(supervisor), began):
+            self._give_up(self._without(supervisor))
         if not self._in_time(supervisor, lambda: supervisor.warm, began):
             self._give_up(f"no plan was in force with its models loaded ({supervisor.last_words(CONTROLLER)})")
         deadline = self._deadline(supervisor, began)
@@ -243,6 +241,20 @@ class LocalPlane:
             self._wait_for(deadline, self._host, self.grpc_port, _listens)
         if self.native:
             self._wait_for(deadline, *native_server(self.native), _listens)
+
+    def _missing(self, supervisor: Supervisor) -> list[str]:
+        """Nodes that are waited for: all but workers without a host, as long as others have one."""
+        workers = {node.name for node in self._nodes if node.is_worker}
+        spared = workers & supervisor.absent if workers - supervisor.absent else set()
+        return sorted(node.name for node in self._nodes if node.name not in supervisor.up | spared)
+
+    def _without(self, supervisor: Supervisor) -> str:
+        """What is said of a plane that lacks nodes."""
+        missing = self._missing(supervisor)
+        waiting = ", ".join(name for name in missing if supervisor.waits(name))
+        if waiting:
+            return f"no host of the cluster has room for {waiting}"
+        return f"{', '.join(missing)} did not come up ({supervisor.last_words(missing[0])})"
 
     def _deadline(self, supervisor: Supervisor, began: float) -> float:
         """By when the plane has to be there, as far as is known: what its nodes compile does not count."""

@@ -14,16 +14,17 @@ from loki_rl.serving.process.child import Child, python
 
 class Place(Struct, frozen=True):
     """Where a process runs. host: address of another host, empty for the launcher's; port: of it, for the inbox of the
-    node; device: of its models, where the place decides that."""
+    node; device: of its models, where the place decides that; folder: its run directory on another host."""
 
     host: str = ""
     port: int = 0
     device: str = ""
+    folder: str = ""
 
 
 class Process(Protocol):
     """The process of a node. handle: readable when there is news. place: None while no host has room for it. started: when
-    it began [s]; pid: on its host, 0 while that is not known."""
+    it began, or was made where it has no place yet [s]; pid: on its host, 0 while that is not known."""
 
     name: str
     started: float

@@ -44,11 +44,12 @@ def nodes_of(
 
 
 def reachable(plane: PlaneFile, address: str) -> PlaneFile:
-    """With keys, and a port for each node of this host, where others have to reach it at this address. Raises PlaneError."""
+    """With keys, and a port for each node that stays here, where others have to reach it at this address. Raises
+    PlaneError."""
     if not address:
         return plane
     try:
-        nodes = tuple(node if node.is_worker else replace(node, port=free_port(address)) for node in plane.nodes)
+        nodes = tuple(replace(node, port=free_port(address)) if node.stays else node for node in plane.nodes)
         return replace(plane, nodes=nodes, address=address, port=free_port(address), keys=make_key_pair())
     except OSError as error:
         raise PlaneError(f"no port can be had at {address}, where other hosts would reach this one: {error}") from None

@@ -26,6 +26,7 @@ from loki_rl.core.messages import CONTROLLER, GATEWAY
 from loki_rl.core.router import Router
 from loki_rl.core.worker import PARKED, Worker
 from loki_rl.files.config import ConfigError
+from loki_rl.serving.clock import clock
 from loki_rl.serving.controlling.control_log import ControlLog
 from loki_rl.serving.controlling.planner import PlannerThread
 from loki_rl.serving.engines.adapter import AdapterError
@@ -42,10 +43,9 @@ from loki_rl.serving.gateway.state_query import StateQuery
 from loki_rl.serving.observe import logs
 from loki_rl.serving.observe.meter import RequestMeter, StageMeter, control_state
 from loki_rl.serving.plane import LAUNCHER, PlaneError, PlaneFile, resolve
-from loki_rl.serving.process import parent_watch
+from loki_rl.serving.process import heartbeat, parent_watch
 from loki_rl.serving.process.compile_time import CompileNotice
-from loki_rl.serving.process.flight_log import RECORDING, FlightLog
-from loki_rl.serving.process.heartbeat import BEAT_S, BUILD_PATIENCE_S, LOAD_PATIENCE_S, SOLVE_PATIENCE_S
+from loki_rl.serving.process.flight_log import RECORDING, FlightLog, begin_journal
 from loki_rl.serving.process.untraced import traced
 from loki_rl.serving.state import Part
 from loki_rl.serving.transport.driver import Carry, Delivery, Driver
@@ -58,6 +58,7 @@ from loki_rl.serving.transport.timers import Timers
 from loki_rl.serving.transport.wire import (
     Alive,
     Bye,
+    ClockRead,
     Compiling,
     ControlWord,
     Gone,
@@ -78,7 +79,6 @@ log = logging.getLogger(__name__)
 SWEEP_S = 60.0
 # Time for the last letters to leave, and for a running batch to end, at an orderly stop.
 LINGER_S = 0.5
-JOURNAL_BUFFER = 1 << 16
 # How long rows of a recording wait [s]: what shadows follow comes each second, the rest in pieces that pack well.
 SEEN_EVERY_S, EVERY_S = 1.0, 5.0
 # In the run directory: what a restarted gateway goes on from.
@@ -110,10 +110,13 @@ class Node:
         self._asked_s = 0.0
         self._emulated: EmulatedEngine | None = None
         self.mailbox = Mailbox(context, name, plane.endpoints(folder, name), plane.outside(self.spec), plane.keys)
+        # Before an actor is told the time.
+        came = heartbeat.agree(self.mailbox, name) if self.spec.host else heartbeat.Came()
         # What others must be able to find, also if somebody removes its file.
         self._reachable = [self.mailbox.bind_again]
         self._flight_log: FlightLog | None = None
         self.driver = Driver(self.mailbox, plane.homes, check=plane.check)
+        self.driver.bring(came.letters)
         self._record()
         self._traced = traced(plane, name, self.mailbox.say)
         self._closing.append(self._traced.close)
@@ -124,6 +127,8 @@ class Node:
         self.driver.on_word = self._handle
         self.driver.after_burst = self._look
         self.mailbox.say(LAUNCHER, Up(name))
+        for word in came.words:
+            self._handle(word)
 
     def run(self) -> None:
         self.driver.run()
@@ -149,23 +154,16 @@ class Node:
         """What is kept of this life of the node, as all its actors see it."""
         plane, driver = self.plane, self.driver
         if plane.journal is not None:
-            driver.recorders["journal"] = self._journal(Path(plane.journal))
+            journal = begin_journal(Path(plane.journal), self.spec)
+            self._closing.append(journal.close)
+            made = dict.fromkeys(self.spec.actors, self.spec.incarnation)
+            driver.recorders["journal"] = Recorder(journal.write, plane.options, made)
         if plane.recording is not None:
             every_s = SEEN_EVERY_S if {GATEWAY, CONTROLLER} & {*self.spec.actors} else EVERY_S
             flight_log = FlightLog(Path(plane.recording), plane.options.pipeline, driver.troubles, every_s)
             self._flight_log = flight_log
             driver.recorders[RECORDING] = flight_log
             self._closing.append(flight_log.close)
-
-    def _journal(self, folder: Path) -> Recorder:
-        file = folder / f"{self.spec.name}.{self.spec.incarnation}.journal"
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stream = file.open("wb", buffering=JOURNAL_BUFFER)
-        except OSError as error:
-            raise PlaneError(f"the journal {file} cannot be written: {error}") from error
-        self._closing.append(stream.close)
-        return Recorder(stream.write, self.plane.options, dict.fromkeys(self.spec.actors, self.spec.incarnation))
 
     def _host(self, address: str) -> None:
         kind, _, number = address.partition(":")
@@ -214,9 +212,12 @@ class Node:
         if not self.spec.incarnation:
             self._controller = controller
         self._parts.append(partial(control_state, controller))
-        self._patience.append(lambda: SOLVE_PATIENCE_S if controller.solving else 0.0)
+        self._patience.append(lambda: heartbeat.SOLVE_PATIENCE_S if controller.solving else 0.0)
         self.driver.host(CONTROLLER, controller, carry=self._announced(Solve, planner.carry), meter=ControlLog())
-        if plane.history is not None:
+        if plane.history is not None and not Path(plane.history).exists():
+            said = f"there is no {plane.history} on the controller's host; what demand is like is not kept"
+            self.driver.troubles.record("history", said)
+        elif plane.history is not None:
             # What only a controller needs.
             from loki_rl.serving.controlling.history_keeper import HistoryKeeper
 
@@ -242,7 +243,7 @@ class Node:
         pipeline = plane.options.pipeline
         engine = ThreadedEngine(address, pipeline, self.real_engine(number), payloads, self._finished, self._memory)
         self._engines.append(engine)
-        longest_s = BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else LOAD_PATIENCE_S
+        longest_s = heartbeat.BUILD_PATIENCE_S if self.spec.device.startswith("tensorrt") else heartbeat.LOAD_PATIENCE_S
         self._patience.append(lambda: longest_s if actor.loading != PARKED else 0.0)
         self.driver.host(address, actor, payloads, self._announced(Load, engine.carry))
         self._closing.append(partial(engine.close, LINGER_S))
@@ -276,9 +277,11 @@ class Node:
     # -- signs of life ------------------------------------------------------------------------------------------------
 
     def _beat(self) -> None:
-        self._beat_at = time.monotonic() + BEAT_S
+        self._beat_at = time.monotonic() + heartbeat.BEAT_S
         self._asked_s = self._patience_s()
         self.mailbox.say(LAUNCHER, Alive(self.spec.name, self.spec.incarnation, self._asked_s))
+        if self.spec.host:
+            heartbeat.ask(self.mailbox, self.spec.name)
         for bind_again in self._reachable:
             bind_again()
         self._tell_troubles()
@@ -321,6 +324,8 @@ class Node:
             self._gateway_adapter.note(word.process, word.troubles)
         elif isinstance(word, TraceParents):
             self._traced.hear(word)
+        elif isinstance(word, ClockRead):
+            clock.hear(word.asked, word.now)
         elif isinstance(word, Leave) and self._gateway_adapter is not None:
             self._gateway_adapter.leave()
         elif isinstance(word, Warm) and self._gateway_adapter is not None and self._gateway_adapter.opened is None:

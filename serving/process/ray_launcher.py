@@ -1,8 +1,8 @@
-"""A plane on a Ray cluster: Ray finds a host for every process of workers and says when one is lost. What a plane says to
-itself never passes through Ray, and our supervisor decides who is started again and when.
+"""A plane on a Ray cluster: Ray finds a host for every process and says when one is lost. What a plane says to itself never
+passes through Ray, and our supervisor decides who is started again and when.
 
-Gateway, controller and routers stay with the launcher, whose front ends they feed; a request goes to another host for its
-workers only.
+The gateway stays with the launcher, whose front ends clients know. Routers and controller are put beside it where its host
+has room, so that a request goes to another host for its workers only; else together on another.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ WORDS_S = 1.0
 LOOK_S = 3600.0
 # Calls of an actor at a time: one waits for the end of the process meanwhile.
 CALLS = 4
+# Cores that Ray keeps for a process: a worker computes all the time, the others a while for each item (docs/clusters.md).
+WORKER_CORES, OTHER_CORES = 1.0, 0.25
 
 
 class Ended(Struct, frozen=True):
@@ -66,26 +68,38 @@ class RayLauncher:
         return sum(bool(node["Alive"]) for node in self._ray.nodes())
 
     def start(self, node: NodeSpec, command: Sequence[str], folder: Path, log: Path) -> Process:
-        if not node.is_worker:
+        if node.stays:
             return self._local.start(node, command, folder, log)
-        return RayProcess(self._ray, self._actor(node), node, command, self.address, folder)
+        asked = self._asked_by_workers(node) if node.is_worker else self._asked_by_others()
+        # It waits for a host with room, and Ray never starts it again.
+        actor = self._ray.remote(NodeHost).options(max_restarts=0, max_concurrency=CALLS, **asked).remote()
+        return RayProcess(self._ray, actor, node, command, self.address, folder)
 
-    def _actor(self, node: NodeSpec) -> Any:
-        """One that waits for a host with room; never started again by Ray."""
-        types = Counter(self._servers.type_of(number_of(address)) for address in node.actors)
-        kinds = {kind: float(count) for kind, count in types.items() if kind}
-        return (
-            self._ray.remote(NodeHost)
-            .options(
-                num_cpus=1,
-                num_gpus=1 if on_gpu(node.device) else 0,
-                resources=kinds,
-                scheduling_strategy="SPREAD",
-                max_restarts=0,
-                max_concurrency=CALLS,
-            )
-            .remote()
-        )
+    def _asked_by_workers(self, node: NodeSpec) -> dict[str, Any]:
+        types = (self._servers.types[self._servers.type_of(number_of(address))].name for address in node.actors)
+        return {
+            # What computes nothing has no device.
+            "num_cpus": WORKER_CORES if node.device else OTHER_CORES,
+            "num_gpus": 1 if on_gpu(node.device) else 0,
+            "resources": {name: float(count) for name, count in Counter(types).items() if name},
+            "scheduling_strategy": "SPREAD",
+        }
+
+    def _asked_by_others(self) -> dict[str, Any]:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        near = NodeAffinitySchedulingStrategy(self._near(), soft=True, _spill_on_unavailable=True)
+        return {"num_cpus": OTHER_CORES, "scheduling_strategy": near}
+
+    def _near(self) -> str:
+        """Of Ray's hosts the launcher's, or the largest where that offers no core: the same one for all."""
+        alive = [host for host in self._ray.nodes() if host["Alive"]]
+
+        def suits(host: dict[str, Any]) -> tuple[bool, float, str]:
+            cores = host["Resources"].get("CPU", 0.0)
+            return host["NodeManagerAddress"] == self.address and cores > 0, cores, host["NodeID"]
+
+        return str(max(alive, key=suits)["NodeID"])
 
 
 class RayProcess:
@@ -98,11 +112,12 @@ class RayProcess:
         self.place: Place | None = None
         self.handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ray, self._actor, self._node, self._command = ray, actor, node, command
-        self._address, self._folder = address, str(folder)
+        self._folder = str(folder)
         self._news: deque[Literal["placed", "ended"]] = deque()
+        self._begun = False
         self._end: Ended | None = None
         self._lock = threading.Lock()
-        self._follow(actor.place.remote(), self._placed)
+        self._follow(actor.place.remote(address, self._folder), self._placed)
 
     def news(self) -> Literal["placed", "ended", ""]:
         with contextlib.suppress(BlockingIOError):
@@ -110,15 +125,14 @@ class RayProcess:
         return self._news.popleft() if self._news else ""
 
     def begin(self, plane: PlaneFile) -> None:
-        self.started = time.monotonic()
-        folder = "" if self.place is None or self.place.host else self._folder
-        self._follow(self._actor.run.remote(msgspec.json.encode(plane), self.name, list(self._command), folder), self._ended)
+        self.started, self._begun = time.monotonic(), True
+        self._follow(self._actor.run.remote(msgspec.json.encode(plane), self.name, list(self._command)), self._tell_end)
 
     def terminate(self) -> None:
-        if self.place is None:
-            self._tell_end(Ended(-signal.SIGTERM, "no host had room for it"))
-        else:
+        if self._begun:
             self._actor.signal.remote(int(signal.SIGTERM))
+        else:
+            self._tell_end(Ended(-signal.SIGTERM, "it had not begun"))
 
     def kill(self) -> None:
         """Also where its host does not answer any more."""
@@ -159,14 +173,10 @@ class RayProcess:
 
         reference.future().add_done_callback(ended)
 
-    def _placed(self, found: tuple[str, int]) -> None:
-        host, port = found
+    def _placed(self, place: Place) -> None:
         device = f"{self._node.device.partition(':')[0]}:0" if on_gpu(self._node.device) else self._node.device
-        self.place = Place("" if host == self._address else host, port, device)
+        self.place = replace(place, device=device)
         self._tell("placed")
-
-    def _ended(self, found: tuple[int, str]) -> None:
-        self._tell_end(Ended(*found))
 
     def _tell_end(self, end: Ended) -> None:
         with self._lock:
@@ -186,40 +196,49 @@ class NodeHost:
 
     def __init__(self) -> None:
         self._child: Child | None = None
+        self._signal = 0
+        self._folder = Path()
+        self._own: RunFolder | None = None
 
-    def place(self) -> tuple[str, int]:
-        """Address of this host and a free port of it."""
+    def place(self, launcher: str, folder: str) -> Place:
+        """This host, and a free port of it. launcher, folder: address of the launcher's host, and its run directory there,
+        which all nodes of that host share."""
         import ray
 
         host = str(ray.util.get_node_ip_address())
-        return host, free_port(host)
+        if host == launcher:
+            self._folder = Path(folder)
+            return Place(port=free_port(host))
+        self._own = RunFolder()
+        self._folder = self._own.path
+        return Place(host, free_port(host), folder=str(self._folder))
 
-    def run(self, plane: bytes, name: str, command: list[str], folder: str) -> tuple[int, str]:
-        """The exit code of a node's process, and its last words. folder: run directory of the plane where this is the
-        launcher's host, else empty."""
-        if folder:
-            return self._run(Path(folder), name, command, "")
-        own = RunFolder()
+    def run(self, plane: bytes, name: str, command: list[str]) -> Ended:
+        """A node's process, to its end."""
+        described = here(msgspec.json.decode(plane, type=PlaneFile))
         try:
-            described = here(msgspec.json.decode(plane, type=PlaneFile))
-            described.write(own.path)
-            return self._run(own.path, name, command, described.logs.folder)
+            if self._own is not None:
+                described.write(self._folder)
+            return self._run(name, command, Path(described.logs.folder or self._folder))
         finally:
-            own.close()
+            if self._own is not None:
+                self._own.close()
 
-    def _run(self, folder: Path, name: str, command: list[str], logs: str) -> tuple[int, str]:
-        if logs:
-            Path(logs).mkdir(parents=True, exist_ok=True)
+    def _run(self, name: str, command: list[str], logs: Path) -> Ended:
+        logs.mkdir(parents=True, exist_ok=True)
         # Ray's own tasks step back for all else on a host; what serves must not. A child has the niceness of this thread.
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, 0)
-        child = self._child = Child(name, python(*command, str(folder), name), Path(logs or folder) / f"{name}.log")
+        child = self._child = Child(name, python(*command, str(self._folder), name), logs / f"{name}.log")
+        if self._signal:
+            self.signal(self._signal)
         while not wait_for_end(child, LOOK_S):
             pass
-        return child.reap(), child.last_words()
+        return Ended(child.reap(), child.last_words())
 
     def signal(self, number: int) -> None:
-        """To the process, if it runs."""
+        """To the process, once it runs."""
+        self._signal = number
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child.pid, number)

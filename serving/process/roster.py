@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from loki_rl.core.cluster import lose_worker
 from loki_rl.core.messages import Event, number_of
+from loki_rl.serving.folder import PRIVATE_FOLDER, claim
 from loki_rl.serving.plane import NodeSpec, PlaneFile
 from loki_rl.serving.process.launcher import Place
 from loki_rl.serving.transport.listening import free_port
@@ -22,16 +24,31 @@ class Roster:
         self.plane = plane
         self._folder = folder
         self._mailbox = mailbox
+        self._claims: list[int] = []
 
     def post(self, addresses: list[str], event: Event) -> None:
         """Queue an event for actors."""
         for address in addresses:
             self._mailbox.post(self.plane.homes[address], Letter(address, event, ()), ())
 
+    def make_folder(self) -> bool:
+        """Whether somebody had removed the run folder; it is there again. Raises OSError."""
+        if self._folder.is_dir():
+            return False
+        self._folder.mkdir(mode=PRIVATE_FOLDER)
+        self._claims.append(claim(self._folder))
+        self.plane.write(self._folder)
+        return True
+
+    def close(self) -> None:
+        for one in self._claims:
+            os.close(one)
+
     def settle(self, name: str, place: Place) -> None:
         """This life of a node has a place, which the others hear of, each as it is seen from there. Raises OSError."""
         known = self.plane.node(name)
-        node = replace(known, host=place.host, port=place.port, device=place.device or known.device)
+        device = place.device or known.device
+        node = replace(known, host=place.host, port=place.port, device=device, folder=place.folder)
         self._describe(node)
         self.plane.write(self._folder)
         self._tell_where(node)
@@ -39,9 +56,9 @@ class Roster:
 
     def succeed(self, node: NodeSpec, reason: str) -> None:
         """This life of a node is gone, and its workers with it; what is queued for it must not reach whoever listens there
-        next. Where the next life of a worker is shows when it has a place. Raises OSError."""
-        port = free_port(self.plane.address) if self.plane.address and not node.is_worker else 0
-        successor = replace(node, incarnation=node.incarnation + 1, host="", port=port)
+        next. Where the next life is shows when it has a place. Raises OSError."""
+        port = free_port(self.plane.address) if self.plane.address and node.stays else 0
+        successor = replace(node, incarnation=node.incarnation + 1, host="", port=port, folder="")
         self._describe(successor)
         self._tell_where(successor)
         if node.is_worker:
@@ -61,5 +78,6 @@ class Roster:
     def _tell_where(self, node: NodeSpec) -> None:
         self._mailbox.forget(node.name, self.plane.endpoint(node, self._folder, ""))
         for other in self.plane.nodes:
-            if other.name != node.name:
+            # Who has no place yet reads it in the plane when it begins.
+            if other.name != node.name and self.plane.placed(other):
                 self._mailbox.say(other.name, Gone(node.name, self.plane.endpoint(node, self._folder, other.host)))

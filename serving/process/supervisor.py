@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -17,7 +16,7 @@ import zmq
 
 from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.messages import GATEWAY, Event, worker
-from loki_rl.serving.folder import PRIVATE_FOLDER, claim
+from loki_rl.serving.clock import clock
 from loki_rl.serving.plane import LAUNCHER, PlaneFile
 from loki_rl.serving.process.child import readable
 from loki_rl.serving.process.compile_time import CompileTime
@@ -25,10 +24,10 @@ from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silen
 from loki_rl.serving.process.launcher import Launcher, LocalProcess, Process
 from loki_rl.serving.process.restart_budget import RestartBudget, told
 from loki_rl.serving.process.roster import Roster
+from loki_rl.serving.transport import wire
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.troubles import Troubles, kind_of
-from loki_rl.serving.transport.wire import Alive, Bye, Compiling, ControlWord, Hung, Idle, Troubled, Up, Warm
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Supervisor:
     sign of life of a process that was started again. beside: what the plane does not need, name -> command: it is started
     when the plane is warm, and a few times again; its end is a trouble.
 
-    up: nodes that listen. absent: nodes of workers that no host has room for. warm: the first plan's models are loaded and
+    up: nodes that listen. absent: nodes that no host has room for. warm: the first plan's models are loaded and
     clients are served. idle: no request is open after Drain. byes: what nodes said when they stopped. restarted: starts
     beyond the first. ended: processes that did so unexpectedly, and their last words. compile_time: of nodes that had to.
     failure: why the plane cannot go on, one sentence; empty while it can. All of these are written by the thread and read
@@ -72,14 +71,13 @@ class Supervisor:
         self.absent: set[str] = set()
         self.warm = False
         self.idle = False
-        self.byes: dict[str, Bye] = {}
+        self.byes: dict[str, wire.Bye] = {}
         self.restarted = 0
         self.ended: deque[str] = deque(maxlen=ENDS)
         self.failure = ""
         self.compile_time = CompileTime()
         self.children: dict[str, Process] = {}
         self._launcher = launcher
-        self._place_by = float("inf")
         self._folder = folder
         self._node = node
         self._others = others
@@ -92,7 +90,6 @@ class Supervisor:
         self._killed: dict[str, str] = {}  # why one was, until it has ended
         self._beats = Heartbeats()
         self._troubles = Troubles(LAUNCHER)
-        self._claims: list[int] = []  # of run folders that were made again
         self._worker_silent_s = worker_silent_s(plane.options)
         self._look_at = 0.0
         self._changed = threading.Condition()
@@ -120,7 +117,7 @@ class Supervisor:
         """Send an event to actors."""
         self._errands.put(lambda: self._roster.post(list(addresses), event))
 
-    def say(self, address: str, word: ControlWord) -> None:
+    def say(self, address: str, word: wire.ControlWord) -> None:
         """Send a word to the node of an actor."""
         self._errands.put(lambda: self._mailbox.say(self._roster.plane.homes[address], word))
 
@@ -137,6 +134,11 @@ class Supervisor:
                 if not chosen & self.children.keys():
                     return
 
+    def waits(self, name: str) -> bool:
+        """Whether it was started, and no host has room for it yet."""
+        child = self.children.get(name)
+        return child is not None and child.place is None
+
     def last_words(self, name: str) -> str:
         """The end of a process' log."""
         child = self.children.get(name)
@@ -148,8 +150,7 @@ class Supervisor:
         self._thread.join()
         self._errands.close()
         self._context.destroy(linger=0)
-        for one in self._claims:
-            os.close(one)
+        self._roster.close()
 
     def _end_unwatched(self, names: set[str], how: str, deadline: float) -> None:
         self._end(names, how)
@@ -220,26 +221,28 @@ class Supervisor:
             log.exception("%s failed on %s", action.__name__, arguments)
             self._troubles.record(kind_of(error), f"{action.__name__} failed: {error}")
 
-    def _handle(self, word: ControlWord) -> None:
+    def _handle(self, word: wire.ControlWord) -> None:
         match word:
-            case Up(node):
+            case wire.Up(node):
                 self.up.add(node)
-            case Alive(node, incarnation, patience_s):
+            case wire.Alive(node, incarnation, patience_s):
                 known = self._roster.plane.node(node)
                 if incarnation == known.incarnation:
                     self._beats.renew(node, (self._worker_silent_s if known.is_worker else SILENT_S) + patience_s)
-            case Hung(number, incarnation, reason):
+            case wire.Hung(number, incarnation, reason):
                 self._hung(number, incarnation, reason)
-            case Warm():
+            case wire.Warm():
                 self.warm = True
                 for name in self._beside:
                     self._try(self._start, name)
-            case Compiling(busy):
+            case wire.ReadClock(node, asked):
+                self._mailbox.say(node, wire.ClockRead(asked, clock()))
+            case wire.Compiling(busy):
                 if self.compile_time.record(busy, time.monotonic()):
                     log.warning(SENTENCE)
-            case Idle():
+            case wire.Idle():
                 self.idle = True
-            case Bye(node):
+            case wire.Bye(node):
                 self.byes[node] = word
             case _:
                 log.warning("a node said %s, which is not for a launcher", type(word).__name__)
@@ -261,18 +264,15 @@ class Supervisor:
     def _stay_reachable(self) -> None:
         """For processes that are started again, also where somebody has removed the run folder; and say what went wrong."""
         try:
-            if not self._folder.is_dir():
+            if self._roster.make_folder():
                 log.warning("the run folder %s was removed; it is made again", self._folder)
                 self._troubles.record("folder", f"the run folder {self._folder} was removed; it is made again")
-                self._folder.mkdir(mode=PRIVATE_FOLDER)
-                self._claims.append(claim(self._folder))
-                self._roster.plane.write(self._folder)
         except OSError as error:
             self._troubles.record(kind_of(error, "folder"), f"the run folder {self._folder} cannot be made: {error}")
         self._mailbox.bind_again()
         news = self._troubles.news()
         if news:
-            self._mailbox.say(self._roster.plane.homes[GATEWAY], Troubled(LAUNCHER, news))
+            self._mailbox.say(self._roster.plane.homes[GATEWAY], wire.Troubled(LAUNCHER, news))
 
     def _kill(self, name: str, reason: str) -> None:
         child = self.children.get(name)
@@ -293,7 +293,6 @@ class Supervisor:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def _start_all(self) -> None:
-        self._place_by = time.monotonic() + PLACE_S
         for name in [*(node.name for node in self._roster.plane.nodes), *self._others]:
             try:
                 self._start(name)
@@ -319,25 +318,26 @@ class Supervisor:
         """A host has room for it: it begins there, and the others hear where that is."""
         if child.place is None or child.name in self._stopping:
             return
-        self._roster.settle(child.name, child.place)
         self.absent.discard(child.name)
+        try:
+            self._roster.settle(child.name, child.place)
+        except OSError:
+            child.kill()  # it is placed anew
+            raise
         child.begin(self._roster.plane)
         self._beats.expect(child.name, self._start_s)
 
     def _do_without(self, now: float) -> None:
-        """Workers that no host has room for are planned without until one has; without any there is nothing to plan."""
-        if now < self._place_by:
-            return
-        self._place_by = now + PLACE_S
-        workers = [node for node in self._roster.plane.nodes if node.is_worker]
-        waiting = [node for node in workers if node.name in self.children and self.children[node.name].place is None]
-        if not self.warm and len(waiting) == len(workers):
-            return
-        for node in waiting:
-            if node.name not in self.absent:
-                self.absent.add(node.name)
-                log.warning("no host of the cluster has room for '%s' yet; the plane goes on without it", node.name)
-                self._roster.lose(node, "no host has room for it")
+        """Who waits for a host with room is told of; workers are planned without until there is one."""
+        for node in self._roster.plane.nodes:
+            name = node.name
+            if self.waits(name) and name not in self.absent and now - self.children[name].started > PLACE_S:
+                self.absent.add(name)
+                said = f"no host of the cluster has room for '{name}' yet"
+                log.warning("%s", said)
+                self._troubles.record("room", said)
+                if node.is_worker:
+                    self._roster.lose(node, "no host has room for it")
         self._mailbox.flush()
 
     def _reap(self, child: Process) -> None:

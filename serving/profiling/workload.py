@@ -44,7 +44,7 @@ class Workload(Protocol):
         """Real payloads of a task; none where only the adapter's sample is known."""
 
     def quality(self, file: PipelineFile, engine: Engine, progress: Progress) -> Quality:
-        """Accuracy of every variant and path, and fan-outs. Raises EngineError."""
+        """Accuracy of every variant and path, 0..1, and fan-outs, as the engine answers. Raises EngineError."""
 
 
 def quiet(_what: str, _share: float) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zmq import auth
 
 from loki_rl.serving.folder import PRIVATE_FILE, PRIVATE_FOLDER
-from loki_rl.serving.security.watched import Watched
+from loki_rl.serving.security.watched import Sign, sign
 from loki_rl.serving.transport.curve import CurveKeyError, KeyPair
 
 log = logging.getLogger(__name__)
@@ -27,17 +28,19 @@ class ServerKeys:
     def __init__(self, folder: Path) -> None:
         self.pair = _pair(folder / f"{SERVER}.key_secret", f"loki-rl keys server {folder}")
         self._allowed = folder / ALLOWED
-        self._watched = Watched([self._allowed])
-        self._clients = _clients(self._allowed)
+        self._seen = _files(self._allowed)
+        self._clients = frozenset(_client(path) for path in self._seen)
 
     def allows(self, public: str) -> bool:
-        """Whether a client with this public key may come. Files that came or went since are known; where they cannot be
-        read, those of before count."""
-        if self._watched.changed():
-            try:
-                self._clients = _clients(self._allowed)
-            except CurveKeyError as error:
-                log.warning("the keys of native clients stay as they were: %s", error)
+        """Whether a client with this public key may come, by the files as they are now. One that cannot be read lets nobody
+        in, and keeps nobody else from coming or going; where there is no folder to read, those of before count."""
+        try:
+            files = _files(self._allowed)
+        except CurveKeyError as error:
+            log.warning("the keys of native clients stay as they were: %s", error)
+            return public in self._clients
+        if files != self._seen:
+            self._seen, self._clients = files, frozenset(_usable(files))
         return public in self._clients
 
 
@@ -106,14 +109,26 @@ def _write_public(path: Path, public: str) -> None:
         raise CurveKeyError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _clients(folder: Path) -> frozenset[str]:
+def _files(folder: Path) -> dict[Path, Sign | None]:
+    """Those of clients, as they are now. Raises CurveKeyError."""
     if not folder.is_dir():
         raise CurveKeyError(f"there is no folder {folder}; make it with 'loki-rl keys server'")
     try:
-        files = sorted(folder.glob("*.key"))
+        return {path: sign(path) for path in sorted(folder.glob("*.key"))}
     except OSError as error:
         raise CurveKeyError(f"{folder} cannot be read: {error.strerror}") from None
-    return frozenset(_public(path, "loki-rl keys allow") for path in files)
+
+
+def _usable(files: Iterable[Path]) -> Iterator[str]:
+    for path in files:
+        try:
+            yield _client(path)
+        except CurveKeyError as error:
+            log.warning("a native client cannot come: %s", error)
+
+
+def _client(path: Path) -> str:
+    return _public(path, "loki-rl keys allow")
 
 
 def _public(path: Path, make: str) -> str:

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 # Whoever asks how we are needs no key.
 PROBES = frozenset({"/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"})
+KEY_WANTED = "an API key is needed here: send the metadata 'authorization: Bearer KEY'"
 
 
 class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -38,9 +39,7 @@ class Doorkeeper(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 async def _deny(_: Any, context: Any) -> None:
-    await context.abort(
-        grpc.StatusCode.UNAUTHENTICATED, "an API key is needed here: send the metadata 'authorization: Bearer KEY'"
-    )
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, KEY_WANTED)
 
 
 def credentials(certificate: Certificate) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,7 +13,7 @@ import uvicorn
 
 from loki_rl.serving.security.tls import Renewed
 
-# Handshakes under way: the oldest makes room for the next. An honest one takes milliseconds.
+# Handshakes under way: the oldest of the address that has most makes room for the next. An honest one takes milliseconds.
 MAX_HANDSHAKES = 200
 # Before the next is accepted where the process has no descriptor left.
 _PAUSE_S = 0.1
@@ -26,8 +27,8 @@ class TlsServer(uvicorn.Server):
         self._tls = tls
         self._limit_s = limit_s
         self._refused = refused
-        # In the order in which they came.
-        self._handshakes: dict[asyncio.Task[None], None] = {}
+        # With whom, in the order in which they came.
+        self._handshakes: dict[asyncio.Task[None], str] = {}
         self._accepting: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -46,19 +47,24 @@ class TlsServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         while True:
             try:
-                peer, _ = await loop.sock_accept(bound)
+                peer, address = await loop.sock_accept(bound)
             except OSError:  # it left before, or there is no descriptor for it
                 await asyncio.sleep(_PAUSE_S)
                 continue
             if len(self._handshakes) >= MAX_HANDSHAKES:
-                oldest = next(iter(self._handshakes))
-                del self._handshakes[oldest]
-                oldest.cancel()
-            self._keep(self._shake_hands(peer))
+                self._make_room()
+            self._keep(self._shake_hands(peer), address[0])
 
-    def _keep(self, handshake: Coroutine[Any, Any, None]) -> None:
+    def _make_room(self) -> None:
+        """Whoever begins many and ends none takes no room from others."""
+        (most, _), *_ = Counter(self._handshakes.values()).most_common(1)
+        oldest = next(task for task, address in self._handshakes.items() if address == most)
+        del self._handshakes[oldest]
+        oldest.cancel()
+
+    def _keep(self, handshake: Coroutine[Any, Any, None], address: str) -> None:
         task = asyncio.create_task(handshake)
-        self._handshakes[task] = None
+        self._handshakes[task] = address
         task.add_done_callback(lambda done: self._handshakes.pop(done, None))
 
     async def _shake_hands(self, peer: socket.socket) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import zmq
 from loki_rl.core.actor import Actor
 from loki_rl.core.effects import Drop, Effect, Send
 from loki_rl.core.messages import Event, Tick
+from loki_rl.serving.clock import clock
 from loki_rl.serving.transport.event_queue import EventQueue
 from loki_rl.serving.transport.mailbox import Mailbox
 from loki_rl.serving.transport.payloads import NOTHING, Payloads
@@ -72,7 +72,7 @@ class Hosted:
 
 
 class Driver:
-    """homes: address -> node. clock: seconds, comparable between the processes of a host. strays: letters nobody here
+    """homes: address -> node. clock: seconds, comparable between the processes of a plane. strays: letters nobody here
     takes. faults: events, effects, words and sources that failed; an exception costs what it was about and nothing else.
     troubles: these in words. recorders: what each keeps -> who does.
     check: validate every actor after every burst."""
@@ -81,7 +81,7 @@ class Driver:
         self,
         mailbox: Mailbox,
         homes: Mapping[str, str],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = clock,
         check: bool = False,
     ) -> None:
         self.strays = 0

@@ -63,7 +63,8 @@ class Outbox:
 
 
 class HeldOutbox(Outbox):
-    """Writes nothing; what it would have written waits in order. held: letters with their frames, or a word."""
+    """Writes nothing; what it would have written waits in order: for a peer that has no address yet, or in trials. held:
+    letters with their frames, or a word."""
 
     __slots__ = ("held",)
 
@@ -94,9 +95,10 @@ class HeldOutbox(Outbox):
 
 
 class Mailbox:
-    """endpoints: node -> address of its inbox; a connection is made when the first letter goes there. outside: another
-    address of the own one, for nodes of other hosts; keys: of all nodes, where hosts are several: nobody else gets in.
-    Raises CurveKeyError for an address that other hosts can reach where there are none, ZMQError for one that cannot be had.
+    """endpoints: node -> address of its inbox, empty where it has none yet; a connection is made when the first letter goes
+    there. outside: another address of the own one, for nodes of other hosts; keys: of all nodes, where hosts are several:
+    nobody else gets in. Raises CurveKeyError for an address that other hosts can reach where there are none, ZMQError for
+    one that cannot be had.
 
     No limit on queue lengths (HWM 0): credits bound what is under way, and a limit would lose messages without a word.
     malformed: messages that were dropped. sent, received: messages, not letters.
@@ -160,7 +162,7 @@ class Mailbox:
     def release(self, node: str) -> None:
         """Write what was withheld from a node, in order."""
         outbox = self._outboxes.get(node)
-        if isinstance(outbox, HeldOutbox):
+        if isinstance(outbox, HeldOutbox) and self._endpoints[node]:
             self._outboxes[node] = outbox.written()
 
     def take(self, limit: int) -> tuple[list[Received], list[ControlWord]]:
@@ -189,14 +191,24 @@ class Mailbox:
         bind_again(self.inbox, self._endpoints[self.node])
 
     def forget(self, node: str, endpoint: str) -> None:
-        """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`. Under the
-        same address a message on its way could still reach the successor."""
+        """Close the connection to a node and lose what is queued for it; its successor listens at `endpoint`, or what is for
+        it waits until this is called again. Under the same address a message on its way could still reach the successor.
+        Who began after the successor may know it already."""
+        known = self._endpoints.get(node)
+        if endpoint == known:
+            return
         self._endpoints[node] = endpoint
-        outbox = self._outboxes.pop(node, None)
-        if outbox is not None:
-            if outbox in self._filled:
-                self._filled.remove(outbox)
-            outbox.socket.close(linger=0)
+        outbox = self._outboxes.get(node)
+        if outbox is None:
+            return
+        if known == "":
+            _join(outbox.socket, endpoint, self._pair(endpoint))
+            self.release(node)
+            return
+        del self._outboxes[node]
+        if outbox in self._filled:
+            self._filled.remove(outbox)
+        outbox.socket.close(linger=0)
 
     def close(self, last: str | None = None, linger_s: float = 0.0) -> None:
         """Close all sockets; what was sent to the node `last` is given this long to leave. The others may be gone already,
@@ -223,10 +235,9 @@ class Mailbox:
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        if pair is not None:
-            secure_client(socket, pair, pair.public)
-        socket.connect(endpoint)
-        outbox = self._outboxes[node] = Outbox(socket)
+        if endpoint:
+            _join(socket, endpoint, pair)
+        outbox = self._outboxes[node] = Outbox(socket) if endpoint else HeldOutbox(socket)
         return outbox
 
     def _sort(self, message: bytes, letters: list[Received], words: list[ControlWord]) -> None:
@@ -240,3 +251,10 @@ class Mailbox:
             words.append(wire.decode_control(body))
         else:
             raise WireError("unknown kind or version")
+
+
+def _join(socket: zmq.Socket[bytes], endpoint: str, pair: KeyPair | None) -> None:
+    """pair: of both ends, where there is one."""
+    if pair is not None:
+        secure_client(socket, pair, pair.public)
+    socket.connect(endpoint)

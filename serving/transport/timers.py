@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from loki_rl.serving.clock import clock
 from loki_rl.serving.transport.driver import Delivery
 
 Call = Callable[[float], Iterable[Delivery]]
@@ -32,7 +33,7 @@ class _Spec(ctypes.Structure):
 
 
 class DeadlineTimer:
-    """Readable from the time it was set to, on the clock of time.monotonic(). Exact to some 50 microseconds, where time-outs
+    """Readable from the time it was set to, on the plane's clock. Exact to some 50 microseconds, where time-outs
     of a poll are whole milliseconds."""
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class DeadlineTimer:
             return
         self._at = at
         # Zero would mean never.
-        whole, nanoseconds = (0, 0) if at is None else divmod(max(1, round(at * 1e9)), 1_000_000_000)
+        whole, nanoseconds = (0, 0) if at is None else divmod(max(1, round(1e9 * (at - clock.ahead))), 1_000_000_000)
         self._spec.value_s, self._spec.value_ns = whole, nanoseconds
         _checked(_libc.timerfd_settime(self._fd, _ABSOLUTE, ctypes.byref(self._spec), None))
 
@@ -91,7 +92,7 @@ class Timers:
 
     def after(self, seconds: float, call: Call) -> None:
         """Call so much later, with the time it is then."""
-        self.at(time.monotonic() + seconds, call)
+        self.at(clock() + seconds, call)
 
     def at(self, at: float, call: Call) -> None:
         """Call at this time [s], with the time it is then."""

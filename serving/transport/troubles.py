@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import time
 
 import zmq
 from msgspec.structs import replace
 
+from loki_rl.serving.clock import clock
 from loki_rl.serving.state import Trouble
 from loki_rl.serving.transport.protocol import shortened
 
@@ -33,7 +33,7 @@ class Troubles:
     def record(self, kind: str, said: str) -> None:
         """One more. kind: as in state.Trouble."""
         known = self._by_kind.get(kind) or Trouble(self._process, kind)
-        self._by_kind[kind] = replace(known, count=known.count + 1, at_s=time.monotonic(), said=shortened(said))
+        self._by_kind[kind] = replace(known, count=known.count + 1, at_s=clock(), said=shortened(said))
         self._told = False
 
     def news(self) -> list[Trouble]:

@@ -112,10 +112,24 @@ class Idle(Struct, array_like=True, tag=True):
 
 class Gone(Struct, array_like=True, tag=True):
     """Launcher to all nodes: this node's process ended. What is queued for it must not reach its successor, which will
-    listen at `endpoint`."""
+    listen at `endpoint`; where that is empty, it is not known yet, and what is for the successor waits."""
 
     node: str
     endpoint: str
+
+
+class ReadClock(Struct, array_like=True, tag=True):
+    """A node of another host to the launcher: what time is it? asked: when, on that host's clock [s]."""
+
+    node: str
+    asked: float
+
+
+class ClockRead(Struct, array_like=True, tag=True):
+    """The answer. now: the plane's time when it left [s]."""
+
+    asked: float
+    now: float
 
 
 class Leave(Struct, array_like=True, tag=True):
@@ -174,8 +188,9 @@ class Bye(Struct, array_like=True, tag=True):
 
 
 ControlWord = (
-    Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | Troubled | TraceParents | Bye
-)
+    Up | Alive | Hung | Compiling | Warm | Idle | Gone | Leave | ReadParts | PartsRead | ReadClock | ClockRead | Troubled
+    | TraceParents | Bye
+)  # fmt: skip
 
 _control: msgspec.msgpack.Decoder[ControlWord] = msgspec.msgpack.Decoder(ControlWord)
 

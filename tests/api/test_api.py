@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import loki_rl
 from loki_rl.control.allocator.allocate import allocate
-from loki_rl.control.formulation.request import Request, RequestError
-from loki_rl.files.config import ConfigError
+from loki_rl.control.formulation.request import Request
 from loki_rl.reports.plots import PlotError
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.run import run_twin
@@ -52,8 +52,10 @@ def test_a_file_that_was_loaded_keeps_its_slo(small: Path) -> None:
 def test_a_ladder_has_a_plan_for_each_demand_in_rising_order(small: Path) -> None:
     found = loki_rl.ladder(small, [40.0, 10.0, 20.0])
     assert [plan.demand_rps for plan in found.plans] == [10.0, 20.0, 40.0]
-    with pytest.raises(RequestError, match="no demand"):
-        loki_rl.ladder(small, [])
+    assert len(loki_rl.ladder(small, (rate for rate in (10, 20, 40))).plans) == 3  # type: ignore[arg-type]
+    for nothing in ([], 300, "300", [-1.0]):
+        with pytest.raises(loki_rl.UserError, match="ladder, at 'demands"):
+            loki_rl.ladder(small, nothing)  # type: ignore[arg-type]
 
 
 def test_a_capacity_can_be_served_and_more_than_it_cannot(small: Path) -> None:
@@ -124,6 +126,11 @@ def test_without_pandas_a_table_is_refused_in_a_sentence(small: Path, monkeypatc
     [
         ({"polcy": "exact"}, "unknown key 'polcy'; did you mean 'policy'"),
         ({"servers": 0}, "at 'servers': expected a whole number >= 1"),
+        ({"slo_ms": 1e308}, "at 'slo_ms': expected a number <= 86400000"),
+        ({"driver": "gpu"}, "at 'driver': invalid enum value 'gpu'; it is one of twin, emulated, onnx"),
+        ({"trace": np.arange(5)}, "at 'trace': expected text, got numpy.ndarray"),
+        ({"faults": {"seed": 1}}, "faults: expected a path, got dict"),
+        ({"logdir": Path("/dev/null")}, "nothing can be written to /dev/null"),
         ({"policy": "exat"}, "did you mean 'exact'"),
         ({"trace": "flash_crow"}, "did you mean 'flash_crowd'"),
     ],
@@ -134,32 +141,49 @@ def test_what_is_wrong_is_a_sentence_that_names_it(small: Path, options: dict[st
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("given", "says"),
     [
-        ({"demand": "20"}, "demand must be a number above 0 requests/s, not '20'"),
-        ({"demand": None}, "demand must be a number above 0 requests/s, not None"),
-        ({"servers": 2.5}, "servers must be a whole number, not 2.5"),
-        ({"min_accuracy": "0.9"}, "min_accuracy must lie in 0..1, not '0.9'"),
-        ({"slo_ms": "200"}, "slo_ms must be finite and above 0, not '200'"),
+        ({"slo_ms": -1.0}, "plan, at 'slo_ms': expected a number > 0"),
+        ({"slo_ms": np.inf}, "plan, at 'slo_ms': expected a number <= 86400000"),
+        ({"demand": np.nan}, "plan, at 'demand': expected a number >= 1e-06"),
+        ({"demand": 10**400}, "plan, at 'demand': number out of range"),
+        ({"demand": "300"}, "plan, at 'demand': expected a number, got text"),
+        ({"servers": 1.5}, "plan, at 'servers': expected a whole number or nothing, got a number"),
+        ({"queueing": "no"}, "plan, at 'queueing': invalid enum value 'no'; it is one of half-slo, tail"),
+        ({"pool": 5}, "plan, at 'pool': expected text or nothing, got a whole number"),
+        ({"pipeline": None}, "pipeline: expected a path, got NoneType"),
+        ({"pipeline": "trafic"}, "no pipeline 'trafic'"),
     ],
 )
-def test_what_is_no_number_is_refused(small: Path, options: dict[str, object], says: str) -> None:
+def test_a_question_that_makes_no_sense_is_refused(small: Path, given: dict[str, object], says: str) -> None:
     with pytest.raises(loki_rl.UserError, match=says):
-        loki_rl.plan(small, **{"demand": 20.0, **options})  # type: ignore[arg-type]
+        loki_rl.plan(**{"pipeline": small, "demand": 20.0, **given})  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers(small: Path) -> None:
-    plain = loki_rl.plan(small, 20.0, 4)
-    assert loki_rl.plan(small, np.float32(20.0), np.int64(4)).placements == plain.placements  # type: ignore[arg-type]
+    asked = loki_rl.plan(small, np.float32(20), np.int64(4), slo_ms=np.float64(200))  # type: ignore[arg-type]
+    assert asked.placements == loki_rl.plan(small, 20.0, 4, slo_ms=200.0).placements
+    assert [plan.demand_rps for plan in loki_rl.ladder(small, np.array([20, 10])).plans] == [10, 20]  # type: ignore[arg-type]
+    run = loki_rl.simulate(small, seed=np.int64(3), mean_rps=np.float32(20), to_s=np.float64(5))  # type: ignore[arg-type]
+    assert run.options == loki_rl.simulate(small, seed=3, mean_rps=20.0, to_s=5.0).options
 
 
-def test_one_policy_is_compared_by_its_name_alone(small: Path, tmp_path: Path) -> None:
-    (run,) = loki_rl.compare(small, policies="hardware", to_s=2, logdir=tmp_path).results
-    assert run.options.policy == "hardware"
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"policies": []}, "compare, at 'policies': expected a list of length >= 1"),
+        ({"policies": [None]}, "at 'policies.0.': expected text, got nothing"),
+        ({"drivers": ["gpu"]}, "at 'drivers.0.': invalid enum value 'gpu'"),
+        ({"seeds": 0}, "at 'seeds': expected a whole number >= 1"),
+        ({"jobs": -1}, "at 'jobs': expected a whole number >= 1"),
+        ({"traces": 5}, "at 'traces': expected a list, got a whole number"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(small: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(loki_rl.UserError, match=says):
+        loki_rl.compare(small, **given)
 
 
-def test_an_slo_that_no_plan_can_have_is_refused(small: Path) -> None:
-    with pytest.raises(RequestError, match="slo_ms must be finite and above 0"):
-        loki_rl.plan(small, 20.0, slo_ms=-1.0)
-    with pytest.raises(ConfigError, match="no pipeline 'trafic'"):
-        loki_rl.plan("trafic", 20.0)
+def test_one_policy_and_one_driver_need_no_list(small: Path, tmp_path: Path) -> None:
+    found = loki_rl.compare(small, policies="hardware", drivers="twin", to_s=5, logdir=tmp_path)
+    assert [done.options.policy for done in found.results] == ["hardware"]

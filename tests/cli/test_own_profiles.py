@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from loki_rl.files.config import PACKAGED
+from loki_rl.files.config import PACKAGED, load_pipeline
 from loki_rl.files.user_folders import profiles_folder
 from loki_rl.runs.fingerprint import fingerprint
 from loki_rl.runs.options import RunOptions
+from loki_rl.serving.engines.files import model_path, write_whole
 
 Call = Callable[..., Any]
 SHIPPED = PACKAGED / "profiles" / "reading.cpu.json"
@@ -60,6 +61,21 @@ def test_runs_with_own_figures_are_other_runs(own: Path) -> None:
     assert fingerprint(options) != same
     own.unlink()
     assert fingerprint(options) == same
+
+
+NOWHERE = {"folder": "folder is a folder; name a file in it with --out", "file/x.json": "nothing can be written to"}
+
+
+@pytest.mark.parametrize("out", NOWHERE)
+def test_what_cannot_be_written_is_told_before_it_is_measured(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, out: str
+) -> None:
+    monkeypatch.setenv("LOKI_MODELS", str(tmp_path / "models"))
+    for spec in load_pipeline("reading").models.values():
+        write_whole(model_path(tmp_path / "models", spec.model), b"never opened")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    assert NOWHERE[out] in call("profile", "reading", "--out", tmp_path / out).sentence
 
 
 @pytest.mark.usefixtures("own")

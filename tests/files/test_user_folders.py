@@ -20,6 +20,7 @@ name: tiny
 slo_ms: 100
 provenance: measured
 profile: profiles/tiny.json
+workload: loki_rl.reading.workload:RenderedScenes
 tasks:
   only:
     entry: 1
@@ -82,7 +83,7 @@ def test_pipelines_look_for_models_where_they_are_fetched_to(
     assert loaded(shipped).repository == models_folder()
     monkeypatch.setenv("LOKI_MODELS", str(tmp_path / "told"))
     assert loaded(shipped).repository == models_folder() == tmp_path / "told"
-    with pytest.raises(UsageError, match=r"told/det/1/model.onnx; run 'loki-rl models fetch reading'"):
+    with pytest.raises(UsageError, match=r"told/det/1/model.onnx; run 'loki-rl models fetch tiny'"):
         need_models(RunOptions(str(shipped)), "onnx")
     write_whole(model_path(tmp_path / "told", "det"), b"")
     need_models(RunOptions(str(shipped)), "onnx")

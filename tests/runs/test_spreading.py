@@ -1,10 +1,11 @@
-"""Calls spread over a Ray cluster: what they return, and what happens to those whose process or host is lost."""
+"""Calls over processes or a Ray cluster: what they return, and what becomes of those whose process or host is lost."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def killed() -> int:
 
 def raised() -> int:
     raise KeyError("nope")
+
+
+def test_a_thread_of_a_notebook_may_spread_calls() -> None:
+    found: list[object] = []
+    work = {number: partial(pow, number, 2) for number in (2, 3)}
+    asking = threading.Thread(target=lambda: found.extend(spread(work, 2)))
+    asking.start()
+    asking.join(120)
+    assert sorted(map(str, found)) == ["(2, 4)", "(3, 9)"]
 
 
 def test_a_killed_call_is_made_again_and_all_come_back(ray_address: str, tmp_path: Path) -> None:
@@ -89,3 +99,12 @@ def figures(file: Path) -> list[object]:
 def test_flags_that_would_not_be_heard(small: Path, tmp_path: Path, flags: tuple[str, ...], says: str) -> None:
     done = CliRunner().invoke(app, ["compare", str(small), "--logdir", str(tmp_path), *flags])
     assert says in str(done.exception)
+
+
+@pytest.mark.parametrize("words", [("compare", "--logdir", "runs"), ("train", "--out", "agents"), ("serve",)])
+def test_a_client_of_ray_is_told_where_to_run(small: Path, words: tuple[str, ...]) -> None:
+    command, *rest = words
+    done = CliRunner().invoke(app, [command, str(small), *rest, "--launcher", "ray", "--address", "ray://127.0.0.1:10001"])
+    assert "'ray://127.0.0.1:10001' is no address of a cluster's head; run this on a host of the cluster" in str(
+        done.exception
+    )

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from loki_rl.calibration.fit import calibrate as fit
 from loki_rl.calibration.fit import read_recordings
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, writable
+from loki_rl.cli.flags import Json
 from loki_rl.files.calibration_file import LEVELS, Calibration
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.recorded.recording import RECORDING
 

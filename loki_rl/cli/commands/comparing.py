@@ -10,10 +10,11 @@ import click
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names, writable
+from loki_rl.cli.flags import FaultsFile, Fields, Json, RecordingFile, UsageError, alone, cluster_of, split_names
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models, own_folder, played_again
 from loki_rl.env.faults import load_faults
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help
 from loki_rl.paper.suite import paper_suite
 from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName

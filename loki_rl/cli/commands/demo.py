@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, writable
+from loki_rl.cli.flags import Json
 from loki_rl.demo.reading import reading
 from loki_rl.demo.stage import Stage
 from loki_rl.demo.traffic import traffic
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.options import Device
 from loki_rl.runs.result import RunResult, row

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, UsageError, writable
+from loki_rl.cli.flags import Json, UsageError
 from loki_rl.fidelity.measure import PLAYS, document, measure
 from loki_rl.fidelity.report import table, write_report
 from loki_rl.fidelity.twin import Recorded, calibrated, read_run
 from loki_rl.fidelity.verdict import Bars
 from loki_rl.files.calibration_file import Calibration, load_calibration
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help
 
 

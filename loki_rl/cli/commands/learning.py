@@ -11,10 +11,11 @@ from loki_rl.agents.commands import EvaluateFlags, TrainFlags, check_exported, r
 from loki_rl.agents.forecast_commands import ForecasterFlags, ScoreFlags, run_score, run_train_forecaster
 from loki_rl.agents.seeds import SeedRun, best_of, train_seeds
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Json, cluster_of, writable
+from loki_rl.cli.flags import Json, cluster_of
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.env.gym.cluster_options import ONE_TASK
 from loki_rl.files.config import load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help
 from loki_rl.ray_cluster import AUTO, ClusterAddress, LauncherName
 

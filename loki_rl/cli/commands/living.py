@@ -9,9 +9,10 @@ from typing import Annotated
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of, writable
+from loki_rl.cli.flags import Fields, Json, Logdir, cluster_of
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import finish, need_models
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.live import ServeOptions, beside, serve_until_stopped
 from loki_rl.runs.options import RunOptions

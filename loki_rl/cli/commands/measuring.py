@@ -11,7 +11,8 @@ from loki_rl.cli import terminal
 from loki_rl.cli.flags import Fields, Json, UsageError
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import need_models
-from loki_rl.files.config import load_pipeline
+from loki_rl.files.config import PipelineFile, load_pipeline
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Count, Help, PipelineName, Positive, Seed
 from loki_rl.runs.options import RunOptions
 from loki_rl.serving.engines.sessions import choose_device
@@ -75,11 +76,7 @@ def profile(
         if file.measured is not None
         else Request(device, samples, seed, Effort(budget_s=budget_s), labelled=labelled)
     )
-    target = out or file.own_profile
-    if target is None:
-        raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
-    if out is None and target.exists():
-        terminal.note(f"{target} will be replaced; keep it by naming another file with --out")
+    target = _target(file, out)
     with terminal.progress_bars() as progress:
         measured = measure(file, request, progress)
         measured.save(target)
@@ -91,3 +88,16 @@ def profile(
     tell_profile(load_pipeline(options.pipeline, need_profile=False))
     row = {"file": str(target), **msgspec.to_builtins(measured)}
     terminal.say(row, as_json, lambda: terminal.profile(row))
+
+
+def _target(file: PipelineFile, out: Path | None) -> Path:
+    """Where the profile is written: better to know before a measurement than after it. Raises UsageError."""
+    target = out or file.own_profile
+    if target is None:
+        raise UsageError(f"pipeline '{file.name}' names no profile file; say where with --out")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file in it with --out")
+    writable(target.parent)
+    if out is None and target.exists():
+        terminal.note(f"{target} will be replaced; keep it by naming another file with --out")
+    return target

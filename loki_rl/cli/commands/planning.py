@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -22,7 +21,7 @@ from loki_rl.control.formulation.request import Part, Request
 from loki_rl.core.plan import JointPlan
 from loki_rl.errors import FailureError
 from loki_rl.files.config import PipelineFile
-from loki_rl.options import Fraction, Help, Positive, Servers
+from loki_rl.options import LEAST_RPS, MOST_RPS, Fraction, Help, Servers, Slo
 from loki_rl.reports.plots import phases_png
 from loki_rl.runs.options import Headroom, PoolName, ProfileName, QueueingName, RunOptions, SolverName
 
@@ -42,7 +41,7 @@ def plan(
     weight: Annotated[
         list[float] | None, Help("How much a pipeline counts beside the others; one for each pipeline.")
     ] = None,
-    slo_ms: Annotated[list[Positive] | None, Help("End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
+    slo_ms: Annotated[list[Slo] | None, Help("End-to-end deadline [ms]; for all, or for each pipeline.")] = None,
     min_accuracy: Annotated[
         list[Fraction] | None, Help("Least mean accuracy of what is served; for all, or for each pipeline.")
     ] = None,
@@ -168,12 +167,13 @@ def _demands(text: str) -> list[float]:
         numbers = [float(part) for part in text.split(":")]
     except ValueError:
         numbers = []
-    if len(numbers) == 1 and numbers[0] > 0 and isfinite(numbers[0]):
+    if len(numbers) == 1 and LEAST_RPS <= numbers[0] <= MOST_RPS:
         return numbers
-    if len(numbers) == 3 and 0 < numbers[0] <= numbers[1] < float("inf") and numbers[2] > 0:
+    if len(numbers) == 3 and LEAST_RPS <= numbers[0] <= numbers[1] <= MOST_RPS and numbers[2] >= LEAST_RPS:
         first, last, step = numbers
         count = int((last - first) / step + 1e-9) + 1
         if count > MAX_LADDER:
             raise UsageError(f"--demand {text} asks for {count} plans, more than {MAX_LADDER}; take a larger step")
         return [first + k * step for k in range(count)]
-    raise UsageError(f"--demand must be a rate above 0 or FROM:TO:STEP, not '{text}'")
+    rate = f"a rate from {LEAST_RPS:g} to {MOST_RPS:g} requests/s"
+    raise UsageError(f"--demand must be {rate} or FROM:TO:STEP, not '{text}'")

@@ -10,12 +10,13 @@ import msgspec
 from msgspec.structs import replace
 
 from loki_rl.cli import terminal
-from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone, writable
+from loki_rl.cli.flags import FaultsFile, Json, Logdir, RecordingFile, UsageError, alone
 from loki_rl.cli.provenance import tell_profile
 from loki_rl.cli.results import finish, need_models, own_folder, played_again
 from loki_rl.decoding import UNREADABLE
 from loki_rl.env.faults import load_faults
 from loki_rl.files.tables import wording
+from loki_rl.files.user_folders import writable
 from loki_rl.options import Help
 from loki_rl.runs.options import RunOptions, read_options
 from loki_rl.runs.run import RUNNERS

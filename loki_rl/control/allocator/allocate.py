@@ -78,8 +78,7 @@ def capacity(
     solver: Solver = "search",
 ) -> Plan:
     """The largest demand that `servers` can serve at an accuracy floor, as a plan whose capacity_rps is that demand.
-
-    Raises RequestError as `allocate`.
+    The rest is as in `Request`. Raises RequestError as `allocate`.
     """
     request = Request(
         demand_rps=1.0,

@@ -15,6 +15,7 @@ from loki_rl.control.formulation.prepared import prepare
 from loki_rl.control.formulation.request import Part, with_count
 from loki_rl.core.plan import JointPlan, Plan
 from loki_rl.core.servers.server_type import ServerType
+from loki_rl.options import MOST_SERVERS
 from loki_rl.progress import Progress, unseen
 
 MORE_S = 0.010
@@ -64,6 +65,8 @@ def _with_servers(parts: Sequence[Part], kind: ServerType, count: int) -> list[P
 
 
 def _one_more_server(parts: Sequence[Part], joint: JointPlan, kind: ServerType) -> list[str]:
+    if parts[0].request.servers >= MOST_SERVERS:
+        return []
     richer = allocate_jointly(_with_servers(parts, kind, kind.count + 1))
     of = f" of type '{kind.name}'" if kind.name else ""
     return [f"one more server{of}: {_change(parts, joint, richer)}"]
@@ -145,11 +148,11 @@ def fewest_servers(parts: Sequence[Part]) -> int | None:
         plans = allocate_jointly(_with_servers(parts, kind, servers)).plans
         return all(plan.served_fraction == 1 for plan in plans)
 
-    low, high = 0, 1
+    low, high, most = 0, 1, min(MOST_TIMES * kind.count, MOST_SERVERS)
     while not serves(high):
-        if high > MOST_TIMES * kind.count:
+        if high >= most:
             return None
-        low, high = high, 2 * high
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if serves(middle) else (middle, high)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import isfinite
-from numbers import Integral, Real
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -16,7 +15,7 @@ from loki_rl.core.plan import Exclusion, Server
 from loki_rl.core.servers.server_type import ServerType, types_of
 from loki_rl.core.validation import require
 from loki_rl.errors import UserError
-from loki_rl.options import MOST_SERVERS
+from loki_rl.options import LEAST_RPS, MOST_HEADROOM, MOST_RPS, MOST_SERVERS
 
 Queueing = Literal["half-slo", "tail"]
 # Who answers: this program's own search, or HiGHS on the model written down in PuLP (docs/allocator.md, Searches).
@@ -93,7 +92,7 @@ def check_parts(parts: Sequence[Part]) -> None:
     _require(bool(parts), "name at least one pipeline")
     for part in parts:
         check(part.request)
-        _require(positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
+        _require(_positive(part.weight), f"the weight of '{part.pipeline.name}' must be above 0, not {part.weight}")
         alone = len(parts) == 1 or part.request.horizon_s is None
         _require(alone, "several pipelines are planned for empty servers only, without a horizon")
     shared = [(one.servers, one.pool, one.time_limit_s, one.solver) for one in (part.request for part in parts)]
@@ -104,20 +103,19 @@ def check_parts(parts: Sequence[Part]) -> None:
 def check(request: Request) -> None:
     """Raise RequestError where the request contradicts itself."""
     _check_pool(request)
-    _require(positive(request.demand_rps), f"demand must be a number above 0 requests/s, not {request.demand_rps!r}")
-    _require(isinstance(request.servers, Integral), f"servers must be a whole number, not {request.servers!r}")
+    within = LEAST_RPS <= request.demand_rps <= MOST_RPS
+    _require(within, f"demand must lie between {LEAST_RPS:g} and {MOST_RPS:g} requests/s, not {request.demand_rps}")
     _require(request.servers <= MOST_SERVERS, f"servers must be at most {MOST_SERVERS}, not {request.servers}")
     _require(request.servers >= 1, f"servers must be at least 1, not {request.servers}")
-    share = _nonnegative(request.min_accuracy) and request.min_accuracy <= 1
-    _require(share, f"min_accuracy must lie in 0..1, not {request.min_accuracy!r}")
-    _require(_nonnegative(request.headroom), f"headroom must be >= 0, not {request.headroom!r}")
+    _require(0 <= request.min_accuracy <= 1, f"min_accuracy must lie in 0..1, not {request.min_accuracy}")
+    _require(0 <= request.headroom <= MOST_HEADROOM, f"headroom must lie in 0..{MOST_HEADROOM:g}, not {request.headroom}")
     _require(request.queueing in QUEUEINGS, f"queueing must be one of {', '.join(QUEUEINGS)}, not '{request.queueing}'")
-    _require(positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
+    _require(_positive(request.time_limit_s), f"the time limit must be above 0 s, not {request.time_limit_s}")
     for name, seconds in (("slo_s", request.slo_s), ("horizon_s", request.horizon_s)):
-        _require(seconds is None or positive(seconds), f"{name} must be above 0 s, not {seconds}")
+        _require(seconds is None or _positive(seconds), f"{name} must be above 0 s, not {seconds}")
     _require(request.load_s is None or _nonnegative(request.load_s), f"load_s must be >= 0, not {request.load_s}")
     mean = request.mean_rps
-    _require(mean is None or positive(mean), f"mean_rps must be above 0, not {mean}")
+    _require(mean is None or _positive(mean), f"mean_rps must be above 0, not {mean}")
     _check_slices(request)
     _require(request.solver in SOLVERS, f"solver must be one of {', '.join(SOLVERS)}, not '{request.solver}'")
 
@@ -138,18 +136,17 @@ def _check_pool(request: Request) -> None:
     for kind in request.pool:
         where = f"server type '{kind.name}'"
         _require(kind.count >= 0, f"{where}: count must be at least 0, not {kind.count}")
-        _require(positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
+        _require(_positive(kind.price), f"{where}: price must be above 0, not {kind.price}")
         _require(kind.memory_mb > 0, f"{where}: memory_mb must be above 0, not {kind.memory_mb}")
-        _require(kind.speed is None or positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
+        _require(kind.speed is None or _positive(kind.speed), f"{where}: speed must be above 0, not {kind.speed}")
 
 
-def positive(number: object) -> bool:
-    """Whether it is a finite number above 0."""
-    return isinstance(number, Real) and isfinite(number) and float(number) > 0
+def _positive(number: float) -> bool:
+    return isfinite(number) and number > 0
 
 
-def _nonnegative(number: object) -> bool:
-    return isinstance(number, Real) and isfinite(number) and float(number) >= 0
+def _nonnegative(number: float) -> bool:
+    return isfinite(number) and number >= 0
 
 
 _require = partial(require, error=RequestError)

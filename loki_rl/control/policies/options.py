@@ -12,14 +12,13 @@ from loki_rl.core.servers.server_type import ServerType
 class PolicyOptions(Struct, frozen=True):
     """What all policies may be told.
 
-    servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in Request. queueing, headroom: the policy's own
+    servers: size of the cluster. slo_s, min_accuracy, time_limit_s: as in `Request`. queueing, headroom: the policy's own
     choice if None. demand_rps: the demand that a fixed plan is made for. initial_rps: expected before anything was counted.
-    load_s: time to load a model [s], the variants' own if None. future: requests in every second from the origin on, where
-    a trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`learned`, `ppo`).
-    pool, solver: as in Request. caution: how much is
-    paid for room for crowds that were never seen here, times what they are likely to cost. history: file of what demand was
-    like before (`exact`). clock_s: at time 0 [s, see demand.seasonality]. interval_s: between plans [s]; an agent is for
-    one alone.
+    load_s: time to load a model [s], the variants' own if None. future: requests in every second from the origin on, where a
+    trace is replayed; `clairvoyant` alone looks at it. model: file of a trained agent (`learned`, `ppo`). pool, solver: as
+    in `Request`. caution: how much is paid for room for crowds that were never seen here, times what they are likely to
+    cost. history: file of what demand was like before (`exact`). clock_s: at time 0 [s, see demand.seasonality]. interval_s:
+    between plans [s]; an agent is for one alone.
     """
 
     servers: int

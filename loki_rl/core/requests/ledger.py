@@ -129,7 +129,14 @@ class Tally(Struct):
 
 
 class Summary(Struct):
-    """The figures of a run (docs/glossary.md); None is what a server does not tell. accuracy: 0.0 when nothing was ok."""
+    """The figures of a run (docs/glossary.md); None is what a server does not tell.
+
+    arrivals: requests that came; each ends as one of ok, late, dropped, rejected, cancelled and failed. slo_violation_ratio:
+    share of them that was not ok, 0..1; leaf_violation_ratio: the same of results at leaves. accuracy: mean of what was ok,
+    0..1; 0.0 when nothing was. servers_mean: servers in use, mean over time [servers]. p50_ms, p99_ms: latency of the
+    requests that ended ok or late. task_executions: items that models ran. switches: models loaded. cost_j: J, the less the
+    better [per arrival].
+    """
 
     arrivals: int
     ok: int

@@ -14,6 +14,7 @@ from loki_rl.control.formulation.request import Part, Queueing, Request, with_co
 from loki_rl.core.pipeline import Pipeline
 from loki_rl.core.servers.server_type import ServerType, TypeProfile
 from loki_rl.files.config import load_pipeline
+from loki_rl.options import MOST_SERVERS
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 
@@ -61,6 +62,12 @@ def test_shedding_names_cluster_and_floor_that_would_do(traffic: Pipeline) -> No
     assert allocate(traffic, replace(request, servers=needed - 1)).served_fraction < 1
     assert f"it must be {allocate(traffic, replace(request, min_accuracy=0.0)).accuracy:.4f}" in said
     assert re.search(r"one point of accuracy less: \d+\.\d requests/s more are served", said)
+
+
+def test_nobody_is_told_of_more_servers_than_there_may_be(traffic: Pipeline) -> None:
+    said = told(traffic, Request(1e7, 100))
+    assert "100 servers bind: to serve all needs more servers than anyone has" in said
+    assert "one more server" not in told(traffic, Request(1e6, MOST_SERVERS))
 
 
 def test_the_slo_may_be_what_binds(traffic: Pipeline) -> None:

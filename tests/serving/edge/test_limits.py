@@ -19,6 +19,7 @@ from tests.serving.site import INFER, INPUT, Site
 
 BODY = json.dumps({"inputs": [INPUT]}).encode()
 POST = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\n".encode()
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -198,6 +199,8 @@ def test_what_a_client_did_not_finish_is_let_go(own: Site, monkeypatch: pytest.M
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", "head", 431),
         (b"\x00\xff\r\n\r\n", "unparsable", 400),
         (POST + b"Content-Length: 1\r\n\r\n{", "malformed", 400),
+        (POST + UPGRADE + b"Content-Length: 4\r\n\r\n", "malformed", 400),
+        (POST + UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n", "malformed", 400),
         (POST + b"Content-Length: 100000000\r\n\r\n", "size", 413),
         (b"POST /loki/run HTTP/1.1\r\nHost: a.example\r\n\r\n", "origin", 403),
     ],
@@ -207,6 +210,13 @@ def test_refusals_are_counted_by_reason(own: Site, responder: Any, said: bytes, 
     with connected(own, said) as client:
         assert client.recv(1000).startswith(b"HTTP/1.1 %d " % status)
     eventually(lambda: turned(responder, reason) == before + 1, "nobody counts it")
+
+
+def test_what_follows_a_wish_for_another_protocol_is_answered(own: Site) -> None:
+    """Also where it comes in the same read: who waited for it would wait until the connection is closed."""
+    first, last = LIVE.replace(b"\r\n\r\n", b"\r\n" + UPGRADE + b"\r\n"), LIVE.replace(b"Host", b"Connection: close\r\nHost")
+    with connected(own, first * 300 + last) as client:
+        assert heard(client).count(b"HTTP/1.1 200 ") == 301
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import zmq
 
 from loki_rl.core.messages import Outcome
 from loki_rl.serving.gateway.client import Client, ClientError, Inference, pack_payload
-from loki_rl.serving.transport.protocol import VERSION, Refused
+from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, VERSION, Refused
 from loki_rl.serving.transport.wire import unpack
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -80,6 +83,82 @@ def test_a_refusal_is_an_error_in_infer_and_an_item_in_poll(responder: Any) -> N
         assert isinstance(refused, Refused)
         with pytest.raises(ClientError, match="complex128 cannot be sent"):
             client.infer(np.zeros(3, np.complex128))
+        assert client.infer(PICTURE).outcome == "ok"
+
+
+def test_what_cannot_be_sent_is_said_before_it_is(responder: Any) -> None:
+    wrong: list[tuple[Any, str]] = [
+        (np.array(["a picture"]), "an array of <U9 cannot be sent"),
+        (np.zeros(MAX_MESSAGE_BYTES, np.uint8), "a payload of 32 MB cannot be sent; it may have 31 MB"),
+    ]
+    terms: list[tuple[dict[str, Any], str]] = [
+        ({"timeout_s": np.nan}, "timeout_s must be a number from 0 to 3600, not nan"),
+        ({"timeout_s": np.inf}, "timeout_s must be a number from 0 to 3600, not inf"),
+        ({"min_accuracy": "much"}, "min_accuracy must be a number from 0 to 1, not 'much'"),
+        ({"priority": -1}, "priority must be a number from 0"),
+        ({"priority": 1.5}, "priority must be a whole number, not 1.5"),
+    ]
+    with Client(responder.endpoint) as client:
+        for payload, says in wrong:
+            with pytest.raises(ClientError, match=says):
+                client.infer(payload)
+        for given, says in terms:
+            with pytest.raises(ClientError, match=says):
+                client.infer(PICTURE, **given)
+        with pytest.raises(ClientError, match="timeout_s must be a number from 0 to inf, not nan"):
+            client.describe(np.nan)
+        assert client.infer(PICTURE, np.float32(5), min_accuracy=np.float32(0), priority=np.int64(1)).outcome == "ok"  # type: ignore[arg-type]
+    assert len(responder.entered) == 1
+    for endpoint in (None, 5):
+        with pytest.raises(ClientError, match="cannot connect to"):
+            Client(endpoint)  # type: ignore[arg-type]
+
+
+def test_a_client_that_is_closed_says_so(responder: Any) -> None:
+    client = Client(responder.endpoint)
+    client.close()
+    client.close()
+    calls = (client.infer, client.submit, client.poll, client.describe, client.wait_ready, client.filenos, client.state)
+    for call in (*calls, lambda: client.cancel(1)):
+        with pytest.raises(ClientError, match="this client is closed"):
+            call()
+
+
+def test_a_client_is_for_one_thread_at_a_time(responder: Any, ending: Any) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    answered: list[str] = []
+
+    def wait(_: Any) -> Any:
+        asked.set()
+        go_on.wait(60)
+        return ending()
+
+    responder.script = wait
+    with Client(responder.endpoint) as client:
+        other = threading.Thread(target=lambda: answered.append(client.infer(PICTURE, 60.0).outcome))
+        other.start()
+        assert asked.wait(60)
+        for call in (client.infer, client.poll, client.close):
+            with pytest.raises(ClientError, match="in use by another thread"):
+                call()
+        go_on.set()
+        other.join(60)
+        assert answered == ["ok"]
+        assert client.describe().pipeline == "reading"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_to_make_its_own(responder: Any) -> None:
+    with Client(responder.endpoint) as client:
+        client.infer(PICTURE)
+        child = os.fork()
+        if not child:  # pragma: no cover
+            with contextlib.suppress(ClientError):
+                client.infer(PICTURE)
+                os._exit(1)
+            client.close()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert client.infer(PICTURE).outcome == "ok"
 
 

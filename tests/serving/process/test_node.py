@@ -23,6 +23,7 @@ from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.gateway.client import Client, ClientError, Inference
 from loki_rl.serving.gateway.schema import describe
 from loki_rl.serving.plane import LAUNCHER, EngineKind, NodeSpec, PlaneFile, pack_options
+from loki_rl.serving.process import heartbeat
 from loki_rl.serving.process import node as node_module
 from loki_rl.serving.process.heartbeat import LOAD_PATIENCE_S, SOLVE_PATIENCE_S
 from loki_rl.serving.process.node import Node
@@ -270,7 +271,7 @@ def test_a_node_may_be_silent_no_longer_as_soon_as_its_model_is_loaded_or_its_pl
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not with its next sign of life: one that stops before that would be missed for minutes."""
-    monkeypatch.setattr(node_module, "BEAT_S", 3600.0)
+    monkeypatch.setattr(heartbeat, "BEAT_S", 3600.0)
     plane = start("onnx")
     for name in ("controller", *(f"worker-{number}" for number in range(3))):
         plane.hear(lambda words, name=name: _patience(words, name)[-1:] == [0.0])  # type: ignore[misc]

@@ -12,9 +12,9 @@ from loki_rl.serving.transport.listening import listen
 class Relay:
     """said: all that each connection's client sent."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.said: list[bytes] = []
-        self._to = port
+        self._to = (host, port)
         self._bound = listen("127.0.0.1", 0)
         self._bound.listen()
         self.port = self._bound.getsockname()[1]
@@ -26,7 +26,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._bound.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
+                server = socket.create_connection(self._to)
                 self._open += [client, server]
                 heard = bytearray()
                 for one in (

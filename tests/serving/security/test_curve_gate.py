@@ -104,6 +104,21 @@ def test_a_key_may_come_and_go_while_the_plane_serves(running: Running, folder: 
     served(running, folder)
 
 
+def test_a_file_that_is_no_key_keeps_nobody_in_and_nobody_out(folder: Path) -> None:
+    keys = ServerKeys(folder / "plane")
+    alice, bob = ClientKeys(folder / "alice").pair.public, make_client(folder / "bob", folder / "plane" / "server.key")
+    there = folder / "plane" / "clients"
+    (there / "bob.key").touch()  # as while it is copied
+    assert keys.allows(alice)
+    (there / "alice.key").unlink()
+    assert not keys.allows(alice)
+    (there / "bob.key").write_bytes(bob.read_bytes())
+    assert keys.allows(ClientKeys(folder / "bob").pair.public)
+    (there / "bob.key").write_bytes(make_client(folder / "carol", folder / "plane" / "server.key").read_bytes())
+    assert not keys.allows(ClientKeys(folder / "bob").pair.public)
+    assert keys.allows(ClientKeys(folder / "carol").pair.public)
+
+
 @pytest.mark.parametrize("who", ["plain", "unknown", "other server"])
 def test_other_keys_get_nothing(running: Running, gateway: Any, folder: Path, who: str) -> None:
     mine = ClientKeys(folder / "alice")

@@ -19,9 +19,10 @@ from loki_rl.serving.gateway.remote_state import StateError, source
 from loki_rl.serving.load.http_sender import HttpSender
 from loki_rl.serving.load.replay import replay
 from loki_rl.serving.load.sender import ReplayError
-from loki_rl.serving.security.api_keys import add_key
+from loki_rl.serving.security.api_keys import ApiKeys, add_key
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.security.guards import Guards
+from loki_rl.serving.security.watched import MOST_BYTES
 from tests.serving.driving import eventually
 from tests.serving.security.certificates import Authority
 from tests.serving.site import INFER, Site
@@ -105,6 +106,34 @@ def test_a_key_that_is_taken_out_is_refused_and_a_file_that_is_none_changes_noth
     assert keyed.ask("GET", "/v2", headers=bearer(first))[0] == 401
 
 
+@pytest.mark.parametrize("limit", ["in all", "of an address"])
+def test_strangers_take_no_room_from_who_has_shown_a_key(
+    responder: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "in all":
+        monkeypatch.setattr(limits, "connections", lambda: 3)
+    else:
+        monkeypatch.setattr(limits, "MAX_PER_CLIENT", 3)
+    site = Site(responder.endpoint, guards=Guards(api_key_file=str(key_file)))
+    key = key_file.read_text().split(":")[1].strip()
+    known = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
+    strangers = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(4)]
+    try:
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().read()
+        for one in strangers:
+            one.request("GET", "/v2/health/live")
+            assert one.getresponse().status == 200
+        assert site.ask("GET", "/v2", headers=bearer(key))[0] == 200, "somebody else who has a key finds room"
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().status == 200, "who has shown one stays"
+        assert strangers[0].sock.recv(1) == b""
+    finally:
+        for one in (known, *strangers):
+            one.close()
+        site.close()
+
+
 def test_a_body_without_a_key_is_not_read(keyed: Site, responder: Any) -> None:
     """The answer comes before the body has been sent."""
     with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as peer:
@@ -182,12 +211,20 @@ def test_plain_peers_get_nothing_where_tls_is_spoken(responder: Any, authority: 
         site.close()
 
 
-def test_the_oldest_handshake_makes_room(responder: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loki_rl.serving.security.tls_server.MAX_HANDSHAKES", 2)
+def test_the_oldest_handshake_of_who_has_most_makes_room(
+    responder: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loki_rl.serving.security.tls_server.MAX_HANDSHAKES", 3)
     site = Site(responder.endpoint, guards=authority.guards())
     try:
-        silent = [socket.create_connection(("127.0.0.1", site.port), timeout=60) for _ in range(3)]
+        addresses = ("127.0.0.2", "127.0.0.1", "127.0.0.1", "127.0.0.1")
+        place = ("127.0.0.1", site.port)
+        patient, *silent = [socket.create_connection(place, 60, source_address=(one, 0)) for one in addresses]
         assert silent[0].recv(1) == b""
+        with ssl.create_default_context(cafile=str(authority.ca)).wrap_socket(
+            patient, server_hostname="localhost"
+        ) as client:
+            assert client.version() == "TLSv1.3"
         for peer in silent:
             peer.close()
     finally:
@@ -223,10 +260,19 @@ def test_what_is_no_file_of_keys_is_told_in_a_sentence(tmp_path: Path, written: 
     assert "0123456789abcd" not in str(caught.value)
 
 
+def test_a_file_of_keys_may_come_from_another_system(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf# ours\r\nalice:" + b"a" * 43 + b"\r\n")
+    keys = ApiKeys(tmp_path / "keys")
+    assert keys.owner("Bearer " + "a" * 43) == "alice"
+    assert not keys.owner("Bearer " + "a" * 42)
+
+
 def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path, authority: Authority) -> None:
     cert, key = authority.sign("third")
     other = authority.sign("fourth")[1]
     (tmp_path / "none").write_text("nothing")
+    (tmp_path / "vast").write_bytes(bytes(MOST_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe")
     wrong = [
         (Guards(str(cert), str(other)), "are not a certificate and its key in PEM: "),
         (Guards(str(tmp_path / "none"), str(key)), "are not a certificate and its key in PEM"),
@@ -234,6 +280,10 @@ def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path,
         (Guards(str(cert), str(key), str(tmp_path / "none")), "none holds no certificates of authorities in PEM"),
         (Guards(api_key_file=str(tmp_path / "absent")), "absent cannot be read: No such file"),
         (Guards(native_keys=str(tmp_path)), "server.key_secret cannot be read"),
+        (Guards(api_key_file=str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards(str(cert), str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards("/dev/zero", str(key)), "/dev/zero cannot be read: it is no regular file"),
+        (Guards(str(cert), str(key), str(tmp_path / "vast")), "vast cannot be read: it is larger than any that is meant"),
     ]
     for guards, sentence in wrong:
         with pytest.raises(UserError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -79,6 +80,31 @@ def test_whoever_shows_a_key_is_served_and_probes_need_none(
             return False
 
     eventually(served, "the new key is not known")
+
+
+def test_a_stream_ends_when_its_key_is_taken_out(
+    keyed: stubs.GRPCInferenceServiceStub, responder: Any, key_file: Path
+) -> None:
+    shown = bearer(key_file.read_text().split(":")[1].strip())
+    asked: SimpleQueue[Any] = SimpleQueue()
+    answers = keyed.ModelStreamInfer(iter(asked.get, None), metadata=shown)
+    asked.put(picture())
+    assert next(answers).infer_response.model_name == "reading"
+    key_file.write_text(f"bob:{'b' * 43}\n")
+
+    def refused() -> bool:
+        try:
+            return not keyed.ServerMetadata(pb.ServerMetadataRequest(), metadata=shown)
+        except grpc.RpcError as error:
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+
+    eventually(refused, "the key still counts")
+    asked.put(picture())
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    asked.put(None)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert len(responder.entered) == 1
 
 
 @pytest.mark.parametrize("clients", [False, True])

@@ -126,6 +126,25 @@ def test_forget_loses_what_was_queued_and_turns_to_the_successor(open_box: Open,
     assert [letter for letter, _ in take(b, 1)[0]] == [cancelled(3)]
 
 
+def test_what_is_for_a_peer_without_an_address_waits_for_it(open_box: Open, tmp_path: Path) -> None:
+    a = open_box("a")
+    a.post("b", cancelled(1), [])
+    a.forget("b", "")
+    a.post("b", cancelled(2), [])
+    a.say("b", Up("a"))
+    a.flush()
+    a.release("b")  # as a trial does, which must not write to nobody
+    a.post("b", cancelled(3), [])
+    a.forget("b", f"ipc://{tmp_path}/b1")
+    a.flush()
+    a.forget("b", f"ipc://{tmp_path}/b1")  # heard twice
+    a.post("b", cancelled(4), [])
+    a.flush()
+    letters, words = take(open_box("b", 1), 4)
+    assert [letter for letter, _ in letters] == [cancelled(number) for number in (2, 3, 4)]
+    assert words == [Up("a")]
+
+
 LETTER = bytes(wire.encode_letters([cancelled(1)]))
 WITH_FRAME = bytes(wire.encode_letters([Letter("x", Cancelled([1]), [1])], wire.LETTERS_AND_FRAMES))
 # Messages, and how many parts of each are no message.
