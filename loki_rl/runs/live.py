@@ -126,7 +126,7 @@ def serve_until_stopped(
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
         where = _addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))
-        announce(f"{where}{recorded}{_beside(served, recording, logdir)}")
+        announce(f"{where}{recorded}{shadows_announced(served, recording, logdir)}")
         for fault in goes_without(client.state()):
             announce(fault)
         while not stopped.wait(0.5):
@@ -146,7 +146,7 @@ def goes_without(state: PlaneState) -> list[str]:
     return [f"{missing(one)}; plans do without it, and it is tried again from time to time" for one in excluded]
 
 
-def _beside(served: Served, recording: Path | None, logdir: Path | None) -> str:
+def shadows_announced(served: Served, recording: Path | None, logdir: Path | None) -> str:
     """Where shadows say what they would do."""
     if not served.shadows:
         return ""
