@@ -1,4 +1,4 @@
-"""Word of it when machine code is made rather than found: once after an install or an update, for about a minute in which
+"""Word of it when machine code is made rather than found: after an install or an update, for about a minute in which
 nothing else happens. Owns who is told; knows no compiler."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-SENTENCE = "compiling the allocator for this machine: once after an install or an update, about a minute"
+SENTENCE = "compiling for this machine what this command needs: about a minute the first time after an install or an update"
 # The first plan compiles about 180 functions, those of numpy and numba among them; policies need a few more, and who finds
 # some of them kept compiles fewer. Nothing else tells how far it is.
 MOST = 200

@@ -28,7 +28,7 @@ tutorial](tutorials/train.md) how the commands train them. The first `make` comp
 ```python
 import gymnasium as gym
 
-env = gym.make("loki_rl.env:LokiRL/Cluster-v1", intervals=60)        # traffic, 20 servers, fluid twin, bursty generator
+env = gym.make("loki_rl.env:LokiRL/Cluster-v1", intervals=60)  # traffic, 20 servers, fluid twin, bursty generator
 observation, info = env.reset(seed=1)
 done = False
 while not done:

@@ -33,6 +33,7 @@ from loki_rl.runs.recorded.shadow_figures import Beside, forget_figures, read_fi
 from loki_rl.runs.result import RunResult
 from loki_rl.runs.run import cluster_of, habits_of, interval_of, on_plane, policy_of, pool_of
 from loki_rl.runs.run_folder import folder_for
+from loki_rl.serving.controlling.control_log import missing
 from loki_rl.serving.engines.hardware import measured_on
 from loki_rl.serving.engines.placement_check import check_hosting
 from loki_rl.serving.engines.sessions import choose_devices
@@ -46,6 +47,7 @@ from loki_rl.serving.process.launcher import Launcher, LocalLauncher
 from loki_rl.serving.process.layout import EMULATED_HOSTS
 from loki_rl.serving.process.ray_launcher import RayLauncher
 from loki_rl.serving.security.guards import Guards, check_addresses
+from loki_rl.serving.state import PlaneState
 
 LayoutName = Annotated[
     Layout,
@@ -124,7 +126,9 @@ def serve_until_stopped(
         client.begin_run()
         recorded = "" if recording is None else f", recorded in {recording}"
         where = _addresses(options.http_host, plane, served.file.name, bool(options.guards.tls_cert))
-        announce(f"{where}{recorded}{_beside(served, recording, logdir)}")
+        announce(f"{where}{recorded}{shadows_announced(served, recording, logdir)}")
+        for fault in goes_without(client.state()):
+            announce(fault)
         while not stopped.wait(0.5):
             plane.check()
         plane.leave()
@@ -136,13 +140,20 @@ def serve_until_stopped(
     return _account(served, tally)
 
 
-def _beside(served: Served, recording: Path | None, logdir: Path | None) -> str:
+def goes_without(state: PlaneState) -> list[str]:
+    """What a plane goes without from its first plan on: a wrong configuration of a model shows only when it is loaded."""
+    excluded = [] if state.control is None else state.control.excluded
+    return [f"{missing(one)}; plans do without it, and it is tried again from time to time" for one in excluded]
+
+
+def shadows_announced(served: Served, recording: Path | None, logdir: Path | None) -> str:
     """Where shadows say what they would do."""
     if not served.shadows:
         return ""
+    agent = "" if served.run.model is None else f" --model {served.run.model}"
     return (
         f"\nwhat {', '.join(served.shadows)} would do with the same requests: tensorboard --logdir {logdir}, and when it is "
-        f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}"
+        f"over loki-rl simulate --journal {recording} --policy {served.shadows[0]}{agent}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def replay_trace(
     payloads: Path | None = None,
     credentials: Credentials | None = None,
     progress: Progress = unseen,
+    note: Callable[[str], None] = lambda _: None,
 ) -> RunResult:
     """Replay a trace against a running server. run: its trace, SLO and seed, and the pipeline: a file, or the name that the
     server has for it. payloads: folder of files to send, in order of their names; credentials: what is shown to the server.
+    note: is told why requests failed, if any did.
     Raises AddressError, TraceError, ConfigError, ReplayError, ClientError, StateError, TargetError, ApiKeyError, TlsError,
     CurveKeyError or PayloadsError."""
     trace = load_trace(run.trace)
@@ -60,6 +63,9 @@ def replay_trace(
     seen = replay(
         url, target.name, times, target.payloads, target.slo_s, wishes=wishes, credentials=credentials, progress=progress
     )
+    if seen.fault:
+        why = " ".join(seen.fault.removeprefix("failed: ").split())
+        note(f"{seen.figures.failed} requests failed, the first because: {why}")
     servers = target.servers if seen.ledger is None else seen.ledger.servers
     return RunResult(
         options=replace(run, policy="served", driver=target.driver, servers=servers),

@@ -337,7 +337,8 @@ def _seen(number: int, status: int, body: bytes, waited_s: float) -> Seen:
         said = _Parameters()
     by_status = {200: Outcome.OK, 429: Outcome.REJECTED, 503: Outcome.REJECTED, 408: Outcome.LATE, 504: Outcome.LATE}
     outcome = Outcome.__members__.get(said.outcome.upper(), by_status.get(status, Outcome.FAILED))
-    return Seen(number, outcome, said.accuracy, waited_s, told=bool(said.outcome))
+    why = _error(body) if outcome is Outcome.FAILED else ""
+    return Seen(number, outcome, said.accuracy, waited_s, told=bool(said.outcome), why=why)
 
 
 def _error(body: bytes) -> str:

@@ -69,7 +69,8 @@ class NativeSender:
         if isinstance(answer, Refused):
             raise ReplayError(f"a request was refused: {answer.message}")
         outcome = Outcome[answer.outcome.upper()]
-        return Seen(self._numbers.pop(answer.id), outcome, answer.accuracy, answer=answer, told=answer.reason != LOST)
+        number, told = self._numbers.pop(answer.id), answer.reason != LOST
+        return Seen(number, outcome, answer.accuracy, answer=answer, told=told, why=answer.reason)
 
     def begin_run(self) -> bool:
         self._client.begin_run()

@@ -53,7 +53,7 @@ class ReplayResult(Struct):
     latency_s from the intended time (NaN if unanswered), accuracy (0 unless ok and told). tally: the client's account per
     second of trace time, with the servers and loads that the server's ledger tells. figures: its summary. ledger: the
     server's own account, None where it has none. kept: request number -> its answer, for those that were to be kept and
-    came in time (native protocol only).
+    came in time (native protocol only). fault: why the first of those failed that did, as the server says.
     """
 
     intended_s: Floats
@@ -67,6 +67,7 @@ class ReplayResult(Struct):
     wall_s: float
     ledger: RunLedger | None
     kept: dict[int, Inference]
+    fault: str
 
     def summary(self) -> dict[str, float | int | None]:
         """The keys that every run prints."""
@@ -189,6 +190,7 @@ class _Run:
         self._tells_accuracy = False
         self._open = n
         self._wall_s = 0.0
+        self._fault = ""
 
     def begin(self) -> bool:
         """Trace time 0 is when the server began its run, as near as can be known from here."""
@@ -256,6 +258,8 @@ class _Run:
         outcome = Outcome.LATE if answer.outcome is Outcome.OK and latency > self._slo_s else answer.outcome
         self._latency[number] = latency
         self._outcomes[number] = outcome
+        if outcome is Outcome.FAILED:
+            self._fault = self._fault or answer.why
         if outcome is Outcome.OK:
             self._accuracy[number] = answer.accuracy or 0.0
             self._tells_accuracy |= answer.accuracy is not None
@@ -277,6 +281,7 @@ class _Run:
             wall_s=self._wall_s,
             ledger=ledger,
             kept=self._kept,
+            fault=self._fault,
         )
 
     def _tally(self, ledger: RunLedger | None) -> Tally:

@@ -20,7 +20,7 @@ class ReplayError(FailureError):
 class Seen(Struct):
     """The answer to request `number`, as the server tells it. accuracy: None where the server says nothing of it. waited_s:
     how long the sender had to hold the request back. answer: all of it, where the protocol gives it as it is. told: whether
-    the plane said so; else its connection was lost, or a front end answered in its place."""
+    the plane said so; else its connection was lost, or a front end answered in its place. why: of one that failed."""
 
     number: int
     outcome: Outcome
@@ -28,6 +28,7 @@ class Seen(Struct):
     waited_s: float = 0.0
     answer: Inference | None = None
     told: bool = True
+    why: str = ""
 
 
 class Sender(Protocol):

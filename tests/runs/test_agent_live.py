@@ -19,7 +19,7 @@ from loki_rl.control.formulation.request import RequestError
 from loki_rl.control.learned.agent import ILLEGAL, METADATA, card_text
 from loki_rl.control.learned.observation import ACTIONS, MULTIPLIERS, NO_ADJUSTMENT, OBSERVATION
 from loki_rl.files.pool_file import Pool
-from loki_rl.runs.live import ServeOptions, serve_until_stopped
+from loki_rl.runs.live import ServeOptions, prepared, serve_until_stopped, shadows_announced
 from loki_rl.runs.options import RunOptions
 from loki_rl.runs.replays import replay_trace
 from loki_rl.runs.result import RunResult
@@ -101,6 +101,12 @@ def test_an_agent_steers_a_plane_from_its_onnx_file(small: Path, crowd: Path, on
     result.tally.validate()
     asked = [record.plan.adjustment for record in result.tally.plans]
     assert any(a is not None and not a.fallback and a.factor == pytest.approx(MULTIPLIERS[ALWAYS]) for a in asked)
+
+
+def test_the_command_that_repeats_a_shadow_names_its_agent(small: Path, npz: Path, tmp_path: Path) -> None:
+    served = prepared(RunOptions(str(small), policy="loki", model=str(npz)), ServeOptions(shadow="ppo"))
+    said = shadows_announced(served, tmp_path / "flight", tmp_path)
+    assert said.endswith(f"loki-rl simulate --journal {tmp_path / 'flight'} --policy ppo --model {npz}")
 
 
 def test_fallbacks_are_in_the_curves(small: Path, crowd: Path, tmp_path: Path) -> None:

@@ -150,7 +150,9 @@ class _Other(BaseHTTPRequestHandler):
         self._answer(200 if known else 400, b'{"inputs": [{"name": "in", "datatype": "BYTES", "shape": [1]}]}')
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        if b"broken" in self.rfile.read(int(self.headers["Content-Length"])):
+            self._answer(500, b'{"error": "the model\\nfell over"}')
+            return
         self._answer(200 if self.path == "/v2/models/tones/infer" else 400, b'{"outputs": []}')
 
     def _answer(self, status: int, body: bytes) -> None:
@@ -175,7 +177,12 @@ def test_of_another_kind_of_server_what_is_missing_is_asked_for(crowd: Path, tmp
         with pytest.raises(TargetError, match="add --slo-ms MS, or name its pipeline file"):
             replay_trace(url, sent, tmp_path)
         done = replay_trace(url, replace(sent, slo_ms=2000.0), tmp_path)
+        (tmp_path / "two.bin").write_bytes(b"broken")
+        notes: list[str] = []
+        halved = replay_trace(url, replace(sent, slo_ms=2000.0), tmp_path, note=notes.append)
         other.shutdown()
+    assert halved.summary.failed > 0
+    assert notes == [f"{halved.summary.failed} requests failed, the first because: the model fell over"]
     assert done.summary.arrivals == done.summary.ok > 0
     assert done.summary.accuracy is None
 

@@ -66,5 +66,5 @@ def replay(
     A pipeline of which there is no file here goes by the name that the server has for it."""
     writable(logdir)
     with terminal.progress_bars() as bars:
-        done = replay_trace(url, run, payloads, credentials, partial(bars, "sending requests"))
+        done = replay_trace(url, run, payloads, credentials, partial(bars, "sending requests"), terminal.note)
     finish(done, logdir, as_json)

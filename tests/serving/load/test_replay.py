@@ -123,6 +123,15 @@ def test_every_outcome_is_counted_once(url: str, responder: Any, ending: Any) ->
     assert result.tally.latencies.count == 4
 
 
+def test_why_the_first_request_failed_is_kept(url: str, responder: Any, ending: Any) -> None:
+    responder.script = lambda _: ending(Outcome.FAILED, 0, 1, reason="the model fell over")
+    failed = replay(url, "reading", np.arange(3) / 200, PICTURES, slo_s=5.0, warmup=0)
+    responder.script = lambda _: ending(Outcome.DROPPED, 1, 1, reason="too late")
+    dropped = replay(url, "reading", np.arange(3) / 200, PICTURES, slo_s=5.0, warmup=0)
+    assert failed.fault.endswith("the model fell over")
+    assert dropped.fault == ""
+
+
 def test_what_the_client_sees_too_late_is_late_though_the_server_says_ok(url: str, responder: Any, ending: Any) -> None:
     responder.script = lambda _: ending(delay_s=0.06)
     result = replay(url, "reading", np.arange(5) / 100, PICTURES, slo_s=0.05, warmup=0)

@@ -21,6 +21,7 @@ from loki_rl.core.options import ClusterOptions
 from loki_rl.core.pipeline import Latency, Pipeline, Task, Variant
 from loki_rl.files.config import load_pipeline
 from loki_rl.files.profile_file import ProfileFile
+from loki_rl.runs.live import goes_without
 from loki_rl.serving.engines.engine import EngineError
 from loki_rl.serving.engines.files import model_path, write_whole
 from loki_rl.serving.engines.onnx_engine import OnnxEngine
@@ -159,9 +160,13 @@ def test_a_model_file_that_goes_missing_is_planned_without_until_it_is_back(
 
         assert served_by() == ("small",)
         assert excluded() == [("classify", "large")]
+        (fault,) = goes_without(client.state())
+        assert fault.startswith("'large' of 'classify' cannot be loaded: ")
+        assert fault.endswith("; plans do without it, and it is tried again from time to time")
         write_whole(file, whole)
         eventually(lambda: served_by() == ("large",), "it was not tried again")
         assert excluded() == []
+        assert goes_without(client.state()) == []
         file.unlink()
         os.kill(plane.pids["workers-0"], signal.SIGKILL)
         eventually(lambda: excluded() == [("classify", "large")], "the missing file was not noticed")
