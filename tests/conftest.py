@@ -37,6 +37,7 @@ def shipped_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         yield
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Tests of planes wait for their processes most of the time: more run side by side than there are cores."""
     return len(os.sched_getaffinity(0)) + 2

@@ -21,8 +21,10 @@ Line = tuple[int, str]  # its number in the file, its text
 
 
 def stem(file: Path) -> str:
-    """The name of a trace: that of its file without endings."""
-    return file.name.removesuffix(".gz").removesuffix(".csv")
+    """The name of a trace: that of its file without endings, and without what means something to a file system or a page;
+    folders are called like it."""
+    name = file.name.removesuffix(".gz").removesuffix(".csv")
+    return re.sub(r"[^\w.,+=@() -]", "-", name).strip(". ") or "trace"
 
 
 def read_lines(file: Path) -> Iterator[Line]:

@@ -13,7 +13,7 @@ import click
 from loki_rl.errors import FailureError, UserError
 
 HERE = "loki_rl.cli.commands"
-FAILURE, USAGE = 1, 2
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 # What this host has not enough of is no fault of ours.
 SHORTAGES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE))
 
@@ -113,7 +113,11 @@ def main() -> NoReturn:
     try:
         code = app.main(sys.argv[1:] or ["--help"], prog_name="loki-rl", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except SystemError as error:
+        if not _is_interrupt(error):
+            raise
+        sys.exit(INTERRUPTED)
     except click.UsageError as error:
         see = "" if error.ctx is None else f"; see '{error.ctx.command_path} --help'"
         _die(error.format_message().rstrip(".") + see, USAGE)
@@ -126,6 +130,13 @@ def main() -> NoReturn:
             raise
         _die(f"{error.strerror} for what this command has to write or open; make room, then run it again", FAILURE)
     sys.exit(code or 0)
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: numba's compiled code makes a SystemError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 def _die(message: str, code: int) -> NoReturn:

@@ -17,7 +17,7 @@ Made by `make reference`: every flag is declared once, as a field of options or 
 the options of a run under the same names, with underscores. `loki-rl COMMAND -h` says the same.
 
 A command ends with exit code 0 when all went well, 2 for a mistake in what was typed or in a file that it names, 1 for what
-did not succeed (nobody answers, a run failed, a demand that no plan can serve), and 130 after Ctrl-C. Results go to stdout,
+did not succeed (nobody answers, a run failed, a plan is infeasible), and 130 after Ctrl-C. Results go to stdout,
 all else to stderr. `eval "$(_LOKI_RL_COMPLETE=bash_source loki-rl)"` completes commands and flags in bash; `zsh_source` and
 `fish_source` are for those shells. `loki-rl doctor` looks for what is wrong with an installation.
 """

@@ -244,7 +244,10 @@ def profile(row: dict[str, Any]) -> None:
 
 
 def _accuracies(row: dict[str, Any]) -> None:
-    """Of variants on their own, and of whole paths, the best first."""
+    """Of variants on their own, and of whole paths, the best first; none are measured without data or a workload."""
+    if not row["accuracies"]:
+        line("accuracies and fan-outs stay as the pipeline file has them; --data and --scorer measure them")
+        return
     fanouts: dict[tuple[str, str], list[str]] = {}
     for one in row["fanouts"]:
         fanouts.setdefault((one["task"], one["variant"]), []).append(f"{one['child']} {one['mean']:.2f}")

@@ -3,6 +3,7 @@ what belongs to another one gets a folder of its own in it, so that neither over
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 
@@ -16,17 +17,16 @@ FILE = "experiment.json"
 
 
 def experiment_folder(options: RunOptions, logdir: Path) -> Path:
-    """The log folder itself where it holds nothing or this experiment, else one in it that does. It is marked as this
-    experiment's. Raises OSError where it cannot be written."""
+    """The log folder itself where it holds no experiment or this one, else one in it that does. It is marked as this
+    experiment's; what another program wrote there stays. Raises OSError where it cannot be written."""
     wanted = _common(options)
     name = Path(options.pipeline).stem
     for number in count(1):
         folder = logdir if number == 1 else logdir / f"{name}-{number}"
-        held = _held(folder)
-        if held is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(wanted), indent=2) + b"\n")
-        if held in (None, wanted):
+        if not (folder / FILE).exists():
+            _mark(folder, wanted)
+            return folder
+        if _held(folder) == wanted:
             return folder
     raise AssertionError("there is always another number")
 
@@ -35,7 +35,7 @@ def differences(options: RunOptions, logdir: Path) -> str:
     """In what an experiment differs from the one that the log folder holds, in words; empty if in nothing."""
     held, wanted = _held(logdir), _common(options)
     if held is None:
-        return ""
+        return f"its {FILE} is not of this program" if (logdir / FILE).exists() else ""
     names = [name for name in RunOptions.__struct_fields__ if getattr(held, name) != getattr(wanted, name)]
     return ", ".join(f"{name} {_word(getattr(held, name))} there, {_word(getattr(wanted, name))} here" for name in names)
 
@@ -45,8 +45,16 @@ def _common(options: RunOptions) -> RunOptions:
     return replace(options, trace="", policy="", seed=0, driver="twin", calibration=None, model=None)
 
 
+def _mark(folder: Path, wanted: RunOptions) -> None:
+    """In one step: half of it would look like that of another program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{FILE}.{os.getpid()}"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(wanted), indent=2) + b"\n")
+    draft.replace(folder / FILE)
+
+
 def _held(folder: Path) -> RunOptions | None:
-    """Nothing where the file cannot be read: it is written anew."""
+    """Nothing where there is no file, or one that is not of ours."""
     try:
         return read_options((folder / FILE).read_bytes())
     except (OSError, *UNREADABLE):

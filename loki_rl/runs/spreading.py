@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from signal import SIG_DFL, SIGINT, default_int_handler, signal
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -89,8 +89,11 @@ def _follow(parent: BaseProcess) -> None:
 @contextmanager
 def _remembered() -> Iterator[list[int]]:
     """Filled by Ctrl-C. Its exception is lost where it strikes within a callback, and then the processes that it ended too
-    would pass for failures of their runs."""
+    would pass for failures of their runs. It strikes the main thread alone, and no other may ask for it."""
     pressed: list[int] = []
+    if current_thread() is not main_thread():
+        yield pressed
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         pressed.append(number)

@@ -44,16 +44,18 @@ class Door:
         self.keys = keys
         self.held = 0
         self._most = most
-        self._ordinary: set[Connection] = set()
         self._per_client: Counter[str] = Counter()
         # In the order in which they came.
+        self._ordinary: dict[Connection, None] = {}
         self._reserved: dict[Connection, None] = {}
 
     def enter(self, connection: Connection) -> bool:
         """Whether it may ask for anything; else for what PROBES has."""
         client = connection.peer
-        if len(self._ordinary) < self._most and self._per_client[client] < limits.MAX_PER_CLIENT:
-            self._ordinary.add(connection)
+        if self._crowded(client):
+            self._make_room(client)
+        if not self._crowded(client):
+            self._ordinary[connection] = None
             self._per_client[client] += 1
             return True
         if len(self._reserved) >= limits.RESERVED:
@@ -63,10 +65,23 @@ class Door:
         self._reserved[connection] = None
         return False
 
+    def _crowded(self, client: str) -> bool:
+        return len(self._ordinary) >= self._most or self._per_client[client] >= limits.MAX_PER_CLIENT
+
+    def _make_room(self, client: str) -> None:
+        """Where keys are asked for, strangers take no room from those who have shown one: the oldest of them goes, of this
+        client's address if it has too many."""
+        alone = self._per_client[client] >= limits.MAX_PER_CLIENT
+        strangers = (one for one in self._ordinary if not one.known and (one.peer == client or not alone))
+        oldest = next(strangers, None) if self.keys is not None else None
+        if oldest is not None:
+            self.leave(oldest)
+            oldest.drop("connections")
+
     def leave(self, connection: Connection) -> None:
         self._reserved.pop(connection, None)
         if connection in self._ordinary:
-            self._ordinary.remove(connection)
+            del self._ordinary[connection]
             self._per_client[connection.peer] -= 1
             if not self._per_client[connection.peer]:
                 del self._per_client[connection.peer]
@@ -112,7 +127,7 @@ class _Flow(FlowControl):
 
 class Connection(HttpToolsProtocol):
     """The state of the application's lifespan has the `door`; requests find their connection as `connection` in theirs.
-    held: bytes of its body that are not on their way yet."""
+    held: bytes of its body that are not on their way yet. known: it has shown a key."""
 
     def __init__(
         self,
@@ -123,6 +138,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.held = 0
+        self.known = False
         self.peer = ""
         self._door = cast(Door, app_state["door"])
         self._ordinary = True
@@ -251,6 +267,7 @@ class Connection(HttpToolsProtocol):
         if not owner:
             self.refuse("keys", 401, "an API key is needed here: send 'Authorization: Bearer KEY'")
             raise _RefusedError
+        self.known = True
         self.scope["state"]["owner"] = owner
 
     def _check_upgrade(self) -> None:

@@ -72,8 +72,9 @@ class Adapter(Protocol):
     """Translates single items; the engine makes batches of them. It keeps no state between calls. A payload is an array of
     whatever shape clients send, or the adapter of the parent task makes for it.
 
-    The class may say what clients send and get, as protocol.Tensor: `takes`, of an entry task (else a picture, "image"), and
-    `gives`, of a leaf task (else "text"; always BYTES, one element per leaf).
+    The class may say what clients send and get, as protocol.Tensor: `takes`, of an entry task (else a picture, "image";
+    numbers of another type or shape are refused), and `gives`, of a leaf task (else "text"; always BYTES, one element per
+    leaf).
     """
 
     def __init__(self, io: SessionIO, options: Mapping[str, object]) -> None:

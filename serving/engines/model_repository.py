@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os.path import isdir, isfile
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from msgspec import Struct
 
+from loki_rl.files.tables import MAX_YAML_BYTES, ConfigError, read_text
 from loki_rl.serving.engines.files import ModelError, NoModelError, model_path
 from loki_rl.serving.transport.wire import DATATYPES
 
@@ -16,6 +18,8 @@ CONFIG = "config.pbtxt"
 DEFAULT_FILE = "model.onnx"
 BACKENDS = ("onnxruntime",)
 PLATFORMS = ("onnxruntime_onnx",)
+# Of what a parser has to say of a file, which may be most of it [letters].
+_MOST_TOLD = 200
 # What ONNX Runtime calls a tensor's type -> ours.
 _NAMES = {"float32": "float", "float64": "double"}
 ONNX_TYPES = {f"tensor({_NAMES.get(dtype.name, dtype.name)})": dtype for dtype in DATATYPES}
@@ -100,9 +104,13 @@ def _read_config(path: Path) -> Any:
     except ImportError:
         raise ModelError(f"reading {path} needs the extra loki-rl[grpc]; install it, or move the file away") from None
     try:
-        config = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig(), allow_unknown_field=True)
-    except (text_format.ParseError, OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not a model configuration: {' '.join(str(error).split())}") from None
+        text = read_text(path, MAX_YAML_BYTES)
+        config = text_format.Parse(text, model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except ConfigError as error:
+        raise ModelError(str(error)) from None
+    except (text_format.ParseError, RecursionError) as error:
+        why = shorten(str(error), _MOST_TOLD, placeholder="...")
+        raise ModelError(f"{path} is not a model configuration: {why}") from None
     if (config.backend or BACKENDS[0]) not in BACKENDS or (config.platform or PLATFORMS[0]) not in PLATFORMS:
         raise ModelError(f"{path} is for '{config.backend or config.platform}'; only ONNX models can be served")
     if config.max_batch_size < 0:

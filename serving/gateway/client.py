@@ -61,7 +61,7 @@ class Client:
             self._connection = Connection(self._context, endpoint, keys)
         except (zmq.ZMQError, TypeError) as error:
             self._context.term()
-            raise ClientError(f"cannot connect to '{endpoint}': {error}") from None
+            raise ClientError(f"cannot connect to '{endpoint}': {error}; it is tcp://HOST:PORT or ipc://PATH") from None
         self._poller = zmq.Poller()
         for handle in self._connection.handles:
             self._poller.register(handle, zmq.POLLIN)
@@ -106,11 +106,11 @@ class Client:
     ) -> Inference:
         """Send one request and wait for its answer, whatever the outcome.
 
-        payload: an array of the type and shape that `description.input` says, without a batch axis, or what numpy makes one
-        of; bytes: an encoded picture; None: none (emulated engines). timeout_s: end-to-end deadline [s], the pipeline's SLO
-        if None. min_accuracy: 0..1, of every path of models that serves it. priority: 1 is the highest, 0 the default. A
-        request whose answer does not come in time is cancelled. Raises ClientError for what cannot be sent, where no gateway
-        is, and where no answer comes.
+        payload: an array of the type and shape that `description.input` says, without a batch axis; bytes: an encoded
+        picture; None: none (emulated engines). timeout_s: end-to-end deadline [s], the pipeline's SLO if None. min_accuracy:
+        0..1, of every path of models that serves it. priority: 1 is the highest, 0 the default. A request whose answer does
+        not come in time is cancelled. Raises ClientError for what cannot be sent, where no gateway is, and where no
+        answer comes.
         """
         served, timeout_s = self.description, _number("timeout_s", timeout_s or 0.0, protocol.MAX_TIMEOUT_S)
         id = self._submit(self._frame(payload), timeout_s, min_accuracy, priority)
@@ -284,7 +284,7 @@ def pack_payload(payload: Array | bytes, memory: SharedMemory = NOWHERE) -> byte
             f"a payload is an array or bytes, not {type(payload).__name__}; numpy.asarray makes arrays of lists"
         )
     try:
-        array = np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else np.asarray(payload)
+        array = np.frombuffer(payload, np.uint8) if isinstance(payload, bytes) else payload
         frame = memory.pack(GATEWAY_KEEPS, array)
     except (ValueError, OverflowError) as error:
         raise ClientError(str(error)) from None

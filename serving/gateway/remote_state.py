@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from loki_rl.decoding import UNREADABLE
 from loki_rl.errors import FailureError
 from loki_rl.serving.gateway.client import Client
 from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.security.tls import untrusted
 from loki_rl.serving.state import PlaneState
 from loki_rl.serving.transport.addresses import AddressError, HttpServer, http_server
 from loki_rl.serving.transport.protocol import MSGPACK
@@ -58,6 +60,8 @@ def _ask_http(server: HttpServer, credentials: Credentials) -> PlaneState:
         if answer.status != HTTPStatus.OK:
             raise StateError(f"{server} was asked for its state and answered with status {answer.status}")
         return msgspec.msgpack.decode(content, type=PlaneState)
+    except ssl.SSLCertVerificationError as error:
+        raise StateError(untrusted(server, error)) from None
     except OSError as error:
         raise StateError(f"nobody answers at {server}: {error}") from None
     except HTTPException:

@@ -28,6 +28,7 @@ from loki_rl.decoding import UNREADABLE
 from loki_rl.serving.gateway.client import Array
 from loki_rl.serving.load.sender import ReplayError, Seen
 from loki_rl.serving.security.credentials import Credentials
+from loki_rl.serving.security.tls import untrusted
 from loki_rl.serving.transport.addresses import AddressError, HttpServer, http_server
 from loki_rl.serving.transport.protocol import RunLedger, Tensor
 from loki_rl.serving.transport.wire import DATATYPES
@@ -176,6 +177,8 @@ class HttpSender:
             content = answer.read()
             if answer.status == 200:
                 return json.loads(content)
+        except ssl.SSLCertVerificationError as error:
+            raise ReplayError(untrusted(self._server, error)) from None
         except OSError as error:
             raise ReplayError(f"no answer to {method} {self._server}{path}: {error}") from None
         except (http.client.HTTPException, ValueError, RecursionError):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loki_rl.errors import UserError
 from loki_rl.serving.folder import private
-from loki_rl.serving.security.watched import Watched
+from loki_rl.serving.security.watched import Watched, content
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LINE = re.compile(rf"(?P<name>{_NAME.pattern}):(?P<key>[!-~]{{16,512}})")
-_MOST_BYTES = 1 << 20
 _SCHEME = "bearer "
 
 
@@ -104,11 +103,7 @@ def _lines(path: Path) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise ApiKeyError(f"{path} is larger than any file of API keys; name the file that is meant")
-        return data.decode("utf-8-sig")  # as some editors write it
+        return content(path).decode("utf-8-sig")  # as some editors write it
     except UnicodeDecodeError:
         raise ApiKeyError(f"{path} is not UTF-8 text; name the file that is meant") from None
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from loki_rl.errors import UserError
-from loki_rl.serving.security.watched import Watched
+from loki_rl.serving.security.watched import Watched, content
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,7 @@ class Certificate(Struct, frozen=True):
     def read(self) -> tuple[bytes, bytes, bytes]:
         """Certificate, key and authorities, which have been checked. Raises TlsError."""
         self.context()
-        try:
-            return Path(self.cert).read_bytes(), Path(self.key).read_bytes(), _read(self.client_ca)
-        except OSError as error:
-            raise TlsError(f"{error.filename} cannot be read: {error.strerror}") from None
+        return _read(self.cert), _read(self.key), _read(self.client_ca)
 
     def context(self) -> ssl.SSLContext:
         """Raises TlsError."""
@@ -110,6 +107,11 @@ def _why(error: OSError) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes() if path else b""
+        return content(Path(path)) if path else b""
     except OSError as error:
         raise TlsError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def untrusted(server: object, error: ssl.SSLCertVerificationError) -> str:
+    """A sentence for a client that takes a server for another one."""
+    return f"the certificate of {server} is not trusted ({error.verify_message}); name who signed it with --ca"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from errno import EFBIG, EINVAL
 from pathlib import Path
 
+# Of keys or certificates.
+MOST_BYTES = 1 << 20
 Sign = tuple[int, int, int]
 
 
@@ -23,6 +26,18 @@ class Watched:
 
     def _signs(self) -> list[Sign | None]:
         return [sign(path) for path in self._paths]
+
+
+def content(path: Path) -> bytes:
+    """Of a file that is to be read again: a pipe says what it has once, and a device has no end. Raises OSError whose
+    strerror says what is wrong."""
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "it is no regular file; name one")
+    with path.open("rb") as file:
+        found = file.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise OSError(EFBIG, "it is larger than any that is meant; name the file that is")
+    return found
 
 
 def sign(path: Path) -> Sign | None:

@@ -253,6 +253,20 @@ def test_a_mistyped_device_is_a_mistake(call: Call, small: Path, tmp_path: Path,
     assert f"device '{device}'" in said.sentence
 
 
+def test_ctrl_c_in_compiled_code_is_ctrl_c(call: Call, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numba makes a SystemError of it, and another one of that."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+        except SystemError as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr("loki_rl.runs.options.load_pipeline", interrupted)
+    said = call("capacity", small)
+    assert (said.code, said.out, said.err) == (130, "", "")
+
+
 def test_a_fault_of_ours_keeps_its_traceback(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise KeyError("nope")

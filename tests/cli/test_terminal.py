@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from loki_rl.agents import commands as learning
 from loki_rl.cli import terminal
@@ -92,6 +93,16 @@ def test_a_profile_shows_accuracies_of_variants_and_paths(capsys: pytest.Capture
     best = max(profile.paths, key=lambda one: one.accuracy)
     assert f"{', '.join(best.path)}" in said
     assert all(f"{100 * one.accuracy:.1f}" in said for one in profile.accuracies)
+
+
+def test_a_profile_without_accuracies_says_where_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    file = load_pipeline("reading").profile
+    assert file is not None
+    profile = replace(ProfileFile.load(file), accuracies=(), paths=(), fanouts=())
+    terminal.profile({"file": str(file), **msgspec.to_builtins(profile)})
+    said = capsys.readouterr().out
+    assert "accuracies and fan-outs stay as the pipeline file has them; --data and --scorer measure them\n" in said
+    assert "end to end" not in said
 
 
 def test_training_that_is_not_installed_is_a_sentence_before_anything_runs(

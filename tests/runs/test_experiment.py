@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from loki_rl.runs.experiment import FILE, differences, experiment_folder
 from loki_rl.runs.options import RunOptions
+from loki_rl.runs.tensorboard.event_files import Stream, replace_events
 
 OPTIONS = RunOptions("traffic")
 
@@ -29,7 +30,21 @@ def test_another_experiment_gets_a_folder_of_its_own_and_finds_it_again(tmp_path
     assert differences(fast, tmp_path) == "rate_scale none there, 10.0 here"
 
 
-def test_a_mark_that_cannot_be_read_is_written_anew(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("{")
-    assert experiment_folder(OPTIONS, tmp_path) == tmp_path
-    assert experiment_folder(replace(OPTIONS, slo_ms=100.0), tmp_path) == tmp_path / "traffic-2"
+def test_what_another_program_left_there_stays(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"learning_rate": 0.1}')
+    assert experiment_folder(OPTIONS, tmp_path) == tmp_path / "traffic-2"
+    assert experiment_folder(replace(OPTIONS, slo_ms=100.0), tmp_path) == tmp_path / "traffic-3"
+    assert experiment_folder(OPTIONS, tmp_path) == tmp_path / "traffic-2"
+    assert differences(OPTIONS, tmp_path) == f"its {FILE} is not of this program"
+    assert (tmp_path / FILE).read_text() == '{"learning_rate": 0.1}'
+
+
+def test_event_files_of_another_program_stay(tmp_path: Path) -> None:
+    theirs = tmp_path / "events.out.tfevents.1700000000.host.1.0"
+    theirs.write_bytes(b"theirs")
+    for _ in range(2):
+        replace_events(tmp_path, [])
+    Stream(tmp_path).close()
+    ours = set(tmp_path.iterdir()) - {theirs}
+    assert len(ours) == 1
+    assert theirs.read_bytes() == b"theirs"

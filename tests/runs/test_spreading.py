@@ -1,10 +1,11 @@
-"""Calls spread over a Ray cluster: what they return, and what happens to those whose process or host is lost."""
+"""Calls over processes or a Ray cluster: what they return, and what becomes of those whose process or host is lost."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def killed() -> int:
 
 def raised() -> int:
     raise KeyError("nope")
+
+
+def test_a_thread_of_a_notebook_may_spread_calls() -> None:
+    found: list[object] = []
+    work = {number: partial(pow, number, 2) for number in (2, 3)}
+    asking = threading.Thread(target=lambda: found.extend(spread(work, 2)))
+    asking.start()
+    asking.join(120)
+    assert sorted(map(str, found)) == ["(2, 4)", "(3, 9)"]
 
 
 def test_a_killed_call_is_made_again_and_all_come_back(ray_address: str, tmp_path: Path) -> None:

@@ -169,3 +169,17 @@ def test_every_shipped_trace_loads_and_is_on_their_page() -> None:
     for file in files:
         assert len(load_trace(file).counts) > 100
         assert file.name.removesuffix(".gz").removesuffix(".csv").removesuffix(".arrivals") in page
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("azure_llm.arrivals.csv", "azure_llm.arrivals"),
+        ("größe 2 (a).csv", "größe 2 (a)"),
+        ("a<b>|`c`.csv", "a-b---c-"),
+        ("...csv", "trace"),
+        (".csv", "trace"),
+    ],
+)
+def test_a_name_can_be_that_of_a_folder_and_stand_on_a_page(tmp_path: Path, file: str, name: str) -> None:
+    assert load_trace(_write(tmp_path, "t_seconds,requests\n0,5\n1,0\n", file)).name == name

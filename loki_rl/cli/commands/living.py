@@ -55,7 +55,9 @@ def replay(
     url: Annotated[str, Help("http://HOST:PORT (or https), tcp://HOST:PORT or ipc://PATH.")],
     run: Annotated[RunOptions, Fields(only=("pipeline", *TRACE, "slo_ms", "seed"), flags={"pipeline": "--pipeline"})],
     credentials: Credentials,
-    payloads: Annotated[Path | None, Help("Folder of files to send, by their names (default: rendered scenes).")] = None,
+    payloads: Annotated[
+        Path | None, Help("Folder of files to send, by their names; .npy holds an array (default: those of the workload).")
+    ] = None,
     logdir: Logdir = None,
     as_json: Json = False,
 ) -> None:

@@ -48,7 +48,9 @@ def profile(
     samples: Annotated[Count, Help("Payloads that the pipeline's own workload makes, with known answers.")] = 60,
     seed: Seed = 1,
     budget_s: Annotated[Positive, Help("Time per variant and batch size [s].")] = 0.3,
-    data: Annotated[Path | None, Help("Folder of files to measure accuracy and fan-out on, with --scorer.")] = None,
+    data: Annotated[
+        Path | None, Help("Folder of files to measure accuracy and fan-out on, with --scorer; .npy holds an array.")
+    ] = None,
     scorer: Annotated[
         str | None, Help("module:function that gives 0..1 for (leaf task, name of the file, outputs).")
     ] = None,

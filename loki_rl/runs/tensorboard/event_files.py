@@ -23,31 +23,39 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 # Every run claims to begin at this instant (2000-01-01 UTC): so the curves of two runs overlay on TensorBoard's wall-clock
 # axis as well, its relative axis is trace time, and equal runs give equal bytes.
 ORIGIN_S = 946_684_800.0
-PREFIX = "events.out.tfevents"
-ROOT_FILE = f"{PREFIX}.0.loki-rl"
+PREFIX, OURS = "events.out.tfevents", "loki-rl"
+ROOT_FILE = f"{PREFIX}.0.{OURS}"
 
 Event = Any  # TensorBoard publishes no type information
 Value = str | int | float | bool
 
 
 def replace_events(folder: Path, events: Iterable[Event]) -> None:
-    """Write the only event file of a folder, which is made if need be. Its name is new each time, since a TensorBoard
-    that is looking reads a file of a known name on from where it stopped."""
+    """Write our only event file of a folder, which is made if need be; those of other programs stay. Its name is new each
+    time, since a TensorBoard that is looking reads a file of a known name on from where it stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    old = list(folder.glob(f"{PREFIX}.*"))
-    _write(folder / f"{PREFIX}.{time.time_ns()}.loki-rl", events)
+    old = _ours(folder)
+    _write(folder / _fresh(), events)
     for path in old:
         path.unlink(missing_ok=True)
 
 
+def _ours(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{PREFIX}.*.{OURS}"))
+
+
+def _fresh() -> str:
+    return f"{PREFIX}.{time.time_ns()}.{OURS}"
+
+
 class Stream:
-    """The only event file of a folder, of a run that goes on. Raises OSError."""
+    """Our only event file of a folder, of a run that goes on. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob(f"{PREFIX}.*"):
+        for old in _ours(folder):
             old.unlink(missing_ok=True)
-        self._file = (folder / f"{PREFIX}.{time.time_ns()}.loki-rl").open("wb")
+        self._file = (folder / _fresh()).open("wb")
         self._writer = RecordWriter(self._file)
         self._writer.write(_version())
 

@@ -68,6 +68,8 @@ def test_what_is_not_there_is_named(tmp_path: Path, model: str) -> None:
     ("config", "sentence"),
     [
         ("max_batch_size: many", "is not a model configuration: 1:17 : "),
+        ("parameters {" * 20_000, "is not a model configuration: maximum recursion depth"),
+        ("# nothing\n" * 30_000, "is larger than 256 KB"),
         ('backend: "python"', "is for 'python'; only ONNX models can be served"),
         ("max_batch_size: -3", "max_batch_size must be at least 0, not -3"),
         ('default_model_filename: "../../secret.onnx"', "must be a file's name alone, not '../../secret.onnx'"),

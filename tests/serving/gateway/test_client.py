@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from loki_rl.core.messages import Outcome
-from loki_rl.serving.gateway.client import Client, ClientError, Inference
+from loki_rl.serving.gateway.client import Client, ClientError, Inference, pack_payload
 from loki_rl.serving.transport.protocol import MAX_MESSAGE_BYTES, VERSION, Refused
 from loki_rl.serving.transport.wire import unpack
 
@@ -88,8 +88,7 @@ def test_a_refusal_is_an_error_in_infer_and_an_item_in_poll(responder: Any) -> N
 
 def test_what_cannot_be_sent_is_said_before_it_is(responder: Any) -> None:
     wrong: list[tuple[Any, str]] = [
-        ("a picture", "an array of <U9 cannot be sent"),
-        ([[1], [2, 3]], "inhomogeneous shape"),
+        (np.array(["a picture"]), "an array of <U9 cannot be sent"),
         (np.zeros(MAX_MESSAGE_BYTES, np.uint8), "a payload of 32 MB cannot be sent; it may have 31 MB"),
     ]
     terms: list[tuple[dict[str, Any], str]] = [
@@ -178,8 +177,14 @@ def test_an_absent_gateway_is_said_clearly() -> None:
             client.infer(PICTURE)
         with pytest.raises(ClientError, match=r"was not ready within 0\.1 s"):
             client.wait_ready(0.1)
-    with pytest.raises(ClientError, match="cannot connect to 'nowhere'"):
+    with pytest.raises(ClientError, match=r"cannot connect to 'nowhere': .*; it is tcp://HOST:PORT or ipc://PATH"):
         Client("nowhere")
+
+
+@pytest.mark.parametrize("payload", ["text", [1, 2], {"image": b""}, 7])
+def test_what_is_no_payload_is_said_clearly(payload: object) -> None:
+    with pytest.raises(ClientError, match=f"a payload is an array or bytes, not {type(payload).__name__}; "):
+        pack_payload(payload)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("frames", [[b"\x09x"], [b""], [bytes((VERSION,)) + b"\xc1"]])

@@ -22,6 +22,7 @@ from loki_rl.serving.load.sender import ReplayError
 from loki_rl.serving.security.api_keys import ApiKeys, add_key
 from loki_rl.serving.security.credentials import Credentials
 from loki_rl.serving.security.guards import Guards
+from loki_rl.serving.security.watched import MOST_BYTES
 from tests.serving.driving import eventually
 from tests.serving.security.certificates import Authority
 from tests.serving.site import INFER, Site
@@ -105,6 +106,34 @@ def test_a_key_that_is_taken_out_is_refused_and_a_file_that_is_none_changes_noth
     assert keyed.ask("GET", "/v2", headers=bearer(first))[0] == 401
 
 
+@pytest.mark.parametrize("limit", ["in all", "of an address"])
+def test_strangers_take_no_room_from_who_has_shown_a_key(
+    responder: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    if limit == "in all":
+        monkeypatch.setattr(limits, "connections", lambda: 3)
+    else:
+        monkeypatch.setattr(limits, "MAX_PER_CLIENT", 3)
+    site = Site(responder.endpoint, guards=Guards(api_key_file=str(key_file)))
+    key = key_file.read_text().split(":")[1].strip()
+    known = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
+    strangers = [http.client.HTTPConnection("127.0.0.1", site.port, timeout=60) for _ in range(4)]
+    try:
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().read()
+        for one in strangers:
+            one.request("GET", "/v2/health/live")
+            assert one.getresponse().status == 200
+        assert site.ask("GET", "/v2", headers=bearer(key))[0] == 200, "somebody else who has a key finds room"
+        known.request("GET", "/v2", headers=bearer(key))
+        assert known.getresponse().status == 200, "who has shown one stays"
+        assert strangers[0].sock.recv(1) == b""
+    finally:
+        for one in (known, *strangers):
+            one.close()
+        site.close()
+
+
 def test_a_body_without_a_key_is_not_read(keyed: Site, responder: Any) -> None:
     """The answer comes before the body has been sent."""
     with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as peer:
@@ -126,6 +155,9 @@ def test_one_key_has_not_all_the_room(keyed: Site, responder: Any, key_file: Pat
     assert not responder.entered
 
 
+UNTRUSTED = r"the certificate of {} is not trusted \(.+\); name who signed it with --ca"
+
+
 def test_a_replay_over_tls_shows_its_key(responder: Any, authority: Authority, key_file: Path) -> None:
     site = Site(responder.endpoint, 1 << 20, authority.guards(api_key_file=str(key_file)))
     url = f"https://127.0.0.1:{site.port}"
@@ -135,8 +167,10 @@ def test_a_replay_over_tls_shows_its_key(responder: Any, authority: Authority, k
         assert set(seen.outcomes) == {0}
         with pytest.raises(ReplayError, match="status 401: an API key is needed here"):
             HttpSender(url, "reading", None, 1.0, credentials=Credentials(ca=authority.ca))
-        with pytest.raises(ReplayError, match=r"no answer to GET https://127\.0\.0\.1:\d+/v2/.*certificate verify failed"):
+        with pytest.raises(ReplayError, match=f"^{UNTRUSTED.format(url)}$"):
             HttpSender(url, "reading", None, 1.0, credentials=Credentials(api_key_file=key_file))
+        with pytest.raises(StateError, match=f"^{UNTRUSTED.format(url)}$"), source(url) as ask:
+            ask()
     finally:
         site.close()
 
@@ -237,6 +271,8 @@ def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path,
     cert, key = authority.sign("third")
     other = authority.sign("fourth")[1]
     (tmp_path / "none").write_text("nothing")
+    (tmp_path / "vast").write_bytes(bytes(MOST_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe")
     wrong = [
         (Guards(str(cert), str(other)), "are not a certificate and its key in PEM: "),
         (Guards(str(tmp_path / "none"), str(key)), "are not a certificate and its key in PEM"),
@@ -244,6 +280,10 @@ def test_files_of_tls_that_cannot_be_used_are_told_in_a_sentence(tmp_path: Path,
         (Guards(str(cert), str(key), str(tmp_path / "none")), "none holds no certificates of authorities in PEM"),
         (Guards(api_key_file=str(tmp_path / "absent")), "absent cannot be read: No such file"),
         (Guards(native_keys=str(tmp_path)), "server.key_secret cannot be read"),
+        (Guards(api_key_file=str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards(str(cert), str(tmp_path / "pipe")), "pipe cannot be read: it is no regular file"),
+        (Guards("/dev/zero", str(key)), "/dev/zero cannot be read: it is no regular file"),
+        (Guards(str(cert), str(key), str(tmp_path / "vast")), "vast cannot be read: it is larger than any that is meant"),
     ]
     for guards, sentence in wrong:
         with pytest.raises(UserError) as caught:
