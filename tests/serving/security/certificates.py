@@ -21,7 +21,9 @@ class Authority:
         self._folder = folder
         self._name = name
         self.ca = folder / f"{name}.pem"
-        _openssl("req", "-x509", *EC, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", self.ca)
+        # Clients since Python 3.13 hold authorities to RFC 5280.
+        use = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        _openssl("req", "-x509", *EC, *use, "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", self.ca)
 
     def sign(self, name: str) -> tuple[Path, Path]:
         """Certificate and key, good for 127.0.0.1 and localhost."""
