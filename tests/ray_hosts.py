@@ -9,6 +9,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from loki_rl.ray_cluster import connect
+from tests.serving.driving import eventually
 
 # Of the launcher's host, which is the first, and of each of the others.
 HOME_CORES, CORES = 2.0, 1.0
@@ -55,6 +56,12 @@ class RayHosts:
     def lose(self, address: str) -> None:
         """Without a word, as when its power fails."""
         self.cluster.remove_node(self._nodes.pop(address), allow_graceful=False)
+
+    def keep(self, count: int) -> None:
+        """Lose all other hosts but these, until Ray knows."""
+        for address in self.others[count:]:
+            self.lose(address)
+        eventually(lambda: sum(host["Alive"] for host in ray.nodes()) == 1 + count, "a lost host is not missed")
 
     def hold(self, address: str) -> Any:
         """Leave no core of it to others, until what this returns is killed."""

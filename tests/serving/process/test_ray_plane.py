@@ -98,6 +98,29 @@ def serving(client: Client) -> int:
     return 0 if control is None else sum(bool(one.serving) for one in control.workers)
 
 
+@pytest.mark.timeout(180)
+def test_a_lost_host_costs_no_request_and_one_that_joins_is_used(ray_hosts: RayHosts, quick_traffic: ClusterOptions) -> None:
+    """Three processes of two workers each, of which a host takes one: two hosts at first, then three, two and three."""
+    ray_hosts.keep(1)
+    options = replace(quick_traffic, pool=(ServerType("slot", 6),))
+    launcher = RayLauncher(options, ray_hosts.address)
+    plane = LocalPlane(options, **EXACT, launcher=launcher, worker_processes=3, layout="compact")
+    with plane, Client(plane.front) as client:
+        assert as_it_is(plane).node("controller").host == ""
+        client.begin_run()
+        crowd = Crowd(client, RPS)
+        crowd.until(lambda: len(plane.absent) == 1 and serving(client) == 4, "a plane does not begin with what is there")
+        crowd.until(lambda: len(crowd.answers) > 20, "nothing is answered")
+        third = ray_hosts.add()
+        crowd.until(lambda: not plane.absent and serving(client) == 6, "a host that joins is not used")
+        ray_hosts.lose(third)
+        crowd.until(lambda: plane.ended and serving(client) == 4, "the loss was not noticed")
+        crowd.until(lambda: plane.absent, "what was there has no host, and nobody says so")
+        ray_hosts.add()
+        crowd.until(lambda: not plane.absent and serving(client) == 6, "what was lost does not come back on a new host")
+        whole(crowd)
+
+
 def test_routers_go_where_there_is_room_and_survive_the_loss_of_their_host(
     ray_hosts: RayHosts, quick_traffic: ClusterOptions
 ) -> None:
@@ -205,30 +228,6 @@ def test_routers_go_to_the_host_of_the_launcher_or_together_to_the_largest(
     for address, near in ((ray_hosts.home, ray_hosts.home), (ray_hosts.others[0],) * 2, ("10.0.0.1", ray_hosts.home)):
         launcher.address = address
         assert launcher._near() == ids[near]
-
-
-@pytest.mark.timeout(180)
-def test_a_lost_host_costs_no_request_and_one_that_joins_is_used(ray_hosts: RayHosts, quick_traffic: ClusterOptions) -> None:
-    """Three processes of two workers each, of which a host takes one: two hosts at first, then three, two and three."""
-    for address in ray_hosts.others[1:]:
-        ray_hosts.lose(address)
-    options = replace(quick_traffic, pool=(ServerType("slot", 6),))
-    launcher = RayLauncher(options, ray_hosts.address)
-    plane = LocalPlane(options, **EXACT, launcher=launcher, worker_processes=3, layout="compact")
-    with plane, Client(plane.front) as client:
-        assert as_it_is(plane).node("controller").host == ""
-        eventually(lambda: len(plane.absent) == 1 and serving(client) == 4, "a plane does not begin with what is there")
-        client.begin_run()
-        crowd = Crowd(client, RPS)
-        crowd.until(lambda: len(crowd.answers) > 20, "nothing is answered")
-        third = ray_hosts.add()
-        crowd.until(lambda: not plane.absent and serving(client) == 6, "a host that joins is not used")
-        ray_hosts.lose(third)
-        crowd.until(lambda: plane.ended and serving(client) == 4, "the loss was not noticed")
-        crowd.until(lambda: plane.absent, "what was there has no host, and nobody says so")
-        ray_hosts.add()
-        crowd.until(lambda: not plane.absent and serving(client) == 6, "what was lost does not come back on a new host")
-        whole(crowd)
 
 
 @pytest.mark.timeout(180)
