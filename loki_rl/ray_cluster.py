@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from loki_rl.errors import UserError
@@ -11,9 +12,14 @@ from loki_rl.options import Help
 
 LauncherName = Literal["local", "ray"]
 AUTO = "auto"
+# Addresses of the server for clients that Ray's head is, and how long one of them seeks a head that is gone [s].
+CLIENT = "ray://"
+RECONNECT_S = 5
+# Where Ray keeps the token that its hosts show each other.
+TOKEN_FILE = "~/.ray/auth_token"
 ClusterAddress = Annotated[
     str,
-    Help("Ray cluster of --launcher ray, which this host is in: auto, or HOST:PORT of its head."),
+    Help("Ray cluster of --launcher ray: auto (that of this host), HOST:PORT of its head, or ray://HOST:PORT from outside."),
 ]
 
 
@@ -22,17 +28,16 @@ class ClusterError(UserError):
 
 
 def connect(address: str = AUTO) -> Any:
-    """The module ray, connected to a cluster that this host is in; as it is where it already was. Raises ClusterError."""
+    """The module ray, connected to a cluster; as it is where it already was. Raises ClusterError."""
     if find_spec("ray") is None:
         raise ClusterError("the launcher ray needs the extra loki-rl[ray]; install it, or leave --launcher out")
-    if "://" in address:
-        # A plane's processes must reach the launcher, and what a client of Ray began ends with its connection.
-        raise ClusterError(
-            f"'{address}' is no address of a cluster's head; run this on a host of the cluster, with --address auto or "
-            "HOST:PORT, or let 'ray job submit' run it there"
-        )
     # Read at the import: nothing is told to anybody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Whoever has lost a cluster is told so, instead of waiting for another one.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    if address.startswith(CLIENT):
+        os.environ.setdefault("RAY_CLIENT_RECONNECT_GRACE_PERIOD", str(RECONNECT_S))
+        _show_token()
     import ray
 
     if not ray.is_initialized():
@@ -46,3 +51,10 @@ def connect(address: str = AUTO) -> Any:
                 "--address"
             ) from None
     return ray
+
+
+def _show_token() -> None:
+    """Ray shows the cluster's token by itself from a host of it, not from a client."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", TOKEN_FILE)).expanduser()
+    if os.environ.get("RAY_AUTH_TOKEN") or path.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -3,13 +3,15 @@ Ray makes this host's own."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import ray
+from ray._private.ray_constants import PROCESS_TYPE_RAY_CLIENT_SERVER
 from ray.cluster_utils import Cluster
 
 from loki_rl.ray_cluster import connect
-from tests.serving.driving import eventually
+from tests.serving.driving import eventually, held_port
 
 # Of the launcher's host, which is the first, and of each of the others.
 HOME_CORES, CORES = 2.0, 1.0
@@ -25,10 +27,11 @@ class Held:
 
 
 class RayHosts:
-    """others: addresses of all but the launcher's."""
+    """others: addresses of all but the launcher's. front: of the server for Ray's clients, at the launcher's host."""
 
     def __init__(self) -> None:
         ray.shutdown()
+        self._port = held_port()
         self.cluster = Cluster()
         self._nodes: dict[str, Any] = {}
         self._last = 1
@@ -41,6 +44,10 @@ class RayHosts:
         return str(self.cluster.address)
 
     @property
+    def front(self) -> str:
+        return f"ray://{self.home}:{self._port}"
+
+    @property
     def others(self) -> list[str]:
         return [address for address in self._nodes if address != self.home]
 
@@ -48,14 +55,25 @@ class RayHosts:
         """The address of one that joins."""
         self._last += 1
         address = f"127.0.0.{self._last}"
-        self._nodes[address] = self.cluster.add_node(
-            node_ip_address=address, num_cpus=cores, include_dashboard=False, resources={"slot": SLOTS}
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of log files that Ray leaves to be closed
+            self._nodes[address] = self.cluster.add_node(
+                node_ip_address=address,
+                num_cpus=cores,
+                include_dashboard=False,
+                resources={"slot": SLOTS},
+                ray_client_server_port=None if self._nodes else self._port,
+            )
         return address
 
     def lose(self, address: str) -> None:
         """Without a word, as when its power fails."""
         self.cluster.remove_node(self._nodes.pop(address), allow_graceful=False)
+
+    def lose_front(self) -> None:
+        """Whoever came through it has lost the cluster."""
+        (server,) = self.cluster.head_node.all_processes[PROCESS_TYPE_RAY_CLIENT_SERVER]
+        server.process.kill()
 
     def keep(self, count: int) -> None:
         """Lose all other hosts but these, until Ray knows."""

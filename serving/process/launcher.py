@@ -74,7 +74,7 @@ class Launcher(Protocol):
 
     def start(self, node: NodeSpec, command: Sequence[str], folder: Path, log: Path) -> Process:
         """command: module of the node's process and its arguments before run directory and name; folder: run directory of
-        this host. Raises OSError."""
+        this host. Raises OSError, or ClusterError where nothing can be started any more."""
         ...
 
 

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from loki_rl.core.messages import number_of
 from loki_rl.core.options import ClusterOptions
 from loki_rl.core.servers.servers import Servers
-from loki_rl.ray_cluster import AUTO, connect
+from loki_rl.ray_cluster import AUTO, ClusterError, connect
 from loki_rl.serving.engines.device import named
 from loki_rl.serving.folder import RunFolder
 from loki_rl.serving.plane import NodeSpec, PlaneFile
@@ -42,6 +42,8 @@ LOOK_S = 3600.0
 CALLS = 4
 # Cores that Ray keeps for a process: a worker computes all the time, the others a while for each item (docs/clusters.md).
 WORKER_CORES, OTHER_CORES = 1.0, 0.25
+
+LOST = "the connection to the Ray cluster is lost, and with it all processes of the plane there; start the plane again"
 
 
 class Ended(Struct, frozen=True):
@@ -70,6 +72,8 @@ class RayLauncher:
     def start(self, node: NodeSpec, command: Sequence[str], folder: Path, log: Path) -> Process:
         if node.stays:
             return self._local.start(node, command, folder, log)
+        if not self._ray.is_initialized():
+            raise ClusterError(LOST)
         asked = self._asked_by_workers(node) if node.is_worker else self._asked_by_others()
         # It waits for a host with room, and Ray never starts it again.
         actor = self._ray.remote(NodeHost).options(max_restarts=0, max_concurrency=CALLS, **asked).remote()
@@ -130,13 +134,13 @@ class RayProcess:
 
     def terminate(self) -> None:
         if self._begun:
-            self._actor.signal.remote(int(signal.SIGTERM))
+            self._signal(signal.SIGTERM)
         else:
             self._tell_end(Ended(-signal.SIGTERM, "it had not begun"))
 
     def kill(self) -> None:
         """Also where its host does not answer any more."""
-        self._actor.signal.remote(int(signal.SIGKILL))
+        self._signal(signal.SIGKILL)
         timer = threading.Timer(LOST_S, self._tell_end, (Ended(-signal.SIGKILL, "its host does not answer"),))
         timer.daemon = True
         timer.start()
@@ -148,7 +152,8 @@ class RayProcess:
         with self._lock:
             os.close(self.handle)
             self.handle = -1
-        self._ray.kill(self._actor)
+        with unheard():
+            self._ray.kill(self._actor)
         assert self._end is not None
         return self._end.code
 
@@ -157,9 +162,13 @@ class RayProcess:
             return self._end.words
         if self.place is None:
             return "no host has room for it"
-        with contextlib.suppress(self._ray.exceptions.RayError):
+        with unheard():
             return str(self._ray.get(self._actor.last_words.remote(), timeout=WORDS_S))
         return "its host does not answer"
+
+    def _signal(self, number: signal.Signals) -> None:
+        with unheard():
+            self._actor.signal.remote(int(number))
 
     # -- what Ray says, in threads of its own -------------------------------------------------------------------------
 
@@ -170,6 +179,8 @@ class RayProcess:
             except self._ray.exceptions.RayError as error:
                 why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 self._tell_end(Ended(-signal.SIGKILL, f"its host or its Ray actor was lost ({why})"))
+            except ConnectionError:
+                self._tell_end(Ended(-signal.SIGKILL, LOST))
 
         reference.future().add_done_callback(ended)
 
@@ -245,6 +256,11 @@ class NodeHost:
 
     def last_words(self) -> str:
         return "it has not started" if self._child is None else self._child.last_words()
+
+
+def unheard() -> contextlib.suppress:
+    """Where a host or the whole cluster is gone nobody hears it; what Ray's client raises then has no type of its own."""
+    return contextlib.suppress(Exception)
 
 
 def on_gpu(device: str) -> bool:

@@ -16,6 +16,7 @@ import zmq
 
 from loki_rl.control.compiling import SENTENCE
 from loki_rl.core.messages import GATEWAY, Event, worker
+from loki_rl.ray_cluster import ClusterError
 from loki_rl.serving.clock import clock
 from loki_rl.serving.plane import LAUNCHER, PlaneFile
 from loki_rl.serving.process.child import readable
@@ -296,7 +297,7 @@ class Supervisor:
         for name in [*(node.name for node in self._roster.plane.nodes), *self._others]:
             try:
                 self._start(name)
-            except OSError as error:
+            except (OSError, ClusterError) as error:
                 self._fail(f"node '{name}' cannot be started: {error}")
                 return
 
@@ -383,15 +384,17 @@ class Supervisor:
             if name not in self._others and name not in self._beside:
                 self._roster.plane.write(self._folder)
             self._start(name)
+        except ClusterError as error:
+            self._fail(str(error))
         except OSError as error:
             self._due[name] = self._budgets[name].next_start(0.0, now)
             log.warning("'%s' cannot be started: %s; %s", name, error, told(self._due[name] - now))
             self._troubles.record(kind_of(error, "process"), f"'{name}' cannot be started: {error}")
             if not self.children:
                 self._fail(f"no process of the plane is left, and '{name}' cannot be started: {error}")
-            return
-        self.restarted += 1
-        self._budgets[name].restarted(now)
+        else:
+            self.restarted += 1
+            self._budgets[name].restarted(now)
 
     def _fail(self, sentence: str) -> None:
         """The first failure is the cause of the others."""

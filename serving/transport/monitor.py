@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from loki_rl.serving.transport.multipart import Context, readable
+
+# No number twice: libzmq lets go of an endpoint some time after its socket was closed.
+_NUMBERS = count()
 
 
 class Monitor:
@@ -17,7 +22,7 @@ class Monitor:
         self.handle = context.socket(zmq.PAIR)
         # Without a limit: libzmq's own thread would wait for a reader, and with it all of the context's connections.
         self.handle.setsockopt(zmq.RCVHWM, 0)
-        endpoint = f"inproc://monitor-{id(watched)}"
+        endpoint = f"inproc://monitor-{next(_NUMBERS)}"
         watched.monitor(endpoint, events)
         self.handle.connect(endpoint)
 

@@ -99,12 +99,3 @@ def figures(file: Path) -> list[object]:
 def test_flags_that_would_not_be_heard(small: Path, tmp_path: Path, flags: tuple[str, ...], says: str) -> None:
     done = CliRunner().invoke(app, ["compare", str(small), "--logdir", str(tmp_path), *flags])
     assert says in str(done.exception)
-
-
-@pytest.mark.parametrize("words", [("compare", "--logdir", "runs"), ("train", "--out", "agents"), ("serve",)])
-def test_a_client_of_ray_is_told_where_to_run(small: Path, words: tuple[str, ...]) -> None:
-    command, *rest = words
-    done = CliRunner().invoke(app, [command, str(small), *rest, "--launcher", "ray", "--address", "ray://127.0.0.1:10001"])
-    assert "'ray://127.0.0.1:10001' is no address of a cluster's head; run this on a host of the cluster" in str(
-        done.exception
-    )
