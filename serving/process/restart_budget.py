@@ -11,6 +11,8 @@ WINDOW_S = 60.0
 RESTARTS = 5
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+# Of what a plane does not need.
+FEW_STARTS, FEW_DELAY_S = 4, 5.0
 
 
 class RestartBudget:
@@ -34,6 +36,18 @@ class RestartBudget:
     def restarted(self, now: float) -> None:
         """It was started again."""
         self._restarts.append(now)
+
+
+class FewStarts:
+    """Of one process that a plane does not need: each start comes a while after its end, and after a few it stays away."""
+
+    def __init__(self) -> None:
+        self._starts = 1
+
+    def next_start(self, now: float) -> float | None:
+        """When it may be started again [s], now that it ended; None: never."""
+        self._starts += 1
+        return now + FEW_DELAY_S if self._starts <= FEW_STARTS else None
 
 
 def told(wait_s: float) -> str:

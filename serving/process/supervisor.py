@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil
@@ -23,7 +23,7 @@ from loki_rl.serving.process.child import readable
 from loki_rl.serving.process.compile_time import CompileTime
 from loki_rl.serving.process.heartbeat import SILENT_S, Heartbeats, worker_silent_s
 from loki_rl.serving.process.launcher import Launcher, LocalProcess, Process
-from loki_rl.serving.process.restart_budget import RestartBudget, told
+from loki_rl.serving.process.restart_budget import FEW_STARTS, FewStarts, RestartBudget, told
 from loki_rl.serving.process.roster import Roster
 from loki_rl.serving.transport import wire
 from loki_rl.serving.transport.event_queue import EventQueue
@@ -37,8 +37,6 @@ BURST = 64
 LOOK_S = 0.25
 # How long a host with room is waited for before the plane goes on without [s]; it may still come.
 PLACE_S = 10.0
-# How often what the plane does not need is started, and how long after its end [s].
-BESIDE_STARTS, BESIDE_DELAY_S = 4, 5.0
 # Ends of processes that are kept, with their last words.
 ENDS = 20
 
@@ -83,7 +81,7 @@ class Supervisor:
         self._node = node
         self._others = others
         self._beside = dict(beside or {})
-        self._starts: Counter[str] = Counter()
+        self._few: defaultdict[str, FewStarts] = defaultdict(FewStarts)
         self._start_s = start_s
         self._stopping: set[str] = set()
         self._budgets: defaultdict[str, RestartBudget] = defaultdict(RestartBudget)
@@ -311,7 +309,6 @@ class Supervisor:
             child = self._launcher.start(self._roster.plane.node(name), self._node, self._folder, log)
         self.children[name] = child
         self._poller.register(child.handle, zmq.POLLIN)
-        self._starts[name] += 1
         if name not in self._beside and child.place is not None:
             self._beats.expect(name, self._start_s)
 
@@ -367,10 +364,10 @@ class Supervisor:
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, told(self._due[name] - now), words)
 
     def _lose_beside(self, name: str, reason: str, words: str, now: float) -> None:
-        more = self._starts[name] < BESIDE_STARTS
-        if more:
-            self._due[name] = now + BESIDE_DELAY_S
-        said = "it is started again" if more else f"it was started {BESIDE_STARTS} times and stays away"
+        at = self._few[name].next_start(now)
+        if at is not None:
+            self._due[name] = at
+        said = "it is started again" if at is not None else f"it was started {FEW_STARTS} times and stays away"
         self.ended.append(f"'{name}': {reason}: {words}")
         log.warning("'%s' is gone: %s; %s. Its last words: %s", name, reason, said, words)
         self._troubles.record(name, f"'{name}' is gone: {reason}; {said}: {words}")

@@ -22,12 +22,11 @@ from loki_rl.core.messages import Outcome
 from loki_rl.core.options import ClusterOptions
 from loki_rl.serving.gateway.client import Client, Inference
 from loki_rl.serving.plane import Layout
-from loki_rl.serving.process import supervisor
+from loki_rl.serving.process import restart_budget
 from loki_rl.serving.process.heartbeat import SILENT_S
 from loki_rl.serving.process.launch import LaunchError, LocalPlane
 from loki_rl.serving.process.layout import nodes_of
-from loki_rl.serving.process.restart_budget import RESTARTS
-from loki_rl.serving.process.supervisor import BESIDE_STARTS
+from loki_rl.serving.process.restart_budget import FEW_STARTS, RESTARTS
 from loki_rl.serving.transport import wire
 from loki_rl.serving.transport.wire import Hung
 from tests.serving.driving import PATIENCE_S, drive, eventually
@@ -83,14 +82,14 @@ def test_what_a_plane_does_not_need_is_started_a_few_times_and_its_ends_are_trou
 ) -> None:
     (tmp_path / "failing.py").write_text("raise SystemExit('it will not do')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(supervisor, "BESIDE_DELAY_S", 0.05)
+    monkeypatch.setattr(restart_budget, "FEW_DELAY_S", 0.05)
     with start(beside={"onlooker": ("failing",)}) as plane, Client(plane.front) as client:
         client.begin_run()
 
         def troubles() -> dict[str, tuple[int, str]]:
             return {one.kind: (one.count, one.said) for one in client.state().troubles}
 
-        eventually(lambda: troubles().get("onlooker", (0, ""))[0] == BESIDE_STARTS, "it is not started again")
+        eventually(lambda: troubles().get("onlooker", (0, ""))[0] == FEW_STARTS, "it is not started again")
         said = troubles()["onlooker"][1]
         assert said.startswith("'onlooker' is gone: its process ended with code 1; it was started 4 times and stays away")
         assert said.endswith("it will not do")
