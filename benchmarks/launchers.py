@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
     with TemporaryDirectory() as folder:
         file = load_pipeline(null_chain(Path(folder)).pipeline)
         placed = RayLauncher(ClusterOptions(file.pipeline, 2), cluster.address)
