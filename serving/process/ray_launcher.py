@@ -40,6 +40,8 @@ WORDS_S = 1.0
 LOOK_S = 3600.0
 # Calls of an actor at a time: one waits for the end of the process meanwhile.
 CALLS = 4
+# How often a place is sought anew where Ray gives one up before anything has run there, and how long after [s].
+SEEKS, SEEK_DELAY_S = 5, 0.2
 # Cores that Ray keeps for a process: a worker computes all the time, the others a while for each item (docs/clusters.md).
 WORKER_CORES, OTHER_CORES = 1.0, 0.25
 
@@ -76,8 +78,8 @@ class RayLauncher:
             raise ClusterError(LOST)
         asked = self._asked_by_workers(node) if node.is_worker else self._asked_by_others()
         # It waits for a host with room, and Ray never starts it again.
-        actor = self._ray.remote(NodeHost).options(max_restarts=0, max_concurrency=CALLS, **asked).remote()
-        return RayProcess(self._ray, actor, node, command, self.address, folder)
+        actor = self._ray.remote(NodeHost).options(max_restarts=0, max_concurrency=CALLS, **asked)
+        return RayProcess(self._ray, actor.remote, node, command, self.address, folder)
 
     def _asked_by_workers(self, node: NodeSpec) -> dict[str, Any]:
         types = (self._servers.types[self._servers.type_of(number_of(address))].name for address in node.actors)
@@ -107,21 +109,24 @@ class RayLauncher:
 
 
 class RayProcess:
-    """The process of a node, a child of a Ray actor."""
+    """The process of a node, a child of a Ray actor, which `make` asks for."""
 
-    def __init__(self, ray: Any, actor: Any, node: NodeSpec, command: Sequence[str], address: str, folder: Path) -> None:
+    def __init__(
+        self, ray: Any, make: Callable[[], Any], node: NodeSpec, command: Sequence[str], address: str, folder: Path
+    ) -> None:
         self.name = node.name
         self.started = time.monotonic()
         self.pid = 0
         self.place: Place | None = None
         self.handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._ray, self._actor, self._node, self._command = ray, actor, node, command
-        self._folder = str(folder)
+        self._ray, self._make, self._node, self._command = ray, make, node, command
+        self._home = (address, str(folder))
+        self._seeks = 0
         self._news: deque[Literal["placed", "ended"]] = deque()
         self._begun = False
         self._end: Ended | None = None
         self._lock = threading.Lock()
-        self._follow(actor.place.remote(address, self._folder), self._placed)
+        self._seek()
 
     def news(self) -> Literal["placed", "ended", ""]:
         with contextlib.suppress(BlockingIOError):
@@ -130,7 +135,8 @@ class RayProcess:
 
     def begin(self, plane: PlaneFile) -> None:
         self.started, self._begun = time.monotonic(), True
-        self._follow(self._actor.run.remote(msgspec.json.encode(plane), self.name, list(self._command)), self._tell_end)
+        ended = self._actor.run.remote(msgspec.json.encode(plane), self.name, list(self._command))
+        self._follow(ended, self._tell_end, self._tell_end)
 
     def terminate(self) -> None:
         if self._begun:
@@ -172,13 +178,33 @@ class RayProcess:
 
     # -- what Ray says, in threads of its own -------------------------------------------------------------------------
 
-    def _follow(self, reference: Any, then: Callable[[Any], None]) -> None:
+    def _seek(self) -> None:
+        with unheard():
+            with self._lock:
+                if self._end is not None:
+                    return
+                self._actor = self._make()
+            self._follow(self._actor.place.remote(*self._home), self._placed, self._seek_again)
+            return
+        self._tell_end(Ended(-signal.SIGKILL, LOST))
+
+    def _seek_again(self, end: Ended) -> None:
+        """Ray cancels an actor whose host is taken or lost while it is put there; in a thread that may wait for Ray."""
+        self._seeks += 1
+        if self._seeks > SEEKS:
+            self._tell_end(end)
+            return
+        timer = threading.Timer(SEEK_DELAY_S, self._seek)
+        timer.daemon = True
+        timer.start()
+
+    def _follow(self, reference: Any, then: Callable[[Any], None], lost: Callable[[Ended], None]) -> None:
         def ended(future: Future[Any]) -> None:
             try:
                 then(future.result())
             except self._ray.exceptions.RayError as error:
                 why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                self._tell_end(Ended(-signal.SIGKILL, f"its host or its Ray actor was lost ({why})"))
+                lost(Ended(-signal.SIGKILL, f"its host or its Ray actor was lost ({why})"))
             except ConnectionError:
                 self._tell_end(Ended(-signal.SIGKILL, LOST))
 

@@ -132,6 +132,8 @@ def test_routers_go_where_there_is_room_and_survive_the_loss_of_their_host(
     plane = LocalPlane(quick_traffic, **STATIC, **changes, launcher=launcher, worker_processes=2, start_s=90.0)
     try:
         with plane, Client(plane.front) as client:
+            names = {one.name for one in as_it_is(plane).nodes}
+            eventually(lambda: names <= watch_of(plane).up, "one has no place")
             where = {one.name: one.host for one in as_it_is(plane).nodes}
             assert where.pop("gateway") == ""
             assert {*where.values()} <= {*free}
