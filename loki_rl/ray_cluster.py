@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +43,8 @@ def connect(address: str = AUTO) -> Any:
 
     if not ray.is_initialized():
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR")
+            with warnings.catch_warnings(action="ignore"):  # one sentence is enough
+                ray.init(address, log_to_driver=False, logging_level="ERROR")
         # What Ray raises depends on how far it came: no cluster, no answer, other versions, not an address.
         except Exception as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
